@@ -1,0 +1,68 @@
+"""A sample as the model takes it: token ids, pixel tiles, and what each position is."""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+from jaxtyping import Int16, Int32, UInt8
+
+from linrep.sample import Sample
+
+
+class Role(IntEnum):
+    """What a position of a sequence holds."""
+
+    TEMPLATE = 0
+    """Start of sequence, prompt and template tokens: neither the picture nor the sample's own text."""
+    TEXT = 1
+    """The sample's text or caption."""
+    IMAGE = 2
+    """A patch of the picture."""
+    NEWLINE = 3
+    """The learned vector that ends a row of patches; it counts as an image token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One sequence of t positions, not padded.
+
+    Attributes:
+        sample: What it came from, without the encoded photograph.
+        input_ids: Token ids; image positions hold the image placeholder.
+        role: A `Role` per position.
+        tile: 0 for the base view, 1.. for the crops in reading order, -1 for newline and text positions.
+        row: Row of the patch (for the base view in its own grid, for crops in the grid of the whole unpadded picture; for a newline the row that it
+            ends), -1 for text.
+        col: Column likewise; -1 for newlines and text.
+        pixels: Tiles as the image processor cut them, before rescaling and normalisation; None for texts.
+        image_size: Height and width of the picture that the processor saw, in pixels.
+        grid: Rows and columns of the unpadded grid of the crops.
+    """
+
+    sample: Sample
+    input_ids: Int32[np.ndarray, " t"]
+    role: UInt8[np.ndarray, " t"]
+    tile: Int16[np.ndarray, " t"]
+    row: Int16[np.ndarray, " t"]
+    col: Int16[np.ndarray, " t"]
+    pixels: UInt8[np.ndarray, "tiles 3 h w"] | None = None
+    image_size: tuple[int, int] | None = None
+    grid: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def n_image_tokens(self) -> int:
+        """Image positions, newlines included."""
+        return int((self.role >= Role.IMAGE).sum())
+
+    @property
+    def n_text_tokens(self) -> int:
+        """Positions of the sample's own text."""
+        return int((self.role == Role.TEXT).sum())
+
+
+def without_image(sample: Sample) -> Sample:
+    """The sample without its encoded photograph, to travel light."""
+    return replace(sample, image=None)
