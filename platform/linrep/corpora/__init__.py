@@ -1,1 +1,24 @@
 """Corpora: photographs, texts and image-caption pairs, indexed once and read in chunks of samples."""
+
+from linrep.corpora.config import Corpora, ImageFolder, ImageParquet, PairFiles, Splits, TextFiles
+from linrep.corpora.index import Chunk, CorpusSummary, Index, build_index
+from linrep.corpora.places import Place, place
+from linrep.corpora.read import read
+from linrep.corpora.runs import Class
+
+__all__ = [
+    "Chunk",
+    "Class",
+    "Corpora",
+    "CorpusSummary",
+    "ImageFolder",
+    "ImageParquet",
+    "Index",
+    "PairFiles",
+    "Place",
+    "Splits",
+    "TextFiles",
+    "build_index",
+    "place",
+    "read",
+]

@@ -31,8 +31,8 @@ class Prepared:
         input_ids: Token ids; image positions hold the image placeholder.
         role: A `Role` per position.
         tile: 0 for the base view, 1.. for the crops in reading order, -1 for newline and text positions.
-        row: Row of the patch (for the base view in its own grid, for crops in the grid of the whole unpadded picture; for a newline the row that it
-            ends), -1 for text.
+        row: Row of the patch: for the base view in its own grid, for crops in the grid of the whole unpadded picture, for a
+            newline the row that it ends; -1 for text.
         col: Column likewise; -1 for newlines and text.
         pixels: Tiles as the image processor cut them, before rescaling and normalisation; None for texts.
         image_size: Height and width of the picture that the processor saw, in pixels.

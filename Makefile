@@ -1,0 +1,96 @@
+# Everything a person runs here. `make` alone lists the targets.
+#
+# Each environment is installed once: a stamp file in the virtual environment is newer than pyproject.toml and constraints.txt exactly
+# as long as the installed packages are the ones that those two files ask for.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKSPACE ?= runs
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+ASKED := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-all test-deps lint format types contracts docs docs-check bench clean
+
+help: ## list the targets
+	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+# The check runs before the environment exists, so it must work with any Python that the user has.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 or newer, or name yours: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment: try 'make test-deps'" >&2; exit 1; }
+
+# One pip call for each set of extras. The three never run at once: with `make -j` two pips would write the same folder.
+.NOTPARALLEL:
+$(VENV)/.installed: $(ASKED) | $(BIN)/python
+	@echo "installing the pinned packages into $(VENV) (minutes the first time)"
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(ASKED) | $(BIN)/python
+	@echo "installing the pinned packages and the test tools into $(VENV) (minutes the first time)"
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: $(ASKED) | $(BIN)/python
+	@echo "installing the pinned packages, the test tools and the linters into $(VENV) (minutes the first time)"
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+
+install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
+
+demo: $(VENV)/.installed ## harvest the embedded world: no network, no GPU; a second call finds its results
+	$(BIN)/python jobs/harvest.py --config recipes/demo.yaml --workspace $(WORKSPACE) $(ARGS)
+
+# No test may reach for a model hub: what a test needs is in the repository or made by the test.
+test test-all: export HF_HUB_OFFLINE = 1
+
+test: $(VENV)/.installed-test ## the fast tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.installed-test ## every test, the slow ones too
+	$(BIN)/python -m pytest $(ARGS)
+
+# The tests need no system package beyond Python itself. Debian and Ubuntu ship the venv module's pip apart, as python3-venv.
+test-deps: ## system packages that the tests need: none but Python's venv module
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then echo "nothing to install: $(PYTHON) has venv, and the tests need no other system package"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q python3-venv; \
+	else echo "$(PYTHON) lacks the venv module: as root, 'apt-get install python3-venv' (or your system's name for it)" >&2; exit 1; fi
+
+lint: $(VENV)/.installed-dev ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.installed-dev ## ruff: mend what can be mended, and strip the notebooks' outputs
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout {} +
+
+types: $(VENV)/.installed-dev ## pyright
+	$(BIN)/pyright
+
+contracts: $(VENV)/.installed-dev ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed ## write the documentation's tables from the schemas
+	$(BIN)/python -m schemas
+
+docs-check: $(VENV)/.installed ## fail when the documentation's tables are out of date
+	$(BIN)/python -m schemas --check
+
+bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers; results as JSON in WORKSPACE/bench
+	@mkdir -p $(WORKSPACE)/bench
+	@found=0; for script in bench/bench_*.py; do [ -e "$$script" ] || continue; found=1; echo "== $$script"; \
+		$(BIN)/python "$$script" --out $(WORKSPACE)/bench/"$$(basename "$$script" .py)".json $(ARGS) || exit 1; done; \
+	[ $$found = 1 ] || echo "no benchmarks yet: a benchmark is a script bench/bench_NAME.py that takes --out FILE.json"
+
+clean: ## remove caches and builds; the environment and the results stay
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info platform/*.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,145 @@
+"""The harvest on Ray Data: chunks stream through readers and a pool of model actors, and their commits come back."""
+
+import functools
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import ray
+import torch
+from ray.data import ActorPoolStrategy
+
+from linrep.cluster.session import quiet_data, unwrapped
+from linrep.corpora import Chunk
+from linrep.errors import ModelError
+from linrep.harvest.chunk import harvest_chunk, prepare_chunk
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.harvester import Harvester
+from linrep.harvest.plan import Job, located
+from linrep.store.commit import Commit, read_commit
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.load import load
+from linrep.vlm.prepare import Preparer
+
+Block = dict[str, np.ndarray]
+"""A batch of Ray Data with one row: a chunk on its way."""
+
+CALLS_PER_ACTOR = 2
+"""One chunk is unpacked, or written to its end, while another one runs; the model itself runs one micro-batch at a time."""
+
+
+@dataclass(frozen=True)
+class ChunkReader:
+    """Reads and prepares a chunk: a task for any node with a CPU."""
+
+    job: Job
+
+    def __call__(self, block: Block) -> Block:
+        """The chunk's samples, prepared. They travel as bytes: Ray Data may divide rows between blocks, but not a row."""
+        chunk: Chunk = pickle.loads(block["chunk"][0])
+        samples = prepare_chunk(chunk, self.job.corpora, _preparer(self.job.model, self.job.config))
+        return {"number": np.array([chunk.number]), "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object)}
+
+
+@functools.lru_cache(maxsize=4)
+def _preparer(model: ModelConfig, config: HarvestConfig) -> Preparer:
+    """The preparer of a worker process: loading a tokenizer takes as long as preparing a chunk."""
+    torch.set_num_threads(1)
+    return Preparer.from_path(
+        located(model),
+        image_prompt=config.image_prompt,
+        pair_prompt=config.pair_prompt,
+        image_size=config.image_size,
+        max_text_tokens=config.max_text_tokens,
+    )
+
+
+class ChunkHarvester:
+    """Holds the model on its device: an actor of the pool.
+
+    Args:
+        job: What to harvest.
+        pool: How to run it.
+
+    Raises:
+        ModelError: The model on this node is not the one that the harvest was planned with.
+    """
+
+    def __init__(self, job: Job, pool: Pool) -> None:
+        has_gpu = torch.cuda.is_available() and bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+        device = torch.device("cuda" if has_gpu else "cpu")
+        if device.type == "cpu":
+            # Ray sets one thread per reserved CPU; the model is what the CPUs are for.
+            torch.set_num_threads(pool.threads or _cores())
+        vlm = load(located(job.model), max(job.layers), device, precision(pool, device))
+        if vlm.card.digest != job.model_digest:
+            raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} on the driver")
+        self._job = job
+        self._harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
+
+    def __call__(self, block: Block) -> Block:
+        """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
+        number = int(block["number"][0])
+        commit = read_commit(self._job.place, number)
+        if commit is None:
+            commit = harvest_chunk(self._harvester, pickle.loads(block["samples"][0]), self._job.place, number)
+        return {"commit": np.array([pickle.dumps(asdict(commit))], dtype=object)}
+
+
+def precision(pool: Pool, device: torch.device) -> torch.dtype:
+    """The number format that the model runs in."""
+    if pool.precision != "auto":
+        return getattr(torch, pool.precision)
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Commit]:
+    """Harvest some chunks on the cluster that this process is connected to; commits come in no fixed order.
+
+    Args:
+        job: What to harvest.
+        chunks: Those that are not committed yet.
+        pool: Actors, GPUs and batch size.
+
+    Raises:
+        LinrepError: Whatever a worker raised of its kind.
+    """
+    quiet_data()
+    gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
+    fewest, most = actor_counts(pool, gpus)
+    rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+    read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(ChunkReader(job), batch_size=1, num_cpus=1)
+    done = read.map_batches(
+        ChunkHarvester,  # pyright: ignore[reportArgumentType]
+        fn_constructor_args=(job, pool),
+        batch_size=1,
+        num_cpus=pool.cpus,
+        num_gpus=gpus or None,
+        compute=ActorPoolStrategy(
+            min_size=fewest,
+            max_size=most,
+            initial_size=fewest,
+            max_tasks_in_flight_per_actor=2 * CALLS_PER_ACTOR,
+            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            enable_true_multi_threading=True,
+        ),
+    )
+    with unwrapped():
+        for row in done.iter_rows():
+            yield Commit.from_json(pickle.loads(row["commit"]))
+
+
+def actor_counts(pool: Pool, gpus: float) -> tuple[int, int]:
+    """Fewest and most actors: as the pool says, else one per share of the GPUs that the cluster has, else one."""
+    if pool.actors is not None:
+        return pool.actors
+    if not gpus:
+        return 1, 1
+    there = max(int(ray.cluster_resources().get("GPU", 0) / gpus), 1)
+    return there, there
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,101 @@
+"""The harvest from recipe to complete store: planned, locked, resumed, watched, finished and tracked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from linrep import tracking
+from linrep.cluster.lock import sole_driver
+from linrep.cluster.progress import Progress
+from linrep.cluster.session import cluster
+from linrep.errors import TooManySkipped
+from linrep.harvest.finish import finish
+from linrep.harvest.plan import Plan, plan_harvest
+from linrep.places import Place
+from linrep.recipe import Recipe
+from linrep.store.commit import Commit, read_commits
+from linrep.store.manifest import Manifest, read_manifest, write_manifest
+from linrep.store.read import Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a harvest job did.
+
+    Attributes:
+        store: The store, complete.
+        n_new: Chunks that this run harvested.
+        tracking_uri: Where its MLflow run is.
+    """
+
+    store: Store
+    n_new: int
+    tracking_uri: str
+
+
+def run_harvest(recipe: Recipe, workspace: Place) -> Outcome:
+    """Do what is missing of a harvest; nothing, if it is complete.
+
+    Raises:
+        LinrepError: Something that the user can mend; the message says what.
+    """
+    plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
+    with sole_driver(plan.place):
+        commits = read_commits(plan.place)
+        if plan.place.has("manifest.json"):
+            manifest = read_manifest(plan.place)
+            if manifest.status == "complete":
+                return Outcome(Store(plan.place, manifest, commits), 0, tracking.tracking_uri(workspace))
+        else:
+            write_manifest(plan.place, plan.manifest)
+        return _harvest(recipe, workspace, plan, commits)
+
+
+def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Commit]) -> Outcome:
+    todo = [chunk for chunk in plan.chunks if chunk.number not in commits]
+    n_allowed = int(recipe.pool.max_skipped * plan.index.n_samples)
+    name = f"harvest {recipe.name}-{plan.manifest.digest}"
+    parents = {"model": plan.job.model_digest, "corpora": plan.index.digest}
+    with tracking.run(workspace, "harvest", name, plan.manifest.digest, recipe.model_dump(mode="json"), parents) as run:
+        run.tags({"linrep.store": str(plan.place)})
+        _refuse(commits, n_allowed, plan)
+        if todo:
+            with cluster():
+                # Ray, and what it needs, is imported only where there is work: a finished harvest says so at once.
+                from linrep.cluster.harvest import harvest_chunks
+
+                _watch(harvest_chunks(plan.job, todo, recipe.pool), commits, n_allowed, plan)
+        manifest = finish(plan.place, commits)
+        run.metrics(metrics(manifest))
+        run.json(plan.place.read_json("manifest.json"), "manifest.json")
+    return Outcome(Store(plan.place, manifest, commits), len(todo), run.uri)
+
+
+def _watch(new: Iterable[Commit], commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
+    """Take in commits as they come; stop as soon as more is skipped than the recipe allows."""
+    done = sum(c.n_samples + len(c.skipped) for c in commits.values())
+    with Progress("harvest", plan.index.n_samples, done) as progress:
+        for commit in new:
+            commits[commit.chunk] = commit
+            progress.add(commit.n_samples + len(commit.skipped), commit.n_tokens)
+            _refuse(commits, n_allowed, plan)
+
+
+def _refuse(commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
+    skipped = [pair for commit in commits.values() for pair in commit.skipped]
+    if len(skipped) > n_allowed:
+        name, reason = skipped[-1]
+        raise TooManySkipped(
+            f"{len(skipped):,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of {plan.index.n_samples:,}; "
+            f"the latest is {name}: {reason}. All are named in {plan.place}/commits. "
+            f"Mend the corpus, or raise pool.max_skipped to go on"
+        )
+
+
+def metrics(manifest: Manifest) -> dict[str, float]:
+    """The manifest's numbers as MLflow metrics; layers are in the names, so that runs compare layer by layer."""
+    named = {name: float(value) for name, value in manifest.counts.items()}
+    for s in manifest.statistics:
+        for field in ("norm_p50", "norm_p99", "total_variance", "n_high_norm", "n_nonfinite"):
+            if s[field] is not None:
+                named[f"{field}_{s['group']}_layer{s['layer']:02d}"] = float(s[field])
+    return named

@@ -1,0 +1,89 @@
+"""Classes: what a folder or a label means in words, and which ones a recipe takes."""
+
+import difflib
+import json
+from collections.abc import Iterable
+
+from linrep.corpora.places import Place, place
+from linrep.corpora.runs import Class
+from linrep.errors import CorpusError
+
+_SYNSETS = "LOC_synset_mapping.txt"
+_LISTS = ("classes.json", "imagenet_class_index.json", _SYNSETS)
+
+
+def find_names(folder: Place) -> dict[str, str]:
+    """Names of the classes by id, from the first list that lies in the folder or its parent; empty if none does.
+
+    ImageNet's own archive keeps its list four folders above the photographs, so that one is also looked for there.
+    """
+    above = [folder]
+    while len(above) < 5 and above[-1].parent != above[-1]:
+        above.append(above[-1].parent)
+    candidates = [here / name for here in above[:2] for name in _LISTS] + [here / _SYNSETS for here in above[2:]]
+    return next((read_names(file) for file in candidates if file.is_file()), {})
+
+
+def read_names(file: Place | str) -> dict[str, str]:
+    """Names of the classes by id.
+
+    Args:
+        file: JSON {"n01440764": "tench"}, or ImageNet's {"0": ["n01440764", "tench"]}, or text with "n01440764 tench, Tinca
+            tinca" a line, of which the first name counts.
+
+    Raises:
+        CorpusError: The file is missing, or in none of these forms.
+    """
+    file = place(file) if isinstance(file, str) else file
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        if file.name.endswith(".txt"):
+            lines = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
+            return {wnid: names.split(",")[0].strip() for wnid, names in lines}
+        listed = json.loads(text).items()
+        return dict((key, name) if isinstance(name, str) else _indexed(*name) for key, name in listed)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CorpusError(f'cannot read class names from {file}: {error}; it should hold {{"<class id>": "<name>"}}') from error
+
+
+def _indexed(wnid: str, name: str) -> tuple[str, str]:
+    return wnid, name.replace("_", " ")
+
+
+def select(ids: Iterable[str], names: dict[str, str], wanted: tuple[str, ...] | None, where: object) -> tuple[Class, ...]:
+    """The classes to take, sorted by id; integer ids are sorted as numbers.
+
+    Args:
+        ids: The classes that the corpus holds.
+        names: Their names; a class without one is called by its id.
+        wanted: Ids, or names in any case; None for all.
+        where: The corpus, for the message.
+
+    Raises:
+        CorpusError: A wanted class is unknown (the message lists near matches), or its name is that of several.
+    """
+    ids = set(ids)
+    numbers = all(name.isdecimal() for name in ids)
+    every = tuple(
+        Class(name, names.get(name, name)) for name in sorted(ids, key=lambda name: (int(name) if numbers else 0, name))
+    )
+    if wanted is None:
+        return every
+    taken = {_match(want, every, where) for want in wanted}
+    return tuple(known for known in every if known in taken)
+
+
+def _match(want: str, every: tuple[Class, ...], where: object) -> Class:
+    found = [known for known in every if known.id == want] or [known for known in every if known.name.lower() == want.lower()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CorpusError(f"class {want!r} is the name of {', '.join(known.id for known in found)} in {where}: give the id")
+    spellings = {spelling.lower(): spelling for known in every for spelling in known}
+    near = [spellings[low] for low in difflib.get_close_matches(want.lower(), spellings, n=3)]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {len(every)}, such as {_some(every)}"
+    raise CorpusError(f"no class {want!r} in {where}: {hint}")
+
+
+def _some(every: tuple[Class, ...]) -> str:
+    return ", ".join(repr(known.name) for known in every[:3]) or "none"

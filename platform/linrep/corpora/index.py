@@ -1,0 +1,209 @@
+"""The index: what the corpora hold, found once, stored, and cut into chunks.
+
+An index knows no absolute path and no time of change, so that two machines that hold the same files get the same bytes.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from linrep.corpora.config import Corpora, ImageFolder
+from linrep.corpora.containers import scan_containers
+from linrep.corpora.folder import scan_folder
+from linrep.corpora.places import place
+from linrep.corpora.runs import RUNS, Class, Scan, labels_of
+from linrep.errors import CorpusError
+
+_FORMAT = 1
+_SLICE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The unit of work, retry and commit: successive records of one corpus.
+
+    Attributes:
+        number: Its place among all chunks, from 0; the same for the same index and chunk size.
+        corpus: images, text or pairs.
+        n_samples: How many samples it gives, skipped ones included.
+        n_records: How many files or rows it covers; a pair with its caption alone is one record and two samples.
+        skip: Records of the first run that belong to the chunk before.
+        runs: What to read, a table of schema `RUNS`.
+        names: Number and name of every class that occurs in it.
+    """
+
+    number: int
+    corpus: str
+    n_samples: int
+    n_records: int
+    skip: int
+    runs: pa.Table = field(repr=False, hash=False)
+    names: tuple[tuple[int, str], ...] = field(repr=False)
+
+
+class CorpusSummary(NamedTuple):
+    """What one corpus amounts to.
+
+    Attributes:
+        n_records: Files of a folder, rows of containers.
+        n_samples: Samples that they give, skipped ones included.
+        n_files: Files to read.
+        n_bytes: Their size; of containers all of it, even where only some rows are taken.
+        classes: Records of each class, by its name (by its id where two classes share a name), in order of their labels.
+    """
+
+    n_records: int
+    n_samples: int
+    n_files: int
+    n_bytes: int
+    classes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Index:
+    """All records of the corpora, in their fixed order.
+
+    Attributes:
+        runs: For each corpus in the recipe's order (images, text, pairs) its runs, a table of schema `RUNS`.
+        classes: For each corpus its classes; a label is a place in here.
+        facts: What else decides the samples: splits, and for each corpus kind, columns and a hash of its ids.
+        digest: Names all of the above; equal for equal content, wherever it lies.
+    """
+
+    runs: dict[str, pa.Table]
+    classes: dict[str, tuple[Class, ...]]
+    facts: dict[str, Any]
+    digest: str
+
+    @cached_property
+    def n_samples(self) -> int:
+        """Samples that all chunks give together, skipped ones included."""
+        return sum(one.n_samples for one in self.summary().values())
+
+    def chunks(self, chunk_size: int) -> list[Chunk]:
+        """The chunks, in order; none mixes corpora.
+
+        Args:
+            chunk_size: Records (files or rows) a chunk; only the last one of a corpus may have fewer.
+        """
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size should be at least 1, not {chunk_size}")
+        chunks: list[Chunk] = []
+        for corpus in self.runs:
+            chunks.extend(self._cut(corpus, chunk_size, len(chunks)))
+        return chunks
+
+    def summary(self) -> dict[str, CorpusSummary]:
+        """Counts of each corpus, by its name."""
+        return {corpus: self._summarise(corpus) for corpus in self.runs}
+
+    def write(self, folder: str) -> None:
+        """Store it as index.parquet and, written last, index.json."""
+        where = place(folder)
+        table = pa.concat_tables(
+            runs.add_column(0, "corpus", pa.array([corpus] * len(runs), pa.string())) for corpus, runs in self.runs.items()
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=1 << 18)
+        (where / "index.parquet").write_bytes(buffer.getvalue())
+        head = {"format": _FORMAT, "digest": self.digest, "n_runs": len(table), "facts": self.facts, "classes": self.classes}
+        (where / "index.json").write_bytes(json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+    @classmethod
+    def read(cls, folder: str) -> "Index":
+        """The index that was stored in a folder.
+
+        Raises:
+            CorpusError: There is none, it is damaged, or of another format version.
+        """
+        where = place(folder)
+        try:
+            head = json.loads((where / "index.json").read_bytes())
+            table = pq.read_table(pa.BufferReader((where / "index.parquet").read_bytes()))
+            form, n_runs, corpora = head["format"], head["n_runs"], head["facts"]["corpora"]
+        except FileNotFoundError as error:
+            raise CorpusError(f"no index in {where}: build it with build_index(...).write(folder)") from error
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise CorpusError(f"the index in {where} is damaged ({error}): delete it and build it anew") from error
+        if form != _FORMAT or n_runs != len(table):
+            raise CorpusError(
+                f"the index in {where} has format {form} and {len(table)} runs, not {_FORMAT} and {n_runs}: build it anew"
+            )
+        order = [corpus for corpus in ("images", "text", "pairs") if corpus in corpora]
+        runs = {corpus: table.filter(pc.field("corpus") == corpus).drop_columns("corpus").cast(RUNS) for corpus in order}
+        classes = {corpus: tuple(Class(*one) for one in head["classes"][corpus]) for corpus in order}
+        return cls(runs, classes, head["facts"], head["digest"])
+
+    def _cut(self, corpus: str, size: int, number: int) -> Iterator[Chunk]:
+        runs, each = self.runs[corpus].combine_chunks(), self._samples_each(corpus)
+        ends = np.cumsum(runs["count"].to_numpy(), dtype=np.int64)
+        starts = ends - runs["count"].to_numpy()
+        for first in range(0, int(ends[-1]) if len(ends) else 0, size):
+            last = min(first + size, int(ends[-1]))
+            i, j = int(np.searchsorted(ends, first, "right")), int(np.searchsorted(ends, last, "left"))
+            # take, not slice: a slice keeps, and pickles, the whole table.
+            own = runs.take(pa.array(np.arange(i, j + 1)))
+            present = np.unique(labels_of(own)).tolist()
+            names = tuple((label, self.classes[corpus][label].name) for label in present)
+            yield Chunk(number, corpus, (last - first) * each, last - first, first - int(starts[i]), own, names)
+            number += 1
+
+    def _samples_each(self, corpus: str) -> int:
+        return 2 if self.facts["corpora"][corpus].get("caption_alone") else 1
+
+    def _summarise(self, corpus: str) -> CorpusSummary:
+        runs, classes = self.runs[corpus], self.classes[corpus]
+        n = int(runs["count"].to_numpy().sum())
+        files = runs.group_by("path").aggregate([("size", "max")])
+        counts = np.bincount(labels_of(runs), minlength=len(classes))
+        names = [one.name for one in classes]
+        keys = [one.name if names.count(one.name) == 1 else one.id for one in classes]
+        return CorpusSummary(
+            n_records=n,
+            n_samples=n * self._samples_each(corpus),
+            n_files=len(files),
+            n_bytes=int(files["size_max"].to_numpy().sum()),
+            classes=dict(zip(keys, counts.tolist(), strict=True)),
+        )
+
+
+def build_index(corpora: Corpora) -> Index:
+    """Look at all corpora once and list what they hold.
+
+    Raises:
+        CorpusError: A corpus is missing or empty, lacks a column, repeats an id, or a wanted class is unknown.
+    """
+    scans = {name: _scan(name, source) for name, source in corpora.sources.items()}
+    runs = {name: scan.runs for name, scan in scans.items()}
+    classes = {name: scan.classes for name, scan in scans.items()}
+    facts = {"splits": corpora.splits.model_dump(mode="json"), "corpora": {name: scan.facts for name, scan in scans.items()}}
+    return Index(runs, classes, facts, _digest(runs, classes, facts))
+
+
+def _scan(name: str, source: Any) -> Scan:
+    scan = scan_folder(source) if isinstance(source, ImageFolder) else scan_containers(name, source)
+    if not len(scan.runs):
+        raise CorpusError(f"corpora.{name} takes nothing of {source.path}: loosen its classes, per_class or max_samples")
+    return scan
+
+
+def _digest(runs: dict[str, pa.Table], classes: dict[str, tuple[Class, ...]], facts: dict[str, Any]) -> str:
+    seen = hashlib.sha256(_plain([_FORMAT, facts, classes]))
+    for corpus, table in runs.items():
+        seen.update(_plain(corpus))
+        for start in range(0, len(table), _SLICE):
+            seen.update(_plain(table.slice(start, _SLICE).to_pydict()))
+    return seen.hexdigest()[:10]
+
+
+def _plain(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

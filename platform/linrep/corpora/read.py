@@ -1,0 +1,224 @@
+"""Reading: a chunk becomes samples, in a fixed order; what cannot be used becomes a `Skipped` with its reason."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, NamedTuple, TypeVar
+
+from linrep.corpora.columns import read_columns
+from linrep.corpora.config import Corpora, ImageFolder, ImageParquet, PairFiles, Splits, TextFiles
+from linrep.corpora.containers import format_of, record_id
+from linrep.corpora.index import Chunk
+from linrep.corpora.lines import Record, read_lines
+from linrep.corpora.places import Place, encodes, place, resolve, root_of
+from linrep.corpora.runs import Piece, pieces
+from linrep.errors import CorpusError
+from linrep.sample import Sample, Skipped, Split, split_of
+
+_THREADS = 8  # files are fetched this many at a time: folders on network mounts and object stores answer slowly
+_AHEAD = 32
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
+    """The samples of a chunk, `chunk.n_samples` of them, always in the same order; photographs come as encoded bytes.
+
+    A photograph is not decoded here, so one that is damaged inside is still a sample. A pair whose photograph or caption is
+    missing is skipped in both its forms, so that the corpus stays balanced.
+
+    Raises:
+        CorpusError: A container is missing or has changed since it was indexed.
+        OSError: An object store does not answer; a second try may succeed.
+    """
+    source = corpora.sources.get(chunk.corpus)
+    if source is None:
+        raise CorpusError(f"chunk {chunk.number} is of corpora.{chunk.corpus}, which this recipe does not have")
+    own = list(pieces(chunk.runs, chunk.skip, chunk.n_records))
+    names = dict(chunk.names)
+    match source:
+        case ImageFolder():
+            return _photographs(own, source, names, corpora.splits)
+        case ImageParquet():
+            return _stored_photographs(own, source, names, corpora.splits)
+        case TextFiles():
+            return _texts(own, source, corpora.splits)
+        case PairFiles():
+            return _pairs(own, source, corpora.splits)
+
+
+def _photographs(own: list[Piece], source: ImageFolder, names: dict[int, str], splits: Splits) -> Iterator[Sample | Skipped]:
+    folder = place(source.path)
+
+    def one(piece: Piece) -> Sample | Skipped:
+        label = piece.labels[0]
+        sample = Sample(
+            id=f"images/{piece.path}",
+            corpus="images",
+            modality="image",
+            uri=piece.path,
+            split=_split(_base(piece.path), splits),
+            label=label,
+            class_name=None if label is None else names[label],
+        )
+        return _with_picture(sample, _fetch(folder / piece.path, piece.size))
+
+    return _ahead(one, own)
+
+
+def _stored_photographs(
+    own: list[Piece], source: ImageParquet, names: dict[int, str], splits: Splits
+) -> Iterator[Sample | Skipped]:
+    for path, record, label in _records(own, source, [source.image_column, source.id_column]):
+        name = record_id("images", path, record.row, record.values.get(source.id_column))
+        picture = _picture(record.values.get(source.image_column), source.image_column)
+        sample = Sample(
+            id=name,
+            corpus="images",
+            modality="image",
+            uri=path,
+            split=_split(_base(picture.path) if picture.path else name, splits),
+            label=label,
+            class_name=None if label is None else names[label],
+        )
+        missing = None if picture.image is not None else "a path without bytes"
+        yield _with_picture(sample, _Loaded(picture.image, record.trouble or picture.trouble or missing))
+
+
+def _texts(own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Sample | Skipped]:
+    for path, record, _ in _records(own, source, [source.column, source.id_column]):
+        name = record_id("text", path, record.row, record.values.get(source.id_column))
+        text, trouble = _text(record, source.column)
+        sample = Sample(id=name, corpus="text", modality="text", uri=path, split=_split(name, splits), text=text)
+        yield Skipped(sample, trouble) if trouble else sample
+
+
+def _pairs(own: list[Piece], source: PairFiles, splits: Splits) -> Iterator[Sample | Skipped]:
+    root, _ = root_of(source.path)
+    pictures = None if source.image_root is None else place(source.image_root)
+
+    def both(item: tuple[str, Record, int | None]) -> list[Sample | Skipped]:
+        path, record, _ = item
+        name = record_id("pairs", path, record.row, record.values.get(source.id_column))
+        picture = _picture(record.values.get(source.image_column), source.image_column)
+        text, trouble = _text(record, source.text_column)
+        split = _split(_base(picture.path) if picture.path else name, splits)
+        sample = Sample(id=name, corpus="pairs", modality="pair", uri=picture.path or path, split=split, text=text, pair_id=name)
+        loaded = _Loaded(picture.image, record.trouble or trouble or picture.trouble)
+        if loaded.trouble is None and loaded.image is None:
+            loaded = _fetch(resolve(pictures or (root / path).parent, picture.path or ""), None)
+        pair = _with_picture(sample, loaded)
+        if not source.caption_alone:
+            return [pair]
+        caption = replace(sample, id=f"{name}#caption", modality="text", uri=path)
+        return [pair, Skipped(caption, pair.reason) if isinstance(pair, Skipped) else caption]
+
+    for forms in _ahead(both, _records(own, source, [source.image_column, source.text_column, source.id_column])):
+        yield from forms
+
+
+def _records(
+    own: list[Piece], source: ImageParquet | TextFiles | PairFiles, columns: list[str]
+) -> Iterator[tuple[str, Record, int | None]]:
+    """Path, record and label of every wanted row."""
+    root, _ = root_of(source.path)
+    for path, group in groupby(own, key=lambda piece: piece.path):
+        wanted, file = list(group), root / path
+        _refuse_changed(file, wanted[0].size)
+        labels = (label for piece in wanted for label in piece.labels)
+        parquet = format_of(path) == "parquet"
+        records = read_columns(file, wanted, columns) if parquet else read_lines(file, wanted, columns[0])
+        yield from ((path, record, label) for record, label in zip(records, labels, strict=True))
+
+
+def _refuse_changed(file: Place, size: int) -> None:
+    try:
+        now = file.size()
+    except FileNotFoundError as error:
+        raise CorpusError(f"{file} was indexed and is now missing") from error
+    if now != size:
+        raise CorpusError(f"{file} has {now} bytes, the index says {size}: it changed; build the index anew")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    image: bytes | None
+    trouble: str | None = None
+
+
+class _Picture(NamedTuple):
+    image: bytes | None
+    path: str | None
+    trouble: str | None = None
+
+
+def _fetch(file: Place, size: int | None) -> _Loaded:
+    """The file's bytes, or why there are none; `size` is what the index says."""
+    try:
+        image = file.read_bytes()
+    except FileNotFoundError:
+        return _Loaded(None, "no such file")
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        if file.may_pass(error):
+            raise
+        return _Loaded(None, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    if size is not None and len(image) != size and image:
+        return _Loaded(None, f"has {len(image)} bytes, the index says {size}: it changed since")
+    return _Loaded(image)
+
+
+def _picture(value: Any, column: str) -> _Picture:
+    """Bytes, path or both, from bytes, a path or the hub's struct of both."""
+    image, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
+    image = image if isinstance(image, bytes) else None
+    path = path if isinstance(path, str) and path and encodes(path) else None
+    return _Picture(image, path, None if image is not None or path else f"no photograph in column {column!r}")
+
+
+def _with_picture(sample: Sample, loaded: _Loaded) -> Sample | Skipped:
+    if loaded.image:
+        return replace(sample, image=loaded.image) if loaded.trouble is None else Skipped(sample, loaded.trouble)
+    return Skipped(sample, loaded.trouble or "empty file")
+
+
+def _text(record: Record, column: str) -> tuple[str | None, str | None]:
+    """The text, and why it cannot be used."""
+    text = record.values.get(column)
+    if record.trouble:
+        return None, record.trouble
+    if text is None:
+        return None, f"no text in column {column!r}"
+    if isinstance(text, bytes):
+        return None, "text is not UTF-8"
+    if not isinstance(text, str):
+        return None, f"column {column!r} holds {type(text).__name__}, not a text"
+    if not encodes(text):
+        return None, "text has half a surrogate pair and cannot be written as UTF-8"
+    return (text, None) if text.strip() else (text, "empty text")
+
+
+def _split(key: str, splits: Splits) -> Split:
+    return split_of(key, splits.val, splits.test)
+
+
+def _base(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The results in order, with a bounded number of items under way in threads."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(threads.submit(work, item))
+                if len(waiting) >= _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

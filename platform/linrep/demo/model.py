@@ -1,0 +1,121 @@
+"""The tiny LLaVA-NeXT before training: tokenizer, processor and model, all from stock transformers classes."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPVisionConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+from linrep.demo.language import IMAGE_TOKEN, SPECIAL_TOKENS, vocabulary
+
+TILE = 72
+PATCH = 12
+GRID = TILE // PATCH
+"""A tile has GRID x GRID patches."""
+PINPOINTS = [[TILE, TILE], [TILE, 2 * TILE], [2 * TILE, TILE]]
+"""Height and width that a picture may be cut into; the narrower one that a picture fits is taken and its padding dropped again."""
+
+N_BLOCKS = 8
+WIDTH = 128
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word; `<s>` goes in front of every text."""
+    words = vocabulary()
+    ids = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", ids["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=[SPECIAL_TOKENS[-1]],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_processor() -> LlavaNextProcessor:
+    """Pictures through Pillow, without torchvision; tokens counted as LLaVA-NeXT counts them, the tower's class token left out."""
+    pictures = LlavaNextImageProcessorPil(
+        size={"shortest_edge": TILE},
+        crop_size={"height": TILE, "width": TILE},
+        image_grid_pinpoints=PINPOINTS,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.25, 0.25, 0.25],
+        # a tile has its size already; two more resamplings would only cost time
+        do_resize=False,
+        do_center_crop=False,
+    )
+    return LlavaNextProcessor(
+        pictures,
+        build_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        image_token=IMAGE_TOKEN,
+        num_additional_image_tokens=1,
+    )
+
+
+def build_config() -> LlavaNextConfig:
+    tokenizer = build_tokenizer()
+    tower = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        image_size=TILE,
+        patch_size=PATCH,
+        projection_dim=64,
+    )
+    decoder = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=N_BLOCKS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        sliding_window=None,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlavaNextConfig(
+        vision_config=tower,
+        text_config=decoder,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_grid_pinpoints=PINPOINTS,
+        image_seq_length=GRID * GRID,
+        tie_word_embeddings=False,
+    )
+
+
+def build_model(seed: int) -> LlavaNextForConditionalGeneration:
+    """An untrained model whose weights follow from the seed alone."""
+    torch.manual_seed(seed)
+    return LlavaNextForConditionalGeneration(build_config())
+
+
+def save_model(folder: Path, model: LlavaNextForConditionalGeneration) -> None:
+    """Write model and processor as float16, half the bytes; the config says float32, so they load as float32."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(folder)
+    model.float()
+    build_processor().save_pretrained(folder)

@@ -1,0 +1,123 @@
+"""A world on disk: pictures in ImageNet's layout, captions, texts, and the truth about every picture."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from linrep.config import Section
+from linrep.demo.language import caption, draw_text
+from linrep.demo.paint import jpeg_bytes, object_box, paint
+from linrep.demo.scene import Scene, draw_scene, is_unseen
+from linrep.demo.shapes import OBJECTS
+
+WNIDS: dict[str, str] = {obj: f"n9{i + 1:07d}" for i, obj in enumerate(OBJECTS)}
+"""ImageNet-like folder names; WordNet has no n9... numbers, so they meet no real class."""
+
+
+class DemoWorld(Section):
+    """How much of the embedded world to write, and which part of it."""
+
+    n_images: int = Field(2048, ge=0, description="Pictures, each with a caption.")
+    n_texts: int = Field(4096, ge=0, description="Documents of the text corpus.")
+    seed: int = Field(0, ge=0, description="Seed of the world. The committed model was trained on seed 0 of the train split.")
+    split: Literal["train", "heldout"] = Field(
+        "train", description="Training scenes lack an eighth of the combinations; every fourth held-out scene shows one of those."
+    )
+    pair_share: float = Field(0.0, ge=0, le=1, description="Share of pictures with two objects; the first gives the class.")
+
+
+def write_world(folder: Path, config: DemoWorld) -> Path:
+    """Write the world to a folder and return it; a folder that is there already is complete and left alone.
+
+    Files: `images/<wnid>/<scene id>.JPEG`, `images/classes.json`, `captions.jsonl`, `text.jsonl`, `scenes.jsonl`. The same config
+    gives the same bytes. Everything is written to a sibling first and renamed, so the folder never exists in part.
+
+    Raises:
+        FileExistsError: The folder holds something else, or a world of another config.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        return _check_same(folder, config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    growing = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        growing.chmod(0o755)  # mkdtemp's 0700 would lock out readers on shared disks
+        _write(growing, config)
+        os.rename(growing, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        return _check_same(folder, config)  # another process was faster
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+    return folder
+
+
+def _check_same(folder: Path, config: DemoWorld) -> Path:
+    written = folder / "world.json"
+    if not written.exists():
+        raise FileExistsError(f"{folder} exists and is no world: choose another folder")
+    if written.read_text() != _config_text(config):
+        raise FileExistsError(f"{folder} holds a world of another config, {written.read_text().strip()}: choose another folder")
+    return folder
+
+
+def _config_text(config: DemoWorld) -> str:
+    return json.dumps(config.model_dump(mode="json"), sort_keys=True) + "\n"
+
+
+def _write(folder: Path, config: DemoWorld) -> None:
+    images = folder / "images"
+    for wnid in WNIDS.values():
+        (images / wnid).mkdir(parents=True)
+    (images / "classes.json").write_text(json.dumps({wnid: obj for obj, wnid in WNIDS.items()}, indent=1) + "\n")
+    scenes = [draw_scene(config.seed, config.split, i, config.pair_share) for i in range(config.n_images)]
+    for scene in scenes:
+        (folder / image_path(scene)).write_bytes(jpeg_bytes(paint(scene)))
+    _write_lines(folder / "captions.jsonl", (caption_row(scene) for scene in scenes))
+    _write_lines(folder / "scenes.jsonl", (truth_row(scene) for scene in scenes))
+    _write_lines(folder / "text.jsonl", (text_row(config, i) for i in range(config.n_texts)))
+    (folder / "world.json").write_text(_config_text(config))
+
+
+def _write_lines(path: Path, rows: Iterable[dict]) -> None:
+    with path.open("w", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+
+
+def image_path(scene: Scene) -> str:
+    """Where the picture of a scene lies in a world's folder."""
+    return f"images/{WNIDS[scene.main.object]}/{scene.id}.JPEG"
+
+
+def caption_row(scene: Scene) -> dict:
+    """A line of `captions.jsonl`: id, image (relative to the file), text. The wording varies from scene to scene."""
+    variant = int(np.random.default_rng(scene.texture).integers(6))
+    return {"id": scene.id, "image": image_path(scene), "text": caption(scene, variant)}
+
+
+def text_row(config: DemoWorld, index: int) -> dict:
+    """A line of `text.jsonl`: id (which ends with the object that the text is about) and text."""
+    obj, text = draw_text(config.seed, config.split, index)
+    return {"id": f"text-{config.split}-{config.seed}-{index:06d}-{obj}", "text": text}
+
+
+def truth_row(scene: Scene) -> dict:
+    """A line of `scenes.jsonl`: what the main object is and where, in words and pixels; `things` holds every object the same way.
+
+    `box` is left, top, right, bottom in pixels, the last two exclusive. `Scene.from_row` turns the row back into the scene, and
+    `paint.object_mask` that scene into the object's pixels.
+    """
+    row = scene.to_row()
+    for i, (thing, values) in enumerate(zip(scene.things, row["things"], strict=True)):
+        values["box"] = object_box(scene, i)
+        values["unseen_combination"] = is_unseen(thing.object, thing.colour, thing.ground)
+    return {**row, **row["things"][0], "image": image_path(scene)}

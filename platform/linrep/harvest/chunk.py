@@ -1,0 +1,88 @@
+"""One chunk from corpus to commit: read and prepare on any machine, then run and write where the model is."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from linrep.corpora import Chunk, Corpora, read
+from linrep.harvest.harvester import Harvester, Rows
+from linrep.places import Place
+from linrep.sample import Skipped
+from linrep.store.commit import Commit
+from linrep.store.statistics import Sums, merge
+from linrep.store.write import ChunkWriter, samples_table, writing_chunk
+from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Prepared
+
+WRITES_AHEAD = 4
+"""Micro-batches that may wait to be written before the model pauses."""
+
+
+def prepare_chunk(chunk: Chunk, corpora: Corpora, preparer: Preparer) -> list[Prepared | Skipped]:
+    """Every sample of a chunk, ready for the model or skipped with the reason, in the chunk's order."""
+    return [s if isinstance(s, Skipped) else preparer(s) for s in read(chunk, corpora)]
+
+
+def harvest_chunk(harvester: Harvester, samples: Sequence[Prepared | Skipped], place: Place, chunk: int) -> Commit:
+    """Run a chunk through the model, write its files and commit it.
+
+    Args:
+        harvester: Holds the model.
+        samples: What `prepare_chunk` gave.
+        place: The store.
+        chunk: Number of the chunk.
+    """
+    start = time.monotonic()
+    prepared = [s for s in samples if isinstance(s, Prepared)]
+    skipped = tuple((s.sample.id, s.reason) for s in samples if isinstance(s, Skipped))
+    with writing_chunk(place, chunk, harvester.schema) as writer:
+        sums, n_tokens = _write_all(harvester(prepared), writer)
+        table = samples_table([sample_row(s) for s in samples])
+        return writer.commit(table, sums, len(prepared), n_tokens, skipped, round(time.monotonic() - start, 3))
+
+
+def _write_all(batches: Iterable[Rows], writer: ChunkWriter) -> tuple[dict[tuple[int, str], Sums], int]:
+    """Write micro-batches on a thread of their own while the model works on the next ones."""
+    sums: list[dict[tuple[int, str], Sums]] = []
+    n_tokens = 0
+    writes: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for rows in batches:
+            writes.append(thread.submit(_write, rows, writer))
+            sums.append(rows.sums)
+            n_tokens += rows.n_tokens
+            while len(writes) > WRITES_AHEAD:
+                writes.popleft().result()
+        for write in writes:
+            write.result()
+    return merge(sums), n_tokens
+
+
+def _write(rows: Rows, writer: ChunkWriter) -> None:
+    for (view, layer, modality), table in rows.tables.items():
+        writer.vectors(view, layer, modality, table)
+
+
+def sample_row(item: Prepared | Skipped) -> dict[str, object]:
+    """The row of the samples table; a skipped sample has its reason and no tokens."""
+    sample = item.sample
+    row: dict[str, object] = {
+        "sample_id": sample.id,
+        "corpus": sample.corpus,
+        "modality": sample.modality,
+        "uri": sample.uri,
+        "label": sample.label,
+        "class_name": sample.class_name,
+        "text": sample.text,
+        "pair_id": sample.pair_id,
+        "split": sample.split,
+        "n_image_tokens": 0,
+        "n_text_tokens": 0,
+    }
+    if isinstance(item, Skipped):
+        return {**row, "error": item.reason}
+    if item.image_size is not None and item.grid is not None:
+        height, width = item.image_size
+        row |= {"width": width, "height": height, "grid": f"{item.grid[0]}x{item.grid[1]}"}
+    return {**row, "n_image_tokens": item.n_image_tokens, "n_text_tokens": item.n_text_tokens}

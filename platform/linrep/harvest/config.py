@@ -1,0 +1,74 @@
+"""What a harvest keeps, and where it runs."""
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from linrep.config import Section
+from linrep.store.layout import View
+
+
+class HarvestConfig(Section):
+    """What to keep of the residual stream: everything here decides rows of the store and enters its digest."""
+
+    layers: tuple[int, ...] | Literal["all"] = Field(
+        default="all", description="Layers k (0 embeddings .. n after the last block), or all."
+    )
+    views: tuple[View, ...] = Field(
+        default=("pooled", "tokens", "last"), description="What to keep of each sample: pooled, tokens, last."
+    )
+    tokens_per_sample: PositiveInt | None = Field(
+        default=64, description="Tokens of each modality kept per sample in the tokens view, drawn by sample id; null keeps all"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        default="float16", description="Number format of the stored vectors."
+    )
+    image_prompt: str = Field(default="<image>", description="The prompt around a photograph.")
+    pair_prompt: str = Field(default="<image>\n{text}", description="The prompt around a photograph and its caption.")
+    image_size: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="Squash photographs to this height and width; null keeps the native any-resolution tiles"
+    )
+    max_text_tokens: PositiveInt = Field(default=512, description="Longer texts are cut after this many tokens.")
+    chunk_size: PositiveInt = Field(default=256, description="Samples per chunk: the unit of work, retry and commit.")
+    seed: int = Field(default=0, description="Seed of the choice of tokens.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.views:
+            raise ValueError("views is empty: name at least one of pooled, tokens, last")
+        if self.layers != "all":
+            if not self.layers:
+                raise ValueError("layers is empty: name at least one layer, or all")
+            if list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+                raise ValueError(f"layers must rise from 0 or more without repeats, got {list(self.layers)}")
+        if "<image>" not in self.image_prompt or "<image>" not in self.pair_prompt:
+            raise ValueError("image_prompt and pair_prompt must both contain <image>")
+        if "{text}" not in self.pair_prompt:
+            raise ValueError(f"pair_prompt must contain {{text}}, got {self.pair_prompt!r}")
+        return self
+
+
+class Pool(Section):
+    """Where the work runs and how much of it at once: nothing here enters a digest."""
+
+    actors: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="Fewest and most model actors; null: one per GPU share there is, or one on the CPU"
+    )
+    gpus: NonNegativeFloat | None = Field(
+        default=None, description="GPUs per actor, fractions allowed; null: 1 where there are GPUs, else 0."
+    )
+    cpus: PositiveFloat = Field(default=0.5, description="Logical CPUs that an actor reserves.")
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        default="auto", description="Number format of the model while it runs; auto: bfloat16 on GPUs that have it, else float32"
+    )
+    tokens_per_batch: PositiveInt = Field(default=8192, description="Most positions in a micro-batch, padding included.")
+    threads: PositiveInt | None = Field(default=None, description="Threads of a CPU actor; null: all cores.")
+    max_skipped: float = Field(
+        default=0.01, ge=0, le=1, description="Share of the samples that may be skipped before the job fails."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.actors is not None and self.actors[0] > self.actors[1]:
+            raise ValueError(f"actors: the fewest ({self.actors[0]}) must not be more than the most ({self.actors[1]})")
+        return self

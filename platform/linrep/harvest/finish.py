@@ -1,0 +1,58 @@
+"""The end of a harvest: statistics merged from the commits, and the manifest marked complete."""
+
+import math
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from linrep.places import Place
+from linrep.store.commit import Commit
+from linrep.store.layout import STATISTICS
+from linrep.store.manifest import Manifest, read_manifest, write_manifest
+from linrep.store.read import Store
+from linrep.store.statistics import Sums, to_table
+
+QUANTILES = (0.01, 0.5, 0.99)
+
+
+def finish(place: Place, commits: dict[int, Commit]) -> Manifest:
+    """Merge the statistics of all chunks in their order and mark the store complete; the manifest comes last."""
+    running = read_manifest(place)
+    sums = Store(place, running, commits).statistics()
+    with place.writing(STATISTICS) as stream:
+        pq.write_table(to_table(sums), stream)
+    records = [record(layer, group, s) for (layer, group), s in sorted(sums.items())]
+    manifest = running.finish(counts(commits), records)
+    write_manifest(place, manifest)
+    return manifest
+
+
+def counts(commits: dict[int, Commit]) -> dict[str, int]:
+    """Totals over all commits."""
+    return {
+        "n_samples": sum(c.n_samples for c in commits.values()),
+        "n_skipped": sum(len(c.skipped) for c in commits.values()),
+        "n_tokens": sum(c.n_tokens for c in commits.values()),
+        "n_files": sum(len(c.files) for c in commits.values()),
+        "n_bytes": sum(f.bytes for c in commits.values() for f in c.files),
+    }
+
+
+def record(layer: int, group: str, sums: Sums) -> dict[str, Any]:
+    """What the manifest says of one layer and group; norms to within a histogram bin (2.2%)."""
+    norms = {f"norm_p{round(100 * q)}": _plain(sums.norm_quantile(q)) for q in QUANTILES}
+    return {
+        "layer": layer,
+        "group": group,
+        "n": sums.n,
+        **norms,
+        "mean_norm": _plain(float((sums.mean**2).sum() ** 0.5)),
+        "total_variance": _plain(float(sums.variance.sum())),
+        "max_std": _plain(float(sums.variance.max() ** 0.5)),
+        "n_high_norm": sums.n_high_norm,
+        "n_nonfinite": sums.n_nonfinite,
+    }
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,210 @@
+"""Run micro-batches through the model and reduce every layer to what the views and the statistics need."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from linrep.harvest.config import HarvestConfig
+from linrep.harvest.select import NO_GROUP, Choice, choose
+from linrep.store.layout import GROUPS, Modality, View
+from linrep.store.statistics import N_BINS, Sums, norm_bin
+from linrep.vlm.batch import collate, pack
+from linrep.vlm.hooks import forward, record
+from linrep.vlm.load import VLM
+from linrep.vlm.prepared import Prepared
+from schemas import vectors
+
+STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """One layer of a micro-batch, reduced on the device and on its way to the host.
+
+    Attributes:
+        rows: Vectors in the stored number format and their norms, by view and modality.
+        norms: Norm of every position.
+        total: Sum over each sequence's positions of a group.
+        squares: Sum of squares likewise.
+        nonfinite: Whether a position has values that the stored number format cannot hold.
+    """
+
+    rows: dict[tuple[View, Modality], tuple[Shaped[Tensor, "n d"], Float[Tensor, " n"]]]
+    norms: Float[Tensor, "b t"]
+    total: Float[Tensor, "b groups d"]
+    squares: Float[Tensor, "b groups d"]
+    nonfinite: Shaped[Tensor, "b t"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a micro-batch adds to the store.
+
+    Attributes:
+        tables: Rows by view, layer and modality.
+        sums: Sums by layer and group.
+        n_samples: Sequences.
+        n_tokens: Positions, padding not counted.
+    """
+
+    tables: dict[tuple[View, int, Modality], pa.Table]
+    sums: dict[tuple[int, str], Sums]
+    n_samples: int
+    n_tokens: int
+
+
+class Harvester:
+    """Turns prepared samples into rows. Several threads may use it at once: the model runs one micro-batch at a time.
+
+    Args:
+        vlm: The model, loaded at least as deep as the deepest layer asked for.
+        config: What to keep.
+        layers: Layers to record.
+        tokens_per_batch: Most positions in a micro-batch, padding included.
+    """
+
+    def __init__(self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int) -> None:
+        self.vlm, self.config, self.layers, self.tokens_per_batch = vlm, config, tuple(layers), tokens_per_batch
+        self.schema = vectors(vlm.card.width, config.dtype)
+        self._model_in_use = threading.Lock()
+
+    def __call__(self, prepared: Sequence[Prepared]) -> Iterator[Rows]:
+        """The rows of some samples, a micro-batch at a time.
+
+        The copy of one micro-batch to the host overlaps the next one's forward pass: its rows come out one turn late.
+        """
+        waiting: _Pending | None = None
+        for indices in pack([len(p) for p in prepared], self.tokens_per_batch):
+            started = self._start([prepared[i] for i in indices])
+            if waiting is not None:
+                yield self._finish(waiting)
+            waiting = started
+        if waiting is not None:
+            yield self._finish(waiting)
+
+    @torch.inference_mode()
+    def _start(self, batch: list[Prepared]) -> "_Pending":
+        choice = choose(batch, self.config)
+        on_device = _to_device(choice, self.vlm.device)
+        reduced: dict[int, Reduced] = {}
+
+        def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
+            reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.dtype]))
+
+        inputs = collate(batch, self.vlm)
+        with self._model_in_use, record(self.vlm, self.layers, take):
+            forward(self.vlm, inputs)
+        done = torch.cuda.Event() if self.vlm.device.type == "cuda" else None
+        if done is not None:
+            done.record()
+        return _Pending(choice, reduced, len(batch), sum(map(len, batch)), done)
+
+    def _finish(self, pending: "_Pending") -> Rows:
+        if pending.done is not None:
+            pending.done.synchronize()
+        tables, sums = {}, {}
+        for layer, reduced in pending.layers.items():
+            for key, (stored, norms) in reduced.rows.items():
+                table = pending.choice.views[key].table(self.schema, _bytes_of(stored), norms.numpy())
+                tables[key[0], layer, key[1]] = table
+            sums |= {(layer, group): s for group, s in _sums(pending.choice, reduced).items()}
+        return Rows(tables, sums, pending.n_samples, pending.n_tokens)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    choice: Choice
+    layers: dict[int, Reduced]
+    n_samples: int
+    n_tokens: int
+    done: "torch.cuda.Event | None"
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """The choice as tensors: a 0-1 weight per group and position, and the flat index of each kept row."""
+
+    weights: Float[Tensor, "b groups t"]
+    counts: Float[Tensor, "b groups"]
+    flat: dict[tuple[View, Modality], Tensor]
+
+
+def _to_device(choice: Choice, device: torch.device) -> _OnDevice:
+    def move(x: Tensor) -> Tensor:
+        return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+    group = torch.from_numpy(choice.group)
+    weights = torch.stack([group == g for g in range(len(GROUPS))], dim=1).float()
+    flat = {}
+    for (view, modality), kept in choice.views.items():
+        stride = len(GROUPS) if view == "pooled" else choice.group.shape[1]
+        flat[view, modality] = move(torch.from_numpy(kept.sample * stride + kept.position))
+    return _OnDevice(move(weights), move(torch.from_numpy(choice.counts).float()), flat)
+
+
+def reduce(h: Float[Tensor, "b t d"], choice: Choice, on_device: _OnDevice, stored: torch.dtype) -> Reduced:
+    """Everything that is kept of one layer; runs on the model's device inside the forward pass.
+
+    Args:
+        h: The residual stream, padding included.
+        choice: What to keep.
+        on_device: The same as tensors.
+        stored: Number format of the store.
+    """
+    x = h.float()
+    squared = x * x
+    norms = squared.sum(-1).sqrt()
+    total, squares = on_device.weights @ x, on_device.weights @ squared
+    means = (total / on_device.counts.clamp(min=1).unsqueeze(-1)).flatten(0, 1)
+    positions = h.flatten(0, 1)
+    rows = {}
+    for key in choice.views:
+        index = on_device.flat[key]
+        if key[0] == "pooled":
+            kept = means.index_select(0, index)
+            rows[key] = kept.to(stored), kept.norm(dim=-1)
+        else:
+            rows[key] = positions.index_select(0, index).to(stored), norms.flatten().index_select(0, index)
+    # The largest magnitude decides whether a position fits the stored format: cheaper than casting the whole layer.
+    nonfinite = ~(x.abs().amax(-1) <= torch.finfo(stored).max)
+    return Reduced(rows, norms, total, squares, nonfinite)
+
+
+def _to_host(reduced: Reduced) -> Reduced:
+    """Start the copies to pinned memory; on the CPU nothing moves."""
+
+    def move(x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return x
+        host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        return host.copy_(x, non_blocking=True)
+
+    rows = {key: (move(stored), move(norms)) for key, (stored, norms) in reduced.rows.items()}
+    return Reduced(rows, move(reduced.norms), move(reduced.total), move(reduced.squares), move(reduced.nonfinite))
+
+
+def _sums(choice: Choice, reduced: Reduced) -> dict[str, Sums]:
+    real = choice.group != NO_GROUP
+    bins = norm_bin(reduced.norms.numpy()[real])
+    group = choice.group[real]
+    histogram = np.bincount(group * N_BINS + bins, minlength=len(GROUPS) * N_BINS).reshape(len(GROUPS), N_BINS)
+    nonfinite = np.bincount(group, weights=reduced.nonfinite.numpy()[real], minlength=len(GROUPS))
+    # float32 per sequence on the device, float64 across sequences.
+    total, squares = (x.numpy().sum(0, dtype=np.float64) for x in (reduced.total, reduced.squares))
+    n = choice.counts.sum(0)
+    return {
+        name: Sums(int(n[g]), int(nonfinite[g]), total[g], squares[g], histogram[g].astype(np.int64))
+        for g, name in enumerate(GROUPS)
+        if n[g]
+    }
+
+
+def _bytes_of(x: Shaped[Tensor, "n d"]) -> Shaped[np.ndarray, "n d"]:
+    """The tensor's memory as an array; bfloat16, which numpy lacks, as 16-bit words."""
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()

@@ -1,0 +1,148 @@
+"""What a harvest will do, worked out before any cluster starts: corpora indexed, model checked, store named, chunks cut."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from linrep.config import digest
+from linrep.corpora import Chunk, Corpora, Index, build_index
+from linrep.demo import model_folder
+from linrep.demo.world import DemoWorld, write_world
+from linrep.harvest.config import HarvestConfig
+from linrep.places import Place
+from linrep.store.manifest import Manifest, now
+from linrep.vlm.card import check_layers, describe
+from linrep.vlm.config import ModelConfig
+from schemas.activations import VERSION
+
+DEMO = "demo://"
+"""Paths that begin so lie in the embedded world: demo://images, demo://captions.jsonl, demo://text.jsonl, demo://model."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know of a harvest; small, and sent to each.
+
+    Attributes:
+        place: The store.
+        corpora: The corpora, where they really lie.
+        model: The model as the recipe names it.
+        config: What to keep.
+        layers: Layers to record.
+        model_digest: A worker refuses to run a model with another one.
+    """
+
+    place: Place
+    corpora: Corpora
+    model: ModelConfig
+    config: HarvestConfig
+    layers: tuple[int, ...]
+    model_digest: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A harvest before it runs.
+
+    Attributes:
+        job: What workers need.
+        manifest: The manifest to start with.
+        chunks: All chunks, done or not.
+        index: The corpora's index.
+    """
+
+    job: Job
+    manifest: Manifest
+    chunks: Sequence[Chunk]
+    index: Index
+
+    @property
+    def place(self) -> Place:
+        """The store."""
+        return self.job.place
+
+
+def plan_harvest(
+    name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None = None
+) -> Plan:
+    """Work out a harvest.
+
+    Args:
+        name: Name of the recipe.
+        corpora: What to run through the model.
+        model: The model.
+        config: What to keep.
+        workspace: Where everything lies.
+        demo: The embedded world to write there, where a path begins with demo://.
+
+    Raises:
+        ModelError: The model cannot be used, or lacks a layer.
+        CorpusError: A corpus is missing or empty.
+    """
+    card = describe(located(model))
+    layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
+    check_layers(card, layers)
+    corpora = locate(corpora, workspace, demo)
+    index = stored_index(name, corpora, workspace)
+    chunks = index.chunks(config.chunk_size)
+    # "all" and the list that means the same layers make the same store.
+    key = digest(VERSION, card.digest, index.digest, {**config.model_dump(mode="json"), "layers": list(layers)})
+    manifest = Manifest(
+        name=name,
+        digest=key,
+        model={**asdict(card), "path": model.path},
+        layers=layers,
+        views=config.views,
+        dtype=config.dtype,
+        width=card.width,
+        corpora={"digest": index.digest, **{corpus: counts._asdict() for corpus, counts in index.summary().items()}},
+        harvest=config.model_dump(mode="json"),
+        n_chunks=len(chunks),
+        chunk_size=config.chunk_size,
+        created=now(),
+    )
+    place = workspace / "harvests" / f"{name}-{key}"
+    return Plan(Job(place, corpora, model, config, layers, card.digest), manifest, chunks, index)
+
+
+def located(model: ModelConfig) -> ModelConfig:
+    """The model's configuration with a path that can be opened on this machine."""
+    if model.path != f"{DEMO}model":
+        return model
+    return model.model_copy(update={"path": str(model_folder())})
+
+
+def locate(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Corpora:
+    """The corpora with paths that can be opened; the embedded world is written to the workspace if it is not there yet."""
+    sections = {name: getattr(corpora, name) for name in ("images", "text", "pairs")}
+    inside = {name: s for name, s in sections.items() if s is not None and s.path.startswith(DEMO)}
+    if not inside:
+        return corpora
+    world = write_demo(workspace, demo or DemoWorld())
+    moved = {name: s.model_copy(update={"path": f"{world}/{s.path.removeprefix(DEMO)}"}) for name, s in inside.items()}
+    return corpora.model_copy(update=moved)
+
+
+def write_demo(workspace: Place, demo: DemoWorld) -> str:
+    """Path or URI of the embedded world in the workspace, written there the first time."""
+    folder = workspace / "worlds" / f"demo-{digest(demo)}"
+    if folder.local is not None:
+        return str(write_world(folder.local, demo))
+    if not folder.has("world.json"):
+        with tempfile.TemporaryDirectory() as temporary:
+            world = write_world(Path(temporary) / "world", demo)
+            pafs.copy_files(str(world), folder.root, pafs.LocalFileSystem(), folder.fs)
+    return str(folder)
+
+
+def stored_index(name: str, corpora: Corpora, workspace: Place) -> Index:
+    """The index of the corpora: built the first time, then read from the workspace."""
+    folder = workspace / "corpora" / f"{name}-{digest(corpora)}"
+    if folder.has("index.json"):
+        return Index.read(str(folder))
+    index = build_index(corpora)
+    index.write(str(folder))
+    return index

@@ -1,0 +1,159 @@
+"""The whole experiment as one typed record, read from YAML and a command line that is the same for every job."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import Field, ValidationError, create_model
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from linrep.config import Section
+from linrep.corpora.config import Corpora
+from linrep.demo.world import DemoWorld
+from linrep.errors import RecipeError
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.vlm.config import ModelConfig
+
+
+class Recipe(Section):
+    """One experiment: a section per stage."""
+
+    name: str = Field(description="Begins the names of everything that is made", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    demo: DemoWorld | None = Field(default=None, description="The embedded world, where a path begins with demo://.")
+    corpora: Corpora = Field(description="What to run through the model.")
+    model: ModelConfig = Field(description="The vision-language LLM.")
+    harvest: HarvestConfig = Field(default=HarvestConfig(), description="What to keep of the residual stream.")
+    pool: Pool = Field(default=Pool(), description="Where the work runs; changes no number.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        recipe: The experiment.
+        workspace: Folder or URI of everything that is made.
+    """
+
+    recipe: Recipe
+    workspace: str
+
+
+def parse(description: str, argv: list[str] | None = None) -> Request:
+    """The request of a job's command line; ends the process after --help and --print-config.
+
+    Args:
+        description: The first lines of the help.
+        argv: Arguments, those of the process if None.
+
+    Raises:
+        RecipeError: A file, field, type or value is wrong; the message names it.
+    """
+    overrides = _command_line(description, sys.argv[1:] if argv is None else argv)
+    config, workspace = overrides.pop("config", None), overrides.pop("workspace", None) or "runs"
+    print_config = overrides.pop("print-config", False)
+    if config is None:
+        raise RecipeError("--config is missing: name a recipe, for example --config recipes/demo.yaml")
+    recipe = validate(merge(load_yaml(config), overrides), where=config)
+    if print_config:
+        print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+        raise SystemExit(0)
+    return Request(recipe, workspace)
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """A recipe file's content.
+
+    Raises:
+        RecipeError: The file is missing, is not YAML, or does not hold sections.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no sections: a recipe is a mapping, see recipes/demo.yaml")
+    return content
+
+
+def merge(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with overrides laid over it, section by section.
+
+    A section whose `kind` an override changes is replaced, so that the old kind's fields do not linger.
+
+    >>> merge({"a": {"kind": "x", "n": 1}}, {"a": {"kind": "y"}})
+    {'a': {'kind': 'y'}}
+    """
+    merged = dict(recipe)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            replaced = "kind" in value and "kind" in old and value["kind"] != old["kind"]
+            merged[key] = value if replaced else merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def validate(values: dict[str, Any], where: str) -> Recipe:
+    """The recipe that some values make.
+
+    Raises:
+        RecipeError: One line for each field that is wrong, naming it.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {_line(e)}" for e in error.errors())) from None
+
+
+def _line(error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{field}: there is no such field"
+    if error["type"] == "missing":
+        return f"{field}: missing"
+    given = error.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and error["type"] != "value_error" else ""
+    return f"{field}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+class _Arguments(BaseSettings):
+    model_config = SettingsConfigDict(
+        cli_parse_none_str="null", cli_implicit_flags=True, cli_hide_none_type=True, cli_enforce_required=False
+    )
+    config: str | None = Field(default=None, description="The recipe, a YAML file.")
+    workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made.")
+    print_config: bool = Field(default=False, alias="print-config", description="Print the recipe with all overrides, and stop.")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(f"command line: {message}")
+
+
+def _command_line(description: str, argv: list[str]) -> dict[str, Any]:
+    """Overrides as nested values, not validated yet: validation comes after the merge with the recipe."""
+    sections = {name: (field.annotation, field) for name, field in Recipe.model_fields.items()}
+    arguments = create_model("Arguments", __base__=_Arguments, **sections)  # type: ignore[call-overload]
+    parser = _Parser(
+        prog=Path(sys.argv[0]).name,
+        usage="%(prog)s --config RECIPE.yaml [--workspace DIR] [--SECTION.FIELD VALUE ...] [--print-config]",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return _nulls(CliSettingsSource(arguments, cli_parse_args=argv, root_parser=parser)())
+
+
+def _nulls(values: Any) -> Any:
+    """`null` given for a list arrives as a list of None: no list here may hold None, so it means the whole field."""
+    if isinstance(values, dict):
+        return {key: _nulls(value) for key, value in values.items()}
+    return None if values == [None] else values

@@ -1,0 +1,42 @@
+"""Names in a store: which file holds what.
+
+manifest.json                                          what the store is, see `linrep.store.manifest`
+samples/part-000012.parquet                            one row a sample of chunk 12
+<view>/layer=16/modality=image/part-000012.parquet     one row a vector
+statistics/part-000012.parquet                         sums of chunk 12, one row a layer and group
+statistics.parquet                                     the same over all chunks, written at the end
+commits/000012.json                                    written last: what chunk 12 wrote
+"""
+
+from typing import Literal
+
+View = Literal["pooled", "tokens", "last"]
+Modality = Literal["image", "text"]
+Group = Literal["image", "text", "special"]
+
+VIEWS: tuple[View, ...] = ("pooled", "tokens", "last")
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+GROUPS: tuple[Group, ...] = ("image", "text", "special")
+
+MANIFEST = "manifest.json"
+STATISTICS = "statistics.parquet"
+
+
+def vectors_file(view: View, layer: int, modality: Modality, chunk: int) -> str:
+    """Path of a chunk's vectors, relative to the store."""
+    return f"{view}/layer={layer}/modality={modality}/part-{chunk:06d}.parquet"
+
+
+def samples_file(chunk: int) -> str:
+    """Path of a chunk's samples, relative to the store."""
+    return f"samples/part-{chunk:06d}.parquet"
+
+
+def statistics_file(chunk: int) -> str:
+    """Path of a chunk's sums, relative to the store."""
+    return f"statistics/part-{chunk:06d}.parquet"
+
+
+def commit_file(chunk: int) -> str:
+    """Path of a chunk's commit record, relative to the store."""
+    return f"commits/{chunk:06d}.json"

@@ -1,0 +1,88 @@
+"""The manifest: what a store is, where it came from, and what its statistics say."""
+
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from linrep.errors import StoreError
+from linrep.places import Place
+from linrep.store.layout import MANIFEST
+from schemas.activations import VERSION
+
+LAYER_CONVENTION = (
+    "layer k is the residual stream entering block k, that is after k blocks: 0 the embeddings with the projected picture "
+    "merged in, n after the last block and before the final norm"
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store is.
+
+    Attributes:
+        name: Name of the recipe.
+        digest: Names everything that decides the rows: model, corpora, harvest section, schema version.
+        model: The model's card as plain values.
+        layers: Layers held.
+        views: Views held.
+        dtype: Number format of the vectors.
+        width: Dimensions of a vector.
+        corpora: Digest and counts of the index.
+        harvest: The recipe's harvest section.
+        n_chunks: Chunks that make the whole store.
+        chunk_size: Samples per chunk, at most.
+        status: running until every chunk is committed.
+        counts: Samples, tokens, skipped and bytes, once complete.
+        statistics: One record per layer and group: n, norms, variance, high-norm tokens; once complete.
+        created: When the harvest began, UTC.
+        finished: When it was complete.
+        schema_version: Version of the row contracts.
+        layer_convention: What a layer's number means.
+    """
+
+    name: str
+    digest: str
+    model: dict[str, Any]
+    layers: tuple[int, ...]
+    views: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16", "float32"]
+    width: int
+    corpora: dict[str, Any]
+    harvest: dict[str, Any]
+    n_chunks: int
+    chunk_size: int
+    status: Literal["running", "complete"] = "running"
+    counts: dict[str, int] = field(default_factory=dict)
+    statistics: list[dict[str, Any]] = field(default_factory=list)
+    created: str = ""
+    finished: str = ""
+    schema_version: int = VERSION
+    layer_convention: str = LAYER_CONVENTION
+
+    def finish(self, counts: dict[str, int], statistics: list[dict[str, Any]]) -> "Manifest":
+        """The manifest of the complete store."""
+        return replace(self, status="complete", counts=counts, statistics=statistics, finished=now())
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_manifest(place: Place, manifest: Manifest) -> None:
+    """Write, or replace, a store's manifest."""
+    place.write_json(MANIFEST, asdict(manifest))
+
+
+def read_manifest(place: Place) -> Manifest:
+    """The manifest of a store.
+
+    Raises:
+        StoreError: There is none, or it is of a version that this program cannot read.
+    """
+    if not place.has(MANIFEST):
+        raise StoreError(f"no activation store at {place}: {MANIFEST} is missing")
+    value = place.read_json(MANIFEST)
+    if value.get("schema_version") != VERSION:
+        raise StoreError(f"{place} has schema version {value.get('schema_version')}, this program reads {VERSION}")
+    return Manifest(**{**value, "layers": tuple(value["layers"]), "views": tuple(value["views"])})

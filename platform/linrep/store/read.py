@@ -1,0 +1,233 @@
+"""Read a store: choose view, layer, modality and split, then take the rows as torch, numpy or polars, lazily."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from jaxtyping import Float, Shaped
+
+from linrep.errors import StoreError
+from linrep.places import Place
+from linrep.sample import Split
+from linrep.store.commit import Commit, WrittenFile, read_commits
+from linrep.store.layout import STATISTICS, Modality, View
+from linrep.store.manifest import Manifest, read_manifest
+from linrep.store.statistics import Sums, from_table, merge
+from linrep.store.summary import summary
+from schemas import SAMPLES, vectors
+from schemas.activations import BYTES_PER_VALUE
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+
+def open(path: str) -> "Store":
+    """The activation store in a folder; a workspace that holds just one harvest will do.
+
+    Args:
+        path: Local path or URI.
+
+    Raises:
+        StoreError: There is no store, or there are several to choose from.
+    """
+    place = Place.at(path)
+    if not place.has("manifest.json") and place.has("harvests"):
+        names = place.names("harvests")
+        if len(names) != 1:
+            raise StoreError(f"{place} holds {len(names)} harvests, name one of them: {', '.join(names) or 'none yet'}")
+        place = place / "harvests" / names[0]
+    return Store(place, read_manifest(place), read_commits(place))
+
+
+@dataclass(frozen=True)
+class Store:
+    """An activation store: what its commits name, and nothing else.
+
+    Attributes:
+        place: Where it lies.
+        manifest: What it is.
+        commits: What was written, by chunk.
+    """
+
+    place: Place
+    manifest: Manifest
+    commits: dict[int, Commit]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is committed."""
+        return len(self.commits) == self.manifest.n_chunks
+
+    def select(self, view: View, layer: int, modality: Modality | None = None, split: Split | None = None) -> "Selection":
+        """The rows of one view and layer; nothing is read yet.
+
+        Args:
+            view: pooled, tokens or last.
+            layer: Layer k, the residual stream entering block k.
+            modality: image or text; None for both, image first.
+            split: train, val or test; None for all.
+
+        Raises:
+            StoreError: The store lacks this view or layer.
+        """
+        if view not in self.manifest.views:
+            raise StoreError(f"no view {view!r} in {self.place}: it has {', '.join(self.manifest.views)}")
+        if layer not in self.manifest.layers:
+            raise StoreError(f"no layer {layer} in {self.place}: it has {', '.join(map(str, self.manifest.layers))}")
+        if split not in (None, *get_args(Split)):
+            raise StoreError(f"no split {split!r}: there are train, val and test")
+        if modality not in (None, *get_args(Modality)):
+            raise StoreError(f"no modality {modality!r}: there are image and text")
+        modalities = get_args(Modality) if modality is None else (modality,)
+        files = [file for m in modalities for file in self._files(f"{view}/layer={layer}/modality={m}/")]
+        return Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, split)
+
+    def samples(self) -> pa.Table:
+        """The samples of all committed chunks, skipped ones included (their `error` says why)."""
+        tables = [self._read(file.path) for file in self._files("samples/")]
+        return pa.concat_tables(tables) if tables else SAMPLES.empty_table()
+
+    def statistics(self) -> dict[tuple[int, str], Sums]:
+        """Sums by layer and group (image, text, special) over all tokens, kept or not."""
+        if self.manifest.status == "complete":
+            return from_table(self._read(STATISTICS))
+        return merge([from_table(self._read(file.path)) for file in self._files("statistics/")])
+
+    def _files(self, prefix: str) -> list[WrittenFile]:
+        return [file for _, commit in sorted(self.commits.items()) for file in commit.files if file.path.startswith(prefix)]
+
+    def _read(self, path: str) -> pa.Table:
+        with self.place.fs.open_input_file(f"{self.place.root}/{path}") as file:
+            return pq.read_table(file)
+
+    def __repr__(self) -> str:
+        return summary(str(self.place), self.manifest, self.commits)
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some rows of a store, read when asked for.
+
+    Attributes:
+        place: The store.
+        files: Parquet files, in the order of chunks.
+        width: Dimensions of a vector (d).
+        dtype: Number format of the vectors on disk.
+        split: Rows of other splits are left out.
+    """
+
+    place: Place
+    files: tuple[WrittenFile, ...]
+    width: int
+    dtype: str
+    split: Split | None
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    @cached_property
+    def _n_rows(self) -> int:
+        if self.split is None:
+            return sum(file.rows for file in self.files)
+        return len(self.table(["split"]))
+
+    def batches(self, columns: Sequence[str] | None = None, batch_size: int = 8192) -> Iterator[pa.RecordBatch]:
+        """The rows in order, in pieces, without holding more than a piece.
+
+        Args:
+            columns: Columns to read, None for all.
+            batch_size: Rows in a piece, at most.
+        """
+        wanted = None if columns is None else list(columns)
+        read = wanted if wanted is None or self.split is None or "split" in wanted else [*wanted, "split"]
+        for file in self.files:
+            with self._open(file) as parquet:
+                for batch in parquet.iter_batches(batch_size, columns=read, use_threads=True):
+                    kept = batch if self.split is None else batch.filter(pc.field("split") == self.split)
+                    yield kept if wanted is None else kept.select(wanted)
+
+    def _open(self, file: WrittenFile) -> pq.ParquetFile:
+        path = f"{self.place.root}/{file.path}"
+        if self.place.local is not None:
+            return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(self.place.fs.open_input_file(path), pre_buffer=True)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows as an Arrow table; vectors stay bytes, see `numpy` and `torch`."""
+        schema = vectors(self.width, self.dtype).remove_metadata()
+        names = schema.names if columns is None else list(columns)
+        empty = pa.schema([schema.field(name) for name in names]).empty_table()
+        tables = [self._table(file, names) for file in self.files]
+        return pa.concat_tables(tables) if tables else empty
+
+    def _table(self, file: WrittenFile, names: list[str]) -> pa.Table:
+        with self._open(file) as parquet:
+            if self.split is None:
+                return parquet.read(columns=names).replace_schema_metadata()
+            table = parquet.read(columns=list(dict.fromkeys([*names, "split"])))
+        return table.filter(pc.field("split") == self.split).select(names).replace_schema_metadata()
+
+    def numpy(self) -> Float[np.ndarray, "n d"]:
+        """The vectors; bfloat16, which numpy lacks, comes as float32."""
+        raw = self._raw()
+        if self.dtype == "bfloat16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw
+
+    def torch(self) -> "Float[torch.Tensor, 'n d']":
+        """The vectors, in the number format of the store."""
+        import torch
+
+        raw = self._raw()
+        return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if self.dtype == "bfloat16" else torch.from_numpy(raw)
+
+    def _raw(self) -> Shaped[np.ndarray, "n d"]:
+        kind = np.dtype("<u2" if self.dtype == "bfloat16" else np.dtype(self.dtype).newbyteorder("<"))
+        tables = [self._table(file, ["vector"]) for file in self.files]
+        out = np.empty((sum(map(len, tables)), self.width), kind)
+        start = 0
+        for table in tables:
+            for chunk in table["vector"].chunks:
+                out[start : start + len(chunk)] = as_array(chunk, self.width, kind)
+                start += len(chunk)
+        return out
+
+    def scan(self) -> "pl.LazyFrame":
+        """The rows as a lazy polars frame; vectors are binary."""
+        import polars as pl
+
+        paths = [f"{self.place.root}/{file.path}" for file in self.files]
+        if not paths:
+            frame = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table())).lazy()
+        elif self.place.local is not None:
+            frame = pl.scan_parquet(paths, hive_partitioning=False)
+        else:
+            frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.fs, format="parquet"))
+        return frame if self.split is None else frame.filter(pl.col("split") == self.split)
+
+    def polars(self) -> "pl.DataFrame":
+        """The rows as a polars frame; vectors are binary."""
+        return self.scan().collect()
+
+
+def as_array(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Shaped[np.ndarray, "n d"]:
+    """A view of a vector column's memory: no copy."""
+    size = width * kind.itemsize
+    data = column.buffers()[1]
+    if data is None:
+        return np.empty((0, width), kind)
+    return np.frombuffer(data, kind, len(column) * width, column.offset * size).reshape(-1, width)
+
+
+def bytes_per_vector(width: int, dtype: str) -> int:
+    """Size of a stored vector."""
+    return width * BYTES_PER_VALUE[dtype]

@@ -1,0 +1,122 @@
+"""Sums over vectors that merge exactly in any order: moments per dimension and a histogram of norms."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int64
+
+from schemas import STATISTICS
+
+BINS_PER_OCTAVE = 32
+LOWEST_OCTAVE, HIGHEST_OCTAVE = -20, 30
+N_BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
+"""Bin i holds norms from 2**(LOWEST_OCTAVE + i / 32) to the next: 2.2% wide; the first and last also hold what lies beyond."""
+
+HIGH_NORM = 10.0
+"""A token counts as high-norm above this many times its group's median norm (attention sinks lie 1 to 2 orders above)."""
+
+
+def norm_bin(norms: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The histogram bin of each norm."""
+    with np.errstate(divide="ignore"):
+        octaves = np.log2(norms.astype(np.float64)) - LOWEST_OCTAVE
+    return np.clip(np.floor(octaves * BINS_PER_OCTAVE), 0, N_BINS - 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over n vectors of d dimensions.
+
+    Attributes:
+        n: Vectors.
+        n_nonfinite: Of these, how many the stored number format cannot hold.
+        total: Sum per dimension.
+        squares: Sum of squares per dimension.
+        norm_counts: Vectors per norm bin.
+    """
+
+    n: int
+    n_nonfinite: int
+    total: Float[np.ndarray, " d"]
+    squares: Float[np.ndarray, " d"]
+    norm_counts: Int64[np.ndarray, " bins"]
+
+    @classmethod
+    def zero(cls, width: int) -> "Sums":
+        """The sums over no vectors."""
+        return cls(0, 0, np.zeros(width), np.zeros(width), np.zeros(N_BINS, np.int64))
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(
+            self.n + other.n,
+            self.n_nonfinite + other.n_nonfinite,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.norm_counts + other.norm_counts,
+        )
+
+    @property
+    def mean(self) -> Float[np.ndarray, " d"]:
+        """Mean per dimension; NaN over no vectors."""
+        return self.total / self.n if self.n else np.full_like(self.total, np.nan)
+
+    @property
+    def variance(self) -> Float[np.ndarray, " d"]:
+        """Population variance per dimension; NaN over no vectors."""
+        return np.maximum(self.squares / self.n - self.mean**2, 0) if self.n else np.full_like(self.total, np.nan)
+
+    def norm_quantile(self, q: float) -> float:
+        """The norm below which a share q of the vectors lies, to within a bin (2.2%); NaN over no vectors."""
+        if not self.n:
+            return float("nan")
+        i = int(np.searchsorted(np.cumsum(self.norm_counts), q * self.n, side="left"))
+        return float(2.0 ** (LOWEST_OCTAVE + (min(i, N_BINS - 1) + 0.5) / BINS_PER_OCTAVE))
+
+    @property
+    def n_high_norm(self) -> int:
+        """Vectors whose norm is above `HIGH_NORM` times the median, to within a bin."""
+        if not self.n:
+            return 0
+        first = int(norm_bin(np.array([HIGH_NORM * self.norm_quantile(0.5)]))[0]) + 1
+        return int(self.norm_counts[first:].sum())
+
+
+def to_table(sums: dict[tuple[int, str], Sums]) -> pa.Table:
+    """Sums by layer and group as a table of the statistics contract."""
+    rows = [
+        {
+            "layer": layer,
+            "group": group,
+            "n": s.n,
+            "n_nonfinite": s.n_nonfinite,
+            "sum": s.total.astype("<f8").tobytes(),
+            "sum_squares": s.squares.astype("<f8").tobytes(),
+            "norm_counts": s.norm_counts.astype("<i8").tobytes(),
+        }
+        for (layer, group), s in sorted(sums.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=STATISTICS)
+
+
+def from_table(table: pa.Table) -> dict[tuple[int, str], Sums]:
+    """The sums that `to_table` wrote."""
+    return {
+        (row["layer"], row["group"]): Sums(
+            row["n"],
+            row["n_nonfinite"],
+            np.frombuffer(row["sum"], "<f8"),
+            np.frombuffer(row["sum_squares"], "<f8"),
+            np.frombuffer(row["norm_counts"], "<i8"),
+        )
+        for row in table.to_pylist()
+    }
+
+
+def merge(parts: list[dict[tuple[int, str], Sums]]) -> dict[tuple[int, str], Sums]:
+    """The sums over all parts together, added in their order."""
+    merged: dict[tuple[int, str], Sums] = {}
+    for part in parts:
+        for key, sums in part.items():
+            merged[key] = merged[key] + sums if key in merged else sums
+    return merged

@@ -1,0 +1,206 @@
+"""Runs in MLflow: one per artefact, found again by its key, so that a resumed job continues the run that it began."""
+
+import contextlib
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from linrep.errors import ServiceError
+from linrep.places import Place
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+
+EXPERIMENT = "line-of-sight"
+KEY = "linrep.key"
+TRIES = 4
+LONGEST_PARAM = 500
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open MLflow run.
+
+    Attributes:
+        id: The run's id.
+        uri: The tracking server or database.
+    """
+
+    id: str
+    uri: str
+    _client: "MlflowClient"
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, in one request."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(name, float(value), now, step) for name, value in values.items()]
+        for start in range(0, len(batch), 1000):
+            piece = batch[start : start + 1000]
+            _patiently(lambda piece=piece: self._client.log_batch(self.id, metrics=piece))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags, in one request."""
+        from mlflow.entities import RunTag
+
+        batch = [RunTag(name, str(value)) for name, value in values.items()]
+        _patiently(lambda: self._client.log_batch(self.id, tags=batch))
+
+    def json(self, value: Any, name: str) -> None:
+        """Keep a value as a JSON artifact."""
+        _patiently(lambda: self._client.log_dict(self.id, value, name))
+
+    def text(self, value: str, name: str) -> None:
+        """Keep a text as an artifact."""
+        _patiently(lambda: self._client.log_text(self.id, value, name))
+
+
+def tracking_uri(workspace: Place) -> str:
+    """Where runs are kept: the server that MLFLOW_TRACKING_URI names, else a SQLite file in the workspace.
+
+    A workspace in an object store cannot hold a database: without a server, runs are kept in the current folder.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named:
+        return named
+    folder = workspace.local or Path.cwd()
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@contextlib.contextmanager
+def run(
+    workspace: Place, stage: str, name: str, key: str, params: Mapping[str, Any], parents: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """The run of a job: continued where the same key was begun before, else new; closed when the block ends.
+
+    Args:
+        workspace: Where the database lies, unless a server is named.
+        stage: harvest, probe, ...
+        name: What people see.
+        key: Digest of what the job makes.
+        params: The recipe, nested; logged flat, with dots.
+        parents: Digests of what the job reads, by stage.
+
+    Raises:
+        ServiceError: The tracking server does not answer.
+    """
+    uri = tracking_uri(workspace)
+    client = _client(uri)
+    experiment = _experiment(client, workspace, uri)
+    run_id = _find(client, experiment, stage, key)
+    if run_id is None:
+        run_id = _patiently(lambda: client.create_run(experiment, run_name=name, tags=_first_tags(stage, key))).info.run_id
+        _log_params(client, run_id, flat(params))
+    else:
+        _patiently(lambda: client.update_run(run_id, status="RUNNING"))
+    opened = Run(run_id, uri, client)
+    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in (parents or {}).items()} | _git())
+    try:
+        yield opened
+    except KeyboardInterrupt:
+        _patiently(lambda: client.set_terminated(run_id, "KILLED"))
+        raise
+    except BaseException as error:
+        opened.tags({"linrep.error": str(error)[:LONGEST_PARAM]})
+        _patiently(lambda: client.set_terminated(run_id, "FAILED"))
+        raise
+    _patiently(lambda: client.set_terminated(run_id, "FINISHED"))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values with dotted names.
+
+    >>> flat({"a": {"b": 1}, "c": [2, 3]})
+    {'a.b': 1, 'c': [2, 3]}
+    """
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return out
+
+
+def _client(uri: str) -> "MlflowClient":
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    if uri.startswith("http"):
+        # MLflow's own retries last for minutes; `_patiently` decides instead.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: "MlflowClient", workspace: Place, uri: str) -> str:
+    found = _patiently(lambda: client.get_experiment_by_name(EXPERIMENT))
+    if found is not None:
+        return found.experiment_id
+    # A database keeps artifacts beside it; a server says itself where they go.
+    location = None if uri.startswith("http") else ((workspace.local or Path.cwd()) / "mlartifacts").as_uri()
+    try:
+        return _patiently(lambda: client.create_experiment(EXPERIMENT, artifact_location=location))
+    except ServiceError:
+        again = client.get_experiment_by_name(EXPERIMENT)  # another job may have made it meanwhile
+        if again is None:
+            raise
+        return again.experiment_id
+
+
+def _find(client: "MlflowClient", experiment: str, stage: str, key: str) -> str | None:
+    query = f"tags.`{KEY}` = '{key}' and tags.`linrep.stage` = '{stage}'"
+    found = _patiently(lambda: client.search_runs([experiment], query, max_results=1))
+    return found[0].info.run_id if found else None
+
+
+def _first_tags(stage: str, key: str) -> dict[str, str]:
+    return {KEY: key, "linrep.stage": stage}
+
+
+def _git() -> dict[str, str]:
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        changed = bool(commit) and bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"git.commit": commit, "git.changed": str(changed).lower()} if commit else {}
+
+
+def _log_params(client: "MlflowClient", run_id: str, params: dict[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    batch = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in params.items()]
+    for start in range(0, len(batch), 100):
+        piece = batch[start : start + 100]
+        _patiently(lambda piece=piece: client.log_batch(run_id, params=piece))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """The call's result; tried again while a server is away, with pauses of 1, 2 and 4 seconds."""
+    from mlflow.exceptions import MlflowException
+
+    for n in range(TRIES):
+        try:
+            return call()
+        except MlflowException as error:
+            if n == TRIES - 1 or error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                first = str(error).splitlines()[0][:300]
+                raise ServiceError(f"MLflow does not answer as it should: {first}") from error
+            time.sleep(2**n)
+    raise AssertionError

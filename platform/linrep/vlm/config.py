@@ -1,0 +1,16 @@
+"""Which model: the section of a recipe that names it. Imports neither torch nor transformers."""
+
+from pydantic import Field
+
+from linrep.config import Section
+
+
+class ModelConfig(Section):
+    """A LLaVA-NeXT, as a folder on disk or as a name on the Hugging Face hub."""
+
+    path: str = Field(
+        min_length=1, description="Folder written by save_pretrained, or hub name such as llava-hf/llava-v1.6-mistral-7b-hf."
+    )
+    revision: str | None = Field(
+        default=None, description="Commit, tag or branch on the hub; pin a commit to keep results comparable. Unused for folders."
+    )

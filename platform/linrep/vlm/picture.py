@@ -1,0 +1,98 @@
+"""From encoded bytes to uint8 tiles, as LLaVA-NeXT's processor cuts them before rescaling and normalising."""
+
+import io
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from linrep.vlm.tokens import Layout
+
+_ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held."""
+
+
+class BadPicture(ValueError):
+    """The bytes are no picture that can be used; the message says why."""
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """An upright RGB picture from its encoded bytes.
+
+    Transparency is laid over white and the camera's orientation is applied, as transformers does when it opens files. 16-bit grey
+    keeps its upper eight bits, where Pillow would clip it to white.
+
+    Raises:
+        BadPicture: Empty, not a picture, cut short, corrupt, without pixels, or so large that it must be an attack.
+    """
+    if not encoded:
+        raise BadPicture("no image bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; its bomb warning is an error instead:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            image.load()
+            if 0 in image.size:
+                raise BadPicture(f"picture of {image.width}x{image.height} pixels")
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            return to_rgb(image)
+    except BadPicture:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadPicture(f"picture too large: {error}") from error
+    except Image.UnidentifiedImageError:
+        raise BadPicture(f"not a picture: {len(encoded)} bytes starting with {encoded[:8]!r}") from None
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise whatever they trip over (OSError, SyntaxError, struct.error, IndexError ...)
+        raise BadPicture(f"corrupt or truncated picture: {type(error).__name__}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB picture from any of Pillow's modes."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if "A" in image.getbands() or image.mode == "RGBa" or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(grey: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """Eight bits from more: wide integers up to 255 are taken as they are, floats up to 1 as shares of white."""
+    if np.issubdtype(grey.dtype, np.floating):
+        grey = np.nan_to_num(grey, nan=0.0, posinf=255.0, neginf=0.0)
+        grey = grey * 255 if grey.max() <= 1 else grey
+    elif grey.dtype.itemsize == 2 or grey.max() > 255:
+        grey = grey.astype(np.int64) >> 8
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+def cut(image: Image.Image, layout: Layout, resample: Image.Resampling) -> UInt8[np.ndarray, "tiles 3 h w"]:
+    """Base view and crops of a picture, as the official image processor has them before rescaling.
+
+    Args:
+        image: RGB, of the layout's size.
+        layout: Where everything goes.
+        resample: The processor's filter.
+    """
+    side, (n_rows, n_cols) = layout.tile_size, layout.tiles
+    tiles = np.empty((1 + n_rows * n_cols, 3, side, side), np.uint8)
+    tiles[0] = np.asarray(image.resize((side, side), resample)).transpose(2, 0, 1)
+    (top, left), (height, width) = layout.offset, layout.resized
+    scaled = np.asarray(image.resize((width, height), resample))
+    if layout.resized == layout.canvas:
+        canvas = scaled
+    else:
+        canvas = np.zeros((*layout.canvas, 3), np.uint8)
+        canvas[top : top + height, left : left + width] = scaled
+    crops = canvas.reshape(n_rows, side, n_cols, side, 3).transpose(0, 2, 4, 1, 3)
+    tiles[1:].reshape(n_rows, n_cols, 3, side, side)[...] = crops
+    return tiles

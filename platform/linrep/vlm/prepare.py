@@ -1,0 +1,233 @@
+"""Samples to what the model takes: tiles, token ids, and the role of each position. Needs a CPU and the model's small files."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+from PIL import Image
+
+from linrep.errors import ModelError
+from linrep.sample import Sample, Skipped
+from linrep.vlm.card import ModelCard, describe
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.files import locate
+from linrep.vlm.picture import BadPicture, cut, decode
+from linrep.vlm.prepared import Prepared, Role, without_image
+from linrep.vlm.tokens import Layout, layout, token_map
+
+IMAGE = "<image>"
+TEXT = "{text}"
+
+
+class Preparer:
+    """Turns a sample into a `Prepared`, or into a `Skipped` that says why not. Picklable; never raises for a bad sample.
+
+    Token ids equal those that the official processor gives for the same text and picture, and tiles those that its Pillow
+    version cuts. Image positions are never cut: a sequence beyond the model's longest is skipped.
+
+    Args:
+        processor: A LLaVA-NeXT processor with a fast tokenizer.
+        card: Of the same model.
+        image_prompt: For photographs; holds `<image>` once.
+        pair_prompt: For photographs with a caption; holds `<image>` and `{text}` once each.
+        text_prompt: For texts; holds `{text}` once.
+        image_size: Squash every picture to this height and width first, as the paper does with (336, 336); None keeps its own.
+        max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left.
+
+    Raises:
+        ModelError: The processor and the model disagree, or the processor is of a kind that is not supported.
+        ValueError: A prompt lacks its placeholder, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        card: ModelCard,
+        *,
+        image_prompt: str = IMAGE,
+        pair_prompt: str = f"{IMAGE}\n{TEXT}",
+        text_prompt: str = TEXT,
+        image_size: tuple[int, int] | None = None,
+        max_text_tokens: int = 512,
+    ) -> None:
+        for name, prompt, wanted in (
+            ("image_prompt", image_prompt, (IMAGE,)),
+            ("pair_prompt", pair_prompt, (IMAGE, TEXT)),
+            ("text_prompt", text_prompt, (TEXT,)),
+        ):
+            for part in (IMAGE, TEXT):
+                if prompt.count(part) != (part in wanted):
+                    raise ValueError(
+                        f"{name} must hold {' and '.join(wanted)} exactly once and no other placeholder, got {prompt!r}"
+                    )
+        if image_size is not None and min(image_size) < 1:
+            raise ValueError(f"image_size must be a positive height and width, got {image_size}")
+        if max_text_tokens < 1:
+            raise ValueError(f"max_text_tokens must be at least 1, got {max_text_tokens}")
+        check_processor(processor, card)
+        self.card = card
+        self.tokenizer = processor.tokenizer
+        self.image_token = processor.image_token
+        self.resample = Image.Resampling(int(processor.image_processor.resample))
+        self.image_size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
+        self.max_text_tokens = max_text_tokens
+        self.prompts = {
+            "image": image_prompt.replace(IMAGE, self.image_token),
+            "pair": pair_prompt.replace(IMAGE, self.image_token),
+            "text": text_prompt,
+        }
+        self._bare = self._encode("image", "")
+
+    @classmethod
+    def from_path(cls, config: ModelConfig, **options: Any) -> "Preparer":
+        """A preparer from a model's small files; takes the keyword options of the class.
+
+        Raises:
+            ModelError: As `describe`, or the processor cannot be loaded.
+        """
+        from linrep.vlm.load import load_processor
+
+        return cls(load_processor(locate(config)[0]), describe(config), **options)
+
+    def __call__(self, sample: Sample) -> Prepared | Skipped:
+        """The sequence of a sample, or why there is none.
+
+        A sample of modality image uses its photograph alone, text its text alone, pair both.
+        """
+        try:
+            return self._prepare(sample)
+        except (BadPicture, _Unfit) as reason:
+            return Skipped(without_image(sample), str(reason))
+
+    def _prepare(self, sample: Sample) -> Prepared:
+        text, encoded = sample.text, self._bare
+        if sample.modality != "image":
+            if not text or not text.strip():
+                raise _Unfit("empty text")
+            text, encoded = self._cut_text(sample.modality, text)
+        kept = replace(sample, image=None, text=text)
+        if sample.modality == "text":
+            return self._fit(kept, encoded, None, None)
+        if sample.image is None:
+            raise _Unfit("no image bytes")
+        image = decode(sample.image)
+        if self.image_size is not None:
+            image = image.resize((self.image_size[1], self.image_size[0]), self.resample)
+        plan = layout((image.height, image.width), self.card)
+        self._check_length(len(encoded.ids) - 1 + plan.n_tokens)
+        return self._fit(kept, encoded, plan, cut(image, plan, self.resample))
+
+    def _fit(self, sample: Sample, encoded: "_Encoded", plan: Layout | None, pixels: Any) -> Prepared:
+        """Put the map of the picture's positions in the place of the one image placeholder."""
+        nowhere = np.full(len(encoded.ids), -1, np.int16)
+        if plan is None:
+            self._check_length(len(encoded.ids))
+            return Prepared(sample, encoded.ids, encoded.role, nowhere, nowhere, nowhere)
+        found = token_map(plan)
+        at = encoded.image_at
+
+        def spliced(around: np.ndarray, inside: np.ndarray) -> np.ndarray:
+            return np.concatenate([around[:at], inside, around[at + 1 :]])
+
+        return Prepared(
+            sample=sample,
+            input_ids=spliced(encoded.ids, np.full(plan.n_tokens, self.card.image_token_id, np.int32)),
+            role=spliced(encoded.role, found.role),
+            tile=spliced(nowhere, found.tile),
+            row=spliced(nowhere, found.row),
+            col=spliced(nowhere, found.col),
+            pixels=pixels,
+            image_size=plan.image_size,
+            grid=plan.grid,
+        )
+
+    def _check_length(self, n: int) -> None:
+        if n > self.card.max_positions:
+            raise _Unfit(f"sequence of {n} positions is beyond the model's {self.card.max_positions}")
+
+    def _cut_text(self, modality: str, text: str) -> tuple[str, "_Encoded"]:
+        """As much of a text as fits, and its encoding; cut texts are encoded again, as tokens at the cut may differ."""
+        whole = encoded = self._encode(modality, text)
+        seen, n = text, self.max_text_tokens
+        while encoded.n_text > self.max_text_tokens:
+            seen = text[: whole.text_ends[n - 1]] if n else ""
+            if not seen.strip():
+                raise _Unfit(f"no text left within {self.max_text_tokens} tokens")
+            encoded = self._encode(modality, seen)
+            n -= 1
+        return seen, encoded
+
+    def _encode(self, modality: str, text: str) -> "_Encoded":
+        """Token ids of a filled prompt with a single image placeholder, and which of them hold the text."""
+        before, _, after = self.prompts[modality].partition(TEXT)
+        full = f"{before}{text}{after}"
+        out = self.tokenizer(full, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        ids = np.asarray(out["input_ids"], np.int32)
+        spans = np.asarray(out["offset_mapping"], np.int64).reshape(-1, 2)
+        start, end = len(before), len(before) + len(text)
+        of_text = (spans[:, 0] < end) & (spans[:, 1] > start) & (spans[:, 1] > spans[:, 0])
+        (images,) = np.nonzero(ids == self.card.image_token_id)
+        if len(images) != (modality != "text"):
+            raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
+        return _Encoded(
+            ids=ids,
+            role=np.where(of_text, Role.TEXT, Role.TEMPLATE).astype(np.uint8),
+            image_at=int(images[0]) if len(images) else -1,
+            text_ends=(np.minimum(spans[of_text, 1], end) - start),
+        )
+
+
+class _Encoded(NamedTuple):
+    ids: Int32[np.ndarray, " t"]
+    role: UInt8[np.ndarray, " t"]
+    image_at: int
+    text_ends: Int64[np.ndarray, " n"]
+
+    @property
+    def n_text(self) -> int:
+        return len(self.text_ends)
+
+
+class _Unfit(ValueError):
+    """Why a sample is skipped."""
+
+
+def check_processor(processor: Any, card: ModelCard) -> None:
+    """Refuse a processor that does not cut tiles the way this module reproduces, or that disagrees with the model.
+
+    Raises:
+        ModelError: Says in what.
+    """
+    images = getattr(processor, "image_processor", None)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if images is None or tokenizer is None or not hasattr(processor, "_get_num_multimodal_tokens"):
+        raise ModelError(f"{card.path!r}: {type(processor).__name__} is not a LLaVA-NeXT processor")
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{card.path!r}: needs a fast tokenizer (tokenizer.json), which tells where in the text a token lies")
+    facts = {
+        "image token id": (processor.image_token_id, card.image_token_id),
+        "patch size": (processor.patch_size, card.patch_size),
+        "feature strategy": (processor.vision_feature_select_strategy, card.feature_strategy),
+        "grid pinpoints": (tuple(tuple(p) for p in images.image_grid_pinpoints), card.grid_pinpoints),
+        "tile size": (_sides(images.size), {card.tile_size}),
+        "crop size": (_sides(images.crop_size) if images.do_center_crop else {card.tile_size}, {card.tile_size}),
+        "resizing": (bool(images.do_resize), True),
+    }
+    for name, (theirs, ours) in facts.items():
+        if theirs != ours:
+            raise ModelError(f"{card.path!r}: the processor's {name} is {theirs}, the model's is {ours}")
+    probe = (card.tile_size + 1, 3 * card.tile_size)
+    theirs = processor._get_num_multimodal_tokens([probe])["num_image_tokens"][0]
+    ours = layout(probe, card).n_tokens
+    if theirs != ours:
+        raise ModelError(
+            f"{card.path!r}: for a picture of {probe} the processor counts {theirs} image tokens, the tiling gives {ours}; "
+            "its num_additional_image_tokens or feature strategy is not LLaVA-NeXT's"
+        )
+
+
+def _sides(size: Any) -> set[int]:
+    """The sides that a processor's size names, whether it is a mapping or a `SizeDict`."""
+    named = (dict(size).get(key) for key in ("height", "width", "shortest_edge", "longest_edge"))
+    return {int(side) for side in named if side}

@@ -1,0 +1,62 @@
+"""Where layer k is, in the model's modules and in other libraries' names.
+
+Layer k of a model of n blocks is the residual stream entering block k, which is the stream after k blocks. Layer 0 is the
+input embeddings with the projected picture merged in; layer n is what leaves the last block, before the final norm.
+"""
+
+from typing import Any
+
+from torch import nn
+
+
+def text_stack(model: Any) -> Any:
+    """The module with `layers` and `norm`, from a LLaVA-NeXT with or without its head."""
+    return (model if hasattr(model, "language_model") else model.model).language_model
+
+
+def site(model: Any, layer: int) -> nn.Module:
+    """The module whose input is layer k: block k, or the final norm after the last block that the model has.
+
+    Raises:
+        ValueError: The (perhaps truncated) model does not reach that layer.
+    """
+    stack = text_stack(model)
+    n = len(stack.layers)
+    if not 0 <= layer <= n:
+        raise ValueError(f"layer {layer} is not among 0..{n}, the layers of this model as loaded")
+    return stack.layers[layer] if layer < n else stack.norm
+
+
+def transformer_lens_name(layer: int) -> str:
+    """The hook name of TransformerLens and SAELens.
+
+    >>> transformer_lens_name(0), transformer_lens_name(16)
+    ('blocks.0.hook_resid_pre', 'blocks.15.hook_resid_post')
+    """
+    return "blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"
+
+
+def layer_of_transformer_lens(name: str) -> int:
+    """The layer that a TransformerLens hook name means, the inverse of `transformer_lens_name`.
+
+    Args:
+        name: `blocks.i.hook_resid_pre` is layer i, `blocks.i.hook_resid_post` is layer i + 1.
+
+    Raises:
+        ValueError: The name is not of the residual stream between blocks (`hook_resid_mid`, `hook_mlp_out`, ...).
+    """
+    match name.split("."):
+        case ["blocks", i, "hook_resid_pre"] if i.isdecimal():
+            return int(i)
+        case ["blocks", i, "hook_resid_post"] if i.isdecimal():
+            return int(i) + 1
+    raise ValueError(f"{name!r} is not blocks.<i>.hook_resid_pre or blocks.<i>.hook_resid_post")
+
+
+def hidden_states_index(layer: int, n_layers: int) -> int | None:
+    """Which entry of transformers' `hidden_states` of the language model equals layer k.
+
+    Returns:
+        k, or None for k = n: transformers replaces that last entry by the output of the final norm.
+    """
+    return layer if layer < n_layers else None

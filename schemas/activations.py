@@ -1,0 +1,73 @@
+"""Tables of the activation store: samples, vectors, statistics."""
+
+import pyarrow as pa
+
+from schemas.columns import column
+
+VERSION = 1
+"""Raised whenever a column changes its meaning, its type or its name."""
+
+BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
+"""Number formats a vector can be stored in, all little-endian, and their width in bytes."""
+
+SAMPLES = pa.schema(
+    [
+        column("sample_id", pa.string(), "Name of the sample, the same on every run and machine"),
+        column("corpus", pa.string(), "Section of the recipe that the sample came from: images, text or pairs"),
+        column("modality", pa.string(), "What the sample holds: image, text or pair"),
+        column("uri", pa.string(), "Where the sample's file lies, relative to its corpus"),
+        column("label", pa.int32(), "Class number: rank of the class among the sorted classes of the corpus", nullable=True),
+        column("class_name", pa.string(), "The class in words", nullable=True),
+        column("text", pa.string(), "The text or the caption", nullable=True),
+        column("pair_id", pa.string(), "Shared by the samples made from one image-caption pair", nullable=True),
+        column("split", pa.string(), "train, val or test, fixed by a hash of the sample"),
+        column("width", pa.int32(), "Width of the picture as the model's processor saw it", "pixels", nullable=True),
+        column("height", pa.int32(), "Height of the picture as the model's processor saw it", "pixels", nullable=True),
+        column("grid", pa.string(), "Rows x columns of the picture's patches over all crops, padding removed", nullable=True),
+        column("n_image_tokens", pa.int32(), "Image positions of the sequence, newlines included", "tokens"),
+        column("n_text_tokens", pa.int32(), "Positions of the sample's own text, without prompt and special tokens", "tokens"),
+        column("error", pa.string(), "Why the sample was skipped; null where it was harvested", nullable=True),
+    ]
+)
+
+STATISTICS = pa.schema(
+    [
+        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column("group", pa.string(), "image (newlines included), text (the samples' own) or special (prompt, template, start)"),
+        column("n", pa.int64(), "Vectors counted", "tokens"),
+        column("n_nonfinite", pa.int64(), "Of these, how many are not finite in the stored number format", "tokens"),
+        column("sum", pa.binary(), "Sum of the vectors: float64, little-endian, one per dimension"),
+        column("sum_squares", pa.binary(), "Sum of the squared vectors: float64, little-endian, one per dimension"),
+        column("norm_counts", pa.binary(), "Histogram of the norms: int64, little-endian, bins as in linrep.store.statistics"),
+    ]
+)
+
+
+def vectors(width: int, dtype: str) -> pa.Schema:
+    """The schema of a table of vectors of every view; the columns that a view has no use for are null.
+
+    Args:
+        width: Dimensions of the residual stream (d).
+        dtype: float16, bfloat16 or float32.
+    """
+    size = width * BYTES_PER_VALUE[dtype]
+    vector = column("vector", pa.binary(size), f"The residual stream: {width} x {dtype}, little-endian", "model's own scale")
+    vector = vector.with_metadata({**vector.metadata, b"dtype": dtype.encode(), b"width": str(width).encode()})
+    return pa.schema(
+        [
+            column("sample_id", pa.string(), "Name of the sample"),
+            column("position", pa.int32(), "Place in the sequence, from 0; null for means", nullable=True),
+            column("token_id", pa.int32(), "Token at this position; the image placeholder's for patches", nullable=True),
+            column("tile", pa.int16(), "0 the base view, 1.. the crops in reading order; null elsewhere", nullable=True),
+            column("row", pa.int16(), "Row of the patch, in the base view's or the picture's grid", "patches", nullable=True),
+            column("col", pa.int16(), "Column of the patch likewise; null for newlines", "patches", nullable=True),
+            column("is_newline", pa.bool_(), "The learned vector that ends a row of patches", nullable=True),
+            column("is_special", pa.bool_(), "Start of sequence, prompt or template, not the sample's own", nullable=True),
+            column("n_tokens", pa.int32(), "How many tokens a mean is over; null for single tokens", "tokens", nullable=True),
+            column("norm", pa.float32(), "Euclidean norm of the vector before it was rounded for storage", "model's own scale"),
+            column("label", pa.int32(), "Class number of the sample", nullable=True),
+            column("split", pa.string(), "train, val or test"),
+            vector,
+        ],
+        metadata={"schema_version": str(VERSION)},
+    )

@@ -1,0 +1,117 @@
+"""Laws of places, on local disks and in an object store."""
+
+import pickle
+
+import pytest
+
+from linrep.corpora import Index, place
+from linrep.corpora.places import find, resolve
+from linrep.errors import CorpusError
+
+
+def test_a_local_path_and_its_file_uri_are_the_same(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x y.txt").write_bytes(b"here")
+    for where in (str(tmp_path), f"file://{tmp_path}"):
+        folder = place(where)
+        assert folder.local
+        assert (folder / "a").is_folder()
+        assert (folder / "a/x y.txt").read_bytes() == b"here"
+        assert list(folder.walk()) == [("a/x y.txt", 4)]
+        assert (folder / "a/x y.txt").parent.name == "a"
+
+
+def test_writing_makes_folders_and_replaces_whole_files(tmp_path):
+    target = place(str(tmp_path)) / "new/deep/file.bin"
+    for data in (b"first", b"2"):
+        target.write_bytes(data)
+        assert target.read_bytes() == data
+    assert [name for name, _ in place(str(tmp_path)).walk()] == ["new/deep/file.bin"]
+    assert len(list((tmp_path / "new/deep").iterdir())) == 1
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    target = place(str(tmp_path)) / "file"
+    target.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        target.write_bytes("no bytes")  # type: ignore[arg-type]
+    assert target.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("*.txt", ["1.txt"]),
+        ("**/*.txt", ["1.txt", "a/2.txt", "a/b/3.txt"]),
+        ("a/**", ["2.txt", "b/3.txt"]),
+        ("*/?.txt", ["a/2.txt"]),
+        ("a/b", ["3.txt"]),
+        ("a/b/3.txt", ["3.txt"]),
+    ],
+)
+def test_globs(tmp_path, glob, expected):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("1.txt", "a/2.txt", "a/b/3.txt", "a/.hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [name for name, _ in find(f"{tmp_path}/{glob}")[1]] == expected
+
+
+def test_absolute_paths_stand_for_themselves(tmp_path):
+    root = place(str(tmp_path))
+    assert resolve(root, "a/b").path == f"{root.path}/a/b"
+    assert resolve(root, "/x/y").path == "/x/y"
+
+
+def test_an_unknown_scheme_is_a_clear_error_without_its_password():
+    with pytest.raises(CorpusError, match="cannot open 'nope://host/x'") as caught:
+        place("nope://user:secret@host/x?key=secret")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    boto3 = pytest.importorskip("boto3")
+    patch = pytest.MonkeyPatch()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.setenv(name, "test")
+    server = server_module.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="corpora")
+        yield lambda path: f"s3://corpora/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
+    finally:
+        server.stop()
+        patch.undo()
+
+
+def test_an_object_store_gives_the_same_index_and_samples(world, bucket):
+    world.photographs()
+    world.parquet("text/1.parquet", {"text": [f"t{i}" for i in range(9)]}, row_group_size=4)
+    world.jsonl("pairs/l.jsonl", [{"image": "../photos/train/n01440764/n01440764_0.JPEG", "text": "a tench"}])
+    for name, _ in place(str(world.root)).walk():
+        place(bucket(name)).write_bytes((world.root / name).read_bytes())
+    place(bucket("pairs/a.jpg")).write_bytes(b"a")
+    world.bytes("pairs/a.jpg", b"a")
+
+    def sections(where):
+        return {
+            "images": {"path": where("photos/train")},
+            "text": {"path": where("text/*.parquet")},
+        }
+
+    here, there = sections(lambda path: str(world.root / path)), sections(bucket)
+    assert world.index(**here).digest == world.index(**there).digest
+    assert world.samples(5, **here) == world.samples(5, **there)
+    listing = [{"image": "a.jpg", "text": "x"}, {"image": "gone.jpg", "text": "x"}]
+    place(bucket("pairs/l.jsonl")).write_bytes((world.root / world.jsonl("pairs/l.jsonl", listing)).read_bytes())
+    there = {"pairs": {"path": bucket("pairs/l.jsonl")}}
+    assert world.skipped(**there) == {"pairs/l.jsonl:1": "no such file", "pairs/l.jsonl:1#caption": "no such file"}
+    index = world.index(**there)
+    index.write(bucket("index"))
+    assert Index.read(bucket("index")).digest == index.digest
+    assert pickle.loads(pickle.dumps(place(bucket("pairs/a.jpg")))).read_bytes() == b"a"
+    with pytest.raises(CorpusError, match="nothing at s3://corpora/none"):
+        world.index(text={"path": bucket("none")})

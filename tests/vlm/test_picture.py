@@ -1,0 +1,113 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from linrep.vlm.picture import BadPicture, decode, to_rgb
+from PIL import Image
+from transformers.image_transforms import convert_to_rgb
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def some_image(mode):
+    array = np.random.default_rng(0).integers(0, 256, (12, 9, 4), dtype=np.uint8)
+    return Image.fromarray(array).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "CMYK", "YCbCr", "LAB", "HSV", "RGBA", "LA", "P", "PA"])
+def test_rgb_of_every_mode_is_transformers_own(mode):
+    image = some_image("P").convert("PA") if mode == "PA" else some_image(mode)
+    np.testing.assert_array_equal(np.asarray(to_rgb(image)), convert_to_rgb(image, return_numpy=True))
+
+
+def test_transparent_becomes_white():
+    assert to_rgb(Image.new("RGBA", (1, 1), (10, 20, 30, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert to_rgb(Image.new("LA", (1, 1), (10, 0))).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (1, 1), 0)
+    palette.putpalette([1, 2, 3])
+    palette.info["transparency"] = 0
+    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBa", "La"])
+def test_premultiplied_modes(mode):
+    image = Image.new("RGBA" if mode == "RGBa" else "LA", (1, 1), (100, 100, 100, 255) if mode == "RGBa" else (100, 255)).convert(
+        mode
+    )
+    assert to_rgb(image).getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_sixteen_bits_keep_their_upper_half():
+    deep = np.array([[0, 0x1234, 0x80FF, 0xFFFF]], np.uint16)
+    image = decode(encoded(Image.fromarray(deep)))
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 0x12, 0x80, 0xFF]
+
+
+def test_wide_integers_and_floats():
+    assert np.asarray(to_rgb(Image.fromarray(np.array([[0, 200]], np.int32))))[0, :, 0].tolist() == [0, 200]
+    assert np.asarray(to_rgb(Image.fromarray(np.array([[0, 65535]], np.int32))))[0, :, 0].tolist() == [0, 255]
+    assert np.asarray(to_rgb(Image.fromarray(np.array([[0, 0.5, 1]], np.float32))))[0, :, 0].tolist() == [0, 127, 255]
+    assert np.asarray(to_rgb(Image.fromarray(np.array([[np.nan, 300.0, -5]], np.float32))))[0, :, 0].tolist() == [0, 255, 0]
+
+
+def test_the_cameras_orientation_is_applied():
+    image = Image.new("RGB", (4, 2))
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    upright = decode(encoded(image, "PNG", exif=exif))
+    assert upright.size == (2, 4)
+    assert upright.getpixel((1, 0)) == (255, 0, 0)
+
+
+def png_header(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no image bytes"),
+        (b"hello, I am a text file", "not a picture"),
+        (b"<html>404</html>", "not a picture"),
+        (encoded(some_image("RGB"), "JPEG")[:20], "not a picture|corrupt"),
+        (encoded(Image.effect_noise((200, 200), 50), "JPEG")[:-3000], "corrupt or truncated"),
+        (encoded(some_image("RGB"))[:-40], "corrupt or truncated"),
+        (png_header(100_000, 100_000), "too large"),
+        (png_header(12_000, 12_000), "too large"),
+        (b"P6 0 0 255\n", "not a picture|corrupt|of 0x0"),
+        (b"GIF89a\x00\x00\x00\x00\x00\x00\x00;", "not a picture|corrupt|of 0x0"),
+    ],
+)
+def test_bad_pictures_say_why(data, reason):
+    with pytest.raises(BadPicture, match=reason):
+        decode(data)
+
+
+def test_broken_in_any_byte_never_raises_anything_else():
+    """A fuzz: whatever Pillow's decoders trip over becomes a BadPicture."""
+    rng = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
+        whole = encoded(some_image("RGB"), kind)
+        for _ in range(40):
+            broken = bytearray(whole)
+            for at in rng.integers(0, len(whole), 4):
+                broken[at] = rng.integers(0, 256)
+            try:
+                assert decode(bytes(broken)).mode == "RGB"
+            except BadPicture:
+                pass
