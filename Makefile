@@ -21,25 +21,26 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 # The check runs before the environment exists, so it must work with any Python that the user has.
-$(BIN)/python:
+# Its pip is the target, not its python: a venv module without pip leaves a python behind when it fails.
+$(BIN)/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 or newer, or name yours: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another: make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment: try 'make test-deps'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "no virtual environment: try 'make test-deps'" >&2; exit 1; }
 
 # One pip call for each set of extras. The three never run at once: with `make -j` two pips would write the same folder.
 .NOTPARALLEL:
-$(VENV)/.installed: $(ASKED) | $(BIN)/python
+$(VENV)/.installed: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages into $(VENV) (minutes the first time)"
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-$(VENV)/.installed-test: $(ASKED) | $(BIN)/python
+$(VENV)/.installed-test: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages and the test tools into $(VENV) (minutes the first time)"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-dev: $(ASKED) | $(BIN)/python
+$(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages, the test tools and the linters into $(VENV) (minutes the first time)"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,dev]'
 	@touch $@ $(VENV)/.installed-test $(VENV)/.installed

@@ -15,9 +15,9 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Harvest, and say where the store lies and how to read it."""
     from linrep.cluster.run_harvest import run_harvest
-    from linrep.places import Place
+    from linrep.places import place
 
-    outcome = run_harvest(request.recipe, Place.at(request.workspace))
+    outcome = run_harvest(request.recipe, place(request.workspace))
     print("Nothing to do: the harvest is complete." if not outcome.n_new else "Harvest complete.")
     print(f"\n{outcome.store}\n")
     print("What to do next:")

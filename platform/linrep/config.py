@@ -12,10 +12,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    def __hash__(self) -> int:
-        """By value, as equality is; pydantic generates the same but type checkers cannot see it."""
-        return hash((type(self), *self.__dict__.values()))
-
 
 def digest(*parts: Any) -> str:
     """Ten hexadecimal characters that name everything that was put in.

@@ -17,6 +17,10 @@ class CorpusError(LinrepError, ValueError):
     """A corpus is missing, empty, or not in the layout that its kind promises."""
 
 
+class PlaceError(LinrepError, ValueError):
+    """A path or a URI names no place that can be read or written."""
+
+
 class ModelError(LinrepError, ValueError):
     """A model folder or hub name cannot be used, or lacks the layer that was asked for."""
 

@@ -1,82 +1,107 @@
-"""Folders that may lie on a disk or in an object store, behind one small interface.
+"""Files and folders, on local disks or in object stores, behind one small record.
 
-A file appears whole or not at all: on a disk by a temporary name and a rename, in an object store by its own atomic upload.
+Object stores are reached through `pyarrow.fs`, by URI (s3://, gs://, ...); everything else is a
+local path.
 """
 
-import contextlib
+import io
 import json
 import os
-import uuid
+import re
+import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-import pyarrow as pa
-import pyarrow.fs as pafs
+from pyarrow import ArrowException, NativeFile, OSFile, fs
+
+from linrep.errors import PlaceError
+
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|\?.*")
+_BUFFER = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A folder: a file system and a path within it. Picklable.
+    """A file or a folder, which need not exist.
 
     Attributes:
-        fs: Where.
-        root: Path in `fs`, without a slash at the end.
+        files: The file system, picklable.
+        path: The path within it, with forward slashes; absolute on local disks, starting with the bucket in object stores.
+        local: Whether it lies on this machine's own file system (network mounts included).
     """
 
-    fs: pafs.FileSystem
-    root: str
+    files: fs.FileSystem
+    path: str
+    local: bool
 
-    @classmethod
-    def at(cls, uri: str | Path) -> "Place":
-        """The folder that a path or a URI (s3://, gs://, file://) names; it need not exist.
-
-        Raises:
-            ValueError: The URI's scheme is not one that can be written to.
-        """
-        text = str(uri)
-        if "://" not in text:
-            return cls(pafs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
-        try:
-            fs, root = pafs.FileSystem.from_uri(text)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"cannot open {text!r}: {error}") from None
-        return cls(fs, root.rstrip("/"))
-
-    def __truediv__(self, name: str) -> "Place":
-        return Place(self.fs, f"{self.root}/{name}")
+    def __truediv__(self, relative: str) -> "Place":
+        return replace(self, path=f"{self.path.rstrip('/')}/{relative}")
 
     def __str__(self) -> str:
-        return self.root if self.local is not None else f"{self.fs.type_name}://{self.root}"
+        return self.path if self.local else f"{self.files.type_name}://{self.path}"
 
     @property
-    def local(self) -> Path | None:
-        """The folder as a local path, None in an object store."""
-        return Path(self.root) if isinstance(self.fs, pafs.LocalFileSystem) else None
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
 
-    def has(self, name: str) -> bool:
-        """Whether a file or folder of this name is here."""
-        return self.fs.get_file_info(f"{self.root}/{name}").type != pafs.FileType.NotFound
+    @property
+    def parent(self) -> "Place":
+        """The folder that it lies in."""
+        return replace(self, path=self.path.rstrip("/").rpartition("/")[0] or ("/" if self.local else ""))
 
-    def names(self, folder: str = "") -> list[str]:
-        """The names in the folder, sorted, without unfinished files; none where the folder does not exist."""
-        selector = pafs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True)
-        return sorted(info.base_name for info in self.fs.get_file_info(selector) if not info.base_name.startswith("."))
+    def is_file(self) -> bool:
+        """Whether a file is there."""
+        return self._info().type == fs.FileType.File
 
-    def read(self, name: str) -> bytes:
-        """The whole content of a file."""
-        with self.fs.open_input_stream(f"{self.root}/{name}") as stream:
-            return stream.read()
+    def is_folder(self) -> bool:
+        """Whether a folder is there; in object stores, whether any key starts with it."""
+        return self._info().type == fs.FileType.Directory
 
-    def read_json(self, name: str) -> Any:
-        """A JSON file's value."""
-        return json.loads(self.read(name))
+    def size(self) -> int:
+        """Bytes of the file.
 
-    @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[pa.NativeFile]:
-        """A stream for a file that appears under its name when the block ends well, and not at all when it fails."""
-        file = PendingFile.start(self, name)
+        Raises:
+            FileNotFoundError: No file is there.
+        """
+        info = self._info()
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError(f"no file at {self}")
+        return info.size
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Every file below the folder, in no promised order: its path relative to the folder, and its bytes.
+
+        Names that start with a dot, or lie in a folder whose name does, are left out. Links are followed.
+        """
+        return _walk_local(self.path, "", frozenset()) if self.local else self._walk_store()
+
+    def open(self) -> IO[bytes]:
+        """The file for reading, seekable; the caller closes it."""
+        if self.local:
+            return open(self.path, "rb", buffering=_BUFFER)
+        return cast(IO[bytes], io.BufferedReader(cast(Any, self.files.open_input_file(self.path)), _BUFFER))
+
+    def read_bytes(self) -> bytes:
+        """All of the file."""
+        if self.local:
+            with open(self.path, "rb") as file:
+                return file.read()
+        with self.files.open_input_file(self.path) as file:
+            return file.readall()
+
+    def read_json(self) -> Any:
+        """The value of a JSON file."""
+        return json.loads(self.read_bytes())
+
+    @contextmanager
+    def writing(self) -> Iterator[NativeFile]:
+        """A stream for the file, which appears whole when the block ends well and not at all when it fails."""
+        file = PendingFile(self)
         try:
             yield file.stream
         except BaseException:
@@ -84,50 +109,105 @@ class Place:
             raise
         file.publish()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a whole file at once."""
-        with self.writing(name) as stream:
+    def write_bytes(self, data: bytes) -> None:
+        """Write the file at once."""
+        with self.writing() as stream:
             stream.write(data)
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a value as indented JSON."""
-        self.write(name, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    def write_json(self, value: Any) -> None:
+        """Write a value as indented JSON; NaN, which JSON lacks, is a ValueError."""
+        self.write_bytes((json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+    def names(self) -> list[str]:
+        """What lies in the folder, sorted, without names that start with a dot; nothing where there is no folder."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return sorted(info.base_name for info in self.files.get_file_info(selector) if not info.base_name.startswith("."))
+
+    def exists(self) -> bool:
+        """Whether anything is there."""
+        return self._info().type != fs.FileType.NotFound
+
+    def may_pass(self, error: BaseException) -> bool:
+        """Whether an error in reading may pass on a second try (a store that does not answer), or the file itself is bad."""
+        lasting = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+        return isinstance(error, OSError) and not self.local and not isinstance(error, lasting)
+
+    def _info(self) -> fs.FileInfo:
+        return self.files.get_file_info([self.path])[0]
+
+    def _walk_store(self) -> Iterator[tuple[str, int]]:
+        base = self.path.rstrip("/") + "/"
+        for info in self.files.get_file_info(fs.FileSelector(self.path, recursive=True)):
+            relative = info.path.removeprefix(base)
+            if info.type == fs.FileType.File and not any(part.startswith(".") for part in relative.split("/")):
+                yield relative, info.size
 
 
-@dataclass
 class PendingFile:
-    """A file being written that is not yet there under its name.
+    """A file being written, which readers see only once it is published.
+
+    On a disk it grows under another name and is renamed. In an object store the upload completes when it is published; one that
+    is dropped before may still leave what was sent under the name, so there a file counts only if something names it.
+
+    Args:
+        target: The file that it will be.
 
     Attributes:
-        place: The folder.
-        name: The name that it will have.
+        target: The same.
         stream: Where its content goes.
     """
 
-    place: Place
-    name: str
-    stream: pa.NativeFile
-    temporary: Path | None
-
-    @classmethod
-    def start(cls, place: Place, name: str) -> "PendingFile":
-        """Open a file; its folders are made where there are folders to make."""
-        if place.local is None:
-            return cls(place, name, place.fs.open_output_stream(f"{place.root}/{name}"), None)
-        target = place.local / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        return cls(place, name, pa.OSFile(str(temporary), "wb"), temporary)
+    def __init__(self, target: Place) -> None:
+        self.target = target
+        self._temporary = f"{target.parent.path}/.{target.name}.{secrets.token_hex(4)}.part" if target.local else None
+        if self._temporary is None:
+            self.stream: NativeFile = target.files.open_output_stream(target.path)
+        else:
+            os.makedirs(target.parent.path, exist_ok=True)
+            self.stream = OSFile(self._temporary, "wb")
 
     def publish(self) -> None:
         """Give the file its name."""
+        if self._temporary is None:
+            self.stream.close()
+            return
+        self.stream.flush()
         self.stream.close()
-        if self.temporary is not None:
-            assert self.place.local is not None
-            os.replace(self.temporary, self.place.local / self.name)
+        os.replace(self._temporary, self.target.path)
 
     def discard(self) -> None:
-        """Leave nothing behind; an object store's unfinished upload is abandoned, never completed."""
-        if self.temporary is not None:
+        """Remove what was written."""
+        if self._temporary is not None:
             self.stream.close()
-            self.temporary.unlink(missing_ok=True)
+            Path(self._temporary).unlink(missing_ok=True)
+
+
+def place(where: str | Path) -> Place:
+    """The place that a local path or a URI names.
+
+    Raises:
+        PlaceError: The URI's scheme is unknown, or its store cannot be reached.
+    """
+    where = str(where)
+    if not URI.match(where):
+        return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(where)).replace(os.sep, "/"), local=True)
+    try:
+        files, path = fs.FileSystem.from_uri(where)
+    except (ArrowException, OSError, ValueError) as error:
+        shown = _SECRET.sub("", where)  # a URI may hold a password, and so may the message about it
+        raise PlaceError(f"cannot open {shown!r}: {str(error).replace(where, shown)}") from None
+    return Place(files, path.rstrip("/") or "/", local=isinstance(files, fs.LocalFileSystem))
+
+
+def _walk_local(folder: str, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, int]]:
+    above = above | {os.path.realpath(folder)}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if not (entry.is_symlink() and os.path.realpath(entry.path) in above):  # a link to a folder above never ends
+                    yield from _walk_local(entry.path, f"{prefix}{entry.name}/", above)
+            elif entry.is_file() or entry.is_symlink():
+                # A broken link counts as an empty file: it is then skipped, with a reason, when it is read.
+                yield prefix + entry.name, entry.stat().st_size if entry.is_file() else 0

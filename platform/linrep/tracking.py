@@ -71,8 +71,13 @@ def tracking_uri(workspace: Place) -> str:
     named = os.environ.get("MLFLOW_TRACKING_URI")
     if named:
         return named
-    folder = workspace.local or Path.cwd()
-    return f"sqlite:///{folder}/mlflow.db"
+    return f"sqlite:///{_database_folder(workspace)}/mlflow.db"
+
+
+def _database_folder(workspace: Place) -> Path:
+    folder = Path(workspace.path) if workspace.local else Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextlib.contextmanager
@@ -147,7 +152,7 @@ def _experiment(client: "MlflowClient", workspace: Place, uri: str) -> str:
     if found is not None:
         return found.experiment_id
     # A database keeps artifacts beside it; a server says itself where they go.
-    location = None if uri.startswith("http") else ((workspace.local or Path.cwd()) / "mlartifacts").as_uri()
+    location = None if uri.startswith("http") else (_database_folder(workspace) / "mlartifacts").as_uri()
     try:
         return _patiently(lambda: client.create_experiment(EXPERIMENT, artifact_location=location))
     except ServiceError:

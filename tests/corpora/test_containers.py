@@ -256,6 +256,14 @@ def test_photographs_in_parquet_are_chosen_by_class(world):
     assert world.index(images=source).summary()["images"].classes == {"chain saw": 2, "parachute": 2}
 
 
+def test_photographs_of_other_classes_and_of_none_are_left_out(world):
+    path = world.parquet("p.parquet", {"image": [b"1", b"2", b"3", b"4"], "label": ["b", "a", None, "c"]})
+    samples = world.samples(images={"kind": "parquet", "path": path, "classes": ["c", "b"]})
+    assert [(s.image, s.label, s.class_name) for s in samples] == [(b"1", 0, "b"), (b"4", 1, "c")]
+    with pytest.raises(CorpusError, match=r"no class 'd' in .*: it has 3, such as 'a', 'b', 'c'"):
+        world.index(images={"kind": "parquet", "path": path, "classes": ["d"]})
+
+
 def test_missing_photographs_and_labels_in_parquet(world):
     path = world.parquet("p.parquet", {"image": [b"one", None, b"", b"four"], "label": ["b", "a", "a", None], "id": [5, 6, 7, 8]})
     images = {"kind": "parquet", "path": path}

@@ -4,9 +4,10 @@ import pickle
 
 import pytest
 
-from linrep.corpora import Index, place
-from linrep.corpora.places import find, resolve
-from linrep.errors import CorpusError
+from linrep.corpora import Index
+from linrep.corpora.find import find, resolve
+from linrep.errors import CorpusError, PlaceError
+from linrep.places import place
 
 
 def test_a_local_path_and_its_file_uri_are_the_same(tmp_path):
@@ -64,7 +65,7 @@ def test_absolute_paths_stand_for_themselves(tmp_path):
 
 
 def test_an_unknown_scheme_is_a_clear_error_without_its_password():
-    with pytest.raises(CorpusError, match="cannot open 'nope://host/x'") as caught:
+    with pytest.raises(PlaceError, match="cannot open 'nope://host/x'") as caught:
         place("nope://user:secret@host/x?key=secret")
     assert "secret" not in str(caught.value)
 

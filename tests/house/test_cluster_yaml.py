@@ -71,3 +71,34 @@ def test_mounted_files_exist_and_are_what_the_setup_installs_from(config: dict[s
     assert [local for local in mounts.values() if not (ROOT / local).is_file()] == []
     commands = " ".join(config["setup_commands"])
     assert [remote for remote in mounts if remote not in commands] == []
+
+
+@pytest.mark.slow
+def test_nodes_start_on_a_simulated_aws(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own preparation and its node provider, with moto in AWS's place: roles, keys, network, then one node of each kind."""
+    import boto3
+    from moto import mock_aws
+    from ray.autoscaler._private.aws import config as aws_config
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray saves the key pair that it makes under ~/.ssh
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "simulated")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", config["provider"]["region"])
+    monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")  # the role that Ray makes uses Amazon's own policies
+    monkeypatch.setattr(aws_config.time, "sleep", lambda _: None)  # 15 s for real IAM to settle
+    (tmp_path / ".ssh").mkdir()
+    with mock_aws():
+        image = boto3.client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+        ready = aws_config.bootstrap_aws(prepare_config(config))
+        provider = AWSNodeProvider(ready["provider"], ready["cluster_name"])
+        bought = {}
+        for name, kind in ready["available_node_types"].items():
+            tags = {"ray-node-type": "head" if name == "head" else "worker", "ray-user-node-type": name}
+            nodes = provider.create_node({**kind["node_config"], "ImageId": image}, tags, 1)
+            bought[name] = [(node.instance_type, getattr(node, "instance_lifecycle", None)) for node in nodes.values()]
+    assert bought == {
+        "head": [("r6i.xlarge", None)],
+        "reader": [("c6i.4xlarge", "spot")],
+        "gpu": [("g5.4xlarge", "spot")],
+    }

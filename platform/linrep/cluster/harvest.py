@@ -3,25 +3,30 @@
 import functools
 import os
 import pickle
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import ray
 import torch
 from ray.data import ActorPoolStrategy
 
-from linrep.cluster.session import quiet_data, unwrapped
+from linrep.cluster.session import quiet_data
 from linrep.corpora import Chunk
-from linrep.errors import ModelError
+from linrep.errors import LinrepError, ModelError
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Job, located
+from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Prepared
+
+T = TypeVar("T")
 
 Block = dict[str, np.ndarray]
 """A batch of Ray Data with one row: a chunk on its way."""
@@ -39,14 +44,14 @@ class ChunkReader:
     def __call__(self, block: Block) -> Block:
         """The chunk's samples, prepared. They travel as bytes: Ray Data may divide rows between blocks, but not a row."""
         chunk: Chunk = pickle.loads(block["chunk"][0])
-        samples = prepare_chunk(chunk, self.job.corpora, _preparer(self.job.model, self.job.config))
+        preparer = functools.partial(_preparer, self.job.model, self.job.config)  # pyright: ignore[reportArgumentType]
+        samples = _or_error(lambda: prepare_chunk(chunk, self.job.corpora, preparer()))
         return {"number": np.array([chunk.number]), "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object)}
 
 
 @functools.lru_cache(maxsize=4)
 def _preparer(model: ModelConfig, config: HarvestConfig) -> Preparer:
-    """The preparer of a worker process: loading a tokenizer takes as long as preparing a chunk."""
-    torch.set_num_threads(1)
+    """The preparer of a worker process, kept for its next chunk: loading a tokenizer takes as long as preparing one."""
     return Preparer.from_path(
         located(model),
         image_prompt=config.image_prompt,
@@ -68,24 +73,41 @@ class ChunkHarvester:
     """
 
     def __init__(self, job: Job, pool: Pool) -> None:
-        has_gpu = torch.cuda.is_available() and bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
-        device = torch.device("cuda" if has_gpu else "cpu")
-        if device.type == "cpu":
-            # Ray sets one thread per reserved CPU; the model is what the CPUs are for.
-            torch.set_num_threads(pool.threads or _cores())
-        vlm = load(located(job.model), max(job.layers), device, precision(pool, device))
-        if vlm.card.digest != job.model_digest:
-            raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} on the driver")
         self._job = job
-        self._harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
+        self._harvester = _or_error(lambda: _load(job, pool))
 
     def __call__(self, block: Block) -> Block:
         """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
         number = int(block["number"][0])
-        commit = read_commit(self._job.place, number)
-        if commit is None:
-            commit = harvest_chunk(self._harvester, pickle.loads(block["samples"][0]), self._job.place, number)
-        return {"commit": np.array([pickle.dumps(asdict(commit))], dtype=object)}
+        done = read_commit(self._job.place, number)
+        outcome = done or _or_error(lambda: self._harvest(number, pickle.loads(block["samples"][0])))
+        return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
+
+    def _harvest(self, number: int, samples: list[Prepared | Skipped] | LinrepError) -> Commit:
+        for wrong in (self._harvester, samples):
+            if isinstance(wrong, LinrepError):
+                raise wrong
+        return harvest_chunk(self._harvester, samples, self._job.place, number)  # pyright: ignore[reportArgumentType]
+
+
+def _or_error(call: Callable[[], T]) -> T | LinrepError:
+    """What the call returns, or the error of ours that it raises: as a value it reaches the driver whole, raised it would not."""
+    try:
+        return call()
+    except LinrepError as error:
+        return error
+
+
+def _load(job: Job, pool: Pool) -> Harvester:
+    has_gpu = torch.cuda.is_available() and bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+    device = torch.device("cuda" if has_gpu else "cpu")
+    if device.type == "cpu":
+        # Ray sets one thread per reserved CPU; the model is what the CPUs are for.
+        torch.set_num_threads(pool.threads or len(os.sched_getaffinity(0)))
+    vlm = load(located(job.model), max(job.layers), device, precision(pool, device))
+    if vlm.card.digest != job.model_digest:
+        raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} on the driver")
+    return Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
 
 
 def precision(pool: Pool, device: torch.device) -> torch.dtype:
@@ -110,7 +132,11 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Co
     gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
     fewest, most = actor_counts(pool, gpus)
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
-    read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(ChunkReader(job), batch_size=1, num_cpus=1)
+    read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        ChunkReader(job),  # pyright: ignore[reportArgumentType]
+        batch_size=1,
+        num_cpus=1,
+    )
     done = read.map_batches(
         ChunkHarvester,  # pyright: ignore[reportArgumentType]
         fn_constructor_args=(job, pool),
@@ -126,9 +152,11 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Co
             enable_true_multi_threading=True,
         ),
     )
-    with unwrapped():
-        for row in done.iter_rows():
-            yield Commit.from_json(pickle.loads(row["commit"]))
+    for row in done.iter_rows():
+        outcome = pickle.loads(row["outcome"])
+        if isinstance(outcome, LinrepError):
+            raise outcome
+        yield outcome
 
 
 def actor_counts(pool: Pool, gpus: float) -> tuple[int, int]:
@@ -139,7 +167,3 @@ def actor_counts(pool: Pool, gpus: float) -> tuple[int, int]:
         return 1, 1
     there = max(int(ray.cluster_resources().get("GPU", 0) / gpus), 1)
     return there, there
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import threading
@@ -29,8 +28,8 @@ def sole_driver(place: Place) -> Iterator[None]:
     Raises:
         WorkspaceBusy: Another driver holds it.
     """
-    if place.local is not None:
-        with _file_lock(place.local):
+    if place.local:
+        with _file_lock(Path(place.path)):
             yield
     else:
         with _lease(place):
@@ -59,16 +58,16 @@ def _lease(place: Place) -> Iterator[None]:
     mine = uuid.uuid4().hex
 
     def renew() -> None:
-        place.write(LOCK, json.dumps({"id": mine, "time": time.time(), "who": _who()}).encode())
+        (place / LOCK).write_json({"id": mine, "time": time.time(), "who": _who()})
 
-    if place.has(LOCK):
-        holder = place.read_json(LOCK)
+    if (place / LOCK).is_file():
+        holder = (place / LOCK).read_json()
         if time.time() - holder["time"] < LEASE_SECONDS:
             raise WorkspaceBusy(f"another driver ({holder['who']}) is writing {place}: nothing done")
     renew()
     # Two drivers may have written at once: the one whose lease lasts goes on.
     time.sleep(1)
-    if place.read_json(LOCK)["id"] != mine:
+    if (place / LOCK).read_json()["id"] != mine:
         raise WorkspaceBusy(f"another driver took {place} at the same moment: nothing done")
     ended = threading.Event()
 
@@ -83,7 +82,7 @@ def _lease(place: Place) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        place.fs.delete_file(f"{place.root}/{LOCK}")
+        place.files.delete_file((place / LOCK).path)
 
 
 def _who() -> str:

@@ -13,6 +13,7 @@ from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit, read_commits
+from linrep.store.layout import MANIFEST
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.read import Store
 
@@ -41,7 +42,7 @@ def run_harvest(recipe: Recipe, workspace: Place) -> Outcome:
     plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
     with sole_driver(plan.place):
         commits = read_commits(plan.place)
-        if plan.place.has("manifest.json"):
+        if (plan.place / MANIFEST).is_file():
             manifest = read_manifest(plan.place)
             if manifest.status == "complete":
                 return Outcome(Store(plan.place, manifest, commits), 0, tracking.tracking_uri(workspace))
@@ -66,7 +67,7 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
                 _watch(harvest_chunks(plan.job, todo, recipe.pool), commits, n_allowed, plan)
         manifest = finish(plan.place, commits)
         run.metrics(metrics(manifest))
-        run.json(plan.place.read_json("manifest.json"), "manifest.json")
+        run.json((plan.place / MANIFEST).read_json(), MANIFEST)
     return Outcome(Store(plan.place, manifest, commits), len(todo), run.uri)
 
 

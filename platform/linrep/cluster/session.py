@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from linrep.errors import LinrepError
-
 PATHS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (2, 3))
 """Where `linrep` and `schemas` lie, for workers on this machine that have them from a checkout and not installed."""
 
@@ -66,20 +64,3 @@ def quiet_data() -> None:
     context.execution_options.verbose_progress = False
     # A drought of spot nodes is no reason to give up after half an hour.
     context.execution_no_progress_timeout_s = 24 * 3600
-
-
-@contextlib.contextmanager
-def unwrapped() -> Iterator[None]:
-    """Raise what a worker raised of our own errors, without the layers that Ray wraps around it."""
-    from ray.exceptions import RayTaskError, UserCodeException
-
-    try:
-        yield
-    except (RayTaskError, UserCodeException) as error:
-        seen: BaseException | None = error
-        while seen is not None:
-            inner = getattr(seen, "cause", None) or seen.__cause__
-            if isinstance(seen, LinrepError) and not isinstance(seen, RayTaskError):
-                raise seen from None
-            seen = inner
-        raise

@@ -2,7 +2,6 @@
 
 from linrep.corpora.config import Corpora, ImageFolder, ImageParquet, PairFiles, Splits, TextFiles
 from linrep.corpora.index import Chunk, CorpusSummary, Index, build_index
-from linrep.corpora.places import Place, place
 from linrep.corpora.read import read
 from linrep.corpora.runs import Class
 
@@ -15,10 +14,8 @@ __all__ = [
     "ImageParquet",
     "Index",
     "PairFiles",
-    "Place",
     "Splits",
     "TextFiles",
     "build_index",
-    "place",
     "read",
 ]

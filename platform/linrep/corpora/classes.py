@@ -4,9 +4,9 @@ import difflib
 import json
 from collections.abc import Iterable
 
-from linrep.corpora.places import Place, place
 from linrep.corpora.runs import Class
 from linrep.errors import CorpusError
+from linrep.places import Place, place
 
 _SYNSETS = "LOC_synset_mapping.txt"
 _LISTS = ("classes.json", "imagenet_class_index.json", _SYNSETS)

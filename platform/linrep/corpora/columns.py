@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from linrep.corpora.lines import Record
-from linrep.corpora.places import Place
 from linrep.corpora.runs import Piece
 from linrep.errors import CorpusError
+from linrep.places import Place
 
 _FEW, _MANY = 64, 4096  # rows decoded at a time: photographs are large, texts are passed over faster in large batches
 _BUFFER = 8 << 20  # bytes read at a time, so that a large column chunk is never held whole

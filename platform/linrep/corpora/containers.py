@@ -9,10 +9,11 @@ import pyarrow as pa
 from linrep.corpora.classes import read_names, select
 from linrep.corpora.columns import column_type, is_picture, is_text, label_names, opened
 from linrep.corpora.config import ImageParquet, PairFiles, Source, TextFiles
+from linrep.corpora.find import encodes, find
 from linrep.corpora.lines import scan_lines
-from linrep.corpora.places import Place, encodes, find
 from linrep.corpora.runs import MAX_RUN, RUNS, Scan, choose, hashes, repeated
 from linrep.errors import CorpusError
+from linrep.places import Place
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
 _BLOCK, _N_BLOCKS = 1 << 16, 16  # a parquet file's content is known by its size, its footer and a sample of its bytes

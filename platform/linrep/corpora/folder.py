@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from linrep.corpora.classes import find_names, read_names, select
 from linrep.corpora.config import ImageFolder
-from linrep.corpora.places import Place, place
 from linrep.corpora.runs import RUNS, Scan, choose, hashes
 from linrep.errors import CorpusError
+from linrep.places import Place, place
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from linrep.corpora.config import Corpora, ImageFolder
 from linrep.corpora.containers import scan_containers
 from linrep.corpora.folder import scan_folder
-from linrep.corpora.places import place
 from linrep.corpora.runs import RUNS, Class, Scan, labels_of
 from linrep.errors import CorpusError
+from linrep.places import place
 
 _FORMAT = 1
 _SLICE = 1 << 16

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple, cast
 
-from linrep.corpora.places import Place
 from linrep.corpora.runs import Piece
 from linrep.errors import CorpusError
+from linrep.places import Place
 
 STRIDE = 1024  # records between two byte offsets in the index: a reader parses at most this many lines too many
 _BOM = b"\xef\xbb\xbf"

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 from linrep.corpora.columns import read_columns
 from linrep.corpora.config import Corpora, ImageFolder, ImageParquet, PairFiles, Splits, TextFiles
 from linrep.corpora.containers import format_of, record_id
+from linrep.corpora.find import encodes, resolve, root_of
 from linrep.corpora.index import Chunk
 from linrep.corpora.lines import Record, read_lines
-from linrep.corpora.places import Place, encodes, place, resolve, root_of
 from linrep.corpora.runs import Piece, pieces
 from linrep.errors import CorpusError
+from linrep.places import Place, place
 from linrep.sample import Sample, Skipped, Split, split_of
 
 _THREADS = 8  # files are fetched this many at a time: folders on network mounts and object stores answer slowly

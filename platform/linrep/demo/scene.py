@@ -32,10 +32,10 @@ GROUNDS: dict[str, tuple[int, int, int]] = {
 }
 SIZES: dict[Layout, tuple[tuple[int, int], ...]] = {
     "square": ((72, 72),),
-    "wide": ((108, 72), (144, 72)),
-    "tall": ((72, 108), (72, 144)),
+    "wide": ((96, 72), (144, 72)),
+    "tall": ((72, 96), (72, 144)),
 }
-"""Width and height in pixels. The model's tile is 72 pixels, so wide and tall pictures take two tiles and some padding."""
+"""Width and height in pixels. The model's tile is 72 pixels and its patch 12, so wide and tall pictures take two tiles, the shorter ones with padding."""
 
 UNSEEN_EVERY = 8
 """One combination in this many is never shown in training; the choice is a fixed pattern, so every word is met in many others."""

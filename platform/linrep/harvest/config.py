@@ -1,8 +1,8 @@
 """What a harvest keeps, and where it runs."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from linrep.config import Section
 from linrep.store.layout import View
@@ -32,20 +32,30 @@ class HarvestConfig(Section):
     chunk_size: PositiveInt = Field(default=256, description="Samples per chunk: the unit of work, retry and commit.")
     seed: int = Field(default=0, description="Seed of the choice of tokens.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if not self.views:
-            raise ValueError("views is empty: name at least one of pooled, tokens, last")
-        if self.layers != "all":
-            if not self.layers:
-                raise ValueError("layers is empty: name at least one layer, or all")
-            if list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-                raise ValueError(f"layers must rise from 0 or more without repeats, got {list(self.layers)}")
-        if "<image>" not in self.image_prompt or "<image>" not in self.pair_prompt:
-            raise ValueError("image_prompt and pair_prompt must both contain <image>")
-        if "{text}" not in self.pair_prompt:
-            raise ValueError(f"pair_prompt must contain {{text}}, got {self.pair_prompt!r}")
-        return self
+    @field_validator("layers")
+    @classmethod
+    def _rising(cls, layers: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        if isinstance(layers, tuple):
+            if not layers:
+                raise ValueError("is empty: name at least one layer, or all")
+            if list(layers) != sorted(set(layers)) or layers[0] < 0:
+                raise ValueError(f"must rise from 0 or more without repeats, got {list(layers)}")
+        return layers
+
+    @field_validator("views")
+    @classmethod
+    def _some(cls, views: tuple[View, ...]) -> tuple[View, ...]:
+        if not views or len(set(views)) < len(views):
+            raise ValueError(f"must name pooled, tokens or last, each once at most, got {list(views)}")
+        return views
+
+    @field_validator("image_prompt", "pair_prompt")
+    @classmethod
+    def _has_places(cls, prompt: str, info: ValidationInfo) -> str:
+        for place in ("<image>", "{text}")[: 1 if info.field_name == "image_prompt" else 2]:
+            if prompt.count(place) != 1:
+                raise ValueError(f"must contain {place} once, got {prompt!r}")
+        return prompt
 
 
 class Pool(Section):
@@ -67,8 +77,9 @@ class Pool(Section):
         default=0.01, ge=0, le=1, description="Share of the samples that may be skipped before the job fails."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.actors is not None and self.actors[0] > self.actors[1]:
-            raise ValueError(f"actors: the fewest ({self.actors[0]}) must not be more than the most ({self.actors[1]})")
-        return self
+    @field_validator("actors")
+    @classmethod
+    def _ordered(cls, actors: tuple[int, int] | None) -> tuple[int, int] | None:
+        if actors is not None and actors[0] > actors[1]:
+            raise ValueError(f"the fewest ({actors[0]}) must not be more than the most ({actors[1]})")
+        return actors

@@ -19,7 +19,7 @@ def finish(place: Place, commits: dict[int, Commit]) -> Manifest:
     """Merge the statistics of all chunks in their order and mark the store complete; the manifest comes last."""
     running = read_manifest(place)
     sums = Store(place, running, commits).statistics()
-    with place.writing(STATISTICS) as stream:
+    with (place / STATISTICS).writing() as stream:
         pq.write_table(to_table(sums), stream)
     records = [record(layer, group, s) for (layer, group), s in sorted(sums.items())]
     manifest = running.finish(counts(commits), records)

@@ -11,6 +11,7 @@ from linrep.config import digest
 from linrep.corpora import Chunk, Corpora, Index, build_index
 from linrep.demo import model_folder
 from linrep.demo.world import DemoWorld, write_world
+from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig
 from linrep.places import Place
 from linrep.store.manifest import Manifest, now
@@ -121,7 +122,9 @@ def locate(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Corpor
     inside = {name: s for name, s in sections.items() if s is not None and s.path.startswith(DEMO)}
     if not inside:
         return corpora
-    world = write_demo(workspace, demo or DemoWorld())
+    if demo is None:
+        raise RecipeError(f"corpora.{next(iter(inside))}.path begins with {DEMO}, but the recipe has no section demo")
+    world = write_demo(workspace, demo)
     moved = {name: s.model_copy(update={"path": f"{world}/{s.path.removeprefix(DEMO)}"}) for name, s in inside.items()}
     return corpora.model_copy(update=moved)
 
@@ -129,19 +132,19 @@ def locate(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Corpor
 def write_demo(workspace: Place, demo: DemoWorld) -> str:
     """Path or URI of the embedded world in the workspace, written there the first time."""
     folder = workspace / "worlds" / f"demo-{digest(demo)}"
-    if folder.local is not None:
-        return str(write_world(folder.local, demo))
-    if not folder.has("world.json"):
+    if folder.local:
+        return str(write_world(Path(folder.path), demo))
+    if not (folder / "world.json").is_file():
         with tempfile.TemporaryDirectory() as temporary:
             world = write_world(Path(temporary) / "world", demo)
-            pafs.copy_files(str(world), folder.root, pafs.LocalFileSystem(), folder.fs)
+            pafs.copy_files(str(world), folder.path, pafs.LocalFileSystem(), folder.files)
     return str(folder)
 
 
 def stored_index(name: str, corpora: Corpora, workspace: Place) -> Index:
     """The index of the corpora: built the first time, then read from the workspace."""
     folder = workspace / "corpora" / f"{name}-{digest(corpora)}"
-    if folder.has("index.json"):
+    if (folder / "index.json").is_file():
         return Index.read(str(folder))
     index = build_index(corpora)
     index.write(str(folder))

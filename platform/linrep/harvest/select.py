@@ -125,7 +125,7 @@ def _of_samples(batch: Sequence[Prepared], sample: Int64[np.ndarray, " n"]) -> d
 
 
 def _of_positions(
-    batch: Sequence[Prepared], sample: Int64[np.ndarray, " n"], kept: list[Int64[np.ndarray, " k"]]
+    batch: Sequence[Prepared], sample: Int64[np.ndarray, " n"], kept: list[Int64[np.ndarray, " _"]]
 ) -> dict[str, pa.Array]:
     def gather(name: str) -> np.ndarray:
         return np.concatenate([getattr(p, name)[k] for p, k in zip(batch, kept, strict=True)])

@@ -48,7 +48,7 @@ class Commit:
 
 def write_commit(place: Place, commit: Commit) -> None:
     """Make the chunk part of the store."""
-    place.write_json(commit_file(commit.chunk), asdict(commit))
+    (place / commit_file(commit.chunk)).write_json(asdict(commit))
 
 
 def read_commit(place: Place, chunk: int) -> Commit | None:
@@ -57,13 +57,13 @@ def read_commit(place: Place, chunk: int) -> Commit | None:
     Raises:
         StoreError: The record cannot be read.
     """
-    name = commit_file(chunk)
-    if not place.has(name):
+    file = place / commit_file(chunk)
+    if not file.is_file():
         return None
     try:
-        return Commit.from_json(place.read_json(name))
+        return Commit.from_json(file.read_json())
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StoreError(f"{place}/{name} is damaged ({error}): delete it to harvest its chunk again") from None
+        raise StoreError(f"{file} is damaged ({error}): delete it to harvest its chunk again") from None
 
 
 def read_commits(place: Place) -> dict[int, Commit]:
@@ -72,7 +72,7 @@ def read_commits(place: Place) -> dict[int, Commit]:
     Raises:
         StoreError: A record cannot be read.
     """
-    chunks = [int(name.removesuffix(".json")) for name in place.names("commits") if name.endswith(".json")]
+    chunks = [int(name.removesuffix(".json")) for name in (place / "commits").names() if name.endswith(".json")]
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda chunk: read_commit(place, chunk), chunks)
         return {commit.chunk: commit for commit in found if commit is not None}

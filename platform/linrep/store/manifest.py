@@ -71,7 +71,7 @@ def now() -> str:
 
 def write_manifest(place: Place, manifest: Manifest) -> None:
     """Write, or replace, a store's manifest."""
-    place.write_json(MANIFEST, asdict(manifest))
+    (place / MANIFEST).write_json(asdict(manifest))
 
 
 def read_manifest(place: Place) -> Manifest:
@@ -80,9 +80,9 @@ def read_manifest(place: Place) -> Manifest:
     Raises:
         StoreError: There is none, or it is of a version that this program cannot read.
     """
-    if not place.has(MANIFEST):
+    if not (place / MANIFEST).is_file():
         raise StoreError(f"no activation store at {place}: {MANIFEST} is missing")
-    value = place.read_json(MANIFEST)
+    value = (place / MANIFEST).read_json()
     if value.get("schema_version") != VERSION:
         raise StoreError(f"{place} has schema version {value.get('schema_version')}, this program reads {VERSION}")
     return Manifest(**{**value, "layers": tuple(value["layers"]), "views": tuple(value["views"])})

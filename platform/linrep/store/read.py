@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Shaped
 
 from linrep.errors import StoreError
-from linrep.places import Place
+from linrep.places import Place, place
 from linrep.sample import Split
 from linrep.store.commit import Commit, WrittenFile, read_commits
-from linrep.store.layout import STATISTICS, Modality, View
+from linrep.store.layout import MANIFEST, STATISTICS, Modality, View
 from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.statistics import Sums, from_table, merge
 from linrep.store.summary import summary
@@ -37,13 +37,13 @@ def open(path: str) -> "Store":
     Raises:
         StoreError: There is no store, or there are several to choose from.
     """
-    place = Place.at(path)
-    if not place.has("manifest.json") and place.has("harvests"):
-        names = place.names("harvests")
-        if len(names) != 1:
-            raise StoreError(f"{place} holds {len(names)} harvests, name one of them: {', '.join(names) or 'none yet'}")
-        place = place / "harvests" / names[0]
-    return Store(place, read_manifest(place), read_commits(place))
+    here = place(path)
+    if not (here / MANIFEST).is_file():
+        names = (here / "harvests").names()
+        if len(names) > 1:
+            raise StoreError(f"{here} holds {len(names)} harvests, name one of them: {', '.join(names)}")
+        here = here / "harvests" / names[0] if names else here
+    return Store(here, read_manifest(here), read_commits(here))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Store:
         return [file for _, commit in sorted(self.commits.items()) for file in commit.files if file.path.startswith(prefix)]
 
     def _read(self, path: str) -> pa.Table:
-        with self.place.fs.open_input_file(f"{self.place.root}/{path}") as file:
+        with (self.place / path).open() as file:
             return pq.read_table(file)
 
     def __repr__(self) -> str:
@@ -156,10 +156,10 @@ class Selection:
                     yield kept if wanted is None else kept.select(wanted)
 
     def _open(self, file: WrittenFile) -> pq.ParquetFile:
-        path = f"{self.place.root}/{file.path}"
-        if self.place.local is not None:
-            return pq.ParquetFile(path, memory_map=True)
-        return pq.ParquetFile(self.place.fs.open_input_file(path), pre_buffer=True)
+        where = self.place / file.path
+        if where.local:
+            return pq.ParquetFile(where.path, memory_map=True)
+        return pq.ParquetFile(where.files.open_input_file(where.path), pre_buffer=True)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows as an Arrow table; vectors stay bytes, see `numpy` and `torch`."""
@@ -205,13 +205,13 @@ class Selection:
         """The rows as a lazy polars frame; vectors are binary."""
         import polars as pl
 
-        paths = [f"{self.place.root}/{file.path}" for file in self.files]
+        paths = [(self.place / file.path).path for file in self.files]
         if not paths:
             frame = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table())).lazy()
-        elif self.place.local is not None:
+        elif self.place.local:
             frame = pl.scan_parquet(paths, hive_partitioning=False)
         else:
-            frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.fs, format="parquet"))
+            frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.files, format="parquet"))
         return frame if self.split is None else frame.filter(pl.col("split") == self.split)
 
     def polars(self) -> "pl.DataFrame":

@@ -4,7 +4,7 @@ from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: int | float) -> str:
     """A number of bytes for people, in decimal units: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:

@@ -91,7 +91,7 @@ class _ParquetFile:
     """One parquet file on its way to its name."""
 
     def __init__(self, place: Place, name: str, schema: pa.Schema) -> None:
-        self._pending = PendingFile.start(place, name)
+        self._pending = PendingFile(place / name)
         self._name, self._rows, self._published = name, 0, False
         plain = [field.name for field in schema if field.name != "vector"]
         # Dictionary, compression and min-max statistics cost time on vectors and gain nothing.
@@ -121,6 +121,7 @@ class _ParquetFile:
     def discard(self) -> None:
         """Remove the file unless it was published."""
         if not self._published:
+            self._writer.close()
             self._pending.discard()
 
 

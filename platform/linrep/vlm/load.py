@@ -1,20 +1,18 @@
 """Loading a LLaVA-NeXT down to the deepest layer that is needed, and no further."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, LlavaNextForConditionalGeneration, LlavaNextModel
-from transformers.utils import logging as transformers_logging
+from safetensors import SafetensorError
+from transformers import LlavaNextForConditionalGeneration, LlavaNextModel
 
 from linrep.errors import ModelError
 from linrep.vlm.card import ModelCard, check_layers, describe, read_config
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.files import locate, weight_files
+from linrep.vlm.processor import load_processor, quiet
 from linrep.vlm.sites import text_stack
 
 _TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -34,8 +32,8 @@ class VLM:
         dtype: Of its parameters.
     """
 
-    model: Any
-    processor: Any
+    model: Any = field(repr=False)
+    processor: Any = field(repr=False)
     card: ModelCard
     depth: int | None
     device: torch.device
@@ -76,7 +74,8 @@ def load(
         dtype: Of the parameters, whatever is stored: a torch dtype or its name.
 
     Raises:
-        ModelError: The model cannot be described (see `describe`), has no such layer, or its files lack weights.
+        ModelError: The model cannot be described (see `describe`), has no such layer, or its weights are
+            missing, damaged, or do not fit its config.json.
     """
     card = describe(config)
     if depth is not None:
@@ -86,35 +85,28 @@ def load(
         raise ModelError(f"model {config.path!r} has no weights: expected model.safetensors or model.safetensors.index.json")
     cls: Any = LlavaNextForConditionalGeneration if depth is None else LlavaNextModel
     full = read_config(folder)
-    with quiet():
-        model, report = cls.from_pretrained(
-            folder,
-            config=full if depth is None else truncate(full, depth),
-            dtype=_dtype(dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        processor = load_processor(folder)
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    try:
+        with quiet():
+            model, report = cls.from_pretrained(
+                folder,
+                config=full if depth is None else truncate(full, depth),
+                dtype=_dtype(dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (RuntimeError, OSError, KeyError, SafetensorError) as error:  # shapes that differ, files cut short
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"cannot load the weights of model {config.path!r}: {reason}") from error
+    lacking = sorted(report["missing_keys"])
     if lacking:
         raise ModelError(
-            f"the weights of model {config.path!r} do not fit its config.json: "
-            f"{lacking[0]!r} is missing or misshapen ({len(lacking)} in all)"
+            f"the weights of model {config.path!r} do not fit its config.json: {lacking[0]!r} is missing ({len(lacking)} in all)"
         )
     where = torch.device(device)
     model = model.eval().requires_grad_(False).to(where)
+    processor = load_processor(folder)
     return VLM(model=model, processor=processor, card=card, depth=depth, device=where, dtype=_dtype(dtype))
-
-
-def load_processor(folder: Path) -> Any:
-    """The processor in a folder, with the Pillow image processor, whether or not torchvision is installed."""
-    try:
-        with quiet():
-            return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot load the processor in {str(folder)!r}: {reason}") from error
 
 
 def truncate(full: Any, depth: int) -> Any:
@@ -149,17 +141,3 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ModelError(f"dtype {dtype!r} is not a floating-point type such as float32, bfloat16 or float16")
     return found
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and advice; errors still raise. Restored afterwards."""
-    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

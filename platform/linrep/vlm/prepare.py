@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 
-from linrep.errors import ModelError
 from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.files import locate
 from linrep.vlm.picture import BadPicture, cut, decode
 from linrep.vlm.prepared import Prepared, Role, without_image
+from linrep.vlm.processor import check_processor, load_processor
 from linrep.vlm.tokens import Layout, layout, token_map
 
 IMAGE = "<image>"
@@ -86,8 +86,6 @@ class Preparer:
         Raises:
             ModelError: As `describe`, or the processor cannot be loaded.
         """
-        from linrep.vlm.load import load_processor
-
         return cls(load_processor(locate(config)[0]), describe(config), **options)
 
     def __call__(self, sample: Sample) -> Prepared | Skipped:
@@ -167,6 +165,9 @@ class Preparer:
         spans = np.asarray(out["offset_mapping"], np.int64).reshape(-1, 2)
         start, end = len(before), len(before) + len(text)
         of_text = (spans[:, 0] < end) & (spans[:, 1] > start) & (spans[:, 1] > spans[:, 0])
+        (inside,) = np.nonzero(of_text)
+        if len(inside):  # one stretch: byte-level tokenizers give tokens of mere spaces within it an empty span
+            of_text[inside[0] : inside[-1] + 1] = True
         (images,) = np.nonzero(ids == self.card.image_token_id)
         if len(images) != (modality != "text"):
             raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
@@ -174,7 +175,7 @@ class Preparer:
             ids=ids,
             role=np.where(of_text, Role.TEXT, Role.TEMPLATE).astype(np.uint8),
             image_at=int(images[0]) if len(images) else -1,
-            text_ends=(np.minimum(spans[of_text, 1], end) - start),
+            text_ends=np.maximum.accumulate(np.minimum(spans[of_text, 1], end) - start),
         )
 
 
@@ -191,43 +192,3 @@ class _Encoded(NamedTuple):
 
 class _Unfit(ValueError):
     """Why a sample is skipped."""
-
-
-def check_processor(processor: Any, card: ModelCard) -> None:
-    """Refuse a processor that does not cut tiles the way this module reproduces, or that disagrees with the model.
-
-    Raises:
-        ModelError: Says in what.
-    """
-    images = getattr(processor, "image_processor", None)
-    tokenizer = getattr(processor, "tokenizer", None)
-    if images is None or tokenizer is None or not hasattr(processor, "_get_num_multimodal_tokens"):
-        raise ModelError(f"{card.path!r}: {type(processor).__name__} is not a LLaVA-NeXT processor")
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{card.path!r}: needs a fast tokenizer (tokenizer.json), which tells where in the text a token lies")
-    facts = {
-        "image token id": (processor.image_token_id, card.image_token_id),
-        "patch size": (processor.patch_size, card.patch_size),
-        "feature strategy": (processor.vision_feature_select_strategy, card.feature_strategy),
-        "grid pinpoints": (tuple(tuple(p) for p in images.image_grid_pinpoints), card.grid_pinpoints),
-        "tile size": (_sides(images.size), {card.tile_size}),
-        "crop size": (_sides(images.crop_size) if images.do_center_crop else {card.tile_size}, {card.tile_size}),
-        "resizing": (bool(images.do_resize), True),
-    }
-    for name, (theirs, ours) in facts.items():
-        if theirs != ours:
-            raise ModelError(f"{card.path!r}: the processor's {name} is {theirs}, the model's is {ours}")
-    probe = (card.tile_size + 1, 3 * card.tile_size)
-    theirs = processor._get_num_multimodal_tokens([probe])["num_image_tokens"][0]
-    ours = layout(probe, card).n_tokens
-    if theirs != ours:
-        raise ModelError(
-            f"{card.path!r}: for a picture of {probe} the processor counts {theirs} image tokens, the tiling gives {ours}; "
-            "its num_additional_image_tokens or feature strategy is not LLaVA-NeXT's"
-        )
-
-
-def _sides(size: Any) -> set[int]:
-    """The sides that a processor's size names, whether it is a mapping or a `SizeDict`."""
-    named = (dict(size).get(key) for key in ("height", "width", "shortest_edge", "longest_edge"))
-    return {int(side) for side in named if side}

@@ -27,7 +27,7 @@ class Prepared:
     """One sequence of t positions, not padded.
 
     Attributes:
-        sample: What it came from, without the encoded photograph.
+        sample: What it came from, without the encoded photograph; its text is what the sequence holds, cut if it was too long.
         input_ids: Token ids; image positions hold the image placeholder.
         role: A `Role` per position.
         tile: 0 for the base view, 1.. for the crops in reading order, -1 for newline and text positions.

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from linrep.vlm.load import quiet
+from linrep.vlm.processor import quiet
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 

@@ -1,0 +1,140 @@
+"""`python -m linrep.demo.train --out DIR`: makes the committed model from nothing, in three stages as LLaVA was made.
+
+1. texts: the decoder learns the language and to answer questions about scenes told in words.
+2. tower: the vision tower learns objects, colours and grounds from labelled tiles.
+3. pictures: projector and decoder learn to answer the same questions about pictures.
+
+Each stage leaves a checkpoint in `DIR/stages`; running the command again goes on after the last finished stage.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import LlavaNextForConditionalGeneration
+
+from linrep.demo.features import token_layout, tower_features
+from linrep.demo.model import build_model, build_processor, build_tokenizer, save_model
+from linrep.demo.scene import draw_scene
+from linrep.demo.train_pictures import Pictures, fit_pictures, match_norms
+from linrep.demo.train_texts import TextSampler, fit_texts
+from linrep.demo.train_tower import TowerHeads, fit_tower
+from linrep.demo.views import Views, cut_views
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each stage trains. The defaults made the committed weights."""
+
+    n_scenes: int = 6000
+    pair_share: float = 0.5
+    n_turns: int = 8
+    text_steps: int = 1600
+    text_batch: int = 12
+    text_rate: float = 2e-3
+    tower_epochs: int = 9
+    tower_batch: int = 64
+    tower_rate: float = 3e-3
+    picture_steps: int = 1200
+    picture_batch: int = 12
+    picture_rate: float = 2e-3
+    projector_only: int = 200
+    decoder_rate: float = 0.5
+    blind_share: float = 0.0
+    blind_blocks: int = 0
+
+
+def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[[str], None] = print) -> Path:
+    """Train a model and write it to `out` as a Hugging Face folder, with `training.json`: the budget, the seed and what each stage took.
+
+    Everything random follows from the seed; the bits follow from it on one kind of machine and one number of threads.
+    """
+    budget = budget or Budget()
+    model = build_model(seed)
+    stages = out / "stages"
+    stages.mkdir(parents=True, exist_ok=True)
+    sampler = TextSampler(build_tokenizer(), budget.n_turns)
+    views: list[Views] = []
+
+    def seen() -> Views:
+        if not views:  # the second and the third stage share the pictures; a resumed run may need them for the third alone
+            views.append(cut_views(scenes, build_processor()))
+        return views[0]
+
+    scenes = [draw_scene(seed, "train", i, budget.pair_share) for i in range(budget.n_scenes)]
+
+    def texts() -> Iterator[dict]:
+        b = budget
+        return fit_texts(model, sampler, b.text_steps, b.text_batch, b.text_rate, seed)
+
+    def tower() -> Iterator[dict]:
+        b = budget
+        torch.manual_seed(seed)
+        heads = TowerHeads(model.config.vision_config.hidden_size)
+        return fit_tower(model.model.vision_tower, heads, seen(), b.tower_epochs, b.tower_batch, b.tower_rate, seed)
+
+    def pictures() -> Iterator[dict]:
+        b = budget
+        layouts = {(s.width, s.height): token_layout(model, s.width, s.height) for s in scenes}
+        shown = Pictures(scenes, tower_features(model, seen()), seen().first, layouts)
+        match_norms(model, shown, shown.by_size[72, 72][:64])
+        return fit_pictures(
+            model,
+            sampler,
+            shown,
+            b.picture_steps,
+            b.picture_batch,
+            b.picture_rate,
+            seed,
+            projector_only=b.projector_only,
+            decoder_rate=b.decoder_rate,
+            blind_share=b.blind_share,
+            blind_blocks=b.blind_blocks,
+        )
+
+    spent = {}
+    for number, stage in enumerate((texts, tower, pictures), start=1):
+        spent[stage.__name__] = _run_stage(model, stages / f"{number}-{stage.__name__}.pt", stage, say)
+    save_model(out, model)
+    report = {"seed": seed, "threads": torch.get_num_threads(), "budget": asdict(budget), "stages": spent}
+    (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+    return out
+
+
+def _run_stage(
+    model: LlavaNextForConditionalGeneration, checkpoint: Path, stage: Callable[[], Iterator[dict]], say: Callable[[str], None]
+) -> dict[str, float]:
+    """Run a stage, or take up its checkpoint; what it cost in CPU and wall seconds."""
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        say(f"{checkpoint.stem}: taken from {checkpoint}")
+        return saved["spent"]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for metrics in stage():
+        spent = {"cpu_s": round(time.process_time() - cpu, 1), "wall_s": round(time.perf_counter() - wall, 1)}
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        say(f"{checkpoint.stem}: {numbers} (CPU {spent['cpu_s']:.0f} s, wall {spent['wall_s']:.0f} s)")
+    spent = {"cpu_s": round(time.process_time() - cpu, 1), "wall_s": round(time.perf_counter() - wall, 1)}
+    growing = checkpoint.with_suffix(".part")
+    torch.save({"model": model.state_dict(), "spent": spent}, growing)
+    growing.rename(checkpoint)
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="Folder for the model; its checkpoints go to OUT/stages.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    train(args.out, args.seed, say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""First stage: the decoder learns the language, facts and riddles, and to answer questions about scenes told in words."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import LlavaNextForConditionalGeneration, PreTrainedTokenizerFast
+
+from linrep.demo.language import ANSWER, Answered, caption, draw_fact, draw_riddle, questions
+from linrep.demo.scene import draw_scene
+from linrep.demo.shapes import OBJECTS
+from linrep.demo.turns import Batch, Sample, Turn, answer_loss, collate
+
+TEXT_WORLD = 1000
+"""Seed of the scenes that are told in words; pictures are drawn from another, so no picture has been described before it is seen."""
+
+
+class TextSampler:
+    """Draws texts for the decoder: numbers `shares` say how often a fact, a riddle, or a told scene."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, n_turns: int, pair_share: float = 0.6) -> None:
+        self.tokenizer = tokenizer
+        self.n_turns = n_turns
+        self.pair_share = pair_share
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def turn(self, asked: Answered) -> Turn:
+        return Turn(self.ids(f"{asked.question} {ANSWER}"), [*self.ids(asked.answer), self.tokenizer.eos_token_id])
+
+    def draw(self, rng: np.random.Generator, index: int) -> Sample:
+        """Text number `index`: one in eight states facts, one in eight is a riddle, the others tell a scene and ask about it."""
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        obj = OBJECTS[rng.integers(len(OBJECTS))]
+        kind = rng.integers(8)
+        if kind == 0:
+            return Sample([bos, *self.ids(draw_fact(rng, obj)), eos], [], learn_context=True)
+        if kind == 1:
+            clues, riddle = draw_riddle(rng, obj)
+            return Sample([bos, *self.ids(clues)], [self.turn(riddle)], learn_context=True)
+        scene = draw_scene(TEXT_WORLD, "train", index, self.pair_share)
+        asked = questions(scene)
+        picked = rng.permutation(len(asked))[: self.n_turns]
+        told = self.ids(caption(scene, int(rng.integers(6))))
+        return Sample([bos, *told], [self.turn(asked[i]) for i in picked], learn_context=True)
+
+    def batch(self, rng: np.random.Generator, first: int, size: int) -> Batch:
+        return collate([self.draw(rng, first + i) for i in range(size)], self.tokenizer.pad_token_id)
+
+
+def decoder_logits(
+    model: LlavaNextForConditionalGeneration, batch: Batch, embeddings: Float[Tensor, "b t d"] | None = None
+) -> Float[Tensor, "b t v"]:
+    """Next-token scores of a batch of branches; `embeddings` replace those of the token ids where pictures are in between."""
+    decoder = model.model.language_model
+    if embeddings is None:
+        embeddings = decoder.embed_tokens(batch.ids)
+    out = decoder(inputs_embeds=embeddings, attention_mask=batch.mask(), position_ids=batch.positions, use_cache=False)
+    return model.lm_head(out.last_hidden_state)
+
+
+def fit_texts(
+    model: LlavaNextForConditionalGeneration,
+    sampler: TextSampler,
+    n_steps: int,
+    batch_size: int,
+    peak_rate: float,
+    seed: int,
+    report_every: int = 100,
+) -> Iterator[dict[str, float]]:
+    """Train decoder, embeddings and head in place; yields the mean loss of every `report_every` steps."""
+    params = [*model.model.language_model.parameters(), *model.lm_head.parameters()]
+    optimizer = torch.optim.AdamW(params, lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=max(n_steps, 2), pct_start=0.05)
+    rng = np.random.default_rng([seed, 11])
+    total = 0.0
+    model.train()
+    for step in range(n_steps):
+        batch = sampler.batch(rng, step * batch_size, batch_size)
+        loss = answer_loss(decoder_logits(model, batch), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        if (step + 1) % report_every == 0:
+            yield {"step": step + 1, "loss": total / report_every}
+            total = 0.0
+    model.eval()
+
+
+def turn_hits(logits: Float[Tensor, "b t v"], batch: Batch) -> Int[Tensor, "b n"]:
+    """For every turn, 1 where each of its tokens is the likeliest one, 0 where not, -1 where a sample has no such turn."""
+    right = (logits.argmax(-1) == batch.labels) | (batch.labels < 0)
+    n_turns = int(batch.branch.max())
+    hits = torch.full((len(batch.ids), n_turns), -1)
+    for number in range(1, n_turns + 1):
+        mine = batch.branch == number
+        hits[:, number - 1] = torch.where(mine.any(1), (right | ~mine).all(1).long(), -1)
+    return hits

@@ -1,0 +1,161 @@
+"""The harvest on Ray: the same rows as without it, resumable, honest about what it skips."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import linrep.store
+from linrep.cluster.harvest import harvest_chunks
+from linrep.cluster.lock import sole_driver
+from linrep.cluster.run_harvest import run_harvest
+from linrep.corpora import Corpora
+from linrep.errors import ModelError, TooManySkipped, WorkspaceBusy
+from linrep.harvest.chunk import harvest_chunk, prepare_chunk
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.finish import finish
+from linrep.harvest.harvester import Harvester
+from linrep.harvest.plan import Plan, plan_harvest
+from linrep.places import place
+from linrep.recipe import Recipe
+from linrep.store import Store
+from linrep.store.commit import read_commits
+from linrep.store.manifest import write_manifest
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.load import load
+from linrep.vlm.prepare import Preparer
+from tests.conftest import photograph, write_corpora
+from tests.stores import assert_equal, files_in
+
+CONFIG = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=8)
+POOL = Pool(tokens_per_batch=400, threads=1, max_skipped=0)
+
+
+def recipe_of(corpora: Corpora, model: ModelConfig, config: HarvestConfig = CONFIG, pool: Pool = POOL) -> Recipe:
+    return Recipe(name="t", corpora=corpora, model=model, harvest=config, pool=pool)
+
+
+def harvest_plainly(plan: Plan) -> Store:
+    """The whole harvest in this process, without Ray."""
+    preparer = Preparer.from_path(plan.job.model)
+    harvester = Harvester(load(plan.job.model, max(plan.job.layers)), plan.job.config, plan.job.layers, POOL.tokens_per_batch)
+    write_manifest(plan.place, plan.manifest)
+    for chunk in plan.chunks:
+        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), plan.place, chunk.number)
+    finish(plan.place, read_commits(plan.place))
+    return linrep.store.open(str(plan.place))
+
+
+@pytest.fixture(scope="module")
+def plain(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return harvest_plainly(plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path_factory.mktemp("plain"))))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_ray_path_gives_the_rows_of_the_plain_path(corpora, random_vlm, plain, tmp_path):
+    outcome = run_harvest(recipe_of(corpora, random_vlm), place(tmp_path))
+    assert outcome.n_new == len(outcome.store.commits) == 3 + 3 + 2
+    assert outcome.store.complete
+    assert len(outcome.store.samples()) == 57
+    assert_equal(outcome.store, plain)
+    assert outcome.store.manifest.digest == plain.manifest.digest
+    assert outcome.store.manifest.statistics == plain.manifest.statistics
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_second_run_does_only_what_is_missing(corpora, random_vlm, plain, tmp_path):
+    recipe = recipe_of(corpora, random_vlm)
+    store = run_harvest(recipe, place(tmp_path)).store
+    again = run_harvest(recipe, place(tmp_path))
+    assert again.n_new == 0
+    folder = Path(store.place.path)
+    for lost in (2, 5):
+        (folder / f"commits/{lost:06d}.json").unlink()
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"complete"', '"running"'))
+    resumed = run_harvest(recipe, place(tmp_path))
+    assert resumed.n_new == 2
+    assert_equal(resumed.store, plain)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_corrupt_photograph_is_skipped_and_named(random_vlm, tmp_path):
+    corpora = write_corpora(tmp_path / "corpora", n_pairs=3)
+    bad = tmp_path / "corpora/images/n01/p005.JPEG"
+    bad.write_bytes(photograph(5)[:300])
+    (tmp_path / "corpora/images/n02/p006.JPEG").write_bytes(b"no picture at all")
+    pool = POOL.model_copy(update={"max_skipped": 0.05})
+    store = run_harvest(recipe_of(corpora, random_vlm, pool=pool), place(tmp_path / "ws")).store
+    skipped = dict(pair for commit in store.commits.values() for pair in commit.skipped)
+    assert skipped.keys() == {"images/n01/p005.JPEG", "images/n02/p006.JPEG"}
+    assert "truncated" in skipped["images/n01/p005.JPEG"]
+    assert store.manifest.counts["n_skipped"] == 2
+    assert store.manifest.counts["n_samples"] == 22 + 17 + 6 - 2
+    rows = {row["sample_id"]: row for row in store.samples().to_pylist()}
+    assert rows["images/n01/p005.JPEG"]["error"] == skipped["images/n01/p005.JPEG"]
+    assert "images/n01/p005.JPEG" not in store.select("pooled", 0).table(["sample_id"])["sample_id"].to_pylist()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_too_many_skipped_samples_end_the_job_and_raising_the_limit_lets_it_go_on(random_vlm, tmp_path):
+    corpora = write_corpora(tmp_path / "corpora", n_pairs=0, n_texts=3)
+    corpora = corpora.model_copy(update={"pairs": None})
+    for i in (1, 3, 5):
+        (tmp_path / f"corpora/images/n01/p{i:03d}.JPEG").write_bytes(b"")
+    workspace = place(tmp_path / "ws")
+    strict = recipe_of(corpora, random_vlm, pool=POOL.model_copy(update={"max_skipped": 0.05}))
+    for _ in range(2):  # and again when it is started again
+        with pytest.raises(TooManySkipped, match=r"pool\.max_skipped allows 1 of 25.*images/n01/p00"):
+            run_harvest(strict, workspace)
+    lenient = recipe_of(corpora, random_vlm, pool=POOL.model_copy(update={"max_skipped": 0.5}))
+    assert run_harvest(lenient, workspace).store.manifest.counts["n_skipped"] == 3
+
+
+def test_the_second_driver_says_so_and_leaves(corpora, random_vlm, tmp_path):
+    recipe = recipe_of(corpora, random_vlm)
+    plan = plan_harvest(recipe.name, corpora, random_vlm, CONFIG, place(tmp_path))
+    with sole_driver(plan.place), pytest.raises(WorkspaceBusy, match=r"another driver \(process \d+ on .*\) is writing"):
+        run_harvest(recipe, place(tmp_path))
+    assert files_in(plan.place) == {"driver.lock"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_worker_refuses_a_model_that_differs_from_the_planned_one(corpora, random_vlm, tmp_path):
+    import dataclasses
+
+    plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
+    job = dataclasses.replace(plan.job, model_digest="another")
+    with pytest.raises(ModelError, match="differs between nodes"):
+        list(harvest_chunks(job, plan.chunks[:1], POOL))
+
+
+def test_the_digest_names_what_decides_the_rows_and_nothing_else(corpora, random_vlm, tmp_path):
+    def digest(config: HarvestConfig, name: str = "a") -> str:
+        return plan_harvest("t", corpora, random_vlm, config, place(tmp_path / name)).manifest.digest
+
+    base = digest(CONFIG)
+    assert digest(CONFIG, "elsewhere") == base
+    everything = CONFIG.model_copy(update={"layers": "all"})
+    assert digest(everything) == digest(CONFIG.model_copy(update={"layers": (0, 1, 2, 3, 4)}))
+    changes = {"layers": (0, 1), "views": ("last",), "dtype": "float32", "image_size": (56, 56), "chunk_size": 9, "seed": 1}
+    assert len({base, *(digest(CONFIG.model_copy(update={k: v})) for k, v in changes.items())}) == 1 + len(changes)
+
+
+def test_a_run_in_mlflow_holds_recipe_digests_metrics_and_manifest(corpora, random_vlm, local_ray, tmp_path):
+    from mlflow import MlflowClient
+
+    recipe = recipe_of(corpora, random_vlm)
+    outcome = run_harvest(recipe, place(tmp_path))
+    client = MlflowClient(outcome.tracking_uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "line-of-sight"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["harvest.chunk_size"] == "8"
+    assert run.data.params["corpora.splits.val"] == "0.1"
+    assert run.data.tags["linrep.key"] == outcome.store.manifest.digest
+    assert run.data.tags["linrep.parent.model"] == outcome.store.manifest.model["digest"]
+    assert run.data.tags["linrep.parent.corpora"] == outcome.store.manifest.corpora["digest"]
+    assert run.data.metrics["n_samples"] == 57
+    assert run.data.metrics["norm_p50_image_layer02"] > 0
+    (artifact,) = [a.path for a in client.list_artifacts(run.info.run_id)]
+    local = client.download_artifacts(run.info.run_id, artifact, str(tmp_path))
+    assert yaml.safe_load(Path(local).read_text())["digest"] == outcome.store.manifest.digest

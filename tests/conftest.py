@@ -1,0 +1,87 @@
+"""What tests of several packages share: a tiny model of random weights, small corpora, one local cluster."""
+
+import tests.typecheck  # noqa: F401  isort: skip  # before the packages, whose functions it checks
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linrep.corpora import Corpora, ImageFolder, PairFiles, TextFiles
+from linrep.vlm.config import ModelConfig
+
+os.environ.setdefault("MLFLOW_TRACKING_URI", "")
+SIZES = [(56, 56), (56, 100), (120, 56), (90, 90)]
+
+
+@pytest.fixture(scope="session")
+def random_vlm(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    """A LLaVA-NeXT of four blocks, d = 32, random weights."""
+    from linrep.vlm.random import write_random_vlm
+
+    folder = tmp_path_factory.mktemp("model") / "random"
+    return ModelConfig(path=str(write_random_vlm(folder, width=32, n_layers=4)))
+
+
+def photograph(seed: int) -> bytes:
+    """A noise picture as JPEG; every fourth one has another shape."""
+    height, width = SIZES[seed % len(SIZES)]
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write_corpora(folder: Path, n_images: int = 22, n_texts: int = 17, n_pairs: int = 9) -> Corpora:
+    """Photographs of two classes, texts, and captions of some of the photographs."""
+    for i in range(n_images):
+        path = folder / "images" / ("n01" if i % 2 else "n02") / f"p{i:03d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photograph(i))
+    (folder / "images" / "classes.json").write_text(json.dumps({"n01": "tench", "n02": "church"}))
+    words = ["a", "boat", "on", "the", "water", "near", "some", "tall", "trees", "and", "one", "red", "house"]
+    texts = [{"id": f"t{i}", "text": " ".join(words[: 2 + i % len(words)])} for i in range(n_texts)]
+    (folder / "text.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+    pairs = [
+        {"id": f"p{i}", "image": f"images/{'n01' if i % 2 else 'n02'}/p{i:03d}.JPEG", "text": " ".join(words[: 3 + i])}
+        for i in range(n_pairs)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
+    return Corpora(
+        images=ImageFolder(path=str(folder / "images")),
+        text=TextFiles(path=str(folder / "text.jsonl")),
+        pairs=PairFiles(path=str(folder / "pairs.jsonl")),
+    )
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
+    """22 photographs, 17 texts, 9 pairs with their captions alone: 57 samples."""
+    return write_corpora(tmp_path_factory.mktemp("corpora"))
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One cluster for all tests of this process; more logical CPUs than real ones, so that nothing waits for a slot."""
+    import logging
+
+    import ray
+
+    from linrep.cluster.session import PATHS
+
+    ray.init(
+        "local",
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=300_000_000,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": PATHS}},
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,210 @@
+"""The harvest job as its user meets it: a process with a command line, that may be killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+import linrep.store
+from linrep.corpora import Corpora
+from linrep.vlm.config import ModelConfig
+from tests.conftest import write_corpora
+from tests.stores import assert_equal, files_in
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("LINREP_DATA", ROOT.parent / "shared" / "data"))
+
+
+def write_recipe(folder: Path, corpora: Corpora, model: ModelConfig, chunk_size: int = 8) -> Path:
+    recipe = {
+        "name": "job",
+        "corpora": corpora.model_dump(mode="json"),
+        "model": {"path": model.path},
+        "harvest": {"layers": [0, 3], "tokens_per_sample": 5, "chunk_size": chunk_size},
+        "pool": {"tokens_per_batch": 400, "threads": 1},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def command(recipe: Path, workspace: Path, *more: str) -> list[str]:
+    return [sys.executable, "jobs/harvest.py", "--config", str(recipe), "--workspace", str(workspace), *more]
+
+
+def run(*words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("recipe"), corpora, random_vlm)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    workspace = tmp_path_factory.mktemp("whole")
+    return workspace, run(*command(recipe, workspace))
+
+
+def test_the_job_prints_progress_and_results_and_nothing_else(uninterrupted):
+    workspace, done = uninterrupted
+    assert done.returncode == 0, done.stderr
+    for line in done.stderr.splitlines():
+        assert line.startswith("harvest: "), line
+    assert done.stderr.splitlines()[-1].startswith("harvest: 100% 57/57 samples, ")
+    assert done.stdout.startswith("Harvest complete.\n\nActivation store job-")
+    assert "What to do next:" in done.stdout
+    assert linrep.store.open(str(workspace)).complete
+
+
+def test_what_it_prints_to_do_next_works(uninterrupted):
+    _, done = uninterrupted
+    look = done.stdout.split("look:")[1].splitlines()[0].strip().replace("python ", f"{sys.executable} ", 1)
+    shown = subprocess.run(look, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout.startswith("Activation store job-")
+
+
+def test_the_same_command_again_does_nothing_but_say_so(recipe, uninterrupted):
+    workspace, _ = uninterrupted
+    before = {name: (workspace / name).stat().st_mtime_ns for name in files_in(workspace) if not name.endswith(".lock")}
+    start = time.monotonic()
+    again = run(*command(recipe, workspace))
+    assert time.monotonic() - start < 60
+    assert again.returncode == 0
+    assert again.stdout.startswith("Nothing to do: the harvest is complete.")
+    assert {name: (workspace / name).stat().st_mtime_ns for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--harvest.layers", "0,9"), "layer 9"),
+        (("--harvest.layers", "3,1"), "harvest.layers"),
+        (("--model.path", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--corpora.images.path", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--harvest.dtype", "int4"), "int4"),
+        (("--harvest.layer", "3"), "--harvest.layer"),
+        (("--config", "recipes/none.yaml"), "recipes/none.yaml"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line_before_any_cluster_starts(recipe, tmp_path, words, message):
+    start = time.monotonic()
+    done = run(*command(recipe, tmp_path), *words)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert done.stdout == ""
+    assert time.monotonic() - start < 30
+
+
+def test_help_names_every_section_and_its_fields():
+    shown = run(sys.executable, "jobs/harvest.py", "--help")
+    assert shown.returncode == 0
+    for words in ("--corpora.images.path", "--harvest.tokens_per_sample", "--pool.gpus", "drawn by sample id", "run it again"):
+        assert words.lower() in shown.stdout.lower()
+
+
+def test_print_config_shows_the_recipe_with_its_overrides_and_stops(recipe, tmp_path):
+    shown = run(*command(recipe, tmp_path, "--harvest.seed", "7", "--print-config"))
+    assert yaml.safe_load(shown.stdout)["harvest"]["seed"] == 7
+    assert files_in(tmp_path) == set()
+
+
+def family(process: psutil.Process, name: str) -> list[psutil.Process]:
+    """Live descendants whose title holds a word (Ray's workers rename themselves)."""
+    found = []
+    for child in process.children(recursive=True):
+        try:
+            if name in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def survive(recipe: Path, workspace: Path, n_kills: int, seed: int) -> list[str]:
+    """Run the job to its end while its driver, actors and workers are killed at random moments; say what was killed."""
+    draw = random.Random(seed)
+    killed: list[str] = []
+    deadline = time.monotonic() + 60 * n_kills + 240
+    while True:
+        assert time.monotonic() < deadline, f"no end after {killed}"
+        driver = subprocess.Popen(
+            command(recipe, workspace), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        tree = psutil.Process(driver.pid)
+        target = draw.choice(["driver", "actor", "worker"]) if len(killed) < n_kills else None
+        # From before the cluster is up to the last chunks; an actor or a worker is awaited, then hit after a moment.
+        if target == "driver":
+            time.sleep(draw.uniform(1.0, 14.0))
+            if driver.poll() is None:
+                driver.send_signal(signal.SIGKILL)
+                killed.append(target)
+        while target in ("actor", "worker") and driver.poll() is None and len(killed) < n_kills:
+            title = "ray::MapWorker" if target == "actor" else "ray::MapBatches"
+            victims = family(tree, title)
+            if victims:
+                time.sleep(draw.uniform(0, 0.5))
+                if victims[0].is_running():
+                    victims[0].send_signal(signal.SIGKILL)
+                    killed.append(target)
+                    target = draw.choice(["actor", "worker", None])
+            time.sleep(0.02)
+        output, _ = driver.communicate(timeout=300)
+        if driver.returncode == 0:
+            if len(killed) >= n_kills or not output:
+                return killed
+            # It ended before enough was killed: lose some chunks and go on.
+            store = linrep.store.open(str(workspace))
+            for chunk in draw.sample(sorted(store.commits), len(store.commits) // 2):
+                (Path(store.place.path) / f"commits/{chunk:06d}.json").unlink()
+            manifest = Path(store.place.path) / "manifest.json"
+            manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
+        else:
+            assert driver.returncode == -signal.SIGKILL, output
+
+
+def check_survival(recipe: Path, workspace: Path, whole: Path, n_kills: int, seed: int) -> None:
+    killed = survive(recipe, workspace, n_kills, seed)
+    assert len(killed) >= n_kills
+    store = linrep.store.open(str(workspace))
+    assert store.complete
+    assert_equal(store, linrep.store.open(str(whole)))
+
+
+def test_a_killed_harvest_ends_in_the_same_rows(recipe, uninterrupted, tmp_path):
+    check_survival(recipe, tmp_path, uninterrupted[0], n_kills=3, seed=1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_no_row_and_double_none(random_vlm, tmp_path):
+    corpora = write_corpora(tmp_path / "corpora", n_images=120, n_texts=60, n_pairs=40)
+    recipe = write_recipe(tmp_path, corpora, random_vlm, chunk_size=4)
+    done = run(*command(recipe, tmp_path / "whole"))
+    assert done.returncode == 0, done.stderr
+    check_survival(recipe, tmp_path / "killed", tmp_path / "whole", n_kills=20, seed=0)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the real photographs are not here (set LINREP_DATA to their folder)")
+def test_it_runs_on_real_photographs_and_glosses(random_vlm, tmp_path):
+    done = run(
+        sys.executable, "jobs/harvest.py", "--config", "recipes/imagenette.yaml",
+        "--corpora.images.path", str(DATA / "imagenette/train"), "--corpora.images.per_class", "5",
+        "--corpora.text.path", str(DATA / "text/wordnet_glosses.parquet"), "--corpora.text.max_samples", "100",
+        "--model.path", random_vlm.path, "--workspace", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    store = linrep.store.open(str(tmp_path))
+    assert store.manifest.counts["n_samples"] == 150
+    assert store.manifest.counts["n_skipped"] == 0
+    assert len(store.select("pooled", 2, "image")) == 50
+    assert len(set(store.samples()["class_name"].to_pylist()) - {None}) == 10
