@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
 from linrep.store.layout import View
@@ -49,13 +49,22 @@ class HarvestConfig(Section):
             raise ValueError(f"must name pooled, tokens or last, each once at most, got {list(views)}")
         return views
 
-    @field_validator("image_prompt", "pair_prompt")
+    @field_validator("image_prompt")
     @classmethod
-    def _has_places(cls, prompt: str, info: ValidationInfo) -> str:
-        for place in ("<image>", "{text}")[: 1 if info.field_name == "image_prompt" else 2]:
-            if prompt.count(place) != 1:
-                raise ValueError(f"must contain {place} once, got {prompt!r}")
-        return prompt
+    def _has_image(cls, prompt: str) -> str:
+        return _holding(prompt, "<image>")
+
+    @field_validator("pair_prompt")
+    @classmethod
+    def _has_image_and_text(cls, prompt: str) -> str:
+        return _holding(prompt, "<image>", "{text}")
+
+
+def _holding(prompt: str, *places: str) -> str:
+    for place in places:
+        if prompt.count(place) != 1:
+            raise ValueError(f"must contain {place} once, got {prompt!r}")
+    return prompt
 
 
 class Pool(Section):
