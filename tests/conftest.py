@@ -15,7 +15,7 @@ from PIL import Image
 from linrep.corpora import Corpora, ImageFolder, PairFiles, TextFiles
 from linrep.vlm.config import ModelConfig
 
-os.environ.setdefault("MLFLOW_TRACKING_URI", "")
+os.environ["MLFLOW_TRACKING_URI"] = ""  # never the server of whoever runs the tests
 SIZES = [(56, 56), (56, 100), (120, 56), (90, 90)]
 
 

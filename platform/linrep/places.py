@@ -182,12 +182,14 @@ class PendingFile:
             Path(self._temporary).unlink(missing_ok=True)
 
 
-def place(where: str | Path) -> Place:
-    """The place that a local path or a URI names.
+def place(where: "str | Path | Place") -> Place:
+    """The place that a local path or a URI names; a place stands for itself.
 
     Raises:
         PlaceError: The URI's scheme is unknown, or its store cannot be reached.
     """
+    if isinstance(where, Place):
+        return where
     where = str(where)
     if not URI.match(where):
         return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(where)).replace(os.sep, "/"), local=True)

@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 EXPERIMENT = "line-of-sight"
 KEY = "linrep.key"
-TRIES = 4
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds before each further try of a request that failed: a server has half a minute to come back."""
 LONGEST_PARAM = 500
 
 
@@ -197,15 +198,23 @@ def _log_params(client: "MlflowClient", run_id: str, params: dict[str, Any]) -> 
 
 
 def _patiently(call: Callable[[], T]) -> T:
-    """The call's result; tried again while a server is away, with pauses of 1, 2 and 4 seconds."""
+    """The call's result; tried again, after a pause, while a server is away."""
     from mlflow.exceptions import MlflowException
 
-    for n in range(TRIES):
+    for pause in (*PAUSES, None):
         try:
             return call()
-        except MlflowException as error:
-            if n == TRIES - 1 or error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-                first = str(error).splitlines()[0][:300]
-                raise ServiceError(f"MLflow does not answer as it should: {first}") from error
-            time.sleep(2**n)
-    raise AssertionError
+        except (MlflowException, OSError) as error:
+            # A server that answers with a refusal will do so again.
+            refused = getattr(error, "error_code", "") in (
+                "INVALID_PARAMETER_VALUE",
+                "RESOURCE_DOES_NOT_EXIST",
+                "PERMISSION_DENIED",
+            )
+            if pause is None or refused:
+                where = os.environ.get("MLFLOW_TRACKING_URI") or "the workspace"
+                raise ServiceError(
+                    f"MLflow at {where} does not answer as it should: {str(error).splitlines()[0][:200]}"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("the last pause is None")

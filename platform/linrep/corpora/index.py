@@ -21,7 +21,7 @@ from linrep.corpora.containers import scan_containers
 from linrep.corpora.folder import scan_folder
 from linrep.corpora.runs import RUNS, Class, Scan, labels_of
 from linrep.errors import CorpusError
-from linrep.places import place
+from linrep.places import Place, place
 
 _FORMAT = 1
 _SLICE = 1 << 16
@@ -106,7 +106,7 @@ class Index:
         """Counts of each corpus, by its name."""
         return {corpus: self._summarise(corpus) for corpus in self.runs}
 
-    def write(self, folder: str) -> None:
+    def write(self, folder: str | Place) -> None:
         """Store it as index.parquet and, written last, index.json."""
         where = place(folder)
         table = pa.concat_tables(
@@ -119,7 +119,7 @@ class Index:
         (where / "index.json").write_bytes(json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False).encode())
 
     @classmethod
-    def read(cls, folder: str) -> "Index":
+    def read(cls, folder: str | Place) -> "Index":
         """The index that was stored in a folder.
 
         Raises:

@@ -145,7 +145,7 @@ def stored_index(name: str, corpora: Corpora, workspace: Place) -> Index:
     """The index of the corpora: built the first time, then read from the workspace."""
     folder = workspace / "corpora" / f"{name}-{digest(corpora)}"
     if (folder / "index.json").is_file():
-        return Index.read(str(folder))
+        return Index.read(folder)
     index = build_index(corpora)
-    index.write(str(folder))
+    index.write(folder)
     return index

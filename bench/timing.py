@@ -1,0 +1,71 @@
+"""Interleaved timing: every contender in turn, round after round, so that a machine that drifts drifts for all."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Work per second of each contender, one value a round."""
+
+    unit: str
+    rates: dict[str, list[float]]
+
+    def best(self, name: str) -> float:
+        """The best round."""
+        return max(self.rates[name])
+
+    def ratio(self, name: str, to: str) -> tuple[float, float, float]:
+        """Median, lowest and highest of the ratios round by round."""
+        ratios = [a / b for a, b in zip(self.rates[name], self.rates[to], strict=True)]
+        return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def interleave(contenders: Mapping[str, Callable[[], tuple[float, float]]], rounds: int, unit: str) -> Rates:
+    """Run every contender once a round.
+
+    Args:
+        contenders: Each does its work and returns how much it did and in how many seconds.
+        rounds: Rounds that count; one more comes first and does not.
+        unit: What is counted.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, contender in contenders.items():
+            work, seconds = contender()
+            if number:
+                rates[name].append(work / seconds)
+    return Rates(unit, rates)
+
+
+def timed(work: float, call: Callable[[], object]) -> tuple[float, float]:
+    """The work and the seconds that the call took."""
+    start = time.perf_counter()
+    call()
+    return work, time.perf_counter() - start
+
+
+def report(title: str, rates: Rates, comparisons: list[tuple[str, str, float | None]]) -> dict[str, object]:
+    """Print a table of ratios against their targets, and the same as one line of JSON.
+
+    Args:
+        title: What was measured.
+        rates: The measurements.
+        comparisons: Contender, what it is compared with, and the ratio aimed at (None where there is no target).
+    """
+    print(f"\n{title}")
+    rows = []
+    for name, to, target in comparisons:
+        median, low, high = rates.ratio(name, to)
+        best = rates.best(name) / rates.best(to)
+        verdict = "" if target is None else ("met" if median >= target else f"missed by {target - median:.2f}")
+        aim = "" if target is None else f">= {target}"
+        print(f"  {name} / {to}: {median:.3f} [{low:.3f}, {high:.3f}], best over best {best:.3f}  {aim}  {verdict}")
+        rows.append({"what": name, "against": to, "median": median, "low": low, "high": high, "best": best, "target": target})
+    n = len(next(iter(rates.rates.values())))
+    result = {"title": title, "rounds": n, "unit": rates.unit, "ratios": rows}
+    print(json.dumps(result))
+    return result

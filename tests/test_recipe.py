@@ -1,0 +1,96 @@
+"""Recipes: strict, mergeable, and clear about what is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from linrep.errors import RecipeError
+from linrep.recipe import Recipe, merge, parse
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = {"name": "t", "corpora": {"text": {"path": "x.jsonl"}}, "model": {"path": "m"}}
+
+
+def write(folder: Path, content: object) -> str:
+    path = folder / "r.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+def refusal(folder: Path, content: object, *words: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse("", ["--config", write(folder, content), *words])
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_in_the_house_is_valid(path):
+    request = parse("", ["--config", str(path)])
+    assert request.recipe.name == path.stem
+    assert request.workspace == "runs"
+
+
+def test_overrides_reach_any_depth_and_keep_the_rest(tmp_path):
+    recipe = parse(
+        "",
+        ["--config", write(tmp_path, MINIMAL), "--harvest.layers", "1,5", "--corpora.text.max_samples", "9", "--workspace", "w"],
+    )
+    assert recipe.workspace == "w"
+    assert recipe.recipe.harvest.layers == (1, 5)
+    assert recipe.recipe.corpora.text.max_samples == 9
+    assert recipe.recipe.corpora.text.path == "x.jsonl"
+
+
+def test_null_clears_a_field(tmp_path):
+    content = {**MINIMAL, "harvest": {"image_size": [28, 28], "tokens_per_sample": 3}}
+    request = parse(
+        "", ["--config", write(tmp_path, content), "--harvest.image_size", "null", "--harvest.tokens_per_sample", "null"]
+    )
+    assert request.recipe.harvest.image_size is None
+    assert request.recipe.harvest.tokens_per_sample is None
+
+
+def test_a_new_kind_replaces_its_section(tmp_path):
+    folder = {"kind": "folder", "path": "a", "per_class": 3}
+    assert merge({"s": folder}, {"s": {"kind": "parquet", "path": "b"}}) == {"s": {"kind": "parquet", "path": "b"}}
+    assert merge({"s": folder}, {"s": {"path": "b"}}) == {"s": {**folder, "path": "b"}}
+    content = {**MINIMAL, "corpora": {"images": folder}}
+    words = ["--corpora.images.kind", "parquet", "--corpora.images.path", "b.parquet"]
+    assert parse("", ["--config", write(tmp_path, content), *words]).recipe.corpora.images.kind == "parquet"
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "said"),
+    [
+        ({"harvst": {}}, (), "harvst: there is no such field"),
+        ({"harvest": {"layer": 3}}, (), "harvest.layer: there is no such field"),
+        ({"harvest": {"dtype": "int8"}}, (), "harvest.dtype: input should be 'float16', 'bfloat16' or 'float32', got 'int8'"),
+        ({"harvest": {"layers": [3, 3]}}, (), "must rise from 0 or more without repeats, got [3, 3]"),
+        ({"harvest": {"image_prompt": "hello"}}, (), "harvest.image_prompt: must contain <image> once, got 'hello'"),
+        ({"model": {}}, (), "model.path: missing"),
+        ({"pool": {"actors": [4, 2]}}, (), "pool.actors: the fewest (4) must not be more than the most (2)"),
+        ({}, ("--pool.max_skipped", "7"), "pool.max_skipped: input should be less than or equal to 1, got '7'"),
+        ({}, ("--pool.max_skiped", "0"), "unrecognized arguments: --pool.max_skiped 0"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, change, words, said):
+    message = refusal(tmp_path, {**MINIMAL, **change}, *words)
+    assert said in message
+    assert len(message.splitlines()) == 1
+
+
+def test_files_that_are_no_recipes_are_named(tmp_path):
+    assert "is not YAML" in refusal(tmp_path, "a: [1")
+    assert "holds no sections" in refusal(tmp_path, "[1, 2]")
+    with pytest.raises(RecipeError, match="--config is missing"):
+        parse("", [])
+    with pytest.raises(RecipeError, match=r"cannot read the recipe nope\.yaml"):
+        parse("", ["--config", "nope.yaml"])
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = Recipe.model_validate(MINIMAL)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.harvest.seed = 3  # type: ignore[misc]

@@ -1,0 +1,128 @@
+"""Tracking: one run per artefact, found again; nothing lost while a server is away."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from linrep import tracking
+from linrep.errors import ServiceError
+from linrep.places import place
+
+
+def runs_of(uri: str) -> list:
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(tracking.EXPERIMENT)
+    return client.search_runs([found.experiment_id]) if found else []
+
+
+def test_the_same_key_continues_the_same_run(tmp_path):
+    here = place(tmp_path)
+    for value in (1.0, 2.0):
+        with tracking.run(here, "harvest", "name", "key", {"a": {"b": 3}}, {"model": "m"}) as run:
+            run.metrics({"n": value})
+    with tracking.run(here, "probe", "name", "key", {}) as other:
+        pass
+    by_stage = {r.data.tags["linrep.stage"]: r for r in runs_of(run.uri)}
+    assert by_stage.keys() == {"harvest", "probe"}
+    first = by_stage["harvest"]
+    assert first.data.params == {"a.b": "3"}
+    assert first.data.metrics == {"n": 2.0}
+    assert first.data.tags["linrep.parent.model"] == "m"
+    assert first.info.status == "FINISHED"
+    assert other.id != run.id
+
+
+def test_a_failed_job_is_marked_with_its_reason(tmp_path):
+    here = place(tmp_path)
+
+    def fail() -> None:
+        with tracking.run(here, "harvest", "n", "k", {}):
+            raise ValueError("no such luck")
+
+    with pytest.raises(ValueError, match="no such luck"):
+        fail()
+    (run,) = runs_of(tracking.tracking_uri(here))
+    assert run.info.status == "FAILED"
+    assert run.data.tags["linrep.error"] == "no such luck"
+
+
+def test_artifacts_lie_beside_the_database(tmp_path):
+    with tracking.run(place(tmp_path), "harvest", "n", "k", {}) as run:
+        run.json({"x": 1}, "manifest.json")
+        run.text("hello", "notes/hello.txt")
+    assert [p.name for p in (tmp_path / "mlartifacts").rglob("*.*")] == ["manifest.json", "hello.txt"] or {
+        p.name for p in (tmp_path / "mlartifacts").rglob("*.*")
+    } == {"manifest.json", "hello.txt"}
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Starts, and starts again, a real MLflow server on loopback; every start is ended by its own process group."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    started: list[subprocess.Popen] = []
+
+    def start(wait: bool = True) -> str:
+        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        words += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "files")]
+        log = (tmp_path / "server.log").open("w")
+        started.append(subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True))
+        deadline = time.monotonic() + 90
+        while wait:
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+                time.sleep(0.2)
+        return uri
+
+    def stop() -> None:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+    yield start, stop
+    stop()
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts_loses_no_metric(server, tmp_path, monkeypatch):
+    start, stop = server
+    uri = start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(tracking, "PAUSES", (1.0, 2.0, 4.0, 8.0, 15.0, 15.0))
+    with tracking.run(place(tmp_path / "w"), "harvest", "n", "k", {"a": 1}) as run:
+        run.metrics({"before": 1})
+        stop()
+        back = threading.Timer(3, start, kwargs={"wait": False})
+        back.start()
+        run.metrics({"during": 2})
+        run.json({"x": 1}, "manifest.json")
+        back.join()
+    (found,) = runs_of(uri)
+    assert found.data.metrics == {"before": 1.0, "during": 2.0}
+    assert found.info.status == "FINISHED"
+    assert [p.name for p in Path(tmp_path / "files").rglob("manifest.json")]
+
+
+def test_a_server_that_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracking, "PAUSES", (0.01,))
+    with (
+        pytest.raises(ServiceError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"),
+        tracking.run(place(tmp_path), "harvest", "n", "k", {}),
+    ):
+        pass
