@@ -162,3 +162,15 @@ def test_attention_sinks_are_counted_as_high_norm():
     norms = np.r_[np.full(990, 8.0), np.full(10, 800.0)]
     counts = np.bincount(norm_bin(norms), minlength=len(Sums.zero(1).norm_counts))
     assert Sums(1000, 0, np.zeros(1), np.zeros(1), counts).n_high_norm == 10
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 5e-2)])
+def test_a_gpu_gives_the_rows_of_the_cpu(random_vlm, vlm, prepared, dtype, tolerance):
+    on_gpu = load(random_vlm, 4, "cuda", dtype)
+    theirs, ours = rows_of(on_gpu, ALL, prepared), rows_of(vlm, ALL, prepared)
+    assert theirs.keys() == ours.keys()
+    for key, rows in ours.items():
+        for mine, other in zip(rows, theirs[key], strict=True):
+            assert (mine["sample_id"], mine["position"]) == (other["sample_id"], other["position"])
+            assert np.abs(mine["vector"] - other["vector"]).max() <= tolerance * np.abs(mine["vector"]).max()
