@@ -86,11 +86,8 @@ docs: $(VENV)/.installed ## write the documentation's tables from the schemas
 docs-check: $(VENV)/.installed ## fail when the documentation's tables are out of date
 	$(BIN)/python -m schemas --check
 
-bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers; results as JSON in WORKSPACE/bench
-	@mkdir -p $(WORKSPACE)/bench
-	@found=0; for script in bench/bench_*.py; do [ -e "$$script" ] || continue; found=1; echo "== $$script"; \
-		$(BIN)/python "$$script" --out $(WORKSPACE)/bench/"$$(basename "$$script" .py)".json $(ARGS) || exit 1; done; \
-	[ $$found = 1 ] || echo "no benchmarks yet: a benchmark is a script bench/bench_NAME.py that takes --out FILE.json"
+bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers
+	@for name in store harvest; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove caches and builds; the environment and the results stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info platform/*.egg-info

@@ -3,14 +3,12 @@
 import math
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from linrep.places import Place
 from linrep.store.commit import Commit
-from linrep.store.layout import STATISTICS
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.read import Store
-from linrep.store.statistics import Sums, to_table
+from linrep.store.statistics import Sums
+from linrep.store.write import write_statistics
 
 QUANTILES = (0.01, 0.5, 0.99)
 
@@ -19,8 +17,7 @@ def finish(place: Place, commits: dict[int, Commit]) -> Manifest:
     """Merge the statistics of all chunks in their order and mark the store complete; the manifest comes last."""
     running = read_manifest(place)
     sums = Store(place, running, commits).statistics()
-    with (place / STATISTICS).writing() as stream:
-        pq.write_table(to_table(sums), stream)
+    write_statistics(place, sums)
     records = [record(layer, group, s) for (layer, group), s in sorted(sums.items())]
     manifest = running.finish(counts(commits), records)
     write_manifest(place, manifest)

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from linrep.places import PendingFile, Place
 from linrep.store.commit import Commit, WrittenFile, write_commit
-from linrep.store.layout import Modality, View, samples_file, statistics_file, vectors_file
+from linrep.store.layout import STATISTICS, Modality, View, samples_file, statistics_file, vectors_file
 from linrep.store.statistics import Sums, to_table
 from schemas import SAMPLES
 
@@ -123,6 +123,12 @@ class _ParquetFile:
         if not self._published:
             self._writer.close()
             self._pending.discard()
+
+
+def write_statistics(place: Place, sums: dict[tuple[int, str], Sums]) -> None:
+    """Write the sums over the whole store."""
+    with (place / STATISTICS).writing() as stream:
+        pq.write_table(to_table(sums), stream)
 
 
 def samples_table(rows: list[dict[str, object]]) -> pa.Table:
