@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -48,7 +48,7 @@ def timed(work: float, call: Callable[[], object]) -> tuple[float, float]:
     return work, time.perf_counter() - start
 
 
-def report(title: str, rates: Rates, comparisons: list[tuple[str, str, float | None]]) -> dict[str, object]:
+def report(title: str, rates: Rates, comparisons: Sequence[tuple[str, str, float | None]]) -> dict[str, object]:
     """Print a table of ratios against their targets, and the same as one line of JSON.
 
     Args:

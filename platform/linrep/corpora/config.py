@@ -10,8 +10,8 @@ from linrep.config import Section
 class Splits(Section):
     """Shares of the samples held out; the rest is for training."""
 
-    val: float = Field(0.1, ge=0, lt=1, description="Share of the samples kept for choosing hyperparameters.")
-    test: float = Field(0.1, ge=0, lt=1, description="Share of the samples kept for reported numbers.")
+    val: float = Field(default=0.1, ge=0, lt=1, description="Share of the samples kept for choosing hyperparameters.")
+    test: float = Field(default=0.1, ge=0, lt=1, description="Share of the samples kept for reported numbers.")
 
     @model_validator(mode="after")
     def _leave_some_to_train(self) -> "Splits":
@@ -26,62 +26,68 @@ class ImageFolder(Section):
     Photographs directly in the folder have no label.
     """
 
-    kind: Literal["folder"] = Field("folder", description="Photographs as files, in a folder for each class.")
+    kind: Literal["folder"] = Field(default="folder", description="Photographs as files, in a folder for each class.")
     path: str = Field(description="The folder that holds the class folders: a local path or a URI (s3://, gs://).")
-    classes: tuple[str, ...] | None = Field(None, description="Classes to take, by folder name (wnid) or by name; all if absent.")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="Classes to take, by folder name (wnid) or by name; all if absent."
+    )
     names: str | None = Field(
-        None,
+        default=None,
         description="File that maps wnids to names (JSON, or ImageNet's LOC_synset_mapping.txt); if absent, classes.json, "
         "imagenet_class_index.json or LOC_synset_mapping.txt in the folder or its parent.",
     )
-    per_class: PositiveInt | None = Field(None, description="Photographs to take of each class, chosen by a hash of the id.")
-    max_samples: PositiveInt | None = Field(None, description="Photographs to take in all, chosen by a hash of the id.")
+    per_class: PositiveInt | None = Field(
+        default=None, description="Photographs to take of each class, chosen by a hash of the id."
+    )
+    max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
 
 
 class ImageParquet(Section):
     """Photographs as bytes in parquet files, as the Hugging Face hub has them."""
 
-    kind: Literal["parquet"] = Field("parquet", description="Photographs as bytes in a column of parquet files.")
+    kind: Literal["parquet"] = Field(default="parquet", description="Photographs as bytes in a column of parquet files.")
     path: str = Field(description="A file, a folder or a glob of parquet files: a local path or a URI (s3://, gs://).")
-    image_column: str = Field("image", description="Encoded photographs: bytes, or a struct of bytes and path.")
+    image_column: str = Field(default="image", description="Encoded photographs: bytes, or a struct of bytes and path.")
     label_column: str = Field(
-        "label", description="Classes, as integers or strings; photographs have no label where it is absent."
+        default="label", description="Classes, as integers or strings; photographs have no label where it is absent."
     )
-    id_column: str = Field("id", description="Unique ids, used where present; else the file and the row name the sample.")
-    classes: tuple[str, ...] | None = Field(None, description="Classes to take, by label or by name; all if absent.")
+    id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
+    classes: tuple[str, ...] | None = Field(default=None, description="Classes to take, by label or by name; all if absent.")
     names: str | None = Field(
-        None,
+        default=None,
         description='JSON file that maps labels to names, {"0": "tench"}; if absent, the names written in the files.',
     )
-    per_class: PositiveInt | None = Field(None, description="Photographs to take of each class, chosen by a hash of the id.")
-    max_samples: PositiveInt | None = Field(None, description="Photographs to take in all, chosen by a hash of the id.")
+    per_class: PositiveInt | None = Field(
+        default=None, description="Photographs to take of each class, chosen by a hash of the id."
+    )
+    max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
 
 
 class TextFiles(Section):
     """Texts in files: .parquet, .jsonl (.ndjson), .txt with one document a line; the last two also with .gz."""
 
-    kind: Literal["files"] = Field("files", description="Texts as rows of parquet, JSONL or plain files.")
+    kind: Literal["files"] = Field(default="files", description="Texts as rows of parquet, JSONL or plain files.")
     path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
-    column: str = Field("text", description="The column, or JSON field, that holds the text.")
-    id_column: str = Field("id", description="Unique ids, used where present; else the file and the row name the sample.")
-    max_samples: PositiveInt | None = Field(None, description="Texts to take, chosen by a hash of the id.")
+    column: str = Field(default="text", description="The column, or JSON field, that holds the text.")
+    id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
+    max_samples: PositiveInt | None = Field(default=None, description="Texts to take, chosen by a hash of the id.")
 
 
 class PairFiles(Section):
     """Photographs with a caption each, listed in .parquet or .jsonl (.jsonl.gz) files."""
 
-    kind: Literal["files"] = Field("files", description="Image-caption pairs as rows of parquet or JSONL files.")
+    kind: Literal["files"] = Field(default="files", description="Image-caption pairs as rows of parquet or JSONL files.")
     path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
     image_column: str = Field(
-        "image", description="The photograph: a path, or in parquet also bytes or a struct of bytes and path."
+        default="image", description="The photograph: a path, or in parquet also bytes or a struct of bytes and path."
     )
-    text_column: str = Field("text", description="The caption.")
-    id_column: str = Field("id", description="Unique ids, used where present; else the file and the row name the sample.")
+    text_column: str = Field(default="text", description="The caption.")
+    id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
     image_root: str | None = Field(
-        None, description="Folder that the photographs' paths start from; if absent, the listing file's."
+        default=None, description="Folder that the photographs' paths start from; if absent, the listing file's."
     )
-    caption_alone: bool = Field(True, description="Also give each caption as a text of its own, with the pair's id.")
-    max_samples: PositiveInt | None = Field(None, description="Pairs to take, chosen by a hash of the id.")
+    caption_alone: bool = Field(default=True, description="Also give each caption as a text of its own, with the pair's id.")
+    max_samples: PositiveInt | None = Field(default=None, description="Pairs to take, chosen by a hash of the id.")
 
 
 # Unions of one kind so far are written as that kind; a second kind makes them `Annotated[A | B, Field(discriminator="kind")]`.
@@ -94,10 +100,10 @@ Source = ImageFolder | ImageParquet | TextFiles | PairFiles
 class Corpora(Section):
     """What the model looks at and reads; at least one of images, text and pairs."""
 
-    images: ImageSource | None = Field(None, description="Photographs, with labels where there are any.")
-    text: TextSource | None = Field(None, description="Texts without photographs.")
-    pairs: PairSource | None = Field(None, description="Photographs with a caption each.")
-    splits: Splits = Field(Splits(val=0.1, test=0.1), description="Shares held out, fixed by a hash of each sample.")
+    images: ImageSource | None = Field(default=None, description="Photographs, with labels where there are any.")
+    text: TextSource | None = Field(default=None, description="Texts without photographs.")
+    pairs: PairSource | None = Field(default=None, description="Photographs with a caption each.")
+    splits: Splits = Field(default=Splits(val=0.1, test=0.1), description="Shares held out, fixed by a hash of each sample.")
 
     @field_validator("images", mode="before")
     @classmethod
