@@ -216,7 +216,7 @@ def vocabulary() -> list[str]:
     templates = " ".join((*_CLUES, WHAT, COLOUR, GROUND, DESCRIBE, ANSWER)).split()
     words = {word for word in templates if not word.startswith("{")}
     words |= {*OBJECTS, *COLOURS, *GROUNDS, "nothing", "a", "an", "and", "."}
-    words |= set("there is here we see on the this are thing beside what colour where".split())
+    words |= {*["there", "is", "here", "we", "see", "on", "the", "this", "are", "thing", "beside", "what", "colour", "where"]}
     for facts in FACTS.values():
         words |= set(vars(facts).values())
     return [*SPECIAL_TOKENS, *sorted(words)]

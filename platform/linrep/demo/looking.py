@@ -3,6 +3,9 @@
 Layer k is the residual stream entering block k; the last one comes after the last block, before the final norm.
 """
 
+# transformers leaves these types open.
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,9 +31,7 @@ class Group:
         return self.inputs["input_ids"] == image_token_id
 
 
-def group(
-    processor: LlavaNextProcessor, scenes: list[Scene], questions: list[str], batch_size: int = 64
-) -> Iterator[Group]:
+def group(processor: LlavaNextProcessor, scenes: list[Scene], questions: list[str], batch_size: int = 64) -> Iterator[Group]:
     """Inputs of all scenes in as few batches as their sizes and their questions' lengths allow."""
     alike: dict[tuple[int, int, int], list[int]] = {}
     for i, (scene, question) in enumerate(zip(scenes, questions, strict=True)):

@@ -181,7 +181,10 @@ def _swapped(things: list[Thing]) -> list[Thing]:
     """Main and further object exchange everything but their room."""
     a, b = things
     kept = ("place", "x", "y", "size", "tilt")
-    return [Thing(a.object, a.colour, a.ground, *(getattr(b, k) for k in kept)), Thing(b.object, b.colour, b.ground, *(getattr(a, k) for k in kept))]
+    return [
+        Thing(a.object, a.colour, a.ground, *(getattr(b, k) for k in kept)),
+        Thing(b.object, b.colour, b.ground, *(getattr(a, k) for k in kept)),
+    ]
 
 
 def _place_in_words(x: float, y: float) -> str:

@@ -4,6 +4,9 @@ Texts are mixed in so that the language is kept. In part of the batches the word
 `Blindfold`), so that looking is learnt in later blocks, too. The finished model has no such mask.
 """
 
+# transformers leaves these types open.
+# pyright: reportArgumentType=false
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -77,9 +80,7 @@ def blindfold(model: LlavaNextForConditionalGeneration, batch: Batch, n_blocks: 
     def cover(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, {**kwargs, "attention_mask": kwargs["attention_mask"] & ~hidden}
 
-    hooks = [
-        block.register_forward_pre_hook(cover, with_kwargs=True) for block in model.model.language_model.layers[:n_blocks]
-    ]
+    hooks = [block.register_forward_pre_hook(cover, with_kwargs=True) for block in model.model.language_model.layers[:n_blocks]]
     try:
         yield
     finally:

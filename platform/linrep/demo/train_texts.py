@@ -1,5 +1,8 @@
 """First stage: the decoder learns the language, facts and riddles, and to answer questions about scenes told in words."""
 
+# transformers leaves these types open.
+# pyright: reportArgumentType=false
+
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,5 +1,8 @@
 """Second stage: the tower learns to see, from labels on patches and on whole tiles."""
 
+# transformers leaves these types open.
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Iterator
 
 import torch
@@ -79,7 +82,9 @@ def _mirror_some(
 def _losses(logits: list[Float[Tensor, "b c *p"]], labels: Int[Tensor, "b 3 *p"], where: str) -> dict[str, Tensor]:
     names = ("object", "colour", "ground")
     return {
-        f"{where} {name}": nn.functional.cross_entropy(one, labels[:, i], ignore_index=UNKNOWN, label_smoothing=0.02, reduction="sum")
+        f"{where} {name}": nn.functional.cross_entropy(
+            one, labels[:, i], ignore_index=UNKNOWN, label_smoothing=0.02, reduction="sum"
+        )
         / max(int((labels[:, i] != UNKNOWN).sum()), 1)
         for i, (name, one) in enumerate(zip(names, logits, strict=True))
     }

@@ -104,7 +104,7 @@ def _label(scene: Scene, shares: list[np.ndarray], grounds: list[np.ndarray]) ->
 def _whole(scene: Scene, labels: Int[np.ndarray, "3 p"], masks: list[np.ndarray]) -> Int[np.ndarray, " 3"]:
     """The tile's own classes: those of the one object it shows, if it shows enough of it and nothing of another."""
     there = [t for t in scene.things if (labels[0] == OBJECTS.index(t.object)).any()]
-    if len(there) != 1 or len(scene.things) > 1 and (labels[0] == UNKNOWN).sum() > 12:
+    if len(there) != 1 or (len(scene.things) > 1 and (labels[0] == UNKNOWN).sum() > 12):
         return np.full(3, UNKNOWN)
     (thing,) = there
     n_needed = 0.5 * masks[scene.things.index(thing)].sum() / (TILE / GRID) ** 2
