@@ -1,0 +1,60 @@
+"""What the committed model can name: `python -m linrep.demo.evaluate` prints it, with 95% Wilson intervals, as in its card."""
+
+import argparse
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoProcessor, LlavaNextForConditionalGeneration
+
+from linrep.demo import model_folder
+from linrep.demo.language import COLOUR, GROUND, WHAT, parse_answer
+from linrep.demo.looking import answers, group
+from linrep.demo.scene import draw_scene, is_unseen
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of n, with its 95% Wilson interval."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The share itself; NaN of nothing."""
+        return self.hits / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end. Source: Wilson, 1927."""
+        z, p, n = 1.96, self.value, self.n
+        centre, half = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
+        return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+
+
+def named(n: int, first: int = 20000) -> dict[str, Share]:
+    """Shares of held-out scenes whose object, colour and ground `generate` names, over all and over unseen combinations."""
+    model = LlavaNextForConditionalGeneration.from_pretrained(model_folder(), dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(model_folder())
+    scenes = [draw_scene(0, "heldout", first + i) for i in range(n)]
+    unseen = [is_unseen(s.main.object, s.main.colour, s.main.ground) for s in scenes]
+    found: dict[str, Share] = {}
+    for what, question in (("object", WHAT), ("colour", COLOUR), ("ground", GROUND)):
+        said = answers(model, processor, list(group(processor, scenes, [question] * n)), max_new_tokens=4)
+        right = [getattr(parse_answer(a), f"{what}s") == (getattr(s.main, what),) for a, s in zip(said, scenes, strict=True)]
+        found[what] = Share(sum(right), n)
+        found[f"{what}, unseen combination"] = Share(sum(r for r, u in zip(right, unseen, strict=True) if u), sum(unseen))
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=1000, help="Held-out scenes.")
+    for what, share in named(parser.parse_args().n).items():
+        low, high = share.interval
+        print(f"| {what} | {share.value:.3f} | [{low:.3f}, {high:.3f}] | {share.n} |")
+
+
+if __name__ == "__main__":
+    main()
