@@ -1,4 +1,4 @@
-"""`python -m linrep.demo.train --out DIR`: makes the committed model from nothing, in three stages as LLaVA was made.
+"""`python -m linrep.demo.train --out DIR`: makes a model from nothing, in three stages as LLaVA was made.
 
 1. texts: the decoder learns the language and to answer questions about scenes told in words.
 2. tower: the vision tower learns objects, colours and grounds from labelled tiles.
@@ -31,7 +31,7 @@ from linrep.demo.views import Views, cut_views
 
 @dataclass(frozen=True)
 class Budget:
-    """How long each stage trains. The defaults made the committed weights."""
+    """How long each stage trains. The committed weights come from these numbers but for their text stage; see their card."""
 
     n_scenes: int = 8000
     pair_share: float = 0.0

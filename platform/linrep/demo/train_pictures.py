@@ -1,7 +1,7 @@
 """Third stage: projector and decoder learn to answer questions about pictures; the tower stays as it is and its features are computed once.
 
 Texts are mixed in so that the language is kept. In part of the batches the words may not look at the picture in the first blocks (see
-`Blindfold`), so that looking is learnt in later blocks, too. The finished model has no such mask.
+`blindfold`), so that looking is learnt in later blocks, too. The finished model has no such mask.
 """
 
 # transformers leaves these types open.
