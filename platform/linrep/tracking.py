@@ -213,8 +213,7 @@ def _patiently(call: Callable[[], T]) -> T:
             )
             if pause is None or refused:
                 where = os.environ.get("MLFLOW_TRACKING_URI") or "the workspace"
-                raise ServiceError(
-                    f"MLflow at {where} does not answer as it should: {str(error).splitlines()[0][:200]}"
-                ) from error
+                said = (str(error) or type(error).__name__).splitlines()[0][:200]
+                raise ServiceError(f"MLflow at {where} does not answer as it should: {said}") from error
             time.sleep(pause)
     raise AssertionError("the last pause is None")

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 import linrep.store
-from linrep.cluster.harvest import harvest_chunks
+from linrep.cluster.harvest import actor_counts, harvest_chunks
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import run_harvest
 from linrep.corpora import Corpora
-from linrep.errors import ModelError, TooManySkipped, WorkspaceBusy
+from linrep.errors import ModelError, RecipeError, TooManySkipped, WorkspaceBusy
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.finish import finish
@@ -151,7 +151,7 @@ def test_a_run_in_mlflow_holds_recipe_digests_metrics_and_manifest(corpora, rand
     assert run.info.status == "FINISHED"
     assert run.data.params["harvest.chunk_size"] == "8"
     assert run.data.params["corpora.splits.val"] == "0.1"
-    assert run.data.tags["linrep.key"] == outcome.store.manifest.digest
+    assert run.data.tags["linrep.digest"] == outcome.store.manifest.digest
     assert run.data.tags["linrep.parent.model"] == outcome.store.manifest.model["digest"]
     assert run.data.tags["linrep.parent.corpora"] == outcome.store.manifest.corpora["digest"]
     assert run.data.metrics["n_samples"] == 57
@@ -159,3 +159,41 @@ def test_a_run_in_mlflow_holds_recipe_digests_metrics_and_manifest(corpora, rand
     (artifact,) = [a.path for a in client.list_artifacts(run.info.run_id)]
     local = client.download_artifacts(run.info.run_id, artifact, str(tmp_path))
     assert yaml.safe_load(Path(local).read_text())["digest"] == outcome.store.manifest.digest
+
+
+def test_actors_that_nobody_can_count_are_refused():
+    assert actor_counts(Pool(), 0.0, 0.0) == (1, 1)
+    assert actor_counts(Pool(), 0.5, 2.0) == (4, 4)
+    assert actor_counts(Pool(actors=(2, 8)), 1.0, 0.0) == (2, 8)
+    with pytest.raises(RecipeError, match=r"the cluster has 0 GPUs now: set pool\.actors"):
+        actor_counts(Pool(), 1.0, 0.0)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_actors_that_leave_no_cpu_for_reading_are_refused_at_once(corpora, random_vlm, tmp_path):
+    plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
+    with pytest.raises(RecipeError, match="leave no CPU for reading"):
+        list(harvest_chunks(plan.job, plan.chunks[:1], POOL.model_copy(update={"actors": (8, 8), "cpus": 1.0})))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_driver_that_dies_before_the_last_line_leaves_nothing_out_of_mlflow(corpora, random_vlm, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    from linrep import tracking
+
+    recipe = recipe_of(corpora, random_vlm)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.Run, "metrics", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_harvest(recipe, place(tmp_path))
+    outcome = run_harvest(recipe, place(tmp_path))
+    client = MlflowClient(outcome.tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["n_samples"] == 57
+    assert outcome.store.manifest.status == "complete"

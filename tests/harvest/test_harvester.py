@@ -131,7 +131,6 @@ def test_values_beyond_the_stored_format_are_counted(vlm, prepared):
     half = ALL.model_copy(update={"dtype": "float16"})
     sums = merge([rows.sums for rows in Harvester(vlm, half, LAYERS, 500)(prepared)])
     assert all(s.n_nonfinite == 0 for s in sums.values())
-    norm = vlm.text.layers[0].input_layernorm  # layer 0 is recorded before this point, so scale what comes before it
     hook = vlm.text.layers[0].register_forward_pre_hook(
         lambda module, args, kwargs: ((args[0] * 1e7, *args[1:]), kwargs), with_kwargs=True
     )
@@ -139,8 +138,24 @@ def test_values_beyond_the_stored_format_are_counted(vlm, prepared):
         sums = merge([rows.sums for rows in Harvester(vlm, half, (0,), 500)(prepared)])
     finally:
         hook.remove()
-    assert norm is not None
     assert sums[0, "image"].n_nonfinite == sums[0, "image"].n
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_position_that_is_not_finite_is_counted_and_spoils_no_sum(vlm, prepared, bad):
+    def spoil(module, args, kwargs):
+        h = args[0].clone()
+        h[0, 0] = bad
+        return (h, *args[1:]), kwargs
+
+    hook = vlm.text.layers[0].register_forward_pre_hook(spoil, with_kwargs=True)
+    try:
+        sums = merge([rows.sums for rows in Harvester(vlm, ALL, (0,), 10**6)(prepared[:5])])
+    finally:
+        hook.remove()
+    assert sums[0, "special"].n_nonfinite == 1
+    assert sums[0, "image"].n_nonfinite == 0
+    assert all(np.isfinite(s.total).all() and np.isfinite(s.squares).all() for s in sums.values())
 
 
 def test_sums_merge_to_the_sums_of_the_whole():

@@ -14,7 +14,7 @@ from ray.data import ActorPoolStrategy
 
 from linrep.cluster.session import quiet_data
 from linrep.corpora import Chunk
-from linrep.errors import LinrepError, ModelError
+from linrep.errors import LinrepError, ModelError, RecipeError
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
@@ -99,7 +99,9 @@ def _or_error(call: Callable[[], T]) -> T | LinrepError:
 
 
 def _load(job: Job, pool: Pool) -> Harvester:
-    has_gpu = torch.cuda.is_available() and bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+    has_gpu = bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+    if has_gpu and not torch.cuda.is_available():
+        raise ModelError("a GPU is reserved for the model, but torch sees none: check the node's driver and its torch build")
     device = torch.device("cuda" if has_gpu else "cpu")
     if device.type == "cpu":
         # Ray sets one thread per reserved CPU; the model is what the CPUs are for.
@@ -129,13 +131,20 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Co
         LinrepError: Whatever a worker raised of its kind.
     """
     quiet_data()
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
-    fewest, most = actor_counts(pool, gpus)
+    there = ray.cluster_resources()
+    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
+    # A reader must fit beside the actors, or both would wait for ever. A cluster that grows has other nodes for it.
+    reader_cpus = min(1.0, there.get("CPU", 0.0) - fewest * pool.cpus) if "RAY_ADDRESS" not in os.environ else 1.0
+    if reader_cpus <= 0:
+        raise RecipeError(
+            f"pool: {fewest} actors of {pool.cpus} CPUs leave no CPU for reading, there are {there.get('CPU', 0):g}"
+        )
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         ChunkReader(job),  # pyright: ignore[reportArgumentType]
         batch_size=1,
-        num_cpus=1,
+        num_cpus=reader_cpus,
     )
     done = read.map_batches(
         ChunkHarvester,  # pyright: ignore[reportArgumentType]
@@ -159,11 +168,19 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Co
         yield outcome
 
 
-def actor_counts(pool: Pool, gpus: float) -> tuple[int, int]:
-    """Fewest and most actors: as the pool says, else one per share of the GPUs that the cluster has, else one."""
+def actor_counts(pool: Pool, gpus: float, n_gpus: float) -> tuple[int, int]:
+    """Fewest and most actors: as the pool says, else one per share of the GPUs that the cluster has, else one on the CPU.
+
+    Raises:
+        RecipeError: GPUs are asked for and none is there yet, so that nobody can tell how many will come.
+    """
     if pool.actors is not None:
         return pool.actors
     if not gpus:
         return 1, 1
-    there = max(int(ray.cluster_resources().get("GPU", 0) / gpus), 1)
-    return there, there
+    n = int(n_gpus / gpus)
+    if not n:
+        raise RecipeError(
+            f"pool.gpus is {gpus:g} and the cluster has {n_gpus:g} GPUs now: set pool.actors to the number that you want"
+        )
+    return n, n

@@ -1,14 +1,15 @@
 """The harvest from recipe to complete store: planned, locked, resumed, watched, finished and tracked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
+from linrep.config import digest
 from linrep.errors import TooManySkipped
-from linrep.harvest.finish import finish
+from linrep.harvest.finish import complete_manifest
 from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place
 from linrep.recipe import Recipe
@@ -56,8 +57,8 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
     n_allowed = int(recipe.pool.max_skipped * plan.index.n_samples)
     name = f"harvest {recipe.name}-{plan.manifest.digest}"
     parents = {"model": plan.job.model_digest, "corpora": plan.index.digest}
-    with tracking.run(workspace, "harvest", name, plan.manifest.digest, recipe.model_dump(mode="json"), parents) as run:
-        run.tags({"linrep.store": str(plan.place)})
+    with tracking.run(workspace, "harvest", name, digest(str(plan.place)), recipe.model_dump(mode="json"), parents) as run:
+        run.tags({"linrep.store": str(plan.place), "linrep.digest": plan.manifest.digest})
         _refuse(commits, n_allowed, plan)
         if todo:
             with cluster():
@@ -65,9 +66,11 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
                 from linrep.cluster.harvest import harvest_chunks
 
                 _watch(harvest_chunks(plan.job, todo, recipe.pool), commits, n_allowed, plan)
-        manifest = finish(plan.place, commits)
+        manifest = complete_manifest(plan.place, commits)
         run.metrics(metrics(manifest))
-        run.json((plan.place / MANIFEST).read_json(), MANIFEST)
+        run.json(asdict(manifest), MANIFEST)
+    # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
+    write_manifest(plan.place, manifest)
     return Outcome(Store(plan.place, manifest, commits), len(todo), run.uri)
 
 

@@ -13,13 +13,18 @@ from linrep.store.write import write_statistics
 QUANTILES = (0.01, 0.5, 0.99)
 
 
-def finish(place: Place, commits: dict[int, Commit]) -> Manifest:
-    """Merge the statistics of all chunks in their order and mark the store complete; the manifest comes last."""
+def complete_manifest(place: Place, commits: dict[int, Commit]) -> Manifest:
+    """Write the statistics of all chunks, merged in their order; returns the manifest of the complete store, not written yet."""
     running = read_manifest(place)
     sums = Store(place, running, commits).statistics()
     write_statistics(place, sums)
     records = [record(layer, group, s) for (layer, group), s in sorted(sums.items())]
-    manifest = running.finish(counts(commits), records)
+    return running.finish(counts(commits), records)
+
+
+def finish(place: Place, commits: dict[int, Commit]) -> Manifest:
+    """Merge the statistics and mark the store complete."""
+    manifest = complete_manifest(place, commits)
     write_manifest(place, manifest)
     return manifest
 
@@ -43,7 +48,7 @@ def record(layer: int, group: str, sums: Sums) -> dict[str, Any]:
         "group": group,
         "n": sums.n,
         **norms,
-        "mean_norm": _plain(float((sums.mean**2).sum() ** 0.5)),
+        "norm_of_mean": _plain(float((sums.mean**2).sum() ** 0.5)),
         "total_variance": _plain(float(sums.variance.sum())),
         "max_std": _plain(float(sums.variance.max() ** 0.5)),
         "n_high_norm": sums.n_high_norm,

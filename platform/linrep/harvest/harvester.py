@@ -160,7 +160,9 @@ def reduce(h: Float[Tensor, "b t d"], choice: Choice, on_device: _OnDevice, stor
     x = h.float()
     squared = x * x
     norms = squared.sum(-1).sqrt()
-    total, squares = on_device.weights @ x, on_device.weights @ squared
+    # A position that is not finite is counted, and left out of the sums: 0 times inf would spoil every group's.
+    finite = norms.isfinite().unsqueeze(-1)
+    total, squares = on_device.weights @ torch.where(finite, x, 0), on_device.weights @ torch.where(finite, squared, 0)
     means = (total / on_device.counts.clamp(min=1).unsqueeze(-1)).flatten(0, 1)
     positions = h.flatten(0, 1)
     rows = {}

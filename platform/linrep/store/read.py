@@ -21,7 +21,6 @@ from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.statistics import Sums, from_table, merge
 from linrep.store.summary import summary
 from schemas import SAMPLES, vectors
-from schemas.activations import BYTES_PER_VALUE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,7 +97,7 @@ class Store:
         """Sums by layer and group (image, text, special) over all tokens, kept or not."""
         if self.manifest.status == "complete":
             return from_table(self._read(STATISTICS))
-        return merge([from_table(self._read(file.path)) for file in self._files("statistics/")])
+        return merge(from_table(self._read(file.path)) for file in self._files("statistics/"))
 
     def _files(self, prefix: str) -> list[WrittenFile]:
         return [file for _, commit in sorted(self.commits.items()) for file in commit.files if file.path.startswith(prefix)]
@@ -209,7 +208,7 @@ class Selection:
         if not paths:
             frame = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table())).lazy()
         elif self.place.local:
-            frame = pl.scan_parquet(paths, hive_partitioning=False)
+            frame = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
         else:
             frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.files, format="parquet"))
         return frame if self.split is None else frame.filter(pl.col("split") == self.split)
@@ -226,8 +225,3 @@ def as_array(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Sha
     if data is None:
         return np.empty((0, width), kind)
     return np.frombuffer(data, kind, len(column) * width, column.offset * size).reshape(-1, width)
-
-
-def bytes_per_vector(width: int, dtype: str) -> int:
-    """Size of a stored vector."""
-    return width * BYTES_PER_VALUE[dtype]

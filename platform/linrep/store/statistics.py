@@ -1,5 +1,6 @@
-"""Sums over vectors that merge exactly in any order: moments per dimension and a histogram of norms."""
+"""Sums over vectors that merge: moments per dimension and a histogram of norms. A fixed order gives the same bits every time."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ HIGH_NORM = 10.0
 
 
 def norm_bin(norms: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The histogram bin of each norm."""
+    """The histogram bin of each norm; what is not finite stands in the last one."""
+    norms = np.where(np.isfinite(norms), norms, np.inf)
     with np.errstate(divide="ignore"):
         octaves = np.log2(norms.astype(np.float64)) - LOWEST_OCTAVE
     return np.clip(np.floor(octaves * BINS_PER_OCTAVE), 0, N_BINS - 1).astype(np.int64)
@@ -113,8 +115,8 @@ def from_table(table: pa.Table) -> dict[tuple[int, str], Sums]:
     }
 
 
-def merge(parts: list[dict[tuple[int, str], Sums]]) -> dict[tuple[int, str], Sums]:
-    """The sums over all parts together, added in their order."""
+def merge(parts: Iterable[dict[tuple[int, str], Sums]]) -> dict[tuple[int, str], Sums]:
+    """The sums over all parts together, added in their order; only one part is held at a time."""
     merged: dict[tuple[int, str], Sums] = {}
     for part in parts:
         for key, sums in part.items():

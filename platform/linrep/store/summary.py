@@ -17,12 +17,16 @@ def statistics_lines(manifest: Manifest) -> list[str]:
     """The statistics as aligned columns, a line per layer and group."""
     if not manifest.statistics:
         return []
-    lines = ["", f"  {'layer':>5}  {'group':8} {'tokens':>11} {'norm p50':>9} {'p99':>9} {'max std':>9} {'high-norm':>10}"]
+    lines = [
+        "",
+        f"  {'layer':>5}  {'group':8} {'tokens':>11} {'norm p50':>9} {'p99':>9} {'max std':>9} "
+        f"{'high-norm':>10} {'not finite':>11}",
+    ]
     for s in manifest.statistics:
         if s["n"]:
             lines.append(
                 f"  {s['layer']:>5}  {s['group']:8} {s['n']:>11,} {s['norm_p50']:>9.3g} {s['norm_p99']:>9.3g} "
-                f"{s['max_std']:>9.3g} {s['n_high_norm']:>10,}"
+                f"{s['max_std']:>9.3g} {s['n_high_norm']:>10,} {s['n_nonfinite']:>11,}"
             )
     return lines
 
