@@ -34,7 +34,7 @@ def write(folder: Path, x: np.ndarray) -> Selection:
     table = pa.Table.from_arrays([columns.get(f.name, pa.nulls(n, f.type)) for f in schema], schema=schema)
     with writing_chunk(place(folder), 0, schema) as writer:
         writer.vectors("tokens", 0, "image", table)
-        commit = writer.commit(samples_table([]), {(0, "image"): Sums.zero(x.shape[1])}, n, n, (), 0)
+        commit = writer.commit(samples_table([]), {(0, "image"): Sums.zero(x.shape[1])}, n, n, (), 0.0, "float32")
     as_list = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
     pq.write_table(pa.table({"vector": as_list}), folder / "list.parquet", compression="NONE", use_dictionary=False)
     files = tuple(file for file in commit.files if file.path.startswith("tokens/"))

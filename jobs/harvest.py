@@ -15,7 +15,7 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Harvest, and say where the store lies and how to read it."""
     from linrep.cluster.run_harvest import run_harvest
-    from linrep.places import place
+    from linrep.places import place, redacted
 
     outcome = run_harvest(request.recipe, place(request.workspace))
     print("Nothing to do: the harvest is complete." if not outcome.n_new else "Harvest complete.")
@@ -25,7 +25,7 @@ def main(request: Request) -> None:
     layer = outcome.store.manifest.layers[-1]
     view = outcome.store.manifest.views[0]
     print(f"  read:     linrep.store.open('{outcome.store.place}').select('{view}', layer={layer}, modality='image').torch()")
-    print(f"  compare:  mlflow ui --backend-store-uri {outcome.tracking_uri}")
+    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

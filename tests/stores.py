@@ -37,7 +37,9 @@ def assert_equal(one: Store, other: Store) -> None:
     assert mine.keys() == theirs.keys()
     for key, sums in mine.items():
         assert sums.n == theirs[key].n
+        assert sums.n_nonfinite == theirs[key].n_nonfinite
         assert (sums.total == theirs[key].total).all()
+        assert (sums.squares == theirs[key].squares).all()
         assert (sums.norm_counts == theirs[key].norm_counts).all()
 
 

@@ -59,9 +59,14 @@ def test_artifacts_lie_beside_the_database(tmp_path):
     with tracking.run(place(tmp_path), "harvest", "n", "k", {}) as run:
         run.json({"x": 1}, "manifest.json")
         run.text("hello", "notes/hello.txt")
-    assert [p.name for p in (tmp_path / "mlartifacts").rglob("*.*")] == ["manifest.json", "hello.txt"] or {
-        p.name for p in (tmp_path / "mlartifacts").rglob("*.*")
-    } == {"manifest.json", "hello.txt"}
+    assert {p.name for p in (tmp_path / "mlartifacts").rglob("*.*")} == {"manifest.json", "hello.txt"}
+
+
+def test_a_key_in_a_uri_does_not_become_a_parameter(tmp_path):
+    with tracking.run(place(tmp_path), "harvest", "n", "k", {"path": "s3://AKIA:topsecret@bucket/images?region=x"}):
+        pass
+    (run,) = runs_of(tracking.tracking_uri(place(tmp_path)))
+    assert run.data.params == {"path": "s3://bucket/images"}
 
 
 @pytest.fixture

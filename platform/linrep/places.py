@@ -182,6 +182,18 @@ class PendingFile:
             Path(self._temporary).unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Place) -> None:
+    """Delete what killed writers left half-written below a folder on a disk; nobody may be writing there."""
+    if folder.local:
+        for path in Path(folder.path).rglob(".*.part"):
+            path.unlink(missing_ok=True)
+
+
+def redacted(text: str) -> str:
+    """A text without the passwords and the queries of the URIs in it."""
+    return _SECRET.sub("", text)
+
+
 def place(where: "str | Path | Place") -> Place:
     """The place that a local path or a URI names; a place stands for itself.
 
@@ -196,7 +208,7 @@ def place(where: "str | Path | Place") -> Place:
     try:
         files, path = fs.FileSystem.from_uri(where)
     except (ArrowException, OSError, ValueError) as error:
-        shown = _SECRET.sub("", where)  # a URI may hold a password, and so may the message about it
+        shown = redacted(where)  # a URI may hold a password, and so may the message about it
         raise PlaceError(f"cannot open {shown!r}: {str(error).replace(where, shown)}") from None
     return Place(files, path.rstrip("/") or "/", local=isinstance(files, fs.LocalFileSystem))
 

@@ -26,7 +26,7 @@ class Recipe(Section):
     corpora: Corpora = Field(description="What to run through the model.")
     model: ModelConfig = Field(description="The vision-language LLM.")
     harvest: HarvestConfig = Field(default=HarvestConfig(), description="What to keep of the residual stream.")
-    pool: Pool = Field(default=Pool(), description="Where the work runs; changes no number.")
+    pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from linrep.errors import ServiceError
-from linrep.places import Place
+from linrep.places import Place, redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -191,10 +191,16 @@ def _git() -> dict[str, str]:
 def _log_params(client: "MlflowClient", run_id: str, params: dict[str, Any]) -> None:
     from mlflow.entities import Param
 
-    batch = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in params.items()]
+    batch = [Param(name, _shown(value)) for name, value in params.items()]
     for start in range(0, len(batch), 100):
         piece = batch[start : start + 100]
         _patiently(lambda piece=piece: client.log_batch(run_id, params=piece))
+
+
+def _shown(value: Any) -> str:
+    """A parameter as text; a corpus in an object store may carry its key in its URI, which is nobody's to read here."""
+    text = str(value)
+    return (redacted(text) if "://" in text else text)[:LONGEST_PARAM]
 
 
 def _patiently(call: Callable[[], T]) -> T:
@@ -212,7 +218,7 @@ def _patiently(call: Callable[[], T]) -> T:
                 "PERMISSION_DENIED",
             )
             if pause is None or refused:
-                where = os.environ.get("MLFLOW_TRACKING_URI") or "the workspace"
+                where = redacted(os.environ.get("MLFLOW_TRACKING_URI", "")) or "the workspace"
                 said = (str(error) or type(error).__name__).splitlines()[0][:200]
                 raise ServiceError(f"MLflow at {where} does not answer as it should: {said}") from error
             time.sleep(pause)

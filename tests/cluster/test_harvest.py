@@ -197,3 +197,33 @@ def test_a_driver_that_dies_before_the_last_line_leaves_nothing_out_of_mlflow(co
     assert run.info.status == "FINISHED"
     assert run.data.metrics["n_samples"] == 57
     assert outcome.store.manifest.status == "complete"
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_store_is_not_continued_in_another_precision(corpora, random_vlm, tmp_path):
+    plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
+    (commit,) = harvest_chunks(plan.job, plan.chunks[:1], POOL)
+    assert commit.precision == "float32"
+    with pytest.raises(RecipeError, match=r"begun in bfloat16.*set pool\.precision to bfloat16"):
+        list(harvest_chunks(plan.job, plan.chunks[1:2], POOL, begun_in="bfloat16"))
+
+
+def test_a_disk_that_fails_once_is_tried_again_and_one_that_stays_away_is_one_line(monkeypatch):
+    from linrep.cluster import harvest
+    from linrep.errors import ServiceError
+
+    monkeypatch.setattr(harvest, "PAUSES", (0.0, 0.0))
+    left = [OSError("not now"), OSError("not now")]
+
+    def flaky() -> str:
+        if left:
+            raise left.pop()
+        return "read"
+
+    def gone() -> str:
+        raise OSError("gone for good")
+
+    assert harvest._or_error(flaky) == "read"
+    outcome = harvest._or_error(gone)
+    assert isinstance(outcome, ServiceError)
+    assert "failed 3 times, at last with: gone for good" in str(outcome)

@@ -178,6 +178,7 @@ def check_survival(recipe: Path, workspace: Path, whole: Path, n_kills: int, see
     assert len(killed) >= n_kills
     store = linrep.store.open(str(workspace))
     assert store.complete
+    assert not [name for name in files_in(store.place) if name.endswith(".part")]
     assert_equal(store, linrep.store.open(str(whole)))
 
 

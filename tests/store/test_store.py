@@ -45,7 +45,7 @@ def write(here: Place, chunk: int, dtype: str = "float16") -> torch.Tensor:
     columns, x = rows(chunk, dtype)
     with writing_chunk(here, chunk, vectors(D, dtype)) as writer:
         writer.vectors("tokens", 3, "image", table_of(columns, x, dtype))
-        writer.commit(samples_table([]), {(3, "image"): Sums.zero(D)}, 5, 5, (), 0.1)
+        writer.commit(samples_table([]), {(3, "image"): Sums.zero(D)}, 5, 5, (), 0.1, "float32")
     return x
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +15,7 @@ from ray.data import ActorPoolStrategy
 
 from linrep.cluster.session import quiet_data
 from linrep.corpora import Chunk
-from linrep.errors import LinrepError, ModelError, RecipeError
+from linrep.errors import LinrepError, ModelError, RecipeError, ServiceError
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
@@ -33,6 +34,10 @@ Block = dict[str, np.ndarray]
 
 CALLS_PER_ACTOR = 2
 """One chunk is unpacked, or written to its end, while another one runs; the model itself runs one micro-batch at a time."""
+
+
+PAUSES = (1.0, 4.0, 15.0)
+"""Seconds before each further try of a chunk that could not be read or written."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +72,26 @@ class ChunkHarvester:
     Args:
         job: What to harvest.
         pool: How to run it.
+        begun_in: Number format that earlier chunks ran in, None where there are none.
 
     Raises:
         ModelError: The model on this node is not the one that the harvest was planned with.
     """
 
-    def __init__(self, job: Job, pool: Pool) -> None:
+    def __init__(self, job: Job, pool: Pool, begun_in: str | None) -> None:
         self._job = job
-        self._harvester = _or_error(lambda: _load(job, pool))
+        self._harvester = _or_error(lambda: _load(job, pool, begun_in))
 
     def __call__(self, block: Block) -> Block:
         """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
         number = int(block["number"][0])
-        done = read_commit(self._job.place, number)
-        outcome = done or _or_error(lambda: self._harvest(number, pickle.loads(block["samples"][0])))
+        outcome = _or_error(lambda: self._harvest(number, pickle.loads(block["samples"][0])))
         return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
 
     def _harvest(self, number: int, samples: list[Prepared | Skipped] | LinrepError) -> Commit:
+        done = read_commit(self._job.place, number)
+        if done is not None:
+            return done
         for wrong in (self._harvester, samples):
             if isinstance(wrong, LinrepError):
                 raise wrong
@@ -91,14 +99,23 @@ class ChunkHarvester:
 
 
 def _or_error(call: Callable[[], T]) -> T | LinrepError:
-    """What the call returns, or the error of ours that it raises: as a value it reaches the driver whole, raised it would not."""
-    try:
-        return call()
-    except LinrepError as error:
-        return error
+    """What the call returns, or the error of ours that it raises: as a value it reaches the driver whole, raised it would not.
+
+    A disk or an object store that fails is tried again; Ray itself repeats only what a lost process or node took with it.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return call()
+        except LinrepError as error:
+            return error
+        except OSError as error:
+            if pause is None:
+                return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
+            time.sleep(pause)
+    raise AssertionError("the last pause is None")
 
 
-def _load(job: Job, pool: Pool) -> Harvester:
+def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
     has_gpu = bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
     if has_gpu and not torch.cuda.is_available():
         raise ModelError("a GPU is reserved for the model, but torch sees none: check the node's driver and its torch build")
@@ -109,7 +126,11 @@ def _load(job: Job, pool: Pool) -> Harvester:
     vlm = load(located(job.model), max(job.layers), device, precision(pool, device))
     if vlm.card.digest != job.model_digest:
         raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} on the driver")
-    return Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
+    harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
+    if begun_in not in (None, harvester.precision):
+        here = harvester.precision
+        raise RecipeError(f"the store was begun in {begun_in}, this worker would run in {here}: set pool.precision to {begun_in}")
+    return harvester
 
 
 def precision(pool: Pool, device: torch.device) -> torch.dtype:
@@ -119,13 +140,14 @@ def precision(pool: Pool, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Commit]:
+def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Iterator[Commit]:
     """Harvest some chunks on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
         job: What to harvest.
         chunks: Those that are not committed yet.
         pool: Actors, GPUs and batch size.
+        begun_in: Number format that earlier chunks ran in, None where there are none.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
@@ -148,7 +170,7 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool) -> Iterator[Co
     )
     done = read.map_batches(
         ChunkHarvester,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(job, pool),
+        fn_constructor_args=(job, pool, begun_in),
         batch_size=1,
         num_cpus=pool.cpus,
         num_gpus=gpus or None,

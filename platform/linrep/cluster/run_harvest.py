@@ -11,7 +11,7 @@ from linrep.config import digest
 from linrep.errors import TooManySkipped
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.plan import Plan, plan_harvest
-from linrep.places import Place
+from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST
@@ -53,6 +53,7 @@ def run_harvest(recipe: Recipe, workspace: Place) -> Outcome:
 
 
 def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Commit]) -> Outcome:
+    remove_unfinished(plan.place)
     todo = [chunk for chunk in plan.chunks if chunk.number not in commits]
     n_allowed = int(recipe.pool.max_skipped * plan.index.n_samples)
     name = f"harvest {recipe.name}-{plan.manifest.digest}"
@@ -65,7 +66,8 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
                 # Ray, and what it needs, is imported only where there is work: a finished harvest says so at once.
                 from linrep.cluster.harvest import harvest_chunks
 
-                _watch(harvest_chunks(plan.job, todo, recipe.pool), commits, n_allowed, plan)
+                begun_in = next((commit.precision for commit in commits.values()), None)
+                _watch(harvest_chunks(plan.job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
         manifest = complete_manifest(plan.place, commits)
         run.metrics(metrics(manifest))
         run.json(asdict(manifest), MANIFEST)

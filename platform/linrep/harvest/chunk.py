@@ -39,7 +39,8 @@ def harvest_chunk(harvester: Harvester, samples: Sequence[Prepared | Skipped], p
     with writing_chunk(place, chunk, harvester.schema) as writer:
         sums, n_tokens = _write_all(harvester(prepared), writer)
         table = samples_table([sample_row(s) for s in samples])
-        return writer.commit(table, sums, len(prepared), n_tokens, skipped, round(time.monotonic() - start, 3))
+        seconds = round(time.monotonic() - start, 3)
+        return writer.commit(table, sums, len(prepared), n_tokens, skipped, seconds, harvester.precision)
 
 
 def _write_all(batches: Iterable[Rows], writer: ChunkWriter) -> tuple[dict[tuple[int, str], Sums], int]:

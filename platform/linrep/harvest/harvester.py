@@ -74,6 +74,11 @@ class Harvester:
         self.schema = vectors(vlm.card.width, config.dtype)
         self._model_in_use = threading.Lock()
 
+    @property
+    def precision(self) -> str:
+        """Number format that the model runs in: float32, bfloat16 or float16."""
+        return str(self.vlm.dtype).removeprefix("torch.")
+
     def __call__(self, prepared: Sequence[Prepared]) -> Iterator[Rows]:
         """The rows of some samples, a micro-batch at a time.
 

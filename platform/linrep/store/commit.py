@@ -30,6 +30,7 @@ class Commit:
         n_tokens: Tokens run through the model, padding not counted.
         skipped: Samples left out, id and reason.
         seconds: Time the chunk took, in the process that harvested it.
+        precision: Number format that the model ran in.
     """
 
     chunk: int
@@ -38,6 +39,7 @@ class Commit:
     n_tokens: int
     skipped: tuple[tuple[str, str], ...]
     seconds: float
+    precision: str
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Commit":

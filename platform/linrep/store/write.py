@@ -58,6 +58,7 @@ class ChunkWriter:
         n_tokens: int,
         skipped: tuple[tuple[str, str], ...],
         seconds: float,
+        precision: str,
     ) -> Commit:
         """Write what is left, give all files their names, and record the commit last."""
         for name in list(self._waiting):
@@ -67,7 +68,7 @@ class ChunkWriter:
             self._files[name] = _ParquetFile(self._place, name, table.schema)
             self._files[name].add(table)
         files = tuple(file.publish() for file in self._files.values())
-        commit = Commit(self._chunk, files, n_samples, n_tokens, skipped, seconds)
+        commit = Commit(self._chunk, files, n_samples, n_tokens, skipped, seconds, precision)
         write_commit(self._place, commit)
         return commit
 
