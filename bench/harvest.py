@@ -68,6 +68,12 @@ def everything(vlm: VLM, batches: list[Batch]) -> None:
             vlm.model(**batch.inputs(), output_hidden_states=True, use_cache=False)
 
 
+def harvest_all(harvester: Harvester, plan: Plan, preparer: Preparer, store: Path) -> None:
+    """The whole harvest in this process, without Ray."""
+    for chunk in plan.chunks:
+        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), place(store), chunk.number)
+
+
 def ray_round(plan: Plan, pool: Pool) -> Callable[[], tuple[float, float]]:
     """Tokens and seconds of a harvest on Ray, from the moment that its model actor took up the first chunk."""
 
@@ -114,14 +120,10 @@ def main() -> None:
         n_tokens = sum(len(p) for chunk in chunks for p in chunk)
         harvester = Harvester(vlm, config, plan.job.layers, args.tokens_per_batch)
 
-        def plainly() -> None:
-            for chunk in plan.chunks:
-                harvest_chunk(harvester, prepare_chunk(chunk, corpora, preparer), place(folder / "plain"), chunk.number)
-
         rates = interleave(
             {
                 "bare loop": lambda: timed(n_tokens, lambda: loop(vlm, ready)),
-                "harvest": lambda: timed(n_tokens, plainly),
+                "harvest": lambda: timed(n_tokens, lambda: harvest_all(harvester, plan, preparer, folder / "plain")),
                 "harvest on Ray": ray_round(plan, pool),
             },
             args.rounds,
@@ -134,14 +136,10 @@ def main() -> None:
         middle = HarvestConfig(layers=(args.blocks // 2,), chunk_size=args.chunk_size)
         at_half = Harvester(half, middle, middle.layers, args.tokens_per_batch)  # pyright: ignore[reportArgumentType]
 
-        def half_harvest() -> None:
-            for chunk in plan.chunks:
-                harvest_chunk(at_half, prepare_chunk(chunk, corpora, preparer), place(folder / "half"), chunk.number)
-
         rates = interleave(
             {
                 "full forward with hidden states": lambda: timed(n_tokens, lambda: everything(whole, ready)),
-                "harvest at layer n/2": lambda: timed(n_tokens, half_harvest),
+                "harvest at layer n/2": lambda: timed(n_tokens, lambda: harvest_all(at_half, plan, preparer, folder / "half")),
             },
             args.rounds,
             "tokens",

@@ -13,7 +13,7 @@ from linrep.corpora import Corpora
 from linrep.errors import ModelError, RecipeError, TooManySkipped, WorkspaceBusy
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
-from linrep.harvest.finish import finish
+from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import place
@@ -42,7 +42,7 @@ def harvest_plainly(plan: Plan) -> Store:
     write_manifest(plan.place, plan.manifest)
     for chunk in plan.chunks:
         harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), plan.place, chunk.number)
-    finish(plan.place, read_commits(plan.place))
+    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
     return linrep.store.open(str(plan.place))
 
 

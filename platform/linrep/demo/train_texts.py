@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -94,14 +94,3 @@ def fit_texts(
             yield {"step": step + 1, "loss": total / report_every}
             total = 0.0
     model.eval()
-
-
-def turn_hits(logits: Float[Tensor, "b t v"], batch: Batch) -> Int[Tensor, "b n"]:
-    """For every turn, 1 where each of its tokens is the likeliest one, 0 where not, -1 where a sample has no such turn."""
-    right = (logits.argmax(-1) == batch.labels) | (batch.labels < 0)
-    n_turns = int(batch.branch.max())
-    hits = torch.full((len(batch.ids), n_turns), -1)
-    for number in range(1, n_turns + 1):
-        mine = batch.branch == number
-        hits[:, number - 1] = torch.where(mine.any(1), (right | ~mine).all(1).long(), -1)
-    return hits

@@ -88,21 +88,3 @@ def _losses(logits: list[Float[Tensor, "b c *p"]], labels: Int[Tensor, "b 3 *p"]
         / max(int((labels[:, i] != UNKNOWN).sum()), 1)
         for i, (name, one) in enumerate(zip(names, logits, strict=True))
     }
-
-
-@torch.no_grad()
-def tower_accuracy(tower: CLIPVisionModel, heads: TowerHeads, views: Views) -> dict[str, float]:
-    """Share of right answers of each readout, where the truth is asked."""
-    right: dict[str, float] = {}
-    total: dict[str, int] = {}
-    for start in range(0, len(views.pixels), 256):
-        rows = slice(start, start + 256)
-        whole, patches = heads(tower, scale_pixels(views.pixels[rows]))
-        for where, logits, labels in (("tile", whole, views.whole[rows]), ("patch", patches, views.patches[rows])):
-            for i, name in enumerate(("object", "colour", "ground")):
-                asked = labels[:, i] != UNKNOWN
-                hit = (logits[i].argmax(1) == labels[:, i]) & asked
-                key = f"{where} {name}"
-                right[key] = right.get(key, 0) + int(hit.sum())
-                total[key] = total.get(key, 0) + int(asked.sum())
-    return {key: right[key] / max(total[key], 1) for key in right}

@@ -45,19 +45,19 @@ def harvest_chunk(harvester: Harvester, samples: Sequence[Prepared | Skipped], p
 
 def _write_all(batches: Iterable[Rows], writer: ChunkWriter) -> tuple[dict[tuple[int, str], Sums], int]:
     """Write micro-batches on a thread of their own while the model works on the next ones."""
-    sums: list[dict[tuple[int, str], Sums]] = []
+    sums: dict[tuple[int, str], Sums] = {}
     n_tokens = 0
     writes: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as thread:
         for rows in batches:
             writes.append(thread.submit(_write, rows, writer))
-            sums.append(rows.sums)
+            sums = merge((sums, rows.sums))
             n_tokens += rows.n_tokens
             while len(writes) > WRITES_AHEAD:
                 writes.popleft().result()
         for write in writes:
             write.result()
-    return merge(sums), n_tokens
+    return sums, n_tokens
 
 
 def _write(rows: Rows, writer: ChunkWriter) -> None:

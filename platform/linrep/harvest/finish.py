@@ -5,7 +5,7 @@ from typing import Any
 
 from linrep.places import Place
 from linrep.store.commit import Commit
-from linrep.store.manifest import Manifest, read_manifest, write_manifest
+from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.read import Store
 from linrep.store.statistics import Sums
 from linrep.store.write import write_statistics
@@ -20,13 +20,6 @@ def complete_manifest(place: Place, commits: dict[int, Commit]) -> Manifest:
     write_statistics(place, sums)
     records = [record(layer, group, s) for (layer, group), s in sorted(sums.items())]
     return running.finish(counts(commits), records)
-
-
-def finish(place: Place, commits: dict[int, Commit]) -> Manifest:
-    """Merge the statistics and mark the store complete."""
-    manifest = complete_manifest(place, commits)
-    write_manifest(place, manifest)
-    return manifest
 
 
 def counts(commits: dict[int, Commit]) -> dict[str, int]:

@@ -49,13 +49,11 @@ class Rows:
     Attributes:
         tables: Rows by view, layer and modality.
         sums: Sums by layer and group.
-        n_samples: Sequences.
         n_tokens: Positions, padding not counted.
     """
 
     tables: dict[tuple[View, int, Modality], pa.Table]
     sums: dict[tuple[int, str], Sums]
-    n_samples: int
     n_tokens: int
 
 
@@ -108,7 +106,7 @@ class Harvester:
         done = torch.cuda.Event() if self.vlm.device.type == "cuda" else None
         if done is not None:
             done.record()
-        return _Pending(choice, reduced, len(batch), sum(map(len, batch)), done)
+        return _Pending(choice, reduced, sum(map(len, batch)), done)
 
     def _finish(self, pending: "_Pending") -> Rows:
         if pending.done is not None:
@@ -119,14 +117,13 @@ class Harvester:
                 table = pending.choice.views[key].table(self.schema, _bytes_of(stored), norms.numpy())
                 tables[key[0], layer, key[1]] = table
             sums |= {(layer, group): s for group, s in _sums(pending.choice, reduced).items()}
-        return Rows(tables, sums, pending.n_samples, pending.n_tokens)
+        return Rows(tables, sums, pending.n_tokens)
 
 
 @dataclass(frozen=True)
 class _Pending:
     choice: Choice
     layers: dict[int, Reduced]
-    n_samples: int
     n_tokens: int
     done: "torch.cuda.Event | None"
 

@@ -14,7 +14,6 @@ View = Literal["pooled", "tokens", "last"]
 Modality = Literal["image", "text"]
 Group = Literal["image", "text", "special"]
 
-VIEWS: tuple[View, ...] = ("pooled", "tokens", "last")
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 GROUPS: tuple[Group, ...] = ("image", "text", "special")
 
