@@ -3,12 +3,14 @@
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from linrep.errors import WorkspaceBusy
 from linrep.places import Place
@@ -16,6 +18,11 @@ from linrep.places import Place
 LOCK = "driver.lock"
 LEASE_SECONDS = 120.0
 """In an object store, a driver that has not renewed its lease for this long is taken for dead."""
+RENEW_SECONDS = LEASE_SECONDS / 4
+RETRY_SECONDS = 2.0
+"""Pause after a renewal that failed."""
+SETTLE_SECONDS = 1.0
+"""Two drivers that write at once see each other's lease within this time."""
 
 
 @contextlib.contextmanager
@@ -23,10 +30,11 @@ def sole_driver(place: Place) -> Iterator[None]:
     """Hold a folder for this process.
 
     On a disk the operating system holds the lock and frees it however the process ends. An object store has no locks: there it
-    is a lease that is renewed while the block runs and runs out after `LEASE_SECONDS`.
+    is a lease that a thread renews while the block runs, and that runs out after `LEASE_SECONDS`. A renewal that fails is tried
+    again until then; a lease that is lost interrupts the block.
 
     Raises:
-        WorkspaceBusy: Another driver holds it.
+        WorkspaceBusy: Another driver holds it, or the lease was lost while the block ran.
     """
     if place.local:
         with _file_lock(Path(place.path)):
@@ -55,34 +63,98 @@ def _file_lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lease(place: Place) -> Iterator[None]:
-    mine = uuid.uuid4().hex
-
-    def renew() -> None:
-        (place / LOCK).write_json({"id": mine, "time": time.time(), "who": _who()})
-
-    if (place / LOCK).is_file():
-        holder = (place / LOCK).read_json()
-        if time.time() - holder["time"] < LEASE_SECONDS:
-            raise WorkspaceBusy(f"another driver ({holder['who']}) is writing {place}: nothing done")
-    renew()
-    # Two drivers may have written at once: the one whose lease lasts goes on.
-    time.sleep(1)
-    if (place / LOCK).read_json()["id"] != mine:
-        raise WorkspaceBusy(f"another driver took {place} at the same moment: nothing done")
-    ended = threading.Event()
-
-    def keep() -> None:
-        while not ended.wait(LEASE_SECONDS / 4):
-            renew()
-
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
+    lease = _Lease(place)
+    lease.take()
+    keeper = threading.Thread(target=lease.keep, daemon=True)
+    keeper.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if lease.lost is None:
+            raise
     finally:
-        ended.set()
-        thread.join()
-        place.files.delete_file((place / LOCK).path)
+        lease.ended.set()
+        keeper.join()
+        lease.give_back()
+    if lease.lost is not None:
+        raise WorkspaceBusy(lease.lost)
+
+
+class _Lease:
+    """A file that says who writes a folder, and when that was last true.
+
+    Attributes:
+        ended: Set when nothing is to be renewed any more.
+        lost: Why the lease is no longer ours, None while it is.
+    """
+
+    def __init__(self, folder: Place) -> None:
+        self.ended = threading.Event()
+        self.lost: str | None = None
+        self._folder, self._file, self._id = folder, folder / LOCK, uuid.uuid4().hex
+        self._in_main = threading.current_thread() is threading.main_thread()
+        self._renewed = 0.0
+
+    def take(self) -> None:
+        """Become the holder.
+
+        Raises:
+            WorkspaceBusy: Another one is.
+        """
+        holder = self._read()
+        left = 0 if holder is None else LEASE_SECONDS - (time.time() - holder["time"])
+        if holder is not None and left > 0:
+            raise WorkspaceBusy(
+                f"another driver ({holder['who']}) is writing {self._folder}: nothing done; "
+                f"if it is dead, its lease runs out in {left:.0f} s: try again then"
+            )
+        self._write()
+        # Two drivers may have written at once: the one whose lease lasts goes on.
+        time.sleep(SETTLE_SECONDS)
+        if not self._ours(self._read()):
+            raise WorkspaceBusy(f"another driver took {self._folder} at the same moment: nothing done")
+
+    def keep(self) -> None:
+        """Renew until `ended`, or until the lease is lost, and then interrupt the block."""
+        pause, trouble = RENEW_SECONDS, "this process was asleep"
+        while not self.ended.wait(pause):
+            if time.time() - self._renewed > LEASE_SECONDS:
+                return self._lose(f"it could not be renewed for {LEASE_SECONDS:.0f} s ({trouble})")
+            try:
+                holder = self._read()
+                if holder is not None and not self._ours(holder):
+                    return self._lose(f"another driver ({holder['who']}) took it over")
+                self._write()
+                pause = RENEW_SECONDS
+            except Exception as error:  # whatever it is: a thread that dies here would leave the folder to two drivers
+                pause, trouble = RETRY_SECONDS, " ".join(str(error).split())[:200]
+        return None
+
+    def give_back(self) -> None:
+        """Remove the file, unless it is another driver's by now. What cannot be removed runs out by itself."""
+        with contextlib.suppress(OSError):
+            if self._ours(self._read()):
+                self._folder.files.delete_file(self._file.path)
+
+    def _lose(self, why: str) -> None:
+        self.lost = f"the lease on {self._folder} was lost: {why}; run the same command again to resume"
+        if self._in_main and not self.ended.is_set():
+            # A real signal: it also ends a system call that the main thread waits in.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return self._file.read_json()
+        except FileNotFoundError:
+            return None
+
+    def _write(self) -> None:
+        now = time.time()  # before the write, however long that takes: the file must not promise more than was true
+        self._file.write_json({"id": self._id, "time": now, "who": _who()})
+        self._renewed = now
+
+    def _ours(self, holder: dict[str, Any] | None) -> bool:
+        return holder is not None and holder["id"] == self._id
 
 
 def _who() -> str:
