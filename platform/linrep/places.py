@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -104,10 +104,10 @@ class Place:
         file = PendingFile(self)
         try:
             yield file.stream
+            file.publish()
         except BaseException:
             file.discard()
             raise
-        file.publish()
 
     def write_bytes(self, data: bytes) -> None:
         """Write the file at once."""
@@ -176,10 +176,12 @@ class PendingFile:
         os.replace(self._temporary, self.target.path)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove what was written. Never raises: it is called for an error, which is the one to be seen."""
         if self._temporary is not None:
-            self.stream.close()
-            Path(self._temporary).unlink(missing_ok=True)
+            with suppress(OSError):
+                os.unlink(self._temporary)
+            with suppress(OSError, ArrowException):  # a full disk fails here again
+                self.stream.close()
 
 
 def remove_unfinished(folder: Place) -> None:

@@ -3,7 +3,9 @@
 import pickle
 
 import pytest
+from pyarrow import OSFile
 
+from linrep import places
 from linrep.corpora import Index
 from linrep.corpora.find import find, resolve
 from linrep.errors import CorpusError, PlaceError
@@ -38,6 +40,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         target.write_bytes("no bytes")  # type: ignore[arg-type]
     assert target.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_also_fails_to_close_hides_no_cause_and_keeps_no_file(tmp_path, monkeypatch):
+    class Full(OSFile):
+        def close(self) -> None:
+            super().close()
+            raise OSError("no space left to close")
+
+    monkeypatch.setattr(places, "OSFile", Full)
+    with pytest.raises(RuntimeError, match="the cause"), (place(tmp_path) / "file").writing():
+        raise RuntimeError("the cause")
+    with pytest.raises(OSError, match="no space left to close"):  # nothing else is wrong: then it is the cause
+        (place(tmp_path) / "file").write_bytes(b"x")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

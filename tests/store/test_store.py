@@ -122,6 +122,32 @@ def test_a_chunk_that_fails_leaves_nothing_behind(tmp_path):
     assert read_commits(here) == {}
 
 
+def test_a_full_disk_hides_no_cause_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    here = place(tmp_path)
+    columns, x = rows(0, "float16")
+    real = pq.ParquetWriter.close
+
+    def full(self: pq.ParquetWriter) -> None:
+        real(self)
+        raise OSError("no space left for the footer")
+
+    def fail() -> None:
+        with writing_chunk(here, 0, vectors(D, "float16")) as writer:
+            for layer in (3, 4):
+                writer.vectors("tokens", layer, "image", table_of(columns, x, "float16"))
+            for name in list(writer._waiting):
+                writer._flush(name)
+            assert len(files_in(here)) == 2
+            monkeypatch.setattr(pq.ParquetWriter, "close", full)
+            raise RuntimeError("disk on fire")
+
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        fail()
+    assert files_in(here) == set()
+
+
 def test_writing_a_chunk_twice_changes_nothing(tmp_path):
     here = place(tmp_path)
     write_manifest(here, manifest())

@@ -120,9 +120,10 @@ class _ParquetFile:
         return WrittenFile(self._name, self._rows, size)
 
     def discard(self) -> None:
-        """Remove the file unless it was published."""
+        """Remove the file unless it was published; never raises, as `PendingFile.discard`."""
         if not self._published:
-            self._writer.close()
+            with contextlib.suppress(OSError, pa.ArrowException):  # it writes a footer, which a full disk does not take
+                self._writer.close()
             self._pending.discard()
 
 
