@@ -10,11 +10,14 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
 from linrep import tracking
 from linrep.errors import ServiceError
+from linrep.explorer.figures import Curve, layer_curves
 from linrep.places import place
 
 
@@ -60,6 +63,17 @@ def test_artifacts_lie_beside_the_database(tmp_path):
         run.json({"x": 1}, "manifest.json")
         run.text("hello", "notes/hello.txt")
     assert {p.name for p in (tmp_path / "mlartifacts").rglob("*.*")} == {"manifest.json", "hello.txt"}
+
+
+def test_a_figure_and_a_table_are_kept_in_forms_that_people_open(tmp_path):
+    table = pa.table({"layer": [0, 1], "top1": [0.25, 0.5]})
+    with tracking.run(place(tmp_path), "probe", "n", "k", {}) as run:
+        run.figure("figures/layers.png", layer_curves("t", "top-1", [Curve("ridge", (0.0, 1.0), (0.2, 0.5))]))
+        run.table("tables/probes", table)
+    kept = {p.relative_to(p.parents[1]).as_posix(): p for p in (tmp_path / "mlartifacts").rglob("*.*")}
+    assert kept["figures/layers.png"].read_bytes().startswith(b"\x89PNG")
+    assert kept["tables/probes.csv"].read_text().splitlines() == ['"layer","top1"', "0,0.25", "1,0.5"]
+    assert pq.read_table(kept["tables/probes.parquet"]).equals(table)
 
 
 def test_a_key_in_a_uri_does_not_become_a_parameter(tmp_path):

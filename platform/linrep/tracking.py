@@ -4,16 +4,22 @@ import contextlib
 import logging
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
 from linrep.errors import ServiceError
-from linrep.places import Place, redacted
+from linrep.places import Place, place, redacted
+from linrep.store.tables import write_table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 T = TypeVar("T")
@@ -62,6 +68,21 @@ class Run:
     def text(self, value: str, name: str) -> None:
         """Keep a text as an artifact."""
         _patiently(lambda: self._client.log_text(self.id, value, name))
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Keep a figure as an artifact; the name's ending (.png, .svg, .pdf) says in which form."""
+        _patiently(lambda: self._client.log_figure(self.id, figure, name))
+
+    def table(self, name: str, table: pa.Table) -> None:
+        """Keep a table as two artifacts, name.parquet and name.csv."""
+        with tempfile.TemporaryDirectory() as folder:
+            base = name.rsplit("/", 1)
+            write_table(place(folder), f"{base[-1]}.parquet", table)
+            pacsv.write_csv(table, f"{folder}/{base[-1]}.csv")
+            where = base[0] if len(base) > 1 else None
+            for ending in ("parquet", "csv"):
+                path = f"{folder}/{base[-1]}.{ending}"
+                _patiently(lambda path=path: self._client.log_artifact(self.id, path, where))
 
 
 def tracking_uri(workspace: Place) -> str:

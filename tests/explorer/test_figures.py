@@ -1,0 +1,38 @@
+"""Figures show the values they were given, bands and controls included."""
+
+import pytest
+from matplotlib.collections import PolyCollection
+
+from linrep.explorer.figures import Curve, Panel, layer_curves, matrix, panels
+
+PROBE = Curve("ridge", (0.0, 1.0, 2.0), (0.1, 0.5, 0.9), (0.0, 0.4, 0.8), (0.2, 0.6, 1.0))
+CONTROL = Curve("shuffled labels", (0.0, 1.0, 2.0), (0.1, 0.1, 0.1), control=True)
+
+
+def test_the_lines_are_the_values_and_a_control_is_dashed():
+    figure = layer_curves("t", "top-1", [PROBE, CONTROL], (0.0625, "chance"))
+    (axes,) = figure.axes
+    by_label = {line.get_label(): line for line in axes.lines}
+    assert by_label.keys() == {"ridge", "shuffled labels", "chance"}
+    assert list(by_label["ridge"].get_ydata()) == [0.1, 0.5, 0.9]
+    assert by_label["ridge"].get_linestyle() == "-"
+    assert by_label["shuffled labels"].get_linestyle() == "--"
+    assert list(by_label["chance"].get_ydata()) == [0.0625, 0.0625]
+    (band,) = [c for c in axes.collections if isinstance(c, PolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(0.0)
+    assert heights.max() == pytest.approx(1.0)
+
+
+def test_a_grid_draws_every_panel_and_hides_what_is_left(tmp_path):
+    parts = [Panel(f"p{i}", "layer", "top-1", (PROBE,), x_whole=True) for i in range(4)]
+    figure = panels("all", parts, n_columns=3)
+    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == ["p0", "p1", "p2", "p3"]
+    assert len(figure.axes) == 6
+    figure.savefig(tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 1000
+
+
+def test_a_matrix_shows_its_values_in_their_places():
+    figure = matrix("confusion", [[5.0, 1.0], [0.0, 4.0]], ["a", "b"], ["a", "b"], "samples")
+    assert figure.axes[0].images[0].get_array().tolist() == [[5.0, 1.0], [0.0, 4.0]]
