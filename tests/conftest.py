@@ -5,7 +5,7 @@ import tests.typecheck  # noqa: F401  isort: skip  # before the packages, whose 
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +85,26 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Callable[[str], str]]:
+    """Names a folder of a local S3; the key travels in the URI, so that workers need no environment."""
+    from moto.server import ThreadedMotoServer
+
+    boto3 = pytest.importorskip("boto3")
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://{host}:{port}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        client.create_bucket(Bucket="work")
+        yield lambda path: f"s3://test:test@work/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
+    finally:
+        server.stop()

@@ -11,9 +11,10 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import quote
 
 from pyarrow import ArrowException, NativeFile, OSFile, fs
 
@@ -21,6 +22,8 @@ from linrep.errors import PlaceError
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|\?.*")
+_SHOWN = ("region", "scheme", "endpoint_override", "project_id")
+"""Options of a URI that hold no secret; others are not shown."""
 _BUFFER = 1 << 20
 
 
@@ -32,17 +35,34 @@ class Place:
         files: The file system, picklable.
         path: The path within it, with forward slashes; absolute on local disks, starting with the bucket in object stores.
         local: Whether it lies on this machine's own file system (network mounts included).
+        key: User and password of the URI that named it, as they were written there; empty where there were none.
+        options: The query of that URI.
     """
 
     files: fs.FileSystem
     path: str
     local: bool
+    key: str = field(default="", repr=False)
+    options: str = field(default="", repr=False)
 
     def __truediv__(self, relative: str) -> "Place":
         return replace(self, path=f"{self.path.rstrip('/')}/{relative}")
 
     def __str__(self) -> str:
-        return self.path if self.local else f"{self.files.type_name}://{self.path}"
+        """The address without its secrets: where the key comes from the environment, `place` opens it again."""
+        shown = [option for option in self.options.split("&") if option.partition("=")[0] in _SHOWN]
+        return self._address("", "&".join(shown))
+
+    @property
+    def uri(self) -> str:
+        """The whole address: `place` opens it on any machine. It may hold a password, so `str` is what people get to see."""
+        return self._address(f"{self.key}@" if self.key else "", self.options)
+
+    def _address(self, key: str, options: str) -> str:
+        if self.local:
+            return self.path
+        path = quote(self.path, safe="/:=,+~*()")  # wildcards stay readable
+        return f"{self.files.type_name}://{key}{path}{'?' if options else ''}{options}"
 
     @property
     def name(self) -> str:
@@ -212,7 +232,11 @@ def place(where: "str | Path | Place") -> Place:
     except (ArrowException, OSError, ValueError) as error:
         shown = redacted(where)  # a URI may hold a password, and so may the message about it
         raise PlaceError(f"cannot open {shown!r}: {str(error).replace(where, shown)}") from None
-    return Place(files, path.rstrip("/") or "/", local=isinstance(files, fs.LocalFileSystem))
+    if isinstance(files, fs.LocalFileSystem):
+        return Place(files, path.rstrip("/") or "/", local=True)
+    host, _, options = where.partition("://")[2].partition("?")
+    key = host.partition("/")[0].rpartition("@")[0]
+    return Place(files, path.rstrip("/") or "/", local=False, key=key, options=options)
 
 
 def _walk_local(folder: str, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, int]]:

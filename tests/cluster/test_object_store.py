@@ -1,44 +1,26 @@
 """A workspace in an object store: the same rows, resumable, one driver at a time."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.fs as pafs
 import pytest
 
 import linrep.store
 from linrep.cluster import lock
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import run_harvest
+from linrep.corpora import Corpora, ImageFolder, PairFiles, TextFiles
+from linrep.demo.world import DemoWorld
 from linrep.errors import WorkspaceBusy
+from linrep.harvest.plan import WORLD, plan_harvest, write_demo
 from linrep.places import place
 from tests.cluster.test_harvest import CONFIG, POOL, harvest_plainly, recipe_of
 from tests.stores import assert_equal
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """Names a folder of a local S3; the key travels in the URI, so that workers need no environment."""
-    from moto.server import ThreadedMotoServer
-
-    boto3 = pytest.importorskip("boto3")
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://{host}:{port}",
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        client.create_bucket(Bucket="work")
-        yield lambda path: f"s3://test:test@work/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
-    finally:
-        server.stop()
-
-
 @pytest.mark.usefixtures("local_ray")
 def test_a_harvest_into_an_object_store_equals_one_on_disk(bucket, corpora, random_vlm, tmp_path, monkeypatch):
-    from linrep.harvest.plan import plan_harvest
-
     monkeypatch.chdir(tmp_path)  # the MLflow database of a workspace that cannot hold one lies in the current folder
     plain = harvest_plainly(plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path / "plain")))
     recipe = recipe_of(corpora, random_vlm, pool=POOL)
@@ -50,10 +32,45 @@ def test_a_harvest_into_an_object_store_equals_one_on_disk(bucket, corpora, rand
     assert (tmp_path / "mlflow.db").exists()
 
 
+def test_the_embedded_world_in_a_bucket_gives_the_rows_of_the_one_on_disk(bucket, random_vlm, tmp_path):
+    demo = DemoWorld(n_images=6, n_texts=4)
+    corpora = Corpora(
+        images=ImageFolder(path="demo://images"),
+        text=TextFiles(path="demo://text.jsonl"),
+        pairs=PairFiles(path="demo://captions.jsonl"),
+    )
+    plans = [
+        plan_harvest("t", corpora, random_vlm, CONFIG, place(where), demo) for where in (str(tmp_path / "ws"), bucket("demo"))
+    ]
+    here, there = (harvest_plainly(plan) for plan in plans)
+    assert here.manifest.counts["n_samples"] == 6 + 4 + 2 * 6
+    assert here.manifest.digest == there.manifest.digest
+    assert_equal(here, there)
+
+
+def test_a_world_whose_copy_was_cut_short_is_copied_again(tmp_path, monkeypatch):
+    there = replace(place(tmp_path), local=False)  # as an object store: files are copied one by one
+    real = pafs.copy_files
+
+    def cut_short(source: str, target: str, *more: object) -> None:
+        real(source, target, *more)
+        (Path(target) / "text.jsonl").unlink()
+        raise OSError("gone away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pafs, "copy_files", cut_short)
+        with pytest.raises(OSError, match="gone away"):
+            write_demo(there, DemoWorld(n_images=2, n_texts=3))
+    world = write_demo(there, DemoWorld(n_images=2, n_texts=3))
+    assert len((world / "text.jsonl").read_bytes().splitlines()) == 3
+    assert (world / WORLD).is_file()
+
+
 def test_a_lease_keeps_the_second_driver_out_until_it_runs_out(bucket, monkeypatch):
     folder = place(bucket("leased"))
     with sole_driver(folder), pytest.raises(WorkspaceBusy, match="another driver"), sole_driver(folder):
         pass
+    assert not (folder / lock.LOCK).is_file()
     with sole_driver(folder):  # given back
         pass
     (folder / lock.LOCK).write_json({"id": "x", "time": 0, "who": "a driver that died long ago"})

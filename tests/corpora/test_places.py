@@ -80,6 +80,24 @@ def test_absolute_paths_stand_for_themselves(tmp_path):
     assert resolve(root, "/x/y").path == "/x/y"
 
 
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://AKIA:top%2Fsecret@work/a%20b?region=eu&scheme=http&endpoint_override=h:9", "s3://work/a%20b/x?region=eu&scheme=http&endpoint_override=h:9"),
+        ("s3://work/a?region=eu", "s3://work/a/x?region=eu"),
+        ("gs://anonymous@work/a", "gcs://work/a/x"),
+    ],
+)  # fmt: skip
+def test_a_place_in_an_object_store_keeps_its_key_and_options_and_shows_no_secret(uri, shown):
+    inside = place(uri) / "x"
+    again = place(inside.uri)
+    assert (again, again.key) == (inside, inside.key)
+    assert str(inside) == shown
+    assert "secret" not in f"{inside} {inside!r}"
+    without_key = place(str(inside))
+    assert (without_key.path, without_key.key) == (inside.path, "")
+
+
 def test_an_unknown_scheme_is_a_clear_error_without_its_password():
     with pytest.raises(PlaceError, match="cannot open 'nope://host/x'") as caught:
         place("nope://user:secret@host/x?key=secret")

@@ -92,7 +92,7 @@ def _refuse(commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
         name, reason = skipped[-1]
         raise TooManySkipped(
             f"{len(skipped):,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of {plan.index.n_samples:,}; "
-            f"the latest is {name}: {reason}. All are named in {plan.place}/commits. "
+            f"the latest is {name}: {reason}. All are named in {plan.place / 'commits'}. "
             f"Mend the corpus, or raise pool.max_skipped to go on"
         )
 

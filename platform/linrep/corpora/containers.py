@@ -13,7 +13,7 @@ from linrep.corpora.find import encodes, find
 from linrep.corpora.lines import scan_lines
 from linrep.corpora.runs import MAX_RUN, RUNS, Scan, choose, hashes, repeated
 from linrep.errors import CorpusError
-from linrep.places import Place
+from linrep.places import Place, redacted
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
 _BLOCK, _N_BLOCKS = 1 << 16, 16  # a parquet file's content is known by its size, its footer and a sample of its bytes
@@ -61,15 +61,17 @@ def scan_containers(corpus: str, source: TextFiles | PairFiles | ImageParquet) -
     listed = [(path, size, format_of(path)) for path, size in found if format_of(path) in allowed]
     formats = sorted({kind for _, _, kind in listed})
     if not formats:
-        raise CorpusError(f"no {' or '.join('.' + kind for kind in allowed)} file at {source.path}")
+        raise CorpusError(f"no {' or '.join('.' + kind for kind in allowed)} file at {redacted(source.path)}")
     if len(formats) > 1:
-        raise CorpusError(f"{root} holds {' and '.join(formats)} files: take one kind with a glob such as {root}/*.{formats[0]}")
+        raise CorpusError(
+            f"{root} holds {' and '.join(formats)} files: take one kind with a glob such as {root / f'*.{formats[0]}'}"
+        )
     scan = _scan_parquet if formats == ["parquet"] else _scan_text
     files = [_File(path, size, *scan(corpus, source, root, path)) for path, size, _ in listed]
     runs = [run for file in files for run in file.runs]
     n = sum(run.n_records for run in runs)
     if not n:
-        raise CorpusError(f"no record in {source.path}: its {len(files)} {formats[0]} file(s) are empty")
+        raise CorpusError(f"no record in {redacted(source.path)}: its {len(files)} {formats[0]} file(s) are empty")
     order = None
     if runs[0].order is not None:
         order = np.concatenate([run.order for run in runs if run.order is not None])
@@ -184,7 +186,7 @@ def _labels(source: ImageParquet, files: list[_File]) -> tuple[np.ndarray, Any]:
     names = (
         {key: name for file in files for key, name in file.names.items()} if source.names is None else read_names(source.names)
     )
-    classes = select({value for value in values if value is not None}, names, source.classes, source.path)
+    classes = select({value for value in values if value is not None}, names, source.classes, redacted(source.path))
     number: dict[str | None, int] = {known.id: i for i, known in enumerate(classes)}
     return np.fromiter((number.get(value, -1) for value in values), dtype=np.int32, count=len(values)), classes
 

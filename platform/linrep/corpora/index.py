@@ -21,7 +21,7 @@ from linrep.corpora.containers import scan_containers
 from linrep.corpora.folder import scan_folder
 from linrep.corpora.runs import RUNS, Class, Scan, labels_of
 from linrep.errors import CorpusError
-from linrep.places import Place, place
+from linrep.places import Place, place, redacted
 
 _FORMAT = 1
 _SLICE = 1 << 16
@@ -192,7 +192,9 @@ def build_index(corpora: Corpora) -> Index:
 def _scan(name: str, source: Any) -> Scan:
     scan = scan_folder(source) if isinstance(source, ImageFolder) else scan_containers(name, source)
     if not len(scan.runs):
-        raise CorpusError(f"corpora.{name} takes nothing of {source.path}: loosen its classes, per_class or max_samples")
+        raise CorpusError(
+            f"corpora.{name} takes nothing of {redacted(source.path)}: loosen its classes, per_class or max_samples"
+        )
     return scan
 
 

@@ -22,6 +22,9 @@ from schemas.activations import VERSION
 DEMO = "demo://"
 """Paths that begin so lie in the embedded world: demo://images, demo://captions.jsonl, demo://text.jsonl, demo://model."""
 
+WORLD = "world.json"
+"""Written last: where it lies, the embedded world is whole."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -125,20 +128,24 @@ def locate(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Corpor
     if demo is None:
         raise RecipeError(f"corpora.{next(iter(inside))}.path begins with {DEMO}, but the recipe has no section demo")
     world = write_demo(workspace, demo)
-    moved = {name: s.model_copy(update={"path": f"{world}/{s.path.removeprefix(DEMO)}"}) for name, s in inside.items()}
+    moved = {name: s.model_copy(update={"path": (world / s.path.removeprefix(DEMO)).uri}) for name, s in inside.items()}
     return corpora.model_copy(update=moved)
 
 
-def write_demo(workspace: Place, demo: DemoWorld) -> str:
-    """Path or URI of the embedded world in the workspace, written there the first time."""
+def write_demo(workspace: Place, demo: DemoWorld) -> Place:
+    """Where the embedded world lies in the workspace; written there the first time."""
     folder = workspace / "worlds" / f"demo-{digest(demo)}"
     if folder.local:
-        return str(write_world(Path(folder.path), demo))
-    if not (folder / "world.json").is_file():
+        write_world(Path(folder.path), demo)
+        return folder
+    if not (folder / WORLD).is_file():
         with tempfile.TemporaryDirectory() as temporary:
             world = write_world(Path(temporary) / "world", demo)
+            mark = (world / WORLD).read_bytes()
+            (world / WORLD).unlink()
             pafs.copy_files(str(world), folder.path, pafs.LocalFileSystem(), folder.files)
-    return str(folder)
+            (folder / WORLD).write_bytes(mark)
+    return folder
 
 
 def stored_index(name: str, corpora: Corpora, workspace: Place) -> Index:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from linrep.errors import StoreError
 from linrep.places import Place
-from linrep.store.layout import MANIFEST
+from linrep.store.layout import MANIFEST, View
 from schemas.activations import VERSION
 
 LAYER_CONVENTION = (
@@ -44,7 +44,7 @@ class Manifest:
     digest: str
     model: dict[str, Any]
     layers: tuple[int, ...]
-    views: tuple[str, ...]
+    views: tuple[View, ...]
     dtype: Literal["float16", "bfloat16", "float32"]
     width: int
     corpora: dict[str, Any]
