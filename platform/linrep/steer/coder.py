@@ -1,0 +1,93 @@
+"""What steering needs of a sparse autoencoder, and directions made of its latents. Any object with this shape will do."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class SparseCoder(Protocol):
+    """A dictionary of `n_latents` directions in a stream of width `d_model`."""
+
+    d_model: int
+    n_latents: int
+
+    def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        """The latents of some vectors, in the model's own scale; zero where a latent is silent."""
+        ...
+
+    def decode(self, z: Float[Tensor, "n f"]) -> Float[Tensor, "n d"]:
+        """The vectors that latents stand for."""
+        ...
+
+
+def decoder_row(coder: SparseCoder, latent: int) -> Float[Tensor, " d"]:
+    """What one unit of a latent adds to the reconstruction, whatever the decoder's offset is.
+
+    Raises:
+        ValueError: The dictionary has no such latent.
+    """
+    return decoder_rows(coder, torch.tensor([latent]))[0]
+
+
+def decoder_rows(coder: SparseCoder, latents: Tensor) -> Float[Tensor, "k d"]:
+    """As `decoder_row`, for several latents."""
+    outside = [i for i in latents.tolist() if not 0 <= i < coder.n_latents]
+    if outside:
+        raise ValueError(f"no latent {outside[0]}: the dictionary has 0..{coder.n_latents - 1}")
+    codes = torch.zeros(len(latents) + 1, coder.n_latents)
+    codes[torch.arange(len(latents)), latents] = 1
+    out = coder.decode(codes)
+    return out[:-1] - out[-1]
+
+
+def best_latent(coder: SparseCoder, target: Float[Tensor, "n d"], other: Float[Tensor, "m d"]) -> int:
+    """The latent whose mean activation is higher on the target's vectors than on the others' by the most, in decoder norms.
+
+    Raises:
+        ValueError: No latent is higher on the target.
+    """
+    gap = coder.encode(target).mean(0) - coder.encode(other).mean(0)
+    candidates = gap.topk(min(64, coder.n_latents)).indices
+    weighted = gap[candidates] * decoder_rows(coder, candidates).norm(dim=1)
+    if weighted.max() <= 0:
+        raise ValueError("no latent is more active on the target than on the others: the dictionary does not tell them apart")
+    return int(candidates[weighted.argmax()])
+
+
+def sparse_reconstruction(coder: SparseCoder, v: Float[Tensor, " d"], k: int) -> tuple[Float[Tensor, " d"], Tensor]:
+    """A vector rebuilt from k decoder rows, found greedily and refitted after each step (orthogonal matching pursuit).
+
+    Args:
+        coder: Whose decoder rows.
+        v: The vector; a class direction.
+        k: Rows to use, at most.
+
+    Returns:
+        The reconstruction, and the latents used in the order in which they were found.
+
+    Raises:
+        ValueError: k is not positive, or the widths differ.
+
+    Source: Pati et al., "Orthogonal matching pursuit", 1993; for class vectors see the paper's sparse reconstruction.
+    """
+    if k < 1:
+        raise ValueError(f"need at least one latent, got k = {k}")
+    if v.shape[0] != coder.d_model:
+        raise ValueError(f"the vector has width {v.shape[0]}, the dictionary {coder.d_model}")
+    rows = decoder_rows(coder, torch.arange(coder.n_latents))
+    units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    residual, chosen, built = v.clone(), [], torch.zeros_like(v)
+    for _ in range(min(k, coder.n_latents, coder.d_model)):
+        score = (units @ residual).abs()
+        score[chosen] = -1
+        best = int(score.argmax())
+        if score[best] <= 1e-6 * v.norm():
+            break
+        chosen.append(best)
+        basis = units[chosen].T
+        built = basis @ torch.linalg.lstsq(basis, v[:, None]).solution[:, 0]
+        residual = v - built
+    return built, torch.tensor(chosen, dtype=torch.long)

@@ -1,0 +1,93 @@
+"""Where an edit acts: positions found from the roles that `input_ids` give them, never from fixed numbers."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Bool
+from pydantic import Field, model_validator
+
+from linrep.config import Section
+from linrep.vlm.card import ModelCard
+from linrep.vlm.prepared import Prepared, Role
+from linrep.vlm.tokens import layout, patch_box
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ImageTokens(Section):
+    """All positions of the picture, its newlines included."""
+
+    kind: Literal["image"] = Field(default="image", description="All image tokens.")
+
+
+class Patches(Section):
+    """The patches whose centre lies in a box of the picture, in the base view and in the crops alike."""
+
+    kind: Literal["patches"] = Field(default="patches", description="Patches inside a box of the picture.")
+    box: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
+        description="Left, top, right and bottom as fractions of the picture's width and height."
+    )
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> "Patches":
+        left, top, right, bottom = self.box
+        if left >= right or top >= bottom:
+            raise ValueError(f"the box must have left < right and top < bottom, got {list(self.box)}")
+        return self
+
+
+class LastToken(Section):
+    """The last position of the prompt: where the answer, or the sample's text, is about to begin."""
+
+    kind: Literal["last"] = Field(default="last", description="The last token of the prompt.")
+
+
+class Everywhere(Section):
+    """All positions, start token and template included, and everything that is generated."""
+
+    kind: Literal["everywhere"] = Field(default="everywhere", description="All positions, generated ones included.")
+
+
+Site = Annotated[ImageTokens | Patches | LastToken | Everywhere, Field(discriminator="kind")]
+
+
+def positions(site: Site, prepared: Prepared, card: ModelCard) -> Bool[np.ndarray, " t"]:
+    """Which positions of a sequence a site names.
+
+    Args:
+        site: Where.
+        prepared: The sequence.
+        card: Of the model, for its tiling.
+
+    Raises:
+        ValueError: The sequence has none: an image site in a text, or a box without a patch's centre.
+    """
+    match site:
+        case ImageTokens():
+            found = prepared.role >= Role.IMAGE
+        case Patches():
+            found = _inside(site, prepared, card)
+        case LastToken():
+            found = np.zeros(len(prepared), bool)
+            (text,) = np.nonzero(prepared.role == Role.TEXT)
+            last = int(text[0]) - 1 if len(text) else len(prepared) - 1
+            if last >= 0:
+                found[last] = True
+        case Everywhere():
+            found = np.ones(len(prepared), bool)
+    if not found.any():
+        raise ValueError(f"site {site.kind!r} names no position of {prepared.sample.id}: {len(prepared)} positions")
+    return found
+
+
+def _inside(site: Patches, prepared: Prepared, card: ModelCard) -> Bool[np.ndarray, " t"]:
+    found = np.zeros(len(prepared), bool)
+    if prepared.image_size is None:
+        return found
+    plan = layout(prepared.image_size, card)
+    height, width = prepared.image_size
+    left, top, right, bottom = site.box
+    for i in np.flatnonzero(prepared.role == Role.IMAGE):
+        x0, y0, x1, y1 = patch_box(plan, int(prepared.tile[i]), int(prepared.row[i]), int(prepared.col[i]))
+        found[i] = left <= (x0 + x1) / 2 / width < right and top <= (y0 + y1) / 2 / height < bottom
+    return found

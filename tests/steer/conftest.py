@@ -1,0 +1,42 @@
+"""A tiny model of random weights with its head, and a picture, a picture with words, and words."""
+
+import pytest
+import torch
+
+from linrep.sample import Sample
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.load import VLM, load
+from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Prepared
+from tests.conftest import photograph
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+@pytest.fixture(scope="session")
+def steer_vlm(random_vlm: ModelConfig) -> VLM:
+    return load(random_vlm, None)
+
+
+@pytest.fixture(scope="session")
+def steer_preparer(random_vlm: ModelConfig) -> Preparer:
+    return Preparer.from_path(random_vlm, image_prompt="<image> what is it ?")
+
+
+def sample(number: int, text: str | None = None, picture: bool = True) -> Sample:
+    modality = "text" if not picture else "pair" if text else "image"
+    image = photograph(number) if picture else None
+    return Sample(id=f"s{number}", corpus="c", modality=modality, uri="u", split="test", text=text, image=image)
+
+
+@pytest.fixture(scope="session")
+def steer_prepared(steer_preparer: Preparer) -> list[Prepared]:
+    found = [steer_preparer(one) for one in (sample(0), sample(1, "a red boat"), sample(2, "a tree", picture=False))]
+    assert all(isinstance(one, Prepared) for one in found)
+    return found  # pyright: ignore[reportReturnType]
