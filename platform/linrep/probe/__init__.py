@@ -1,0 +1,1 @@
+"""Linear probes: sufficient statistics, closed forms, softmax regression, and what they score."""

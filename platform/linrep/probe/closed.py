@@ -1,0 +1,124 @@
+"""Probes in closed form: ridge, linear discriminants, class means and few-coordinate probes, all from the same moments."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from linrep.probe.linear import Linear
+from linrep.probe.moments import Moments
+
+
+def ridge(moments: Moments, columns: Sequence[str], alphas: Sequence[float]) -> dict[str, list[Linear]]:
+    """One-against-rest least squares with targets +1 and -1, for each label column and each penalty.
+
+    All columns share one factorisation for a penalty.
+
+    Args:
+        moments: Of the training rows.
+        columns: Label columns.
+        alphas: Penalties on the squared weights, as scikit-learn's RidgeClassifier takes them.
+    """
+    targets = torch.cat([_centred_targets(moments, column) for column in columns], dim=1)
+    sizes = [len(moments.counts[column]) for column in columns]
+    fitted: dict[str, list[Linear]] = {column: [] for column in columns}
+    for alpha in alphas:
+        weights = _solve(moments.scatter, alpha, targets) if moments.scale else torch.zeros_like(targets)
+        for column, own in zip(columns, weights.split(sizes, dim=1), strict=True):
+            bias = 2 * moments.counts[column] / max(moments.n, 1) - 1
+            fitted[column].append(Linear("ridge", moments.mean, own, bias, alpha))
+    return fitted
+
+
+def lda(moments: Moments, column: str, shrinkages: Sequence[float]) -> list[Linear]:
+    """Linear discriminants with the pooled within-class covariance shrunk to a multiple of the identity.
+
+    Equal to scikit-learn's LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s) in every posterior; the class directions are
+    measured from the mean of all rows.
+
+    Args:
+        moments: Of the training rows.
+        column: A label column without missing labels.
+        shrinkages: 0 for the covariance as it is, 1 for its mean variance alone.
+    """
+    means, share = moments.between(column), moments.counts[column] / max(moments.n, 1)
+    within = moments.scatter / max(moments.n, 1) - (means.T * share) @ means
+    mean_variance = float(within.diagonal().mean())
+    log_share = torch.where(share > 0, share.clamp(min=1e-300).log(), -torch.inf)
+    fitted = []
+    for s in shrinkages:
+        if moments.scale and mean_variance > 1e-13 * moments.scale:
+            weights = _solve((1 - s) * within, s * mean_variance, means.T.contiguous())
+        else:  # no spread within the classes: nothing to weigh dimensions by
+            weights = means.T.contiguous()
+        bias = log_share - 0.5 * (means.T * weights).sum(0)
+        # A class that was never seen gets the lowest score, but a finite one: infinities would spoil products.
+        fitted.append(Linear("lda", moments.mean, weights, bias.clamp(min=-1e30), s))
+    return fitted
+
+
+def class_means(moments: Moments, column: str) -> Linear:
+    """The nearest class mean, as a linear classifier; its columns are the class means, measured from the mean of all rows.
+
+    Source: Marks & Tegmark, "The Geometry of Truth", 2023 (mass-mean probe, without the covariance), for several classes.
+    """
+    means = moments.between(column)
+    bias = -0.5 * (means**2).sum(1)
+    bias = torch.where(moments.counts[column] > 0, bias, -1e30)
+    return Linear("class_mean", moments.mean, means.T.contiguous(), bias)
+
+
+def rank_coordinates(moments: Moments, column: str) -> Int64[Tensor, "c d"]:
+    """For each class the dimensions by |mean of the class - mean of the rest|, largest first; equal ones in their order.
+
+    Source: Karvonen et al., "SAEBench", 2025 (sparse probing).
+    """
+    counts = moments.counts[column][:, None]
+    gap = moments.between(column) * (moments.n / (moments.n - counts).clamp(min=1))
+    return gap.abs().argsort(dim=1, descending=True, stable=True)
+
+
+def sparse(moments: Moments, column: str, k: int, order: Int64[Tensor, "c d"] | None = None, alpha: float = 1e-6) -> Linear:
+    """A probe that sees k dimensions for each class: one-against-rest least squares on them, all other weights zero.
+
+    The bias lies midway between the mean scores of the class and of the rest, so that a score above zero means the class.
+
+    Args:
+        moments: Of the training rows.
+        column: A label column.
+        k: Dimensions for each class; all of them where there are fewer.
+        order: What `rank_coordinates` gives, if it was computed before.
+        alpha: Penalty relative to the mean variance, for dimensions that depend on each other.
+    """
+    order = rank_coordinates(moments, column) if order is None else order
+    chosen = order[:, :k]
+    targets = _centred_targets(moments, column).T
+    own = moments.scatter[chosen[:, :, None], chosen[:, None, :]]
+    variance = own.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(own.dtype).tiny)
+    own = own + alpha * variance[:, None, None] * torch.eye(chosen.shape[1], dtype=own.dtype)
+    found = torch.linalg.lstsq(own, targets.gather(1, chosen)[:, :, None], driver="gelsd").solution[:, :, 0]
+    weights = torch.zeros_like(targets).scatter_(1, chosen, found).T.contiguous()
+    means = moments.between(column)
+    counts = moments.counts[column]
+    inside = (means.T * weights).sum(0)
+    outside = -inside * counts / (moments.n - counts).clamp(min=1)
+    return Linear("sparse", moments.mean, weights, -0.5 * (inside + outside), float(k))
+
+
+def _centred_targets(moments: Moments, column: str) -> Float[Tensor, "d c"]:
+    """Sum over rows of (x - mean) times the target +1 or -1."""
+    return (2 * moments.counts[column][:, None] * moments.between(column)).T.contiguous()
+
+
+def _solve(matrix: Float[Tensor, "d d"], ridge: float, right: Float[Tensor, "d c"]) -> Float[Tensor, "d c"]:
+    """The solution of (matrix + ridge I) w = right, where the matrix is positive up to rounding."""
+    damped = matrix.clone()
+    damped.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if not int(failed):
+        return torch.cholesky_solve(right, factor)
+    # Singular to rounding, as without a penalty on dimensions that never vary: the smallest solution.
+    values, basis = torch.linalg.eigh(damped)
+    inverse = torch.where(values > 1e-12 * values.abs().max(), 1 / values, 0.0)
+    return basis @ (inverse[:, None] * (basis.T @ right))

@@ -1,0 +1,83 @@
+"""What to probe, and with what: everything here decides numbers and enters the digest."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from linrep.config import Section
+from linrep.store.layout import View
+
+
+class Attributes(Section):
+    """A table that says more about samples than their class: in the embedded world colour, ground and place."""
+
+    path: str = Field(description="A .jsonl or .parquet file: a local path, a URI, or demo://scenes.jsonl.")
+    key: str = Field(
+        default="id",
+        description="Column that names the sample: its id, with or without the corpus, its pair's id, or its photograph's file "
+        "name, with or without the ending.",
+    )
+    columns: tuple[str, ...] = Field(description="Columns to probe; each value is a class.")
+
+
+class Softmax(Section):
+    """Softmax regression, trained to convergence at each penalty of a falling path."""
+
+    penalties: tuple[PositiveFloat, ...] = Field(
+        default=(1e-1, 1e-2, 1e-3, 1e-4), description="Penalties on the squared weights, in mean variances of a dimension."
+    )
+    tolerance: PositiveFloat = Field(
+        default=1e-3, description="Converged when the preconditioned gradient's norm falls to this share of the first one."
+    )
+    max_iterations: PositiveInt = Field(default=300, description="Iterations at one penalty, at most.")
+    views: tuple[View, ...] = Field(default=("pooled", "last"), description="Views it is fitted on; the closed forms take all.")
+    memory_gb: PositiveFloat = Field(
+        default=8.0, description="Training rows of one layer are kept in memory up to this, else read anew in each iteration"
+    )
+
+    @field_validator("penalties")
+    @classmethod
+    def _falling(cls, penalties: tuple[float, ...]) -> tuple[float, ...]:
+        if not penalties or list(penalties) != sorted(set(penalties), reverse=True):
+            raise ValueError(f"must fall from large to small without repeats, got {list(penalties)}")
+        return penalties
+
+
+class ProbeConfig(Section):
+    """Which probes to fit, on which rows of the store."""
+
+    layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store to probe, or all.")
+    views: tuple[View, ...] | Literal["all"] = Field(default="all", description="Views of the store to probe, or all.")
+    attributes: Attributes | None = Field(default=None, description="Further labels of the samples; null: the class alone.")
+    min_per_class: PositiveInt = Field(default=5, description="Training samples that every class must have.")
+    alphas: tuple[PositiveFloat, ...] = Field(
+        default=(1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        description="Ridge penalties, in mean variances of a dimension summed over the rows; chosen on the validation split.",
+    )
+    shrinkages: tuple[float, ...] = Field(
+        default=(1e-4, 1e-3, 1e-2, 1e-1, 0.5, 1.0),
+        description="Shares of the identity in LDA's covariance; chosen on the validation split.",
+    )
+    softmax: Softmax | None = Field(default=Softmax(), description="Softmax regression; null leaves it out.")
+    sparse: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 5, 20, 100), description="Numbers of coordinates that sparse probes see of each class."
+    )
+    curve: tuple[PositiveInt, ...] = Field(
+        default=(5, 20, 80), description="Training samples per class at which the sample-efficiency curve is measured."
+    )
+    resamples: PositiveInt = Field(default=1000, description="Bootstrap resamples of the test samples.")
+    seed: int = Field(default=0, description="Seed of shuffled labels, of subsets and of the bootstrap.")
+
+    @field_validator("shrinkages")
+    @classmethod
+    def _shares(cls, shrinkages: tuple[float, ...]) -> tuple[float, ...]:
+        if not shrinkages or min(shrinkages) < 0 or max(shrinkages) > 1:
+            raise ValueError(f"must lie between 0 and 1, got {list(shrinkages)}")
+        return shrinkages
+
+    @field_validator("alphas")
+    @classmethod
+    def _some(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not alphas:
+            raise ValueError("is empty: name at least one penalty")
+        return alphas

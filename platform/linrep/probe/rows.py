@@ -1,0 +1,104 @@
+"""Rows of a store as blocks of vectors with the numbers of their samples, a file at a time."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
+
+from linrep.store.commit import WrittenFile
+from linrep.store.layout import Modality, View, samples_file
+from linrep.store.read import Selection, Store, as_array
+from linrep.store.tables import read_table
+
+BATCH_BYTES = 2**25
+_CHUNK = re.compile(r"part-(\d+)\.parquet$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows.
+
+    Attributes:
+        x: The vectors, in the store's number format.
+        sample: Which sample each row is of, as its number in the store.
+    """
+
+    x: Shaped[Tensor, "n d"]
+    sample: Int64[np.ndarray, " n"]
+
+    def of(self, chosen: Bool[np.ndarray, " n"]) -> "Block":
+        """Some of the rows."""
+        if chosen.all():
+            return self
+        return Block(self.x[torch.from_numpy(chosen)], self.sample[chosen])
+
+
+def first_sample(store: Store) -> dict[int, int]:
+    """Number of the first sample of each chunk."""
+    first, n = {}, 0
+    for number, commit in sorted(store.commits.items()):
+        first[number] = n
+        n += sum(file.rows for file in commit.files if file.path == samples_file(number))
+    return first
+
+
+def files_of(store: Store, view: View, layer: int, modality: Modality, n_parts: int) -> list[tuple[WrittenFile, ...]]:
+    """The files of a selection in runs of neighbours, at most so many, of about equal numbers of rows."""
+    files = store.select(view, layer, modality).files
+    total, parts, done = sum(file.rows for file in files), [[] for _ in range(n_parts)], 0
+    for file in files:
+        parts[min(n_parts - 1, done * n_parts // max(total, 1))].append(file)
+        done += file.rows
+    return [tuple(part) for part in parts if part]
+
+
+def blocks(store: Store, files: Sequence[WrittenFile], view: View, wanted: Bool[np.ndarray, " s"]) -> Iterator[Block]:
+    """The rows of some samples in some files, in their order, never more than a piece at a time.
+
+    Single tokens that are not the sample's own (start, prompt, template) and the learned vectors that end a row of patches are
+    left out, and so is a row that the store's number format could not hold.
+
+    Args:
+        store: The store.
+        files: Files of one view, layer and modality.
+        view: Their view.
+        wanted: Which samples' rows to give.
+    """
+    first = first_sample(store)
+    names = ["sample_id", "vector"] + (["is_special", "is_newline"] if view == "tokens" else [])
+    manifest = store.manifest
+    kind = np.dtype("<u2" if manifest.dtype == "bfloat16" else np.dtype(manifest.dtype).newbyteorder("<"))
+    rows = max(1, BATCH_BYTES // (kind.itemsize * manifest.width))
+    for file in files:
+        found = _CHUNK.search(file.path)
+        assert found is not None, file.path
+        chunk = int(found.group(1))
+        ids = read_table(store.place, samples_file(chunk))["sample_id"].combine_chunks()
+        for batch in Selection(store.place, (file,), manifest.width, manifest.dtype, None).batches(names, rows):
+            # Ids repeat row after row and stand in the order of the samples; looked up among the chunk's own they are few.
+            found_at = pc.call_function("index_in", [_plain(batch["sample_id"])], pc.SetLookupOptions(value_set=ids))
+            sample = first[chunk] + found_at.to_numpy(zero_copy_only=False).astype(np.int64)
+            block = Block(_vectors(batch["vector"], manifest.width, kind), sample)
+            keep = wanted[sample]
+            for column in ("is_special", "is_newline"):
+                if column in names:
+                    keep = keep & ~pc.fill_null(batch[column], False).to_numpy(zero_copy_only=False)
+            if keep.any():
+                block = block.of(keep)
+                finite = block.x.isfinite().all(dim=1).numpy()
+                yield block.of(finite)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+
+
+def _vectors(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Shaped[Tensor, "n d"]:
+    raw = as_array(column, width, kind).copy()  # the buffer is read-only, and torch has no such tensors
+    return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if kind == np.dtype("<u2") else torch.from_numpy(raw)

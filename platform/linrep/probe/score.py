@@ -1,0 +1,161 @@
+"""Scores of classifiers on held-out rows, added up block by block, and their intervals by resampling samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+BINS = 512
+SPREAD = 6.0
+"""AUROC comes from histograms of the scores: `BINS` bins over the mean of a class's scores plus or minus so many deviations."""
+FOLDS = 20
+"""The interval of the AUROC leaves out one of so many groups of samples at a time."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95% interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Tally:
+    """Counts what one classifier does on held-out rows; memory grows with classes and samples, not with rows.
+
+    Args:
+        n_classes: Classes of the classifier.
+        n_clusters: What the bootstrap will draw: samples of the split.
+        range_of: Lowest and highest score that the histograms tell apart, by class; None counts no AUROC.
+    """
+
+    def __init__(self, n_classes: int, n_clusters: int, range_of: Float[Tensor, "2 c"] | None = None) -> None:
+        self.rows, self.top1, self.top5 = (np.zeros(n_clusters) for _ in range(3))
+        self.confusion = np.zeros((n_classes, n_classes), np.int64)
+        self._class_of = np.full(n_clusters, -1)
+        self._range = range_of
+        self._c = n_classes
+        self._bins = BINS if n_classes <= 100 else BINS // 4
+        if range_of is not None:
+            self._counts = np.zeros((FOLDS, n_classes, 2, self._bins), np.int64)
+
+    def add(self, scores: Float[Tensor, "n c"], y: Int64[np.ndarray, " n"], cluster: Int64[np.ndarray, " n"]) -> None:
+        """Count rows: their scores, their true classes, and the cluster that each belongs to."""
+        truth = torch.from_numpy(y).to(scores.device)
+        best = scores.argmax(dim=1)
+        own = scores.gather(1, truth[:, None])
+        # Ties stand in the order of the classes, as for argmax: constant scores must not count as right.
+        ahead = (scores > own).sum(1) + ((scores == own) & (torch.arange(self._c, device=scores.device) < truth[:, None])).sum(1)
+        n = len(self.rows)
+        self.rows += np.bincount(cluster, minlength=n)
+        self.top1 += np.bincount(cluster, (best == truth).cpu().numpy(), minlength=n)
+        self.top5 += np.bincount(cluster, (ahead < 5).cpu().numpy(), minlength=n)
+        self._class_of[cluster] = y
+        self.confusion += np.bincount(y * self._c + best.cpu().numpy(), minlength=self._c**2).reshape(self._c, self._c)
+        if self._range is not None:
+            self._count_scores(scores.cpu(), y, cluster)
+
+    def _count_scores(self, scores: Float[Tensor, "n c"], y: Int64[np.ndarray, " n"], cluster: Int64[np.ndarray, " n"]) -> None:
+        assert self._range is not None
+        low, high = self._range
+        width = ((high - low) / self._bins).clamp(min=torch.finfo(scores.dtype).tiny)
+        bins = ((scores - low) / width).clamp(0, self._bins - 1).long().numpy()
+        inside = (y[:, None] == np.arange(self._c)).astype(np.int64)
+        flat = (((cluster % FOLDS)[:, None] * self._c + np.arange(self._c)) * 2 + inside) * self._bins + bins
+        self._counts += np.bincount(flat.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows counted."""
+        return int(self.rows.sum())
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters with a row."""
+        return int((self.rows > 0).sum())
+
+    @property
+    def chance(self) -> float:
+        """Share of the most frequent class: what a constant answer gets."""
+        by_class = self.confusion.sum(1)
+        return float(by_class.max() / max(by_class.sum(), 1))
+
+    def auroc(self) -> tuple[Interval, Float[np.ndarray, " c"]]:
+        """Mean over classes of the area under the curve of class against rest, and that of each class (NaN where absent).
+
+        The interval is a grouped jackknife over `FOLDS` groups of clusters.
+        """
+        whole = self._counts.sum(0)
+        by_class = areas(whole)
+        value = _mean(by_class)
+        folds = [f for f in range(FOLDS) if self._counts[f].any()]
+        left = np.array([_mean(areas(whole - self._counts[f])) for f in folds])
+        left = left[np.isfinite(left)]
+        error = np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()) if len(left) > 1 else np.nan
+        return Interval(value, max(0.0, value - 1.96 * float(error)), min(1.0, value + 1.96 * float(error))), by_class
+
+    @property
+    def class_of(self) -> Int64[np.ndarray, " n"]:
+        """The class of each cluster, -1 for those without a row."""
+        return self._class_of
+
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list[Interval]]:
+    """Top-1 accuracy of each class for classifiers that saw the same rows; NaN where the split has none of a class."""
+    first = tallies[0]
+    out = []
+    for c in range(len(first.confusion)):
+        own = first.class_of == c
+        out.append(bootstrap(first.rows[own], [t.top1[own] for t in tallies], n_resamples, seed))
+    return [list(intervals) for intervals in zip(*out, strict=True)]
+
+
+def areas(counts: Int64[np.ndarray, "c 2 bins"]) -> Float[np.ndarray, " c"]:
+    """Area under the curve from histograms of the rest (0) and the class (1); rows of one bin count half."""
+    rest, own = counts[:, 0].astype(float), counts[:, 1].astype(float)
+    below = np.cumsum(rest, axis=1) - rest
+    pairs = own.sum(1) * rest.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (own * (below + rest / 2)).sum(1) / pairs, np.nan)
+
+
+def bootstrap(rows: Float[np.ndarray, " n"], hits: Sequence[Shaped[np.ndarray, " n"]], n: int, seed: int) -> list[Interval]:
+    """Shares of hits among rows with their intervals, resampling clusters; all quantities see the same draws.
+
+    Args:
+        rows: Rows of each cluster.
+        hits: For each quantity the hits of each cluster; a difference of hits gives the interval of a difference.
+        n: Resamples.
+        seed: Seed of the draws.
+    """
+    present = rows > 0
+    if not present.any():
+        return [NOTHING for _ in hits]
+    all_rows, all_hits = rows[present], np.stack([h[present] for h in hits], axis=1).astype(float)
+    rng, shares = np.random.default_rng(seed), []
+    step = max(1, 2**23 // len(all_rows))
+    for start in range(0, n, step):
+        drawn = min(step, n - start)
+        weights = rng.multinomial(len(all_rows), np.full(len(all_rows), 1 / len(all_rows)), size=drawn).astype(float)
+        shares.append(weights @ all_hits / (weights @ all_rows)[:, None])
+    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975], axis=0)
+    values = all_hits.sum(0) / all_rows.sum()
+    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+
+
+def _mean(values: Float[np.ndarray, " c"]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
