@@ -83,6 +83,76 @@ def test_a_key_in_a_uri_does_not_become_a_parameter(tmp_path):
     assert run.data.params == {"path": "s3://bucket/images"}
 
 
+def test_a_run_whose_first_job_died_early_gets_its_parameters_from_the_next(tmp_path, monkeypatch):
+    here = place(tmp_path)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "_log_params", die)
+        with pytest.raises(KeyboardInterrupt), tracking.run(here, "harvest", "n", "k", {"a": 1}):
+            pass
+    with tracking.run(here, "harvest", "n", "k", {"a": 1}):
+        pass
+    (run,) = runs_of(tracking.tracking_uri(here))
+    assert run.data.params == {"a": "1"}
+
+
+def test_a_parameter_that_a_later_job_changes_is_a_tag_beside_the_first(tmp_path):
+    for threads in (1, 2):
+        with tracking.run(place(tmp_path), "harvest", "n", "k", {"pool": {"threads": threads}, "seed": 0}):
+            pass
+    (run,) = runs_of(tracking.tracking_uri(place(tmp_path)))
+    assert run.data.params == {"pool.threads": "1", "seed": "0"}
+    assert {k: v for k, v in run.data.tags.items() if k.startswith("linrep.now.")} == {"linrep.now.pool.threads": "2"}
+
+
+@pytest.mark.parametrize("cause", [ValueError("the disk is full"), KeyboardInterrupt()])
+def test_a_server_that_died_meanwhile_does_not_hide_why_the_job_ended(tmp_path, monkeypatch, cause):
+    monkeypatch.setattr(tracking, "PAUSES", ())
+
+    def gone(*_: object, **__: object) -> None:
+        raise OSError("connection refused")
+
+    def job() -> None:
+        with tracking.run(place(tmp_path), "harvest", "n", "k", {}):
+            for name in ("log_batch", "set_terminated"):
+                monkeypatch.setattr(MlflowClient, name, gone)
+            raise cause
+
+    with pytest.raises(type(cause)) as caught:
+        job()
+    assert caught.value is cause
+    assert "connection refused" in " ".join(cause.__notes__)
+
+
+def test_code_that_is_no_checkout_takes_its_commit_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "uploaded" / "tracking.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.delenv(tracking.COMMIT, raising=False)
+    assert tracking._git() == {}
+    monkeypatch.setenv(tracking.COMMIT, f"{'ab' * 20}-dirty")
+    assert tracking._git() == {"git.commit": "ab" * 20, "git.changed": "true"}
+    monkeypatch.setenv(tracking.COMMIT, "cd" * 20)
+    with tracking.run(place(tmp_path), "harvest", "n", "k", {}):
+        pass
+    (run,) = runs_of(tracking.tracking_uri(place(tmp_path)))
+    assert (run.data.tags["git.commit"], run.data.tags["git.changed"]) == ("cd" * 20, "false")
+
+
+def test_a_run_that_is_kept_elsewhere_than_its_results_is_announced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = place("s3://key:secret@bucket/folder?region=eu")
+    assert tracking.notice(place(tmp_path)) is None
+    said = tracking.notice(elsewhere) or ""
+    assert f"{tmp_path}/mlflow.db" in said
+    assert "MLFLOW_TRACKING_URI" in said
+    assert "secret" not in said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking.notice(elsewhere) is None
+
+
 @pytest.fixture
 def server(tmp_path):
     """Starts, and starts again, a real MLflow server on loopback; every start is ended by its own process group."""

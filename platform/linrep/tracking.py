@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 
 from linrep.errors import ServiceError
 from linrep.places import Place, place, redacted
+from linrep.retry import retried
 from linrep.store.tables import write_table
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ EXPERIMENT = "line-of-sight"
 KEY = "linrep.key"
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds before each further try of a request that failed: a server has half a minute to come back."""
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
+"""A server that answers so will do so again."""
 LONGEST_PARAM = 500
+COMMIT = "LINREP_GIT_COMMIT"
+"""Environment variable that names the commit where the code is no checkout: in a submitted job, in an image."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,17 @@ def tracking_uri(workspace: Place) -> str:
     return f"sqlite:///{_database_folder(workspace)}/mlflow.db"
 
 
+def notice(workspace: Place) -> str | None:
+    """What a user should know before a job starts about where its run is kept; None where that is plain."""
+    if workspace.local or os.environ.get("MLFLOW_TRACKING_URI"):
+        return None
+    database = _database_folder(workspace) / "mlflow.db"
+    return (
+        f"{workspace} cannot hold MLflow's database: this run is kept in {database} of this machine; "
+        f"set MLFLOW_TRACKING_URI to a server to keep it elsewhere"
+    )
+
+
 def _database_folder(workspace: Place) -> Path:
     folder = Path(workspace.path) if workspace.local else Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,19 +141,15 @@ def run(
     run_id = _find(client, experiment, stage, key)
     if run_id is None:
         run_id = _patiently(lambda: client.create_run(experiment, run_name=name, tags=_first_tags(stage, key))).info.run_id
-        _log_params(client, run_id, flat(params))
     else:
         _patiently(lambda: client.update_run(run_id, status="RUNNING"))
     opened = Run(run_id, uri, client)
+    _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
     opened.tags({f"linrep.parent.{parent}": digest for parent, digest in (parents or {}).items()} | _git())
     try:
         yield opened
-    except KeyboardInterrupt:
-        _patiently(lambda: client.set_terminated(run_id, "KILLED"))
-        raise
     except BaseException as error:
-        opened.tags({"linrep.error": str(error)[:LONGEST_PARAM]})
-        _patiently(lambda: client.set_terminated(run_id, "FAILED"))
+        _close(opened, error)
         raise
     _patiently(lambda: client.set_terminated(run_id, "FINISHED"))
 
@@ -195,6 +207,7 @@ def _first_tags(stage: str, key: str) -> dict[str, str]:
 
 
 def _git() -> dict[str, str]:
+    """The commit of the code, and whether files differ from it: from the checkout, else from the environment."""
     here = Path(__file__).parent
 
     def ask(*words: str) -> str:
@@ -205,17 +218,39 @@ def _git() -> dict[str, str]:
         commit = ask("rev-parse", "HEAD")
         changed = bool(commit) and bool(ask("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.TimeoutExpired):
-        return {}
+        commit, changed = "", False
+    if not commit:
+        said = os.environ.get(COMMIT, "").strip()
+        commit, changed = said.removesuffix("-dirty"), said.endswith("-dirty")
     return {"git.commit": commit, "git.changed": str(changed).lower()} if commit else {}
 
 
-def _log_params(client: "MlflowClient", run_id: str, params: dict[str, Any]) -> None:
+def _log_params(run: Run, params: dict[str, str]) -> None:
+    """Log what the run does not have yet: its first job may have died before it had logged any.
+
+    MLflow's parameters are fixed. One that a later job of the run changed (where it runs, not what it makes) becomes a tag.
+    """
     from mlflow.entities import Param
 
-    batch = [Param(name, _shown(value)) for name, value in params.items()]
-    for start in range(0, len(batch), 100):
-        piece = batch[start : start + 100]
-        _patiently(lambda piece=piece: client.log_batch(run_id, params=piece))
+    there = _patiently(lambda: run._client.get_run(run.id)).data.params
+    missing = [Param(name, value) for name, value in params.items() if name not in there]
+    for start in range(0, len(missing), 100):
+        piece = missing[start : start + 100]
+        _patiently(lambda piece=piece: run._client.log_batch(run.id, params=piece))
+    changed = {f"linrep.now.{name}": value for name, value in params.items() if there.get(name, value) != value}
+    if changed:
+        run.tags(changed)
+
+
+def _close(run: Run, error: BaseException) -> None:
+    """Mark a run that failed or was interrupted. A server that does not answer now must not hide why the job ended."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    try:
+        if not interrupted:
+            run.tags({"linrep.error": str(error)[:LONGEST_PARAM]})
+        _patiently(lambda: run._client.set_terminated(run.id, "KILLED" if interrupted else "FAILED"))
+    except ServiceError as silent:
+        error.add_note(f"({silent}; the run is not marked)")
 
 
 def _shown(value: Any) -> str:
@@ -228,19 +263,12 @@ def _patiently(call: Callable[[], T]) -> T:
     """The call's result; tried again, after a pause, while a server is away."""
     from mlflow.exceptions import MlflowException
 
-    for pause in (*PAUSES, None):
-        try:
-            return call()
-        except (MlflowException, OSError) as error:
-            # A server that answers with a refusal will do so again.
-            refused = getattr(error, "error_code", "") in (
-                "INVALID_PARAMETER_VALUE",
-                "RESOURCE_DOES_NOT_EXIST",
-                "PERMISSION_DENIED",
-            )
-            if pause is None or refused:
-                where = redacted(os.environ.get("MLFLOW_TRACKING_URI", "")) or "the workspace"
-                said = (str(error) or type(error).__name__).splitlines()[0][:200]
-                raise ServiceError(f"MLflow at {where} does not answer as it should: {said}") from error
-            time.sleep(pause)
-    raise AssertionError("the last pause is None")
+    def away(error: Exception) -> bool:
+        return isinstance(error, MlflowException | OSError) and getattr(error, "error_code", "") not in REFUSALS
+
+    try:
+        return retried(call, PAUSES, away)
+    except (MlflowException, OSError) as error:
+        where = redacted(os.environ.get("MLFLOW_TRACKING_URI", "")) or "the workspace"
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ServiceError(f"MLflow at {where} does not answer as it should: {said}") from error

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable
 
 from linrep.errors import LinrepError
+from linrep.places import place
 from linrep.recipe import Request, parse
+from linrep.tracking import notice
 
 
 def run_job(description: str | None, main: Callable[[Request], None], argv: list[str] | None = None) -> int:
@@ -16,7 +18,11 @@ def run_job(description: str | None, main: Callable[[Request], None], argv: list
         argv: Arguments, those of the process if None.
     """
     try:
-        main(parse(description or "", argv))
+        request = parse(description or "", argv)
+        said = notice(place(request.workspace))
+        if said:
+            print(said, file=sys.stderr)
+        main(request)
     except LinrepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,7 +3,6 @@
 import functools
 import os
 import pickle
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +19,7 @@ from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Job, located
+from linrep.retry import retried
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
 from linrep.vlm.config import ModelConfig
@@ -103,16 +103,12 @@ def _or_error(call: Callable[[], T]) -> T | LinrepError:
 
     A disk or an object store that fails is tried again; Ray itself repeats only what a lost process or node took with it.
     """
-    for pause in (*PAUSES, None):
-        try:
-            return call()
-        except LinrepError as error:
-            return error
-        except OSError as error:
-            if pause is None:
-                return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
-            time.sleep(pause)
-    raise AssertionError("the last pause is None")
+    try:
+        return retried(call, PAUSES, lambda error: isinstance(error, OSError))
+    except LinrepError as error:
+        return error
+    except OSError as error:
+        return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
