@@ -18,20 +18,23 @@ def main(request: Request) -> None:
     """Harvest, and say where the store lies and how to read it."""
     from linrep.cluster.run_harvest import run_harvest
     from linrep.places import place, redacted
-    from linrep.store.layout import MODALITIES
 
-    outcome = run_harvest(request.recipe, place(request.workspace))
-    store, where = outcome.store, json.dumps(str(outcome.store.place), ensure_ascii=False)
-    view, layer = store.manifest.views[0], store.manifest.layers[-1]
-    modality = next((m for m in MODALITIES if len(store.select(view, layer, m))), MODALITIES[0])
+    outcome = run_harvest(request.recipe, place(request.workspace), request.reindex)
+    where = outcome.store.place
     print("Nothing to do: the harvest is complete." if not outcome.n_new else "Harvest complete.")
-    print(f"\n{store}\n")
+    print(f"\n{outcome.store}\n")
     print("What to do next:")
-    print(f"  look:     python -c {shlex.quote(f'import linrep.store as s; print(s.open({where}))')}")
-    print(f'  read:     linrep.store.open({where}).select("{view}", layer={layer}, modality="{modality}").torch()')
+    print(f"  look:     python -c {shlex.quote(f'import linrep.store as s; print(s.open({quoted(where)}))')}")
+    print(f"  read:     linrep.store.open({quoted(where)}).{outcome.reading}")
     print(f"  compare:  mlflow ui --backend-store-uri {shlex.quote(redacted(outcome.tracking_uri))}")
-    if store.place.key:
+    print(f"  renew:    the corpora are as {outcome.index} lists them; if they changed since, add --reindex")
+    if where.key:
         print("The address is shown without its key: put it back, or keep it in the environment (AWS_ACCESS_KEY_ID, ...).")
+
+
+def quoted(where: object) -> str:
+    """As a string of Python in double quotes, so that it can stand in a shell's single ones."""
+    return json.dumps(str(where), ensure_ascii=False)
 
 
 if __name__ == "__main__":

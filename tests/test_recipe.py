@@ -43,6 +43,13 @@ def test_overrides_reach_any_depth_and_keep_the_rest(tmp_path):
     assert recipe.recipe.corpora.text.path == "x.jsonl"
 
 
+def test_looking_at_the_corpora_again_is_asked_for_and_no_part_of_the_recipe(tmp_path):
+    config = write(tmp_path, MINIMAL)
+    plain, again = parse("", ["--config", config]), parse("", ["--config", config, "--reindex"])
+    assert (plain.reindex, again.reindex) == (False, True)
+    assert plain.recipe == again.recipe
+
+
 def test_null_clears_a_field(tmp_path):
     content = {**MINIMAL, "harvest": {"image_size": [28, 28], "tokens_per_sample": 3}}
     request = parse(

@@ -36,10 +36,12 @@ class Request:
     Attributes:
         recipe: The experiment.
         workspace: Folder or URI of everything that is made.
+        reindex: Whether to look at the corpora again.
     """
 
     recipe: Recipe
     workspace: str
+    reindex: bool = False
 
 
 def parse(description: str, argv: list[str] | None = None) -> Request:
@@ -54,14 +56,14 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     """
     overrides = _command_line(description, sys.argv[1:] if argv is None else argv)
     config, workspace = overrides.pop("config", None), overrides.pop("workspace", None) or "runs"
-    print_config = overrides.pop("print-config", False)
+    print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
     if config is None:
         raise RecipeError("--config is missing: name a recipe, for example --config recipes/demo.yaml")
     recipe = validate(merge(load_yaml(config), overrides), where=config)
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    return Request(recipe, workspace)
+    return Request(recipe, workspace, reindex)
 
 
 def load_yaml(path: str) -> dict[str, Any]:
@@ -130,6 +132,7 @@ class _Arguments(BaseSettings):
     )
     config: str | None = Field(default=None, description="The recipe, a YAML file.")
     workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made.")
+    reindex: bool = Field(default=False, description="Look at the corpora again: they changed since their index was built.")
     print_config: bool = Field(default=False, alias="print-config", description="Print the recipe with all overrides, and stop.")
 
 

@@ -118,6 +118,22 @@ def test_the_second_driver_says_so_and_leaves(corpora, random_vlm, tmp_path):
     assert files_in(plan.place) == {"driver.lock"}
 
 
+def test_the_second_driver_of_a_recipe_leaves_before_it_plans(corpora, random_vlm, tmp_path, monkeypatch):
+    recipe = recipe_of(corpora, random_vlm)
+    planned = []
+
+    def plan_while_another_starts(*_: object) -> Plan:
+        planned.append(1)
+        with pytest.raises(WorkspaceBusy, match="another driver"):
+            run_harvest(recipe, place(tmp_path))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("linrep.cluster.run_harvest.plan_harvest", plan_while_another_starts)
+    with pytest.raises(KeyboardInterrupt):
+        run_harvest(recipe, place(tmp_path))
+    assert planned == [1]
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_a_worker_refuses_a_model_that_differs_from_the_planned_one(corpora, random_vlm, tmp_path):
     import dataclasses

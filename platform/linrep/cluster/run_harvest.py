@@ -14,7 +14,7 @@ from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit, read_commits
-from linrep.store.layout import MANIFEST
+from linrep.store.layout import MANIFEST, MODALITIES
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.read import Store
 
@@ -27,29 +27,52 @@ class Outcome:
         store: The store, complete.
         n_new: Chunks that this run harvested.
         tracking_uri: Where its MLflow run is.
+        index: Where the index of its corpora is kept.
     """
 
     store: Store
     n_new: int
     tracking_uri: str
+    index: Place
+
+    @property
+    def reading(self) -> str:
+        """Python that reads some of its rows, to be called on the open store."""
+        view, layer = self.store.manifest.views[0], self.store.manifest.layers[-1]
+        modality = next((m for m in MODALITIES if len(self.store.select(view, layer, m))), MODALITIES[0])
+        return f'select("{view}", layer={layer}, modality="{modality}").torch()'
 
 
-def run_harvest(recipe: Recipe, workspace: Place) -> Outcome:
+def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outcome:
     """Do what is missing of a harvest; nothing, if it is complete.
+
+    Args:
+        recipe: The experiment.
+        workspace: Where everything lies.
+        reindex: Look at the corpora again, though their index is there.
 
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    with sole_driver(plan.place):
-        commits = read_commits(plan.place)
-        if (plan.place / MANIFEST).is_file():
-            manifest = read_manifest(plan.place)
-            if manifest.status == "complete":
-                return Outcome(Store(plan.place, manifest, commits), 0, tracking.tracking_uri(workspace))
-        else:
-            write_manifest(plan.place, plan.manifest)
-        return _harvest(recipe, workspace, plan, commits)
+    # The store's name is known only once the corpora are indexed. So that a second driver leaves before that work, the same
+    # recipe is held too; the store's own lock is for recipes that differ and make the same rows.
+    with sole_driver(driver_place(recipe, workspace)):
+        plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex)
+        with sole_driver(plan.place):
+            commits = read_commits(plan.place)
+            if (plan.place / MANIFEST).is_file():
+                manifest = read_manifest(plan.place)
+                if manifest.status == "complete":
+                    return Outcome(Store(plan.place, manifest, commits), 0, tracking.tracking_uri(workspace), plan.index_place)
+            else:
+                write_manifest(plan.place, plan.manifest)
+            return _harvest(recipe, workspace, plan, commits)
+
+
+def driver_place(recipe: Recipe, workspace: Place) -> Place:
+    """What the driver of a recipe holds while it runs."""
+    key = digest(recipe.corpora, recipe.model, recipe.harvest, recipe.demo)
+    return workspace / "drivers" / f"harvest-{recipe.name}-{key}"
 
 
 def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Commit]) -> Outcome:
@@ -73,7 +96,7 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
         run.json(asdict(manifest), MANIFEST)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_manifest(plan.place, manifest)
-    return Outcome(Store(plan.place, manifest, commits), len(todo), run.uri)
+    return Outcome(Store(plan.place, manifest, commits), len(todo), run.uri, plan.index_place)
 
 
 def _watch(new: Iterable[Commit], commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
@@ -93,7 +116,7 @@ def _refuse(commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
         raise TooManySkipped(
             f"{len(skipped):,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of {plan.index.n_samples:,}; "
             f"the latest is {name}: {reason}. All are named in {plan.place / 'commits'}. "
-            f"Mend the corpus, or raise pool.max_skipped to go on"
+            f"Raise pool.max_skipped to go on; or mend the corpus and add --reindex, which makes another store"
         )
 
 

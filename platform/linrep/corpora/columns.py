@@ -54,7 +54,7 @@ def read_columns(file: Place, wanted: list[Piece], columns: Sequence[str]) -> It
         n_rows = parquet.metadata.num_rows
         if rows and rows[-1] >= n_rows:
             raise CorpusError(
-                f"{file} has {n_rows} rows, not {rows[-1] + 1}: it changed since it was indexed; build the index anew"
+                f"{file} has {n_rows} rows, not {rows[-1] + 1}: it changed since it was indexed; build the index anew (--reindex)"
             )
         present = [column for column in columns if column in parquet.schema_arrow.names]
         first, at = 0, 0

@@ -78,7 +78,8 @@ def read_lines(file: Place, wanted: list[Piece], column: str) -> Iterator[Record
             for row in piece.rows:
                 line = next((line for number, line in numbered if number == row), None)
                 if line is None:
-                    raise CorpusError(f"{file} ends before record {row}: it changed since it was indexed; build the index anew")
+                    changed = "it changed since it was indexed; build the index anew (--reindex)"
+                    raise CorpusError(f"{file} ends before record {row}: {changed}")
                 yield _record(row, line, file.name, column)
 
 

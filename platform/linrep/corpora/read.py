@@ -141,7 +141,7 @@ def _refuse_changed(file: Place, size: int) -> None:
     except FileNotFoundError as error:
         raise CorpusError(f"{file} was indexed and is now missing") from error
     if now != size:
-        raise CorpusError(f"{file} has {now} bytes, the index says {size}: it changed; build the index anew")
+        raise CorpusError(f"{file} has {now} bytes, the index says {size}: it changed; build the index anew (--reindex)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _fetch(file: Place, size: int | None) -> _Loaded:
             raise
         return _Loaded(None, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     if size is not None and len(image) != size and image:
-        return _Loaded(None, f"has {len(image)} bytes, the index says {size}: it changed since")
+        return _Loaded(None, f"has {len(image)} bytes, the index says {size}: it changed since (--reindex)")
     return _Loaded(image)
 
 

@@ -56,12 +56,14 @@ class Plan:
         manifest: The manifest to start with.
         chunks: All chunks, done or not.
         index: The corpora's index.
+        index_place: Where that is kept.
     """
 
     job: Job
     manifest: Manifest
     chunks: Sequence[Chunk]
     index: Index
+    index_place: Place
 
     @property
     def place(self) -> Place:
@@ -70,7 +72,13 @@ class Plan:
 
 
 def plan_harvest(
-    name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None = None
+    name: str,
+    corpora: Corpora,
+    model: ModelConfig,
+    config: HarvestConfig,
+    workspace: Place,
+    demo: DemoWorld | None = None,
+    reindex: bool = False,
 ) -> Plan:
     """Work out a harvest.
 
@@ -81,6 +89,7 @@ def plan_harvest(
         config: What to keep.
         workspace: Where everything lies.
         demo: The embedded world to write there, where a path begins with demo://.
+        reindex: Look at the corpora again, though their index is there.
 
     Raises:
         ModelError: The model cannot be used, or lacks a layer.
@@ -90,7 +99,8 @@ def plan_harvest(
     layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
     check_layers(card, layers)
     corpora = locate(corpora, workspace, demo)
-    index = stored_index(name, corpora, workspace)
+    kept = workspace / "corpora" / f"{name}-{digest(corpora)}"
+    index = stored_index(corpora, kept, reindex)
     chunks = index.chunks(config.chunk_size)
     # "all" and the list that means the same layers make the same store.
     key = digest(VERSION, card.digest, index.digest, {**config.model_dump(mode="json"), "layers": list(layers)})
@@ -109,7 +119,7 @@ def plan_harvest(
         created=now(),
     )
     place = workspace / "harvests" / f"{name}-{key}"
-    return Plan(Job(place, corpora, model, config, layers, card.digest), manifest, chunks, index)
+    return Plan(Job(place, corpora, model, config, layers, card.digest), manifest, chunks, index, kept)
 
 
 def located(model: ModelConfig) -> ModelConfig:
@@ -148,10 +158,13 @@ def write_demo(workspace: Place, demo: DemoWorld) -> Place:
     return folder
 
 
-def stored_index(name: str, corpora: Corpora, workspace: Place) -> Index:
-    """The index of the corpora: built the first time, then read from the workspace."""
-    folder = workspace / "corpora" / f"{name}-{digest(corpora)}"
-    if (folder / "index.json").is_file():
+def stored_index(corpora: Corpora, folder: Place, anew: bool = False) -> Index:
+    """The index of the corpora: built the first time, then read from its folder.
+
+    What a corpus holds may change behind its index. Looking at a million files costs minutes, so that is done when the user says
+    so (`anew`), and a changed corpus is another harvest. Nobody sees a photograph that changed and kept its name and size.
+    """
+    if (folder / "index.json").is_file() and not anew:
         return Index.read(folder)
     index = build_index(corpora)
     index.write(folder)
