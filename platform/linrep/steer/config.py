@@ -1,0 +1,221 @@
+"""What to steer, how strongly, what to ask, and who judges the answers: the `steer` section of a recipe."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from linrep.config import Section
+from linrep.steer.sites import ImageTokens, LastToken, Site
+
+CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean")
+"""Directions of the same norm that should do less."""
+MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse")
+"""Directions that are not among the probes'."""
+
+
+def one_image(prompt: str) -> str:
+    """The prompt, if it has a place for one picture."""
+    if prompt.count("<image>") != 1:
+        raise ValueError(f"must contain <image> once, got {prompt!r}")
+    return prompt
+
+
+class Dose(Section):
+    """How strongly directions are added."""
+
+    strengths: tuple[PositiveFloat, ...] = Field(
+        default=(0.25, 0.5, 1.0), description="Strengths of the dose-response, rising; the unedited run is always there."
+    )
+    relative: bool = Field(
+        default=True,
+        description="In units of each token's own norm; else of the mean difference of the pair, to whose norm all directions "
+        "are brought.",
+    )
+
+    @field_validator("strengths")
+    @classmethod
+    def _rising(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if not strengths or list(strengths) != sorted(set(strengths)):
+            raise ValueError(f"must rise without repeats, got {list(strengths)}")
+        return strengths
+
+
+class Question(Section):
+    """A question about the picture."""
+
+    prompt: str = Field(description="The whole prompt; holds <image> once.")
+    about: str = Field(default="class", description="What it asks for: class, or another attribute that the edit should keep.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_image(cls, prompt: str) -> str:
+        return one_image(prompt)
+
+
+class Asking(Section):
+    """What the model is asked under every edit."""
+
+    questions: tuple[Question, ...] = Field(
+        default=(Question(prompt="[INST] <image>\nWhat is shown in this image? [/INST]"),),
+        description="Free questions, answered greedily.",
+    )
+    choice: str = Field(
+        default="[INST] <image>\nIs this a {first} or a {second}? Answer with one word. [/INST]",
+        description="Prompt of the forced choice; {first} and {second}, if it holds them, are the two names in a drawn order.",
+    )
+    answer: str = Field(default=" {name}", description="How a name continues that prompt.")
+    max_new_tokens: PositiveInt = Field(default=20, description="Tokens of a free answer, at most.")
+
+    @field_validator("choice")
+    @classmethod
+    def _has_image(cls, prompt: str) -> str:
+        if ("{first}" in prompt) != ("{second}" in prompt):
+            raise ValueError(f"must hold both {{first}} and {{second}}, or neither, got {prompt!r}")
+        return one_image(prompt)
+
+    @field_validator("answer")
+    @classmethod
+    def _has_name(cls, answer: str) -> str:
+        if answer.count("{name}") != 1:
+            raise ValueError(f"must hold {{name}} once, got {answer!r}")
+        return answer
+
+    @model_validator(mode="after")
+    def _asks_for_the_class(self) -> "Asking":
+        if not any(question.about == "class" for question in self.questions):
+            raise ValueError("no question is about the class: at least one must be")
+        return self
+
+
+class Damage(Section):
+    """Held-out texts whose likelihood under the edit says what else it breaks."""
+
+    texts: NonNegativeInt = Field(default=4, description="Texts for each pair; 0 measures no damage.")
+    prompt: str = Field(default="<image>\n", description="What comes before the text; holds <image> once.")
+    matched: PositiveFloat = Field(default=0.1, description="Damage in nats a token at which efficacies are compared.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_image(cls, prompt: str) -> str:
+        return one_image(prompt)
+
+
+class Words(Section):
+    """Looks for the two names in the answer; coherence is the share of word triples that are no repeats."""
+
+    kind: Literal["words"] = Field(default="words", description="The names, as whole words.")
+
+
+class Exact(Section):
+    """Reads the embedded world's sentences exactly, colours and grounds too."""
+
+    kind: Literal["exact"] = Field(default="exact", description="The embedded world's own parser.")
+
+
+class Forced(Section):
+    """Scores by the probability of the target in the forced choice; does not read the answer."""
+
+    kind: Literal["forced"] = Field(default="forced", description="The forced choice's probability.")
+
+
+class Chat(Section):
+    """Asks an OpenAI-compatible chat server; its key is read from an environment variable, never from the recipe."""
+
+    kind: Literal["chat"] = Field(default="chat", description="A chat model behind an OpenAI-compatible server.")
+    url: str = Field(description="Address up to and without /chat/completions, for example http://localhost:8000/v1.")
+    model: str = Field(description="Name of the model.")
+    key_variable: str = Field(default="OPENAI_API_KEY", description="Environment variable that holds the key; unset for none.")
+    timeout: PositiveFloat = Field(default=60, description="Seconds that one request may take.")
+    tries: PositiveInt = Field(default=5, description="Times that a request is made before its answer goes without a verdict.")
+    parallel: PositiveInt = Field(default=8, description="Requests at once.")
+    price: tuple[float, float] = Field(default=(0.0, 0.0), description="Cost of a million prompt and completion tokens.")
+
+
+class Human(Section):
+    """Writes a shuffled sheet of four-way choices to be filled in, and reads it when it comes back."""
+
+    kind: Literal["human"] = Field(default="human", description="A sheet for people.")
+    sheet: str = Field(description="The CSV file: written where it is missing, read where it is.")
+    max_answers: PositiveInt = Field(default=400, description="Answers on the sheet, drawn by a hash.")
+
+
+Judge = Annotated[Words | Exact | Forced | Chat | Human, Field(discriminator="kind")]
+
+
+class Dictionary(Section):
+    """A sparse autoencoder whose latents steer, too: directions sae_latent and sae_sparse, edit clamp."""
+
+    path: str = Field(description="The SAE, as linrep.sae reads it.")
+    layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
+    k: PositiveInt = Field(default=20, description="Latents of the sparse reconstruction of a direction.")
+
+
+class SteerConfig(Section):
+    """A plan of cells: pairs x samples x sites x layers x directions x strengths. All but `judge` decides the runs' digest."""
+
+    pairs: tuple[tuple[str, str], ...] | PositiveInt = Field(
+        default=6, description="Ordered pairs of class names, source and target; or how many to draw, each class at most twice."
+    )
+    images: PositiveInt = Field(default=4, description="Held-out photographs of the source class for each pair.")
+    sites: tuple[Site, ...] = Field(
+        default=(ImageTokens(), LastToken()), description="Where edits act: image, patches, last, all."
+    )
+    layers: tuple[NonNegativeInt, ...] | Literal["all"] = Field(
+        default="all", description="Layers k at which edits act, one at a time; all: those that the probes have."
+    )
+    directions: tuple[str, ...] = Field(
+        default=("class_mean", "ridge", "random", "shuffled_mean"),
+        description="Directions to add: kinds of the probes', or random, orthogonal, unembedding, sae_latent, sae_sparse.",
+    )
+    edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean"], ...] = Field(
+        default=("zero", "mean"),
+        description="Further edits: class direction ablated, classes swapped, latent clamped, tokens set to zero or their mean.",
+    )
+    dose: Dose = Field(default=Dose(), description="Strengths of the additions.")
+    ask: Asking = Field(default=Asking(), description="What the model is asked.")
+    damage: Damage = Field(default=Damage(), description="What else the edits break.")
+    judge: Judge = Field(default=Words(), description="Who reads the answers; another one judges the same runs again.")
+    sae: Dictionary | None = Field(default=None, description="A dictionary of latents to steer with.")
+    probes: str | None = Field(default=None, description="File of directions; null: those of this recipe's probe job.")
+    chunk_size: PositiveInt = Field(default=512, description="Cells per chunk: the unit of work, retry and commit.")
+    seed: int = Field(default=0, description="Seed of the pairs, the samples and the random directions.")
+
+    @field_validator("directions")
+    @classmethod
+    def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"a direction stands twice: {', '.join(kinds)}")
+        return kinds
+
+    @field_validator("sites")
+    @classmethod
+    def _one_of_each(cls, sites: tuple[Site, ...]) -> tuple[Site, ...]:
+        kinds = [site.kind for site in sites]
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise ValueError(f"must name sites, each kind once, got {kinds}")
+        return sites
+
+    @field_validator("layers")
+    @classmethod
+    def _rising(cls, layers: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        if isinstance(layers, tuple) and (not layers or list(layers) != sorted(set(layers))):
+            raise ValueError(f"must rise without repeats, got {list(layers)}")
+        return layers
+
+    @field_validator("pairs")
+    @classmethod
+    def _different(cls, pairs: tuple[tuple[str, str], ...] | int) -> tuple[tuple[str, str], ...] | int:
+        if isinstance(pairs, tuple):
+            if not pairs or len(set(pairs)) < len(pairs):
+                raise ValueError("must name pairs, each once, or say how many to draw")
+            same = [source for source, target in pairs if source == target]
+            if same:
+                raise ValueError(f"a pair needs two classes, got {same[0]!r} twice")
+        return pairs
+
+    @model_validator(mode="after")
+    def _has_its_dictionary(self) -> "SteerConfig":
+        wanting = {*self.directions, *self.edits} & {"sae_latent", "sae_sparse", "clamp"}
+        if wanting and self.sae is None:
+            raise ValueError(f"{sorted(wanting)[0]} needs a dictionary: set steer.sae.path and steer.sae.layer")
+        return self

@@ -1,0 +1,359 @@
+"""What a steering job will do, worked out before any model is loaded: pairs, held-out samples, cells, chunks, and its name."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from linrep.config import digest
+from linrep.corpora import Chunk, Corpora
+from linrep.corpora.narrow import narrow
+from linrep.directions import DirectionSet
+from linrep.errors import RecipeError
+from linrep.places import Place
+from linrep.sample import unit_hash
+from linrep.steer.cells import cells, damage_cells
+from linrep.steer.config import MADE_HERE, SteerConfig
+from linrep.steer.vectors import VIEW_OF_SITE, check_directions
+from linrep.store.layout import samples_file
+from linrep.store.manifest import now
+from linrep.store.read import Store
+from linrep.store.tables import read_table
+from linrep.vlm.config import ModelConfig
+from schemas.steering import VERSION
+
+Task = Literal["answers", "damage", "lens"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample to run: the part of a corpus that holds it, and perhaps a text of another corpus to go with it."""
+
+    sample_id: str
+    chunk: Chunk
+    text: "Item | None" = None
+
+
+@dataclass(frozen=True)
+class SteerChunk:
+    """The unit of work, retry and commit.
+
+    Attributes:
+        number: Its place among all chunks.
+        task: What is measured.
+        source: Class to leave; empty for the lens.
+        target: Class to reach; likewise.
+        items: The samples.
+        n_cells: Cells that it comes to.
+    """
+
+    number: int
+    task: Task
+    source: str
+    target: str
+    items: tuple[Item, ...]
+    n_cells: int
+
+
+@dataclass(frozen=True)
+class SteerJob:
+    """What a worker must know; small, and sent to each.
+
+    Attributes:
+        place: The artefact.
+        corpora: Where the samples really lie.
+        model: The model, with a path that can be opened.
+        model_digest: A worker refuses to run another one.
+        config: The plan.
+        layers: Layers at which edits act.
+        classes: All classes of the plan, for the lens.
+        directions: The file of directions.
+        image_size: As in the harvest.
+        max_text_tokens: As in the harvest.
+    """
+
+    place: Place
+    corpora: Corpora
+    model: ModelConfig
+    model_digest: str
+    config: SteerConfig
+    layers: tuple[int, ...]
+    classes: tuple[str, ...]
+    directions: Place
+    image_size: tuple[int, int] | None
+    max_text_tokens: int
+
+
+@dataclass(frozen=True)
+class SteerManifest:
+    """What a steering artefact is.
+
+    Attributes:
+        name: Name of the recipe.
+        digest: Names everything that decides the runs.
+        parents: Digests of what it was made from, by stage.
+        model: The model's card as plain values.
+        layers: Layers at which edits act.
+        pairs: Ordered pairs of classes.
+        config: The recipe's section.
+        n_chunks: Chunks in all.
+        n_cells: Runs in all.
+        damage_texts: captions, texts after another photograph, or none.
+        status: running until every chunk is committed.
+        counts: Cells done, failed, tokens; once complete.
+        created: When it began, UTC.
+        finished: When it was complete.
+        schema_version: Version of the tables.
+    """
+
+    name: str
+    digest: str
+    parents: dict[str, str]
+    model: dict[str, Any]
+    layers: tuple[int, ...]
+    pairs: tuple[tuple[str, str], ...]
+    config: dict[str, Any]
+    n_chunks: int
+    n_cells: int
+    damage_texts: str
+    status: Literal["running", "complete"] = "running"
+    counts: dict[str, int] = field(default_factory=dict)
+    created: str = ""
+    finished: str = ""
+    schema_version: int = VERSION
+
+
+@dataclass(frozen=True)
+class SteerPlan:
+    """A steering job before it runs."""
+
+    job: SteerJob
+    manifest: SteerManifest
+    chunks: tuple[SteerChunk, ...]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A held-out sample and where it lies."""
+
+    sample_id: str
+    chunk: int
+    record: int
+
+
+def plan_steer(
+    name: str,
+    config: SteerConfig,
+    store: Store,
+    corpora: Corpora,
+    chunks: Sequence[Chunk],
+    model: ModelConfig,
+    directions: Place,
+    found: DirectionSet,
+    workspace: Place,
+    parents: dict[str, str] | None = None,
+) -> SteerPlan:
+    """Work out a steering job.
+
+    Args:
+        name: Name of the recipe.
+        config: What to do.
+        store: The complete harvest that the directions come from.
+        corpora: Its corpora, where they really lie.
+        chunks: Its chunks.
+        model: The model, with a path that can be opened.
+        directions: The file of directions.
+        found: What it holds.
+        workspace: Where everything lies.
+        parents: Further digests of what this is made from, such as the dictionary's.
+
+    Raises:
+        RecipeError: A pair, a layer or a sample is missing.
+        StoreError: The directions lack a kind, a layer or a view.
+    """
+    layers = choose_layers(config, found, store.manifest.model["n_layers"])
+    kinds = [kind for kind in config.directions if kind not in MADE_HERE]
+    try:
+        classes = check_directions(found, kinds, [site.kind for site in config.sites], layers, store.manifest.width)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    photographs, captions, texts = held_out(store)
+    pairs = choose_pairs(config, classes, photographs)
+    about, damage_items = _damage_items(config, chunks, photographs, captions, texts)
+    cut = tuple(_cut(config, layers, pairs, chunks, photographs, damage_items))
+    file_digest = hashlib.sha256(directions.read_bytes()).hexdigest()[:10]
+    from_what = {
+        "harvest": store.manifest.digest,
+        "probes": file_digest,
+        "model": store.manifest.model["digest"],
+        **(parents or {}),
+    }
+    decides = config.model_dump(mode="json", exclude={"judge", "probes"})
+    key = digest(VERSION, from_what, {**decides, "layers": list(layers)})
+    place = workspace / "steering" / f"{name}-{key}"
+    sources = tuple(dict.fromkeys(source for source, _ in pairs))
+    job = SteerJob(
+        place=place,
+        corpora=corpora,
+        model=model,
+        model_digest=store.manifest.model["digest"],
+        config=config,
+        layers=layers,
+        classes=tuple(dict.fromkeys([*sources, *(target for _, target in pairs)])),
+        directions=directions,
+        image_size=store.manifest.harvest["image_size"] and tuple(store.manifest.harvest["image_size"]),
+        max_text_tokens=store.manifest.harvest["max_text_tokens"],
+    )
+    manifest = SteerManifest(
+        name=name,
+        digest=key,
+        parents=from_what,
+        model=store.manifest.model,
+        layers=layers,
+        pairs=pairs,
+        config=config.model_dump(mode="json"),
+        n_chunks=len(cut),
+        n_cells=sum(chunk.n_cells for chunk in cut),
+        damage_texts=about,
+        created=now(),
+    )
+    return SteerPlan(job, manifest, cut)
+
+
+def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tuple[int, ...]:
+    """The layers of the plan: those named, or those of which there are class means.
+
+    Raises:
+        RecipeError: A layer that the model does not have, or no layer at all.
+    """
+    if config.layers != "all":
+        beyond = [layer for layer in config.layers if layer > n_layers]
+        if beyond:
+            raise RecipeError(f"steer.layers: layer {beyond[0]} does not exist, the model has layers 0..{n_layers}")
+        return config.layers
+    views = {VIEW_OF_SITE[site.kind] for site in config.sites}
+    sets = [{e.layer for e in found.entries if e.kind == "class_mean" and e.view == v and e.attribute == "class"} for v in views]
+    layers = tuple(sorted(set.intersection(*sets)))
+    if not layers:
+        raise RecipeError(
+            f"the directions hold no class means of the views {', '.join(sorted(views))}: run the probe job with them"
+        )
+    return layers
+
+
+def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_Held]]:
+    """Samples that no probe was fitted on: photographs by class, captions with their photograph, and texts; in a drawn order."""
+    photographs: dict[str, list[_Held]] = {}
+    captions: list[_Held] = []
+    texts: list[_Held] = []
+    for number in sorted(store.commits):
+        rows = read_table(store.place, samples_file(number)).select(
+            ["sample_id", "corpus", "modality", "class_name", "split", "error"]
+        )
+        # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
+        record = -1
+        for row in rows.to_pylist():
+            record += not row["sample_id"].endswith("#caption")
+            if row["error"] is not None or row["split"] == "train":
+                continue
+            held = _Held(row["sample_id"], number, record)
+            if row["corpus"] == "images" and row["class_name"] is not None:
+                photographs.setdefault(row["class_name"], []).append(held)
+            elif row["modality"] == "pair":
+                captions.append(held)
+            elif row["corpus"] == "text":
+                texts.append(held)
+    for samples in (*photographs.values(), captions, texts):
+        samples.sort(key=lambda held: unit_hash(held.sample_id, "steer"))
+    return photographs, captions, texts
+
+
+def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[str, list[_Held]]) -> tuple[tuple[str, str], ...]:
+    """The ordered pairs of the plan, named or drawn.
+
+    Raises:
+        RecipeError: There are fewer than two classes, a named class has no directions, or a source no held-out photograph.
+    """
+    if len(classes) < 2:
+        raise RecipeError(f"steering needs two classes, the directions hold {len(classes)}: {', '.join(classes) or 'none'}")
+    if isinstance(config.pairs, tuple):
+        for pair in config.pairs:
+            unknown = [name for name in pair if name not in classes]
+            if unknown:
+                shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
+                raise RecipeError(f"steer.pairs: there is no pair {' to '.join(pair)}: no class {unknown[0]!r} among {shown}")
+            if pair[0] not in photographs:
+                raise RecipeError(
+                    f"steer.pairs: no held-out photograph of {pair[0]!r}: raise corpora.splits or take another class"
+                )
+        return config.pairs
+    able = [name for name in classes if name in photographs]
+    if not able:
+        raise RecipeError("no held-out photograph of any class with directions: raise corpora.splits.val or .test")
+    order = [classes[i] for i in np.random.default_rng([config.seed, 7]).permutation(len(classes))]
+    drawn = [
+        (source, order[(i + step) % len(order)])
+        for step in range(1, len(order))
+        for i, source in enumerate(order)
+        if source in photographs
+    ]
+    if config.pairs > len(drawn):
+        raise RecipeError(f"steer.pairs: {config.pairs} pairs of {len(classes)} classes, there are only {len(drawn)}")
+    return tuple(drawn[: config.pairs])
+
+
+def _damage_items(
+    config: SteerConfig,
+    chunks: Sequence[Chunk],
+    photographs: dict[str, list[_Held]],
+    captions: list[_Held],
+    texts: list[_Held],
+) -> tuple[str, list[Item]]:
+    """What damage is measured on: held-out captions; without any, held-out texts, each after some photograph."""
+    if not config.damage.texts:
+        return "none", []
+    if captions:
+        return "captions", [_item(held, chunks) for held in captions[:1000]]
+    pictures = sorted((h for held in photographs.values() for h in held), key=lambda h: unit_hash(h.sample_id, "damage"))
+    if not texts or not pictures:
+        return "none", []
+    both = [(pictures[i % len(pictures)], text) for i, text in enumerate(texts[:1000])]
+    return "texts after a photograph", [
+        Item(f"{p.sample_id} {t.sample_id}", _item(p, chunks).chunk, _item(t, chunks)) for p, t in both
+    ]
+
+
+def _item(held: _Held, chunks: Sequence[Chunk]) -> Item:
+    return Item(held.sample_id, narrow(chunks[held.chunk], [held.record]))
+
+
+def _cut(
+    config: SteerConfig,
+    layers: Sequence[int],
+    pairs: Sequence[tuple[str, str]],
+    chunks: Sequence[Chunk],
+    photographs: dict[str, list[_Held]],
+    damage_items: list[Item],
+) -> list[SteerChunk]:
+    n_cells, n_damage = len(cells(config, layers)), len(damage_cells(config, layers))
+    found: list[SteerChunk] = []
+
+    def add(task: Task, source: str, target: str, items: Sequence[Item], each: int) -> None:
+        size = max(1, config.chunk_size // each)
+        for start in range(0, len(items), size):
+            some = tuple(items[start : start + size])
+            found.append(SteerChunk(len(found), task, source, target, some, len(some) * each))
+
+    used: dict[str, Item] = {}
+    for number, (source, target) in enumerate(pairs):
+        own = [_item(held, chunks) for held in photographs[source][: config.images]]
+        used |= {item.sample_id: item for item in own}
+        add("answers", source, target, own, n_cells)
+        if damage_items:
+            first = number * config.damage.texts
+            window = [damage_items[(first + i) % len(damage_items)] for i in range(min(config.damage.texts, len(damage_items)))]
+            add("damage", source, target, window, n_damage)
+    add("lens", "", "", list(used.values()), 1)
+    return found

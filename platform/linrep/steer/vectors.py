@@ -1,0 +1,184 @@
+"""The direction of a pair of classes at a layer, in every way there is, and the controls beside it. All have one norm: that of
+the mean difference, so that what is compared is where they point.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from linrep.directions import Directions, DirectionSet
+from linrep.steer.coder import SparseCoder, best_latent, decoder_row, sparse_reconstruction
+from linrep.steer.config import Dose
+from linrep.steer.edits import Ablate, Add, Clamp, Edit, Replace, Swap
+
+COINCIDE = 1e-5
+"""Two class means closer than this share of the tokens' norm are one: the last prompt token at layer 0 is the same token
+in every picture, and the difference of its means is rounding."""
+
+VIEW_OF_SITE = {"image": "pooled", "patches": "pooled", "everywhere": "pooled", "last": "last"}
+"""Which rows of the store a site's directions come from."""
+
+
+class NoDirection(ValueError):
+    """Why a cell has no direction to go in; it is left out, with this reason."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Makes edits from the probes' directions.
+
+    Attributes:
+        directions: What the probes found.
+        dose: The unit of strengths.
+        seed: Of the random directions.
+        unembedding: Row of the output matrix for the first token of a name.
+        coders: Dictionaries by layer.
+        k: Latents of a sparse reconstruction.
+    """
+
+    directions: DirectionSet
+    dose: Dose
+    seed: int = 0
+    unembedding: Callable[[str], Float[Tensor, " d"]] | None = None
+    coders: Mapping[int, SparseCoder] | None = None
+    k: int = 20
+
+    def means(self, site: str, layer: int) -> Directions:
+        """Class means of the rows that stand for a site.
+
+        Raises:
+            StoreError: The probes have none there.
+        """
+        return self.directions.select("class_mean", layer, VIEW_OF_SITE[site], "image", "class")
+
+    def direction(self, kind: str, site: str, layer: int, source: str, target: str) -> Float[Tensor, " d"]:
+        """A direction from source to target, of the norm of their mean difference.
+
+        Raises:
+            NoDirection: The means coincide, or this kind gives nothing.
+            StoreError: The probes have no such kind, layer or view.
+            ValueError: A class is unknown.
+        """
+        means = self.means(site, layer)
+        difference = means.between(source, target)
+        norm = difference.norm()
+        if norm <= COINCIDE * means.token_norm:
+            raise NoDirection(f"the class means of {source} and {target} coincide at layer {layer} of {site}")
+        found = self._unscaled(kind, site, layer, source, target, difference)
+        if found.norm() <= 1e-12:
+            raise NoDirection(f"the direction {kind} is zero at layer {layer} of {site}")
+        return found * (norm / found.norm())
+
+    def _unscaled(self, kind: str, site: str, layer: int, source: str, target: str, difference: Tensor) -> Tensor:
+        match kind:
+            case "class_mean":
+                return difference
+            case "random":
+                return self._random(kind, site, layer, source, target, len(difference))
+            case "orthogonal":
+                drawn = self._random(kind, site, layer, source, target, len(difference))
+                return drawn - difference * (drawn @ difference) / (difference @ difference)
+            case "unembedding":
+                if self.unembedding is None:
+                    raise NoDirection("no unembedding at hand")
+                return (self.unembedding(target) - self.unembedding(source)).float()
+            case "sae_latent":
+                coder = self._coder(layer)
+                return decoder_row(coder, self.latent(site, layer, source, target)).float()
+            case "sae_sparse":
+                return sparse_reconstruction(self._coder(layer), difference, self.k)[0]
+        return self.directions.select(kind, layer, VIEW_OF_SITE[site], "image", "class").between(source, target)
+
+    def latent(self, site: str, layer: int, source: str, target: str) -> int:
+        """The latent that tells the target's mean from the source's best.
+
+        Raises:
+            NoDirection: None does, or there is no dictionary at this layer.
+        """
+        means = self.means(site, layer)
+        try:
+            return best_latent(self._coder(layer), means.vector(target)[None], means.vector(source)[None])
+        except ValueError as error:
+            raise NoDirection(str(error)) from None
+
+    def _coder(self, layer: int) -> SparseCoder:
+        if not self.coders or layer not in self.coders:
+            raise NoDirection(f"no dictionary of layer {layer}")
+        return self.coders[layer]
+
+    def _random(self, kind: str, site: str, layer: int, source: str, target: str, width: int) -> Tensor:
+        key = f"{self.seed}\0{kind}\0{site}\0{layer}\0{source}\0{target}".encode()
+        seed = int.from_bytes(hashlib.sha256(key).digest()[:7], "big")
+        return torch.randn(width, generator=torch.Generator().manual_seed(seed))
+
+    def edit(self, name: str, kind: str | None, strength: float | None, site: str, layer: int, source: str, target: str) -> Edit:
+        """The edit of a cell.
+
+        Args:
+            name: add, ablate, swap, clamp, zero or mean.
+            kind: Direction of an addition.
+            strength: Of an addition.
+            site: Kind of the site.
+            layer: Layer k.
+            source: Class to leave.
+            target: Class to reach.
+
+        Raises:
+            NoDirection: There is no direction to go in.
+            StoreError: The probes have no such kind, layer or view.
+            ValueError: A class is unknown.
+        """
+        match name:
+            case "add":
+                assert kind is not None
+                assert strength is not None
+                return Add(self.direction(kind, site, layer, source, target), strength, self.dose.relative)
+            case "ablate":
+                return Ablate(self.direction("class_mean", site, layer, source, target))
+            case "swap":
+                self.direction("class_mean", site, layer, source, target)  # refuses means that coincide
+                means = self.means(site, layer)
+                return Swap(means.vector(source), means.vector(target), means.vectors.mean(0))
+            case "clamp":
+                latent = self.latent(site, layer, source, target)
+                there = self._coder(layer).encode(self.means(site, layer).vector(target)[None])[0, latent]
+                return Clamp(self._coder(layer), latent, 2 * float(there))
+            case "zero":
+                return Replace(torch.zeros_like(self.means(site, layer).vectors[0]))
+            case "mean":
+                return Replace(self.means(site, layer).vectors.mean(0))
+        raise ValueError(f"no edit {name!r}")
+
+
+def check_directions(
+    directions: DirectionSet, kinds: Sequence[str], sites: Sequence[str], layers: Sequence[int], width: int
+) -> tuple[str, ...]:
+    """Refuse a set of directions that does not fit the plan; gives the classes' names.
+
+    Args:
+        directions: The set.
+        kinds: Those of the probes' kinds that are wanted.
+        sites: Kinds of sites.
+        layers: Layers.
+        width: Of the model's stream.
+
+    Raises:
+        StoreError: A kind, layer or view is missing.
+        ValueError: The directions are of another width than the model's stream.
+    """
+    names: tuple[str, ...] = ()
+    for kind in ("class_mean", *kinds):
+        for site in sites:
+            for layer in layers:
+                entry = directions.select(kind, layer, VIEW_OF_SITE[site], "image", "class")
+                if entry.vectors.shape[1] != width:
+                    raise ValueError(
+                        f"the directions {entry.key} have width {entry.vectors.shape[1]}, the model's stream {width}: "
+                        f"they were made from another model"
+                    )
+                names = names or entry.names
+    return names

@@ -1,0 +1,274 @@
+"""Cells run together against each run alone by transformers itself, with a hook of this file's own."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from linrep.directions import Directions, DirectionSet
+from linrep.sample import Skipped
+from linrep.steer.cells import UNEDITED, cells
+from linrep.steer.config import Asking, Damage, Dose, Question, SteerConfig
+from linrep.steer.edits import Add
+from linrep.steer.sites import Everywhere, ImageTokens, LastToken
+from linrep.steer.steerer import Steerer
+from linrep.steer.vectors import NoDirection, Vectors
+from linrep.vlm.batch import collate
+from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Role
+from tests.steer.conftest import sample
+
+NAMES = ("boat", "tall tree", "house")
+LAYERS = (0, 2, 4)
+CONFIG = SteerConfig(
+    sites=(ImageTokens(), LastToken(), Everywhere()),
+    directions=("class_mean", "random"),
+    edits=("ablate", "swap", "zero"),
+    dose=Dose(strengths=(0.5, 3.0)),
+    ask=Asking(
+        questions=(
+            Question(prompt="<image> what is shown ?"),
+            Question(prompt="<image> the colour is", about="colour"),
+        ),
+        choice="<image> is it a {first} or a {second} ?",
+        answer=" {name}",
+        max_new_tokens=3,
+    ),
+    damage=Damage(prompt="<image> see :"),
+)
+
+
+def directions(width=32, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return DirectionSet(
+        tuple(
+            Directions(kind, layer, view, "image", "class", NAMES, 3 * torch.randn(3, width, generator=draw), 5.0)
+            for kind in ("class_mean", "ridge", "shuffled_mean")
+            for layer in range(5)
+            for view in ("pooled", "last")
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return Vectors(directions(), CONFIG.dose)
+
+
+@pytest.fixture(scope="module")
+def steerer(steer_vlm, vectors):
+    return Steerer(steer_vlm, CONFIG, LAYERS, vectors, tokens_per_batch=1500)
+
+
+@pytest.fixture(scope="module")
+def produced(steerer):
+    return steerer.answers([sample(0), sample(1), sample(2)], "boat", "tall tree")
+
+
+def key(row):
+    return tuple(row.get(k) for k in ("sample_id", "site", "layer", "edit", "direction", "strength"))
+
+
+def slowly(vlm, one, site, layer, edit, n_new=0):
+    """Generation and logits of one sequence alone, uncached, edited by hand: no hook, mask or cache of ours."""
+    model, batch = vlm.model, collate([one], vlm)
+    prompt = torch.from_numpy(
+        {
+            "image": one.role >= Role.IMAGE,
+            "last": np.arange(len(one)) == (np.append(np.flatnonzero(one.role == Role.TEXT), len(one))[0] - 1),
+            "everywhere": np.ones(len(one), bool),
+            None: np.zeros(len(one), bool),
+        }[site]
+    )
+    ids = batch.input_ids
+    block = None if layer is None else (vlm.text.layers[layer] if layer < 4 else vlm.text.norm)
+
+    def hook(module, args):
+        which = torch.full((args[0].shape[1],), site == "everywhere")
+        which[: len(prompt)] = prompt
+        h = args[0].clone()
+        h[0, which] = edit(h[0, which])
+        return (h, *args[1:])
+
+    handle = None if block is None else block.register_forward_pre_hook(hook)
+    pictures = {"pixel_values": batch.pixel_values, "image_sizes": batch.image_sizes}
+    with torch.no_grad():
+        for step in range(n_new + 1):
+            scores = model(input_ids=ids, **pictures, use_cache=False).logits[0]
+            if step < n_new:
+                ids = torch.cat([ids, scores[-1].argmax()[None, None]], dim=1)
+    if handle is not None:
+        handle.remove()
+    return ids[0, len(one) :].tolist(), scores
+
+
+def edit_of(vectors, row):
+    if row["edit"] == "none":
+        return lambda h: h
+    return vectors.edit(row["edit"], row["direction"], row["strength"], row["site"], row["layer"], "boat", "tall tree")
+
+
+def some(rows, n, seed=0):
+    return [rows[i] for i in np.random.default_rng(seed).choice(len(rows), n, replace=False)]
+
+
+def test_every_cell_of_every_sample_has_one_row(produced):
+    plan = cells(CONFIG, LAYERS)
+    assert plan[0] == UNEDITED
+    assert len(plan) == 1 + 3 * 3 * (2 * 2 + 3)
+    assert produced.failed == []
+    assert len({key(row) for row in produced.tables["cells"]}) == len(produced.tables["cells"]) == 3 * len(plan)
+    assert len(produced.tables["answers"]) == 2 * 3 * len(plan)
+    assert produced.n_done == 3 * len(plan)
+
+
+def test_free_answers_equal_uncached_generation_of_each_cell_alone(steer_vlm, random_vlm, vectors, produced):
+    """Unequal lengths, other edits in other rows, a shared prefix, padding and the cache change nothing."""
+    made = [Preparer.from_path(random_vlm, image_prompt=q.prompt) for q in CONFIG.ask.questions]
+    tokenizer, ends = steer_vlm.processor.tokenizer, 2
+    for row in some(produced.tables["answers"], 40):
+        one = made[row["question"]](sample(int(row["sample_id"][1:])))
+        ids, _ = slowly(steer_vlm, one, row["site"], row["layer"], edit_of(vectors, row), 3)
+        ids = ids[: ids.index(ends)] if ends in ids else ids
+        assert row["text"] == tokenizer.decode(ids, skip_special_tokens=True).strip(), row
+
+
+def test_forced_choice_is_the_length_normalised_probability_of_the_two_names(steer_vlm, random_vlm, vectors, produced):
+    tokenizer = steer_vlm.processor.tokenizer
+    seen = set()
+    for row in some(produced.tables["cells"], 16, seed=1):
+        scores = []
+        for name in ("boat", "tall tree"):
+            # The names' order was drawn: whichever it was, this is one of the two prompts.
+            options = []
+            for first, second in (("boat", "tall tree"), ("tall tree", "boat")):
+                prompt = f"<image> is it a {first} or a {second} ?"
+                bare = Preparer.from_path(random_vlm, image_prompt=prompt)(sample(int(row["sample_id"][1:])))
+                full = Preparer.from_path(random_vlm, image_prompt=f"{prompt} {name}")(sample(int(row["sample_id"][1:])))
+                n = len(full) - len(bare)
+                # Only the prompt is edited, the answer's tokens only where the site is everywhere.
+                site = row["site"]
+                masked = dataclasses.replace(
+                    full, role=np.where(np.arange(len(full)) < len(bare), full.role, Role.TEXT).astype(np.uint8)
+                )
+                _, logits = slowly(steer_vlm, masked if site == "last" else full, site, row["layer"], edit_of(vectors, row))
+                logp = (
+                    logits[len(bare) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(full.input_ids[len(bare) :, None]).long())
+                )
+                assert len(tokenizer(name).input_ids) > 2 or n == 1
+                options.append(logp.mean().item())
+            scores.append(options)
+        mine = (row["logp_source"], row["logp_target"])
+        order = int(abs(scores[0][1] - mine[0]) < abs(scores[0][0] - mine[0]))
+        seen.add(order)
+        assert mine == pytest.approx((scores[0][order], scores[1][order]), abs=2e-3)
+        assert row["p_target"] == pytest.approx(1 / (1 + np.exp(mine[0] - mine[1])), abs=1e-5)
+    assert seen == {0, 1}
+
+
+def test_edits_that_no_later_block_reads_change_nothing(produced):
+    """After the last block image tokens are read by nobody."""
+    plain = {row["sample_id"]: row for row in produced.tables["cells"] if row["edit"] == "none"}
+    late = [row for row in produced.tables["cells"] if row["layer"] == 4 and row["site"] == "image"]
+    early = [row for row in produced.tables["cells"] if row["layer"] == 0 and row["site"] == "image"]
+    assert late
+    assert all(abs(row["logp_target"] - plain[row["sample_id"]]["logp_target"]) < 1e-5 for row in late)
+    assert np.mean([abs(row["logp_target"] - plain[row["sample_id"]]["logp_target"]) for row in early]) > 1e-3
+
+
+def test_damage_is_the_mean_nll_of_the_text_alone_and_without_an_edit_the_models_own(steerer, steer_vlm, random_vlm, vectors):
+    samples = [sample(3, "a red boat lies here"), sample(1, "the house")]
+    rows = steerer.damage(samples, "boat", "tall tree").tables["damage"]
+    prepare = Preparer.from_path(random_vlm, pair_prompt="<image> see :{text}")
+    by_name = {one.id: prepare(one) for one in samples}
+    for row in [*some(rows, 12), *(r for r in rows if r["edit"] == "none")]:
+        one = by_name[row["sample_id"]]
+        _, logits = slowly(steer_vlm, one, row["site"], row["layer"], edit_of(vectors, row))
+        (said,) = np.nonzero(one.role == Role.TEXT)
+        logp = logits.log_softmax(-1)[said - 1, one.input_ids[said]]
+        assert row["nll"] == pytest.approx(-logp.mean().item(), abs=2e-4)
+        assert row["n_tokens"] == len(said)
+    assert len(rows) == 2 * (1 + 3 * 3 * 2 * 2)
+
+
+class Faulty(Vectors):
+    """One cell is poisoned, one has an edit that fails, one has no direction."""
+
+    def edit(self, name, kind, strength, site, layer, source, target):
+        found = super().edit(name, kind, strength, site, layer, source, target)
+        if (kind, strength, site, layer) == ("random", 3.0, "image", 2):
+            return Add(torch.full((32,), float("nan")), 1.0, relative=False)
+        if (name, site, layer) == ("ablate", "last", 2):
+            return Exploding()
+        if (name, site, layer) == ("swap", "last", 2):
+            raise NoDirection("the class means coincide")
+        return found
+
+
+class Exploding(Add):
+    def __init__(self):
+        super().__init__(torch.ones(32), 0.0)
+
+    def __call__(self, h):
+        raise RuntimeError("out of memory")
+
+
+def test_a_failed_run_costs_its_cell_and_is_put_down_with_its_reason(steer_vlm, produced, monkeypatch):
+    from linrep.steer import edits
+
+    # An addition is computed for the whole batch at once; this one is to be called by itself.
+    plain_at = edits._at
+    monkeypatch.setattr(
+        edits, "_at", lambda layer, rows: explode if any(_fails(r, layer) for r in rows) else plain_at(layer, rows)
+    )
+
+    def explode(h, rows):
+        raise RuntimeError("out of memory")
+
+    steerer = Steerer(steer_vlm, CONFIG, LAYERS, Faulty(directions(), CONFIG.dose), tokens_per_batch=1500)
+    bad = Skipped(dataclasses.replace(sample(9), image=None), "no image bytes")
+    found = steerer.answers([sample(0), bad, sample(1)], "boat", "tall tree")
+    reasons = {key(row): row.get("error") for row in found.tables["cells"] if row["sample_id"] != "s9"}
+    wanted = {key(row): row for row in produced.tables["cells"]}
+    for which, why in reasons.items():
+        cell = which[1:]
+        if cell == ("image", 2, "add", "random", 3.0):
+            assert why.startswith("FloatingPointError: the model's output is not finite")
+        elif cell == ("last", 2, "ablate", None, None):
+            assert why == "RuntimeError: out of memory"
+        elif cell == ("last", 2, "swap", None, None):
+            assert why == "no direction: the class means coincide"
+        else:
+            assert why is None
+    for row in found.tables["cells"]:
+        if row.get("error") is None:
+            assert row["p_target"] == pytest.approx(wanted[key(row)]["p_target"], abs=1e-5)
+    n = len(cells(CONFIG, LAYERS))
+    assert len(found.tables["cells"]) == 3 * n
+    assert len(found.failed) == n + 2 * 2  # the bad picture's, and two cells of two pictures; a missing direction is no failure
+    assert found.n_done == 2 * n - 2 * 3
+
+
+def _fails(one, layer):
+    return one is not None and isinstance(one.edit, Exploding) and layer in one.layers
+
+
+def test_the_lens_counts_the_right_name_against_the_others(steer_vlm, vectors, random_vlm):
+    config = CONFIG.model_copy(update={"ask": CONFIG.ask.model_copy(update={"choice": "<image> it is a"})})
+    steerer = Steerer(steer_vlm, config, LAYERS, vectors)
+    picture = dataclasses.replace(sample(0), class_name="house")
+    rows = steerer.lens([picture], ["boat", "house"]).tables["lens"]
+    assert [row["layer"] for row in rows] == list(LAYERS)
+    one = Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt)(picture)
+    _, logits = slowly(steer_vlm, one, None, None, None)
+    image = one.role >= Role.IMAGE
+    tokenizer = steer_vlm.processor.tokenizer
+    boat, house = (
+        tokenizer(f"<image> it is a {name}").input_ids[len(tokenizer("<image> it is a").input_ids)] for name in ("boat", "house")
+    )
+    p = logits[torch.from_numpy(image)].softmax(-1)
+    assert rows[-1]["p_class"] == pytest.approx(p[:, house].mean().item(), rel=1e-3)
+    assert rows[-1]["p_others"] == pytest.approx(p[:, boat].mean().item(), rel=1e-3)
+    assert rows[-1]["top_class"] == pytest.approx((p[:, house] > p[:, boat]).float().mean().item(), abs=1e-6)
+    assert rows[-1]["n_tokens"] == image.sum()
