@@ -19,6 +19,14 @@ class Attributes(Section):
     )
     columns: tuple[str, ...] = Field(description="Columns to probe; each value is a class.")
 
+    @field_validator("columns")
+    @classmethod
+    def _free_names(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in columns if name in ("class", "modality") or "/" in name]
+        if wrong or not columns or len(set(columns)) < len(columns):
+            raise ValueError(f"must name columns, each once, none of them class, modality or with a slash, got {list(columns)}")
+        return columns
+
 
 class Softmax(Section):
     """Softmax regression, trained to convergence at each penalty of a falling path."""

@@ -181,10 +181,10 @@ def attribute_values(
 def label(
     attribute: str, modality: Modality, values: Sequence[str | None], names: Sequence[str], samples: Samples, seed: int
 ) -> Labelled:
-    """Class numbers of the samples of a modality, and the shuffled control."""
+    """Class numbers of the samples of a modality, and the shuffled control; values that are not among the names count as none."""
     number = {name: i for i, name in enumerate(names)}
     takes_part = samples.of(modality)
-    codes = np.array([number[v] if v is not None and t else -1 for v, t in zip(values, takes_part, strict=True)], np.int64)
+    codes = np.array([number.get(v or "", -1) if t else -1 for v, t in zip(values, takes_part, strict=True)], np.int64)
     return Labelled(attribute, modality, tuple(names), codes, shuffle(codes, samples, f"{seed}/{attribute}"))
 
 

@@ -93,8 +93,10 @@ class Moments:
         )
 
     def only(self, columns: Sequence[str]) -> "Moments":
-        """The same without the other label columns."""
-        return replace(self, counts={c: self.counts[c] for c in columns}, sums={c: self.sums[c] for c in columns})
+        """The same without the other label columns; the scatter, the large part, is shared."""
+        fewer = replace(self, counts={c: self.counts[c] for c in columns}, sums={c: self.sums[c] for c in columns})
+        fewer.__dict__["scatter"] = self.scatter
+        return fewer
 
     def __add__(self, other: "Moments") -> "Moments":
         if not self.n or not other.n:

@@ -1,0 +1,187 @@
+"""Counts become results: rows of tables with intervals, and directions."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+from torch import Tensor
+
+from linrep.directions import Directions, DirectionSet
+from linrep.probe.fit import Trial
+from linrep.probe.linear import Linear
+from linrep.probe.moments import Moments
+from linrep.probe.score import Interval, bootstrap, by_class
+from linrep.probe.study import Study, Task, Unit
+from linrep.store.tables import table_of
+from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBES
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a unit found.
+
+    Attributes:
+        probes: Rows of the `PROBES` contract.
+        classes: Rows of the `PROBE_CLASSES` contract.
+        confusions: Rows of the `PROBE_CONFUSIONS` contract.
+        directions: One vector a class, by kind.
+    """
+
+    probes: pa.Table
+    classes: pa.Table
+    confusions: pa.Table
+    directions: DirectionSet
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The probes of a task after the choice, by kind."""
+
+    task: Task
+    moments: Moments
+    real: Mapping[str, Linear]
+    control: Mapping[str, Linear]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A probe with what it scored, and its control's."""
+
+    task: Task
+    tested_on: str
+    names: tuple[str, ...]
+    trial: Trial
+    n_train: int
+    control: Trial | None = None
+    chosen: Chosen | None = None
+    centred: bool = False
+
+    @property
+    def main(self) -> bool:
+        """Whether it is a probe of its own modality on all samples, with a control."""
+        return self.control is not None
+
+
+def report(study: Study, unit: Unit, scored: list[Scored]) -> Result:
+    """The results of a unit from everything that was scored."""
+    return _Report(study, unit, scored).result()
+
+
+class _Report:
+    """Counts become rows of tables."""
+
+    def __init__(self, study: Study, unit: Unit, scored: list[Scored]) -> None:
+        self._study, self._unit, self._scored = study, unit, scored
+
+    def result(self) -> Result:
+        main = [s for s in self._scored if s.main]
+        areas = {id(s): s.trial.tally.auroc() for s in self._scored}
+        intervals = {id(s): found for s, found in self._intervals()}
+        probes = [self._probe_row(s, intervals[id(s)], areas[id(s)][0]) for s in self._scored]
+        classes, confusions = [], []
+        for own in _same_rows(main):
+            each = by_class([s.trial.tally for s in own], self._study.config.resamples, self._study.config.seed)
+            for s, accuracy in zip(own, each, strict=True):
+                classes += self._class_rows(s, accuracy, areas[id(s)][1])
+                confusions += self._confusion_rows(s)
+        return Result(
+            table_of(probes, PROBES),
+            table_of(classes, PROBE_CLASSES),
+            table_of(confusions, PROBE_CONFUSIONS),
+            DirectionSet(tuple(self._directions(main))),
+        )
+
+    def _intervals(self) -> Iterable[tuple[Scored, dict[str, Interval]]]:
+        """Intervals of all counts, from the same draws for all probes of the same rows."""
+        for own in _same_rows(self._scored):
+            hits, where = [], []
+            for s in own:
+                counts = {"top1": s.trial.tally.top1, "top5": s.trial.tally.top5}
+                if s.control is not None:
+                    counts |= {"control": s.control.tally.top1, "selectivity": counts["top1"] - s.control.tally.top1}
+                hits += counts.values()
+                where += [(s, name) for name in counts]
+            found = bootstrap(own[0].trial.tally.rows, hits, self._study.config.resamples, self._study.config.seed)
+            by_probe: dict[int, dict[str, Interval]] = {}
+            for (s, name), interval in zip(where, found, strict=True):
+                by_probe.setdefault(id(s), {})[name] = interval
+            yield from ((s, by_probe[id(s)]) for s in own)
+
+    def _where(self, s: Scored) -> dict[str, object]:
+        return {
+            "attribute": s.task.attribute,
+            "view": self._unit.view,
+            "layer": self._unit.layer,
+            "kind": s.trial.probe.kind,
+            "tested_on": s.tested_on,
+        }
+
+    def _probe_row(self, s: Scored, intervals: dict[str, Interval], auroc: Interval) -> dict[str, object]:
+        tally, notes, is_sparse = s.trial.tally, s.trial.probe.notes, s.trial.probe.kind == "sparse"
+        row: dict[str, object] = {
+            **self._where(s),
+            "fitted_on": s.task.source,
+            "centred": s.centred,
+            "n_per_class": s.task.n_per_class,
+            "k": int(s.trial.probe.setting or 0) if is_sparse else None,
+            "setting": None if is_sparse else s.trial.probe.setting,
+            "n_classes": len(s.names),
+            "n_train": s.n_train,
+            "n_test": tally.n_rows,
+            "n_test_samples": tally.n_clusters,
+            "chance": tally.chance,
+        }
+        for name, interval in {**intervals, "auroc": auroc}.items():
+            row |= {name: _finite(interval.value), f"{name}_low": _finite(interval.low), f"{name}_high": _finite(interval.high)}
+        if "gradient" in notes:
+            row |= {"gradient": notes["gradient"], "evaluations": int(notes["evaluations"])}
+            row["converged"] = bool(notes["converged"])
+        return row
+
+    def _class_rows(self, s: Scored, accuracy: list[Interval], areas: Float[np.ndarray, " c"]) -> Iterator[dict[str, object]]:
+        for c, name in enumerate(s.names):
+            yield {
+                **self._where(s),
+                "class_name": name,
+                "n_test": int(s.trial.tally.confusion[c].sum()),
+                "accuracy": _finite(accuracy[c].value),
+                "accuracy_low": _finite(accuracy[c].low),
+                "accuracy_high": _finite(accuracy[c].high),
+                "auroc": _finite(float(areas[c])),
+            }
+
+    def _confusion_rows(self, s: Scored) -> Iterator[dict[str, object]]:
+        confusion = s.trial.tally.confusion
+        for i, j in zip(*np.nonzero(confusion), strict=True):
+            yield {**self._where(s), "class_name": s.names[i], "predicted": s.names[j], "n": int(confusion[i, j])}
+
+    def _directions(self, main: list[Scored]) -> Iterator[Directions]:
+        for s in main:
+            assert s.chosen is not None
+            moments = s.chosen.moments
+            where = {"layer": self._unit.layer, "view": self._unit.view, "modality": s.task.source}
+            more = {"attribute": s.task.attribute, "names": s.names, "token_norm": moments.norm / max(moments.n, 1)}
+
+            def made(kind: str, vectors: Tensor, where: dict = where, more: dict = more) -> Directions:
+                return Directions(kind=kind, vectors=vectors.float(), **where, **more)
+
+            if s.trial.probe.kind == "class_mean":
+                yield made("class_mean", moments.mean + moments.between(s.task.column))
+                yield made("shuffled_mean", moments.mean + moments.between(s.task.control))
+            else:
+                yield made(s.trial.probe.kind, s.trial.probe.weights.T.contiguous())
+
+
+def _same_rows(scored: list[Scored]) -> list[list[Scored]]:
+    """Probes that were scored on the same rows, together."""
+    groups: dict[tuple, list[Scored]] = {}
+    for s in scored:
+        key = tuple((m, (codes >= 0).tobytes()) for m, codes in s.trial.codes.items())
+        groups.setdefault((key, len(s.names)), []).append(s)
+    return list(groups.values())
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,261 @@
+"""What a probe job will do, worked out before any cluster starts: who is labelled what, which fits, on which rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int64
+
+from linrep.errors import RecipeError
+from linrep.probe.config import ProbeConfig
+from linrep.probe.labels import (
+    CLASS,
+    SPLITS,
+    Labelled,
+    Samples,
+    attribute_values,
+    check,
+    class_values,
+    label,
+    modality_labels,
+    read_samples,
+    subset,
+)
+from linrep.store.layout import MODALITIES, Modality, View
+from linrep.store.read import Store
+from schemas.probes import PROBE_LABELS
+
+SHUFFLED = "/shuffled"
+
+Source = Literal["image", "text", "both"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to learn.
+
+    Attributes:
+        attribute: class, modality, or an attribute of the samples.
+        source: Modality of the rows to learn it from.
+        names: The classes in words.
+        n_per_class: Training samples per class, None for all there are.
+    """
+
+    attribute: str
+    source: Source
+    names: tuple[str, ...]
+    n_per_class: int | None = None
+
+    @property
+    def column(self) -> str:
+        """Its label column."""
+        return self.attribute if self.n_per_class is None else f"{self.attribute}/{self.n_per_class}"
+
+    @property
+    def control(self) -> str:
+        """The label column of its control."""
+        return f"{self.attribute}{SHUFFLED}"
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Modalities of its rows."""
+        return MODALITIES if self.source == "both" else (self.source,)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Label columns that the same samples of a modality have: they share one Gram matrix.
+
+    Attributes:
+        members: Which samples.
+        columns: Class number of each sample, by column.
+        n_classes: Classes by column.
+    """
+
+    members: Bool[np.ndarray, " s"]
+    columns: Mapping[str, Int64[np.ndarray, " s"]]
+    n_classes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of work, retry and commit: all probes of one view and layer."""
+
+    view: View
+    layer: int
+
+    @property
+    def name(self) -> str:
+        """Its name among the artefact's files."""
+        return f"{self.view}-layer-{self.layer:03d}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that a unit needs to know; the same for all units.
+
+    Attributes:
+        store: The activations.
+        config: What to fit.
+        tasks: What to learn.
+        samples: The store's samples.
+        codes: Class number of each sample by modality and label column, -1 for those that take no part.
+        left_out: Classes of attributes and of texts with too few samples to learn from, by attribute and modality.
+    """
+
+    store: Store
+    config: ProbeConfig
+    tasks: tuple[Task, ...]
+    samples: Samples
+    codes: Mapping[Modality, Mapping[str, Int64[np.ndarray, " s"]]]
+    left_out: Mapping[str, tuple[str, ...]]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers to probe."""
+        return self.store.manifest.layers if self.config.layers == "all" else self.config.layers
+
+    @property
+    def units(self) -> list[Unit]:
+        """All units, view by view and layer by layer."""
+        views = self.store.manifest.views if self.config.views == "all" else self.config.views
+        return [Unit(view, layer) for view in views for layer in self.layers]  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def clusters(self) -> Int64[np.ndarray, " s"]:
+        """What a bootstrap draws, as a number for each sample."""
+        return self.samples.clusters
+
+    def families(self, modality: Modality) -> tuple[Family, ...]:
+        """The label columns of a modality, those that the same samples have together."""
+        train = self.samples.split == SPLITS.index("train")
+        grouped: dict[bytes, list[str]] = {}
+        columns = self.codes[modality]
+        for name, codes in columns.items():
+            grouped.setdefault(((codes >= 0) & train).tobytes(), []).append(name)
+        sizes = {name: self._size(modality, name) for name in columns}
+        return tuple(
+            Family(
+                (columns[names[0]] >= 0) & train, {name: columns[name] for name in names}, {name: sizes[name] for name in names}
+            )
+            for names in grouped.values()
+            if ((columns[names[0]] >= 0) & train).any()
+        )
+
+    def _size(self, modality: Modality, column: str) -> int:
+        attribute = column.partition("/")[0]
+        return next(len(t.names) for t in self.tasks if t.attribute == attribute and modality in t.modalities)
+
+    def labels(self) -> pa.Table:
+        """Who was labelled what, split and control included: one row a sample, modality and attribute."""
+        parts = []
+        splits = np.array(SPLITS)[self.samples.split]
+        for task in self.tasks:
+            if task.n_per_class is not None:
+                continue
+            for modality in task.modalities:
+                codes, shuffled = (self.codes[modality][c] for c in (task.column, task.control))
+                has = np.flatnonzero(codes >= 0)
+                names = np.array(task.names)
+                values = {
+                    "sample_id": pa.array([self.samples.ids[i] for i in has], pa.string()),
+                    "modality": pa.array([modality] * len(has), pa.string()),
+                    "split": pa.array(splits[has], pa.string()),
+                    "attribute": pa.array([task.attribute] * len(has), pa.string()),
+                    "class_name": pa.array(names[codes[has]], pa.string()),
+                    "shuffled": pa.array(names[shuffled[has]], pa.string()),
+                }
+                parts.append(pa.table(values, schema=PROBE_LABELS))
+        return pa.concat_tables(parts)
+
+
+def plan_study(store: Store, config: ProbeConfig, attributes: Mapping[str, Mapping[str, str]] | None = None) -> Study:
+    """Work out a study.
+
+    Args:
+        store: The activations, complete.
+        config: What to fit.
+        attributes: The attributes' table by key, where the recipe names one.
+
+    Raises:
+        RecipeError: A layer or view is not in the store, nothing is labelled, or a class has too few samples.
+        StoreError: The store lacks what is asked of it.
+    """
+    _check_places(store, config)
+    table = store.samples()
+    samples = read_samples(table)
+    values = {CLASS: class_values(table, samples)}
+    for column in config.attributes.columns if config.attributes is not None else ():
+        values[column] = attribute_values(attributes or {}, column, table, samples)
+        if not any(v is not None for v in values[column]):
+            raise RecipeError(f"probe.attributes: no sample of the store is named in column {config.attributes.key!r}")  # pyright: ignore[reportOptionalMemberAccess]
+    number = {v: n for v, n in zip(values[CLASS], table["label"].to_pylist(), strict=True) if v is not None and n is not None}
+    tasks: list[Task] = []
+    codes: dict[Modality, dict[str, Int64[np.ndarray, " s"]]] = {m: {} for m in MODALITIES}
+    left_out: dict[str, tuple[str, ...]] = {}
+
+    def add(found: Labelled, n: int | None = None) -> None:
+        task = Task(found.attribute, found.modality, found.names, n)  # pyright: ignore[reportArgumentType]
+        codes[found.modality][task.column] = found.codes  # pyright: ignore[reportArgumentType]
+        if n is None:
+            codes[found.modality][task.control] = found.shuffled  # pyright: ignore[reportArgumentType]
+        tasks.append(task)
+
+    for attribute, own in values.items():
+        for modality in MODALITIES:
+            # Photographs sit in folders on purpose: a small class there is a mistake. A rare attribute, or caption, is left out.
+            required = attribute == CLASS and modality == "image"
+            names, few = _classes(own, samples, modality, 0 if required else config.min_per_class)
+            names = sorted(names, key=lambda name: (number.get(name, 0) if attribute == CLASS else 0, name))
+            if few:
+                left_out[f"{attribute} of {modality}"] = tuple(few)
+            if not names or (len(names) < 2 and not required):
+                continue
+            found = label(attribute, modality, own, names, samples, config.seed)
+            if not required and not _has_all_splits(found, samples):
+                continue
+            check(found, samples, config.min_per_class)
+            add(found)
+            if attribute == CLASS:
+                for n in config.curve:
+                    smaller = subset(found, samples, n, config.seed)
+                    if (smaller.codes != found.codes).any():
+                        add(smaller, n)
+    if not tasks:
+        raise RecipeError(f"probe: no sample of {store.place} has a class: probes need photographs in folders, or labels")
+    by_modality = modality_labels(samples, config.seed)
+    if all(_has_all_splits(found, samples) for found in by_modality.values()):
+        for modality, found in by_modality.items():
+            codes[modality] |= {"modality": found.codes, f"modality{SHUFFLED}": found.shuffled}
+        tasks.append(Task("modality", "both", MODALITIES))
+    return Study(store, config, tuple(tasks), samples, codes, left_out)
+
+
+def _check_places(store: Store, config: ProbeConfig) -> None:
+    if not store.complete or store.manifest.status != "complete":
+        raise RecipeError(f"the harvest {store.place} is not complete: run jobs/harvest.py with the same recipe first")
+    for view in config.views if config.views != "all" else ():
+        if view not in store.manifest.views:
+            raise RecipeError(f"probe.views: no view {view!r} in {store.place}: it has {', '.join(store.manifest.views)}")
+    for layer in config.layers if config.layers != "all" else ():
+        if layer not in store.manifest.layers:
+            there = ", ".join(map(str, store.manifest.layers))
+            raise RecipeError(f"probe.layers: no layer {layer} in {store.place}: it has {there}")
+
+
+def _classes(values: list[str | None], samples: Samples, modality: Modality, at_least: int) -> tuple[list[str], list[str]]:
+    """Classes of a modality's samples, and those with too few training samples."""
+    takes_part, train = samples.of(modality), samples.of(modality, "train")
+    there = sorted({v for v, t in zip(values, takes_part, strict=True) if t and v is not None})
+    counts = dict.fromkeys(there, 0)
+    for v, t in zip(values, train, strict=True):
+        if t and v is not None:
+            counts[v] += 1
+    return [v for v in there if counts[v] >= at_least], [v for v in there if counts[v] < at_least]
+
+
+def _has_all_splits(found: Labelled, samples: Samples) -> bool:
+    return all(((found.codes >= 0) & (samples.split == i)).any() for i in range(len(SPLITS)))

@@ -1,0 +1,83 @@
+"""Tables of the probe stage: scores, scores by class, confusions, and who was labelled what."""
+
+import pyarrow as pa
+
+from schemas.columns import column
+
+VERSION = 1
+"""Raised whenever a column changes its meaning, its type or its name."""
+
+
+def _interval(name: str, meaning: str, nullable: bool = False) -> list[pa.Field]:
+    return [
+        column(name, pa.float64(), meaning, "share", nullable),
+        column(f"{name}_low", pa.float64(), f"Lower end of the 95% interval of {name}", "share", nullable),
+        column(f"{name}_high", pa.float64(), f"Upper end of the 95% interval of {name}", "share", nullable),
+    ]
+
+
+_WHERE = [
+    column("attribute", pa.string(), "What is read: class, modality, or an attribute of the samples"),
+    column("view", pa.string(), "pooled, tokens or last: which rows"),
+    column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+    column("kind", pa.string(), "class_mean, ridge, lda, softmax or sparse"),
+    column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
+]
+
+PROBES = pa.schema(
+    [
+        *_WHERE,
+        column("fitted_on", pa.string(), "Modality of the training rows; another one than tested_on is a transfer"),
+        column("centred", pa.bool_(), "Transfer in which the rows were centred at their own modality's mean"),
+        column("n_per_class", pa.int32(), "Training samples per class, on the sample-efficiency curve", "samples", nullable=True),
+        column("k", pa.int32(), "Coordinates that a sparse probe sees of each class", nullable=True),
+        column("setting", pa.float64(), "Chosen on validation: penalty (of mean variances) or shrinkage", nullable=True),
+        column("n_classes", pa.int32(), "Classes told apart"),
+        column("n_train", pa.int64(), "Training rows", "rows"),
+        column("n_test", pa.int64(), "Test rows", "rows"),
+        column("n_test_samples", pa.int64(), "Samples that the test rows come from: what the bootstrap draws", "samples"),
+        column("chance", pa.float64(), "Share of the most frequent class among the test rows", "share"),
+        *_interval("top1", "Share of the test rows whose best score is their class"),
+        *_interval("top5", "Share of the test rows whose class is among the five best"),
+        *_interval("auroc", "Mean over classes of the area under the curve, class against rest", nullable=True),
+        *_interval("control", "top1 of the same probe fitted on and scored against shuffled labels", nullable=True),
+        *_interval("selectivity", "top1 minus control, on the same rows", nullable=True),
+        column("gradient", pa.float64(), "Softmax: norm of the gradient at the end over that at zero weights", nullable=True),
+        column("evaluations", pa.int32(), "Softmax: passes over the training rows at the chosen penalty", nullable=True),
+        column("converged", pa.bool_(), "Softmax: whether the gradient came below the tolerance", nullable=True),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+PROBE_CLASSES = pa.schema(
+    [
+        *_WHERE,
+        column("class_name", pa.string(), "The class in words"),
+        column("n_test", pa.int64(), "Test rows of the class", "rows"),
+        *_interval("accuracy", "Share of them whose best score is the class", nullable=True),
+        column("auroc", pa.float64(), "Area under the curve, this class against the rest", "share", nullable=True),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+PROBE_CONFUSIONS = pa.schema(
+    [
+        *_WHERE,
+        column("class_name", pa.string(), "The class of the rows"),
+        column("predicted", pa.string(), "The class of the best score"),
+        column("n", pa.int64(), "Test rows; cells without any are left out", "rows"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+PROBE_LABELS = pa.schema(
+    [
+        column("sample_id", pa.string(), "Name of the sample"),
+        column("modality", pa.string(), "Which of its rows take part: image or text"),
+        column("split", pa.string(), "train, val or test"),
+        column("attribute", pa.string(), "class, modality, or an attribute of the samples"),
+        column("class_name", pa.string(), "Its class in words"),
+        column("shuffled", pa.string(), "The class that the control dealt to it"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
