@@ -62,7 +62,12 @@ def vectors(width: int, dtype: str) -> pa.Schema:
             column("row", pa.int16(), "Row of the patch, in the base view's or the picture's grid", "patches", nullable=True),
             column("col", pa.int16(), "Column of the patch likewise; null for newlines", "patches", nullable=True),
             column("is_newline", pa.bool_(), "The learned vector that ends a row of patches", nullable=True),
-            column("is_special", pa.bool_(), "Start of sequence, prompt or template, not the sample's own", nullable=True),
+            column(
+                "is_special",
+                pa.bool_(),
+                "Start of sequence, prompt or template (of photographs, too: under text), not the sample's own; null for means",
+                nullable=True,
+            ),
             column("n_tokens", pa.int32(), "How many tokens a mean is over; null for single tokens", "tokens", nullable=True),
             column("norm", pa.float32(), "Euclidean norm of the vector before it was rounded for storage", "model's own scale"),
             column("label", pa.int32(), "Class number of the sample", nullable=True),

@@ -8,7 +8,7 @@ import yaml
 import linrep.store
 from linrep.cluster.harvest import actor_counts, harvest_chunks
 from linrep.cluster.lock import sole_driver
-from linrep.cluster.run_harvest import run_harvest
+from linrep.cluster.run_harvest import Outcome, run_harvest
 from linrep.corpora import Corpora
 from linrep.errors import ModelError, RecipeError, TooManySkipped, WorkspaceBusy
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
@@ -190,6 +190,15 @@ def test_actors_that_leave_no_cpu_for_reading_are_refused_at_once(corpora, rando
     plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
     with pytest.raises(RecipeError, match="leave no CPU for reading"):
         list(harvest_chunks(plan.job, plan.chunks[:1], POOL.model_copy(update={"actors": (8, 8), "cpus": 1.0})))
+
+
+def test_the_reading_hint_of_a_store_of_texts_alone_reads_rows(corpora, random_vlm, tmp_path):
+    texts = corpora.model_copy(update={"images": None, "pairs": None})
+    plan = plan_harvest("t", texts, random_vlm, CONFIG.model_copy(update={"views": ("last",)}), place(tmp_path))
+    store = harvest_plainly(plan)
+    hint = Outcome(store, 0, "", plan.index_place).reading
+    assert hint == 'select("last", layer=2, modality="text").torch()'
+    assert len(eval(f"store.{hint}", {"store": store})) == 17
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -93,6 +93,26 @@ def test_a_split_selects_its_rows_in_every_form(tmp_path):
     assert train.table(["position"])["position"].to_pylist() == [1, 3, 1, 3]
 
 
+def test_special_tokens_are_left_out_or_taken_alone_in_every_form(tmp_path):
+    import pyarrow as pa
+
+    here = place(tmp_path)
+    write_manifest(here, manifest(n_chunks=1))
+    columns, x = rows(0, "float16")
+    columns["is_special"] = [True, False, None, True, False]  # null: a mean
+    with writing_chunk(here, 0, vectors(D, "float16")) as writer:
+        writer.vectors("tokens", 3, "text", table_of(columns, x, "float16"))
+        writer.commit(samples_table([]), {(3, "text"): Sums.zero(D)}, 5, 5, (), 0.1, "float32")
+    store = linrep.store.open(str(tmp_path))
+    for special, split, wanted in ((False, None, [1, 2, 4]), (True, None, [0, 3]), (False, "train", [1]), (None, None, range(5))):
+        some = store.select("tokens", 3, "text", split, special)
+        assert torch.equal(some.torch(), x[list(wanted)])
+        assert some.table(["position"])["position"].to_pylist() == list(wanted)
+        assert pa.Table.from_batches(some.batches(["position"], 2))["position"].to_pylist() == list(wanted)
+        assert some.polars()["position"].to_list() == list(wanted)
+        assert len(some) == len(wanted)
+
+
 def test_rows_without_a_commit_are_not_there(tmp_path):
     here = place(tmp_path)
     write_manifest(here, manifest())

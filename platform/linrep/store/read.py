@@ -1,5 +1,7 @@
 """Read a store: choose view, layer, modality and split, then take the rows as torch, numpy or polars, lazily."""
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,14 +66,23 @@ class Store:
         """Whether every chunk is committed."""
         return len(self.commits) == self.manifest.n_chunks
 
-    def select(self, view: View, layer: int, modality: Modality | None = None, split: Split | None = None) -> "Selection":
+    def select(
+        self,
+        view: View,
+        layer: int,
+        modality: Modality | None = None,
+        split: Split | None = None,
+        special: bool | None = None,
+    ) -> "Selection":
         """The rows of one view and layer; nothing is read yet.
 
         Args:
             view: pooled, tokens or last.
             layer: Layer k, the residual stream entering block k.
-            modality: image or text; None for both, image first.
+            modality: image or text; None for both, image first. What is no patch and no newline stands under text, so in the
+                tokens view that holds also the start, prompt and template tokens of photographs.
             split: train, val or test; None for all.
+            special: False leaves out start, prompt and template tokens, True all others; None takes all. Means hold none.
 
         Raises:
             StoreError: The store lacks this view or layer.
@@ -86,7 +97,7 @@ class Store:
             raise StoreError(f"no modality {modality!r}: there are image and text")
         modalities = get_args(Modality) if modality is None else (modality,)
         files = [file for m in modalities for file in self._files(f"{view}/layer={layer}/modality={m}/")]
-        return Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, split)
+        return Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, split, special)
 
     def samples(self) -> pa.Table:
         """The samples of all committed chunks, skipped ones included (their `error` says why)."""
@@ -122,6 +133,7 @@ class Selection:
         width: Dimensions of a vector (d).
         dtype: Number format of the vectors on disk.
         split: Rows of other splits are left out.
+        special: Rows that are (or are not) start, prompt and template tokens are left out, see `Store.select`.
     """
 
     place: Place
@@ -129,15 +141,27 @@ class Selection:
     width: int
     dtype: str
     split: Split | None
+    special: bool | None = None
 
     def __len__(self) -> int:
         return self._n_rows
 
     @cached_property
     def _n_rows(self) -> int:
-        if self.split is None:
+        if not self._asked:
             return sum(file.rows for file in self.files)
         return len(self.table(["split"]))
+
+    @property
+    def _asked(self) -> dict[str, pc.Expression]:
+        """What rows must fulfil, by the column that says so."""
+        asked = {}
+        if self.split is not None:
+            asked["split"] = pc.field("split") == self.split
+        if self.special is not None:
+            marked = pc.field("is_special")
+            asked["is_special"] = marked if self.special else marked.is_null() | ~marked
+        return asked
 
     def batches(self, columns: Sequence[str] | None = None, batch_size: int = 8192) -> Iterator[pa.RecordBatch]:
         """The rows in order, in pieces, without holding more than a piece.
@@ -146,12 +170,12 @@ class Selection:
             columns: Columns to read, None for all.
             batch_size: Rows in a piece, at most.
         """
-        wanted = None if columns is None else list(columns)
-        read = wanted if wanted is None or self.split is None or "split" in wanted else [*wanted, "split"]
+        wanted, asked = None if columns is None else list(columns), self._asked
+        read = None if wanted is None else list(dict.fromkeys([*wanted, *asked]))
         for file in self.files:
             with self._open(file) as parquet:
                 for batch in parquet.iter_batches(batch_size, columns=read, use_threads=True):
-                    kept = batch if self.split is None else batch.filter(pc.field("split") == self.split)
+                    kept = batch.filter(_all(asked)) if asked else batch
                     yield kept if wanted is None else kept.select(wanted)
 
     def _open(self, file: WrittenFile) -> pq.ParquetFile:
@@ -169,11 +193,10 @@ class Selection:
         return pa.concat_tables(tables) if tables else empty
 
     def _table(self, file: WrittenFile, names: list[str]) -> pa.Table:
+        asked = self._asked
         with self._open(file) as parquet:
-            if self.split is None:
-                return parquet.read(columns=names).replace_schema_metadata()
-            table = parquet.read(columns=list(dict.fromkeys([*names, "split"])))
-        return table.filter(pc.field("split") == self.split).select(names).replace_schema_metadata()
+            table = parquet.read(columns=list(dict.fromkeys([*names, *asked]))).replace_schema_metadata()
+        return table.filter(_all(asked)).select(names) if asked else table
 
     def numpy(self) -> Float[np.ndarray, "n d"]:
         """The vectors; bfloat16, which numpy lacks, comes as float32."""
@@ -211,11 +234,17 @@ class Selection:
             frame = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
         else:
             frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.files, format="parquet"))
-        return frame if self.split is None else frame.filter(pl.col("split") == self.split)
+        if self.split is not None:
+            frame = frame.filter(pl.col("split") == self.split)
+        return frame if self.special is None else frame.filter(pl.col("is_special").fill_null(False) == self.special)
 
     def polars(self) -> "pl.DataFrame":
         """The rows as a polars frame; vectors are binary."""
         return self.scan().collect()
+
+
+def _all(asked: dict[str, pc.Expression]) -> pc.Expression:
+    return functools.reduce(operator.and_, asked.values())
 
 
 def as_array(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Shaped[np.ndarray, "n d"]:
