@@ -39,3 +39,7 @@ class TooManySkipped(LinrepError, RuntimeError):
 
 class ServiceError(LinrepError, RuntimeError):
     """A server that the job needs (tracking, cluster) does not answer or refuses."""
+
+
+class TrainingFailed(LinrepError, RuntimeError):
+    """Training cannot go on: its loss is not finite."""

@@ -1,0 +1,57 @@
+"""What one pass over a batch gives, whatever the architecture: errors, latents that fired, gradients by blocks of latents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+"""The trained tensors by name. All have `encoder` [f, d], `b_enc` [f], `decoder` [f, d], `b_dec` [d]; JumpReLU also
+`threshold` [f]; Gated `r_mag` [f] and `b_mag` [f], its `b_enc` being the gates' bias. Latents come first:
+one is a row of memory."""
+
+Matrices = Callable[[int, int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the mean loss of a batch.
+
+    Attributes:
+        vectors: Of everything but the two matrices, by name.
+        matrices: (first, last) -> gradients of those rows of encoder and decoder. Made when asked for: a caller who takes
+            a block at a time and uses it at once never moves the whole gradient through memory.
+    """
+
+    vectors: Weights
+    matrices: Matrices
+
+    def whole(self) -> Weights:
+        """All gradients at once."""
+        encoder, decoder = self.matrices(0, len(self.vectors["b_enc"]))
+        return {"encoder": encoder, "decoder": decoder, **self.vectors}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A batch of n rows, forward and backward.
+
+    Attributes:
+        residual: Reconstruction minus input.
+        n_active: Active latents of each row.
+        fired: Latents that were active in some row.
+        penalty: The sparsity loss, mean over rows, at its present weight.
+        auxiliary: The dead latents' loss likewise.
+        threshold: Least activation among the chosen of a batch; None for architectures without a batch-wide choice.
+        gradients: Of the mean of |residual|^2 + penalty + auxiliary.
+    """
+
+    residual: Float[Tensor, "n d"]
+    n_active: Int[Tensor, " n"]
+    fired: Bool[Tensor, " f"]
+    gradients: Gradients
+    penalty: Float[Tensor, ""] = field(default_factory=lambda: torch.zeros(()))
+    auxiliary: Float[Tensor, ""] = field(default_factory=lambda: torch.zeros(()))
+    threshold: Float[Tensor, ""] | None = None

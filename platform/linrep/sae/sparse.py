@@ -1,0 +1,134 @@
+"""The fast pass of TopK, BatchTopK and Matryoshka: one dense product, the encoder's, and everything else on the active entries.
+
+With r = x' - x and z the codes, the gradients of mean |r|^2 are sums over active entries only: G = 2 r / n, dz = G D^T at the
+entries, dD = z^T G, dE = dz^T x. The last two are sums over each latent's entries, found by transposing the codes once.
+
+Sources: Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (kernels); Bussmann et al., "Learning multi-level features
+with Matryoshka sparse autoencoders", 2025 (the mean over prefixes).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from linrep.sae.auxk import Revival, revive
+from linrep.sae.config import BatchTopK, Matryoshka, TopK
+from linrep.sae.ops import gather_sum, offsets_of, sampled_dots
+from linrep.sae.passes import Gradients, Pass, Weights
+from linrep.sae.select import Codes, Encoder, batch_top_k, top_k
+
+
+def sparse_pass(
+    weights: Weights,
+    x: Float[Tensor, "n d"],
+    activation: TopK | BatchTopK | Matryoshka,
+    room: Float[Tensor, "r f"],
+    scale: Float[Tensor, " f"] | None = None,
+    revival: Revival | None = None,
+) -> Pass:
+    """Loss and gradients of a batch.
+
+    Args:
+        weights: The dictionary.
+        x: Inputs.
+        activation: How latents are chosen.
+        room: Scratch for pre-activations, see `linrep.sae.select.scratch`.
+        scale: Norms of the decoder's rows where activations are compared by what they contribute.
+        revival: Dead latents, and how they are taught.
+    """
+    n = len(x)
+    centred = x - weights["b_dec"]
+    encoder = Encoder(weights["encoder"], weights["b_enc"], scale, room)
+    codes, least = (top_k(encoder, centred, activation.k), None) if isinstance(activation, TopK) else (
+        batch_top_k(encoder, centred, activation.k)
+    )  # fmt: skip
+    segments = segments_of(activation, codes.n_latents, x)
+    nested = _by_segment(codes, segments)
+    residuals = _residuals(nested, weights["decoder"], centred, len(segments))
+    auxiliary, taught = revive(weights, centred, residuals[:, -1], revival, room)
+    # A latent of segment s is part of the reconstructions s, s + 1, ...: it feels the sum of their gradients.
+    pull = residuals.mul(2 / (n * len(segments)))
+    pull = pull.flip(1).cumsum(1).flip(1) if len(segments) > 1 else pull
+    grad_values = sampled_dots(pull.flatten(0, 1), weights["decoder"], nested.latents, nested.offsets)
+    grad_values.mul_(nested.values > 0)
+    back = _Transposed.of(nested)
+    from_values, from_decoder = grad_values[back.order], nested.values[back.order]
+    rows = back.rows // len(segments) if len(segments) > 1 else back.rows
+    table = pull.flatten(0, 1)
+
+    def matrices(first: int, last: int) -> tuple[Tensor, Tensor]:
+        inside, offsets = back.block(first, last)
+        encoder = gather_sum(centred, rows[inside], from_values[inside], offsets)
+        decoder = gather_sum(table, back.rows[inside], from_decoder[inside], offsets)
+        taught.add_to(first, last, encoder, decoder)
+        return encoder, decoder
+
+    ones = centred.new_ones(1, 1)
+    b_enc = gather_sum(ones, torch.zeros_like(rows), from_values, back.offsets).flatten()
+    b_dec = pull[:, 0].sum(0)
+    taught.add_to_bias(b_enc)
+    b_dec -= b_enc @ weights["encoder"]  # the encoder sees x - b_dec
+    return Pass(
+        residual=residuals[:, -1],
+        n_active=gather_sum(ones, torch.zeros_like(codes.latents), (codes.values > 0).to(x.dtype), codes.offsets)
+        .flatten()
+        .long(),
+        fired=torch.zeros_like(b_enc, dtype=torch.bool).index_fill_(0, codes.latents[codes.values > 0], True),
+        gradients=Gradients({"b_enc": b_enc, "b_dec": b_dec}, matrices),
+        penalty=x.new_zeros(()),
+        auxiliary=auxiliary,
+        threshold=least,
+    )
+
+
+def segments_of(activation: TopK | BatchTopK | Matryoshka, n_latents: int, like: Tensor) -> Int[Tensor, " segments"]:
+    """The last latent, exclusive, of each nested prefix; one segment for architectures without prefixes."""
+    shares = activation.prefixes if isinstance(activation, Matryoshka) else (1.0,)
+    return torch.tensor([max(1, round(share * n_latents)) for share in shares], device=like.device)
+
+
+def _by_segment(codes: Codes, segments: Int[Tensor, " segments"]) -> Codes:
+    """The codes with a bag for each row and segment instead of one for each row."""
+    if len(segments) == 1:
+        return codes
+    bags = codes.rows() * len(segments) + torch.searchsorted(segments, codes.latents, right=True)
+    order = bags.argsort(stable=True)
+    offsets = offsets_of(torch.bincount(bags, minlength=len(codes) * len(segments)))
+    return Codes(offsets, codes.latents[order], codes.values[order], codes.n_latents)
+
+
+def _residuals(
+    codes: Codes, decoder: Float[Tensor, "f d"], centred: Float[Tensor, "n d"], n_segments: int
+) -> Float[Tensor, "n segments d"]:
+    """Reconstruction minus input, for each prefix."""
+    parts = gather_sum(decoder, codes.latents, codes.values, codes.offsets).unflatten(0, (-1, n_segments))
+    return (parts.cumsum(1) if n_segments > 1 else parts).sub_(centred[:, None])
+
+
+@dataclass(frozen=True)
+class _Transposed:
+    """The entries of some codes, latent after latent.
+
+    Attributes:
+        order: Where each entry was.
+        rows: Its bag.
+        offsets: Where each latent begins.
+        starts: The same on the host.
+    """
+
+    order: Int[Tensor, " s"]
+    rows: Int[Tensor, " s"]
+    offsets: Int[Tensor, " f_1"]
+    starts: list[int]
+
+    @classmethod
+    def of(cls, codes: Codes) -> "_Transposed":
+        order = codes.latents.argsort(stable=True)
+        offsets = offsets_of(torch.bincount(codes.latents, minlength=codes.n_latents))
+        return cls(order, codes.rows()[order], offsets, offsets.tolist())
+
+    def block(self, first: int, last: int) -> tuple[slice, Int[Tensor, " l_1"]]:
+        """The entries of some latents, and their offsets counted from the first of these."""
+        return slice(self.starts[first], self.starts[last]), self.offsets[first : last + 1] - self.starts[first]

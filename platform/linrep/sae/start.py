@@ -1,0 +1,70 @@
+"""The first weights, and the dictionary of random directions that every trained one is compared with."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from linrep.sae.config import CoderConfig, Gated, JumpReLU, ReLU
+from linrep.sae.passes import Weights
+
+
+def geometric_median(x: Float[Tensor, "n d"], steps: int = 100, tolerance: float = 1e-6) -> Float[Tensor, " d"]:
+    """The point whose summed distance to the rows is least; far rows pull no harder than near ones.
+
+    Args:
+        x: Rows, at least one.
+        steps: Weiszfeld steps, at most.
+        tolerance: Stop when a step is shorter than this share of the mean distance.
+
+    Source: Weiszfeld, 1937; its use for SAEs, Bricken et al., "Towards monosemanticity", 2023.
+    """
+    median = x.mean(0)
+    for _ in range(steps):
+        distances = (x - median).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
+        weights = 1 / distances
+        new = (weights @ x) / weights.sum()
+        moved, median = (new - median).norm(), new
+        if moved <= tolerance * distances.mean():
+            break
+    return median
+
+
+def center(x: Float[Tensor, "n d"], kind: str) -> Float[Tensor, " d"]:
+    """Where b_dec begins: geometric_median, mean or zero."""
+    if kind == "zero":
+        return x.new_zeros(x.shape[1])
+    return geometric_median(x) if kind == "geometric_median" else x.mean(0)
+
+
+def unit_rows(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
+    """Random directions, the same for a seed on every machine."""
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def first_weights(config: CoderConfig, sample: Float[Tensor, "n d"]) -> Weights:
+    """Random decoder directions and the encoder as their transpose.
+
+    Where most latents are active at the start (ReLU, JumpReLU, Gated), half of f random unit directions together reconstruct an
+    input f / 2d times over; their encoder begins smaller by this factor, so that the first reconstruction has the right size.
+
+    Args:
+        config: The dictionary.
+        sample: Rows to take the center from: of several shards, scaled as training's are.
+    """
+    d = sample.shape[1]
+    f = config.n_latents(d)
+    decoder = unit_rows(f, d, config.seed).to(sample)
+    b_dec = center(sample, config.center)
+    crowded = isinstance(config.activation, ReLU | JumpReLU | Gated)
+    encoder = decoder * min(1.0, 2 * d / f) if crowded else decoder.clone()
+    weights = {"encoder": encoder, "b_enc": sample.new_zeros(f), "decoder": decoder, "b_dec": b_dec}
+    match config.activation:
+        case ReLU():
+            weights["b_enc"] = -encoder @ b_dec  # the encoder sees x itself
+        case JumpReLU(threshold=threshold):
+            weights["b_enc"] = -encoder @ b_dec
+            weights["threshold"] = sample.new_full((f,), threshold)
+        case Gated():
+            weights |= {"r_mag": sample.new_zeros(f), "b_mag": sample.new_zeros(f)}
+    return weights

@@ -1,0 +1,324 @@
+"""Train dictionaries on batches of rows: `Trainer` steps one of them, `fit` drives several over one pass and yields metrics.
+
+Knows no files and no cluster: batches come from an iterator, sums over workers go through a `Reducer`, and the complete state is
+a `state_dict`. After the first weights nothing draws random numbers: weights, moments, counts and the step are all there is.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from linrep.errors import TrainingFailed
+from linrep.sae.adam import Moments, block_rows
+from linrep.sae.auxk import Revival
+from linrep.sae.coder import Above, Gate, Largest, Rectify, Rule, Sae
+from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
+from linrep.sae.dense import dense_pass, sees_centred
+from linrep.sae.passes import Gradients, Pass, Weights
+from linrep.sae.reduce import Alone, Reducer
+from linrep.sae.schedule import learning_rate, warmth
+from linrep.sae.select import scratch
+from linrep.sae.sparse import sparse_pass
+from linrep.sae.start import first_weights
+from linrep.sae.window import Window
+
+ROOM_BYTES = 64 * 2**20
+"""Pre-activations held at once. Measured on two CPU cores at 12,288 latents: pieces of 1,024 rows (50 MB) run at the whole
+product's speed, pieces of 256 rows take 10% longer."""
+THRESHOLD_RATE = 0.05
+"""Weight of the newest batch in the running threshold of BatchTopK, which so remembers about the last twenty."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch.
+
+    Attributes:
+        x: Residual-stream vectors, already scaled, in the number format of training.
+        is_text: True for text rows, False for image rows.
+    """
+
+    x: Float[Tensor, "n d"]
+    is_text: Bool[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What happened since the last report, in one dictionary.
+
+    Attributes:
+        coder: Which one, counted from 0 in the order given to `fit`.
+        step: Steps taken.
+        values: By name: `loss`, `penalty`, `auxiliary`, `dead` (share), `learning_rate`, and for each modality that had rows
+            `fvu/image`, `l0/image`, ...; over all workers.
+    """
+
+    coder: int
+    step: int
+    values: dict[str, float]
+
+
+class Trainer:
+    """One dictionary in training."""
+
+    def __init__(
+        self,
+        config: CoderConfig,
+        weights: Weights,
+        steps: int,
+        reducer: Reducer | None = None,
+        room_bytes: int = ROOM_BYTES,
+        product: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        """Start from some weights; `Trainer.begin` makes them.
+
+        Args:
+            config: The dictionary.
+            weights: Its first weights, which training overwrites.
+            steps: Steps of the whole run, for the schedules.
+            reducer: The other workers; none if left out.
+            room_bytes: Pre-activations held at once.
+            product: Format in which TopK-like architectures compare pre-activations; chosen values are always the weights' own.
+        """
+        self.config, self.weights, self.steps = config, weights, steps
+        self.reducer: Reducer = Alone() if reducer is None else reducer
+        self.moments = Moments(weights)
+        self.step = 0
+        self.since_fired = torch.zeros(len(weights["b_enc"]), dtype=torch.int64, device=weights["b_enc"].device)
+        self.threshold = weights["b_enc"].new_zeros(())
+        self.window = Window.empty(weights["b_dec"])
+        self._room_bytes, self._room = room_bytes, weights["b_dec"].new_empty(0, 0)
+        self._product = torch.bfloat16 if product == "bfloat16" and self.sparse else None
+        if config.decoder == "unit":
+            _to_unit(weights["decoder"])
+
+    @classmethod
+    def begin(cls, config: CoderConfig, sample: Float[Tensor, "n d"], steps: int, **rest: Any) -> "Trainer":
+        """Start with random directions about the center of a sample, which must be the same on all workers.
+
+        Args:
+            config: The dictionary.
+            sample: Rows of several shards, scaled as training's are, on the device of training.
+            steps: Steps of the whole run.
+            rest: As for `Trainer`.
+        """
+        return cls(config, first_weights(config, sample), steps, **rest)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the fast pass applies."""
+        return isinstance(self.config.activation, TopK | BatchTopK | Matryoshka)
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has taken all its steps."""
+        return self.step >= self.steps
+
+    def take(self, rows: Rows) -> None:
+        """One step.
+
+        Raises:
+            ValueError: The batch has another width than the dictionary, or no rows.
+        """
+        n, d = rows.x.shape
+        if d != self.weights["decoder"].shape[1] or n == 0:
+            raise ValueError(f"the dictionary takes rows of width {self.weights['decoder'].shape[1]}, got {n} of width {d}")
+        done = self._pass(rows.x)
+        self._update(done.gradients)
+        self._count(done, n)
+        self.window.add(rows.x, rows.is_text, done)
+        self.step += 1
+
+    def report(self) -> dict[str, float]:
+        """Metrics since the last report, over all workers; begins a new window. All workers call this together.
+
+        Raises:
+            TrainingFailed: The loss is not finite.
+        """
+        values = self.window.close(self.reducer)
+        values["dead"] = float((self.since_fired > self._dead_after).double().mean())
+        values["learning_rate"] = self._rate(max(self.step - 1, 0))
+        if not math.isfinite(values["loss"]):
+            raise TrainingFailed(
+                f"the loss of {self.config.activation.kind} is {values['loss']} at step {self.step}: "
+                f"lower adam.learning_rate ({self.config.adam.learning_rate}) or look for infinite rows"
+            )
+        return values
+
+    def coder(self) -> Sae:
+        """The dictionary as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1."""
+        w = {name: weight.clone() for name, weight in self.weights.items()}
+        unit = self.config.decoder == "unit"
+        sae = Sae(
+            w["encoder"], w["b_enc"], w["decoder"], w["b_dec"], Rectify(), sees_centred(self.config.activation),
+            {"architecture": self.config.activation.kind},
+        )  # fmt: skip
+        if unit:
+            return _with(sae, self._rule(w))
+        if isinstance(self.config.activation, BatchTopK | Matryoshka):
+            # Weighted activations were compared: the threshold is already one for unit rows.
+            return _with(sae.with_unit_decoder(), self._rule(w))
+        return _with(sae, self._rule(w)).with_unit_decoder()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on; the tensors are the live ones, so save or copy them before it."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "steps": self.steps,
+            "step": self.step,
+            "weights": dict(self.weights),
+            "mean": dict(self.moments.mean),
+            "square": dict(self.moments.square),
+            "since_fired": self.since_fired,
+            "threshold": self.threshold,
+            "window": self.window.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a trainer of the same run was.
+
+        Raises:
+            ValueError: The state is of another dictionary or another length of run.
+        """
+        if (state["config"], state["steps"]) != (self.config.model_dump(mode="json"), self.steps):
+            raise ValueError(
+                f"the checkpoint is of another run: {state['config']} over {state['steps']} steps, "
+                f"asked for {self.config.model_dump(mode='json')} over {self.steps}"
+            )
+        with torch.no_grad():
+            for mine, saved in (
+                (self.weights, state["weights"]),
+                (self.moments.mean, state["mean"]),
+                (self.moments.square, state["square"]),
+            ):
+                for name, tensor in mine.items():
+                    tensor.copy_(saved[name])
+        self.since_fired.copy_(state["since_fired"])
+        self.threshold.copy_(state["threshold"])
+        self.window.load_state_dict(state["window"])
+        self.step = state["step"]
+
+    def _pass(self, x: Float[Tensor, "n d"]) -> Pass:
+        activation = self.config.activation
+        norms = self.weights["decoder"].norm(dim=1).clamp_min_(1e-12) if self.config.decoder == "weighted" else None
+        if isinstance(activation, TopK | BatchTopK | Matryoshka):
+            return sparse_pass(self.weights, x, activation, self._scratch(len(x)), norms, self._revival())
+        warm = warmth(self.step, self.steps, self.config.sparsity_warmup)
+        return dense_pass(self.weights, x, activation, self._scratch(len(x)), self.reducer, warm, self._revival())
+
+    def _scratch(self, n: int) -> Float[Tensor, "r f"]:
+        wanted = scratch(n, len(self.weights["b_enc"]), self._room_bytes, self.weights["b_enc"], self._product)
+        if self._room.shape != wanted.shape:
+            self._room = wanted
+        return self._room
+
+    @property
+    def _dead_after(self) -> int:
+        return self.config.aux.dead_after if self.config.aux is not None else 200_000
+
+    def _revival(self) -> Revival | None:
+        aux = self.config.aux
+        if aux is None:
+            return None
+        dead = (self.since_fired > aux.dead_after).nonzero().flatten()
+        k = max(1, self.weights["decoder"].shape[1] // 2) if aux.k is None else aux.k
+        return Revival(dead, k, aux.weight)
+
+    def _rate(self, step: int) -> float:
+        adam = self.config.adam
+        return learning_rate(step, self.steps, adam.learning_rate, adam.warmup, adam.decay)
+
+    @torch.no_grad()
+    def _update(self, gradients: Gradients) -> None:
+        rate, unit = self._rate(self.step), self.config.decoder == "unit"
+        vectors = gradients.vectors
+        if self.reducer.n_workers > 1 or self.config.adam.clip is not None:
+            whole = gradients.whole()
+            self._reduce_and_clip(whole)
+            vectors = {name: grad for name, grad in whole.items() if name in vectors}
+            gradients = Gradients(vectors, lambda a, b: (whole["encoder"][a:b], whole["decoder"][a:b]))
+        f, step = len(self.since_fired), block_rows(self.weights["encoder"])
+        for first in range(0, f, step):
+            rows = slice(first, min(first + step, f))
+            encoder, decoder = gradients.matrices(rows.start, rows.stop)
+            written = self.weights["decoder"][rows]
+            if unit:  # the part along a row would only be undone, and would disturb Adam's moments
+                decoder.addcmul_(torch.linalg.vecdot(decoder, written)[:, None], written, value=-1)
+            self.moments.update(self.weights, {"encoder": encoder, "decoder": decoder}, self.step, rate, rows)
+            if unit:
+                _to_unit(written)
+        self.moments.update(self.weights, vectors, self.step, rate)
+        if "threshold" in self.weights:
+            self.weights["threshold"].clamp_min_(0.0)
+
+    def _reduce_and_clip(self, grads: Weights) -> None:
+        self.reducer.sum_(list(grads.values()))
+        for grad in grads.values():
+            grad.div_(self.reducer.n_workers)
+        if self.config.adam.clip is not None:
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads.values()]))
+            factor = (self.config.adam.clip / norm.clamp_min(1e-12)).clamp_max(1.0)
+            for grad in grads.values():
+                grad.mul_(factor)
+
+    @torch.no_grad()
+    def _count(self, done: Pass, n: int) -> None:
+        counts = [done.fired.long(), torch.tensor([n], device=self.since_fired.device)]
+        least = None if done.threshold is None else done.threshold.clone().reshape(1)
+        self.reducer.sum_([*counts, *([] if least is None else [least])])
+        fired, rows = counts
+        self.since_fired.add_(rows).masked_fill_(fired > 0, 0)
+        if least is not None:
+            newest = least[0] / self.reducer.n_workers
+            self.threshold.lerp_(newest, max(THRESHOLD_RATE, 1 / (self.step + 1)))
+
+    def _rule(self, w: Weights) -> Rule:
+        match self.config.activation:
+            case ReLU():
+                return Rectify()
+            case TopK(k=k):
+                return Largest(k)
+            case BatchTopK() | Matryoshka():
+                return Above(self.threshold.expand(len(w["b_enc"])).clone())
+            case JumpReLU():
+                return Above(w["threshold"])
+            case Gated():
+                return Gate(w["r_mag"], w["b_mag"])
+
+
+def fit(batches: Iterable[Rows], trainers: Sequence[Trainer], every: int = 50) -> Iterator[Metrics]:
+    """Train several dictionaries over one pass of the batches; each takes the same steps as it would alone, bit for bit.
+
+    Args:
+        batches: As many as the longest run has steps left; ends early where they do.
+        trainers: Runs not yet done; they may differ in everything but the width of their inputs.
+        every: Steps between two reports of a trainer; the last step is always reported.
+
+    Yields:
+        Metrics, trainer by trainer. Between two of them every trainer may be saved: its state is that of `Metrics.step`.
+    """
+    if all(trainer.done for trainer in trainers):
+        return
+    for rows in batches:
+        working = [(i, trainer) for i, trainer in enumerate(trainers) if not trainer.done]
+        for _, trainer in working:
+            trainer.take(rows)
+        for i, trainer in working:
+            if trainer.step % every == 0 or trainer.done:
+                yield Metrics(i, trainer.step, trainer.report())
+        if all(trainer.done for trainer in trainers):
+            return
+
+
+def _to_unit(rows: Float[Tensor, "l d"]) -> None:
+    """Scale rows to norm 1, in place; rows of zeros stay."""
+    rows.div_(rows.norm(dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
+
+
+def _with(sae: Sae, rule: Rule) -> Sae:
+    return Sae(sae.encoder, sae.b_enc, sae.decoder, sae.b_dec, rule, sae.sees_centred, sae.about)
