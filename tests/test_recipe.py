@@ -75,7 +75,23 @@ def test_a_new_kind_replaces_its_section(tmp_path):
         ({"harvest": {"layer": 3}}, (), "harvest.layer: there is no such field"),
         ({"harvest": {"dtype": "int8"}}, (), "harvest.dtype: input should be 'float16', 'bfloat16' or 'float32', got 'int8'"),
         ({"harvest": {"layers": [3, 3]}}, (), "must rise from 0 or more without repeats, got [3, 3]"),
-        ({"harvest": {"image_prompt": "hello"}}, (), "harvest.image_prompt: must contain <image> once, got 'hello'"),
+        (
+            {"harvest": {"image_prompt": "hello"}},
+            (),
+            "image_prompt: must hold <image> exactly once and no other placeholder",
+        ),
+        ({"harvest": {"image_prompt": "<image> {text}"}}, (), "no other placeholder, got '<image> {text}'"),
+        (
+            {"harvest": {"pair_prompt": "<image>{text}{text}"}},
+            (),
+            "pair_prompt: must hold <image> and {text} exactly once",
+        ),
+        (
+            {},
+            ("--harvest.layers", "[1,"),
+            'line: Parsing error encountered for harvest.layers: Missing end delimiter "]"',
+        ),
+        ({}, ("--harvest", "{bad"), 'command line: error parsing value for field "harvest"'),
         ({"model": {}}, (), "model.path: missing"),
         ({"pool": {"actors": [4, 2]}}, (), "pool.actors: the fewest (4) must not be more than the most (2)"),
         ({}, ("--pool.max_skipped", "7"), "pool.max_skipped: input should be less than or equal to 1, got '7'"),
@@ -91,6 +107,9 @@ def test_a_mistake_is_named(tmp_path, change, words, said):
 def test_files_that_are_no_recipes_are_named(tmp_path):
     assert "is not YAML" in refusal(tmp_path, "a: [1")
     assert "holds no sections" in refusal(tmp_path, "[1, 2]")
+    (tmp_path / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"latin\.yaml is not UTF-8: .* at byte 9"):
+        parse("", ["--config", str(tmp_path / "latin.yaml")])
     with pytest.raises(RecipeError, match="--config is missing"):
         parse("", [])
     with pytest.raises(RecipeError, match=r"cannot read the recipe nope\.yaml"):

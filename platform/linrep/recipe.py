@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 from pydantic import Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from linrep.config import Section
 from linrep.corpora.config import Corpora
@@ -73,9 +73,11 @@ def load_yaml(path: str) -> dict[str, Any]:
         RecipeError: The file is missing, is not YAML, or does not hold sections.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -152,7 +154,10 @@ def _command_line(description: str, argv: list[str]) -> dict[str, Any]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    return _nulls(CliSettingsSource(arguments, cli_parse_args=argv, root_parser=parser)())
+    try:
+        return _nulls(CliSettingsSource(arguments, cli_parse_args=argv, root_parser=parser)())
+    except SettingsError as error:  # a value that begins like JSON and is none
+        raise RecipeError(f"command line: {' '.join(str(error).split())}") from None
 
 
 def _nulls(values: Any) -> Any:

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from linrep.config import Section
 from linrep.store.layout import View
+from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 
 class HarvestConfig(Section):
@@ -52,19 +53,12 @@ class HarvestConfig(Section):
     @field_validator("image_prompt")
     @classmethod
     def _has_image(cls, prompt: str) -> str:
-        return _holding(prompt, "<image>")
+        return check_prompt(prompt, IMAGE)
 
     @field_validator("pair_prompt")
     @classmethod
     def _has_image_and_text(cls, prompt: str) -> str:
-        return _holding(prompt, "<image>", "{text}")
-
-
-def _holding(prompt: str, *places: str) -> str:
-    for place in places:
-        if prompt.count(place) != 1:
-            raise ValueError(f"must contain {place} once, got {prompt!r}")
-    return prompt
+        return check_prompt(prompt, IMAGE, TEXT)
 
 
 class Pool(Section):

@@ -14,3 +14,18 @@ class ModelConfig(Section):
     revision: str | None = Field(
         default=None, description="Commit, tag or branch on the hub; pin a commit to keep results comparable. Unused for folders."
     )
+
+
+PLACEHOLDERS = IMAGE, TEXT = "<image>", "{text}"
+"""What a prompt holds in the place of the photograph and of the text or caption."""
+
+
+def check_prompt(prompt: str, *wanted: str) -> str:
+    """The prompt, if it holds the wanted placeholders once each, and no other.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if any(prompt.count(one) != (one in wanted) for one in PLACEHOLDERS):
+        raise ValueError(f"must hold {' and '.join(wanted)} exactly once and no other placeholder, got {prompt!r}")
+    return prompt

@@ -9,15 +9,12 @@ from PIL import Image
 
 from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
-from linrep.vlm.config import ModelConfig
+from linrep.vlm.config import IMAGE, TEXT, ModelConfig, check_prompt
 from linrep.vlm.files import locate
 from linrep.vlm.picture import BadPicture, cut, decode
 from linrep.vlm.prepared import Prepared, Role, without_image
 from linrep.vlm.processor import check_processor, load_processor
 from linrep.vlm.tokens import Layout, layout, token_map
-
-IMAGE = "<image>"
-TEXT = "{text}"
 
 
 class Preparer:
@@ -56,11 +53,10 @@ class Preparer:
             ("pair_prompt", pair_prompt, (IMAGE, TEXT)),
             ("text_prompt", text_prompt, (TEXT,)),
         ):
-            for part in (IMAGE, TEXT):
-                if prompt.count(part) != (part in wanted):
-                    raise ValueError(
-                        f"{name} must hold {' and '.join(wanted)} exactly once and no other placeholder, got {prompt!r}"
-                    )
+            try:
+                check_prompt(prompt, *wanted)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
         if image_size is not None and min(image_size) < 1:
             raise ValueError(f"image_size must be a positive height and width, got {image_size}")
         if max_text_tokens < 1:
