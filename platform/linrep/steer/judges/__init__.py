@@ -1,0 +1,1 @@
+"""Judges: interchangeable functions from answers to verdicts."""

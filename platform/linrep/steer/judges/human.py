@@ -1,0 +1,133 @@
+"""A judge made of people: a shuffled sheet of four-way choices goes out as CSV, comes back filled in, and is compared.
+
+The sheet shows the answer and four classes in a drawn order: the source, the target, and two distractors. Who fills it in cannot
+know which is which, nor which edit made the answer.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from linrep.errors import RecipeError
+from linrep.places import Place
+from linrep.sample import unit_hash
+from linrep.steer.intervals import estimate
+from linrep.steer.judges.verdict import Answer, Verdict
+
+CHOICES = ("A", "B", "C", "D")
+NONE = "none"
+MIX = "mix"
+COLUMNS = ("item", "question", "answer", *CHOICES, "choice", "sensible")
+HEAD = "choice: A, B, C or D for what the answer describes; none; or mix for two of them. sensible: yes or no."
+
+
+def write_sheet(answers: Sequence[Answer], classes: Sequence[str], file: Place, max_answers: int = 400, seed: int = 0) -> int:
+    """Write the sheet; returns how many answers are on it.
+
+    Args:
+        answers: Answers about the class; equal ones stand there once.
+        classes: Where distractors come from, four at least.
+        file: The CSV.
+        max_answers: Rows at most, drawn by a hash.
+        seed: Of the order and the distractors.
+
+    Raises:
+        RecipeError: There are fewer than four classes.
+    """
+    if len(set(classes)) < 4:
+        raise RecipeError(f"a four-way sheet needs four classes, there are {len(set(classes))}")
+    distinct = {answer.key: answer for answer in answers if answer.about == "class"}
+    order = sorted(distinct, key=lambda key: unit_hash(key, f"sheet {seed}"))[:max_answers]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for key in order:
+        answer = distinct[key]
+        writer.writerow([key, _safe(answer.question), _safe(answer.text), *options(answer, classes, seed), "", ""])
+    file.write_bytes(out.getvalue().encode())
+    return len(order)
+
+
+def options(answer: Answer, classes: Sequence[str], seed: int = 0) -> list[str]:
+    """The four classes of an answer's row: the same whenever asked for, so that the sheet need not say which is which."""
+    others = [c for c in sorted(set(classes)) if c not in (answer.source, answer.target)]
+    others.sort(key=lambda c: unit_hash(c, f"{answer.key} {seed}"))
+    four = [answer.source, answer.target, *others[:2]]
+    return sorted(four, key=lambda c: unit_hash(c, f"place {answer.key} {seed}"))
+
+
+def read_sheet(file: Place, answers: Sequence[Answer], classes: Sequence[str], seed: int = 0) -> dict[str, Verdict]:
+    """Verdicts by the answers' keys; rows that were left empty give none.
+
+    Raises:
+        RecipeError: The file is no such sheet, or a cell holds something else than asked for; the line is named.
+    """
+    known = {answer.key: answer for answer in answers}
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecipeError(f"cannot read the sheet {file}: {error}") from None
+    if not rows or any(name not in rows[0] for name in COLUMNS):
+        raise RecipeError(f"{file} is no sheet: it should have the columns {', '.join(COLUMNS)}")
+    found: dict[str, Verdict] = {}
+    for line, row in enumerate(rows, start=2):
+        choice, sensible = ((row[name] or "").strip().lower() for name in ("choice", "sensible"))
+        if not choice:
+            continue
+        if row["item"] not in known:
+            raise RecipeError(f"{file} line {line}: no answer {row['item']!r} in this artefact")
+        if choice not in (*(c.lower() for c in CHOICES), NONE, MIX):
+            raise RecipeError(f"{file} line {line}: choice is {choice!r}, it should be A, B, C, D, {NONE} or {MIX}")
+        if sensible not in ("yes", "no", ""):
+            raise RecipeError(f"{file} line {line}: sensible is {sensible!r}, it should be yes or no")
+        answer = known[row["item"]]
+        shown = options(answer, classes, seed)
+        picked = shown["abcd".index(choice)] if choice in "abcd" else choice
+        score = {answer.source: -1.0, answer.target: 1.0, MIX: 0.5}.get(picked, 0.0)
+        found[answer.key] = Verdict(score=score, coherence={"yes": 1.0, "no": 0.0, "": None}[sensible])
+    return found
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two judges agree.
+
+    Attributes:
+        n: Answers that both judged.
+        share: Share of them with the same score.
+        low: Lower end of its 95% interval (bootstrap over answers).
+        high: Upper end.
+        kappa: Cohen's kappa: 0 as much agreement as chance gives, 1 complete; NaN where both always say the same one thing.
+    """
+
+    n: int
+    share: float
+    low: float
+    high: float
+    kappa: float
+
+
+def agreement(one: dict[str, Verdict], other: dict[str, Verdict]) -> Agreement:
+    """Agreement of two judges' scores on the answers that both judged.
+
+    Source: Cohen, "A coefficient of agreement for nominal scales", 1960.
+    """
+    both = [key for key in one if key in other and one[key].score is not None and other[key].score is not None]
+    a, b = (np.array([judge[key].score for key in both], float) for judge in (one, other))
+    if not len(both):
+        return Agreement(0, *(float("nan"),) * 4)
+    same = (a == b).astype(float)
+    index: Int[np.ndarray, " n"] = np.arange(len(both))
+    found = estimate(index, np.zeros_like(index), same)
+    chance = sum(float((a == step).mean() * (b == step).mean()) for step in np.unique(np.concatenate([a, b])))
+    kappa = (found.value - chance) / (1 - chance) if chance < 1 else float("nan")
+    return Agreement(len(both), found.value, found.low, found.high, kappa)
+
+
+def _safe(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
