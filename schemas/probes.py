@@ -39,6 +39,7 @@ PROBES = pa.schema(
         column("chance", pa.float64(), "Share of the most frequent class among the test rows", "share"),
         *_interval("top1", "Share of the test rows whose best score is their class"),
         *_interval("top5", "Share of the test rows whose class is among the five best"),
+        *_interval("balanced", "Mean over classes of the share of their rows that are right", nullable=True),
         *_interval("auroc", "Mean over classes of the area under the curve, class against rest", nullable=True),
         *_interval("control", "top1 of the same probe fitted on and scored against shuffled labels", nullable=True),
         *_interval("selectivity", "top1 minus control, on the same rows", nullable=True),

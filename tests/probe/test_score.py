@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_auc_score, top_k_accuracy_score
 
 from linrep.probe.score import Tally, areas, bootstrap, by_class
 
@@ -34,6 +34,9 @@ def test_counts_in_blocks_are_scikit_learns_over_all_rows():
     assert np.allclose(each, one_by_one, atol=2e-4)
     assert auroc.value == pytest.approx(np.mean(one_by_one), abs=1e-4)
     assert auroc.low < auroc.value < auroc.high
+    balanced = tally.balanced()
+    assert balanced.value == pytest.approx(balanced_accuracy_score(y, scores.numpy().argmax(1)))
+    assert balanced.low < balanced.value < balanced.high
 
 
 def test_constant_scores_are_no_better_than_chance():
@@ -57,6 +60,22 @@ def test_the_interval_of_independent_samples_is_the_binomial_one():
     deviation = np.sqrt(0.25 * 0.75 / 400)
     assert interval.low == pytest.approx(0.25 - 1.96 * deviation, abs=0.004)
     assert interval.high == pytest.approx(0.25 + 1.96 * deviation, abs=0.004)
+
+
+def test_a_constant_answer_on_uneven_classes_is_half_right_in_the_balanced_score():
+    y = (np.arange(500) % 10 == 0).astype(np.int64)
+    tally = tally_of(torch.tensor([[1.0, 0.0]]).expand(500, 2), y, np.arange(500))
+    assert tally.chance == 0.9
+    assert tally.balanced().value == 0.5
+
+
+def test_jackknife_and_bootstrap_agree_on_the_width_of_a_mean():
+    rng = np.random.default_rng(0)
+    y, right = np.arange(2000) % 2, rng.random(2000) < 0.7
+    scores = torch.from_numpy(np.where(right[:, None], y[:, None] == np.arange(2), y[:, None] != np.arange(2))).float()
+    jack = tally_of(scores, y, np.arange(2000)).balanced()
+    (boot,) = bootstrap(np.ones(2000), [right], 2000, seed=0)
+    assert jack.high - jack.low == pytest.approx(boot.high - boot.low, rel=0.4)
 
 
 def test_rows_of_one_sample_count_as_one_observation():

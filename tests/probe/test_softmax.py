@@ -30,7 +30,7 @@ def test_the_weights_are_scikit_learns():
         theirs = LogisticRegression(C=1 / (fit.penalty * moments.scale * len(x)), tol=1e-10, max_iter=20000).fit(x.numpy(), y)
         assert fit.converged
         # A softmax does not feel what is added to all classes; the penalty makes the weights sum to zero, the bias is free.
-        assert np.allclose(probe.weights.T.numpy(), theirs.coef_, atol=2e-3 * np.abs(theirs.coef_).max())
+        assert np.allclose(probe.weights.T.numpy(), theirs.coef_, atol=5e-3 * np.abs(theirs.coef_).max())
         assert fit.loss == pytest.approx(-theirs.predict_log_proba(x.numpy())[np.arange(len(y)), y].mean(), rel=1e-3)
         held, truth = standardised(3000, seed=1)
         difference = (probe.scores(held).argmax(1).numpy() == truth).mean() - theirs.score(held.numpy(), truth)
@@ -52,6 +52,14 @@ def test_a_warm_start_takes_fewer_passes_than_a_cold_one():
     warm = [fit.evaluations for _, fit in fit_path(blocks_of(x, y), moments, "y", (1e-2, 9e-3), 1e-4, 500)]
     ((_, cold),) = fit_path(blocks_of(x, y), moments, "y", (9e-3,), 1e-4, 500)
     assert warm[1] < cold.evaluations
+
+
+def test_asking_for_more_than_float32_can_give_ends_all_the_same():
+    x, y = standardised()
+    ((_, fit),) = fit_path(blocks_of(x, y), gather(x, {"y": y}), "y", (1e-2,), 1e-12, 10_000)
+    assert not fit.converged
+    assert fit.gradient < 1e-3
+    assert fit.evaluations < 10_000
 
 
 def test_too_few_iterations_are_admitted():

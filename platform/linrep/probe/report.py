@@ -133,7 +133,7 @@ class _Report:
             "n_test_samples": tally.n_clusters,
             "chance": tally.chance,
         }
-        for name, interval in {**intervals, "auroc": auroc}.items():
+        for name, interval in {**intervals, "balanced": tally.balanced(), "auroc": auroc}.items():
             row |= {name: _finite(interval.value), f"{name}_low": _finite(interval.low), f"{name}_high": _finite(interval.high)}
         if "gradient" in notes:
             row |= {"gradient": notes["gradient"], "evaluations": int(notes["evaluations"])}

@@ -43,6 +43,7 @@ class Tally:
         self.rows, self.top1, self.top5 = (np.zeros(n_clusters) for _ in range(3))
         self.confusion = np.zeros((n_classes, n_classes), np.int64)
         self._class_of = np.full(n_clusters, -1)
+        self._by_class = np.zeros((2, FOLDS, n_classes), np.int64)
         self._range = range_of
         self._c = n_classes
         self._bins = BINS if n_classes <= 100 else BINS // 4
@@ -61,6 +62,9 @@ class Tally:
         self.top1 += np.bincount(cluster, (best == truth).cpu().numpy(), minlength=n)
         self.top5 += np.bincount(cluster, (ahead < 5).cpu().numpy(), minlength=n)
         self._class_of[cluster] = y
+        cell = (cluster % FOLDS) * self._c + y
+        for part, weights in zip(self._by_class, (None, (best == truth).cpu().numpy()), strict=True):
+            part += np.bincount(cell, weights, minlength=part.size).reshape(part.shape).astype(np.int64)
         self.confusion += np.bincount(y * self._c + best.cpu().numpy(), minlength=self._c**2).reshape(self._c, self._c)
         if self._range is not None:
             self._count_scores(scores.cpu(), y, cluster)
@@ -96,13 +100,24 @@ class Tally:
         The interval is a grouped jackknife over `FOLDS` groups of clusters.
         """
         whole = self._counts.sum(0)
-        by_class = areas(whole)
-        value = _mean(by_class)
         folds = [f for f in range(FOLDS) if self._counts[f].any()]
-        left = np.array([_mean(areas(whole - self._counts[f])) for f in folds])
-        left = left[np.isfinite(left)]
-        error = np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()) if len(left) > 1 else np.nan
-        return Interval(value, max(0.0, value - 1.96 * float(error)), min(1.0, value + 1.96 * float(error))), by_class
+        by_class = areas(whole)
+        return jackknife(_mean(by_class), [_mean(areas(whole - self._counts[f])) for f in folds]), by_class
+
+    def balanced(self) -> Interval:
+        """Mean over classes of the share of their rows that are right: one over c for a constant answer, however uneven c classes
+        are. The interval is a grouped jackknife as for `auroc`.
+        """
+        rows, right = self._by_class
+        folds = [f for f in range(FOLDS) if rows[f].any()]
+
+        def recall(left_out: Int64[np.ndarray, "2 c"]) -> float:
+            left = np.stack([rows, right]).sum(1) - left_out
+            with np.errstate(invalid="ignore"):
+                return _mean(left[1] / left[0])
+
+        nothing = np.zeros((2, self._c), np.int64)
+        return jackknife(recall(nothing), [recall(np.stack([rows[f], right[f]])) for f in folds])
 
     @property
     def class_of(self) -> Int64[np.ndarray, " n"]:
@@ -121,6 +136,15 @@ def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list
         own = first.class_of == c
         out.append(bootstrap(first.rows[own], [t.top1[own] for t in tallies], n_resamples, seed))
     return [list(intervals) for intervals in zip(*out, strict=True)]
+
+
+def jackknife(value: float, without: Sequence[float]) -> Interval:
+    """The interval of a share from its values without each of some groups of samples."""
+    left = np.array([v for v in without if np.isfinite(v)])
+    if len(left) < 2:
+        return Interval(value, float("nan"), float("nan"))
+    error = 1.96 * float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()))
+    return Interval(value, max(0.0, value - error), min(1.0, value + error))
 
 
 def areas(counts: Int64[np.ndarray, "c 2 bins"]) -> Float[np.ndarray, " c"]:

@@ -12,14 +12,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from linrep.probe.lbfgs import descend
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
 
 Rows = Callable[[], Iterator[tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]]]
 """The training rows, from the start at each call, in blocks: vectors and class numbers."""
-
-STEP = 5
-"""Iterations between two looks at the gradient."""
 
 
 @dataclass(frozen=True)
@@ -98,37 +96,22 @@ class _Problem:
         factor = torch.linalg.cholesky(curved)
         # The bias is measured in its own natural unit as well: the Hessian's diagonal is near 1 / c.
         unit = self.c**-0.5
-        point = torch.cat([factor.T @ weights, unit * bias[None]]).requires_grad_()
         first = self._gradient_at_zero(factor, unit)
-        evaluations = 0
-        data_loss = float("nan")
 
-        def closure() -> Tensor:
-            nonlocal evaluations, data_loss
-            evaluations += 1
-            with torch.no_grad():
-                w = torch.linalg.solve_triangular(factor.T, point[:-1], upper=True)
-                data_loss, g_w, g_b = self._value(w, point[-1] / unit)
-                g_u = torch.linalg.solve_triangular(factor, g_w + strength * w, upper=False)
-                point.grad = torch.cat([g_u, g_b[None] / unit])
-                return torch.tensor(data_loss + strength / 2 * float((w * w).sum()), dtype=torch.float64)
+        def objective(point: Float[Tensor, "m c"]) -> tuple[float, Float[Tensor, "m c"]]:
+            w = torch.linalg.solve_triangular(factor.T, point[:-1], upper=True)
+            loss, g_w, g_b = self._value(w, point[-1] / unit)
+            g_u = torch.linalg.solve_triangular(factor, g_w + strength * w, upper=False)
+            return loss + strength / 2 * float((w * w).sum()), torch.cat([g_u, g_b[None] / unit])
 
-        optimiser = torch.optim.LBFGS(
-            [point], max_iter=STEP, max_eval=2 * STEP, history_size=12, tolerance_grad=0.0, tolerance_change=0.0,
-            line_search_fn="strong_wolfe",
-        )  # fmt: skip
-        relative, iterations = float("inf"), 0
-        while iterations < max_iterations and relative > tolerance:
-            before = evaluations
-            optimiser.step(closure)  # pyright: ignore[reportArgumentType]
-            iterations += STEP
-            assert point.grad is not None
-            relative = float(point.grad.norm()) / first
-            if evaluations == before:
-                break
-        with torch.no_grad():
-            final = torch.linalg.solve_triangular(factor.T, point[:-1], upper=True)
-            return final, point[-1] / unit, Fit(penalty, data_loss, relative, evaluations, relative <= tolerance)
+        start = torch.cat([factor.T @ weights, unit * bias[None]])
+        states = descend(objective, start)
+        state, iterations = next(states), 0
+        while (relative := float(state.gradient.norm()) / first) > tolerance and iterations < max_iterations and not state.stuck:
+            state, iterations = next(states), iterations + 1
+        final = torch.linalg.solve_triangular(factor.T, state.point[:-1], upper=True)
+        loss = state.value - strength / 2 * float((final * final).sum())
+        return final, state.point[-1] / unit, Fit(penalty, loss, relative, state.evaluations, relative <= tolerance)
 
     def _gradient_at_zero(self, factor: Float[Tensor, "d d"], unit: float) -> float:
         zero = torch.zeros(len(factor), self.c, dtype=torch.float64, device=self._device)

@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 def parts_of(study: Study, unit: Unit) -> list[Part]:
     """The parts that a unit's moments are gathered in."""
-    wanted = [m for m in MODALITIES if study.families(m)]
+    wanted: list[Modality] = [m for m in MODALITIES if study.families(m)]
     return [Part(m, files) for m in wanted for files in files_of(study.store, unit.view, unit.layer, m, PARTS)]
 
 
