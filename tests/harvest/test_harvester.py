@@ -179,6 +179,34 @@ def test_attention_sinks_are_counted_as_high_norm():
     assert Sums(1000, 0, np.zeros(1), np.zeros(1), counts).n_high_norm == 10
 
 
+def test_rows_are_the_models_memory_unless_that_is_pinned(vlm, prepared, monkeypatch):
+    copied: list[int] = []
+    clone = torch.Tensor.clone
+
+    def counted(self: torch.Tensor, *more: object, **options: object) -> torch.Tensor:
+        copied.append(self.data_ptr())
+        return clone(self, *more, **options)
+
+    monkeypatch.setattr(torch.Tensor, "clone", counted)
+    (plain,) = Harvester(vlm, ALL, (0,), 10**6)(prepared[:3])
+    assert copied == []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: True)  # pinning itself needs a GPU
+    (moved,) = Harvester(vlm, ALL, (0,), 10**6)(prepared[:3])
+    assert len(copied) == 2 * len(moved.tables)  # vectors and norms of every table
+    where = {table["vector"].chunk(0).buffers()[1].address for table in moved.tables.values()}
+    assert where.isdisjoint(copied)
+    assert all(table.equals(moved.tables[key]) for key, table in plain.tables.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_rows_that_wait_to_be_written_hold_no_pinned_memory(random_vlm, prepared):
+    for rows in Harvester(load(random_vlm, 4, "cuda"), ALL, LAYERS, 500)(prepared):
+        for table in rows.tables.values():
+            for name in ("vector", "norm"):
+                memory = table[name].chunk(0).buffers()[1]
+                assert not torch.frombuffer(memory, dtype=torch.uint8).is_pinned()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 5e-2)])
 def test_a_gpu_gives_the_rows_of_the_cpu(random_vlm, vlm, prepared, dtype, tolerance):

@@ -114,7 +114,7 @@ class Harvester:
         tables, sums = {}, {}
         for layer, reduced in pending.layers.items():
             for key, (stored, norms) in reduced.rows.items():
-                table = pending.choice.views[key].table(self.schema, _bytes_of(stored), norms.numpy())
+                table = pending.choice.views[key].table(self.schema, _bytes_of(_settled(stored)), _settled(norms).numpy())
                 tables[key[0], layer, key[1]] = table
             sums |= {(layer, group): s for group, s in _sums(pending.choice, reduced).items()}
         return Rows(tables, sums, pending.n_tokens)
@@ -207,6 +207,15 @@ def _sums(choice: Choice, reduced: Reduced) -> dict[str, Sums]:
         for g, name in enumerate(GROUPS)
         if n[g]
     }
+
+
+def _settled(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The tensor in ordinary memory.
+
+    Rows wait until a row group is full, a group for every file. In pinned memory, which a GPU's copies landed in, they would hold
+    gigabytes of what the system cannot swap: they move, and the next micro-batch uses the pinned memory again.
+    """
+    return x.clone() if x.is_pinned() else x
 
 
 def _bytes_of(x: Shaped[Tensor, "n d"]) -> Shaped[np.ndarray, "n d"]:
