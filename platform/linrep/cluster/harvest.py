@@ -50,7 +50,7 @@ class ChunkReader:
         """The chunk's samples, prepared. They travel as bytes: Ray Data may divide rows between blocks, but not a row."""
         chunk: Chunk = pickle.loads(block["chunk"][0])
         preparer = functools.partial(_preparer, self.job.model, self.job.config)  # pyright: ignore[reportArgumentType]
-        samples = _or_error(lambda: prepare_chunk(chunk, self.job.corpora, preparer()))
+        samples = or_error(lambda: prepare_chunk(chunk, self.job.corpora, preparer()))
         return {"number": np.array([chunk.number]), "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object)}
 
 
@@ -80,12 +80,12 @@ class ChunkHarvester:
 
     def __init__(self, job: Job, pool: Pool, begun_in: str | None) -> None:
         self._job = job
-        self._harvester = _or_error(lambda: _load(job, pool, begun_in))
+        self._harvester = or_error(lambda: _load(job, pool, begun_in))
 
     def __call__(self, block: Block) -> Block:
         """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
         number = int(block["number"][0])
-        outcome = _or_error(lambda: self._harvest(number, pickle.loads(block["samples"][0])))
+        outcome = or_error(lambda: self._harvest(number, pickle.loads(block["samples"][0])))
         return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
 
     def _harvest(self, number: int, samples: list[Prepared | Skipped] | LinrepError) -> Commit:
@@ -98,7 +98,7 @@ class ChunkHarvester:
         return harvest_chunk(self._harvester, samples, self._job.place, number)  # pyright: ignore[reportArgumentType]
 
 
-def _or_error(call: Callable[[], T]) -> T | LinrepError:
+def or_error(call: Callable[[], T]) -> T | LinrepError:
     """What the call returns, or the error of ours that it raises: as a value it reaches the driver whole, raised it would not.
 
     A disk or an object store that fails is tried again; Ray itself repeats only what a lost process or node took with it.
