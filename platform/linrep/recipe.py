@@ -15,6 +15,8 @@ from linrep.corpora.config import Corpora
 from linrep.demo.world import DemoWorld
 from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.probe.config import ProbeConfig
+from linrep.steer.config import SteerConfig
 from linrep.vlm.config import ModelConfig
 
 
@@ -26,6 +28,8 @@ class Recipe(Section):
     corpora: Corpora = Field(description="What to run through the model.")
     model: ModelConfig = Field(description="The vision-language LLM.")
     harvest: HarvestConfig = Field(default=HarvestConfig(), description="What to keep of the residual stream.")
+    probe: ProbeConfig = Field(default=ProbeConfig(), description="Which probes to fit.")
+    steer: SteerConfig = Field(default=SteerConfig(), description="Edits of the residual stream, and what is asked under them.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 

@@ -1,1 +1,1 @@
-"""Linear probes: sufficient statistics, closed forms, softmax regression, and what they score."""
+"""Linear probes: sufficient statistics, closed forms, softmax regression, what they score, and the artefact they make."""

@@ -44,6 +44,13 @@ def parts_of(study: Study, unit: Unit) -> list[Part]:
     return [Part(m, files) for m in wanted for files in files_of(study.store, unit.view, unit.layer, m, PARTS)]
 
 
+def bytes_of(study: Study) -> int:
+    """Bytes of all moments of a unit before they are merged, whatever its rows: what the largest unit can take."""
+    d = study.store.manifest.width
+    numbers = [d * d + sum(f.n_classes.values()) * (d + 1) for m in MODALITIES for f in study.families(m)]
+    return 8 * PARTS * sum(numbers)
+
+
 def gather_part(study: Study, unit: Unit, part: Part, device: torch.device | None = None) -> list[Moments]:
     """The moments of a part's training rows, one for each family of its modality."""
     families = study.families(part.modality)

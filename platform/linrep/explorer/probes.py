@@ -1,0 +1,134 @@
+"""Figures and lines of the probes' results: curves over layers beside their controls and chance."""
+
+from collections.abc import Mapping
+
+import polars as pl
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from linrep.explorer.figures import Curve, Panel, panels
+
+KINDS = ("ridge", "lda", "softmax", "class_mean")
+
+
+def layer_figures(table: pa.Table) -> dict[str, Figure]:
+    """All figures of a probes table by name.
+
+    Args:
+        table: Rows of the `PROBES` contract.
+    """
+    frame = pl.DataFrame(pl.from_arrow(table))
+    figures = {}
+    for attribute, own in _by(frame, "attribute"):
+        figures[f"layers_{attribute}"] = panels(
+            f"{attribute}: top-1 on test samples, 95% intervals", _layer_panels(own), n_columns=3
+        )
+    few = frame.filter(pl.col("k").is_not_null() & (pl.col("attribute") == "class"))
+    if len(few):
+        figures["sparse_class"] = panels("class: probes that see k coordinates", _sparse_panels(few))
+    curve = frame.filter((pl.col("attribute") == "class") & (pl.col("kind") == "ridge") & _own())
+    if curve["n_per_class"].is_not_null().any():
+        figures["samples_class"] = panels("class: ridge, by training samples", _sample_panels(curve))
+    moved = frame.filter((pl.col("fitted_on") != pl.col("tested_on")) & (pl.col("attribute") == "class"))
+    if len(moved):
+        figures["transfer_class"] = panels("class: transfer between the modalities", _transfer_panels(frame))
+    return figures
+
+
+def _own() -> pl.Expr:
+    return (pl.col("fitted_on") == pl.col("tested_on")) & ~pl.col("centred")
+
+
+def _by(frame: pl.DataFrame, *names: str) -> list[tuple[str, pl.DataFrame]]:
+    return [(" ".join(map(str, key)), own) for key, own in frame.group_by(names, maintain_order=True)]
+
+
+def _main(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("control").is_not_null()).sort("layer")
+
+
+def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
+    parts = []
+    for where, own in _by(_main(frame), "view", "tested_on"):
+        curves = [_curve(kind, rows) for kind in KINDS if len(rows := own.filter(pl.col("kind") == kind))]
+        best = own.filter(pl.col("kind") == "ridge")
+        curves.append(_curve("ridge, shuffled labels", best, "control", control=True))
+        chance = own["chance"].mean()
+        parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
+    return parts
+
+
+def _sparse_panels(frame: pl.DataFrame) -> list[Panel]:
+    parts = []
+    for where, own in _by(frame.sort("layer"), "view", "tested_on"):
+        curves = [_curve(f"k = {k}", rows, "auroc") for k, rows in _by(own.sort("k", "layer"), "k")]
+        parts.append(_panel(where, curves, (0.5, "chance"), "AUROC, mean of classes"))
+    return parts
+
+
+def _sample_panels(frame: pl.DataFrame) -> list[Panel]:
+    parts = []
+    for where, own in _by(frame.sort("layer"), "view", "tested_on"):
+        curves = []
+        for n, rows in _by(own.filter(pl.col("n_per_class").is_not_null()).sort("n_per_class", "layer"), "n_per_class"):
+            curves.append(_curve(f"{n} a class", rows))
+        whole = own.filter(pl.col("n_per_class").is_null())
+        chance = own["chance"].mean()
+        parts.append(_panel(where, [*curves, _curve("all", whole)], (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
+    return parts
+
+
+def _transfer_panels(frame: pl.DataFrame) -> list[Panel]:
+    parts = []
+    rows = frame.filter((pl.col("attribute") == "class") & pl.col("n_per_class").is_null() & (pl.col("kind") == "ridge"))
+    for where, own in _by(rows.sort("layer"), "view", "tested_on"):
+        (at_home, away) = own.filter(_own()), own.filter(pl.col("fitted_on") != pl.col("tested_on"))
+        if not len(away):
+            continue
+        curves = [_curve("fitted there", at_home)]
+        curves.append(_curve("from the other modality", away.filter(~pl.col("centred"))))
+        curves.append(_curve("the same, means aligned", away.filter(pl.col("centred"))))
+        curves.append(_curve("shuffled labels", at_home, "control", control=True))
+        chance = own["chance"].mean()
+        parts.append(_panel(f"{where}, ridge", curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
+    return parts
+
+
+def _panel(title: str, curves: list[Curve], reference: tuple[float, str], y_label: str = "top-1") -> Panel:
+    return Panel(title, "layer", y_label, tuple(curves), reference, (0.0, 1.03), x_whole=True)
+
+
+def _curve(label: str, rows: pl.DataFrame, measure: str = "top1", control: bool = False) -> Curve:
+    values = {
+        end: tuple(float(v) if v is not None else float("nan") for v in rows[f"{measure}{end}"]) for end in ("", "_low", "_high")
+    }
+    return Curve(label, tuple(map(float, rows["layer"])), values[""], values["_low"], values["_high"], control)
+
+
+def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[str]:
+    """The main numbers in aligned lines: for each attribute, modality and view the best layer of the best kind, and its control.
+
+    Args:
+        table: Rows of the `PROBES` contract.
+        left_out: Classes that had too few samples.
+    """
+    frame = _main(pl.DataFrame(pl.from_arrow(table)))
+    lines = [f"  {'attribute':10} {'rows':14} {'best probe':22} {'top-1 [95%]':>22} {'control [95%]':>22} {'chance':>7}"]
+    for _, own in _by(frame, "attribute", "view", "tested_on"):
+        row = own.sort("top1", descending=True, maintain_order=True).row(0, named=True)
+        best = f"{row['kind']}, layer {row['layer']}"
+        lines.append(
+            f"  {row['attribute']:10} {row['view'] + ' ' + row['tested_on']:14} {best:22} {_shown(row, 'top1'):>22} "
+            f"{_shown(row, 'control'):>22} {row['chance']:>7.3f}"
+        )
+    lines += [f"  left out, too few samples: {what}: {', '.join(names)}" for what, names in left_out.items()]
+    stuck = frame.filter(pl.col("converged").eq(False))
+    if len(stuck):
+        lines.append(
+            f"  {len(stuck)} softmax regressions ended before their gradient was small: raise probe.softmax.max_iterations"
+        )
+    return lines
+
+
+def _shown(row: dict, measure: str) -> str:
+    return f"{row[measure]:.3f} [{row[f'{measure}_low']:.3f}, {row[f'{measure}_high']:.3f}]"
