@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import linrep.store
-from linrep.cluster.harvest import actor_counts, harvest_chunks
+from linrep.cluster.harvest import Reserved, actor_counts, harvest_chunks, reserve
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import Outcome, run_harvest
 from linrep.corpora import Corpora
@@ -183,6 +183,31 @@ def test_actors_that_nobody_can_count_are_refused():
     assert actor_counts(Pool(actors=(2, 8)), 1.0, 0.0) == (2, 8)
     with pytest.raises(RecipeError, match=r"the cluster has 0 GPUs now: set pool\.actors"):
         actor_counts(Pool(), 1.0, 0.0)
+
+
+def test_a_chunk_reserves_memory_for_its_copies_and_is_refused_where_it_does_not_fit():
+    gb = 10**9
+    there = {"CPU": 2.0, "memory": 20.0 * gb}
+    assert reserve(Pool(), 1, gb, there) == Reserved(1.0, 3 * gb, 4 * gb)
+    assert reserve(Pool(cpus=0.75), 2, gb, there) == Reserved(0.5, 3 * gb, 4 * gb)
+    assert reserve(Pool(), 99, gb, None) == Reserved(1.0, 3 * gb, 4 * gb)  # other nodes will come
+    with pytest.raises(RecipeError, match=r"up to 3.0 GB, so 1 actors and a reader need 21.0 GB .* has 20.0 GB here: lower"):
+        reserve(Pool(), 1, 3 * gb, there)
+
+
+def test_no_chunk_holds_more_than_was_reserved_for_it(corpora, random_vlm, tmp_path):
+    preparer = Preparer.from_path(random_vlm)
+    for image_size in (None, (56, 56)):
+        plan = plan_harvest("t", corpora, random_vlm, CONFIG.model_copy(update={"image_size": image_size}), place(tmp_path))
+        preparer.image_size = image_size
+        held = [
+            sum(s.pixels.nbytes for s in prepare_chunk(chunk, corpora, preparer) if s.pixels is not None) for chunk in plan.chunks
+        ]
+        assert 0 < max(held) <= plan.job.chunk_bytes
+        if image_size is not None:  # all pictures alike: the bound is reached
+            assert max(held) == plan.job.chunk_bytes
+    text = corpora.model_copy(update={"images": None, "pairs": None})
+    assert plan_harvest("t", text, random_vlm, CONFIG, place(tmp_path)).job.chunk_bytes == 0
 
 
 @pytest.mark.usefixtures("local_ray")

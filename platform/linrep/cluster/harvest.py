@@ -3,7 +3,7 @@
 import functools
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from linrep.harvest.plan import Job, located
 from linrep.retry import retried
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
+from linrep.store.summary import size
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
@@ -35,6 +36,8 @@ Block = dict[str, np.ndarray]
 CALLS_PER_ACTOR = 2
 """One chunk is unpacked, or written to its end, while another one runs; the model itself runs one micro-batch at a time."""
 
+READER_COPIES, ACTOR_COPIES = 3, 2
+"""How often a chunk is in a process at once: as samples, as bytes and as Ray's row; as bytes and as samples."""
 
 PAUSES = (1.0, 4.0, 15.0)
 """Seconds before each further try of a chunk that could not be read or written."""
@@ -152,17 +155,13 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
     there = ray.cluster_resources()
     gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
-    # A reader must fit beside the actors, or both would wait for ever. A cluster that grows has other nodes for it.
-    reader_cpus = min(1.0, there.get("CPU", 0.0) - fewest * pool.cpus) if "RAY_ADDRESS" not in os.environ else 1.0
-    if reader_cpus <= 0:
-        raise RecipeError(
-            f"pool: {fewest} actors of {pool.cpus} CPUs leave no CPU for reading, there are {there.get('CPU', 0):g}"
-        )
+    reserved = reserve(pool, fewest, job.chunk_bytes, None if "RAY_ADDRESS" in os.environ else there)
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         ChunkReader(job),  # pyright: ignore[reportArgumentType]
         batch_size=1,
-        num_cpus=reader_cpus,
+        num_cpus=reserved.reader_cpus,
+        memory=reserved.reader_bytes or None,
     )
     done = read.map_batches(
         ChunkHarvester,  # pyright: ignore[reportArgumentType]
@@ -170,6 +169,7 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
         batch_size=1,
         num_cpus=pool.cpus,
         num_gpus=gpus or None,
+        memory=reserved.actor_bytes or None,
         compute=ActorPoolStrategy(
             min_size=fewest,
             max_size=most,
@@ -184,6 +184,49 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
         if isinstance(outcome, LinrepError):
             raise outcome
         yield outcome
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What Ray sets aside: logical CPUs, and bytes of ordinary memory, so that no node takes up more chunks than it can hold.
+
+    Attributes:
+        reader_cpus: Of a task that reads a chunk.
+        reader_bytes: Likewise; 0 where there is nothing to speak of.
+        actor_bytes: Of an actor, for the chunks that it works on; the model itself is not in here.
+    """
+
+    reader_cpus: float
+    reader_bytes: int
+    actor_bytes: int
+
+
+def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, float] | None) -> Reserved:
+    """What readers and actors need.
+
+    Args:
+        pool: Says what an actor takes.
+        n_actors: Actors that must run at once.
+        chunk_bytes: Most bytes of tiles in a chunk.
+        there: What the cluster has; None for one that has, or gets, other nodes.
+
+    Raises:
+        RecipeError: They do not fit on this machine together, so that one would wait for the other for ever.
+    """
+    reader_bytes, actor_bytes = READER_COPIES * chunk_bytes, CALLS_PER_ACTOR * ACTOR_COPIES * chunk_bytes
+    if there is None:
+        return Reserved(1.0, reader_bytes, actor_bytes)
+    cpus = there.get("CPU", 0.0)
+    reader_cpus = min(1.0, cpus - n_actors * pool.cpus)
+    if reader_cpus <= 0:
+        raise RecipeError(f"pool: {n_actors} actors of {pool.cpus} CPUs leave no CPU for reading, there are {cpus:g}")
+    needed, memory = n_actors * actor_bytes + reader_bytes, there.get("memory", 0.0)
+    if needed > memory:
+        raise RecipeError(
+            f"a chunk takes up to {size(chunk_bytes)}, so {n_actors} actors and a reader need {size(needed)} of memory; "
+            f"Ray has {size(memory)} here: lower harvest.chunk_size"
+        )
+    return Reserved(reader_cpus, reader_bytes, actor_bytes)
 
 
 def actor_counts(pool: Pool, gpus: float, n_gpus: float) -> tuple[int, int]:

@@ -15,8 +15,9 @@ from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig
 from linrep.places import Place
 from linrep.store.manifest import Manifest, now
-from linrep.vlm.card import check_layers, describe
+from linrep.vlm.card import ModelCard, check_layers, describe
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.tokens import layout
 from schemas.activations import VERSION
 
 DEMO = "demo://"
@@ -37,6 +38,7 @@ class Job:
         config: What to keep.
         layers: Layers to record.
         model_digest: A worker refuses to run a model with another one.
+        chunk_bytes: Most bytes of tiles in the prepared samples of a chunk.
     """
 
     place: Place
@@ -45,6 +47,7 @@ class Job:
     config: HarvestConfig
     layers: tuple[int, ...]
     model_digest: str
+    chunk_bytes: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,16 @@ def plan_harvest(
         created=now(),
     )
     place = workspace / "harvests" / f"{name}-{key}"
-    return Plan(Job(place, corpora, model, config, layers, card.digest), manifest, chunks, index, kept)
+    job = Job(place, corpora, model, config, layers, card.digest, most_bytes(chunks, card, config))
+    return Plan(job, manifest, chunks, index, kept)
+
+
+def most_bytes(chunks: Sequence[Chunk], card: ModelCard, config: HarvestConfig) -> int:
+    """Most bytes of tiles that the prepared samples of a chunk can hold; texts weigh nothing beside them."""
+    canvases = card.grid_pinpoints if config.image_size is None else (layout(config.image_size, card).canvas,)
+    tiles = 1 + max((height // card.tile_size) * (width // card.tile_size) for height, width in canvases)
+    photographs = max((chunk.n_records for chunk in chunks if chunk.corpus != "text"), default=0)
+    return photographs * tiles * 3 * card.tile_size**2
 
 
 def located(model: ModelConfig) -> ModelConfig:
