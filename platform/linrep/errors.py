@@ -43,3 +43,7 @@ class ServiceError(LinrepError, RuntimeError):
 
 class TrainingFailed(LinrepError, RuntimeError):
     """Training cannot go on: its loss is not finite."""
+
+
+class FormatError(LinrepError, ValueError):
+    """A saved dictionary is in no format that is known, is damaged, or does something that no coder here does."""

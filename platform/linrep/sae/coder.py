@@ -18,7 +18,7 @@ ROOM_BYTES = 64 * 2**20
 class Rectify:
     """Latents above zero are active."""
 
-    kind: Literal["relu"] = "relu"
+    kind: Literal["relu"] = field(default="relu", init=False)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Largest:
     """The k largest positive latents of each row are active."""
 
     k: int
-    kind: Literal["topk"] = "topk"
+    kind: Literal["topk"] = field(default="topk", init=False)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Above:
     """Latents above their threshold, and above zero, are active; BatchTopK and Matryoshka become this."""
 
     threshold: Float[Tensor, " f"]
-    kind: Literal["jumprelu"] = "jumprelu"
+    kind: Literal["jumprelu"] = field(default="jumprelu", init=False)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Gate:
 
     r_mag: Float[Tensor, " f"]
     b_mag: Float[Tensor, " f"]
-    kind: Literal["gated"] = "gated"
+    kind: Literal["gated"] = field(default="gated", init=False)
 
 
 Rule = Rectify | Largest | Above | Gate
@@ -160,6 +160,16 @@ class Sae:
             decoder=self.decoder / norms[:, None],
             rule=rule,
         )
+
+    def seeing(self, centred: bool) -> "Sae":
+        """The same coder whose encoder sees x - b_dec, or x itself: biases take up the difference."""
+        if centred == self.sees_centred:
+            return self
+        shift = self.encoder @ self.b_dec * (1 if centred else -1)
+        rule = self.rule
+        if isinstance(rule, Gate):
+            rule = Gate(rule.r_mag, rule.b_mag + rule.r_mag.exp() * shift)
+        return replace(self, b_enc=self.b_enc + shift, rule=rule, sees_centred=centred)
 
     def _seen(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         return x - self.b_dec if self.sees_centred else x

@@ -1,0 +1,27 @@
+"""The weights released with the paper: a pickled ReLU dictionary whose input scale stands in the file's name.
+
+f = ReLU(fc1 x + b1), x' = fc2 f + b2, trained on x * sqrt(d) / norm; the name ends in `norm13.996978.pkl`.
+"""
+
+import re
+
+from linrep.errors import FormatError
+from linrep.places import Place
+from linrep.sae.coder import Rectify, Sae
+from linrep.sae.formats.files import pick, read_pickle
+
+
+def read(file: Place) -> Sae:
+    """Read a dictionary that takes raw activations and gives the latents that it gave in training.
+
+    Raises:
+        FormatError: The name tells no norm, or the file is not such a pickle.
+    """
+    norm = re.search(r"_norm(\d+(?:\.\d+)?)\.pkl$", file.name)
+    if norm is None:
+        raise FormatError(f"{file.name} does not end in _norm<mean norm>.pkl, so the scale of its inputs is unknown: rename it")
+    encoder, b_enc, decoder, b_dec = pick(read_pickle(file), file, "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+    layer = re.search(r"layer(\d+)", file.name)
+    about = {"architecture": "relu", "file": file.name} | ({} if layer is None else {"layer": int(layer[1])})
+    scale = encoder.shape[1] ** 0.5 / float(norm[1])
+    return Sae(encoder * scale, b_enc, decoder.t() / scale, b_dec / scale, Rectify(), sees_centred=False, about=about)
