@@ -1,6 +1,6 @@
 """Prompts as token ids: one photograph under several prompts, with what they share cut off to be run once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,17 @@ def answer_ids(tokenizer: object, prompt: str, answer: str, name: str) -> list[i
             f"steer.ask: the answer {answer!r} with {name!r} does not continue the prompt {prompt!r} in tokens of its own"
         )
     return list(full[len(bare) :])
+
+
+def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, " d"]]:
+    """A function from a name to the output matrix's row for its first token, as it would begin an answer."""
+    prompt = asking.choice.replace("{first}", "").replace("{second}", "")
+
+    def row(name: str) -> Float[Tensor, " d"]:
+        token = answer_ids(vlm.processor.tokenizer, prompt, asking.answer, name)[0]
+        return vlm.model.lm_head.weight[token].detach().float().cpu()
+
+    return row
 
 
 def lay_out(vlm: VLM, photographs: Sequence[Sequence[Prepared]], sites: Sequence[Site]) -> list[Asked]:

@@ -9,10 +9,17 @@ from torch import Tensor
 
 @runtime_checkable
 class SparseCoder(Protocol):
-    """A dictionary of `n_latents` directions in a stream of width `d_model`."""
+    """A dictionary of `n_latents` directions in a stream of width `d_model`, on the CPU."""
 
-    d_model: int
-    n_latents: int
+    @property
+    def d_model(self) -> int:
+        """Width of the stream."""
+        ...
+
+    @property
+    def n_latents(self) -> int:
+        """How many directions it has."""
+        ...
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """The latents of some vectors, in the model's own scale; zero where a latent is silent."""

@@ -84,12 +84,12 @@ class Clamp:
     value: float
 
     def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        z = self.coder.encode(h)
+        z = self.coder.encode(h.cpu())
         if not 0 <= self.latent < z.shape[1]:
             raise ValueError(f"no latent {self.latent}: the dictionary has 0..{z.shape[1] - 1}")
         clamped = z.clone()
         clamped[:, self.latent] = self.value
-        return h + (self.coder.decode(clamped) - self.coder.decode(z))
+        return h + (self.coder.decode(clamped) - self.coder.decode(z)).to(h)
 
 
 @dataclass(frozen=True, eq=False)

@@ -289,19 +289,19 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[
                     f"steer.pairs: no held-out photograph of {pair[0]!r}: raise corpora.splits or take another class"
                 )
         return config.pairs
-    able = [name for name in classes if name in photographs]
-    if not able:
+    n = config.pairs
+    if not any(name in photographs for name in classes):
         raise RecipeError("no held-out photograph of any class with directions: raise corpora.splits.val or .test")
-    order = [classes[i] for i in np.random.default_rng([config.seed, 7]).permutation(len(classes))]
+    order = [str(classes[i]) for i in np.random.default_rng([config.seed, 7]).permutation(len(classes))]
     drawn = [
         (source, order[(i + step) % len(order)])
         for step in range(1, len(order))
         for i, source in enumerate(order)
         if source in photographs
     ]
-    if config.pairs > len(drawn):
-        raise RecipeError(f"steer.pairs: {config.pairs} pairs of {len(classes)} classes, there are only {len(drawn)}")
-    return tuple(drawn[: config.pairs])
+    if n > len(drawn):
+        raise RecipeError(f"steer.pairs: {n} pairs of {len(classes)} classes, there are only {len(drawn)}")
+    return tuple(drawn[:n])
 
 
 def _damage_items(

@@ -1,0 +1,32 @@
+"""Steer a vision-language LLM: add class directions to its residual stream, and measure what its answers become.
+
+  python jobs/steer.py --config recipes/demo.yaml --workspace runs
+
+It needs the harvest and the probes of the same recipe. Run it again to resume: only chunks without a commit are run. Every
+field can be set from here, for example --steer.dose.strengths 0.5,1,2 --steer.judge.kind words --steer.pairs '[["boat","tree"]]'.
+"""
+
+import sys
+
+from linrep.cluster.entry import run_job
+from linrep.recipe import Request
+
+
+def main(request: Request) -> None:
+    """Steer, and say what came out and where it lies."""
+    from linrep.cluster.run_steer import run_steer
+    from linrep.places import place, redacted
+
+    outcome = run_steer(request.recipe, place(request.workspace))
+    if outcome.waiting is not None:
+        print(f"Steering complete, verdicts are awaited: {outcome.waiting}")
+    else:
+        print("Nothing to do: the steering is complete." if not outcome.n_new else "Steering complete.")
+    print(f"\n{outcome.text}")
+    print("What to do next:")
+    print(f"  read:     python -c \"import polars as p; print(p.read_parquet('{outcome.judged}/effects.parquet'))\"")
+    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(__doc__, main))

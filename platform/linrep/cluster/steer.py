@@ -1,0 +1,125 @@
+"""Steering on Ray Data: chunks of cells stream through actors that hold the whole model, and their commits come back."""
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import ray
+import torch
+from ray.data import ActorPoolStrategy
+
+from linrep.cluster.harvest import Block, actor_counts, or_error, precision
+from linrep.cluster.session import quiet_data
+from linrep.directions import read_directions
+from linrep.errors import LinrepError, ModelError, RecipeError
+from linrep.harvest.config import Pool
+from linrep.harvest.plan import located
+from linrep.sae.formats import read as read_coder
+from linrep.steer.asked import first_token_row
+from linrep.steer.chunk import steer_chunk
+from linrep.steer.plan import SteerChunk, SteerJob
+from linrep.steer.steerer import Steerer
+from linrep.steer.vectors import Vectors
+from linrep.store.commit import Commit, read_commit
+from linrep.vlm.load import load
+
+
+class ChunkSteerer:
+    """Holds the model on its device: an actor of the pool.
+
+    Args:
+        job: What to do.
+        pool: How to run it.
+        begun_in: Number format that earlier chunks ran in, None where there are none.
+    """
+
+    def __init__(self, job: SteerJob, pool: Pool, begun_in: str | None) -> None:
+        self._job = job
+        self._steerer = or_error(lambda: load_steerer(job, pool, begun_in))
+
+    def __call__(self, block: Block) -> Block:
+        """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
+        chunk: SteerChunk = pickle.loads(block["chunk"][0])
+        outcome = or_error(lambda: self._steer(chunk))
+        return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
+
+    def _steer(self, chunk: SteerChunk) -> Commit:
+        done = read_commit(self._job.place, chunk.number)
+        if done is not None:
+            return done
+        if isinstance(self._steerer, LinrepError):
+            raise self._steerer
+        return steer_chunk(self._steerer, chunk, self._job)
+
+
+def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device: str | None = None) -> Steerer:
+    """The model with its head, and the directions, on a worker.
+
+    Args:
+        job: What to do.
+        pool: How to run it.
+        begun_in: Number format that earlier chunks ran in.
+        device: Where; None for the GPU that Ray gave this worker, if any.
+
+    Raises:
+        ModelError: The model on this node is not the one that the job was planned with, or a GPU is not to be seen.
+        RecipeError: The artefact was begun in another number format.
+    """
+    if device is None:
+        has_gpu = bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+        if has_gpu and not torch.cuda.is_available():
+            raise ModelError("a GPU is reserved for the model, but torch sees none: check the node's driver and its torch build")
+        device = "cuda" if has_gpu else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(pool.threads or len(os.sched_getaffinity(0)))
+    vlm = load(located(job.model), None, device, precision(pool, torch.device(device)))
+    if vlm.card.digest != job.model_digest:
+        raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} in the plan")
+    config = job.config
+    vectors = Vectors(
+        directions=read_directions(job.directions),
+        dose=config.dose,
+        seed=config.seed,
+        unembedding=first_token_row(vlm, config.ask),
+        coders=None if config.sae is None else {config.sae.layer: read_coder(config.sae.path)},
+        k=20 if config.sae is None else config.sae.k,
+    )
+    steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens)
+    if begun_in not in (None, steerer.precision):
+        raise RecipeError(
+            f"this was begun in {begun_in}, this worker would run in {steerer.precision}: set pool.precision to {begun_in}"
+        )
+    return steerer
+
+
+def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_in: str | None = None) -> Iterator[Commit]:
+    """Run some chunks on the cluster that this process is connected to; commits come in no fixed order.
+
+    Args:
+        job: What to do.
+        chunks: Those that are not committed yet.
+        pool: Actors, GPUs and batch size.
+        begun_in: Number format that earlier chunks ran in, None where there are none.
+
+    Raises:
+        LinrepError: Whatever a worker raised of its kind.
+    """
+    quiet_data()
+    there = ray.cluster_resources()
+    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
+    rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        ChunkSteerer,  # pyright: ignore[reportArgumentType]
+        fn_constructor_args=(job, pool, begun_in),
+        batch_size=1,
+        num_cpus=pool.cpus,
+        num_gpus=gpus or None,
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=fewest, max_tasks_in_flight_per_actor=2),
+    )
+    for row in done.iter_rows():
+        outcome = pickle.loads(row["outcome"])
+        if isinstance(outcome, LinrepError):
+            raise outcome
+        yield outcome

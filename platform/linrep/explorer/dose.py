@@ -1,0 +1,107 @@
+"""Figures of steering: dose-response, layer curves with their controls, damage against efficacy."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from linrep.explorer.figures import Curve, Panel, panels
+
+Row = dict[str, Any]
+
+
+def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
+    """A measure over layers at the largest strength, a panel for each site, controls dashed."""
+    rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] == "add"]
+    strongest = max((row["strength"] for row in rows), default=0.0)
+    rows = [row for row in rows if row["strength"] == strongest]
+    parts = [
+        Panel(f"{site}: strength {strongest:g}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
+        for site, some in _grouped(rows, lambda row: row["site"])
+    ]
+    return panels("", parts, n_columns=2)
+
+
+def dose_figure(effects: pa.Table, measure: str, meaning: str, site: str) -> Figure:
+    """A measure over strengths at one site, a panel for each layer, controls dashed."""
+    rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] == "add" and row["site"] == site]
+    parts = [
+        Panel(f"{site}, layer {layer}", "strength", meaning, _curves(some, "strength"), y_range=_range(measure))
+        for layer, some in _grouped(rows, lambda row: row["layer"])
+    ]
+    return panels("", parts, n_columns=4)
+
+
+def harm_figure(effects: pa.Table, site: str) -> Figure:
+    """Efficacy against damage at one site: the further up and to the left, the better; strengths are joined by lines."""
+    found = {
+        (row["layer"], row["direction"], row["strength"], row["measure"]): row["value"]
+        for row in effects.to_pylist()
+        if row["edit"] == "add" and row["site"] == site and row["measure"] in ("p_target", "damage")
+    }
+    controls = {row["direction"] for row in effects.to_pylist() if row["control"]}
+    parts = []
+    for layer in sorted({key[0] for key in found}):
+        curves = []
+        for direction in dict.fromkeys(key[1] for key in found if key[0] == layer):
+            strengths = sorted({key[2] for key in found if key[:2] == (layer, direction)})
+            both = [(found.get((layer, direction, s, "damage")), found.get((layer, direction, s, "p_target"))) for s in strengths]
+            x, y = zip(*[(a, b) for a, b in both if a is not None and b is not None] or [(math.nan, math.nan)], strict=True)
+            curves.append(Curve(str(direction), x, y, control=direction in controls))
+        parts.append(Panel(f"{site}, layer {layer}", "damage in nats a token", "p(target)", tuple(curves), y_range=(0, 1.02)))
+    return panels("", parts, n_columns=4)
+
+
+def lens_figure(lens: pa.Table) -> Figure:
+    """What image tokens would say at every layer: the right class's name against the other classes' names."""
+    rows = [row for row in lens.to_pylist() if row["error"] is None]
+    layers = sorted({row["layer"] for row in rows})
+
+    def mean(column: str) -> tuple[float, ...]:
+        of = {layer: [row[column] for row in rows if row["layer"] == layer] for layer in layers}
+        return tuple(sum(of[layer]) / len(of[layer]) for layer in layers)
+
+    x = tuple(map(float, layers))
+    names = (Curve("the right class", x, mean("p_class")), Curve("other classes, mean", x, mean("p_others"), control=True))
+    share = (Curve("the right class", x, mean("top_class")),)
+    n = len({row["class_name"] for row in rows})
+    return panels(
+        "Logit lens on image tokens",
+        [
+            Panel("", "layer", "probability of the name", names, x_whole=True),
+            Panel("", "layer", "share of tokens nearest to it", share, (1 / max(1, n), "chance"), (0, 1.02), x_whole=True),
+        ],
+        n_columns=2,
+    )
+
+
+def _curves(rows: Sequence[Row], x: str) -> tuple[Curve, ...]:
+    found = []
+    for direction, some in _grouped(rows, lambda row: row["direction"]):
+        line = sorted(some, key=lambda row: row[x])
+        low, high = (tuple(row[end] if row[end] is not None else row["value"] for row in line) for end in ("low", "high"))
+        found.append(
+            Curve(
+                label=str(direction),
+                x=tuple(float(row[x]) for row in line),
+                y=tuple(row["value"] for row in line),
+                low=low,
+                high=high,
+                control=bool(line[0]["control"]),
+            )
+        )
+    return tuple(found)
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return list(found.items())
+
+
+def _range(measure: str) -> tuple[float, float] | None:
+    shares = ("p_target", "turned", "left", "coherence", "kept_", "turned_kept_", "answered")
+    return (0.0, 1.02) if measure.startswith(shares) and "_over_" not in measure and not measure.endswith("_gain") else None

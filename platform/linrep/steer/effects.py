@@ -1,0 +1,222 @@
+"""From runs and verdicts to effects: every measure with its interval, controls beside it, and efficacies at equal damage."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from linrep.steer.config import CONTROLS, SteerConfig
+from linrep.steer.intervals import Estimate, at_matched_damage, estimate
+from linrep.steer.judges.verdict import Answer, Judge
+from linrep.store.tables import table_of
+from schemas.steering import EFFECTS, MATCHED, VERDICTS
+
+WHICH = ["site", "layer", "edit", "direction", "strength"]
+WHO = ["source", "target", "sample_id"]
+
+MEASURES = {
+    "p_target": "probability of the target in the forced choice",
+    "p_target_gain": "the same, minus that of the unedited run",
+    "turned": "share of the answers about the class that name the target and not the source (score 1), "
+    "of photographs whose unedited answer names the source",
+    "left": "share of those answers that no longer name the source (score above -1), coherent or not",
+    "score": "mean score on the paper's scale, over all photographs",
+    "coherence": "mean coherence of the answers about the class",
+    "kept_<attribute>": "share of the answers about another attribute that are as without the edit (selectivity)",
+    "turned_kept_<attribute>": "the same, of those photographs whose answer about the class was turned",
+    "turned_kept_all": "share of the turned photographs that keep every other attribute",
+    "damage": "rise of the held-out texts' negative log-likelihood, nats a token",
+    "<measure>_over_random": "the measure minus that of the random direction in the same cell, paired sample by sample",
+    "answered": "share of the runs that gave an answer (a run that fails costs its cell)",
+}
+"""What the names in the table of effects mean."""
+
+
+def judge_answers(answers: pa.Table, cells: pa.Table, config: SteerConfig, judge: Judge) -> pa.Table:
+    """The answers with what a judge says of them, a table of schema `VERDICTS`.
+
+    Args:
+        answers: Of schema `ANSWERS`.
+        cells: Of schema `CELLS`, for judges that use the forced choice.
+        config: The plan, for the questions' words.
+        judge: Any judge.
+    """
+    frame = _frame(answers)
+    plain = frame.filter(pl.col("edit") == "none").select([*WHO, "question", pl.col("text").alias("plain")])
+    chosen = _frame(cells).select([*WHO, *WHICH, "p_target"])
+    joined = frame.join(plain, on=[*WHO, "question"], how="left", maintain_order="left")
+    joined = joined.join(chosen, on=[*WHO, *WHICH], how="left", nulls_equal=True, maintain_order="left")
+    rows = joined.to_dicts()
+    usable = [i for i, row in enumerate(rows) if row["error"] is None and row["plain"] is not None]
+    asked = [
+        Answer(
+            text=rows[i]["text"],
+            plain=rows[i]["plain"],
+            source=rows[i]["source"],
+            target=rows[i]["target"],
+            question=config.ask.questions[rows[i]["question"]].prompt.replace("<image>", "").strip(),
+            about=rows[i]["about"],
+            p_target=rows[i]["p_target"],
+        )
+        for i in usable
+    ]
+    for row in rows:
+        row.pop("p_target")
+        row["error"] = row["error"] or (None if row["plain"] is not None else "no answer without an edit to compare with")
+    for i, verdict in zip(usable, judge(asked), strict=True):
+        rows[i] |= {"score": verdict.score, "coherence": verdict.coherence, "kept": verdict.kept, "error": verdict.error}
+    return table_of(rows, VERDICTS)
+
+
+def effects(cells: pa.Table, verdicts: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
+    """Every measure of every edit, of schema `EFFECTS`; what the measures mean is in `MEASURES`."""
+    rows = _measured(_frame(cells), _frame(verdicts), _frame(damage))
+    out: list[dict[str, object]] = []
+    pairs = {pair: i for i, pair in enumerate(rows.select(["source", "target"]).unique(maintain_order=True).iter_rows())}
+    rows = rows.with_columns(
+        pl.struct(["source", "target"]).map_elements(lambda p: pairs[p["source"], p["target"]], pl.Int64).alias("pair"),
+        pl.col("sample_id").rank("dense").cast(pl.Int64).alias("sample"),
+    )
+    rows = pl.concat([rows, _over_random(rows)])
+    for (measure, *which), group in rows.group_by(["measure", *WHICH], maintain_order=True):
+        found = estimate(group["pair"].to_numpy(), group["sample"].to_numpy(), group["value"].to_numpy())
+        if found.n:
+            out.append(_row(dict(zip(WHICH, which, strict=True)), str(measure), found))
+    return table_of(out, EFFECTS)
+
+
+def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame) -> pl.DataFrame:
+    """One row for each measure of each run: who, which, measure, value."""
+    out: list[pl.DataFrame] = []
+
+    def take(frame: pl.DataFrame, measure: str, value: pl.Expr) -> None:
+        out.append(
+            frame.with_columns(pl.lit(measure).alias("measure"), value.cast(pl.Float64).alias("value"))
+            .filter(pl.col("value").is_not_null())
+            .select([*WHO, *WHICH, "measure", "value"])
+        )
+
+    take(cells, "p_target", pl.col("p_target"))
+    before = cells.filter(pl.col("edit") == "none").select([*WHO, pl.col("p_target").alias("before")])
+    take(cells.join(before, on=WHO).filter(pl.col("edit") != "none"), "p_target_gain", pl.col("p_target") - pl.col("before"))
+    # A cell without a direction was never run.
+    tried = cells.filter(~pl.col("error").fill_null("").str.starts_with("no direction: "))
+    take(tried, "answered", pl.col("error").is_null())
+
+    of_class = verdicts.filter(pl.col("score").is_not_null())
+    take(of_class, "score", pl.col("score"))
+    take(verdicts.filter(pl.col("about") == "class"), "coherence", pl.col("coherence"))
+    named = of_class.filter((pl.col("edit") == "none") & (pl.col("score") == -1)).select([*WHO, "question"])
+    named = of_class.join(named, on=[*WHO, "question"], how="semi")
+    take(named, "turned", pl.col("score") == 1)
+    take(named, "left", pl.col("score") > -1)
+
+    others = verdicts.filter(pl.col("kept").is_not_null() & (pl.col("edit") != "none"))
+    turned = named.filter((pl.col("score") == 1) & (pl.col("edit") != "none")).select([*WHO, *WHICH]).unique(maintain_order=True)
+    of_turned = others.join(turned, on=[*WHO, *WHICH], how="semi", nulls_equal=True)
+    for attribute in others["about"].unique(maintain_order=True):
+        take(others.filter(pl.col("about") == attribute), f"kept_{attribute}", pl.col("kept"))
+        take(of_turned.filter(pl.col("about") == attribute), f"turned_kept_{attribute}", pl.col("kept"))
+    if len(of_turned):
+        every = of_turned.group_by([*WHO, *WHICH], maintain_order=True).agg(pl.col("kept").all())
+        take(every, "turned_kept_all", pl.col("kept"))
+
+    before = damage.filter(pl.col("edit") == "none").select([*WHO, pl.col("nll").alias("before")])
+    take(damage.join(before, on=WHO).filter(pl.col("edit") != "none"), "damage", pl.col("nll") - pl.col("before"))
+    return pl.concat(out)
+
+
+def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
+    """What a direction does more than the random one in the same cell, sample by sample."""
+    paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "damage"]) & (pl.col("edit") == "add"))
+    key = ["measure", "pair", "sample", "site", "layer", "strength"]
+    control = paired.filter(pl.col("direction") == "random").group_by(key).agg(pl.col("value").mean().alias("control"))
+    both = paired.filter(pl.col("direction") != "random").join(control, on=key)
+    return both.with_columns(
+        (pl.col("measure") + "_over_random").alias("measure"), (pl.col("value") - pl.col("control")).alias("value")
+    ).select(rows.columns)
+
+
+def _row(which: dict[str, object], measure: str, found: Estimate) -> dict[str, object]:
+    return {
+        **which,
+        "control": which["direction"] in CONTROLS,
+        "measure": measure,
+        "value": found.value,
+        "low": _or_none(found.low),
+        "high": _or_none(found.high),
+        "n_pairs": found.n_pairs,
+        "n": found.n,
+    }
+
+
+def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
+    """Forced-choice efficacy of every direction at equal damage, of schema `MATCHED`; empty where no damage was measured."""
+    frame, harm = _frame(cells), _frame(damage)
+    if not len(harm):
+        return MATCHED.empty_table()
+    pairs = harm.select(["source", "target"]).unique(maintain_order=True).rows()
+    plain = _by_pair(frame.filter(pl.col("edit") == "none"), "p_target", pairs)
+    plain_nll = harm.filter(pl.col("edit") == "none").select([*WHO, pl.col("nll").alias("before")])
+    harm = harm.join(plain_nll, on=WHO).with_columns((pl.col("nll") - pl.col("before")).alias("rise"))
+    strengths = [0.0, *(float(np.float32(s)) for s in config.dose.strengths)]
+    out: list[dict[str, object]] = []
+    adds = frame.filter(pl.col("edit") == "add")
+    for (site, layer, direction), group in adds.group_by(["site", "layer", "direction"], maintain_order=True):
+        here = harm.filter((pl.col("site") == site) & (pl.col("layer") == layer) & (pl.col("direction") == direction))
+        good = np.stack([plain, *(_by_pair(_at(group, s), "p_target", pairs) for s in strengths[1:])], axis=1)
+        bad = np.stack([np.zeros(len(pairs)), *(_by_pair(_at(here, s), "rise", pairs) for s in strengths[1:])], axis=1)
+        whole = np.isfinite(good).all(1) & np.isfinite(bad).all(1)
+        if not whole.any():
+            continue
+        found = at_matched_damage(np.array(strengths), good[whole], bad[whole], config.damage.matched)
+        out.append(
+            {
+                "site": site,
+                "layer": layer,
+                "direction": direction,
+                "control": direction in CONTROLS,
+                "damage": config.damage.matched,
+                "reached": found.reached,
+                "strength": found.strength,
+                "efficacy": found.efficacy,
+                "low": _or_none(found.low),
+                "high": _or_none(found.high),
+                "n_pairs": found.n_pairs,
+            }
+        )
+    return table_of(out, MATCHED)
+
+
+def _at(frame: pl.DataFrame, strength: float) -> pl.DataFrame:
+    return frame.filter((pl.col("strength") - strength).abs() < 1e-6 * max(1.0, strength))
+
+
+def _by_pair(frame: pl.DataFrame, column: str, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    rows = frame.group_by(["source", "target"]).agg(pl.col(column).mean()).rows()
+    means = {(source, target): value for source, target, value in rows}
+    return np.array([math.nan if means.get(pair) is None else means[pair] for pair in pairs], float)
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    found = pl.from_arrow(table)
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def value_of(table: pa.Table, measure: str, **which: object) -> list[dict[str, object]]:
+    """Rows of the effects with this measure, and these values in the columns named.
+
+    Args:
+        table: Of schema `EFFECTS`.
+        measure: One of `MEASURES`.
+        which: Columns and their values.
+    """
+    fits: Callable[[dict[str, object]], bool] = lambda row: all(row[name] == value for name, value in which.items())  # noqa: E731
+    return [row for row in table.to_pylist() if row["measure"] == measure and fits(row)]

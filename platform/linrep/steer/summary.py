@@ -1,0 +1,100 @@
+"""A steering job in a page of text: the strongest effect of every direction at every layer, with its control beside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from linrep.steer.plan import SteerManifest
+
+Row = dict[str, Any]
+
+
+def summary(where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.Table, extra: dict[str, Any]) -> str:
+    """What came out, for reading."""
+    rows = effects.to_pylist()
+    counts = manifest.counts
+    lines = [
+        f"Steering {manifest.name}-{manifest.digest}",
+        f"  {where}",
+        f"  pairs    {len(manifest.pairs)}: {', '.join(' to '.join(pair) for pair in manifest.pairs[:6])}"
+        + (" ..." if len(manifest.pairs) > 6 else ""),
+        f"  runs     {counts['n_done']:,} done, {counts['n_failed']:,} failed; {counts['n_tokens']:,} tokens",
+        f"  damage   {manifest.damage_texts}",
+    ]
+    for site in dict.fromkeys(row["site"] for row in rows if row["site"] is not None):
+        lines += ["", *_site(site, [row for row in rows if row["site"] == site])]
+    others = [row for row in rows if row["edit"] not in ("none", "add")]
+    if others:
+        lines += ["", *_others(others)]
+    if len(matched):
+        lines += ["", *_matched(matched.to_pylist())]
+    for name, value in extra.items():
+        lines += ["", f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}"]
+    return "\n".join(lines) + "\n"
+
+
+def _site(site: str, rows: Sequence[Row]) -> list[str]:
+    """For each layer and direction its strongest dose by `turned`, or by p_target where nothing was judged."""
+    measure = "turned" if any(row["measure"] == "turned" for row in rows) else "p_target"
+    adds = [row for row in rows if row["edit"] == "add"]
+    lines = [
+        f"Adding directions at {site}, each at the strength at which it turns most "
+        + ("(share of answers turned to the target" if measure == "turned" else "(probability of the target")
+        + ", 95% interval; * marks controls)",
+        f"  {'layer':>5}  {'direction':14} {'strength':>8}  {measure:^20}"
+        f"  {'p(target)':>9} {'coherent':>8} {'kept':>6} {'damage':>7}",
+    ]
+    for layer in sorted({row["layer"] for row in adds}):
+        here = [row for row in adds if row["layer"] == layer]
+        for direction in dict.fromkeys(row["direction"] for row in here):
+            doses = [row for row in here if row["direction"] == direction and row["measure"] == measure]
+            if not doses:
+                continue
+            best = max(doses, key=lambda row: row["value"])
+            cell = {
+                row["measure"]: row["value"]
+                for row in here
+                if (row["direction"], row["strength"]) == (direction, best["strength"])
+            }
+            star = "*" if best["control"] else " "
+            lines.append(
+                f"  {layer:>5} {star}{direction:14} {best['strength']:>8g}  {_with_interval(best):^20}"
+                f"  {_number(cell.get('p_target')):>9} {_number(cell.get('coherence')):>8}"
+                f" {_number(cell.get('turned_kept_all')):>6} {_number(cell.get('damage')):>7}"
+            )
+    return lines
+
+
+def _others(rows: Sequence[Row]) -> list[str]:
+    lines = ["Other edits", f"  {'site':10} {'layer':>5}  {'edit':8} {'p(target)':>9} {'left':>6} {'turned':>7} {'coherent':>8}"]
+    keys = dict.fromkeys((row["site"], row["edit"], row["layer"]) for row in rows)
+    for site, edit, layer in keys:
+        cell = {r["measure"]: r["value"] for r in rows if (r["site"], r["edit"], r["layer"]) == (site, edit, layer)}
+        lines.append(
+            f"  {site:10} {layer:>5}  {edit:8} {_number(cell.get('p_target')):>9} {_number(cell.get('left')):>6} "
+            f"{_number(cell.get('turned')):>7} {_number(cell.get('coherence')):>8}"
+        )
+    return lines
+
+
+def _matched(rows: Sequence[Row]) -> list[str]:
+    level = rows[0]["damage"]
+    lines = [f"Probability of the target at a damage of {level:g} nats a token (or less, where no strength reaches it: <)"]
+    lines.append(f"  {'site':10} {'layer':>5}  {'direction':14} {'strength':>8}  p(target)")
+    for row in rows:
+        star = "*" if row["control"] else " "
+        mark = " " if row["reached"] else "<"
+        value = _with_interval({**row, "value": row["efficacy"]})
+        lines.append(f"  {row['site']:10} {row['layer']:>5} {star}{row['direction']:14} {mark}{row['strength']:>7.3g}  {value}")
+    return lines
+
+
+def _with_interval(row: Row) -> str:
+    if row["low"] is None:
+        return _number(row["value"])
+    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
