@@ -1,0 +1,146 @@
+"""Effects from planted runs: what was planted comes out, controls stand beside it, and nothing is counted that was not run."""
+
+import numpy as np
+import pytest
+
+from linrep.steer.config import Asking, Dose, Question, SteerConfig
+from linrep.steer.effects import effects, judge_answers, matched, value_of
+from linrep.steer.judges.readers import by_choice, by_parser
+from linrep.steer.judges.verdict import Verdict
+from linrep.store.tables import table_of
+from schemas.steering import ANSWERS, CELLS, DAMAGE
+
+CONFIG = SteerConfig(
+    dose=Dose(strengths=(1.0, 2.0)),
+    ask=Asking(questions=(Question(prompt="<image> what ?"), Question(prompt="<image> colour ?", about="colour"))),
+)
+PAIRS = [("boat", "tree"), ("key", "star"), ("tree", "boat")]
+
+
+def tables(seed=0):
+    """Class mean turns 3 of 4 photographs at strength 2 and spoils the colour of one; random does nothing; one cell failed."""
+    cells, answers, damage = [], [], []
+    for source, target in PAIRS:
+        for i in range(5):
+            who = {"source": source, "target": target, "sample_id": f"{source}{i}"}
+            named = i != 4  # the fifth photograph is taken for something else to begin with
+            plain = {"edit": "none"}
+            answers.append({**who, **plain, "question": 0, "about": "class", "text": f"{source} ." if named else "house ."})
+            answers.append({**who, **plain, "question": 1, "about": "colour", "text": "red ."})
+            cells.append({**who, **plain, "p_target": 0.1, "logp_source": -0.1, "logp_target": -2.3})
+            damage.append({**who, **plain, "nll": 1.0, "n_tokens": 5})
+            for direction in ("class_mean", "random"):
+                for strength in (1.0, 2.0):
+                    which = {"site": "image", "layer": 1, "edit": "add", "direction": direction, "strength": strength}
+                    strong = direction == "class_mean" and strength == 2
+                    if strong and i == 3:
+                        answers += [
+                            {**who, **which, "question": q, "about": a, "error": "RuntimeError: out of memory"}
+                            for q, a in ((0, "class"), (1, "colour"))
+                        ]
+                        cells.append({**who, **which, "error": "RuntimeError: out of memory"})
+                        damage.append({**who, **which, "n_tokens": 0, "error": "RuntimeError: out of memory"})
+                        continue
+                    word = target if strong and i != 0 else (source if named else "house")
+                    colour = "blue" if strong and i == 1 else "red"
+                    answers.append({**who, **which, "question": 0, "about": "class", "text": f"{word} ."})
+                    answers.append({**who, **which, "question": 1, "about": "colour", "text": f"{colour} ."})
+                    p = 0.9 if strong else 0.1 + 0.1 * (direction == "class_mean")
+                    cells.append({**who, **which, "p_target": p, "logp_source": -1.0, "logp_target": -1.0})
+                    damage.append(
+                        {**who, **which, "nll": 1 + (0.2 if direction == "class_mean" else 0.4) * strength, "n_tokens": 5}
+                    )
+            no = {"site": "last", "layer": 0, "edit": "add", "direction": "class_mean", "strength": 1.0}
+            cells.append({**who, **no, "error": "no direction: the class means coincide"})
+    return table_of(cells, CELLS), table_of(answers, ANSWERS), table_of(damage, DAMAGE)
+
+
+@pytest.fixture(scope="module")
+def found():
+    cells, answers, damage = tables()
+    verdicts = judge_answers(answers, cells, CONFIG, by_parser)
+    return verdicts, effects(cells, verdicts, damage, CONFIG), matched(cells, damage, CONFIG)
+
+
+def one(table, measure, direction="class_mean", strength=2.0):
+    (row,) = value_of(table, measure, direction=direction, strength=strength, site="image")
+    return row
+
+
+def test_turned_counts_photographs_that_were_named_rightly_before(found):
+    row = one(found[1], "turned")
+    assert row["value"] == pytest.approx(2 / 3)  # of three that were named and ran: the first stayed, the next two turned
+    assert (row["n_pairs"], row["n"]) == (3, 9)
+    assert one(found[1], "turned", "random")["value"] == 0
+    assert one(found[1], "left")["value"] == pytest.approx(2 / 3)
+
+
+def test_scores_count_every_photograph(found):
+    assert one(found[1], "score")["value"] == pytest.approx((-1 + 1 + 1 + 1) / 4)
+    (plain,) = value_of(found[1], "score", edit="none")
+    assert plain["value"] == pytest.approx(-4 / 5)
+
+
+def test_selectivity_is_of_all_and_of_the_turned(found):
+    assert one(found[1], "kept_colour")["value"] == pytest.approx(3 / 4)
+    assert one(found[1], "turned_kept_colour")["value"] == pytest.approx(1 / 2)
+    assert one(found[1], "turned_kept_all")["value"] == pytest.approx(1 / 2)
+    assert one(found[1], "kept_colour", "random")["value"] == 1
+
+
+def test_controls_stand_beside_the_effect_and_the_difference_is_paired(found):
+    assert one(found[1], "p_target", "random")["control"]
+    assert not one(found[1], "p_target")["control"]
+    over = one(found[1], "p_target_over_random")
+    assert over["value"] == pytest.approx(0.8)
+    assert over["low"] == pytest.approx(0.8)  # every photograph differs by the same: the interval knows
+    assert one(found[1], "p_target_gain")["value"] == pytest.approx(0.8)
+    assert one(found[1], "damage_over_random")["value"] == pytest.approx(-0.4, abs=1e-6)
+
+
+def test_a_failed_run_is_not_counted_but_said(found):
+    assert one(found[1], "answered")["value"] == pytest.approx(4 / 5)
+    assert one(found[1], "answered", strength=1.0)["value"] == 1
+    assert value_of(found[1], "answered", site="last") == []  # a cell without a direction was never to run
+    assert [row["error"] for row in found[0].to_pylist() if row["error"]] == ["RuntimeError: out of memory"] * 6
+
+
+def test_efficacy_at_equal_damage(found):
+    rows = {row["direction"]: row for row in found[2].to_pylist()}
+    # 0.1 nats: class mean is there at half its first strength; its p goes 0.1, 0.2. Failed runs leave their pair's others.
+    assert rows["class_mean"]["strength"] == pytest.approx(0.5, rel=1e-5)
+    assert rows["class_mean"]["efficacy"] == pytest.approx(0.15, rel=1e-5)
+    assert rows["random"]["efficacy"] == pytest.approx(0.1, rel=1e-5)
+    assert rows["random"]["control"]
+
+
+def test_a_judge_without_an_answer_costs_the_verdict():
+    cells, answers, _ = tables()
+
+    def moody(asked):
+        return [Verdict(error="busy") if i % 2 else Verdict(score=0.0) for i in range(len(asked))]
+
+    verdicts = judge_answers(answers, cells, CONFIG, moody).to_pylist()
+    assert {row["error"] for row in verdicts} == {None, "busy", "RuntimeError: out of memory"}
+
+
+def test_the_forced_choice_judges_with_the_probability_of_its_own_cell():
+    cells, answers, _ = tables()
+    rows = judge_answers(answers, cells, CONFIG, by_choice).to_pylist()
+    scores = {(row["direction"], row["strength"]): row["score"] for row in rows if row["about"] == "class" and not row["error"]}
+    assert scores == {(None, None): -1, ("class_mean", 1): -1, ("class_mean", 2): 0.75, ("random", 1): -1, ("random", 2): -1}
+
+
+def test_shuffled_targets_show_no_effect():
+    """A control of the measure itself: with targets exchanged between pairs nothing is turned."""
+    cells, answers, damage = tables()
+    rows = answers.to_pylist()
+    for row in rows:
+        row["target"] = {"tree": "star", "star": "key", "boat": "key"}[row["target"]]
+    moved = cells.to_pylist()
+    for row in moved:
+        row["target"] = {"tree": "star", "star": "key", "boat": "key"}[row["target"]]
+    cells, answers = table_of(moved, CELLS), table_of(rows, ANSWERS)
+    verdicts = judge_answers(answers, cells, CONFIG, by_parser)
+    shown = effects(cells, verdicts, damage.slice(0, 0), CONFIG)
+    assert np.allclose([row["value"] for row in value_of(shown, "turned")], 0)

@@ -1,0 +1,120 @@
+"""Directions and controls: one norm for all, controls where they should be, and clear words where there is no direction."""
+
+import pytest
+import torch
+
+from linrep.directions import Directions, DirectionSet
+from linrep.errors import StoreError
+from linrep.steer.config import Dose, SteerConfig
+from linrep.steer.edits import Add, Replace, Swap
+from linrep.steer.vectors import NoDirection, Vectors, check_directions
+from tests.steer.test_edits import Dictionary
+
+NAMES = ("boat", "tree", "house")
+
+
+def entry(kind, view="pooled", layer=1, seed=0, width=4, scale=1.0):
+    draw = torch.Generator().manual_seed(seed)
+    return Directions(kind, layer, view, "image", "class", NAMES, scale * torch.randn(3, width, generator=draw), 5.0)
+
+
+SET = DirectionSet(
+    (entry("class_mean"), entry("ridge", seed=1, scale=0.01), entry("shuffled_mean", seed=2), entry("class_mean", layer=2))
+)
+
+
+@pytest.fixture
+def vectors():
+    return Vectors(
+        SET, Dose(relative=False), coders={1: Dictionary()}, unembedding=lambda name: 7 * torch.eye(4)[NAMES.index(name)]
+    )
+
+
+KINDS = ("class_mean", "ridge", "shuffled_mean", "random", "orthogonal", "unembedding", "sae_latent", "sae_sparse")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_direction_has_the_norm_of_the_mean_difference(vectors, kind):
+    means = SET.entries[0]
+    wanted = (means.vectors[1] - means.vectors[0]).norm()
+    v = vectors.direction(kind, "image", 1, "boat", "tree")
+    torch.testing.assert_close(v.norm(), wanted)
+    if kind in ("class_mean", "ridge", "shuffled_mean", "unembedding"):
+        torch.testing.assert_close(vectors.direction(kind, "image", 1, "tree", "boat"), -v)
+
+
+def test_controls_point_elsewhere(vectors):
+    v, ridge = (vectors.direction(kind, "image", 1, "boat", "tree") for kind in ("class_mean", "ridge"))
+    assert abs(vectors.direction("orthogonal", "image", 1, "boat", "tree") @ v) < 1e-4 * (v @ v)
+    randoms = [vectors.direction("random", "image", 1, a, b) for a in NAMES for b in NAMES if a != b]
+    assert all((x - y).norm() > 0.1 for i, x in enumerate(randoms) for y in randoms[:i])
+    assert torch.equal(
+        vectors.direction("random", "image", 1, "boat", "tree"), vectors.direction("random", "image", 1, "boat", "tree")
+    )
+    assert not torch.allclose(ridge, v)
+
+
+def test_the_unembedding_points_from_row_to_row(vectors):
+    v = vectors.direction("unembedding", "image", 1, "boat", "tree")
+    torch.testing.assert_close(v / v.norm(), torch.tensor([-1.0, 1, 0, 0]) / 2**0.5)
+
+
+def test_means_that_coincide_are_no_direction():
+    same = Directions("class_mean", 0, "last", "image", "class", NAMES, torch.ones(3, 4) + 1e-7, 2.0)
+    vectors = Vectors(DirectionSet((same,)), Dose())
+    for kind in ("class_mean", "random"):
+        with pytest.raises(NoDirection, match="the class means of boat and tree coincide at layer 0 of last"):
+            vectors.direction(kind, "last", 0, "boat", "tree")
+    assert isinstance(vectors.edit("zero", None, None, "last", 0, "boat", "tree"), Replace)
+
+
+def test_edits_are_made_as_the_cell_says(vectors):
+    add = vectors.edit("add", "class_mean", 2.0, "image", 1, "boat", "tree")
+    assert isinstance(add, Add)
+    assert (add.strength, add.relative) == (2.0, False)
+    torch.testing.assert_close(add.direction, SET.entries[0].between("boat", "tree"))
+    swap = vectors.edit("swap", None, None, "image", 1, "boat", "tree")
+    assert isinstance(swap, Swap)
+    means = SET.entries[0].vectors
+    torch.testing.assert_close(swap(means[0][None])[0] - swap.centre, _swapped(means), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(vectors.edit("mean", None, None, "image", 1, "boat", "tree")(torch.ones(2, 4))[0], means.mean(0))
+
+
+def _swapped(means):
+    """The source's own mean, mirrored: what lay along the source lies along the target."""
+    centre = means.mean(0)
+    u, w = (x - centre for x in means[:2])
+    return u.norm() * w / w.norm()
+
+
+def test_what_is_not_among_the_directions_is_one_clear_line(vectors):
+    with pytest.raises(StoreError, match=r"no directions of layer 3"):
+        vectors.direction("class_mean", "image", 3, "boat", "tree")
+    with pytest.raises(ValueError, match=r"no class 'car' among the directions: there are boat, tree, house"):
+        vectors.direction("class_mean", "image", 1, "boat", "car")
+    with pytest.raises(NoDirection, match="no dictionary of layer 2"):
+        vectors.direction("sae_latent", "image", 2, "boat", "tree")
+    with pytest.raises(StoreError, match="kind 'lda'"):
+        check_directions(SET, ["lda"], ["image"], [1], 4)
+    with pytest.raises(ValueError, match=r"width 4, the model's stream 8: they were made from another model"):
+        check_directions(SET, [], ["image"], [1], 8)
+    assert check_directions(SET, ["ridge"], ["image"], [1], 4) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"directions": ("class_mean", "class_mean")}, "stands twice"),
+        ({"pairs": (("a", "a"),)}, "needs two classes, got 'a' twice"),
+        ({"dose": {"strengths": (2.0, 1.0)}}, "must rise"),
+        ({"layers": (3, 1)}, "must rise"),
+        ({"sites": ()}, "must name sites"),
+        ({"directions": ("sae_latent",)}, "needs a dictionary: set steer.sae.path"),
+        ({"ask": {"choice": "what is it ?"}}, "<image> once"),
+        ({"ask": {"choice": "<image> {first}?"}}, "both {first} and {second}"),
+        ({"ask": {"questions": [{"prompt": "<image>", "about": "colour"}]}}, "no question is about the class"),
+    ],
+)
+def test_a_wrong_recipe_names_what_is_wrong(values, message):
+    with pytest.raises(ValueError, match=message.replace("{", r"\{")):
+        SteerConfig.model_validate(values)
