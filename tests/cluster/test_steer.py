@@ -1,0 +1,288 @@
+"""Steering on Ray: the same tables as without it, resumable, wrong input one clear line; judged again without running again."""
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import linrep.store
+from linrep.cluster.run_steer import find_directions, run_steer
+from linrep.cluster.steer import load_steerer
+from linrep.corpora import Corpora
+from linrep.directions import Directions, DirectionSet, write_directions
+from linrep.errors import LinrepError, TooManySkipped
+from linrep.harvest.chunk import harvest_chunk, prepare_chunk
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.finish import complete_manifest
+from linrep.harvest.harvester import Harvester
+from linrep.harvest.plan import plan_harvest
+from linrep.places import place
+from linrep.recipe import Recipe
+from linrep.steer.chunk import read_tables, steer_chunk
+from linrep.steer.config import Asking, Damage, Dose, Human, Question, SteerConfig, Words
+from linrep.steer.plan import plan_steer
+from linrep.store.commit import read_commits
+from linrep.store.manifest import write_manifest
+from linrep.store.read import Store
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.load import load
+from linrep.vlm.prepare import Preparer
+from tests.conftest import write_corpora
+
+POOL = Pool(tokens_per_batch=1500, threads=1)
+HARVEST = HarvestConfig(layers=(0, 2), views=("pooled", "last"), chunk_size=16)
+STEER = SteerConfig(
+    pairs=(("tench", "church"), ("church", "tench")),
+    images=2,
+    directions=("class_mean", "random"),
+    edits=("zero",),
+    dose=Dose(strengths=(1.0, 3.0)),
+    ask=Asking(
+        questions=(Question(prompt="<image> what is it ?"),), choice="<image> a {first} or a {second} ?", max_new_tokens=2
+    ),
+    damage=Damage(texts=2, prompt="<image> see :"),
+    chunk_size=20,
+)
+NAMES = ("church", "tench")
+
+
+def directions(width: int = 32, layers: tuple[int, ...] = (0, 2), names: tuple[str, ...] = NAMES) -> DirectionSet:
+    draw = torch.Generator().manual_seed(0)
+    return DirectionSet(
+        tuple(
+            Directions("class_mean", layer, view, "image", "class", names, torch.randn(len(names), width, generator=draw), 5.0)
+            for layer in layers
+            for view in ("pooled", "last")
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def split_corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
+    """Half of everything held out, so that small corpora have something to steer."""
+    corpora = write_corpora(tmp_path_factory.mktemp("corpora"), n_images=24, n_texts=5, n_pairs=9)
+    return corpora.model_copy(update={"splits": corpora.splits.model_copy(update={"val": 0.3, "test": 0.3})})
+
+
+@pytest.fixture(scope="module")
+def workspace(split_corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a complete harvest, made without Ray."""
+    folder = tmp_path_factory.mktemp("workspace")
+    plan = plan_harvest("t", split_corpora, random_vlm, HARVEST, place(folder))
+    harvester = Harvester(load(random_vlm, 2), HARVEST, plan.job.layers, 2000)
+    write_manifest(plan.place, plan.manifest)
+    for chunk in plan.chunks:
+        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(random_vlm)), plan.place, chunk.number)
+    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
+    write_directions(folder / "directions.safetensors", directions(), {"harvest": plan.manifest.digest})
+    return folder
+
+
+@pytest.fixture
+def fresh(workspace: Path, tmp_path: Path) -> Path:
+    """A copy of it to write in."""
+    return Path(shutil.copytree(workspace, tmp_path / "ws"))
+
+
+@pytest.fixture
+def recipe(split_corpora: Corpora, random_vlm: ModelConfig, fresh: Path) -> Recipe:
+    return recipe_of(split_corpora, random_vlm, fresh)
+
+
+def recipe_of(corpora: Corpora, model: ModelConfig, workspace: Path, **changes: object) -> Recipe:
+    steer = STEER.model_copy(update={"probes": str(workspace / "directions.safetensors"), **changes})
+    return Recipe(name="t", corpora=corpora, model=model, harvest=HARVEST, steer=steer, pool=POOL)
+
+
+def plan_of(recipe: Recipe, workspace: Path):
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, place(workspace))
+    store = linrep.store.open(str(harvest.place))
+    file = find_directions(recipe, place(workspace))
+    from linrep.directions import read_directions
+
+    return plan_steer(
+        "t", recipe.steer, store, harvest.job.corpora, harvest.chunks, recipe.model, file, read_directions(file), place(workspace)
+    )
+
+
+def contents(folder) -> dict[str, list[dict]]:
+    commits = read_commits(folder)
+    tables = {name: read_tables(folder, commits, name).to_pylist() for name in ("cells", "answers", "damage", "lens")}
+    return {name: [{k: _rounded(v) for k, v in row.items()} for row in rows] for name, rows in tables.items()}
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
+    outcome = run_steer(recipe, place(fresh))
+    plan = plan_of(recipe, fresh)
+    assert plan.job.place.path == outcome.place.path
+    assert outcome.n_new == len(plan.chunks) == plan.manifest.n_chunks
+    plain = dataclasses.replace(plan.job, place=place(tmp_path / "plain"))
+    steerer = load_steerer(plain, POOL, device="cpu")
+    for chunk in plan.chunks:
+        steer_chunk(steerer, chunk, plain)
+    found, wanted = contents(outcome.place), contents(plain.place)
+    assert found == wanted
+    assert {name: len(rows) for name, rows in found.items()} == {
+        # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1), for 2 pairs x 2 photographs
+        "cells": 4 * (1 + 2 * 2 * (2 * 2 + 1)),
+        "answers": 4 * (1 + 2 * 2 * (2 * 2 + 1)),
+        "damage": 4 * (1 + 2 * 2 * 2 * 2),
+        "lens": 4 * 2,
+    }
+    held = {sample["sample_id"] for sample in linrep.store.open(str(fresh)).samples().to_pylist() if sample["split"] != "train"}
+    assert {row["sample_id"] for row in found["cells"]} <= held
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_again(recipe, fresh):
+    first = run_steer(recipe, place(fresh))
+    whole = contents(first.place)
+    again = run_steer(recipe, place(fresh))
+    assert (again.n_new, again.text) == (0, first.text)
+    for lost in (0, 3):
+        (Path(first.place.path) / f"commits/{lost:06d}.json").unlink()
+    resumed = run_steer(recipe, place(fresh))
+    assert resumed.n_new == 2
+    assert contents(first.place) == whole
+    assert resumed.text == first.text
+
+    other = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": {"kind": "forced"}})})
+    other = Recipe.model_validate(other.model_dump())
+    judged = run_steer(other, place(fresh))
+    assert judged.n_new == 0
+    assert judged.place.path == first.place.path
+    assert judged.judged.path != first.judged.path
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_in_mlflow_holds_parents_tables_figures_and_metrics(recipe, fresh):
+    from mlflow import MlflowClient
+
+    outcome = run_steer(recipe, place(fresh))
+    client = MlflowClient(outcome.tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("line-of-sight").experiment_id])
+    assert run.info.status == "FINISHED"
+    harvest = linrep.store.open(str(fresh)).manifest
+    assert run.data.tags["linrep.parent.harvest"] == harvest.digest
+    assert run.data.tags["linrep.parent.model"] == harvest.model["digest"]
+    assert "linrep.parent.probes" in run.data.tags
+    assert run.data.params["steer.images"] == "2"
+    assert 0 <= run.data.metrics["p_target_class_mean_image_layer00"] <= 1
+    assert {a.path for a in client.list_artifacts(run.info.run_id, "tables")} >= {"tables/effects.csv", "tables/verdicts.parquet"}
+    figures = {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
+    assert {
+        "figures/layers_p_target.png",
+        "figures/dose_damage_last.png",
+        "figures/harm_image.png",
+        "figures/lens.png",
+    } <= figures
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_people_judge_between_two_runs_of_the_same_command(recipe, split_corpora, random_vlm, fresh):
+    sheet = fresh / "sheet.csv"
+    four = DirectionSet(tuple(directions(names=("boat", "church", "house", "tench")).entries))
+    write_directions(fresh / "directions.safetensors", four, {})
+    asked = recipe_of(
+        split_corpora, random_vlm, fresh,
+        judge=Human(sheet=str(sheet), max_answers=5), pairs=(("tench", "house"), ("church", "boat")),
+    )  # fmt: skip
+    waiting = run_steer(asked, place(fresh))
+    assert waiting.waiting is not None
+    assert sheet.exists()
+    rows = list(csv.DictReader(sheet.open()))
+    with sheet.open("w", newline="") as out:
+        writer = csv.DictWriter(out, rows[0].keys())
+        writer.writeheader()
+        writer.writerows([{**row, "choice": "none", "sensible": "no"} for row in rows])
+    done = run_steer(asked, place(fresh))
+    assert done.waiting is None
+    assert done.n_new == 0
+    assert "agreement_with_words" in done.text
+
+
+def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh):
+    def fails(match: str, **changes: object) -> None:
+        with pytest.raises(LinrepError, match=match) as caught:
+            run_steer(recipe_of(split_corpora, random_vlm, fresh, **changes), place(fresh))
+        assert "\n" not in str(caught.value)
+
+    fails(r"there is no pair tench to whale: no class 'whale' among church, tench", pairs=(("tench", "whale"),))
+    fails(r"layer 7 does not exist, the model has layers 0\.\.4", layers=(0, 7))
+    fails(r"no directions of layer 3", layers=(0, 3))
+    fails(r"no directions of kind 'lda'", directions=("lda",))
+    fails(r"no directions at .*nowhere", probes=str(fresh / "nowhere"))
+    fails(r"3 pairs of 2 classes, there are only 2", pairs=3)
+    for file, made, match in (
+        ("narrow", directions(width=16), r"width 16, the model's stream 32: they were made from another model"),
+        ("single", directions(names=("tench",)), r"steering needs two classes, the directions hold 1: tench"),
+    ):
+        write_directions(fresh / file, made, {})
+        fails(match, probes=str(fresh / file))
+    unharvested = recipe_of(split_corpora, random_vlm, fresh)
+    unharvested = unharvested.model_copy(update={"harvest": HARVEST.model_copy(update={"seed": 5})})
+    with pytest.raises(LinrepError, match=r"no complete harvest at .*run jobs/harvest.py with this recipe first"):
+        run_steer(unharvested, place(fresh))
+    with pytest.raises(LinrepError, match=r"run jobs/probe.py with this recipe first"):
+        run_steer(recipe_of(split_corpora, random_vlm, fresh, probes=None), place(fresh))
+
+
+def test_the_digest_names_what_decides_the_runs_and_not_who_judges_them(recipe, fresh):
+    def digest(**changes: object) -> str:
+        return plan_of(recipe.model_copy(update={"steer": recipe.steer.model_copy(update=changes)}), fresh).manifest.digest
+
+    base = digest()
+    assert digest(judge=Words()) == digest(judge=Human(sheet="s.csv")) == base
+    assert digest(layers=(0, 2)) == digest(layers="all") == base
+    changes = {
+        "images": 1,
+        "directions": ("class_mean",),
+        "edits": (),
+        "dose": Dose(strengths=(1.0,)),
+        "seed": 1,
+        "chunk_size": 21,
+    }
+    assert len({base, *(digest(**{k: v}) for k, v in changes.items())}) == 1 + len(changes)
+    write_directions(fresh / "directions.safetensors", directions(layers=(0, 2)), {"changed": "parents"})
+    assert digest() != base
+
+
+def test_pairs_are_drawn_without_repeats_and_every_chunk_stays_within_its_size(recipe, fresh):
+    plan = plan_of(recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"pairs": 2})}), fresh)
+    assert sorted(plan.manifest.pairs) == [("church", "tench"), ("tench", "church")]
+    assert all(chunk.n_cells <= 21 for chunk in plan.chunks)
+    assert [chunk.number for chunk in plan.chunks] == list(range(len(plan.chunks)))
+    assert {chunk.task for chunk in plan.chunks} == {"answers", "damage", "lens"}
+    assert plan.manifest.damage_texts == "captions"
+    assert isinstance(linrep.store.open(str(fresh)), Store)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_too_many_failed_runs_end_the_job_and_say_why(recipe, fresh):
+    poisoned = DirectionSet(
+        tuple(
+            dataclasses.replace(e, vectors=torch.stack([e.vectors[0], e.vectors[0] * float("nan")])) for e in directions().entries
+        )
+    )
+    write_directions(fresh / "directions.safetensors", poisoned, {})
+    with pytest.raises(TooManySkipped, match=r"runs failed, and pool\.max_skipped allows .*FloatingPointError"):
+        run_steer(recipe, place(fresh))
+    lenient = recipe.model_copy(update={"pool": POOL.model_copy(update={"max_skipped": 1.0})})
+    outcome = run_steer(lenient, place(fresh))
+    rows = contents(outcome.place)["cells"]
+    assert all(row["error"] is None for row in rows if row["edit"] in ("none", "zero"))
+    assert all("not finite" in row["error"] for row in rows if row["edit"] == "add")
+
+
+def test_recipes_hold_the_section(tmp_path):
+    shown = yaml.safe_load((Path(__file__).parents[2] / "recipes/demo.yaml").read_text())
+    assert SteerConfig.model_validate(shown["steer"]).judge.kind == "exact"
