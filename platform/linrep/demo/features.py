@@ -1,4 +1,4 @@
-"""A picture's tower features, computed once and laid out as the model lays them out: base view, then tiles row by row with newlines."""
+"""Tower features of pictures, computed once, laid out as the model does: base view, then tiles row by row, with newlines."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""The words of the embedded world: facts and riddles about objects, captions, questions with their answers, and the exact reader of answers.
+"""The words of the embedded world: facts, riddles, captions, questions with their answers, and the exact reader of answers.
 
-Everything is lower case, words and marks are separated by single spaces, and every word is one token. Texts speak of three things: what
-an object is like (facts), which object is meant (riddles), and scenes told in words, with the same questions that are asked of pictures.
+Everything is lower case, words and marks are separated by single spaces, every word is one token. Texts speak of three things:
+what an object is like (facts), which one is meant (riddles), and scenes told in words, with the questions asked of pictures.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ ANSWER = "answer :"
 """Every prompt ends alike, so the last token knows nothing by itself: it has to fetch the question first and the answer then."""
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", IMAGE_TOKEN)
+PAD_ID, BOS_ID, EOS_ID, _, IMAGE_ID = range(len(SPECIAL_TOKENS))
+"""Special tokens come first in the vocabulary, so these are their ids."""
 
 
 def prompt(question: str, context: str = IMAGE_TOKEN) -> str:
@@ -29,7 +31,7 @@ def prompt(question: str, context: str = IMAGE_TOKEN) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """What texts say about one object, a word each: a category, a part it has, what it does, where it is found, who has it, what it is for."""
+    """What texts say about one object, a word each: its category, a part, what it does, where it is, who has it, its use."""
 
     category: str
     part: str
@@ -183,7 +185,7 @@ def draw_text(seed: int, split: Split, index: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer says: the objects, colours and grounds it names, in order, and whether it is one of the well-formed sentences."""
+    """What an answer says: the objects, colours and grounds it names, in order, and whether it is a well-formed sentence."""
 
     objects: tuple[str, ...]
     colours: tuple[str, ...]

@@ -1,8 +1,5 @@
 """Asking the model about scenes: inputs by the stock processor, answers by the stock `generate`."""
 
-# transformers leaves these types open.
-# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +13,7 @@ from linrep.demo.views import stored_picture
 
 @dataclass(frozen=True)
 class Group:
-    """Scenes of one size with one question each of equal length, so that nothing is padded. `rows` are their places in the list asked."""
+    """Scenes of one size, a question each, all of one length: nothing is padded. `rows` are their places in the list asked."""
 
     rows: list[int]
     inputs: BatchFeature
@@ -33,7 +30,7 @@ def group(processor: LlavaNextProcessor, scenes: list[Scene], questions: list[st
             inputs = processor(
                 images=[stored_picture(scenes[i]) for i in some],
                 text=[prompt(questions[i]) for i in some],
-                return_tensors="pt",
+                return_tensors="pt",  # pyright: ignore[reportCallIssue]
             )
             yield Group(some, inputs)
 
@@ -45,7 +42,7 @@ def answers(
     """Greedy answers, in the order of the scenes that the groups were made from."""
     said: dict[int, str] = {}
     for some in groups:
-        out = model.generate(**some.inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        out = model.generate(**some.inputs, max_new_tokens=max_new_tokens, do_sample=False)  # pyright: ignore[reportAttributeAccessIssue]
         texts = processor.batch_decode(out[:, some.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         said.update(zip(some.rows, texts, strict=True))
     return [said[i] for i in range(len(said))]

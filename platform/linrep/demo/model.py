@@ -1,8 +1,5 @@
 """The tiny LLaVA-NeXT before training: tokenizer, processor and model, all from stock transformers classes."""
 
-# transformers leaves these types open.
-# pyright: reportArgumentType=false
-
 from pathlib import Path
 
 import torch
@@ -17,17 +14,18 @@ from transformers import (
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from linrep.demo.language import IMAGE_TOKEN, SPECIAL_TOKENS, vocabulary
+from linrep.demo.language import BOS_ID, EOS_ID, IMAGE_ID, IMAGE_TOKEN, PAD_ID, SPECIAL_TOKENS, vocabulary
 
 TILE = 72
 PATCH = 12
 GRID = TILE // PATCH
 """A tile has GRID x GRID patches."""
 PINPOINTS = [[TILE, TILE], [TILE, 2 * TILE], [2 * TILE, TILE]]
-"""Height and width that a picture may be cut into; the narrower one that a picture fits is taken and its padding dropped again."""
+"""Height and width that a picture may be cut into; the narrowest that a picture fits is taken and its padding dropped again."""
 
 N_BLOCKS = 6
 WIDTH = 128
+TOWER_WIDTH = 64
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -52,7 +50,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor() -> LlavaNextProcessor:
-    """Pictures through Pillow, without torchvision; tokens counted as LLaVA-NeXT counts them, the tower's class token left out."""
+    """Pictures through Pillow, without torchvision; tokens counted as LLaVA-NeXT does, the tower's class token left out."""
     pictures = LlavaNextImageProcessorPil(
         size={"shortest_edge": TILE},
         crop_size={"height": TILE, "width": TILE},
@@ -71,18 +69,17 @@ def build_processor() -> LlavaNextProcessor:
 
 
 def build_config() -> LlavaNextConfig:
-    tokenizer = build_tokenizer()
     tower = CLIPVisionConfig(
-        hidden_size=64,
+        hidden_size=TOWER_WIDTH,
         intermediate_size=160,
-        num_hidden_layers=5,
+        num_hidden_layers=6,
         num_attention_heads=4,
         image_size=TILE,
         patch_size=PATCH,
         projection_dim=64,
     )
     decoder = MistralConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(vocabulary()),
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=N_BLOCKS,
@@ -92,14 +89,14 @@ def build_config() -> LlavaNextConfig:
         sliding_window=None,
         initializer_range=WIDTH**-0.5,  # the usual 0.02 is for wide models: here it would start with flat attention
         tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
     )
     return LlavaNextConfig(
         vision_config=tower,
         text_config=decoder,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=IMAGE_ID,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         image_grid_pinpoints=PINPOINTS,
@@ -120,5 +117,8 @@ def save_model(folder: Path, model: LlavaNextForConditionalGeneration) -> None:
     model.half().save_pretrained(folder)
     model.float()
     build_processor().save_pretrained(folder)
+    for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(0o644)  # safetensors writes files that only their owner can read
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))

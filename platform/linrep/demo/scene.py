@@ -1,7 +1,7 @@
-"""What is in a picture: objects, colours, grounds, places and sizes, drawn as a pure function of (seed, split, index). No pixels here.
+"""What is in a picture: objects, colours, grounds, places and sizes, a pure function of (seed, split, index). No pixels here.
 
-A scene shows one object on one ground, or two objects, each on its own half of the picture. An eighth of the (object, colour, ground)
-combinations is set aside: training scenes never show them, held-out scenes show them every fourth time, so that composition can be tested.
+A scene shows one object on one ground, or two objects, each on its own half of the picture. An eighth of the (object, colour,
+ground) combinations is set aside: training scenes never show them, every fourth held-out scene does, to test composition.
 """
 
 from dataclasses import asdict, dataclass
@@ -35,7 +35,7 @@ SIZES: dict[Layout, tuple[tuple[int, int], ...]] = {
     "wide": ((96, 72), (144, 72)),
     "tall": ((72, 96), (72, 144)),
 }
-"""Width and height in pixels. The model's tile is 72 pixels and its patch 12, so wide and tall pictures take two tiles, the shorter ones with padding."""
+"""Width and height in pixels. A tile is 72 pixels, so wide and tall pictures take two tiles, the shorter ones with padding."""
 
 UNSEEN_EVERY = 8
 """One combination in this many is never shown in training; the choice is a fixed pattern, so every word is met in many others."""

@@ -1,7 +1,7 @@
 """The silhouettes of the sixteen objects, as polygons in a unit square; how they get onto a picture is in `paint`.
 
-A part is (shade, points): the shade multiplies the object's colour (1 plain, below 1 darker, above 1 lighter) and 0 cuts a hole through
-which the ground shows. Points lie in [-1, 1] with y pointing down, as in pictures.
+A part is (shade, points): the shade multiplies the object's colour (1 plain, below 1 darker, above 1 lighter) and 0 cuts a hole
+through which the ground shows. Points lie in [-1, 1] with y pointing down, as in pictures.
 """
 
 import math

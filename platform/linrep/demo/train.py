@@ -7,9 +7,6 @@
 Each stage leaves a checkpoint in `DIR/stages`; running the command again goes on after the last finished stage.
 """
 
-# transformers leaves these types open.
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
-
 import argparse
 import json
 import time
@@ -21,7 +18,7 @@ import torch
 from transformers import LlavaNextForConditionalGeneration
 
 from linrep.demo.features import token_layout, tower_features
-from linrep.demo.model import build_model, build_processor, build_tokenizer, save_model
+from linrep.demo.model import TOWER_WIDTH, build_model, build_processor, build_tokenizer, save_model
 from linrep.demo.scene import draw_scene
 from linrep.demo.train_pictures import Pictures, fit_pictures, match_norms
 from linrep.demo.train_texts import TextSampler, fit_texts
@@ -31,16 +28,21 @@ from linrep.demo.views import Views, cut_views
 
 @dataclass(frozen=True)
 class Budget:
-    """How long each stage trains. The committed weights come from these numbers but for their text stage; see their card."""
+    """How long each stage trains; the committed weights come from these numbers, see `training.json` beside them.
 
-    n_scenes: int = 8000
+    n_scenes: pictures to learn from; pair_share: share of them, and of the scenes told in words, that show two objects; n_turns:
+    most questions about one context; *_rate: peak learning rates; projector_only: first steps of the picture stage, in which the
+    decoder stays as it is; decoder_rate, blind_share, blind_blocks: see `fit_pictures`.
+    """
+
+    n_scenes: int = 16000
     pair_share: float = 0.0
     n_turns: int = 8
-    text_steps: int = 1600
+    text_steps: int = 1000
     text_batch: int = 12
     text_rate: float = 2e-3
-    tower_epochs: int = 14
-    tower_batch: int = 128
+    tower_epochs: int = 7
+    tower_batch: int = 64
     tower_rate: float = 3e-3
     picture_steps: int = 700
     picture_batch: int = 12
@@ -52,7 +54,7 @@ class Budget:
 
 
 def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[[str], None] = print) -> Path:
-    """Train a model and write it to `out` as a Hugging Face folder, with `training.json`: the budget, the seed and what each stage took.
+    """Train a model and write it to `out` as a Hugging Face folder, with `training.json`: budget, seed and what each stage took.
 
     Everything random follows from the seed; the bits follow from it on one kind of machine and one number of threads.
     """
@@ -60,7 +62,7 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
     model = build_model(seed)
     stages = out / "stages"
     stages.mkdir(parents=True, exist_ok=True)
-    sampler = TextSampler(build_tokenizer(), budget.n_turns)
+    sampler = TextSampler(build_tokenizer(), budget.n_turns, budget.pair_share)
     views: list[Views] = []
 
     def seen() -> Views:
@@ -77,7 +79,7 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
     def tower() -> Iterator[dict]:
         b = budget
         torch.manual_seed(seed)
-        heads = TowerHeads(model.config.vision_config.hidden_size)
+        heads = TowerHeads(TOWER_WIDTH)
         return fit_tower(model.model.vision_tower, heads, seen(), b.tower_epochs, b.tower_batch, b.tower_rate, seed)
 
     def pictures() -> Iterator[dict]:
@@ -130,10 +132,10 @@ def _run_stage(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Train the embedded model from nothing, in three stages.")
     parser.add_argument("--out", type=Path, required=True, help="Folder for the model; its checkpoints go to OUT/stages.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; the committed weights were made with one.")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     train(args.out, args.seed, say=lambda line: print(line, flush=True))

@@ -1,11 +1,8 @@
-"""Third stage: projector and decoder learn to answer questions about pictures; the tower stays as it is and its features are computed once.
+"""Third stage: projector and decoder learn to answer questions about pictures; the tower's features stay and are computed once.
 
-Texts are mixed in so that the language is kept. In part of the batches the words may not look at the picture in the first blocks (see
-`blindfold`), so that looking is learnt in later blocks, too. The finished model has no such mask.
+Texts are mixed in so that the language is kept. In part of the batches the words may not look at the picture in the first blocks
+(see `blindfold`), so that looking is learnt in later blocks, too. The finished model has no such mask.
 """
-
-# transformers leaves these types open.
-# pyright: reportArgumentType=false
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +14,7 @@ from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration
 
 from linrep.demo.features import Layout, image_embeddings
-from linrep.demo.language import questions
+from linrep.demo.language import BOS_ID, IMAGE_ID, PAD_ID, questions
 from linrep.demo.scene import Scene
 from linrep.demo.train_texts import TextSampler, decoder_logits
 from linrep.demo.turns import Batch, Sample, answer_loss, collate
@@ -51,14 +48,13 @@ class Pictures:
 
 def picture_batch(sampler: TextSampler, pictures: Pictures, rows: list[int], rng: np.random.Generator | None) -> Batch:
     """Some questions about each picture, or all of them where no generator is given."""
-    image_id = sampler.tokenizer.convert_tokens_to_ids("<image>")
-    context = [sampler.tokenizer.bos_token_id] + [image_id] * len(pictures.layout(rows[0]).index)
+    context = [BOS_ID] + [IMAGE_ID] * len(pictures.layout(rows[0]).index)
     samples = []
     for i in rows:
         asked = questions(pictures.scenes[i])
         picked = range(len(asked)) if rng is None else rng.permutation(len(asked))[: sampler.n_turns]
         samples.append(Sample(context, [sampler.turn(asked[k]) for k in picked]))
-    return collate(samples, sampler.tokenizer.pad_token_id)
+    return collate(samples, PAD_ID)
 
 
 def picture_logits(
@@ -117,7 +113,7 @@ def fit_pictures(
     """Train projector, newline and (after `projector_only` steps) decoder in place.
 
     decoder_rate: the decoder's learning rate as a share of the projector's; text_every: one step in this many is a text batch;
-    blind_share: share of picture batches in which the words are blind in the first blocks, their number drawn from 1 to blind_blocks.
+    blind_share: share of picture batches whose words are blind in the first blocks, their number drawn from 1 to blind_blocks.
     """
     eyes = [*model.model.multi_modal_projector.parameters(), model.model.image_newline]
     decoder = [*model.model.language_model.parameters(), *model.lm_head.parameters()]

@@ -1,8 +1,5 @@
 """First stage: the decoder learns the language, facts and riddles, and to answer questions about scenes told in words."""
 
-# transformers leaves these types open.
-# pyright: reportArgumentType=false
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,19 +8,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, PreTrainedTokenizerFast
 
-from linrep.demo.language import ANSWER, Answered, caption, draw_fact, draw_riddle, questions
+from linrep.demo.language import ANSWER, BOS_ID, EOS_ID, PAD_ID, Answered, caption, draw_fact, draw_riddle, questions
 from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
 from linrep.demo.turns import Batch, Sample, Turn, answer_loss, collate
 
 TEXT_WORLD = 1000
-"""Seed of the scenes that are told in words; pictures are drawn from another, so no picture has been described before it is seen."""
+"""Seed of the scenes told in words; pictures are drawn from another, so no picture has been described before it is seen."""
 
 
 class TextSampler:
-    """Draws texts for the decoder: numbers `shares` say how often a fact, a riddle, or a told scene."""
+    """Draws texts: facts, riddles, and scenes with up to `n_turns` questions, `pair_share` of the scenes with two objects."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, n_turns: int, pair_share: float = 0.6) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, n_turns: int, pair_share: float) -> None:
         self.tokenizer = tokenizer
         self.n_turns = n_turns
         self.pair_share = pair_share
@@ -32,26 +29,25 @@ class TextSampler:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def turn(self, asked: Answered) -> Turn:
-        return Turn(self.ids(f"{asked.question} {ANSWER}"), [*self.ids(asked.answer), self.tokenizer.eos_token_id])
+        return Turn(self.ids(f"{asked.question} {ANSWER}"), [*self.ids(asked.answer), EOS_ID])
 
     def draw(self, rng: np.random.Generator, index: int) -> Sample:
         """Text number `index`: one in eight states facts, one in eight is a riddle, the others tell a scene and ask about it."""
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         obj = OBJECTS[rng.integers(len(OBJECTS))]
         kind = rng.integers(8)
         if kind == 0:
-            return Sample([bos, *self.ids(draw_fact(rng, obj)), eos], [], learn_context=True)
+            return Sample([BOS_ID, *self.ids(draw_fact(rng, obj)), EOS_ID], [], learn_context=True)
         if kind == 1:
             clues, riddle = draw_riddle(rng, obj)
-            return Sample([bos, *self.ids(clues)], [self.turn(riddle)], learn_context=True)
+            return Sample([BOS_ID, *self.ids(clues)], [self.turn(riddle)], learn_context=True)
         scene = draw_scene(TEXT_WORLD, "train", index, self.pair_share)
         asked = questions(scene)
         picked = rng.permutation(len(asked))[: self.n_turns]
         told = self.ids(caption(scene, int(rng.integers(6))))
-        return Sample([bos, *told], [self.turn(asked[i]) for i in picked], learn_context=True)
+        return Sample([BOS_ID, *told], [self.turn(asked[i]) for i in picked], learn_context=True)
 
     def batch(self, rng: np.random.Generator, first: int, size: int) -> Batch:
-        return collate([self.draw(rng, first + i) for i in range(size)], self.tokenizer.pad_token_id)
+        return collate([self.draw(rng, first + i) for i in range(size)], PAD_ID)
 
 
 def decoder_logits(

@@ -1,7 +1,7 @@
 """Training batches of the decoder: one context (a picture's features or words), several questions about it, one pass.
 
-The turns of a sample are branches: each sees the context and itself, none sees another, and each continues the positions where the context
-ended. So every branch is computed exactly as if it were the only one, and a picture's hundred tokens are paid for once.
+The turns of a sample are branches: each sees the context and itself, none sees another, each continues the positions where the
+context ended. So every branch is computed exactly as if it were the only one, and a picture's hundred tokens are paid for once.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded samples. `branch` is 0 on the context, 1.. on the turns and -1 on padding; `labels` are aligned with the next token."""
+    """Padded samples. `branch` is 0 on the context, 1.. on the turns, -1 on padding; `labels` are aligned with the next token."""
 
     ids: Int[Tensor, "b t"]
     positions: Int[Tensor, "b t"]

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import LlavaNextProcessor
@@ -19,21 +19,24 @@ from linrep.demo.scene import COLOURS, GROUNDS, Scene
 from linrep.demo.shapes import OBJECTS
 
 UNKNOWN = -100
+CELLS = 4
+"""An outline has CELLS x CELLS values a patch."""
 ON_OBJECT, OFF_OBJECT = 0.35, 0.05
 """A patch shows an object from this share of its pixels on, and none up to that one; between them the patch is not asked."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Tiles of many pictures, in order, and per patch its object (the last class is "none"), colour and ground; UNKNOWN where not asked.
+    """Tiles of many pictures, and of each patch its object (last class: "none"), colour and ground; UNKNOWN where not asked.
 
-    whole: the tile's object, colour and ground, asked where the tile shows nearly all of exactly one object; first: where each
-    picture's tiles begin.
+    whole: the tile's object, colour and ground, asked where it shows nearly all of exactly one object; outlines: share of each
+    cell that objects cover, 0 to 255; first: where each picture's tiles begin.
     """
 
     pixels: UInt8[Tensor, "n 3 s s"]
     patches: Int[Tensor, "n 3 p"]
     whole: Int[Tensor, "n 3"]
+    outlines: UInt8[Tensor, "n c c"]
     first: list[int]
 
 
@@ -48,26 +51,28 @@ def cut_tiles(scene: Scene, processor: LlavaNextProcessor) -> UInt8[np.ndarray, 
     return np.clip(np.round(tiles), 0, 255).astype(np.uint8)
 
 
-def scale_pixels(pixels: UInt8[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
-    """What the processor does with the values: mean 0.5, standard deviation 0.25 of the range."""
+def scale_pixels(pixels: Shaped[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
+    """What the processor does with values 0..255: mean 0.5, standard deviation 0.25 of the range."""
     return (pixels.float() / 255 - 0.5) / 0.25
 
 
 def cut_views(scenes: list[Scene], processor: LlavaNextProcessor) -> Views:
     """Tiles and truth of these scenes."""
-    pixels, patches, whole, first, n = [], [], [], [], 0
+    pixels, patches, whole, outlines, first, n = [], [], [], [], [], 0
     for scene in scenes:
         tiles = cut_tiles(scene, processor)
         pixels.append(tiles)
         labels, tile_labels = _truth(scene)
         patches.append(labels)
         whole.append(tile_labels)
+        outlines.append(_outlines(scene))
         first.append(n)
         n += len(tiles)
     return Views(
         torch.from_numpy(np.concatenate(pixels)),
         torch.from_numpy(np.concatenate(patches)),
         torch.from_numpy(np.concatenate(whole)),
+        torch.from_numpy(np.concatenate(outlines)),
         first,
     )
 
@@ -86,6 +91,20 @@ def _truth(scene: Scene) -> tuple[Int[np.ndarray, "n 3 p"], Int[np.ndarray, "n 3
         cut = [half.reshape(3, -1) for half in np.split(long, 2, axis=1 if scene.stacked else 2)]
     tiles = [base.reshape(3, -1), *(labels.reshape(3, -1) for labels in cut)]
     return np.stack(tiles), np.stack([_whole(scene, labels, masks) for labels in tiles])
+
+
+def _outlines(scene: Scene) -> UInt8[np.ndarray, "n c c"]:
+    """What objects cover, in the tiles' order: base view first, then the halves of a wide or tall picture."""
+    covered = np.any([object_mask(scene, i) for i in range(len(scene.things))], axis=0)
+    n = CELLS * GRID
+    tiles = [patch_shares(covered, n, n)]
+    if scene.width == scene.height:
+        tiles *= 2
+    else:
+        tiles += np.split(
+            patch_shares(_pad(covered), *((2 * n, n) if scene.stacked else (n, 2 * n))), 2, axis=0 if scene.stacked else 1
+        )
+    return np.round(255 * np.stack(tiles)).astype(np.uint8)
 
 
 def _label(scene: Scene, shares: list[np.ndarray], grounds: list[np.ndarray]) -> Int[np.ndarray, "3 rows cols"]:
@@ -126,7 +145,7 @@ def _ground_pixels(scene: Scene) -> list[Bool[np.ndarray, "h w"]]:
     return [canvas == kind for kind in range(len(GROUNDS))]
 
 
-def _pad(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def _pad(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "H W"]:
     """Padding as the processor does it: the picture in the middle of two tiles."""
     want = (2 * TILE, TILE) if mask.shape[0] > mask.shape[1] else (TILE, 2 * TILE)
     pads = [((w - h) // 2, w - h - (w - h) // 2) for w, h in zip(want, mask.shape, strict=True)]
