@@ -1,6 +1,6 @@
 """Where images, texts and image-text pairs lie, and which of them to take: the `corpora` section of a recipe."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -63,6 +63,26 @@ class ImageParquet(Section):
     max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
 
 
+class ImageTar(Section):
+    """Photographs in tar shards, as WebDataset has them: <key>.jpg beside <key>.cls or <key>.json."""
+
+    kind: Literal["tar"] = Field(default="tar", description="Photographs in tar shards, members grouped by key.")
+    path: str = Field(description="A file, a folder or a glob of .tar (.tar.gz) files: a local path or a URI (s3://, gs://).")
+    label_column: str = Field(
+        default="label", description="Where a key has no .cls file: field of its .json that holds the class; else no label."
+    )
+    classes: tuple[str, ...] | None = Field(default=None, description="Classes to take, by label or by name; all if absent.")
+    names: str | None = Field(
+        default=None, description="File that maps labels to names; if absent, classes.json beside the shards, as for folders."
+    )
+    per_class: PositiveInt | None = Field(
+        default=None, description="Photographs to take of each class, chosen by a hash of the id."
+    )
+    max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
+    id_column: ClassVar[str] = "id"
+    image_column: ClassVar[str] = "image"
+
+
 class TextFiles(Section):
     """Texts in files: .parquet, .jsonl (.ndjson), .txt with one document a line; the last two also with .gz."""
 
@@ -90,11 +110,27 @@ class PairFiles(Section):
     max_samples: PositiveInt | None = Field(default=None, description="Pairs to take, chosen by a hash of the id.")
 
 
+class PairTar(Section):
+    """Photographs with a caption each in tar shards, as WebDataset has them: <key>.jpg beside <key>.txt or <key>.json."""
+
+    kind: Literal["tar"] = Field(default="tar", description="Image-caption pairs in tar shards, members grouped by key.")
+    path: str = Field(description="A file, a folder or a glob of .tar (.tar.gz) files: a local path or a URI (s3://, gs://).")
+    text_column: str = Field(
+        default="caption", description="Where a key has no .txt file: field of its .json that holds the caption."
+    )
+    caption_alone: bool = Field(default=True, description="Also give each caption as a text of its own, with the pair's id.")
+    max_samples: PositiveInt | None = Field(default=None, description="Pairs to take, chosen by a hash of the id.")
+    id_column: ClassVar[str] = "id"
+    image_column: ClassVar[str] = "image"
+    image_root: ClassVar[None] = None
+
+
 # Unions of one kind so far are written as that kind; a second kind makes them `Annotated[A | B, Field(discriminator="kind")]`.
-ImageSource = Annotated[ImageFolder | ImageParquet, Field(discriminator="kind")]
+ImageSource = Annotated[ImageFolder | ImageParquet | ImageTar, Field(discriminator="kind")]
 TextSource = TextFiles
-PairSource = PairFiles
-Source = ImageFolder | ImageParquet | TextFiles | PairFiles
+PairSource = Annotated[PairFiles | PairTar, Field(discriminator="kind")]
+Containers = ImageParquet | ImageTar | TextFiles | PairFiles | PairTar
+Source = ImageFolder | Containers
 
 
 class Corpora(Section):
@@ -109,6 +145,11 @@ class Corpora(Section):
     @classmethod
     def _folder_unless_said(cls, value: Any) -> Any:
         return {"kind": "folder", **value} if isinstance(value, dict) else value
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _files_unless_said(cls, value: Any) -> Any:
+        return {"kind": "files", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _need_one(self) -> "Corpora":

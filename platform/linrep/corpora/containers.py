@@ -1,21 +1,32 @@
-"""Scanning containers: files that hold many records each (parquet, JSONL, plain text)."""
+"""Scanning containers: files that hold many records each (parquet, JSONL, plain text, tar shards)."""
 
 import hashlib
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from linrep.corpora.classes import read_names, select
+from linrep.corpora import shards
+from linrep.corpora.classes import find_names, read_names, select
 from linrep.corpora.columns import column_type, is_picture, is_text, label_names, opened
-from linrep.corpora.config import ImageParquet, PairFiles, Source, TextFiles
+from linrep.corpora.config import Containers, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
 from linrep.corpora.find import encodes, find
 from linrep.corpora.lines import scan_lines
 from linrep.corpora.runs import MAX_RUN, RUNS, Scan, choose, hashes, repeated
 from linrep.errors import CorpusError
 from linrep.places import Place, redacted
 
-FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt"}
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".tar": "tar"}
+ALLOWED: dict[type, tuple[str, ...]] = {
+    ImageParquet: ("parquet",),
+    ImageTar: ("tar",),
+    TextFiles: ("parquet", "jsonl", "txt"),
+    PairFiles: ("parquet", "jsonl"),
+    PairTar: ("tar",),
+}
+T = TypeVar("T")
 _BLOCK, _N_BLOCKS = 1 << 16, 16  # a parquet file's content is known by its size, its footer and a sample of its bytes
 
 
@@ -45,11 +56,11 @@ def record_id(corpus: str, path: str, row: int, given: Any) -> str:
 
 
 def format_of(path: str) -> str:
-    """Which format a file's ending promises: parquet, jsonl or txt; empty for none of them."""
+    """Which format a file's ending promises: parquet, jsonl, txt or tar; empty for none of them."""
     return next((kind for ending, kind in FORMATS.items() if path.lower().removesuffix(".gz").endswith(ending)), "")
 
 
-def scan_containers(corpus: str, source: TextFiles | PairFiles | ImageParquet) -> Scan:
+def scan_containers(corpus: str, source: Containers) -> Scan:
     """Runs of records of every file, with only those records that the recipe takes.
 
     Raises:
@@ -57,7 +68,7 @@ def scan_containers(corpus: str, source: TextFiles | PairFiles | ImageParquet) -
             id, or a wanted class is unknown.
     """
     root, found = find(source.path)
-    allowed = {"text": ("parquet", "jsonl", "txt"), "pairs": ("parquet", "jsonl"), "images": ("parquet",)}[corpus]
+    allowed = ALLOWED[type(source)]
     listed = [(path, size, format_of(path)) for path, size in found if format_of(path) in allowed]
     formats = sorted({kind for _, _, kind in listed})
     if not formats:
@@ -66,7 +77,7 @@ def scan_containers(corpus: str, source: TextFiles | PairFiles | ImageParquet) -
         raise CorpusError(
             f"{root} holds {' and '.join(formats)} files: take one kind with a glob such as {root / f'*.{formats[0]}'}"
         )
-    scan = _scan_parquet if formats == ["parquet"] else _scan_text
+    scan = {"parquet": _scan_parquet, "tar": _scan_tar}.get(formats[0], _scan_text)
     files = [_File(path, size, *scan(corpus, source, root, path)) for path, size, _ in listed]
     runs = [run for file in files for run in file.runs]
     n = sum(run.n_records for run in runs)
@@ -78,8 +89,8 @@ def scan_containers(corpus: str, source: TextFiles | PairFiles | ImageParquet) -
         _refuse_repeated(corpus, source, root, files, order)
     taken = np.ones(n, dtype=bool)
     labels, classes = None, ()
-    if isinstance(source, ImageParquet):
-        labels, classes = _labels(source, files)
+    if isinstance(source, ImageParquet | ImageTar):
+        labels, classes = _labels(source, files, root)
         if source.classes is not None:
             taken = labels >= 0
     if order is not None and (source.max_samples or getattr(source, "per_class", None)):
@@ -93,6 +104,19 @@ def scan_containers(corpus: str, source: TextFiles | PairFiles | ImageParquet) -
 
 def _columns(source: Source) -> dict[str, Any]:
     return {name: value for name, value in source.model_dump(mode="json").items() if "column" in name or name == "caption_alone"}
+
+
+def _scan_tar(corpus: str, source: Any, root: Place, path: str) -> tuple[str, list[_Run], dict[str, str]]:
+    file, content = root / path, hashlib.sha256()
+    runs: list[_Run] = []
+    for scanned in batched(shards.scan_shard(file, source), shards.STRIDE):
+        first = scanned[0][0]
+        names = [record_id(corpus, path, group.row, shards.shard_id(path, group.key)) for group, _, _ in scanned]
+        runs.append(_Run(first.row, first.offset, len(names), hashes(names), [label for _, label, _ in scanned]))
+        for _, _, seen in scanned:
+            content.update(seen)
+    content.update(_sampled(file).encode())
+    return content.hexdigest(), runs, {}
 
 
 def _scan_text(
@@ -181,11 +205,14 @@ def _sampled(file: Place) -> str:
     return seen.hexdigest()
 
 
-def _labels(source: ImageParquet, files: list[_File]) -> tuple[np.ndarray, Any]:
+def _labels(source: ImageParquet | ImageTar, files: list[_File], root: Place) -> tuple[np.ndarray, Any]:
     values = [label for file in files for run in file.runs for label in run.labels or [None] * run.n_records]
-    names = (
-        {key: name for file in files for key, name in file.names.items()} if source.names is None else read_names(source.names)
-    )
+    if source.names is not None:
+        names = read_names(source.names)
+    elif isinstance(source, ImageTar):
+        names = find_names(root)
+    else:
+        names = {key: name for file in files for key, name in file.names.items()}
     classes = select({value for value in values if value is not None}, names, source.classes, redacted(source.path))
     number: dict[str | None, int] = {known.id: i for i, known in enumerate(classes)}
     return np.fromiter((number.get(value, -1) for value in values), dtype=np.int32, count=len(values)), classes
@@ -195,9 +222,8 @@ def _refuse_repeated(corpus: str, source: Any, root: Place, files: list[_File], 
     for pair in repeated(order):
         (one, first), (other, second) = (_id_at(corpus, source, root, files, record) for record in pair)
         if one == other:
-            raise CorpusError(
-                f"id {one.partition('/')[2]!r} in column {source.id_column!r} is given twice: in {first} and {second}"
-            )
+            how = "as a key" if isinstance(source, ImageTar | PairTar) else f"in column {source.id_column!r}"
+            raise CorpusError(f"id {one.partition('/')[2]!r} {how} is given twice: in {first} and {second}")
 
 
 def _id_at(corpus: str, source: Any, root: Place, files: list[_File], record: int) -> tuple[str, str]:
@@ -211,6 +237,9 @@ def _id_at(corpus: str, source: Any, root: Place, files: list[_File], record: in
 
 
 def _id_of_row(corpus: str, source: Any, file: Place, path: str, row: int) -> str:
+    if format_of(path) == "tar":
+        groups = (group for group, _, _ in shards.scan_shard(file, source))
+        return record_id(corpus, path, row, shards.shard_id(path, next(group.key for group in groups if group.row == row)))
     if format_of(path) != "parquet":
         records = (record for run in scan_lines(file, "", hashlib.sha256()) for record in run.records)
         return record_id(corpus, path, row, next(r for r in records if r.row == row).values.get(source.id_column))
@@ -218,6 +247,13 @@ def _id_of_row(corpus: str, source: Any, file: Place, path: str, row: int) -> st
         if column_type(parquet, source.id_column) is None:
             return record_id(corpus, path, row, None)
         return record_id(corpus, path, row, parquet.read(columns=[source.id_column])[source.id_column][row].as_py())
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`, the last one shorter."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def _table(files: list[_File], taken: np.ndarray, labels: np.ndarray | None) -> pa.Table:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple, cast
+from io import BufferedIOBase
+from typing import Any, NamedTuple, cast
 
 from linrep.corpora.runs import Piece
 from linrep.errors import CorpusError
@@ -49,7 +50,7 @@ def scan_lines(file: Place, column: str, content: "hashlib._Hash") -> Iterator[L
     """
     run = LineRun(0, 0, [])
     row = offset = 0
-    with _opened(file) as lines:
+    with uncompressed(file) as lines:
         for line in lines:
             content.update(line)
             if line.strip():
@@ -71,7 +72,7 @@ def read_lines(file: Place, wanted: list[Piece], column: str) -> Iterator[Record
     Raises:
         CorpusError: The file cannot be read, or ends before a wanted row.
     """
-    with _opened(file) as lines:
+    with uncompressed(file) as lines:
         for piece in wanted:
             lines.seek(piece.offset or 0)
             numbered = enumerate((line for line in lines if line.strip()), start=piece.start)
@@ -84,14 +85,19 @@ def read_lines(file: Place, wanted: list[Piece], column: str) -> Iterator[Record
 
 
 @contextlib.contextmanager
-def _opened(file: Place) -> Iterator[IO[bytes]]:
+def uncompressed(file: Place) -> Iterator[BufferedIOBase]:
+    """The file for reading, seekable, and decompressed on the way if its name ends in .gz.
+
+    Raises:
+        CorpusError: It cannot be read, or its compression is damaged.
+    """
     try:
         with file.open() as raw:
             if not file.name.endswith(".gz"):
-                yield raw
+                yield cast(BufferedIOBase, raw)
                 return
             with gzip.GzipFile(fileobj=raw) as lines:
-                yield cast(IO[bytes], lines)
+                yield lines
     except (OSError, EOFError, zlib.error) as error:
         if file.may_pass(error):
             raise

@@ -8,12 +8,13 @@ from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 from linrep.corpora.columns import read_columns
-from linrep.corpora.config import Corpora, ImageFolder, ImageParquet, PairFiles, Splits, TextFiles
+from linrep.corpora.config import Containers, Corpora, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, Splits, TextFiles
 from linrep.corpora.containers import format_of, record_id
 from linrep.corpora.find import encodes, resolve, root_of
 from linrep.corpora.index import Chunk
 from linrep.corpora.lines import Record, read_lines
 from linrep.corpora.runs import Piece, pieces
+from linrep.corpora.shards import read_shard
 from linrep.errors import CorpusError
 from linrep.places import Place, place
 from linrep.sample import Sample, Skipped, Split, split_of
@@ -43,11 +44,11 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
     match source:
         case ImageFolder():
             return _photographs(own, source, names, corpora.splits)
-        case ImageParquet():
+        case ImageParquet() | ImageTar():
             return _stored_photographs(own, source, names, corpora.splits)
         case TextFiles():
             return _texts(own, source, corpora.splits)
-        case PairFiles():
+        case PairFiles() | PairTar():
             return _pairs(own, source, corpora.splits)
 
 
@@ -71,7 +72,7 @@ def _photographs(own: list[Piece], source: ImageFolder, names: dict[int, str], s
 
 
 def _stored_photographs(
-    own: list[Piece], source: ImageParquet, names: dict[int, str], splits: Splits
+    own: list[Piece], source: ImageParquet | ImageTar, names: dict[int, str], splits: Splits
 ) -> Iterator[Sample | Skipped]:
     for path, record, label in _records(own, source, [source.image_column, source.id_column]):
         name = record_id("images", path, record.row, record.values.get(source.id_column))
@@ -97,7 +98,7 @@ def _texts(own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Samp
         yield Skipped(sample, trouble) if trouble else sample
 
 
-def _pairs(own: list[Piece], source: PairFiles, splits: Splits) -> Iterator[Sample | Skipped]:
+def _pairs(own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
     root, _ = root_of(source.path)
     pictures = None if source.image_root is None else place(source.image_root)
 
@@ -121,17 +122,19 @@ def _pairs(own: list[Piece], source: PairFiles, splits: Splits) -> Iterator[Samp
         yield from forms
 
 
-def _records(
-    own: list[Piece], source: ImageParquet | TextFiles | PairFiles, columns: list[str]
-) -> Iterator[tuple[str, Record, int | None]]:
+def _records(own: list[Piece], source: Containers, columns: list[str]) -> Iterator[tuple[str, Record, int | None]]:
     """Path, record and label of every wanted row."""
     root, _ = root_of(source.path)
     for path, group in groupby(own, key=lambda piece: piece.path):
         wanted, file = list(group), root / path
         _refuse_changed(file, wanted[0].size)
         labels = (label for piece in wanted for label in piece.labels)
-        parquet = format_of(path) == "parquet"
-        records = read_columns(file, wanted, columns) if parquet else read_lines(file, wanted, columns[0])
+        if isinstance(source, ImageTar | PairTar):
+            records = read_shard(file, path, wanted, source)
+        elif format_of(path) == "parquet":
+            records = read_columns(file, wanted, columns)
+        else:
+            records = read_lines(file, wanted, columns[0])
         yield from ((path, record, label) for record, label in zip(records, labels, strict=True))
 
 
