@@ -181,7 +181,8 @@ class PendingFile:
         self.target = target
         self._temporary = f"{target.parent.path}/.{target.name}.{secrets.token_hex(4)}.part" if target.local else None
         if self._temporary is None:
-            self.stream: NativeFile = target.files.open_output_stream(target.path)
+            # By default pyarrow compresses what goes to a name that ends in .gz.
+            self.stream: NativeFile = target.files.open_output_stream(target.path, compression=None)
         else:
             os.makedirs(target.parent.path, exist_ok=True)
             self.stream = OSFile(self._temporary, "wb")

@@ -1,6 +1,7 @@
 """Laws of places, on local disks and in an object store."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 from pyarrow import OSFile
@@ -31,6 +32,14 @@ def test_writing_makes_folders_and_replaces_whole_files(tmp_path):
         assert target.read_bytes() == data
     assert [name for name, _ in place(str(tmp_path)).walk()] == ["new/deep/file.bin"]
     assert len(list((tmp_path / "new/deep").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "b.txt"])
+@pytest.mark.parametrize("local", [True, False])
+def test_a_file_holds_the_bytes_that_were_written_whatever_its_name(tmp_path, name, local):
+    target = replace(place(tmp_path), local=local) / name
+    target.write_bytes(b"just these")
+    assert (tmp_path / name).read_bytes() == target.read_bytes() == b"just these"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
