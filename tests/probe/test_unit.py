@@ -1,0 +1,198 @@
+"""A unit from store to results: planted signals found, controls at chance, transfers and attributes as the truth says."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from linrep.directions import DirectionSet
+from linrep.errors import CorpusError, RecipeError
+from linrep.probe.config import Attributes, ProbeConfig, Softmax
+from linrep.probe.labels import CLASS, read_attributes
+from linrep.probe.rows import blocks, files_of
+from linrep.probe.study import Study, Unit, plan_study
+from linrep.probe.unit import gather_part, parts_of, probe_unit
+from linrep.store import Store
+from tests.probe.planted import AXES, CLASSES, TOKENS, write_colours, write_planted
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return write_planted(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="module")
+def study(store, tmp_path_factory) -> Study:
+    path = write_colours(tmp_path_factory.mktemp("attributes"))
+    config = ProbeConfig(
+        attributes=Attributes(path=path, columns=("colour",)),
+        alphas=(1e-3, 1e-1), shrinkages=(0.01, 0.5), sparse=(1, 5), curve=(5,), resamples=300,
+        softmax=Softmax(penalties=(1e-1, 1e-2)),
+    )  # fmt: skip
+    table, _ = read_attributes(config.attributes, path)
+    return plan_study(store, config, table)
+
+
+@pytest.fixture(scope="module")
+def results(study) -> dict[str, tuple[pl.DataFrame, DirectionSet]]:
+    found = {}
+    for unit in (Unit("pooled", 2), Unit("tokens", 2), Unit("last", 0)):
+        result = probe_unit(study, unit, [gather_part(study, unit, part) for part in parts_of(study, unit)])
+        found[unit.view] = (pl.DataFrame(pl.from_arrow(result.probes)), result.directions)
+    return found
+
+
+def main(frame: pl.DataFrame, **where: str) -> pl.DataFrame:
+    return frame.filter(pl.col("control").is_not_null(), **where)
+
+
+@pytest.mark.parametrize("view", ["pooled", "tokens"])
+def test_planted_classes_are_read_and_shuffled_ones_are_not(results, view):
+    frame, _ = results[view]
+    for modality in ("image", "text"):
+        rows = main(frame, attribute=CLASS, tested_on=modality)
+        assert set(rows["kind"]) == {"ridge", "lda", "class_mean"} | ({"softmax"} if view == "pooled" else set())
+        for row in rows.iter_rows(named=True):
+            assert row["top1"] > 0.9, row
+            assert row["top1_low"] <= row["top1"] <= row["top1_high"]
+            assert row["auroc"] > 0.95
+            assert row["control_low"] < 0.45, row
+            assert abs(row["control"] - 1 / 3) < 0.17
+            assert row["selectivity"] == pytest.approx(row["top1"] - row["control"])
+            assert row["selectivity_low"] > 0.3
+
+
+def test_a_constant_token_is_at_chance_whatever_reads_it(results):
+    """The last token at layer 0 is the same in every picture: nothing may be read from it."""
+    frame, _ = results["last"]
+    for row in main(frame, attribute=CLASS, tested_on="image").iter_rows(named=True):
+        assert row["top1"] <= row["chance"] + 1e-9, row
+        assert row["balanced"] == pytest.approx(1 / 3)
+        assert row["auroc"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_special_tokens_newlines_and_other_samples_take_no_part(results, study):
+    frame, _ = results["tokens"]
+    images = main(frame, attribute=CLASS, tested_on="image", kind="ridge").row(0, named=True)
+    split = [s for s, role in zip(study.samples.split, study.samples.role, strict=True) if role == "image"]
+    assert images["n_train"] == TOKENS * split.count(0)
+    assert images["n_test"] == TOKENS * split.count(2)
+    assert images["n_test_samples"] == split.count(2)
+    captions = main(frame, attribute=CLASS, tested_on="text", kind="ridge").row(0, named=True)
+    assert captions["n_test_samples"] == images["n_test_samples"]  # not those read under their picture, not unlabelled texts
+
+
+def test_whole_samples_are_held_out(study, store):
+    train = study.samples.split == 0
+    for part in files_of(store, "tokens", 2, "image", 3):
+        for block in blocks(store, part, "tokens", train):
+            assert train[block.sample].all()
+    photographs = {}
+    for photo, split in zip(study.samples.photograph, study.samples.split, strict=True):
+        assert photographs.setdefault(photo, split) == split or not photo
+
+
+def test_attributes_are_read_from_pictures_and_captions(results):
+    frame, _ = results["pooled"]
+    for modality in ("image", "text"):
+        row = main(frame, attribute="colour", tested_on=modality, kind="lda").row(0, named=True)
+        assert row["top1"] > 0.9
+        assert abs(row["control"] - 0.5) < 0.2
+        assert row["n_classes"] == 2
+
+
+def test_image_and_text_are_told_apart_on_equal_numbers_of_samples(results, study):
+    frame, directions = results["pooled"]
+    row = main(frame, attribute="modality", kind="lda").row(0, named=True)
+    assert row["top1"] > 0.95
+    assert row["fitted_on"] == row["tested_on"] == "both"
+    assert abs(row["control"] - 0.5) < 0.2
+    assert row["chance"] == 0.5
+    found = directions.select("class_mean", 2, "pooled", "both", "modality").between("image", "text")
+    assert float(found @ torch.from_numpy(AXES[5]).float() / found.norm()) > 0.95
+
+
+def test_a_class_read_in_pictures_is_found_in_captions_and_the_other_way_round(results):
+    frame, _ = results["pooled"]
+    moved = frame.filter(pl.col("fitted_on") != pl.col("tested_on"), attribute=CLASS)
+    assert set(zip(moved["fitted_on"], moved["tested_on"], strict=True)) == {("image", "text"), ("text", "image")}
+    assert moved["centred"].sum() == len(moved) / 2
+    for row in moved.filter(pl.col("centred")).iter_rows(named=True):
+        assert row["top1"] > 0.9, row
+
+
+def test_more_samples_and_more_coordinates_read_more(results):
+    frame, _ = results["tokens"]
+    images = frame.filter(attribute=CLASS, tested_on="image", fitted_on="image")
+    few = images.filter(pl.col("n_per_class") == 5, kind="ridge").row(0, named=True)
+    assert few["n_train"] == 3 * 5 * TOKENS
+    assert few["top1"] < images.filter(pl.col("n_per_class").is_null(), kind="ridge")["top1"][0] + 0.02
+    sparse = {row["k"]: row["auroc"] for row in images.filter(kind="sparse").iter_rows(named=True)}
+    assert sparse.keys() == {1, 5}
+    assert 0.5 < sparse[1] < sparse[5]
+
+
+def test_directions_are_the_planted_ones(results):
+    _, directions = results["pooled"]
+    for kind in ("class_mean", "lda", "ridge", "softmax"):
+        found = directions.select(kind, 2, "pooled", "image", CLASS)
+        assert found.names == CLASSES
+        pair = found.between("boat", "key")
+        planted = torch.from_numpy(AXES[2] - AXES[0]).float()
+        assert float(pair @ planted / pair.norm() / planted.norm()) > 0.9, kind
+        assert found.token_norm == pytest.approx(40.4, abs=0.5)
+    mean = directions.select("class_mean", 2, "pooled", "image", CLASS).between("boat", "key")
+    assert float(mean.norm()) == pytest.approx(3 * 2**0.5, rel=0.1)
+    control = directions.select("shuffled_mean", 2, "pooled", "image", CLASS).between("boat", "key")
+    assert float(control.norm()) < 0.5 * float(mean.norm())
+
+
+def test_the_control_deals_every_class_as_often_as_the_truth(study):
+    for modality in ("image", "text"):
+        codes, shuffled = (study.codes[modality][c] for c in (CLASS, f"{CLASS}/shuffled"))
+        for split in range(3):
+            own = (study.samples.split == split) & (codes >= 0)
+            assert np.bincount(codes[own]).tolist() == np.bincount(shuffled[own]).tolist()
+        assert 0.15 < (codes == shuffled)[codes >= 0].mean() < 0.55
+    again = plan_study(study.store, study.config, {f"photo-{i:04d}": {"colour": "red"} for i in range(3)})
+    assert (again.codes["image"][f"{CLASS}/shuffled"] == study.codes["image"][f"{CLASS}/shuffled"]).all()
+
+
+def test_wrong_input_is_one_clear_line(store, tmp_path):
+    def refusal(config: ProbeConfig, kind: type[Exception] = RecipeError) -> str:
+        with pytest.raises(kind) as caught:
+            plan_study(store, config)
+        assert len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+    assert "no layer 7" in refusal(ProbeConfig(layers=(7,)))
+    assert "at least 1000 are needed" in refusal(ProbeConfig(min_per_class=1000))
+    narrow = Store(store.place, store.manifest.__class__(**{**vars(store.manifest), "views": ("pooled",)}), store.commits)
+    with pytest.raises(RecipeError, match="no view 'last'"):
+        plan_study(narrow, ProbeConfig(views=("last",)))
+    missing = Attributes(path=str(tmp_path / "none.jsonl"), columns=("colour",))
+    with pytest.raises(CorpusError, match=r"no file at .*none\.jsonl"):
+        read_attributes(missing, missing.path)
+    (tmp_path / "a.jsonl").write_text('{"id": "photo-0001", "size": 3}\n')
+    with pytest.raises(CorpusError, match=r"no column 'colour': it has id, size"):
+        read_attributes(missing, str(tmp_path / "a.jsonl"))
+    assert "no sample of the store is named" in refusal(ProbeConfig(attributes=missing))
+
+
+def test_one_class_only_is_one_clear_line(tmp_path):
+    store = write_planted(tmp_path, n_images=30)
+    samples = store.samples()
+    alone = samples.set_column(
+        samples.schema.get_field_index("label"), samples.schema.field("label"), samples["label"].fill_null(0)
+    )
+
+    class OneClass(Store):
+        def samples(self):
+            mask = [
+                m != "image" or c == "boat"
+                for m, c in zip(alone["modality"].to_pylist(), alone["class_name"].to_pylist(), strict=True)
+            ]
+            return samples.filter(mask)
+
+    with pytest.raises(RecipeError, match=r"class of image samples has one class only \(boat\)"):
+        plan_study(OneClass(store.place, store.manifest, store.commits), ProbeConfig())
