@@ -18,7 +18,7 @@ def find_names(folder: Place) -> dict[str, str]:
     ImageNet's own archive keeps its list four folders above the photographs, so that one is also looked for there.
     """
     above = [folder]
-    while len(above) < 5 and above[-1].parent != above[-1]:
+    while len(above) < 5 and above[-1].parent.path not in ("", above[-1].path):  # up to a bucket, or a disk's root
         above.append(above[-1].parent)
     candidates = [here / name for here in above[:2] for name in _LISTS] + [here / _SYNSETS for here in above[2:]]
     return next((read_names(file) for file in candidates if file.is_file()), {})
