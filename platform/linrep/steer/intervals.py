@@ -53,6 +53,8 @@ def estimate(
     mean = float(value.mean())
     if n < 2:
         return Estimate(mean, float("nan"), float("nan"), n_pairs, n)
+    if (value == value[0]).all():  # every draw gives the same
+        return Estimate(mean, mean, mean, n_pairs, n)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(n_pairs, size=(N_DRAWS, n_pairs))
     width = sums.shape[1]

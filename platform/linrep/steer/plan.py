@@ -352,8 +352,9 @@ def _cut(
         used |= {item.sample_id: item for item in own}
         add("answers", source, target, own, n_cells)
         if damage_items:
-            first = number * config.damage.texts
-            window = [damage_items[(first + i) % len(damage_items)] for i in range(min(config.damage.texts, len(damage_items)))]
-            add("damage", source, target, window, n_damage)
+            n = min(config.damage.texts * config.damage.candidates, len(damage_items))
+            window = tuple(damage_items[(number * n + i) % len(damage_items)] for i in range(n))
+            kept = min(config.damage.texts, n)
+            found.append(SteerChunk(len(found), "damage", source, target, window, kept * n_damage))
     add("lens", "", "", list(used.values()), 1)
     return found

@@ -124,7 +124,7 @@ class Steerer:
         """Likelihood of held-out texts, each after a photograph, under every addition."""
         produced, plan = Produced(), damage_cells(self.config, self.layers)
         found = [s if isinstance(s, Skipped) else self.prompts.prepare(s, self.config.damage.prompt, True) for s in samples]
-        ready = [one for one in found if isinstance(one, Prepared)]
+        ready = self._likeliest([one for one in found if isinstance(one, Prepared)])
 
         def lost(produced: Produced, one: _Run, why: str, source: str, target: str) -> None:
             who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
@@ -152,6 +152,19 @@ class Steerer:
             produced.n_tokens += sum(lengths[i] for i in indices)
             self._attempt([runs[i] for i in indices], read, lambda one, why: lost(produced, one, why, source, target))
         return produced
+
+    def _likeliest(self, texts: list[Prepared]) -> list[Prepared]:
+        """The texts to keep of the candidates: those that the unedited model finds likeliest."""
+        n = self.config.damage.texts
+        if self.config.damage.candidates == 1 or len(texts) <= n:
+            return texts
+        nll: dict[int, float] = {}
+        streams = embed(self.vlm, texts)
+        masks = [(torch.zeros(len(one), dtype=torch.bool),) for one in texts]
+        for indices in pack([len(one) for one in texts], self.tokens_per_batch):
+            runs = [_Run(i, Cell(), None, texts[i].sample.id) for i in indices]
+            nll |= {i: value for i, (value, _) in zip(indices, self._read(runs, texts, streams, masks), strict=True)}
+        return [texts[i] for i in sorted(sorted(nll, key=lambda i: nll[i])[:n])]
 
     def lens(self, samples: Sequence[Sample | Skipped], names: Sequence[str]) -> Produced:
         """What the stream at image tokens would say at every layer: the probability of the right name against the others'.
