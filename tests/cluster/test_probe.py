@@ -1,0 +1,134 @@
+"""The probe job: Ray's path equals the plain one, units are resumed, figures and tables are kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from linrep.cluster.probe import probe_plainly, probe_units
+from linrep.cluster.run_probe import run_probe
+from linrep.config import digest
+from linrep.corpora import Corpora
+from linrep.errors import RecipeError, StoreError
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.places import place
+from linrep.probe.artefact import ProbePlan, committed, finish, open_probes, plan_artefact, write_probe_manifest
+from linrep.probe.config import Attributes, ProbeConfig, Softmax
+from linrep.probe.labels import read_attributes
+from linrep.probe.study import plan_study
+from linrep.recipe import Recipe
+from linrep.vlm.config import ModelConfig
+from tests.conftest import write_corpora
+from tests.probe.planted import write_colours, write_planted
+from tests.stores import files_in
+
+CONFIG = ProbeConfig(
+    views=("pooled", "tokens"), alphas=(1e-3, 1e-1), shrinkages=(0.1,), sparse=(2,), curve=(), resamples=200,
+    softmax=Softmax(penalties=(1e-1,)),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory) -> tuple[ProbePlan, ProbePlan]:
+    """The same study for two workspaces."""
+    folder = tmp_path_factory.mktemp("planted")
+    store = write_planted(folder / "store", n_images=150)
+    config = CONFIG.model_copy(update={"attributes": Attributes(path=write_colours(folder), columns=("colour",))})
+    table, named = read_attributes(config.attributes, config.attributes.path)
+    study = plan_study(store, config, table)
+    return tuple(plan_artefact(place(folder / name), "planted", study, config, named) for name in ("plain", "ray"))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_ray_path_gives_the_results_of_the_plain_path(plans):
+    plain, rayed = plans
+    for plan, run in ((plain, probe_plainly), (rayed, probe_units)):
+        commits = list(run(plan.study, plan.study.units, plan.place))
+        assert {commit.unit for commit in commits} == {u.name for u in plan.study.units} == committed(plan.place)
+        write_probe_manifest(plan.place, finish(plan))
+    one, other = (open_probes(str(plan.place.parent.parent)) for plan in plans)
+    for name in ("probes", "classes", "confusions", "labels"):
+        mine, theirs = (pl.DataFrame(pl.from_arrow(p.table(name))) for p in (one, other))
+        assert mine.height > 0
+        numbers = [c for c, kind in mine.schema.items() if kind.is_float()]
+        assert mine.drop(numbers).equals(theirs.drop(numbers))
+        for column in numbers:
+            # Threads may add in another order: counts agree to a row in a thousand, and nearly all to the bit.
+            assert (mine[column].fill_null(-1) - theirs[column].fill_null(-1)).abs().max() < 0.02, column
+    for entry in one.directions.entries:
+        again = other.directions.select(entry.kind, entry.layer, entry.view, entry.modality, entry.attribute)
+        assert torch.allclose(entry.vectors, again.vectors, rtol=1e-3, atol=1e-4)
+
+
+def test_digests_name_what_decides_numbers_and_nothing_else(plans):
+    plan, _ = plans
+    study = plan.study
+
+    def name(config: ProbeConfig, attributes: str | None = "a") -> str:
+        return plan_artefact(place("/w"), "n", study, config, attributes).manifest.digest
+
+    roomy = CONFIG.model_copy(update={"softmax": Softmax(penalties=(1e-1,), memory_gb=99)})
+    assert name(CONFIG) == name(roomy)
+    assert name(CONFIG) != name(CONFIG.model_copy(update={"seed": 5}))
+    assert name(CONFIG) != name(CONFIG, "b")
+    assert len(digest(1)) == len(name(CONFIG))
+
+
+def recipe_of(corpora: Corpora, model: ModelConfig, **changes) -> Recipe:
+    probe = CONFIG.model_copy(update={"min_per_class": 2, "views": ("pooled",), "softmax": None, **changes})
+    harvest = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=16)
+    return Recipe(name="t", corpora=corpora, model=model, harvest=harvest, probe=probe, pool=Pool(threads=1))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vlm, tmp_path):
+    from linrep.cluster.run_harvest import run_harvest
+
+    recipe, workspace = recipe_of(write_corpora(tmp_path / "c", n_images=60), random_vlm), place(tmp_path / "w")
+    with pytest.raises(RecipeError, match=r"there is no harvest of this recipe in .*: run jobs/harvest\.py"):
+        run_probe(recipe, workspace)
+    run_harvest(recipe, workspace)
+    first = run_probe(recipe, workspace)
+    assert first.n_new == 2
+    table = first.probes.table()
+    assert set(table["layer"].to_pylist()) == {0, 2}
+    assert first.probes.manifest.status == "complete"
+    (task, *_) = first.probes.manifest.tasks
+    assert task["names"] == ["tench", "church"]
+    assert first.probes.manifest.parents["harvest"] in str(next((tmp_path / "w/harvests").iterdir()))
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(first.tracking_uri)
+    runs = client.search_runs(["1"], "tags.`linrep.stage` = 'probe'")
+    assert [run.data.tags["linrep.parent.harvest"] for run in runs] == [first.probes.manifest.parents["harvest"]]
+    assert runs[0].data.params["probe.min_per_class"] == "2"
+    assert "top1_class_image_pooled_ridge_layer02" in runs[0].data.metrics
+    kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
+    assert {"probes.parquet", "probes.csv", "classes.csv", "confusions.csv", "layers_class.png", "summary.txt"} <= kept
+
+    again = run_probe(recipe, workspace)
+    assert again.n_new == 0
+    folder = Path(first.probes.place.path)
+    (folder / "commits/pooled-layer-002.json").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    with pytest.raises(StoreError, match="are not complete"):
+        open_probes(str(folder))
+    resumed = run_probe(recipe, workspace)
+    assert resumed.n_new == 1
+    assert resumed.probes.table().drop_columns([]).equals(table)
+    assert replace(resumed.probes.manifest, finished="") == replace(first.probes.manifest, finished="")
+    assert not [name for name in files_in(folder) if name.endswith(".part")]
+
+
+def test_a_class_with_too_few_samples_is_one_clear_line_before_any_cluster(random_vlm, corpora, tmp_path):
+    from linrep.cluster.run_harvest import run_harvest
+
+    recipe = recipe_of(corpora, random_vlm, min_per_class=500)
+    run_harvest(recipe, place(tmp_path))
+    with pytest.raises(RecipeError, match=r"class '\w+' has \d+ training samples, at least 500 are needed"):
+        run_probe(recipe, place(tmp_path))
