@@ -1,0 +1,179 @@
+"""Row groups of a store's files: found from footers, checked against the manifest, read with only the rows that count."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float, Shaped
+
+from linrep.errors import StoreError
+from linrep.sample import Split
+from linrep.store.commit import WrittenFile
+from linrep.store.read import Selection, as_array
+from schemas.activations import BYTES_PER_VALUE
+
+EXPONENTS = {"float16": ("<u2", 0x7C00), "bfloat16": ("<u2", 0x7F80), "float32": ("<u4", 0x7F800000)}
+"""Integers of the same size, and the bits that are all set in what is infinite or no number."""
+LOOKED_AT = 32
+"""Files whose rows are counted one by one; of more, the others are taken to be like these."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group: its file in the store, its number there, its rows before anything is left out."""
+
+    path: str
+    number: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which rows count.
+
+    Attributes:
+        split: Rows of other splits are passed over; None takes all.
+        special: Whether start, prompt and template tokens count.
+        limit: Rows of a larger norm are left out, or scaled down to it; infinite where there is no limit.
+        clip: Whether they are scaled down.
+    """
+
+    split: Split | None = None
+    special: bool = False
+    limit: float = float("inf")
+    clip: bool = False
+
+    def of(self, table: pa.Table) -> tuple[Bool[np.ndarray, " n"], dict[str, int]]:
+        """The rows that count, and how many of the split's are left out for which reason."""
+        here = np.ones(len(table), bool)
+        if self.split is not None:
+            here = np.asarray(table["split"].to_numpy(zero_copy_only=False)) == self.split
+        kept, left = here, {"special": 0, "high_norm": 0}
+        if not self.special:
+            marked = table["is_special"].fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+            left["special"] = int((kept & marked).sum())
+            kept = kept & ~marked
+        if np.isfinite(self.limit):
+            high = table["norm"].to_numpy() > self.limit  # a norm that is no number is the vectors' business
+            left["high_norm"] = int((kept & high).sum())
+            kept = kept if self.clip else kept & ~high
+        return kept, left
+
+
+@dataclass(frozen=True)
+class GroupRows:
+    """The rows of one group that count.
+
+    Attributes:
+        vectors: In the number format of the store; bfloat16 as its 16 bits.
+        factors: What to multiply each row by, to bring it down to the largest norm; None where no row needs it.
+        left_out: Rows of the split that do not count, by reason.
+        first_nonfinite: Where the first row that is not finite stands, in words.
+    """
+
+    vectors: Shaped[np.ndarray, "n d"]
+    factors: Float[np.ndarray, " n"] | None
+    left_out: dict[str, int]
+    first_nonfinite: str | None = None
+
+
+def row_groups(selection: Selection) -> tuple[RowGroup, ...]:
+    """The row groups of a selection's files, in their order; nothing but footers is read.
+
+    Raises:
+        StoreError: A file is missing, is cut short, or holds vectors of another width than the manifest says.
+    """
+    with ThreadPoolExecutor(16) as pool:
+        return tuple(group for groups in pool.map(lambda file: _groups(selection, file), selection.files) for group in groups)
+
+
+def _groups(selection: Selection, file: WrittenFile) -> list[RowGroup]:
+    where = selection.place / file.path
+    try:
+        with selection._open(file) as parquet:
+            kind = parquet.schema_arrow.field("vector").type
+            groups = [RowGroup(file.path, i, parquet.metadata.row_group(i).num_rows) for i in range(parquet.num_row_groups)]
+    except FileNotFoundError:
+        raise StoreError(f"{where} is missing, though its commit names it: harvest the store again") from None
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise StoreError(f"{where} is no whole parquet file ({_line(error)}): delete its commit and harvest again") from None
+    wanted = pa.binary(selection.width * BYTES_PER_VALUE[selection.dtype])
+    if kind != wanted:
+        raise StoreError(
+            f"{where} holds vectors of type {kind}, but the manifest says width {selection.width} in {selection.dtype} ({wanted})"
+        )
+    return groups
+
+
+def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
+    """How many rows count, and whether they were all counted or estimated from some of the files.
+
+    High norms and numbers that are not finite are not looked for.
+    """
+    files = selection.files
+    looked_at = files if len(files) <= LOOKED_AT else [files[i] for i in np.linspace(0, len(files) - 1, LOOKED_AT).astype(int)]
+    plain = Keep(keep.split, keep.special)
+
+    def count(file: WrittenFile) -> int:
+        with selection._open(file) as parquet:
+            return int(plain.of(parquet.read(columns=["split", "is_special"]))[0].sum())
+
+    with ThreadPoolExecutor(8) as pool:
+        counted = sum(pool.map(count, looked_at))
+    if len(looked_at) == len(files):
+        return counted, True
+    share = counted / max(sum(file.rows for file in looked_at), 1)
+    return round(share * sum(file.rows for file in files)), False
+
+
+def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0, parts: int = 1) -> GroupRows:
+    """The rows of a group that count.
+
+    Args:
+        selection: The store's files.
+        group: Which group.
+        keep: Which rows.
+        part: Of several readers of the group, which one: every `parts`-th row from here.
+        parts: How many read it.
+
+    Raises:
+        StoreError: The group cannot be read.
+    """
+    where = selection.place / group.path
+    try:
+        with selection._open(WrittenFile(group.path, group.rows, 0)) as parquet:
+            table = parquet.read_row_group(group.number, columns=["split", "is_special", "norm", "vector"], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"cannot read row group {group.number} of {where} ({_line(error)}): harvest its chunk again") from None
+    mine = np.zeros(len(table), bool)
+    mine[part::parts] = True
+    table = table.filter(pa.array(mine)) if parts > 1 else table
+    kept, left = keep.of(table)
+    kind, bits = EXPONENTS[selection.dtype]
+    raw = np.concatenate(
+        [as_array(chunk, selection.width, np.dtype(kind)) for chunk in table["vector"].chunks] or [_none(selection)]
+    )
+    broken = (raw & bits) == bits
+    first = None
+    if broken.any():
+        rows = broken.any(1) & kept
+        left["nonfinite"] = int(rows.sum())
+        if rows.any():
+            position = part + int(np.flatnonzero(rows)[0]) * parts
+            first = f"row {position} of row group {group.number} of {group.path}"
+        kept = kept & ~rows
+    factors = None
+    if keep.clip and left["high_norm"]:
+        norms = table["norm"].to_numpy()[kept].astype(np.float32)
+        factors = np.minimum(1.0, np.float32(keep.limit) / np.maximum(norms, np.finfo(np.float32).tiny))
+    vectors = raw if kept.all() else raw[kept]
+    return GroupRows(vectors, factors, left, first)
+
+
+def _none(selection: Selection) -> Shaped[np.ndarray, "n d"]:
+    return np.empty((0, selection.width), EXPONENTS[selection.dtype][0])
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
