@@ -71,8 +71,8 @@ def speed(size: str, rounds: int, clock: Callable[[], float]) -> None:
     rates = interleave(work, rounds, "rows")
     targets = {"SAELens": 6.0, "sparsify": 1.8, "dictionary_learning": None}
     report(
-        f"a TopK step: d {d}, {f} latents, k {k}, {n} rows, float32, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"by {clock.__name__}",
+        f"a TopK step: d {d}, {f} latents, k {k}, {n} rows, float32, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, by {clock.__name__}",
         rates,
         # A step within 1.4 times the product's time runs at 1 / 1.4 of its rate.
         [("linrep", "encoder product", round(1 / 1.4, 3))] + [("linrep", name, targets[name]) for name in peers],

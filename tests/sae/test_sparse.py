@@ -39,6 +39,8 @@ def test_value_and_gradient_equal_the_dense_reference(activation, weighted, dead
     torch.testing.assert_close(done.residual, (full - x).detach().to(dtype), **tolerance)
     for name, grad in done.gradients.whole().items():
         torch.testing.assert_close(grad, leaves[name].grad.to(dtype), **tolerance)
+    along = (leaves["decoder"].grad * weights["decoder"]).sum(1)
+    torch.testing.assert_close(done.gradients.along, along.to(dtype), **tolerance)
     assert (done.n_active == (z > 0).sum(1)).all()
     assert (done.fired == (z > 0).any(0)).all()
     if dead is not None and dtype == torch.float64 and not isinstance(activation, Matryoshka):

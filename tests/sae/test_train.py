@@ -176,7 +176,8 @@ def test_clipping_bounds_the_gradient_and_blocks_change_nothing(monkeypatch: pyt
         Trainer.begin(CoderConfig(activation=TopK(k=4), expansion=4, adam=Adam(clip=clip)), sample, 6) for clip in (None, 1e9)
     )
     list(fit(data, [unclipped, loose]))
-    assert weights_equal(unclipped, loose)
+    for name, tensor in unclipped.weights.items():
+        torch.testing.assert_close(loose.weights[name], tensor, rtol=1e-3, atol=1e-5)
     monkeypatch.setattr("linrep.sae.adam.BLOCK_BYTES", 5 * D * 4)
     blocks = Trainer.begin(CoderConfig(activation=TopK(k=4), expansion=4), sample, 6)
     list(fit(data, [blocks]))

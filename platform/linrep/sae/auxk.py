@@ -47,6 +47,10 @@ class Taught:
             encoder.index_add_(0, self.dead[a:b] - first, self.encoder[a:b])
             decoder.index_add_(0, self.dead[a:b] - first, self.decoder[a:b])
 
+    def add_along(self, along: Float[Tensor, " f"], decoder: Float[Tensor, "f d"]) -> None:
+        """Add the products of decoder rows with their gradients."""
+        along.index_add_(0, self.dead, (self.decoder * decoder[self.dead]).sum(1))
+
     def add_to_bias(self, bias: Float[Tensor, " f"]) -> None:
         """Add the biases' gradients."""
         bias.index_add_(0, self.dead, self.bias)

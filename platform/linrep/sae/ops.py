@@ -71,6 +71,11 @@ def bag_of_each(offsets: Int[Tensor, " bags_1"]) -> Int[Tensor, " s"]:
     return bags.repeat_interleave(offsets.diff())
 
 
+def bag_totals(values: Float[Tensor, " s"], offsets: Int[Tensor, " bags_1"]) -> Float[Tensor, " bags"]:
+    """The sum of each bag's values, without atomics: the same bits every time."""
+    return torch.segment_reduce(values, "sum", offsets=offsets, initial=0.0, unsafe=True)
+
+
 def offsets_of(counts: Int[Tensor, " bags"]) -> Int[Tensor, " bags_1"]:
     """Where bags of these sizes begin, and where the last one ends."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

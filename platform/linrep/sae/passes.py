@@ -23,10 +23,12 @@ class Gradients:
         vectors: Of everything but the two matrices, by name.
         matrices: (first, last) -> gradients of those rows of encoder and decoder. Made when asked for: a caller who takes
             a block at a time and uses it at once never moves the whole gradient through memory.
+        along: Product of each decoder row with its gradient, where the pass has it for nothing.
     """
 
     vectors: Weights
     matrices: Matrices
+    along: Float[Tensor, " f"] | None = None
 
     def whole(self) -> Weights:
         """All gradients at once."""

@@ -103,11 +103,12 @@ def largest(pre: Float[Tensor, "n f"], k: int) -> tuple[Float[Tensor, "n k"], In
     m = f // size
     body = pre[:, : m * size].unflatten(1, (size, m))
     groups = body.amax(1).topk(k, dim=1, sorted=False).indices
-    members = (groups[:, None, :] + torch.arange(0, m * size, m, device=pre.device)[None, :, None]).flatten(1)
+    candidates = body.gather(2, groups[:, None, :].expand(n, size, k)).flatten(1)
     if m * size < f:
-        members = torch.cat([members, torch.arange(m * size, f, device=pre.device).expand(n, -1)], dim=1)
-    found = pre.gather(1, members).topk(k, dim=1, sorted=False)
-    return found.values, members.gather(1, found.indices)
+        candidates = torch.cat([candidates, pre[:, m * size :]], dim=1)
+    found = candidates.topk(k, dim=1, sorted=False)
+    row, column = found.indices // k, found.indices % k  # of the group's members, and of the groups
+    return found.values, torch.where(row < size, row * m + groups.gather(1, column), found.indices - size * k + size * m)
 
 
 def _group_size(f: int, k: int) -> int:

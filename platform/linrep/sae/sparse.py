@@ -15,7 +15,7 @@ from torch import Tensor
 
 from linrep.sae.auxk import Revival, revive
 from linrep.sae.config import BatchTopK, Matryoshka, TopK
-from linrep.sae.ops import gather_sum, offsets_of, sampled_dots
+from linrep.sae.ops import bag_totals, gather_sum, offsets_of, sampled_dots
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.select import Codes, Encoder, batch_top_k, top_k
 
@@ -65,18 +65,17 @@ def sparse_pass(
         taught.add_to(first, last, encoder, decoder)
         return encoder, decoder
 
-    ones = centred.new_ones(1, 1)
-    b_enc = gather_sum(ones, torch.zeros_like(rows), from_values, back.offsets).flatten()
+    b_enc = bag_totals(from_values, back.offsets)
+    along = bag_totals(from_values * from_decoder, back.offsets)  # dD . D = sum of z dz over a latent's entries
     b_dec = pull[:, 0].sum(0)
     taught.add_to_bias(b_enc)
+    taught.add_along(along, weights["decoder"])
     b_dec -= b_enc @ weights["encoder"]  # the encoder sees x - b_dec
     return Pass(
         residual=residuals[:, -1],
-        n_active=gather_sum(ones, torch.zeros_like(codes.latents), (codes.values > 0).to(x.dtype), codes.offsets)
-        .flatten()
-        .long(),
+        n_active=bag_totals((codes.values > 0).to(x.dtype), codes.offsets).long(),
         fired=torch.zeros_like(b_enc, dtype=torch.bool).index_fill_(0, codes.latents[codes.values > 0], True),
-        gradients=Gradients({"b_enc": b_enc, "b_dec": b_dec}, matrices),
+        gradients=Gradients({"b_enc": b_enc, "b_dec": b_dec}, matrices, along),
         penalty=x.new_zeros(()),
         auxiliary=auxiliary,
         threshold=least,

@@ -248,7 +248,8 @@ class Trainer:
             encoder, decoder = gradients.matrices(rows.start, rows.stop)
             written = self.weights["decoder"][rows]
             if unit:  # the part along a row would only be undone, and would disturb Adam's moments
-                decoder.addcmul_(torch.linalg.vecdot(decoder, written)[:, None], written, value=-1)
+                along = torch.linalg.vecdot(decoder, written) if gradients.along is None else gradients.along[rows]
+                decoder.addcmul_(along[:, None], written, value=-1)
             self.moments.update(self.weights, {"encoder": encoder, "decoder": decoder}, self.step, rate, rows)
             if unit:
                 _to_unit(written)
