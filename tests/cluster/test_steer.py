@@ -23,7 +23,7 @@ from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.steer.chunk import read_tables, steer_chunk
-from linrep.steer.config import Asking, Damage, Dose, Human, Question, SteerConfig, Words
+from linrep.steer.config import Asking, Damage, Dose, Forced, Human, Question, SteerConfig, Words
 from linrep.steer.plan import plan_steer
 from linrep.store.commit import read_commits
 from linrep.store.manifest import write_manifest
@@ -155,8 +155,7 @@ def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_a
     assert contents(first.place) == whole
     assert resumed.text == first.text
 
-    other = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": {"kind": "forced"}})})
-    other = Recipe.model_validate(other.model_dump())
+    other = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": Forced()})})
     judged = run_steer(other, place(fresh))
     assert judged.n_new == 0
     assert judged.place.path == first.place.path
