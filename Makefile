@@ -14,7 +14,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all test-deps lint format types contracts docs docs-check bench clean
+.PHONY: help install demo test test-all test-peers test-deps lint format types contracts docs docs-check bench clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -59,6 +59,19 @@ test: $(VENV)/.installed-test ## the fast tests
 test-all: $(VENV)/.installed-test ## every test, the slow ones too
 	$(BIN)/python -m pytest $(ARGS)
 
+# Other people's SAE libraries pin what ours pin otherwise, so they live in an environment of their own, .venv-peers.
+PEERS := sae-lens==6.54.12 dictionary-learning==0.1.0 eai-sparsify==1.3.3
+OURS := jaxtyping beartype pydantic-settings pyarrow pillow pytest
+
+.venv-peers/.installed: Makefile
+	@echo "installing the official SAE libraries into .venv-peers (minutes the first time)"
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet $(PEERS) $(OURS)
+	@touch $@
+
+test-peers: .venv-peers/.installed ## what we save, loaded by the official SAE libraries, and what they save by us
+	PYTHONPATH=platform .venv-peers/bin/python -m pytest tests/peers tests/sae/test_kernels.py $(ARGS)
+
 # The tests need no system package beyond Python itself. Debian and Ubuntu ship the venv module's pip apart, as python3-venv.
 test-deps: ## system packages that the tests need: none but Python's venv module
 	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then echo "nothing to install: $(PYTHON) has venv, and the tests need no other system package"; \
@@ -87,7 +100,7 @@ docs-check: $(VENV)/.installed ## fail when the documentation's tables are out o
 	$(BIN)/python -m schemas --check
 
 bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers
-	@for name in store harvest; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+	@for name in store harvest sae; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove caches and builds; the environment and the results stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info platform/*.egg-info
