@@ -1,0 +1,228 @@
+"""Train all dictionaries of one layer on a store, or what is left of them: checkpointed, resumed, written and committed.
+
+Knows no cluster: the workers of one are given as a `Reducer` and a way to gather what each has.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from linrep.errors import StoreError
+from linrep.places import Place
+from linrep.sae.coder import Sae
+from linrep.sae.formats import saelens
+from linrep.sae.reduce import Alone, Reducer
+from linrep.sae.study import SaeConfig
+from linrep.sae.train import Metrics, Rows, Trainer, fit
+from linrep.store.layout import Modality
+from linrep.store.mixture import Mixture, Proportion, Source, merge_counts
+from linrep.store.stream import Share
+from linrep.store.tables import write_table
+from schemas.saes import TRAINING
+
+SAMPLE_ROWS = 4096
+"""Rows that the first weights are set by; they come from all row groups of a shuffle pool."""
+HISTORY = "training.parquet"
+ALONE = Share()
+
+Gather = Callable[[Any], list[Any]]
+"""What each worker has, in the order of their ranks; all call it together."""
+
+
+@dataclass(frozen=True)
+class LayerJob:
+    """Everything that a worker must know to train the dictionaries of a layer; small.
+
+    Attributes:
+        place: The artefact.
+        layer: Layer k.
+        config: The recipe's section.
+        sources: Where rows come from.
+        about: What the saved dictionaries say of where they come from.
+    """
+
+    place: Place
+    layer: int
+    config: SaeConfig
+    sources: dict[Modality, Source]
+    parts: Proportion
+    about: dict[str, Any]
+
+    @property
+    def folder(self) -> Place:
+        """Where the layer's dictionaries lie."""
+        return self.place / layer_name(self.layer)
+
+    @property
+    def checkpoint(self) -> Place:
+        """Where the state of a run under way lies."""
+        return self.place / "checkpoints" / f"{layer_name(self.layer)}.pt"
+
+
+@dataclass(frozen=True)
+class LayerCommit:
+    """What was trained, written last.
+
+    Attributes:
+        layer: Layer k.
+        coders: Names of the dictionaries.
+        steps: Steps of each.
+        rows: Rows read and left out, by modality, over all workers.
+        scales: What image and text rows were multiplied by.
+        seconds: Of the process that ended it, from its first step.
+    """
+
+    layer: int
+    coders: tuple[str, ...]
+    steps: int
+    rows: dict[str, Any]
+    scales: dict[str, float]
+    seconds: float
+
+
+def layer_name(layer: int) -> str:
+    """Its folder, and its name among commits."""
+    return f"layer-{layer:03d}"
+
+
+def train_layer(
+    job: LayerJob,
+    share: Share = ALONE,
+    reducer: Reducer | None = None,
+    device: str | torch.device = "cpu",
+    gather: Gather = lambda mine: [mine],
+) -> Iterator[Metrics | LayerCommit]:
+    """Train from the last checkpoint, or from the start; the dictionaries are written at the end by rank 0.
+
+    Args:
+        job: What to do.
+        share: Which worker this is.
+        reducer: The others.
+        device: Where to train.
+        gather: See `Gather`.
+
+    Yields:
+        Metrics as they come (on a resume, those since the checkpoint again), and the commit.
+
+    Raises:
+        StoreError: A file cannot be read.
+        TrainingFailed: A loss is not finite.
+    """
+    begun, config = time.monotonic(), job.config
+    mixture = Mixture(job.sources, job.parts, config.seed, share, config.data.shuffle_rows)
+    try:
+        trainers = list(_begin(job, Alone() if reducer is None else reducer, device).values())
+        history = _resume(job, trainers, mixture, share)
+        saved = trainers[0].step
+        for metrics in fit(_batches(mixture, device), trainers, config.report_every):
+            history.append({"coder": metrics.coder, "step": metrics.step, **metrics.values})
+            yield metrics
+            last = metrics.coder == len(trainers) - 1  # all have reported: their windows are empty together
+            if last and not trainers[0].done and metrics.step - saved >= config.checkpoint_every:
+                _save(job, trainers, history, gather(mixture.state_dict()), share)
+                saved = metrics.step
+        rows = merge_counts(gather(mixture.state_dict()))
+    finally:
+        mixture.close()
+    commit = LayerCommit(
+        layer=job.layer,
+        coders=tuple(config.coders()),
+        steps=config.steps,
+        rows=rows,
+        scales={"image": job.parts.scale_image, "text": job.parts.scale_text},
+        seconds=round(time.monotonic() - begun, 3),
+    )
+    if share.rank == 0:
+        _write(job, trainers, history, commit)
+        if job.checkpoint.is_file():
+            job.checkpoint.files.delete_file(job.checkpoint.path)
+    yield commit
+
+
+def unscaled(sae: Sae, parts: Proportion) -> dict[str, Sae]:
+    """A trained dictionary as it takes raw activations: one for both modalities, or one for each where they are scaled apart."""
+    if parts.scale_image == parts.scale_text or not (parts.n_image and parts.n_text):
+        return {"": sae.unscaled(parts.scale_image if parts.n_image else parts.scale_text)}
+    return {"image": sae.unscaled(parts.scale_image), "text": sae.unscaled(parts.scale_text)}
+
+
+def read_commit(place: Place, layer: int) -> LayerCommit | None:
+    """The commit of a layer, None where it has none."""
+    file = place / "commits" / f"{layer_name(layer)}.json"
+    if not file.is_file():
+        return None
+    value = file.read_json()
+    return LayerCommit(**{**value, "coders": tuple(value["coders"])})
+
+
+def _begin(job: LayerJob, reducer: Reducer, device: str | torch.device) -> dict[str, Trainer]:
+    config = job.config
+    sample = _sample(job).to(device)
+    rest = {"reducer": reducer, "product": config.product}
+    return {name: Trainer.begin(coder, sample, config.steps, **rest) for name, coder in config.coders().items()}
+
+
+def _sample(job: LayerJob) -> torch.Tensor:
+    """Rows to set the first weights by, the same on all workers; where a checkpoint replaces those, any row will do."""
+    if job.checkpoint.is_file():
+        return torch.zeros(1, next(iter(job.sources.values())).selection.width)
+    n = job.parts.n_image + job.parts.n_text
+    ahead = Mixture(job.sources, job.parts, job.config.seed + 1, Share(), job.config.data.shuffle_rows)
+    try:
+        return torch.cat([ahead.next_batch()[0] for _ in range(-(-SAMPLE_ROWS // n))])
+    finally:
+        ahead.close()
+
+
+def _batches(mixture: Mixture, device: str | torch.device) -> Iterator[Rows]:
+    on_gpu = torch.device(device).type == "cuda"
+    while True:
+        x, is_text = mixture.next_batch()
+        if on_gpu:
+            x, is_text = x.pin_memory().to(device, non_blocking=True), is_text.to(device)
+        yield Rows(x, is_text)
+
+
+def _save(job: LayerJob, trainers: list[Trainer], history: list[dict], positions: list[Any], share: Share) -> None:
+    if share.rank == 0:
+        state = {"trainers": [trainer.state_dict() for trainer in trainers], "positions": positions, "history": history}
+        with job.checkpoint.writing() as stream:
+            torch.save(state, stream)
+
+
+def _resume(job: LayerJob, trainers: list[Trainer], mixture: Mixture, share: Share) -> list[dict[str, Any]]:
+    """Load the checkpoint, if there is one; returns the reports until then."""
+    if not job.checkpoint.is_file():
+        return []
+    with job.checkpoint.open() as stream:
+        try:
+            state = torch.load(stream, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, ValueError, EOFError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise StoreError(f"{job.checkpoint} is damaged ({said}): delete it to train the layer from its start") from None
+    for trainer, saved in zip(trainers, state["trainers"], strict=True):
+        trainer.load_state_dict(saved)
+    mixture.load_state_dict(state["positions"][share.rank])
+    return state["history"]
+
+
+def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: LayerCommit) -> None:
+    names = list(commit.coders)
+    for name, trainer in zip(names, trainers, strict=True):
+        for modality, sae in unscaled(trainer.coder().to("cpu"), job.parts).items():
+            scale = job.parts.scale_text if modality == "text" else job.parts.scale_image
+            about = {**job.about, **sae.about, "name": name, "config": trainer.config.model_dump(mode="json")}
+            about |= {"input_scale": scale, "modality": modality or "both"}
+            saelens.write(job.folder / (f"{name}-{modality}" if modality else name), replace(sae, about=about))
+    rows = [
+        {"layer": job.layer, "coder": names[row["coder"]], "step": row["step"], "measure": measure, "value": float(value)}
+        for row in history
+        for measure, value in row.items()
+        if measure not in ("coder", "step")
+    ]
+    write_table(job.folder, HISTORY, pa.Table.from_pylist(rows, schema=TRAINING))
+    (job.place / "commits" / f"{layer_name(job.layer)}.json").write_json(asdict(commit))

@@ -1,0 +1,130 @@
+"""The recipe's section on dictionaries: which are trained, on which layers and rows; and the grid that it spans."""
+
+from itertools import product
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from linrep.config import Section
+from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
+
+
+class Grid(Section):
+    """Values that take the place of the dictionary's own, in all combinations; all are trained in one pass over the rows."""
+
+    sparsity: tuple[PositiveFloat, ...] = Field(
+        default=(), description="Of the activation: k, target_l0 or l1, whichever it has. Empty: its own."
+    )
+    expansion: tuple[PositiveFloat, ...] = Field(default=(), description="Latents per dimension. Empty: the dictionary's own.")
+    learning_rate: tuple[PositiveFloat, ...] = Field(default=(), description="Heights of the rate. Empty: the optimiser's own.")
+    seed: tuple[NonNegativeInt, ...] = Field(default=(), description="Seeds of the first weights. Empty: the dictionary's own.")
+
+    @field_validator("sparsity", "expansion", "learning_rate", "seed")
+    @classmethod
+    def _differ(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"names a value twice: {list(values)}")
+        return values
+
+
+class Rows(Section):
+    """Which rows of the tokens view make a batch."""
+
+    text_share: float | None = Field(
+        default=0.5, ge=0, le=1, description="Share of text rows in every batch, whatever the store holds; null: as it has them."
+    )
+    special: bool = Field(default=False, description="Also start, prompt and template tokens, which count as text.")
+    high_norm: Literal["drop", "clip", "keep"] = Field(
+        default="drop", description="Rows of more than ten times the median norm of their modality (attention sinks)."
+    )
+    normalise: Literal["layer", "modality"] = Field(
+        default="layer", description="Scale to mean norm sqrt(d): both modalities by one factor, or each by its own."
+    )
+    shuffle_rows: PositiveInt = Field(
+        default=65536, description="Rows of each modality that a worker mixes at once; it holds twice as many in memory."
+    )
+
+
+class Evaluation(Section):
+    """How much the finished dictionaries are tested; nothing here changes their weights."""
+
+    rows: PositiveInt = Field(default=16384, description="Held-out rows of each modality.")
+    texts: NonNegativeInt = Field(default=64, description="Held-out captions for the loss with a dictionary spliced in; 0: none.")
+    samples: NonNegativeInt = Field(default=1024, description="Samples for finding known attributes in latents; 0: none.")
+    vectors: NonNegativeInt = Field(default=64, description="Class directions to rebuild from few latents, at most; 0: none.")
+    most_latents: PositiveInt = Field(default=64, description="Latents that a direction is rebuilt from, at most.")
+
+
+class SaeConfig(Section):
+    """Which dictionaries to train."""
+
+    layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the harvest, or all.")
+    coder: CoderConfig = Field(default=CoderConfig(), description="The dictionary.")
+    grid: Grid = Field(default=Grid(), description="Values that vary between the dictionaries of a layer.")
+    rows: PositiveInt = Field(default=2_000_000, description="Rows that each dictionary is trained on, over all workers.")
+    batch: PositiveInt = Field(default=2048, description="Rows of a step, over all workers.")
+    data: Rows = Field(default=Rows(), description="Which rows.")
+    seed: NonNegativeInt = Field(default=0, description="Seed of the order of the rows.")
+    workers: PositiveInt = Field(default=1, description="Processes that share each step; the order of rows depends on it.")
+    product: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Number format in which TopK and its kin find the largest latents."
+    )
+    checkpoint_every: PositiveInt = Field(default=2000, description="Steps between two checkpoints; no part of the digest.")
+    evaluation: Evaluation = Field(default=Evaluation(), description="How much they are tested; no part of the digest.")
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> "SaeConfig":
+        if self.batch % self.workers or self.batch < 2 * self.workers:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of workers ({self.workers}), of two rows each at least")
+        self.coders()  # every combination of the grid must be a dictionary
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run, at least one."""
+        return max(1, self.rows // self.batch)
+
+    @property
+    def report_every(self) -> int:
+        """Steps between two reports: a hundred in all, but no further apart than 500."""
+        return min(max(self.steps // 100, 1), 500)
+
+    def decisive(self) -> dict[str, object]:
+        """What decides weights, as plain values: the section without cadence and evaluation."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every", "evaluation"})
+
+    def coders(self) -> dict[str, CoderConfig]:
+        """All dictionaries of a layer by name.
+
+        >>> list(SaeConfig(grid=Grid(sparsity=(8, 16), seed=(0, 1))).coders())
+        ['topk-8-x8-s0', 'topk-8-x8-s1', 'topk-16-x8-s0', 'topk-16-x8-s1']
+        """
+        grid, base = self.grid, self.coder
+        found = {}
+        for sparsity, expansion, rate, seed in product(
+            grid.sparsity or (sparsity_of(base),), grid.expansion or (base.expansion,),
+            grid.learning_rate or (base.adam.learning_rate,), grid.seed or (base.seed,),
+        ):  # fmt: skip
+            name = f"{base.activation.kind}-{sparsity:g}-x{expansion:g}-s{seed}"
+            name += f"-lr{rate:g}" if len(grid.learning_rate) > 1 else ""
+            # Validated, not copied: 8.0 becomes the integer that a k is, and 8.5 an error.
+            values = base.model_dump()
+            values["activation"][_sparsity_field(base)] = sparsity
+            values |= {"expansion": expansion, "seed": seed, "adam": {**values["adam"], "learning_rate": rate}}
+            found[name] = CoderConfig.model_validate(values)
+        return found
+
+
+def sparsity_of(coder: CoderConfig) -> float:
+    """k, target_l0 or l1."""
+    return getattr(coder.activation, _sparsity_field(coder))
+
+
+def _sparsity_field(coder: CoderConfig) -> str:
+    match coder.activation:
+        case TopK() | BatchTopK() | Matryoshka():
+            return "k"
+        case JumpReLU():
+            return "target_l0"
+        case ReLU() | Gated():
+            return "l1"

@@ -1,0 +1,90 @@
+"""Tables of the dictionaries' stage: training, quality, known attributes, directions rebuilt."""
+
+import pyarrow as pa
+
+from schemas.columns import column
+
+VERSION = 1
+"""Raised whenever a column changes its meaning, its type or its name."""
+
+_WHICH = [
+    column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+    column("coder", pa.string(), "Name of the dictionary; random is the control of random directions"),
+]
+
+TRAINING = pa.schema(
+    [
+        *_WHICH,
+        column("step", pa.int64(), "Steps taken", "steps"),
+        column(
+            "measure",
+            pa.string(),
+            "loss, error, penalty, auxiliary, dead, learning_rate; fvu, l0 and rows by modality: fvu/image",
+        ),
+        column("value", pa.float64(), "Over the steps since the last report and over all workers; of scaled rows"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+QUALITY = pa.schema(
+    [
+        *_WHICH,
+        column("modality", pa.string(), "Rows, or edited positions: image, text or both"),
+        column(
+            "measure",
+            pa.string(),
+            "fvu, explained_variance, cosine, l0, alive, dense, shrinkage, n_rows; ce_recovered, kl_recovered and their parts",
+        ),
+        column(
+            "value",
+            pa.float64(),
+            "On held-out rows, in the model's own scale; null where a denominator is too small",
+            nullable=True,
+        ),
+        column("low", pa.float64(), "Lower end of the 95% bootstrap interval over samples", nullable=True),
+        column("high", pa.float64(), "Upper end of the 95% bootstrap interval over samples", nullable=True),
+        column("control", pa.float64(), "The same of the random dictionary with as many latents", nullable=True),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+FIRING = pa.schema(
+    [
+        *_WHICH,
+        column("modality", pa.string(), "Rows: image, text or both"),
+        column("low", pa.float64(), "Lower end of the bin of log10 firing rates; null: latents that never fire", nullable=True),
+        column("latents", pa.int64(), "Latents in the bin, a quarter of a decade wide", "latents"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+TRUTH = pa.schema(
+    [
+        *_WHICH,
+        column("attribute", pa.string(), "class, or an attribute of the samples"),
+        column("class_name", pa.string(), "Its value in words"),
+        column("latent", pa.int64(), "The latent that tells it best, chosen on one half of the samples"),
+        column("threshold", pa.float64(), "It says yes at and above this activation, the largest over a sample's image tokens"),
+        column("f1", pa.float64(), "F1 on the other half", "share"),
+        column("control", pa.float64(), "F1 of the random dictionary's best latent, chosen and scored alike", "share"),
+        column("probe_1", pa.float64(), "Balanced accuracy of a logistic regression on one latent", "share", nullable=True),
+        column("probe_2", pa.float64(), "Likewise on two", "share", nullable=True),
+        column("probe_5", pa.float64(), "Likewise on five", "share", nullable=True),
+        column("probe_5_control", pa.float64(), "Likewise on five of the random dictionary", "share", nullable=True),
+        column("n_test", pa.int64(), "Samples of the value that it is scored on", "samples"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+REBUILT = pa.schema(
+    [
+        *_WHICH,
+        column("vectors", pa.string(), "class: differences of class means; random: random vectors of the same norms"),
+        column("n_latents", pa.int32(), "Latents used", "latents"),
+        column("cosine", pa.float64(), "Mean cosine of the vectors with what these latents rebuild"),
+        column("low", pa.float64(), "Lower quartile over the vectors"),
+        column("high", pa.float64(), "Upper quartile over the vectors"),
+        column("control", pa.float64(), "Mean cosine with the random dictionary"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
