@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import steering
+from schemas import probes, steering
 from schemas.activations import SAMPLES, STATISTICS, VERSION, vectors
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,7 +44,13 @@ def of_steering() -> str:
     return "\n\n".join([head(steering.VERSION), *(table(name.lower(), getattr(steering, name)) for name in names)])
 
 
-PAGES: dict[str, Callable[[], str]] = {"store.md": of_store, "steering.md": of_steering}
+def of_probes() -> str:
+    """All tables of the probes, in Markdown."""
+    named = {"probes": "PROBES", "classes": "PROBE_CLASSES", "confusions": "PROBE_CONFUSIONS", "labels": "PROBE_LABELS"}
+    return "\n\n".join([head(probes.VERSION), *(table(name, getattr(probes, schema)) for name, schema in named.items())])
+
+
+PAGES: dict[str, Callable[[], str]] = {"store.md": of_store, "probes.md": of_probes, "steering.md": of_steering}
 """Pages of the documentation, and what makes their tables."""
 
 
