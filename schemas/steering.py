@@ -63,6 +63,7 @@ LENS = pa.schema(
         column("class_name", pa.string(), "Its class"),
         column("layer", pa.int32(), "Layer k whose stream is read as if it were the last"),
         column("n_tokens", pa.int32(), "Image tokens read", "tokens"),
+        column("n_classes", pa.int32(), "Classes of the plan, whose names are compared"),
         column(
             "p_class",
             pa.float32(),

@@ -1,5 +1,6 @@
 """Steering on Ray: the same tables as without it, resumable, wrong input one clear line; judged again without running again."""
 
+import contextlib
 import csv
 import dataclasses
 import shutil
@@ -11,14 +12,11 @@ import yaml
 
 import linrep.store
 from linrep.cluster.run_steer import find_directions, run_steer
-from linrep.cluster.steer import load_steerer
+from linrep.cluster.steer import load_steerer, steer_chunks
 from linrep.corpora import Corpora
-from linrep.directions import Directions, DirectionSet, write_directions
+from linrep.directions import DirectionSet, read_directions, write_directions
 from linrep.errors import LinrepError, TooManySkipped
-from linrep.harvest.chunk import harvest_chunk, prepare_chunk
-from linrep.harvest.config import HarvestConfig, Pool
-from linrep.harvest.finish import complete_manifest
-from linrep.harvest.harvester import Harvester
+from linrep.harvest.config import Pool
 from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
@@ -26,15 +24,11 @@ from linrep.steer.chunk import read_tables, steer_chunk
 from linrep.steer.config import Asking, Damage, Dose, Forced, Human, Question, SteerConfig, Words
 from linrep.steer.plan import plan_steer
 from linrep.store.commit import read_commits
-from linrep.store.manifest import write_manifest
 from linrep.store.read import Store
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.load import load
-from linrep.vlm.prepare import Preparer
-from tests.conftest import write_corpora
+from tests.steering import HARVEST, directions, half_held_out, write_workspace
 
 POOL = Pool(tokens_per_batch=1500, threads=1)
-HARVEST = HarvestConfig(layers=(0, 2), views=("pooled", "last"), chunk_size=16)
 STEER = SteerConfig(
     pairs=(("tench", "church"), ("church", "tench")),
     images=2,
@@ -47,39 +41,16 @@ STEER = SteerConfig(
     damage=Damage(texts=2, prompt="<image> see :"),
     chunk_size=20,
 )
-NAMES = ("church", "tench")
-
-
-def directions(width: int = 32, layers: tuple[int, ...] = (0, 2), names: tuple[str, ...] = NAMES) -> DirectionSet:
-    draw = torch.Generator().manual_seed(0)
-    return DirectionSet(
-        tuple(
-            Directions("class_mean", layer, view, "image", "class", names, torch.randn(len(names), width, generator=draw), 5.0)
-            for layer in layers
-            for view in ("pooled", "last")
-        )
-    )
 
 
 @pytest.fixture(scope="module")
 def split_corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
-    """Half of everything held out, so that small corpora have something to steer."""
-    corpora = write_corpora(tmp_path_factory.mktemp("corpora"), n_images=24, n_texts=5, n_pairs=9)
-    return corpora.model_copy(update={"splits": corpora.splits.model_copy(update={"val": 0.3, "test": 0.3})})
+    return half_held_out(tmp_path_factory.mktemp("corpora"))
 
 
 @pytest.fixture(scope="module")
 def workspace(split_corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a complete harvest, made without Ray."""
-    folder = tmp_path_factory.mktemp("workspace")
-    plan = plan_harvest("t", split_corpora, random_vlm, HARVEST, place(folder))
-    harvester = Harvester(load(random_vlm, 2), HARVEST, plan.job.layers, 2000)
-    write_manifest(plan.place, plan.manifest)
-    for chunk in plan.chunks:
-        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(random_vlm)), plan.place, chunk.number)
-    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
-    write_directions(folder / "directions.safetensors", directions(), {"harvest": plan.manifest.digest})
-    return folder
+    return write_workspace(tmp_path_factory.mktemp("workspace"), "t", split_corpora, random_vlm)
 
 
 @pytest.fixture
@@ -102,8 +73,6 @@ def plan_of(recipe: Recipe, workspace: Path):
     harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, place(workspace))
     store = linrep.store.open(str(harvest.place))
     file = find_directions(recipe, place(workspace))
-    from linrep.directions import read_directions
-
     return plan_steer(
         "t", recipe.steer, store, harvest.job.corpora, harvest.chunks, recipe.model, file, read_directions(file), place(workspace)
     )
@@ -119,17 +88,30 @@ def _rounded(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
 
 
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's chunks are run in this process, without Ray: what is tested is the job, not its actors."""
+
+    def steer_chunks(job, chunks, pool, begun_in=None):
+        steerer = load_steerer(job, pool, begun_in, device="cpu")
+        for chunk in chunks:
+            yield steer_chunk(steerer, chunk, job)
+
+    monkeypatch.setattr("linrep.cluster.steer.steer_chunks", steer_chunks)
+    monkeypatch.setattr("linrep.cluster.run_steer.cluster", contextlib.nullcontext)
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
-    outcome = run_steer(recipe, place(fresh))
     plan = plan_of(recipe, fresh)
-    assert plan.job.place.path == outcome.place.path
-    assert outcome.n_new == len(plan.chunks) == plan.manifest.n_chunks
+    assert plan.manifest.n_chunks == len(plan.chunks)
+    for chunk, commit in zip(plan.chunks, sorted(steer_chunks(plan.job, plan.chunks, POOL), key=lambda c: c.chunk), strict=True):
+        assert (chunk.number, commit.skipped) == (commit.chunk, ())
     plain = dataclasses.replace(plan.job, place=place(tmp_path / "plain"))
     steerer = load_steerer(plain, POOL, device="cpu")
     for chunk in plan.chunks:
         steer_chunk(steerer, chunk, plain)
-    found, wanted = contents(outcome.place), contents(plain.place)
+    found, wanted = contents(plan.job.place), contents(plain.place)
     assert found == wanted
     assert {name: len(rows) for name, rows in found.items()} == {
         # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1), for 2 pairs x 2 photographs
@@ -142,7 +124,7 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
     assert {row["sample_id"] for row in found["cells"]} <= held
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("plainly")
 def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_again(recipe, fresh):
     first = run_steer(recipe, place(fresh))
     whole = contents(first.place)
@@ -154,7 +136,6 @@ def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_a
     assert resumed.n_new == 2
     assert contents(first.place) == whole
     assert resumed.text == first.text
-
     other = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": Forced()})})
     judged = run_steer(other, place(fresh))
     assert judged.n_new == 0
@@ -162,7 +143,7 @@ def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_a
     assert judged.judged.path != first.judged.path
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("plainly")
 def test_a_run_in_mlflow_holds_parents_tables_figures_and_metrics(recipe, fresh):
     from mlflow import MlflowClient
 
@@ -186,19 +167,18 @@ def test_a_run_in_mlflow_holds_parents_tables_figures_and_metrics(recipe, fresh)
     } <= figures
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_people_judge_between_two_runs_of_the_same_command(recipe, split_corpora, random_vlm, fresh):
+@pytest.mark.usefixtures("plainly")
+def test_people_judge_between_two_runs_of_the_same_command(split_corpora, random_vlm, fresh):
     sheet = fresh / "sheet.csv"
-    four = DirectionSet(tuple(directions(names=("boat", "church", "house", "tench")).entries))
-    write_directions(fresh / "directions.safetensors", four, {})
+    write_directions(fresh / "directions.safetensors", directions(names=("boat", "church", "house", "tench")), {})
     asked = recipe_of(
         split_corpora, random_vlm, fresh,
         judge=Human(sheet=str(sheet), max_answers=5), pairs=(("tench", "house"), ("church", "boat")),
     )  # fmt: skip
     waiting = run_steer(asked, place(fresh))
     assert waiting.waiting is not None
-    assert sheet.exists()
     rows = list(csv.DictReader(sheet.open()))
+    assert len(rows) == 5
     with sheet.open("w", newline="") as out:
         writer = csv.DictWriter(out, rows[0].keys())
         writer.writeheader()
@@ -206,7 +186,7 @@ def test_people_judge_between_two_runs_of_the_same_command(recipe, split_corpora
     done = run_steer(asked, place(fresh))
     assert done.waiting is None
     assert done.n_new == 0
-    assert "agreement_with_words" in done.text
+    assert "agreement_with_words: n 5" in done.text
 
 
 def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh):
@@ -265,7 +245,7 @@ def test_pairs_are_drawn_without_repeats_and_every_chunk_stays_within_its_size(r
     assert isinstance(linrep.store.open(str(fresh)), Store)
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("plainly")
 def test_too_many_failed_runs_end_the_job_and_say_why(recipe, fresh):
     poisoned = DirectionSet(
         tuple(

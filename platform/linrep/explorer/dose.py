@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.steer.intervals import estimate
 
 Row = dict[str, Any]
 
@@ -27,6 +29,11 @@ def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
 def dose_figure(effects: pa.Table, measure: str, meaning: str, site: str) -> Figure:
     """A measure over strengths at one site, a panel for each layer, controls dashed."""
     rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] == "add" and row["site"] == site]
+    (plain, *_) = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] == "none"] or [None]
+    if plain is not None:  # every dose-response begins at the unedited run
+        rows = [
+            {**plain, **{name: row[name] for name in ("site", "layer", "direction", "control")}, "strength": 0.0} for row in rows
+        ] + rows
     parts = [
         Panel(f"{site}, layer {layer}", "strength", meaning, _curves(some, "strength"), y_range=_range(measure))
         for layer, some in _grouped(rows, lambda row: row["layer"])
@@ -58,20 +65,25 @@ def lens_figure(lens: pa.Table) -> Figure:
     """What image tokens would say at every layer: the right class's name against the other classes' names."""
     rows = [row for row in lens.to_pylist() if row["error"] is None]
     layers = sorted({row["layer"] for row in rows})
+    classes = sorted({row["class_name"] for row in rows})
 
-    def mean(column: str) -> tuple[float, ...]:
-        of = {layer: [row[column] for row in rows if row["layer"] == layer] for layer in layers}
-        return tuple(sum(of[layer]) / len(of[layer]) for layer in layers)
+    def line(label: str, column: str, control: bool = False) -> Curve:
+        found = []
+        for layer in layers:
+            here = [row for row in rows if row["layer"] == layer]
+            of_class = np.array([classes.index(row["class_name"]) for row in here])
+            found.append(estimate(of_class, np.arange(len(here)), np.array([row[column] for row in here], float)))
+        low, high = (tuple(getattr(e, end) for e in found) for end in ("low", "high"))
+        return Curve(label, tuple(map(float, layers)), tuple(e.value for e in found), low, high, control)
 
-    x = tuple(map(float, layers))
-    names = (Curve("the right class", x, mean("p_class")), Curve("other classes, mean", x, mean("p_others"), control=True))
-    share = (Curve("the right class", x, mean("top_class")),)
-    n = len({row["class_name"] for row in rows})
+    names = (line("the right class", "p_class"), line("other classes, mean", "p_others", control=True))
+    chance = (1 / max(1, rows[0]["n_classes"] if rows else 1), "chance")
+    share = (line("the right class", "top_class"),)
     return panels(
         "Logit lens on image tokens",
         [
             Panel("", "layer", "probability of the name", names, x_whole=True),
-            Panel("", "layer", "share of tokens nearest to it", share, (1 / max(1, n), "chance"), (0, 1.02), x_whole=True),
+            Panel("", "layer", "share of tokens nearest to it", share, chance, (0, 1.02), x_whole=True),
         ],
         n_columns=2,
     )
@@ -80,7 +92,7 @@ def lens_figure(lens: pa.Table) -> Figure:
 def _curves(rows: Sequence[Row], x: str) -> tuple[Curve, ...]:
     found = []
     for direction, some in _grouped(rows, lambda row: row["direction"]):
-        line = sorted(some, key=lambda row: row[x])
+        line = sorted({row[x]: row for row in some}.values(), key=lambda row: row[x])
         low, high = (tuple(row[end] if row[end] is not None else row["value"] for row in line) for end in ("low", "high"))
         found.append(
             Curve(

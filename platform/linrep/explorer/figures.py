@@ -97,9 +97,11 @@ def panels(title: str, parts: Sequence[Panel], n_columns: int = 3) -> Figure:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     colours = iter(COLOURS * (1 + len(panel.curves) // len(COLOURS)))
+    controls = iter(("--o", ":s", "-.^", "--D") * (1 + len(panel.curves) // 4))
     for curve in panel.curves:
         colour = "#8a8a8a" if curve.control else next(colours)
-        axes.plot(curve.x, curve.y, "--o" if curve.control else "-o", color=colour, label=curve.label, markersize=3.5)
+        style = next(controls) if curve.control else "-o"
+        axes.plot(curve.x, curve.y, style, color=colour, label=curve.label, markersize=3.5)
         if curve.low is not None and curve.high is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
     if panel.reference is not None:

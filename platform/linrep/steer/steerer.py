@@ -180,7 +180,7 @@ class Steerer:
         for sample in samples:
             one = sample if isinstance(sample, Skipped) else self.prompts.prepare(sample, asking.questions[0].prompt)
             name = one.sample.class_name or ""
-            row = {"sample_id": one.sample.id, "class_name": name}
+            row = {"sample_id": one.sample.id, "class_name": name, "n_classes": len(names)}
             if isinstance(one, Skipped):
                 produced.add("lens", {**row, "layer": -1, "n_tokens": 0, "error": one.reason})
                 produced.failed.append((one.sample.id, one.reason))
