@@ -20,7 +20,7 @@ _WHERE = [
     column("attribute", pa.string(), "What is read: class, modality, or an attribute of the samples"),
     column("view", pa.string(), "pooled, tokens or last: which rows"),
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("kind", pa.string(), "class_mean, ridge, lda, softmax or sparse"),
+    column("kind", pa.string(), "class_mean, ridge, lda, softmax, sparse (coordinates) or latents (of an autoencoder)"),
     column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
 ]
 
@@ -30,7 +30,7 @@ PROBES = pa.schema(
         column("fitted_on", pa.string(), "Modality of the training rows; another one than tested_on is a transfer"),
         column("centred", pa.bool_(), "Transfer in which the rows were centred at their own modality's mean"),
         column("n_per_class", pa.int32(), "Training samples per class, on the sample-efficiency curve", "samples", nullable=True),
-        column("k", pa.int32(), "Coordinates that a sparse probe sees of each class", nullable=True),
+        column("k", pa.int32(), "Coordinates, or latents, that the probe sees of each class", nullable=True),
         column("setting", pa.float64(), "Chosen on validation: penalty (of mean variances) or shrinkage", nullable=True),
         column("n_classes", pa.int32(), "Classes told apart"),
         column("n_train", pa.int64(), "Training rows", "rows"),

@@ -13,7 +13,7 @@ from linrep.probe.rows import blocks, files_of
 from linrep.probe.study import Study, Unit, plan_study
 from linrep.probe.unit import gather_part, parts_of, probe_unit
 from linrep.store import Store
-from tests.probe.planted import AXES, CLASSES, TOKENS, write_colours, write_planted
+from tests.probe.planted import AXES, CLASSES, TOKENS, D, write_colours, write_planted
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,26 @@ def test_more_samples_and_more_coordinates_read_more(results):
     sparse = {row["k"]: row["auroc"] for row in images.filter(kind="sparse").iter_rows(named=True)}
     assert sparse.keys() == {1, 5}
     assert 0.5 < sparse[1] < sparse[5]
+
+
+def test_one_planted_latent_of_a_dictionary_reads_its_class(study):
+    """A dictionary whose first latents are the classes' directions, thresholded above what lies in every vector."""
+
+    class Dictionary:
+        d_model, n_latents = D, D
+        directions = torch.from_numpy(AXES).float()
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return (x @ self.directions.T - 1.0).clamp(min=0)
+
+    unit = Unit("pooled", 2)
+    gathered = [gather_part(study, unit, part) for part in parts_of(study, unit)]
+    rows = pl.DataFrame(pl.from_arrow(probe_unit(study, unit, gathered, encoder=Dictionary()).probes))
+    latents = rows.filter(attribute=CLASS, kind="latents", tested_on="image")
+    coordinates = rows.filter(attribute=CLASS, kind="sparse", tested_on="image", fitted_on="image")
+    assert latents["k"].to_list() == [1, 5]
+    assert latents["auroc"][0] > 0.97
+    assert latents["auroc"][0] > coordinates["auroc"][0]
 
 
 def test_directions_are_the_planted_ones(results):

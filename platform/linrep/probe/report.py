@@ -119,7 +119,7 @@ class _Report:
         }
 
     def _probe_row(self, s: Scored, intervals: dict[str, Interval], auroc: Interval) -> dict[str, object]:
-        tally, notes, is_sparse = s.trial.tally, s.trial.probe.notes, s.trial.probe.kind == "sparse"
+        tally, notes, is_sparse = s.trial.tally, s.trial.probe.notes, s.trial.probe.kind in ("sparse", "latents")
         row: dict[str, object] = {
             **self._where(s),
             "fitted_on": s.task.source,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from linrep.probe.fit import Candidates, TrainingRows, Trial, best, closed_forms, softmax_path, sparse_probes
 from linrep.probe.labels import SPLITS
+from linrep.probe.latents import Encoder, fit_latents
 from linrep.probe.linear import Linear, stack
 from linrep.probe.moments import Gatherer, Moments, merge
 from linrep.probe.report import Chosen, Result, Scored, report
@@ -64,7 +65,13 @@ def gather_part(study: Study, unit: Unit, part: Part, device: torch.device | Non
     return [gatherer.moments for gatherer in gatherers]
 
 
-def probe_unit(study: Study, unit: Unit, gathered: Sequence[list[Moments]], device: torch.device | None = None) -> Result:
+def probe_unit(
+    study: Study,
+    unit: Unit,
+    gathered: Sequence[list[Moments]],
+    device: torch.device | None = None,
+    encoder: Encoder | None = None,
+) -> Result:
     """All results of a unit.
 
     Args:
@@ -72,13 +79,16 @@ def probe_unit(study: Study, unit: Unit, gathered: Sequence[list[Moments]], devi
         unit: View and layer.
         gathered: What `gather_part` gave for each of `parts_of`, in their order.
         device: Where softmax regression and scoring run.
+        encoder: An autoencoder of this layer, for few-latent probes; None for none.
     """
-    return _Work(study, unit, gathered, device or torch.device("cpu")).result()
+    return _Work(study, unit, gathered, device or torch.device("cpu"), encoder).result()
 
 
 class _Work:
-    def __init__(self, study: Study, unit: Unit, gathered: Sequence[list[Moments]], device: torch.device) -> None:
-        self._study, self._unit, self._device = study, unit, device
+    def __init__(
+        self, study: Study, unit: Unit, gathered: Sequence[list[Moments]], device: torch.device, encoder: Encoder | None
+    ) -> None:
+        self._study, self._unit, self._device, self._encoder = study, unit, device, encoder
         parts = parts_of(study, unit)
         self._files = {m: [file for part in parts if part.modality == m for file in part.files] for m in MODALITIES}
         self._moments: dict[tuple[Modality, str], Moments] = {}
@@ -179,7 +189,30 @@ class _Work:
                     for probe, names, codes, centred in self._transfers(source, target):
                         add(probe, source.task, target.task.source, names, codes, target.moments, centred=centred)
         self._score([t for s in scored for t in (s.trial, s.control) if t is not None], "test")
+        if self._encoder is not None:
+            scored += [s for c in chosen if c.task.n_per_class is None for s in self._from_latents(c, self._encoder)]
         return scored
+
+    def _from_latents(self, c: Chosen, encoder: Encoder) -> Iterator[Scored]:
+        """Few-latent probes of a task, fitted and scored: rows pass through the autoencoder, so they have passes of their own."""
+        codes: Codes = {m: self._study.codes[m][c.task.attribute] for m in c.task.modalities}
+
+        def rows(split: str = "train") -> Iterator[tuple[Tensor, np.ndarray, np.ndarray]]:
+            for m, block in self._stream(split, codes):
+                yield block.x.float(), codes[m][block.sample], block.sample
+
+        ks = [k for k in self._study.config.sparse if k <= encoder.n_latents]
+        probes = fit_latents(lambda: ((x, y) for x, y, _ in rows()), encoder, len(c.task.names), ks)
+        trials = [self._trial(p.probe, codes, "test", _score_range(p.probe, p.moments)) for p in probes]
+        position = np.full(len(self._study.clusters), -1)
+        position[self._study.samples.split == SPLITS.index("test")] = self._clusters["test"][1]
+        for x, y, sample in rows("test"):
+            latents = encoder.encode(x)
+            for found, trial in zip(probes, trials, strict=True):
+                scores = found.probe.scores(latents[:, found.latents]).float()
+                trial.tally.add(scores, y, position[sample])
+        for trial in trials:
+            yield Scored(c.task, c.task.source, c.task.names, trial, c.moments.n)
 
     def _transfers(self, source: "Chosen", target: "Chosen") -> Iterator[tuple[Linear, tuple[str, ...], Codes, bool]]:
         """The probes of one modality as they are, and centred, for the rows of another, over the classes of both."""
