@@ -44,7 +44,7 @@ class Budget:
     tower_epochs: int = 7
     tower_batch: int = 64
     tower_rate: float = 3e-3
-    picture_steps: int = 700
+    picture_steps: int = 1500
     picture_batch: int = 12
     picture_rate: float = 2e-3
     projector_only: int = 150
