@@ -1,7 +1,9 @@
 """The steering job as its user meets it: a process with a command line, that may be killed."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from linrep.store.tables import read_table
 from tests.steering import HARVEST, half_held_out, write_workspace
 
 ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("LINREP_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,6 @@ def run(*words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
 
 
 def copy_of(workspace: Path, to: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(workspace, to))
 
 
@@ -120,3 +121,26 @@ def test_a_killed_job_ends_in_the_same_tables_and_a_finished_one_says_so(recipe,
         assert table.equals(other[name]), name  # pyright: ignore[reportAttributeAccessIssue]
     again = run(*command(recipe, killed))
     assert again.stdout.startswith("Nothing to do: the steering is complete.")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.exists(), reason="the real photographs are not here (set LINREP_DATA to their folder)")
+def test_all_three_jobs_run_on_real_photographs_whose_classes_are_the_folders(random_vlm, tmp_path):
+    words = (
+        "--config", "recipes/imagenette.yaml", "--workspace", str(tmp_path), "--model.path", random_vlm.path,
+        "--corpora.images.path", str(DATA / "imagenette/train"), "--corpora.images.per_class", "20",
+        "--corpora.text.path", str(DATA / "text/wordnet_glosses.parquet"), "--corpora.text.max_samples", "40",
+        "--harvest.layers", "0,2,4", "--harvest.views", "pooled,last", "--probe.softmax", "null",
+        "--steer.pairs", "2", "--steer.images", "2", "--steer.damage.texts", "2", "--steer.ask.max_new_tokens", "4",
+        "--steer.dose.strengths", "1", "--steer.directions", "class_mean,random", "--steer.edits", "mean",
+    )  # fmt: skip
+    for job in ("harvest", "probe", "steer"):
+        done = run(sys.executable, f"jobs/{job}.py", *words, timeout=900)
+        assert done.returncode == 0, done.stderr
+    assert "Adding directions at image" in done.stdout
+    assert "damage   texts after a photograph" in done.stdout
+    (folder,) = (tmp_path / "steering").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = set(json.loads((DATA / "imagenette/classes.json").read_text()).values())
+    assert {name for pair in manifest["pairs"] for name in pair} <= names
+    assert manifest["counts"]["n_failed"] == 0

@@ -196,7 +196,7 @@ def test_of_the_candidates_the_likeliest_texts_are_kept(steer_vlm, vectors):
     samples = [sample(i, text) for i, text in enumerate(("a red boat", "the house", "a tree", "key", "the old tree stands"))]
     every = Steerer(steer_vlm, CONFIG, LAYERS, vectors).damage(samples, "boat", "tall tree").tables["damage"]
     plain = {row["sample_id"]: row["nll"] for row in every if row["edit"] == "none"}
-    config = CONFIG.model_copy(update={"damage": Damage(prompt="<image> see :", texts=2, candidates=3)})
+    config = CONFIG.model_copy(update={"damage": Damage(prompt="<image> see :", texts=2, candidates=2)})
     some = Steerer(steer_vlm, config, LAYERS, vectors).damage(samples, "boat", "tall tree").tables["damage"]
     assert {row["sample_id"] for row in some} == set(sorted(plain, key=lambda name: plain[name])[:2])
     assert len(plain) == 5

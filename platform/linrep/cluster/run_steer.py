@@ -234,8 +234,6 @@ def _write(judged: Place, tables: dict[str, pa.Table], text: str) -> None:
 
 
 def _track(run: tracking.Run, manifest: SteerManifest, tables: dict[str, pa.Table], text: str, extra: dict[str, Any]) -> None:
-    from linrep.explorer.dose import dose_figure, harm_figure, layer_figure, lens_figure
-
     shown = tables["effects"]
     run.metrics({name: float(value) for name, value in manifest.counts.items()} | metrics(shown))
     for name in ("effects", "matched", "cells", "verdicts", "damage", "lens"):
@@ -245,6 +243,12 @@ def _track(run: tracking.Run, manifest: SteerManifest, tables: dict[str, pa.Tabl
     run.text(text, "summary.txt")
     if extra:
         run.json(json.loads(json.dumps(extra)), "judge.json")
+    _draw(run, shown, tables["lens"])
+
+
+def _draw(run: tracking.Run, shown: pa.Table, lens: pa.Table) -> None:
+    from linrep.explorer.dose import dose_figure, harm_figure, layer_figure, lens_figure
+
     measures = set(shown["measure"].to_pylist())
     sites = list(dict.fromkeys(site for site in shown["site"].to_pylist() if site is not None))
     for measure, meaning in (("p_target", "p(target)"), ("turned", "share turned"), ("damage", "damage, nats a token")):
@@ -255,8 +259,8 @@ def _track(run: tracking.Run, manifest: SteerManifest, tables: dict[str, pa.Tabl
     if "damage" in measures:
         for site in sites:
             run.figure(f"figures/harm_{site}.png", harm_figure(shown, site))
-    if len(tables["lens"]):
-        run.figure("figures/lens.png", lens_figure(tables["lens"]))
+    if len(lens):
+        run.figure("figures/lens.png", lens_figure(lens))
 
 
 def metrics(shown: pa.Table) -> dict[str, float]:

@@ -92,7 +92,7 @@ class Damage(Section):
 
     texts: NonNegativeInt = Field(default=4, description="Texts for each pair; 0 measures no damage.")
     candidates: PositiveInt = Field(
-        default=1, description="Texts drawn for each one kept: the likeliest without an edit, in words that the model has learnt."
+        default=1, description="Texts drawn for each one kept: the likeliest without an edit, worded as the model has learnt."
     )
     prompt: str = Field(default="<image>\n", description="What comes before the text; holds <image> once.")
     matched: PositiveFloat = Field(default=0.1, description="Damage in nats a token at which efficacies are compared.")

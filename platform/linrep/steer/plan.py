@@ -340,11 +340,12 @@ def _cut(
     n_cells, n_damage = len(cells(config, layers)), len(damage_cells(config, layers))
     found: list[SteerChunk] = []
 
-    def add(task: Task, source: str, target: str, items: Sequence[Item], each: int) -> None:
-        size = max(1, config.chunk_size // each)
+    def add(task: Task, source: str, target: str, items: Sequence[Item], each: int, candidates: int = 1) -> None:
+        """Items in chunks; of `candidates` items one is run under every cell, which comes to `each` runs."""
+        size = max(1, config.chunk_size // each) * candidates
         for start in range(0, len(items), size):
             some = tuple(items[start : start + size])
-            found.append(SteerChunk(len(found), task, source, target, some, len(some) * each))
+            found.append(SteerChunk(len(found), task, source, target, some, max(1, len(some) // candidates) * each))
 
     used: dict[str, Item] = {}
     for number, (source, target) in enumerate(pairs):
@@ -353,8 +354,7 @@ def _cut(
         add("answers", source, target, own, n_cells)
         if damage_items:
             n = min(config.damage.texts * config.damage.candidates, len(damage_items))
-            window = tuple(damage_items[(number * n + i) % len(damage_items)] for i in range(n))
-            kept = min(config.damage.texts, n)
-            found.append(SteerChunk(len(found), "damage", source, target, window, kept * n_damage))
+            window = [damage_items[(number * n + i) % len(damage_items)] for i in range(n)]
+            add("damage", source, target, window, n_damage, config.damage.candidates)
     add("lens", "", "", list(used.values()), 1)
     return found

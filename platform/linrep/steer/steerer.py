@@ -124,7 +124,8 @@ class Steerer:
         """Likelihood of held-out texts, each after a photograph, under every addition."""
         produced, plan = Produced(), damage_cells(self.config, self.layers)
         found = [s if isinstance(s, Skipped) else self.prompts.prepare(s, self.config.damage.prompt, True) for s in samples]
-        ready = self._likeliest([one for one in found if isinstance(one, Prepared)])
+        n_kept = max(1, len(samples) // self.config.damage.candidates)
+        ready = self._likeliest([one for one in found if isinstance(one, Prepared)], n_kept)
 
         def lost(produced: Produced, one: _Run, why: str, source: str, target: str) -> None:
             who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
@@ -153,10 +154,9 @@ class Steerer:
             self._attempt([runs[i] for i in indices], read, lambda one, why: lost(produced, one, why, source, target))
         return produced
 
-    def _likeliest(self, texts: list[Prepared]) -> list[Prepared]:
-        """The texts to keep of the candidates: those that the unedited model finds likeliest."""
-        n = self.config.damage.texts
-        if self.config.damage.candidates == 1 or len(texts) <= n:
+    def _likeliest(self, texts: list[Prepared], n: int) -> list[Prepared]:
+        """The n texts that the unedited model finds likeliest."""
+        if len(texts) <= n:
             return texts
         nll: dict[int, float] = {}
         streams = embed(self.vlm, texts)
