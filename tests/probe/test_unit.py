@@ -9,9 +9,10 @@ from linrep.directions import DirectionSet
 from linrep.errors import CorpusError, RecipeError
 from linrep.probe.config import Attributes, ProbeConfig, Softmax
 from linrep.probe.labels import CLASS, read_attributes
+from linrep.probe.moments import merge
 from linrep.probe.rows import blocks, files_of
 from linrep.probe.study import Study, Unit, plan_study
-from linrep.probe.unit import gather_part, parts_of, probe_unit
+from linrep.probe.unit import Part, gather_part, parts_of, probe_unit
 from linrep.store import Store
 from tests.probe.planted import AXES, CLASSES, TOKENS, D, write_colours, write_planted
 
@@ -90,6 +91,22 @@ def test_whole_samples_are_held_out(study, store):
     photographs = {}
     for photo, split in zip(study.samples.photograph, study.samples.split, strict=True):
         assert photographs.setdefault(photo, split) == split or not photo
+
+
+def test_parts_of_a_layer_merge_to_the_whole(study, store):
+    unit = Unit("tokens", 2)
+    (files,) = files_of(store, "tokens", 2, "image", 1)
+    several = files_of(store, "tokens", 2, "image", 4)
+    assert len(several) == 4
+    assert [f for part in several for f in part] == list(files)
+    whole = gather_part(study, unit, Part("image", files))
+    merged = [merge(m) for m in zip(*[gather_part(study, unit, Part("image", part)) for part in several], strict=True)]
+    for one, other in zip(whole, merged, strict=True):
+        assert one.n == other.n
+        assert torch.allclose(one.scatter, other.scatter, rtol=1e-9, atol=1e-6)
+        for column in one.sums:
+            assert torch.equal(one.counts[column], other.counts[column])
+            assert torch.allclose(one.between(column), other.between(column), atol=1e-9)
 
 
 def test_attributes_are_read_from_pictures_and_captions(results):

@@ -23,6 +23,7 @@ class Curve:
         low: Lower ends of the intervals.
         high: Upper ends of the intervals.
         control: Drawn dashed and grey: what the effect is compared with.
+        colour: Number among `COLOURS`, so that a kind keeps its colour from panel to panel; None for the next one.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Curve:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     control: bool = False
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     colours = iter(COLOURS * (1 + len(panel.curves) // len(COLOURS)))
     controls = iter(("--o", ":s", "-.^", "--D") * (1 + len(panel.curves) // 4))
     for curve in panel.curves:
-        colour = "#8a8a8a" if curve.control else next(colours)
+        colour = "#8a8a8a" if curve.control else next(colours) if curve.colour is None else COLOURS[curve.colour % len(COLOURS)]
         style = next(controls) if curve.control else "-o"
         axes.plot(curve.x, curve.y, style, color=colour, label=curve.label, markersize=3.5)
         if curve.low is not None and curve.high is not None:

@@ -1,6 +1,7 @@
 """Figures and lines of the probes' results: curves over layers beside their controls and chance."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import polars as pl
 import pyarrow as pa
@@ -50,7 +51,8 @@ def _main(frame: pl.DataFrame) -> pl.DataFrame:
 def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
     parts = []
     for where, own in _by(_main(frame), "view", "tested_on"):
-        curves = [_curve(kind, rows) for kind in KINDS if len(rows := own.filter(pl.col("kind") == kind))]
+        found = [(i, kind, own.filter(pl.col("kind") == kind)) for i, kind in enumerate(KINDS)]
+        curves = [replace(_curve(kind, rows), colour=i) for i, kind, rows in found if len(rows)]
         best = own.filter(pl.col("kind") == "ridge")
         curves.append(_curve("ridge, shuffled labels", best, "control", control=True))
         chance = own["chance"].mean()

@@ -23,6 +23,8 @@ from linrep.store.layout import MODALITIES, Modality
 
 PARTS = 8
 """A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order, and few of them."""
+ROWS_PER_PART = 2**15
+"""Fewer rows are not worth another worker."""
 
 MAIN = ("class_mean", "ridge", "lda", "softmax")
 """Kinds with controls, transfers, classes and directions."""
@@ -41,8 +43,13 @@ class Part(NamedTuple):
 
 def parts_of(study: Study, unit: Unit) -> list[Part]:
     """The parts that a unit's moments are gathered in."""
-    wanted: list[Modality] = [m for m in MODALITIES if study.families(m)]
-    return [Part(m, files) for m in wanted for files in files_of(study.store, unit.view, unit.layer, m, PARTS)]
+    parts = []
+    for modality in MODALITIES:
+        if study.families(modality):
+            rows = sum(file.rows for file in study.store.select(unit.view, unit.layer, modality).files)
+            n = min(PARTS, max(1, rows // ROWS_PER_PART))
+            parts += [Part(modality, files) for files in files_of(study.store, unit.view, unit.layer, modality, n)]
+    return parts
 
 
 def bytes_of(study: Study) -> int:

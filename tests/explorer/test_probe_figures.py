@@ -1,0 +1,49 @@
+"""The probes' figures draw the table's own numbers, each kind in one colour, with control and chance beside it."""
+
+import pytest
+
+from linrep.explorer.probes import layer_figures, summary_lines
+from linrep.store.tables import table_of
+from schemas.probes import PROBES
+
+
+def row(kind: str, layer: int, top1: float, **more) -> dict:
+    base = {
+        "attribute": "class", "view": "pooled", "layer": layer, "kind": kind, "tested_on": "image", "fitted_on": "image",
+        "centred": False, "n_classes": 4, "n_train": 80, "n_test": 20, "n_test_samples": 20, "chance": 0.3,
+        "top1": top1, "top1_low": top1 - 0.1, "top1_high": top1 + 0.1, "top5": 1.0, "top5_low": 1.0, "top5_high": 1.0,
+        "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95,
+    }  # fmt: skip
+    control = {"control": 0.25, "control_low": 0.1, "control_high": 0.4, "selectivity": top1 - 0.25}
+    own = more.get("k") is None and more.get("n_per_class") is None and more.get("fitted_on", "image") == "image"
+    return {**base, **(control if own else {}), **more}
+
+
+ROWS = [
+    row("ridge", 4, 0.8), row("ridge", 0, 0.4), row("lda", 0, 0.5), row("lda", 4, 0.7),
+    row("lda", 0, 0.45, view="tokens"), row("lda", 4, 0.5, view="tokens"),
+    row("sparse", 0, 0.3, k=2), row("sparse", 4, 0.35, k=2),
+    row("ridge", 0, 0.2, n_per_class=5), row("ridge", 4, 0.3, n_per_class=5),
+    row("ridge", 0, 0.31, fitted_on="text"), row("ridge", 4, 0.6, fitted_on="text", centred=True),
+]  # fmt: skip
+
+
+def test_every_curve_is_the_tables_own_with_its_control_and_chance():
+    figures = layer_figures(table_of(ROWS, PROBES))
+    assert figures.keys() == {"layers_class", "sparse_class", "samples_class", "transfer_class"}
+    pooled, tokens = figures["layers_class"].axes[:2]
+    lines = {line.get_label(): line for line in pooled.lines}
+    assert list(lines["ridge"].get_xdata()) == [0, 4]
+    assert list(lines["ridge"].get_ydata()) == [0.4, 0.8]
+    assert list(lines["ridge, shuffled labels"].get_ydata()) == [0.25, 0.25]
+    assert lines["most frequent class"].get_ydata()[0] == pytest.approx(0.3)
+    elsewhere = {line.get_label(): line for line in tokens.lines}
+    assert elsewhere["lda"].get_color() == lines["lda"].get_color() != lines["ridge"].get_color()
+
+
+def test_the_summary_names_the_best_probe_its_control_and_what_was_left_out():
+    lines = summary_lines(table_of(ROWS, PROBES), {"place of image": ["top left"]})
+    assert "ridge, layer 4" in lines[1]
+    assert "0.800 [0.700, 0.900]" in lines[1]
+    assert "0.250 [0.100, 0.400]" in lines[1]
+    assert lines[-1].endswith("place of image: top left")
