@@ -41,8 +41,6 @@ QUALITY = pa.schema(
             "On held-out rows, in the model's own scale; null where a denominator is too small",
             nullable=True,
         ),
-        column("low", pa.float64(), "Lower end of the 95% bootstrap interval over samples", nullable=True),
-        column("high", pa.float64(), "Upper end of the 95% bootstrap interval over samples", nullable=True),
         column("control", pa.float64(), "The same of the random dictionary with as many latents", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},

@@ -16,6 +16,7 @@ from linrep.demo.world import DemoWorld
 from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.probe.config import ProbeConfig
+from linrep.sae.study import SaeConfig
 from linrep.steer.config import SteerConfig
 from linrep.vlm.config import ModelConfig
 
@@ -30,6 +31,7 @@ class Recipe(Section):
     harvest: HarvestConfig = Field(default=HarvestConfig(), description="What to keep of the residual stream.")
     probe: ProbeConfig = Field(default=ProbeConfig(), description="Which probes to fit.")
     steer: SteerConfig = Field(default=SteerConfig(), description="Edits of the residual stream, and what is asked under them.")
+    sae: SaeConfig = Field(default=SaeConfig(), description="Which dictionaries to train.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 
@@ -41,11 +43,13 @@ class Request:
         recipe: The experiment.
         workspace: Folder or URI of everything that is made.
         reindex: Whether to look at the corpora again.
+        evaluate: A dictionary to test, of those who train them.
     """
 
     recipe: Recipe
     workspace: str
     reindex: bool = False
+    evaluate: str | None = None
 
 
 def parse(description: str, argv: list[str] | None = None) -> Request:
@@ -61,13 +65,14 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     overrides = _command_line(description, sys.argv[1:] if argv is None else argv)
     config, workspace = overrides.pop("config", None), overrides.pop("workspace", None) or "runs"
     print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
+    evaluate = overrides.pop("evaluate", None)
     if config is None:
         raise RecipeError("--config is missing: name a recipe, for example --config recipes/demo.yaml")
     recipe = validate(merge(load_yaml(config), overrides), where=config)
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    return Request(recipe, workspace, reindex)
+    return Request(recipe, workspace, reindex, evaluate)
 
 
 def load_yaml(path: str) -> dict[str, Any]:
@@ -139,6 +144,7 @@ class _Arguments(BaseSettings):
     config: str | None = Field(default=None, description="The recipe, a YAML file.")
     workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made.")
     reindex: bool = Field(default=False, description="Look at the corpora again: they changed since their index was built.")
+    evaluate: str | None = Field(default=None, description="train_sae: only test this dictionary, in any format that is known.")
     print_config: bool = Field(default=False, alias="print-config", description="Print the recipe with all overrides, and stop.")
 
 

@@ -1,11 +1,13 @@
 """Row groups of a store's files: found from footers, checked against the manifest, read with only the rows that count."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float, Shaped
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from linrep.errors import StoreError
 from linrep.sample import Split
@@ -169,6 +171,33 @@ def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0,
         factors = np.minimum(1.0, np.float32(keep.limit) / np.maximum(norms, np.finfo(np.float32).tiny))
     vectors = raw if kept.all() else raw[kept]
     return GroupRows(vectors, factors, left, first)
+
+
+def rows_of_samples(
+    selection: Selection, numbers: Mapping[str, int]
+) -> tuple[Shaped[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
+    """All rows of some samples, finite or not, and the number of the sample of each. Vectors are read only where a sample is.
+
+    Args:
+        selection: The store's files.
+        numbers: A number for each sample that is wanted.
+    """
+    wanted = pa.array(list(numbers))
+    values = np.array(list(numbers.values()), np.int64)
+    vectors, owners = [_none(selection)], [np.empty(0, np.int64)]
+    for file in selection.files:
+        with selection._open(file) as parquet:
+            for i in range(parquet.num_row_groups):
+                names = parquet.read_row_group(i, columns=["sample_id"])["sample_id"]
+                places = pc.call_function("index_in", [names], pc.SetLookupOptions(value_set=wanted))
+                found = places.is_valid().to_numpy()
+                if not found.any():
+                    continue
+                column = parquet.read_row_group(i, columns=["vector"])["vector"].combine_chunks()
+                kind = np.dtype(EXPONENTS[selection.dtype][0])
+                vectors.append(as_array(column, selection.width, kind)[found])
+                owners.append(values[places.drop_null().to_numpy()])
+    return np.concatenate(vectors), np.concatenate(owners)
 
 
 def _none(selection: Selection) -> Shaped[np.ndarray, "n d"]:

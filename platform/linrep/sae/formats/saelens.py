@@ -71,7 +71,7 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
     }
     write_safetensors(folder / WEIGHTS, tensors)
     if firing is not None:
-        write_safetensors(folder / SPARSITY, {"sparsity": firing.log10().clamp_min(NEVER)})
+        write_firing(folder, firing)
     (folder / CONFIG).write_json(config)  # last: a folder without it is no dictionary
 
 
@@ -107,6 +107,11 @@ def read(folder: Place) -> Sae:
     sae = Sae(encoder.t().contiguous(), b_enc, decoder, b_dec, rule, centred, {**about, "architecture": architecture})
     # Weighted activations are what such a dictionary compares and gives: unit rows have them as they are.
     return sae.with_unit_decoder() if config.get("rescale_acts_by_decoder_norm") else sae
+
+
+def write_firing(folder: Place, firing: Float[Tensor, " f"]) -> None:
+    """Write the share of the rows in which each latent fires, where it became known after the dictionary was written."""
+    write_safetensors(folder / SPARSITY, {"sparsity": firing.log10().clamp_min(NEVER)})
 
 
 def read_firing(folder: Place) -> Float[Tensor, " f"] | None:

@@ -1,0 +1,277 @@
+"""What finished dictionaries are examined on: held-out rows, the model itself, known attributes, class directions."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from linrep.cluster.harvest import or_error, precision
+from linrep.corpora import Chunk, Corpora
+from linrep.corpora import read as read_chunk
+from linrep.directions import read_directions
+from linrep.errors import LinrepError
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.plan import located
+from linrep.places import Place
+from linrep.sae.coder import Sae
+from linrep.sae.report import Dictionary, Report, highest
+from linrep.sae.splice import splice
+from linrep.sae.stability import match
+from linrep.sae.study import Evaluation as EvaluationConfig
+from linrep.sample import Skipped
+from linrep.store.groups import rows_of_samples
+from linrep.store.layout import Modality
+from linrep.store.mixture import find_sources, held_out, to_tensor
+from linrep.store.read import Store
+from linrep.store.tables import table_of, write_table
+from linrep.vlm.batch import collate, pack
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.load import VLM, load
+from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Prepared
+from schemas import saes as tables
+
+SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What is known of the samples: a value's number for each sample of the store, -1 where it has none."""
+
+    name: str
+    values: tuple[str, ...]
+    codes: Int64[np.ndarray, " s"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Photographs whose attributes are known, some to choose latents on and others to score them on.
+
+    Attributes:
+        ids: Names of all samples of the store.
+        choose: Indices of those to choose on, of the training split.
+        score: Indices of those to score on, held out.
+        attributes: What is known.
+    """
+
+    ids: tuple[str, ...]
+    choose: tuple[int, ...]
+    score: tuple[int, ...]
+    attributes: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that the test of a layer needs; sent to each worker once.
+
+    Attributes:
+        place: Where the results go, a folder for each layer.
+        store: The harvest.
+        config: How much is tested.
+        model: The model, and what it was harvested with.
+        harvest: Likewise.
+        corpora: Where captions come from.
+        chunks: Chunks of pairs, or of texts where there are no pairs.
+        truth: Known attributes; None where there are none.
+        directions: File of class directions; None where there are no probes.
+        pool: How the model runs.
+    """
+
+    place: Place
+    store: Store
+    config: EvaluationConfig
+    model: ModelConfig
+    harvest: HarvestConfig
+    corpora: Corpora
+    chunks: tuple[Chunk, ...] = field(repr=False)
+    truth: Truth | None = field(repr=False)
+    directions: Place | None
+    pool: Pool
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A layer's results are written.
+
+    Attributes:
+        layer: Layer k.
+        seconds: How long it took.
+        rates: Firing rate of each latent over both modalities, by dictionary.
+    """
+
+    layer: int
+    seconds: float
+    rates: dict[str, Float[Tensor, " f"]]
+
+
+def examine_on_ray(exam: Examination, layers: Mapping[int, Mapping[str, Mapping[str, Sae]]], pool: Pool) -> Iterator[Examined]:
+    """Examination the dictionaries of some layers, a task for each layer.
+
+    Args:
+        exam: What on.
+        layers: By layer and name, the dictionaries, see `linrep.sae.artefact.open_coders`.
+        pool: GPUs and CPUs of a task.
+
+    Raises:
+        LinrepError: Whatever a worker raised of its kind.
+    """
+    gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
+    run = ray.remote(num_cpus=1, num_gpus=gpus)(_examine_or_error)
+    shared = ray.put(exam)
+    running = [run.remote(shared, layer, coders) for layer, coders in layers.items()]
+    while running:
+        done, running = ray.wait(running)
+        for outcome in ray.get(done):
+            if isinstance(outcome, LinrepError):
+                for left in running:
+                    ray.cancel(left)
+                raise outcome
+            yield outcome
+
+
+def _examine_or_error(exam: Examination, layer: int, coders: Mapping[str, Mapping[str, Sae]]) -> Examined | LinrepError:
+    gpu = bool(ray.get_runtime_context().get_accelerator_ids().get("GPU")) and torch.cuda.is_available()
+    return or_error(lambda: examine_layer(exam, layer, coders, "cuda" if gpu else "cpu"))
+
+
+def examine_layer(exam: Examination, layer: int, coders: Mapping[str, Mapping[str, Sae]], device: str = "cpu") -> Examined:
+    """Examination the dictionaries of a layer and write the results."""
+    begun, report, rates = time.monotonic(), Report(), {}
+    rows = held_out(find_sources(exam.store, layer, "val"), exam.config.rows)
+    rows: dict[Modality, Float[Tensor, "n d"]] = {m: x.to(device) for m, x in rows.items()}
+    both = [Dictionary.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
+    batches = _captions(exam, device) if exam.config.texts else []
+    directions = _directions(exam, layer)
+    samples = None if exam.truth is None else _activity(exam, layer, exam.truth)
+    controls: dict[tuple[int, int], Dictionary] = {}
+    for one in both:
+        found = one.evaluate(rows)
+        control = one.random(rows, found)
+        beside = control.evaluate(rows)
+        report.add_quality(one, found, beside)
+        rates[one.name] = found.rates["both" if "both" in found.rates else next(iter(found.rates))].cpu().float()
+        controls[one.image.n_latents, 0] = control
+        if batches:
+            vlm, ready = batches
+            for where in ("image", "text", "both") if ready[0].pixel_values is not None else ("text",):
+                parts = [splice(vlm, ready, layer, d.replacing(), where) for d in (one, control)]
+                report.add_recovered(one, *parts)
+        if directions is not None and exam.config.vectors:
+            report.add_rebuilt(one, control, directions.to(device), exam.config.most_latents)
+        if exam.truth is not None and samples is not None:
+            _known(report, one, control, exam.truth, samples, device)
+    _stability(report, both, controls)
+    folder = exam.place / "layers" / f"{layer:03d}"
+    for name, schema in SCHEMAS.items():
+        write_table(folder, f"{name}.parquet", table_of(getattr(report, name), schema))
+    (folder / "done.json").write_json({"layer": layer})
+    return Examined(layer, round(time.monotonic() - begun, 3), rates)
+
+
+def _stability(report: Report, both: Sequence[Dictionary], controls: Mapping[tuple[int, int], Dictionary]) -> None:
+    """Dictionaries that differ in their seed alone, each against the first of them."""
+    first: dict[str, Dictionary] = {}
+    for one in both:
+        stem = "-".join(part for part in one.name.split("-") if not (part[0] == "s" and part[1:].isdigit()))
+        if stem in first:
+            other = first[stem]
+            cosine = match(one.image.decoder.cpu(), other.image.decoder.cpu())[0]
+            control = match(one.image.decoder.cpu(), controls[one.image.n_latents, 0].image.decoder.cpu())[0]
+            report.add_stability(one, other, cosine, control)
+        else:
+            first[stem] = one
+
+
+@lru_cache(maxsize=1)
+def _model(config: ModelConfig, device: str, dtype: torch.dtype) -> VLM:
+    """The whole model, kept for the next layer that this process tests."""
+    return load(located(config), None, device, dtype)
+
+
+def _captions(exam: Examination, device: str) -> Any:
+    """The model, and held-out captions under their pictures (or texts alone) as micro-batches; nothing where there are none."""
+    preparer = Preparer.from_path(
+        located(exam.model),
+        image_prompt=exam.harvest.image_prompt,
+        pair_prompt=exam.harvest.pair_prompt,
+        image_size=exam.harvest.image_size,
+        max_text_tokens=exam.harvest.max_text_tokens,
+    )
+    # Of a pair, the caption under its picture and not the one that is also read alone.
+    samples = (
+        sample for chunk in exam.chunks for sample in read_chunk(chunk, exam.corpora)
+        if not isinstance(sample, Skipped) and sample.split != "train" and (sample.modality == "pair" or chunk.corpus == "text")
+    )  # fmt: skip
+    prepared = (ready for ready in map(preparer, samples) if isinstance(ready, Prepared))
+    found = list(islice(prepared, exam.config.texts))
+    if not found:
+        return []
+    vlm = _model(exam.model, device, precision(exam.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
+    groups = pack([len(one) for one in found], exam.pool.tokens_per_batch)
+    return vlm, [collate([found[i] for i in group], vlm) for group in groups]
+
+
+def _directions(exam: Examination, layer: int) -> Float[Tensor, "v d"] | None:
+    """Differences of class means, as the probes found them: a ring over the classes, so that each takes part twice."""
+    if exam.directions is None:
+        return None
+    entries = [
+        e for e in read_directions(exam.directions).entries
+        if (e.kind, e.layer, e.modality, e.attribute) == ("class_mean", layer, "image", "class")
+    ]  # fmt: skip
+    if not entries:
+        return None
+    chosen = next((e for e in entries if e.view == "tokens"), entries[0]).vectors
+    differences = (chosen.roll(-1, 0) - chosen)[: exam.config.vectors]
+    return differences[differences.norm(dim=1) > 0]
+
+
+def _activity(exam: Examination, layer: int, truth: Truth) -> tuple[Float[Tensor, "n d"], Tensor]:
+    """Image rows of the samples whose attributes are known, and each row's place among those to choose on, then to score on."""
+    number = {truth.ids[i]: place for place, i in enumerate((*truth.choose, *truth.score))}
+    selection = exam.store.select("tokens", layer, "image")
+    vectors, owners = rows_of_samples(selection, number)
+    x, owner = to_tensor(vectors, selection.dtype), torch.from_numpy(owners)
+    finite = x.isfinite().all(1)
+    return x[finite], owner[finite]
+
+
+def _known(
+    report: Report, one: Dictionary, control: Dictionary, truth: Truth, samples: tuple[Tensor, Tensor], device: str
+) -> None:
+    n, n_choose = len(truth.choose) + len(truth.score), len(truth.choose)
+    x, owner = samples[0].to(device), samples[1]
+    z = {name: highest(d.image, x, owner, n) for name, d in (("own", one), ("control", control))}
+    halves = {name: (part[:n_choose], part[n_choose:]) for name, part in z.items()}
+    for attribute in truth.attributes:
+        codes = torch.from_numpy(attribute.codes)
+        y, y_test = codes[list(truth.choose)], codes[list(truth.score)]
+        report.add_truth(one, halves, attribute.name, attribute.values, y, y_test)
+
+
+def find_truth(
+    ids: Sequence[str], role: Sequence[str], is_train: Sequence[bool], attributes: Sequence[Attribute], most: int
+) -> Truth | None:
+    """Photographs with a known attribute, at most so many to choose on and as many to score on, spread over the store."""
+    known = np.zeros(len(ids), bool)
+    for attribute in attributes:
+        known |= attribute.codes >= 0
+    images = known & (np.array(role) == "image")
+    train = np.array(is_train, bool)
+    choose, score = (np.flatnonzero(images & part) for part in (train, ~train))
+    choose, score = (_spread(part, most) for part in (choose, score))
+    if not len(choose) or not len(score):
+        return None
+    return Truth(tuple(ids), tuple(choose.tolist()), tuple(score.tolist()), tuple(attributes))
+
+
+def _spread(indices: Int64[np.ndarray, " n"], most: int) -> Int64[np.ndarray, " _"]:
+    return indices if len(indices) <= most else indices[np.linspace(0, len(indices) - 1, most).astype(np.int64)]

@@ -1,0 +1,178 @@
+"""What a finished dictionary does, as rows of result tables; each number beside the same number of random directions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from linrep.sae.coder import Sae, random_dictionary
+from linrep.sae.evaluate import LOWEST_DECADE, Evaluation, evaluate
+from linrep.sae.ops import gather_sum
+from linrep.sae.pursuit import pursue, random_vectors
+from linrep.sae.splice import Recovered, Replace
+from linrep.sae.train import Rows
+from linrep.sae.truth import best_latents, sparse_probe
+from linrep.store.layout import Modality
+
+ROWS_AT_ONCE = 4096
+KS = (1, 2, 5)
+"""Latents of a sparse probe."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A dictionary of a layer, and its control.
+
+    Attributes:
+        layer: Layer k.
+        name: Its name.
+        image: As it takes raw image rows.
+        text: As it takes raw text rows: the same, unless the modalities were scaled apart.
+    """
+
+    layer: int
+    name: str
+    image: Sae
+    text: Sae
+
+    @classmethod
+    def of(cls, layer: int, name: str, coders: Mapping[str, Sae]) -> "Dictionary":
+        """From `linrep.sae.artefact.open_coders`."""
+        both = coders.get("")
+        return cls(layer, name, coders["image"] if both is None else both, coders["text"] if both is None else both)
+
+    @property
+    def which(self) -> Row:
+        """The columns that name it."""
+        return {"layer": self.layer, "coder": self.name}
+
+    def evaluate(self, rows: Mapping[Modality, Float[Tensor, "n d"]]) -> Evaluation:
+        """Quality on held-out rows of each modality; of both together only where one dictionary takes both."""
+        if self.image is self.text:
+            return evaluate(self.image, [b for m, x in rows.items() for b in _batches(x, m)])
+        parts = {m: evaluate(self.image if m == "image" else self.text, _batches(x, m)) for m, x in rows.items()}
+        quality = {m: part.quality[m] for m, part in parts.items()}
+        return Evaluation(quality, {m: part.rates[m] for m, part in parts.items()})
+
+    def random(self, rows: Mapping[Modality, Float[Tensor, "n d"]], found: Evaluation) -> "Dictionary":
+        """The control: random directions, as many latents, as many of them active."""
+        x = torch.cat([part[:ROWS_AT_ONCE] for part in rows.values()]).to(self.image.b_dec)
+        l0 = sum(quality.l0 for m, quality in found.quality.items() if m != "both") / len(rows)
+        control = random_dictionary(x, self.image.n_latents, max(1, min(round(l0), self.image.n_latents)))
+        return Dictionary(self.layer, "random", control, control)
+
+    def replacing(self) -> dict[str, Replace]:
+        """What puts reconstructions in the place of raw activations, by modality; sparse, so that many latents fit."""
+        return {"image": lambda x: _rebuild(self.image, x), "text": lambda x: _rebuild(self.text, x)}
+
+
+def _rebuild(sae: Sae, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    if not len(x):
+        return x
+    codes = sae.codes(x.to(sae.b_dec))
+    return gather_sum(sae.decoder, codes.latents, codes.values, codes.offsets) + sae.b_dec
+
+
+def _batches(x: Float[Tensor, "n d"], modality: str) -> list[Rows]:
+    return [Rows(piece, torch.full((len(piece),), modality == "text")) for piece in x.split(ROWS_AT_ONCE)]
+
+
+@dataclass
+class Report:
+    """Rows of the tables of `schemas.saes`."""
+
+    quality: list[Row] = field(default_factory=list)
+    firing: list[Row] = field(default_factory=list)
+    truth: list[Row] = field(default_factory=list)
+    rebuilt: list[Row] = field(default_factory=list)
+
+    def add_quality(self, one: Dictionary, found: Evaluation, control: Evaluation) -> None:
+        """Take in how well rows are rebuilt."""
+        for modality, quality in found.quality.items():
+            beside = asdict(control.quality[modality]) if modality in control.quality else {}
+            for measure, value in asdict(quality).items():
+                if measure == "firing":
+                    for i, latents in enumerate(value):
+                        low = None if i == 0 else LOWEST_DECADE + (i - 1) / 4
+                        self.firing.append({**one.which, "modality": modality, "low": low, "latents": latents})
+                else:
+                    self._put(one, modality, measure, value, beside.get(measure))
+
+    def add_recovered(self, one: Dictionary, found: Recovered, control: Recovered) -> None:
+        """Take in what the model loses when the dictionary is spliced in."""
+        beside = asdict(control)
+        for measure, value in asdict(found).items():
+            if measure != "where":
+                self._put(one, found.where, measure, value, beside[measure])
+
+    def add_stability(self, one: Dictionary, other: Dictionary, cosine: float, control: float) -> None:
+        """Take in how much of a dictionary one of another seed has too."""
+        self._put(one, "both", f"stability/{other.name}", cosine, control)
+
+    def _put(self, one: Dictionary, modality: str, measure: str, value: float, control: float | None) -> None:
+        row = {**one.which, "modality": modality, "measure": measure}
+        self.quality.append({**row, "value": _finite(value), "control": None if control is None else _finite(control)})
+
+    def add_rebuilt(self, one: Dictionary, control: Dictionary, directions: Float[Tensor, "v d"], most: int) -> None:
+        """Take in how few latents rebuild class directions, and random ones of the same norms."""
+        most = min(most, *one.image.decoder.shape)
+        for kind, vectors in (("class", directions), ("random", random_vectors(directions, 0))):
+            cosines, beside = (pursue(coder.image.decoder, vectors.to(coder.image.decoder), most)[0] for coder in (one, control))
+            quartiles = torch.quantile(cosines.double(), torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
+            for k in range(most):
+                values = (cosines[:, k].mean(), quartiles[0, k], quartiles[1, k], beside[:, k].mean())
+                shown = dict(zip(("cosine", "low", "high", "control"), map(float, values), strict=True))
+                self.rebuilt.append({**one.which, "vectors": kind, "n_latents": k + 1, **shown})
+
+    def add_truth(
+        self,
+        one: Dictionary,
+        z: Mapping[str, tuple[Float[Tensor, "n f"], Float[Tensor, "m f"]]],
+        attribute: str,
+        names: Sequence[str],
+        y: Int[Tensor, " n"],
+        y_test: Int[Tensor, " m"],
+    ) -> None:
+        """Take in which latents tell the values of an attribute.
+
+        Args:
+            one: The dictionary.
+            z: Activations of samples to choose on and to score on, under `own` and `control`.
+            attribute: Its name.
+            names: Its values in words.
+            y: Value of each sample to choose on, -1 where it has none.
+            y_test: Likewise, to score on.
+        """
+        here, there = y >= 0, y_test >= 0
+        (own, own_test), (other, other_test) = ((z[k][0][here], z[k][1][there]) for k in ("own", "control"))
+        y, y_test = y[here], y_test[there]
+        beside = {best.value: best.f1 for best in best_latents(other, y, other_test, y_test)}
+        for best in best_latents(own, y, own_test, y_test):
+            yes, yes_test = y == best.value, y_test == best.value
+            if not yes_test.any() or yes_test.all() or yes.all():
+                continue
+            probes = {f"probe_{k}": sparse_probe(own, yes, own_test, yes_test, k) for k in KS}
+            probes["probe_5_control"] = sparse_probe(other, yes, other_test, yes_test, 5)
+            row = {**one.which, "attribute": attribute, "class_name": names[best.value], "latent": best.latent}
+            row |= {"threshold": best.threshold, "f1": best.f1, "control": beside[best.value], "n_test": int(yes_test.sum())}
+            self.truth.append({**row, **probes})
+
+
+def highest(sae: Sae, x: Float[Tensor, "n d"], sample: Int[Tensor, " n"], n_samples: int) -> Float[Tensor, "s f"]:
+    """The largest activation of each latent over the rows of each sample."""
+    z = torch.zeros(n_samples, sae.n_latents)
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        codes = sae.codes(x[start : start + ROWS_AT_ONCE].to(sae.b_dec))
+        cells = sample[start : start + ROWS_AT_ONCE][codes.rows().cpu()] * sae.n_latents + codes.latents.cpu()
+        z.view(-1).scatter_reduce_(0, cells, codes.values.cpu().float(), "amax")
+    return z
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
