@@ -108,7 +108,7 @@ def _curve(label: str, rows: pl.DataFrame, measure: str = "top1", control: bool 
 
 
 def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[str]:
-    """The main numbers in aligned lines: for each attribute, modality and view the highest top-1 of all layers and kinds, and its control.
+    """The main numbers in aligned lines: for each attribute, view and modality the highest top-1 of all, and its control.
 
     The highest of many test scores is a little too high; the table has them all.
 
