@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import polars as pl
     import torch
 
+PIECE_BYTES = 4 * 2**20
+"""Vectors decoded at a time on their way to a tensor."""
+
 
 def open(path: str) -> "Store":
     """The activation store in a folder; a workspace that holds just one harvest will do.
@@ -214,13 +217,12 @@ class Selection:
 
     def _raw(self) -> Shaped[np.ndarray, "n d"]:
         kind = np.dtype("<u2" if self.dtype == "bfloat16" else np.dtype(self.dtype).newbyteorder("<"))
-        tables = [self._table(file, ["vector"]) for file in self.files]
-        out = np.empty((sum(map(len, tables)), self.width), kind)
+        out = np.empty((len(self), self.width), kind)
         start = 0
-        for table in tables:
-            for chunk in table["vector"].chunks:
-                out[start : start + len(chunk)] = as_array(chunk, self.width, kind)
-                start += len(chunk)
+        # Piece by piece: one stays in the cache, and its memory is used again; a whole table takes new memory.
+        for batch in self.batches(["vector"], max(PIECE_BYTES // (self.width * kind.itemsize), 1)):
+            out[start : start + len(batch)] = as_array(batch["vector"], self.width, kind)
+            start += len(batch)
         return out
 
     def scan(self) -> "pl.LazyFrame":
