@@ -28,3 +28,4 @@ def test_a_card_has_each_modality_its_control_and_how_to_load(tmp_path) -> None:
 
 def test_a_dictionary_that_was_not_evaluated_says_so() -> None:
     assert "Not evaluated." in card(dictionary("relu"))
+    assert "Not evaluated." not in card(dictionary("relu"), more={"FVU": 0.1})

@@ -42,7 +42,7 @@ def card(sae: Sae, evaluation: Evaluation | None = None, control: Evaluation | N
     ]  # fmt: skip
     if evaluation is not None:
         lines += _table(evaluation, control)
-    else:
+    elif not more:
         lines += ["Not evaluated.", ""]
     if more:
         lines += ["| result | value |", "|---|---|", *(f"| {name} | {_shown(value)} |" for name, value in more.items()), ""]
