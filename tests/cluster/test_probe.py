@@ -12,17 +12,19 @@ from linrep.cluster.probe import probe_plainly, probe_units
 from linrep.cluster.run_probe import run_probe
 from linrep.config import digest
 from linrep.corpora import Corpora
-from linrep.errors import RecipeError, StoreError
+from linrep.errors import FormatError, RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.probe.artefact import ProbePlan, committed, finish, open_probes, plan_artefact, write_probe_manifest
-from linrep.probe.config import Attributes, ProbeConfig, Softmax
+from linrep.probe.config import Attributes, Latents, ProbeConfig, Softmax
 from linrep.probe.labels import read_attributes
 from linrep.probe.study import plan_study
 from linrep.recipe import Recipe
+from linrep.sae.coder import Rectify, Sae, random_dictionary
+from linrep.sae.formats import saelens
 from linrep.vlm.config import ModelConfig
 from tests.conftest import write_corpora
-from tests.probe.planted import write_colours, write_planted
+from tests.probe.planted import AXES, D, write_colours, write_planted
 from tests.stores import files_in
 
 CONFIG = ProbeConfig(
@@ -77,6 +79,25 @@ def test_digests_name_what_decides_numbers_and_nothing_else(plans):
     assert len(digest(1)) == len(name(CONFIG))
 
 
+def test_a_dictionary_of_the_planted_axes_names_classes_with_one_latent_each(tmp_path):
+    axes = torch.from_numpy(AXES).float()
+    sae = Sae(axes, torch.zeros(D), axes, torch.zeros(D), Rectify(), sees_centred=False)
+    saelens.write(place(tmp_path / "sae"), sae)
+    config = CONFIG.model_copy(
+        update={"views": ("pooled",), "softmax": None, "sparse": (1,), "sae": Latents(path=str(tmp_path / "sae"), layer=2)}
+    )
+    study = plan_study(write_planted(tmp_path / "store", n_images=150), config)
+    plan = plan_artefact(place(tmp_path / "w"), "planted", study, config, None, sae.digest)
+    assert plan.manifest.parents["sae"] == sae.digest
+    list(probe_plainly(study, study.units, plan.place))
+    write_probe_manifest(plan.place, finish(plan))
+    table = pl.DataFrame(pl.from_arrow(open_probes(str(tmp_path / "w")).table()))
+    of_latents = table.filter(pl.col("kind") == "latents", pl.col("attribute") == "class", pl.col("tested_on") == "image")
+    assert of_latents["layer"].to_list() == [2]  # the dictionary is of layer 2
+    assert of_latents["k"].to_list() == [1]
+    assert of_latents["top1"].item() > 0.95
+
+
 def recipe_of(corpora: Corpora, model: ModelConfig, **changes) -> Recipe:
     probe = CONFIG.model_copy(update={"min_per_class": 2, "views": ("pooled",), "softmax": None, **changes})
     harvest = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=16)
@@ -125,10 +146,19 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     assert not [name for name in files_in(folder) if name.endswith(".part")]
 
 
-def test_a_class_with_too_few_samples_is_one_clear_line_before_any_cluster(random_vlm, corpora, tmp_path):
+@pytest.mark.usefixtures("local_ray")
+def test_wrong_input_is_one_clear_line_before_any_probe(random_vlm, corpora, tmp_path):
     from linrep.cluster.run_harvest import run_harvest
 
     recipe = recipe_of(corpora, random_vlm, min_per_class=500)
     run_harvest(recipe, place(tmp_path))
     with pytest.raises(RecipeError, match=r"class '\w+' has \d+ training samples, at least 500 are needed"):
         run_probe(recipe, place(tmp_path))
+
+    saelens.write(place(tmp_path / "sae"), random_dictionary(torch.randn(8, 5), 16, k=2))
+    for layer, message in ((1, "layer 1 is not probed, only 0, 2"), (2, r"the SAE is 5 wide, the harvest \d+")):
+        narrow = recipe_of(corpora, random_vlm, sae=Latents(path=str(tmp_path / "sae"), layer=layer))
+        with pytest.raises(RecipeError, match=message):
+            run_probe(narrow, place(tmp_path))
+    with pytest.raises(FormatError, match="no dictionary at"):
+        run_probe(recipe_of(corpora, random_vlm, sae=Latents(path=str(tmp_path / "none"), layer=2)), place(tmp_path))

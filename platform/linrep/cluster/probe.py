@@ -14,6 +14,7 @@ from linrep.probe.artefact import UnitCommit, write_unit
 from linrep.probe.moments import Moments
 from linrep.probe.study import Study, Unit
 from linrep.probe.unit import Part, bytes_of, gather_part, parts_of, probe_unit
+from linrep.sae.formats import read as read_coder
 
 UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
@@ -80,7 +81,9 @@ def _solve(study: Study, unit: Unit, place: Place, begun: float, *parts: list[Mo
 
 
 def _solve_and_write(study: Study, unit: Unit, place: Place, gathered: list[list[Moments]], started: float) -> UnitCommit:
-    result = probe_unit(study, unit, gathered, _device())
+    sae = study.config.sae
+    encoder = None if sae is None or sae.layer != unit.layer else read_coder(sae.path)
+    result = probe_unit(study, unit, gathered, _device(), encoder)
     rows = sum(moments.n for part in gathered for moments in part)
     return write_unit(place, unit, result, rows, started)
 

@@ -25,8 +25,9 @@ from linrep.probe.artefact import (
     write_probe_manifest,
 )
 from linrep.probe.labels import read_attributes
-from linrep.probe.study import plan_study
+from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
+from linrep.sae.formats import read as read_coder
 from linrep.store.layout import MANIFEST
 from linrep.store.read import open as open_store
 
@@ -61,7 +62,20 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbePlan:
     if recipe.probe.attributes is not None:
         attributes, named = read_attributes(recipe.probe.attributes, _located(recipe, workspace))
     study = plan_study(open_store(str(harvest.place)), recipe.probe, attributes)
-    return plan_artefact(workspace, recipe.name, study, recipe.probe, named)
+    return plan_artefact(workspace, recipe.name, study, recipe.probe, named, _dictionary(study))
+
+
+def _dictionary(study: Study) -> str | None:
+    """The digest of the SAE's weights, if one is probed."""
+    sae = study.config.sae
+    if sae is None:
+        return None
+    if sae.layer not in study.layers:
+        raise RecipeError(f"probe.sae.layer: layer {sae.layer} is not probed, only {', '.join(map(str, study.layers))}")
+    coder = read_coder(sae.path)
+    if coder.d_model != study.store.manifest.width:
+        raise RecipeError(f"probe.sae: the SAE is {coder.d_model} wide, the harvest {study.store.manifest.width}: {sae.path}")
+    return coder.digest
 
 
 def _located(recipe: Recipe, workspace: Place) -> str:

@@ -120,7 +120,9 @@ class ProbePlan:
     manifest: ProbeManifest = field(repr=False)
 
 
-def plan_artefact(workspace: Place, name: str, study: Study, config: ProbeConfig, attributes: str | None) -> ProbePlan:
+def plan_artefact(
+    workspace: Place, name: str, study: Study, config: ProbeConfig, attributes: str | None, sae: str | None = None
+) -> ProbePlan:
     """Name the artefact of a study and describe it.
 
     Args:
@@ -129,6 +131,7 @@ def plan_artefact(workspace: Place, name: str, study: Study, config: ProbeConfig
         study: What will be done.
         config: The recipe's probe section.
         attributes: Digest of the attributes' table, None where there is none.
+        sae: Digest of the probed autoencoder's weights, None where there is none.
     """
     harvest = study.store.manifest.digest
     config_values = config.model_dump(mode="json")
@@ -136,7 +139,9 @@ def plan_artefact(workspace: Place, name: str, study: Study, config: ProbeConfig
         config_values["softmax"].pop("memory_gb")
     if config.attributes is not None:  # what the table says counts, not where it lies
         config_values["attributes"].pop("path")
-    key = digest(VERSION, harvest, config_values, attributes)
+    if config.sae is not None:
+        config_values["sae"].pop("path")
+    key = digest(VERSION, harvest, config_values, attributes, sae)
     tasks = [asdict(task) for task in study.tasks if task.n_per_class is None]
     samples = study.samples
     splits = {
@@ -146,7 +151,7 @@ def plan_artefact(workspace: Place, name: str, study: Study, config: ProbeConfig
     manifest = ProbeManifest(
         name=name,
         digest=key,
-        parents={"harvest": harvest, **({"attributes": attributes} if attributes else {})},
+        parents={"harvest": harvest, **{name: made for name, made in (("attributes", attributes), ("sae", sae)) if made}},
         store=str(study.store.place),
         config=config.model_dump(mode="json"),
         tasks=[{**task, "names": list(task["names"])} for task in tasks],

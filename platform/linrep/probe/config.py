@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
 from linrep.store.layout import View
@@ -51,6 +51,13 @@ class Softmax(Section):
         return penalties
 
 
+class Latents(Section):
+    """A sparse autoencoder, of whose latents a few are probed: `sparse` says how many of each class."""
+
+    path: str = Field(description="The SAE, as linrep.sae reads it.")
+    layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
+
+
 class ProbeConfig(Section):
     """Which probes to fit, on which rows of the store."""
 
@@ -70,6 +77,7 @@ class ProbeConfig(Section):
     sparse: tuple[PositiveInt, ...] = Field(
         default=(1, 2, 5, 20, 100), description="Numbers of coordinates that sparse probes see of each class."
     )
+    sae: Latents | None = Field(default=None, description="A sparse autoencoder whose latents are probed, too; null: none.")
     curve: tuple[PositiveInt, ...] = Field(
         default=(5, 20, 80), description="Training samples per class at which the sample-efficiency curve is measured."
     )

@@ -1,5 +1,6 @@
 """A sparse autoencoder for use: encode, decode, and the rescalings that change its weights and not what it does."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, assert_never
 
@@ -80,6 +81,14 @@ class Sae:
     def n_latents(self) -> int:
         """Latents."""
         return self.decoder.shape[0]
+
+    @property
+    def digest(self) -> str:
+        """Of weights and rule: equal for dictionaries that compute the same, whatever their format and place."""
+        found = hashlib.sha256(repr((self.rule, self.sees_centred)).encode())
+        for weights in (self.encoder, self.b_enc, self.decoder, self.b_dec):
+            found.update(weights.detach().float().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """Activations, dense."""
