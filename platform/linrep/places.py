@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from pyarrow import ArrowException, NativeFile, OSFile, fs
@@ -100,11 +100,11 @@ class Place:
         """
         return _walk_local(self.path, "", frozenset()) if self.local else self._walk_store()
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> io.BufferedReader:
         """The file for reading, seekable; the caller closes it."""
         if self.local:
-            return open(self.path, "rb", buffering=_BUFFER)
-        return cast(IO[bytes], io.BufferedReader(cast(Any, self.files.open_input_file(self.path)), _BUFFER))
+            return io.BufferedReader(io.FileIO(self.path), _BUFFER)
+        return io.BufferedReader(cast(Any, self.files.open_input_file(self.path)), _BUFFER)
 
     def read_bytes(self) -> bytes:
         """All of the file."""

@@ -40,6 +40,8 @@ def test_a_file_holds_the_bytes_that_were_written_whatever_its_name(tmp_path, na
     target = replace(place(tmp_path), local=local) / name
     target.write_bytes(b"just these")
     assert (tmp_path / name).read_bytes() == target.read_bytes() == b"just these"
+    with target.open() as file:
+        assert (file.read(5), file.seek(2), file.read()) == (b"just ", 2, b"st these")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

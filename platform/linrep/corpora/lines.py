@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from linrep.corpora.runs import Piece
 from linrep.errors import CorpusError
@@ -94,7 +94,7 @@ def uncompressed(file: Place) -> Iterator[BufferedIOBase]:
     try:
         with file.open() as raw:
             if not file.name.endswith(".gz"):
-                yield cast(BufferedIOBase, raw)
+                yield raw
                 return
             with gzip.GzipFile(fileobj=raw) as lines:
                 yield lines
