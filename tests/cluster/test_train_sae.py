@@ -1,0 +1,312 @@
+"""Dictionaries as a job: Ray equals the plain path, nothing is done twice, others are examined, kills change nothing."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+import linrep.store
+from linrep import tracking
+from linrep.cluster.evaluate_sae import Attribute, find_truth
+from linrep.cluster.run_train_sae import run_train_sae
+from linrep.cluster.train_sae import check_room
+from linrep.corpora import Corpora
+from linrep.errors import LinrepError, RecipeError
+from linrep.harvest.chunk import harvest_chunk, prepare_chunk
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.finish import complete_manifest
+from linrep.harvest.harvester import Harvester
+from linrep.harvest.plan import plan_harvest
+from linrep.places import place
+from linrep.recipe import Recipe
+from linrep.sae.artefact import plan_saes
+from linrep.sae.formats import read as read_coder
+from linrep.sae.formats.card import FILE as CARD
+from linrep.sae.layer import train_layer
+from linrep.sae.study import SaeConfig
+from linrep.sae.train import Metrics
+from linrep.store.commit import read_commits
+from linrep.store.manifest import write_manifest
+from linrep.store.tables import read_table
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.load import load
+from linrep.vlm.prepare import Preparer
+from tests.conftest import write_corpora
+
+ROOT = Path(__file__).parents[2]
+POOL = Pool(tokens_per_batch=1500, threads=1)
+HARVEST = HarvestConfig(layers=(0, 2), views=("pooled", "tokens"), chunk_size=16, tokens_per_sample=16)
+SAE = SaeConfig.model_validate(
+    {
+        "layers": [2],
+        "coder": {
+            "activation": {"kind": "topk", "k": 4},
+            "expansion": 2,
+            "aux": {"dead_after": 500},
+            "adam": {"learning_rate": 0.01},
+        },
+        "grid": {"seed": [0, 1]},
+        "rows": 100 * 32,
+        "batch": 32,
+        "checkpoint_every": 30,
+        "data": {"shuffle_rows": 100},
+        "evaluation": {"rows": 200, "texts": 2, "vectors": 2, "most_latents": 4, "samples": 12},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def split_corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
+    """Half of everything held out, so that small corpora have something to examine on."""
+    corpora = write_corpora(tmp_path_factory.mktemp("corpora"), n_images=24, n_texts=12, n_pairs=9)
+    return corpora.model_copy(update={"splits": corpora.splits.model_copy(update={"val": 0.4, "test": 0.1})})
+
+
+@pytest.fixture(scope="module")
+def workspace(split_corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a complete harvest, made without Ray."""
+    folder = tmp_path_factory.mktemp("workspace")
+    plan = plan_harvest("t", split_corpora, random_vlm, HARVEST, place(folder))
+    harvester = Harvester(load(random_vlm, 2), HARVEST, plan.job.layers, 2000)
+    write_manifest(plan.place, plan.manifest)
+    for chunk in plan.chunks:
+        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(random_vlm)), plan.place, chunk.number)
+    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
+    return folder
+
+
+@pytest.fixture
+def fresh(workspace: Path, tmp_path: Path) -> Path:
+    """A copy of it to write in."""
+    return Path(shutil.copytree(workspace, tmp_path / "ws"))
+
+
+def recipe_of(corpora: Corpora, model: ModelConfig, **changes: object) -> Recipe:
+    sae = SaeConfig.model_validate({**SAE.model_dump(), **changes})
+    return Recipe(name="t", corpora=corpora, model=model, harvest=HARVEST, sae=sae, pool=POOL)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """What training wrote, by name: dictionaries and reports."""
+    names = ("sae_weights.safetensors", "cfg.json", "training.parquet")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in names}
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Sums of floats depend on the number of threads."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+def plainly(workspace: Path, folder: Path, config: SaeConfig = SAE) -> dict[str, bytes]:
+    """The same training in this process, without Ray."""
+    store = linrep.store.open(str(workspace))
+    plan = plan_saes(store, "t", config, place(folder))
+    for job in plan.jobs:
+        list(train_layer(job))
+    return weights(Path(plan.place.path))
+
+
+def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
+    split_corpora, random_vlm, fresh, tmp_path, one_thread, local_ray, capfd
+):
+    recipe = recipe_of(split_corpora, random_vlm)
+    outcome = run_train_sae(recipe, place(fresh))
+    assert (outcome.n_new, outcome.n_tested) == (1, 1)
+    said = capfd.readouterr().err
+    assert all(line.startswith(("train: ", "test: ")) for line in said.splitlines()), said
+    here = Path(outcome.place.path)
+    assert weights(here) == plainly(fresh, tmp_path / "plain")
+    assert not list((here / "checkpoints").glob("*.pt"))
+
+    names = ["topk-4-x2-s0", "topk-4-x2-s1"]
+    quality = read_table(outcome.tested, "quality.parquet").to_pylist()
+    found = {(row["coder"], row["measure"], row["modality"]): row for row in quality}
+    for name in names:
+        for modality in ("image", "text", "both"):
+            assert 0 < found[name, "fvu", modality]["value"] < found[name, "fvu", modality]["control"] < 1.5
+        for where in ("image", "text", "both"):
+            assert found[name, "n_replaced", where]["value"] > 0
+            assert found[name, "ce_zero", where]["control"] == found[name, "ce_zero", where]["value"]
+        assert found[name, "n_rows", "text"]["value"] > 10
+        card = (here / "layer-002" / name / CARD).read_text()
+        assert "random directions" in card
+        assert (here / "layer-002" / name / "sparsity.safetensors").is_file()
+        assert read_coder(here / "layer-002" / name).about["hook_name"] == "blocks.1.hook_resid_post"
+    assert found[names[1], f"stability/{names[0]}", "both"]["value"] > found[names[1], f"stability/{names[0]}", "both"]["control"]
+    truth = read_table(outcome.tested, "truth.parquet").to_pylist()
+    assert {(row["attribute"], row["class_name"]) for row in truth} == {("class", "tench"), ("class", "church")}
+
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert manifest["parents"]["harvest"] == linrep.store.open(str(fresh)).manifest.digest
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=outcome.tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
+    history = client.get_metric_history(run.info.run_id, f"layer02/{names[0]}/fvu/image")
+    assert [point.step for point in history] == list(range(1, 101))
+    assert "figures" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+    before = {p: p.stat().st_mtime_ns for p in here.rglob("*") if p.is_file() and p.name != "driver.lock"}
+    again = run_train_sae(recipe, place(fresh))
+    assert (again.n_new, again.n_tested, again.text) == (0, 0, outcome.text)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+    # Examined anew, as a dictionary from elsewhere, it has the same quality.
+    other = run_train_sae(recipe, place(fresh), evaluate=str(here / "layer-002" / names[0]))
+    assert other.n_new == 0
+    theirs = {(r["measure"], r["modality"]): r["value"] for r in read_table(other.tested, "quality.parquet").to_pylist()}
+    assert theirs["fvu", "image"] == pytest.approx(found[names[0], "fvu", "image"]["value"], rel=1e-4)
+    assert theirs["ce_spliced", "both"] == pytest.approx(found[names[0], "ce_spliced", "both"]["value"], rel=1e-4)
+
+
+def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh, tmp_path):
+    def refused(message: str, where: Path = fresh, evaluate: str | None = None, **changes: object) -> None:
+        with pytest.raises(LinrepError, match=message) as error:
+            run_train_sae(recipe_of(split_corpora, random_vlm, **changes), place(where), evaluate)
+        assert "\n" not in str(error.value)
+
+    refused("no layer 1 in .*: it has 0, 2", layers=[1])
+    refused("there is no harvest of this recipe", where=tmp_path / "empty")
+    refused("no dictionary at", evaluate=str(tmp_path))
+    (store,) = (fresh / "harvests").iterdir()
+    file = next((store / "tokens/layer=2/modality=text").iterdir())
+    file.write_bytes(file.read_bytes()[:-20])
+    refused("part-0000.* is no whole parquet file")
+
+
+def test_no_text_rows_while_a_share_is_asked_for_is_one_clear_line(random_vlm, split_corpora, tmp_path):
+    images = split_corpora.model_copy(update={"text": None, "pairs": None})
+    plan = plan_harvest("t", images, random_vlm, HARVEST, place(tmp_path))
+    harvester = Harvester(load(random_vlm, 2), HARVEST, plan.job.layers, 2000)
+    write_manifest(plan.place, plan.manifest)
+    preparer = Preparer.from_path(random_vlm)
+    for chunk in plan.chunks:
+        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), plan.place, chunk.number)
+    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
+    with pytest.raises(LinrepError, match=r"layer 2 of .* holds no text rows .* set the text share to 0"):
+        run_train_sae(recipe_of(images, random_vlm), place(tmp_path))
+
+
+def test_workers_that_do_not_fit_are_refused_and_not_waited_for():
+    check_room(2, 0.0, Pool(cpus=0.5), {"CPU": 1.0})
+    check_room(64, 1.0, Pool(), None)
+    with pytest.raises(RecipeError, match=r"3 workers of 0\.5 CPUs need 1\.5, there are 1"):
+        check_room(3, 0.0, Pool(cpus=0.5), {"CPU": 1.0})
+    with pytest.raises(RecipeError, match=r"2 workers of 1 GPUs need 2, there are 1"):
+        check_room(2, 1.0, Pool(cpus=0.5), {"CPU": 8.0, "GPU": 1.0})
+
+
+def test_truth_takes_photographs_only_and_keeps_the_halves_apart():
+    import numpy as np
+
+    role = ["image", "image", "text", "image", "image", ""]
+    found = find_truth(
+        "abcdef", role, [True, False, True, True, False, True], [Attribute("a", ("x",), np.array([0, 0, 0, -1, 0, 0]))], 9
+    )
+    assert found is not None
+    assert (found.choose, found.score) == ((0,), (1, 4))
+    assert find_truth("ab", ["image"] * 2, [True, True], [Attribute("a", ("x",), np.array([0, 0]))], 9) is None
+
+
+@pytest.mark.slow
+def test_two_workers_on_ray_equal_two_in_threads(split_corpora, random_vlm, fresh, tmp_path, one_thread, local_ray):
+    """Gradients, counts and metrics are summed over processes; the plain path sums them over threads."""
+    import threading
+
+    from linrep.store.stream import Share
+    from tests.sae.test_train import Shared
+
+    recipe = recipe_of(split_corpora, random_vlm, workers=2)
+    outcome = run_train_sae(recipe, place(fresh))
+    plan = plan_saes(linrep.store.open(str(fresh)), "t", recipe.sae, place(tmp_path / "plain"))
+    shared, box, barrier = Shared(2), [[], []], threading.Barrier(2, timeout=60)
+    events: list[list] = [[], []]
+
+    def run(rank: int) -> None:
+        def gather(mine: object) -> list:
+            box[rank] = [mine]
+            barrier.wait()
+            found = [box[0][0], box[1][0]]
+            barrier.wait()
+            return found
+
+        events[rank] = list(train_layer(plan.jobs[0], Share(rank, 2), shared.worker(rank), gather=gather))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in recipe.sae.coders():
+        mine, theirs = (read_coder(Path(w.path) / "layer-002" / name) for w in (outcome.place, plan.place))
+        torch.testing.assert_close(mine.decoder, theirs.decoder, rtol=1e-4, atol=1e-5)
+    plain = [e.values["fvu/text"] for e in events[0] if isinstance(e, Metrics)]
+    rows = read_table(outcome.place / "layer-002", "training.parquet").to_pylist()
+    told = {(r["step"], r["coder"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
+    assert list(told.values()) == pytest.approx(plain, rel=1e-3)
+
+
+def job_of(recipe: Recipe, folder: Path) -> list[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return [sys.executable, "jobs/train_sae.py", "--config", str(path), "--workspace", str(folder / "ws")]
+
+
+def workers_of(driver: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for process in driver.children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "driver"])
+def test_a_killed_process_changes_no_weight(victim, split_corpora, random_vlm, fresh, tmp_path, one_thread):
+    """SIGKILL after a checkpoint: a worker is started again within the job, a driver by the same command."""
+    steps = 4000
+    recipe = recipe_of(split_corpora, random_vlm, rows=steps * 32, checkpoint_every=100)
+    command = job_of(recipe, tmp_path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+        driver = psutil.Process(job.pid)
+        end = time.monotonic() + 500
+        while not list((fresh / "saes").glob("*/checkpoints/layer-002.pt")):
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        processes = driver.children(recursive=True)
+        victims = workers_of(driver) if victim == "worker" else [driver]
+        assert victims
+        for process in victims:
+            process.send_signal(signal.SIGKILL)
+        if victim == "driver":
+            job.wait(60)
+            psutil.wait_procs(processes, timeout=60)
+            assert not list((fresh / "saes").glob("*/commits/layer-002.json"))
+            job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+        assert job.wait(500) == 0, (tmp_path / "log").read_text()
+    (here,) = (fresh / "saes").iterdir()
+    assert weights(here) == plainly(fresh, tmp_path / "plain", recipe.sae)
+    (commit,) = (json.loads(p.read_text()) for p in (here / "commits").glob("*.json"))
+    assert commit["steps"] == steps
+    assert dataclasses.asdict(plan_saes(linrep.store.open(str(fresh)), "t", recipe.sae, place(fresh)).manifest)["coders"]
