@@ -16,6 +16,7 @@ from linrep.demo.world import DemoWorld
 from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.probe.config import ProbeConfig
+from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
 from linrep.steer.config import SteerConfig
 from linrep.vlm.config import ModelConfig
@@ -32,6 +33,7 @@ class Recipe(Section):
     probe: ProbeConfig = Field(default=ProbeConfig(), description="Which probes to fit.")
     steer: SteerConfig = Field(default=SteerConfig(), description="Edits of the residual stream, and what is asked under them.")
     sae: SaeConfig = Field(default=SaeConfig(), description="Which dictionaries to train.")
+    tune: TuneConfig = Field(default=TuneConfig(), description="Which width and sparsity to search.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 

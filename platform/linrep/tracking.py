@@ -2,22 +2,25 @@
 
 import contextlib
 import logging
+import math
 import os
+import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from linrep.errors import ServiceError
 from linrep.places import Place, place, redacted
 from linrep.retry import retried
-from linrep.store.tables import write_table
+from linrep.store.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +35,9 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 """A server that answers so will do so again."""
 LONGEST_PARAM = 500
+LONGEST_TAG = 5000
+LAYER = re.compile(r"[_/]?layer[-_]?(?P<layer>[0-9]+)/?")
+_WHICH = ("run", "name", "stage", "status", "parent", "started")
 COMMIT = "LINREP_GIT_COMMIT"
 """Environment variable that names the commit where the code is no checkout: in a submitted job, in an image."""
 
@@ -88,6 +94,62 @@ class Run:
             for ending in ("parquet", "csv"):
                 path = f"{folder}/{base[-1]}.{ending}"
                 _patiently(lambda path=path: self._client.log_artifact(self.id, path, where))
+
+    def folder(self, folder: Place, name: str) -> None:
+        """Keep all files of a folder as artifacts, below a name."""
+        with tempfile.TemporaryDirectory() as copy:
+            for path, _ in folder.walk():
+                file = Path(copy) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes((folder / path).read_bytes())
+            _patiently(lambda: self._client.log_artifacts(self.id, copy, name))
+
+    def child(
+        self,
+        stage: str,
+        name: str,
+        key: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        metrics: Sequence[tuple[int, Mapping[str, float]]],
+        failed: bool = False,
+    ) -> "Run":
+        """A part of this run that is over, as a run below it; one that was logged before is left as it is.
+
+        Args:
+            stage: What kind of part.
+            name: What people see.
+            key: Digest of the part.
+            params: What tells it from the others.
+            tags: More about it.
+            metrics: Step, and numbers by name; what is not finite is left out.
+            failed: Whether it failed.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self._client
+        experiment = _patiently(lambda: client.get_run(self.id)).info.experiment_id
+        run_id = _find(client, experiment, stage, key)
+        if run_id is None:
+            first = {**_first_tags(stage, key), "mlflow.parentRunId": self.id}
+            run_id = _patiently(lambda: client.create_run(experiment, run_name=name, tags=first)).info.run_id
+        info = _patiently(lambda: client.get_run(run_id)).info
+        if info.status == "RUNNING":
+            # One time for all: a driver that died in the middle and logs them again makes no point twice.
+            points = [
+                Metric(metric, float(value), info.start_time, step)
+                for step, values in metrics
+                for metric, value in values.items()
+                if math.isfinite(value)
+            ]
+            shown = [Param(param, _shown(value)) for param, value in params.items()]
+            told = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
+            _patiently(lambda: client.log_batch(run_id, params=shown, tags=told))
+            for start in range(0, len(points), 1000):
+                piece = points[start : start + 1000]
+                _patiently(lambda piece=piece: client.log_batch(run_id, metrics=piece))
+            _patiently(lambda: client.set_terminated(run_id, "FAILED" if failed else "FINISHED"))
+        return Run(run_id, self.uri, client)
 
 
 def tracking_uri(workspace: Place) -> str:
@@ -152,6 +214,87 @@ def run(
         _close(opened, error)
         raise
     _patiently(lambda: client.set_terminated(run_id, "FINISHED"))
+
+
+def compare(workspace: Place, stages: Sequence[str] = (), where: str = "") -> pl.DataFrame:
+    """All runs side by side: a row a run, the newest first.
+
+    Args:
+        workspace: Where they are kept, unless a server is named.
+        stages: Which ones (harvest, probe, sae, steer, tune, trial, sharing ...); empty for all.
+        where: What else they must satisfy, in MLflow's language: `metrics.fvu_image < 0.1 and params.width = '16384'`.
+
+    Returns:
+        `run`, `name`, `stage`, `status`, `parent` (the run that it is part of), `started`, and each parameter, metric (its last
+        value) and tag of ours as `params.width`, `metrics.fvu_image`, `tags.linrep.harvest`; null where a run has none.
+    """
+    rows = [
+        {
+            **_which(run),
+            **{f"params.{name}": value for name, value in sorted(run.data.params.items())},
+            **{f"metrics.{name}": value for name, value in sorted(run.data.metrics.items())},
+            **{f"tags.{name}": value for name, value in sorted(run.data.tags.items()) if not name.startswith("mlflow.")},
+        }
+        for run in _runs(workspace, stages, where)
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def compare_metrics(workspace: Place, stages: Sequence[str] = (), where: str = "") -> pl.DataFrame:
+    """The same with a row for each run and metric, so that layers and stages stand below each other.
+
+    Returns:
+        `run`, `name`, `stage`, `status`, `parent`, `started`, `layer` (from the metric's name, else the run's parameter; null
+        where neither says), `metric` (its name without the layer) and `value`.
+    """
+    rows = []
+    for run in _runs(workspace, stages, where):
+        own = run.data.params.get("layer", "")
+        for name, value in sorted(run.data.metrics.items()):
+            found = LAYER.search(name)
+            layer = int(found["layer"]) if found else int(own) if own.isdigit() else None
+            rows.append({**_which(run), "layer": layer, "metric": LAYER.sub("", name), "value": value})
+    kinds = {**dict.fromkeys(_WHICH, pl.String), "started": pl.Int64, "layer": pl.Int64, "metric": pl.String, "value": pl.Float64}
+    return pl.DataFrame(rows, schema=kinds)
+
+
+def compare_tables(workspace: Place, name: str, stages: Sequence[str] = (), where: str = "") -> pl.DataFrame:
+    """A table that several runs keep (`tables/front`, `tables/quality` ...), one below the other, with `run_id`, `run_name`."""
+    found, client = [], _client(tracking_uri(workspace))
+    for run in _runs(workspace, stages, where):
+        folder = name.rpartition("/")[0]
+        if f"{name}.parquet" in {file.path for file in client.list_artifacts(run.info.run_id, folder or None)}:
+            with tempfile.TemporaryDirectory() as copy:
+                path = Path(client.download_artifacts(run.info.run_id, f"{name}.parquet", copy))
+                frame = pl.DataFrame(pl.from_arrow(read_table(place(path.parent), path.name)))
+            own = (pl.lit(run.info.run_id).alias("run_id"), pl.lit(run.info.run_name).alias("run_name"))
+            found.append(frame.with_columns(*own))
+    return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame()
+
+
+def _which(run: Any) -> dict[str, Any]:
+    tags, info = run.data.tags, run.info
+    own = (info.run_id, info.run_name, tags.get("linrep.stage"), info.status, tags.get("mlflow.parentRunId"), info.start_time)
+    return dict(zip(_WHICH, own, strict=True))
+
+
+def _runs(workspace: Place, stages: Sequence[str], where: str) -> list[Any]:
+    client = _client(tracking_uri(workspace))
+    experiment = _patiently(lambda: client.get_experiment_by_name(EXPERIMENT))
+    if experiment is None:
+        return []
+    found: list[Any] = []
+    # MLflow's language has `in`, but not for every store's tags: one question a stage.
+    for stage in stages or ("",):
+        query = " and ".join(filter(None, [f"tags.`linrep.stage` = '{stage}'" if stage else "", where]))
+        token = None
+        while True:
+            page = _patiently(lambda q=query, t=token: client.search_runs([experiment.experiment_id], q, page_token=t))
+            found += page
+            token = page.token
+            if not token:
+                break
+    return sorted(found, key=lambda run: -run.info.start_time)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

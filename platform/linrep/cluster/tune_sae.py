@@ -1,0 +1,236 @@
+"""A search on Ray Tune: each trial a plain function that trains a pack of candidates on a share of the cluster.
+
+Trials end by themselves: at a rung a pack asks the search's `Board` (ASHA) which of its candidates go on. Tune's own schedulers
+stop a whole trial from outside, which would stop the whole pack, and may leave its placement group behind. Who is done is said
+by the candidates' commits alone, so a driver that is killed needs nothing of Tune's to continue.
+"""
+
+import logging
+import math
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from linrep.errors import RecipeError, ServiceError
+from linrep.harvest.config import Pool
+from linrep.places import Place
+from linrep.sae.halving import Board
+from linrep.sae.pack import Ended, Pack, Trial, packs_of, train_pack
+from linrep.sae.search import Candidate, Halving
+from linrep.sae.tuning import TunePlan, commit_trial, failed_trial, objectives, read_trials, trial_of
+
+LOOK_SECONDS = 0.3
+AGAIN = 1
+"""A pack whose worker is lost is begun again so often; then each of its candidates alone."""
+
+
+class Desk:
+    """An actor between trials and driver: judges at the rungs, and counts steps."""
+
+    def __init__(self, factor: float, seen: Sequence[tuple[str, int, dict[str, float]]]) -> None:
+        self._board = Board(factor, seen)
+        self._steps: dict[int, int] = {}
+
+    def judge(self, bracket: str, rung: int, values: dict[str, float]) -> set[str]:
+        """See `Board.judge`."""
+        return self._board.judge(bracket, rung, values)
+
+    def tell(self, pack: int, rows: int) -> None:
+        """Rows that a pack has trained its candidates on, together."""
+        self._steps[pack] = max(rows, self._steps.get(pack, 0))
+
+    def rows(self) -> int:
+        """Over all packs."""
+        return sum(self._steps.values())
+
+
+def search_on_ray(plan: TunePlan, pool: Pool) -> Iterator[Trial | int]:
+    """Train what is missing of a search, round after round, on the cluster that this process is connected to.
+
+    Args:
+        plan: The search.
+        pool: GPUs, CPUs and threads of a trial.
+
+    Yields:
+        Candidates as they end, and how many rows this run has trained on so far, over all candidates.
+
+    Raises:
+        RecipeError: No trial fits on this machine.
+        ServiceError: Ray gave up.
+    """
+    each = resources(pool, ray.cluster_resources())
+    check_trial_room(each, ray.cluster_resources() if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS") else None)
+    before = 0
+    for number in range(plan.proposer.rounds()):
+        done = read_trials(plan.place)
+        candidates = plan.proposer.round(number, {name: objectives(trial) for name, trial in done.items()})
+        todo = [one for one in candidates if one.name not in done]
+        spent = sum(trial.rows for trial in done.values())
+        if plan.tune.budget is not None and spent >= plan.tune.budget:
+            return
+        for again in (False, True):
+            packs = [[one] for one in todo] if again else packs_of(todo, plan.tune.pack, plan.within)
+            reasons: dict[str, str] = {}
+            trained = 0
+            for event in _run(plan, packs, each, pool, reasons):
+                if isinstance(event, Trial):
+                    todo = [one for one in todo if one.name != event.name]
+                    yield event
+                else:
+                    trained = event
+                    yield before + trained
+            before += trained
+            alone = {pack[0].name for pack in packs if len(pack) == 1}
+            for one in [one for one in todo if one.name in alone]:
+                # The only candidate of a pack that was lost, twice: it is the one to blame.
+                trial = failed_trial(one, reasons.get(one.name, "its worker was lost"), plan.store.manifest.width, plan.within)
+                commit_trial(plan.place, Ended(trial, {}))
+                todo = [left for left in todo if left.name != one.name]
+                yield trial
+            if not todo:
+                break
+
+
+def resources(pool: Pool, there: Mapping[str, float]) -> dict[str, float]:
+    """What a trial reserves: a whole core where there is no GPU, since it computes on it all the time."""
+    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    return {"GPU": gpus, "CPU": pool.cpus} if gpus else {"CPU": max(1.0, pool.cpus)}
+
+
+def check_trial_room(each: Mapping[str, float], there: Mapping[str, float] | None) -> None:
+    """See to it that a trial can run at all.
+
+    Raises:
+        RecipeError: It cannot, and would wait for ever.
+    """
+    for what, n in each.items() if there is not None else ():
+        if there is not None and n > there.get(what, 0.0) + 1e-9:
+            raise RecipeError(f"a trial takes {n:g} {what}s, there are {there.get(what, 0.0):g}: lower pool.{what.lower()}s")
+
+
+def _run(
+    plan: TunePlan, packs: Sequence[Sequence[Candidate]], each: dict[str, float], pool: Pool, reasons: dict[str, str]
+) -> Iterator[Trial | int]:
+    """One `Tuner.fit` over packs, in a thread of its own; there, Tune leaves the signals of this process alone."""
+    if not packs:
+        return
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    known = read_trials(plan.place)
+    batch, factor = plan.sae.batch, plan.tune.stop.factor if isinstance(plan.tune.stop, Halving) else math.inf
+    seen = [
+        (trial.bracket, round(score["rows"] / batch), {trial.name: score["fvu"]})
+        for trial in known.values()
+        for score in trial.scores
+    ]
+    desk: Any = ray.remote(num_cpus=0)(Desk).remote(factor, seen)
+    shared = {
+        "packs": [plan.pack(i, members) for i, members in enumerate(packs)],
+        "place": plan.place,
+        "desk": desk,
+        "within": plan.within,
+        "threads": pool.threads or _threads(each, len(packs)),
+    }
+    scratch = plan.place / "ray"
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, shared=shared), each),
+        param_space={"pack": tune.grid_search(list(range(len(packs))))},
+        run_config=tune.RunConfig(
+            name=f"run-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch.path,
+            storage_filesystem=scratch.files,
+            failure_config=tune.FailureConfig(max_failures=AGAIN),
+            verbose=0,
+        ),
+    )
+    outcome: list[Any] = []
+
+    def fit() -> None:
+        try:
+            outcome.append(tuner.fit())
+        except BaseException as error:  # told by the main thread, whatever it is
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    running, told = True, set(known)
+    names = {one.name for members in packs for one in members}
+    while running:
+        running = thread.is_alive()
+        for trial in _new(plan.place, names - told):
+            told.add(trial.name)
+            yield trial
+        yield ray.get(desk.rows.remote())
+        if running:
+            time.sleep(LOOK_SECONDS)
+    ray.kill(desk)
+    (results,) = outcome
+    if isinstance(results, BaseException):
+        raise ServiceError(f"Ray Tune gave the search up: {_last_line(results)}") from results
+    for result in results:
+        if result.error is not None:
+            reasons |= {one.name: _last_line(result.error) for one in packs[result.config["pack"]]}
+    if scratch.local and scratch.is_folder():
+        scratch.files.delete_dir(scratch.path)
+
+
+def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
+    """What each Tune trial does: train a pack, commit its candidates one by one."""
+    pack: Pack = shared["packs"][config["pack"]]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(min(shared["threads"], len(os.sched_getaffinity(0))))
+    done = read_trials(shared["place"])  # by an earlier try of this pack
+    left = tuple(one for one in pack.candidates if one.name not in done)
+    if not left:
+        return
+    desk, rows, alive = shared["desk"], 0, len(left)
+
+    def judge(bracket: str, rung: int, values: Mapping[str, float]) -> set[str]:
+        return ray.get(desk.judge.remote(bracket, rung, dict(values)))
+
+    batch, at = pack.job.config.batch, 0
+    for event in train_pack(replace(pack, candidates=left), judge, device, shared["within"]):
+        if isinstance(event, Ended):
+            commit_trial(shared["place"], event)
+            alive -= 1
+        else:
+            rows, at = rows + alive * (event - at) * batch, event
+            desk.tell.remote(pack.number, rows)
+    tune.report({"rows": rows})
+
+
+def _new(place: Place, names: set[str]) -> list[Trial]:
+    files = {name: place / "trials" / f"{name}.json" for name in sorted(names)}
+    return [trial_of(file.read_json()) for file in files.values() if file.is_file()]
+
+
+def _threads(each: Mapping[str, float], n_packs: int) -> int:
+    cpus = ray.cluster_resources().get("CPU", 1.0)
+    at_once = max(1, min(n_packs, int(cpus / each["CPU"])))
+    return max(1, int(cpus / at_once))
+
+
+def _last_line(error: BaseException) -> str:
+    text = str(error)
+    for sign in ("out of memory", "OutOfMemory", "MemoryError", "oom"):
+        if sign in text:
+            return "out of memory: " + _tail(text)
+    if "died" in text or "ActorDied" in type(error).__name__:
+        return "its worker was killed"
+    return _tail(text) or type(error).__name__
+
+
+def _tail(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

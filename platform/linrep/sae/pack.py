@@ -1,0 +1,259 @@
+"""Candidates trained on one reading of the rows: stopped at rungs, scored on held-out rows, each ending in its own record."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from linrep.errors import TrainingFailed
+from linrep.sae.coder import Sae, random_dictionary
+from linrep.sae.evaluate import evaluate
+from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
+from linrep.sae.search import Candidate
+from linrep.sae.train import Metrics, Rows, Trainer, fit
+from linrep.store.layout import Modality
+from linrep.store.mixture import Mixture, Source, held_out
+from linrep.store.stream import Share
+
+FOLDS = 8
+"""Parts of the held-out rows whose spread gives the interval. Neighbouring rows are of one sample, and stay in one part."""
+BATCH = 2048
+
+Judge = Callable[[str, int, Mapping[str, float]], set[str]]
+"""(bracket, step, FVU by name) -> the names that go on, see `linrep.sae.halving.Board.judge`."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Candidates of one layer and one mixture of rows.
+
+    Attributes:
+        number: Names it in the search.
+        candidates: Who is in it.
+        job: Layer, rows and scales; its config is that of the first candidate.
+        test: Where held-out rows come from.
+        held_out: How many of each modality.
+        rungs: Steps at which candidates may be stopped.
+    """
+
+    number: int
+    candidates: tuple[Candidate, ...]
+    job: LayerJob
+    test: dict[Modality, Source]
+    held_out: int
+    rungs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a candidate, as it is committed.
+
+    Attributes:
+        name: Its name.
+        status: finished: trained to its end; stopped: at a rung; failed.
+        reason: Why it was stopped, or failed.
+        rows: Rows that it was trained on.
+        values: `Candidate.values`, and `width`, its latents.
+        bracket: What it was compared in.
+        scores: At each rung and at the end: rows, and held-out measures by name (`fvu`, `fvu_image`, `l0_text` ...); `fvu`
+            and `l0` are the means over the modalities.
+        reports: Measures of training by rows, at most a hundred.
+        control: The last measures of random directions with as many latents and the same L0.
+        seconds: From the first step of its pack.
+    """
+
+    name: str
+    status: str
+    reason: str
+    rows: int
+    values: dict[str, Any]
+    bracket: str = ""
+    scores: tuple[dict[str, float], ...] = ()
+    reports: tuple[dict[str, float], ...] = ()
+    control: dict[str, float] | None = None
+    seconds: float = 0.0
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last held-out measures, empty where there are none."""
+        return self.scores[-1] if self.scores else {}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A candidate is done: its record, and the dictionary of one that was trained to its end, by modality, for raw rows."""
+
+    trial: Trial
+    coders: dict[str, Sae]
+
+
+def train_pack(pack: Pack, judge: Judge, device: str | torch.device = "cpu", within: str = "sparsity") -> Iterator[Ended | int]:
+    """Train candidates over one pass of the rows; each takes the steps that it would take alone.
+
+    Args:
+        pack: Who, and on what.
+        judge: Asked at each rung.
+        device: Where to train.
+        within: See `Halving.within`.
+
+    Yields:
+        Steps that all who are left have taken, now and then, and each candidate as it ends. One whose loss is not finite ends as
+        failed, and the others go on.
+    """
+    job, begun, config = pack.job, time.monotonic(), pack.job.config
+    mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
+    try:
+        tests: dict[Modality, Tensor] = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
+        sample = _sample(job).to(device)
+        alive = {
+            one.name: _Runner(one, Trainer.begin(one.coder, sample, config.steps, product=config.product), job, within, begun)
+            for one in pack.candidates
+        }
+        batches = _batches(mixture, device)
+        for end in (*pack.rungs, config.steps):
+            yield from _until(end, alive, batches, config.report_every)
+            scores = {name: runner.score(tests, end * config.batch) for name, runner in alive.items()}
+            goes_on: set[str] = set()
+            if end < config.steps:
+                brackets: dict[str, dict[str, float]] = {}
+                for name, found in scores.items():
+                    brackets.setdefault(alive[name].candidate.bracket(within), {})[name] = found["fvu"]
+                for bracket, values in brackets.items():
+                    goes_on |= judge(bracket, end, values)
+            for name in [name for name in alive if name not in goes_on]:
+                runner = alive.pop(name)
+                if end < config.steps:
+                    why = f"not among the best of {runner.candidate.bracket(within)} after {end * config.batch:,} rows"
+                    yield Ended(runner.trial("stopped", why), {})
+                else:
+                    yield runner.finished(sample, tests)
+    finally:
+        mixture.close()
+
+
+def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every: int) -> Iterator[Ended | int]:
+    """Train all who are alive up to a step; those whose loss is not finite leave."""
+    while alive and next(iter(alive.values())).trainer.step < end:
+        names = list(alive)
+        at = alive[names[0]].trainer.step
+        last: Metrics | None = None
+        try:
+            for last in fit(islice(batches, end - at), [alive[name].trainer for name in names], every):
+                alive[names[last.coder]].report(last)
+                if last.coder == len(names) - 1:
+                    yield last.step
+        except TrainingFailed as error:
+            # Trainers report in their order: the one after the last that did has failed.
+            step = alive[names[0]].trainer.step
+            name = names[last.coder + 1 if last is not None and last.step == step else 0]
+            yield Ended(alive.pop(name).trial("failed", f"diverged: {error}"), {})
+
+
+class _Runner:
+    """A candidate under way."""
+
+    def __init__(self, candidate: Candidate, trainer: Trainer, job: LayerJob, within: str, begun: float) -> None:
+        self.candidate, self.trainer, self._job, self._begun = candidate, trainer, job, begun
+        self._bracket = candidate.bracket(within)
+        self._scores: list[dict[str, float]] = []
+        self._reports: list[dict[str, float]] = []
+
+    def report(self, metrics: Metrics) -> None:
+        values = {name.replace("/", "_"): value for name, value in metrics.values.items()}
+        self._reports.append({"rows": float(metrics.step * self._job.config.batch), **values})
+
+    def score(self, tests: "Mapping[Modality, Float[Tensor, 'n d']]", rows: int) -> dict[str, float]:
+        self._scores.append({"rows": float(rows), **score(unscaled(self.trainer.coder(), self._job.parts), tests)})
+        return self._scores[-1]
+
+    def trial(self, status: str, reason: str = "", control: dict[str, float] | None = None) -> Trial:
+        values = {**self.candidate.values(), "width": self.trainer.weights["decoder"].shape[0]}
+        return Trial(
+            self.candidate.name, status, reason, self.trainer.step * self._job.config.batch, values, self._bracket,
+            tuple(self._scores), tuple(self._reports), control, round(time.monotonic() - self._begun, 3),
+        )  # fmt: skip
+
+    def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, 'n d']]") -> Ended:
+        coders, scales = unscaled(self.trainer.coder(), self._job.parts), self._job.parts
+        f, k = len(self.trainer.since_fired), max(1, round(self._scores[-1]["l0"]))
+        random = random_dictionary(sample, f, min(k, f), self.trainer.config.seed)
+        control = {m: random.unscaled(scales.scale_text if m == "text" else scales.scale_image) for m in coders}
+        about = {**self._job.about, "name": self.candidate.name, "config": self.trainer.config.model_dump(mode="json")}
+        named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in coders.items()}
+        return Ended(self.trial("finished", "", score(control, tests)), named)
+
+
+def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n d']]") -> dict[str, float]:
+    """Held-out measures of a dictionary: by modality, and their means over the modalities.
+
+    Args:
+        coders: By the modality whose raw rows it takes; "" for both.
+        tests: Raw rows by modality.
+
+    Returns:
+        `fvu_image`, its 95% interval `fvu_image_low` and `fvu_image_high` from the spread over parts of the rows, `l0_image`,
+        `alive_image`, `dense_image`, likewise of text, and `fvu` and `l0`.
+    """
+    found: dict[str, float] = {}
+    for modality, x in tests.items():
+        sae = coders[modality] if modality in coders else coders[""]
+        text = modality == "text"
+        whole = evaluate(sae, _pieces(x, BATCH, text)).quality[modality]
+        parts = [evaluate(sae, _pieces(part, BATCH, text)).quality[modality].fvu for part in x.chunk(FOLDS) if len(part) > 1]
+        half = 1.96 * float(torch.tensor(parts).std()) / math.sqrt(len(parts)) if len(parts) > 1 else math.nan
+        found |= {f"fvu_{modality}": whole.fvu, f"fvu_{modality}_low": whole.fvu - half, f"fvu_{modality}_high": whole.fvu + half}
+        found |= {f"{name}_{modality}": getattr(whole, name) for name in ("l0", "alive", "dense")}
+    for name in ("fvu", "l0"):
+        found[name] = sum(found[f"{name}_{modality}"] for modality in tests) / len(tests)
+    return found
+
+
+def _pieces(x: Float[Tensor, "n d"], size: int, text: bool) -> Iterator[Rows]:
+    for piece in x.split(size):
+        yield Rows(piece, torch.full((len(piece),), text, device=x.device))
+
+
+def _sample(job: LayerJob) -> Float[Tensor, "n d"]:
+    """The rows by which the first weights are set, the same as for a dictionary that is trained in full."""
+    n = job.parts.n_image + job.parts.n_text
+    ahead = Mixture(job.sources, job.parts, job.config.seed + 1, Share(), job.config.data.shuffle_rows)
+    try:
+        return torch.cat([ahead.next_batch()[0] for _ in range(-(-SAMPLE_ROWS // n))])
+    finally:
+        ahead.close()
+
+
+def _batches(mixture: Mixture, device: str | torch.device) -> Iterator[Rows]:
+    while True:
+        x, is_text = mixture.next_batch()
+        yield Rows(x.to(device), is_text.to(device))
+
+
+def packs_of(candidates: Sequence[Candidate], size: int, within: str) -> list[list[Candidate]]:
+    """Candidates in packs: those of one layer and mixture, brackets kept together where they fit, at most `size` in each.
+
+    Halving compares at once those that arrive together, so a bracket that lies in one pack is judged the same in every run.
+    """
+    grouped: dict[tuple[int, float | None], dict[str, list[Candidate]]] = {}
+    for one in candidates:
+        grouped.setdefault((one.layer, one.text_share), {}).setdefault(one.bracket(within), []).append(one)
+    found: list[list[Candidate]] = []
+    for brackets in grouped.values():
+        open_: list[Candidate] = []
+        for members in brackets.values():
+            if open_ and len(open_) + len(members) > size:
+                found.append(open_)
+                open_ = []
+            open_ = [*open_, *members]
+            while len(open_) > size:
+                found.append(open_[:size])
+                open_ = open_[size:]
+        if open_:
+            found.append(open_)
+    return found

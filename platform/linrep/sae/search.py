@@ -1,0 +1,216 @@
+"""The recipe's section on searching for a dictionary: the space, how it is gone through, and when a poor candidate is stopped."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+
+from linrep.config import Section
+from linrep.sae.config import CoderConfig, JumpReLU
+from linrep.sae.study import SaeConfig, sparsity_of
+
+
+class Values(Section):
+    """Values that are listed."""
+
+    kind: Literal["values"] = Field(default="values", description="Listed values; the only kind that a grid takes.")
+    values: tuple[float, ...] = Field(description="Each once.", min_length=1)
+
+    @field_validator("values")
+    @classmethod
+    def _differ(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"names a value twice: {list(values)}")
+        return values
+
+
+class Range(Section):
+    """Everything between two values."""
+
+    kind: Literal["range"] = Field(default="range", description="All values between two; for random and optuna.")
+    low: float = Field(description="The least.")
+    high: float = Field(description="The largest.")
+    log: bool = Field(default=True, description="Draw the logarithm evenly, and not the value.")
+
+    @model_validator(mode="after")
+    def _rises(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g}), and above 0 where log is true")
+        return self
+
+
+def _listed(value: Any) -> Any:
+    """A plain list stands for its values."""
+    return {"kind": "values", "values": value} if isinstance(value, list | tuple) else value
+
+
+Dimension = Annotated[Values | Range, Field(discriminator="kind"), BeforeValidator(_listed)]
+
+
+class Chosen(Section):
+    """TopK and its kin: so many latents are active."""
+
+    kind: Literal["topk", "batch_topk", "matryoshka"] = Field(description="The architecture.")
+    k: Dimension = Field(description="Active latents; whole numbers, drawn values are rounded.")
+
+
+class Thresholds(Section):
+    """JumpReLU, which is trained towards so many active latents."""
+
+    kind: Literal["jumprelu"] = Field(default="jumprelu", description="The architecture.")
+    target_l0: Dimension = Field(description="Active latents that training aims at.")
+
+
+class Penalised(Section):
+    """ReLU and Gated: how many latents are active follows from the weight of a penalty."""
+
+    kind: Literal["relu", "gated"] = Field(description="The architecture.")
+    l1: Dimension = Field(description="Weight of the penalty.")
+
+
+Architecture = Annotated[Chosen | Thresholds | Penalised, Field(discriminator="kind")]
+
+
+class Space(Section):
+    """What varies; everything else is as in the section `sae`."""
+
+    layers: tuple[NonNegativeInt, ...] = Field(default=(), description="Layers of the harvest. Empty: its middle one.")
+    architectures: tuple[Architecture, ...] = Field(
+        default=(Chosen(kind="topk", k=Values(values=(16, 32, 64))),),
+        min_length=1,
+        description="Architectures, each with its own measure of sparsity.",
+    )
+    expansion: Dimension = Field(default=Values(values=(4, 8)), description="Latents per dimension of the residual stream.")
+    learning_rate: Dimension = Field(default=Values(values=(5e-4, 2e-3)), description="Heights of the rate.")
+    text_share: Dimension | None = Field(default=None, description="Share of text rows in training; null: as in sae.data.")
+
+
+class Grid(Section):
+    """All combinations."""
+
+    kind: Literal["grid"] = Field(default="grid", description="All combinations of listed values.")
+
+
+class Random(Section):
+    """Draws that do not depend on what came before."""
+
+    kind: Literal["random"] = Field(default="random", description="Independent draws.")
+    trials: PositiveInt = Field(default=16, description="Candidates.")
+    seed: NonNegativeInt = Field(default=0, description="Of the draws.")
+
+
+class Optuna(Section):
+    """Optuna's multi-objective sampler: FVU and L0 of each modality, all to be small."""
+
+    kind: Literal["optuna"] = Field(
+        default="optuna", description="Proposals that learn from the candidates before; needs optuna."
+    )
+    trials: PositiveInt = Field(default=16, description="Candidates.")
+    per_round: PositiveInt = Field(default=4, description="Candidates proposed at once; the next ones know their results.")
+    seed: NonNegativeInt = Field(default=0, description="Of the sampler.")
+
+
+class Halving(Section):
+    """ASHA: at each rung only the best of a bracket go on."""
+
+    kind: Literal["asha"] = Field(default="asha", description="Stop poor candidates early.")
+    first: float = Field(default=1 / 8, gt=0, lt=1, description="Share of the rows at which candidates are compared first.")
+    factor: float = Field(default=4.0, gt=1, description="One in so many goes on; the next rung is so many times later.")
+    within: Literal["sparsity", "sparsity_and_width"] = Field(
+        default="sparsity", description="Compared are candidates of one layer and equal sparsity, or of equal width too."
+    )
+
+
+class Whole(Section):
+    """Every candidate is trained to its end."""
+
+    kind: Literal["none"] = Field(default="none", description="Stop no candidate.")
+
+
+class TuneConfig(Section):
+    """A search for width and sparsity."""
+
+    space: Space = Field(default=Space(), description="What varies.")
+    search: Annotated[Grid | Random | Optuna, Field(discriminator="kind")] = Field(
+        default=Grid(), description="How the space is gone through."
+    )
+    stop: Annotated[Halving | Whole, Field(discriminator="kind")] = Field(
+        default=Halving(), description="When a candidate stops."
+    )
+    rows: PositiveInt = Field(default=500_000, description="Rows (tokens) that a candidate is trained on, at most.")
+    budget: PositiveInt | None = Field(
+        default=None, description="Rows over all candidates: once they are spent, none is begun. Null: no limit."
+    )
+    held_out: PositiveInt = Field(default=4096, description="Held-out rows of each modality that candidates are compared on.")
+    pack: PositiveInt = Field(default=4, description="Candidates that are trained on one reading of the rows, at most.")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A dictionary that may be trained.
+
+    Attributes:
+        name: Names it among the candidates of a search.
+        layer: Layer k.
+        coder: The dictionary.
+        text_share: Share of text rows; None as the store has them.
+    """
+
+    name: str
+    layer: int
+    coder: CoderConfig
+    text_share: float | None
+
+    @property
+    def sparsity(self) -> float:
+        """k, target_l0 or l1."""
+        return sparsity_of(self.coder)
+
+    def bracket(self, within: str) -> str:
+        """Candidates of one bracket are compared on FVU alone: they share the layer, and how sparse they are."""
+        activation = self.coder.activation
+        counts = hasattr(activation, "k") or isinstance(activation, JumpReLU)
+        # A penalty's weight says nothing of L0 to another architecture.
+        sparse = f"l0={self.sparsity:g}" if counts else f"{activation.kind}:l1={self.sparsity:g}"
+        width = f"/x{self.coder.expansion:g}" if within == "sparsity_and_width" else ""
+        return f"layer={self.layer}/{sparse}{width}"
+
+    def values(self) -> dict[str, Any]:
+        """What tells it apart, plain."""
+        return {
+            "layer": self.layer,
+            "architecture": self.coder.activation.kind,
+            "sparsity": self.sparsity,
+            "expansion": self.coder.expansion,
+            "learning_rate": self.coder.adam.learning_rate,
+            "text_share": self.text_share,
+        }
+
+    def config(self, sae: SaeConfig, rows: int) -> SaeConfig:
+        """The section `sae` that trains this dictionary alone, on so many rows."""
+        values = sae.model_dump()
+        values |= {"layers": (self.layer,), "coder": self.coder.model_dump(), "grid": {}, "rows": rows}
+        values["data"] = {**values["data"], "text_share": self.text_share}
+        return SaeConfig.model_validate(values)
+
+
+def candidate(sae: SaeConfig, layer: int, architecture: str, sparsity: float, **rest: float | None) -> Candidate:
+    """The candidate of some values.
+
+    Args:
+        sae: Everything that does not vary.
+        layer: Layer k.
+        architecture: Kind of the activation; where the section has the same kind, its other fields stay.
+        sparsity: k, target_l0 or l1.
+        rest: `expansion`, `learning_rate`, `text_share`.
+    """
+    values = sae.coder.model_dump()
+    own = values["activation"] if values["activation"]["kind"] == architecture else {"kind": architecture}
+    field = {"jumprelu": "target_l0", "relu": "l1", "gated": "l1"}.get(architecture, "k")
+    values["activation"] = {**own, field: sparsity}
+    values |= {"expansion": rest["expansion"], "adam": {**values["adam"], "learning_rate": rest["learning_rate"]}}
+    share = rest["text_share"]
+    name = f"layer{layer:02d}-{architecture}-{sparsity:g}-x{rest['expansion']:g}-lr{rest['learning_rate']:g}"
+    if share != sae.data.text_share:
+        name += f"-t{share:g}"
+    return Candidate(name, layer, CoderConfig.model_validate(values), share)

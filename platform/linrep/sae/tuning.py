@@ -1,0 +1,215 @@
+"""A search on disk: what it searches, which candidates are done, what they came to.
+
+tunes/<name>-<digest>/
+  manifest.json                      what is searched on what; status complete at the end
+  coders/<candidate>/                dictionaries of candidates that were trained to their end, in SAELens' format
+  trials/<candidate>.json            written last: the candidate is done, stopped, or failed and why
+  trials.parquet, front.parquet      all candidates, and the fronts, see `schemas.tuning`
+  recommended.yaml, summary.txt      the recipe that trains the recommended dictionary in full, and the main numbers
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from linrep.config import digest
+from linrep.errors import RecipeError, StoreError
+from linrep.places import Place
+from linrep.sae.artefact import check_layers
+from linrep.sae.config import CoderConfig
+from linrep.sae.formats import saelens
+from linrep.sae.halving import rungs
+from linrep.sae.layer import LayerJob
+from linrep.sae.pack import Ended, Pack, Trial
+from linrep.sae.propose import Proposer, proposer, sparsity_range
+from linrep.sae.search import Candidate, Chosen, Dimension, Halving, TuneConfig, Values, candidate
+from linrep.sae.study import SaeConfig
+from linrep.store.layout import Modality
+from linrep.store.mixture import Source, find_sources, proportion
+from linrep.store.read import Store
+from linrep.vlm.sites import transformer_lens_name
+from schemas.tuning import VERSION
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """A search before it runs.
+
+    Attributes:
+        place: The artefact.
+        digest: Names what decides its outcome.
+        store: The activations.
+        tune: The recipe's section.
+        sae: The section `sae`, for what does not vary.
+        layers: Layers.
+        proposer: Gives the candidates.
+        train: Training rows by layer.
+        test: Held-out rows by layer.
+    """
+
+    place: Place
+    digest: str
+    store: Store
+    tune: TuneConfig
+    sae: SaeConfig
+    layers: tuple[int, ...]
+    proposer: Proposer = field(repr=False)
+    train: Mapping[int, dict[Modality, Source]] = field(repr=False)
+    test: Mapping[int, dict[Modality, Source]] = field(repr=False)
+
+    @property
+    def within(self) -> str:
+        """What the candidates of a bracket have in common."""
+        return self.tune.stop.within if isinstance(self.tune.stop, Halving) else "sparsity"
+
+    def pack(self, number: int, members: Sequence[Candidate]) -> Pack:
+        """Everything that a worker must know to train some candidates of one layer and mixture."""
+        first = members[0]
+        config = first.config(self.sae, self.tune.rows)
+        sources, where = self.train[first.layer], f"layer {first.layer} of {self.store.place}"
+        parts = proportion(sources, config.batch, first.text_share, config.data.normalise == "modality", where)
+        job = LayerJob(self.place, first.layer, config, sources, parts, _about(self.store, first.layer))
+        used: dict[Modality, Source] = {
+            m: s for m, s in self.test[first.layer].items() if (parts.n_text if m == "text" else parts.n_image)
+        }
+        return Pack(number, tuple(members), job, used, self.tune.held_out, rungs(self.tune.stop, config.steps))
+
+
+def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspace: Place) -> TunePlan:
+    """Work out what is searched, and refuse what cannot be. Opens the store's footers; starts no cluster.
+
+    Raises:
+        RecipeError: The space holds something impossible; the message names it.
+        StoreError: The store is not complete, or lacks rows.
+    """
+    if not store.complete or store.manifest.status != "complete":
+        raise StoreError(f"the harvest {store.place} is not complete: run jobs/harvest.py with the same recipe first")
+    there = store.manifest.layers
+    layers = tune.space.layers or (there[len(there) // 2],)
+    try:
+        check_layers(store, sae.model_copy(update={"layers": layers}))
+    except RecipeError as error:
+        raise RecipeError(str(error).replace("sae.layers", "tune.space.layers")) from None
+    check_space(tune, sae, store.manifest.width)
+    found = proposer(tune, sae, layers)
+    plain = {key: value for key, value in sae.decisive().items() if key not in ("layers", "grid", "rows", "workers")}
+    key = digest(VERSION, store.manifest.digest, tune, plain, list(layers))
+    train = {layer: find_sources(store, layer, "train", sae.data.special, sae.data.high_norm) for layer in layers}
+    test = {layer: find_sources(store, layer, "val") for layer in layers}
+    plan = TunePlan(workspace / "tunes" / f"{name}-{key}", key, store, tune, sae, tuple(layers), found, train, test)
+    for layer in layers:
+        for share in _ends(tune.space.text_share) if tune.space.text_share else [sae.data.text_share]:
+            one = candidate(sae, layer, sae.coder.activation.kind, 1, expansion=1, learning_rate=1e-3, text_share=share)
+            asked = plan.pack(0, [one]).job.parts
+            for modality, n in (("image", asked.n_image), ("text", asked.n_text)):
+                if n and modality not in test[layer]:
+                    raise StoreError(f"layer {layer} of {store.place} holds no {modality} rows of the val split to compare on")
+    return plan
+
+
+def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
+    """See to it that every combination of the space is a dictionary.
+
+    Raises:
+        RecipeError: One is not.
+    """
+    for i, architecture in enumerate(tune.space.architectures):
+        sparsity = sparsity_range(architecture)
+        for expansion in _ends(tune.space.expansion):
+            for level in _ends(sparsity):
+                try:
+                    values = {"expansion": expansion, "learning_rate": max(_ends(tune.space.learning_rate)), "text_share": None}
+                    made = candidate(sae, 0, architecture.kind, level, **values).coder
+                    candidate(
+                        sae, 0, architecture.kind, level, **{**values, "learning_rate": min(_ends(tune.space.learning_rate))}
+                    )
+                except ValidationError as error:
+                    what = error.errors()[0]
+                    where, said = ".".join(str(part) for part in what["loc"]), what["msg"].lower()
+                    raise RecipeError(
+                        f"tune.space: no dictionary of {architecture.kind} has sparsity {level:g} and expansion {expansion:g}: "
+                        f"{where}: {said}, got {what.get('input')!r}"
+                    ) from None
+                _check_active(i, architecture, level, made, width)
+    for share in _ends(tune.space.text_share) if tune.space.text_share else []:
+        if not 0 <= share <= 1:
+            raise RecipeError(f"tune.space.text_share must lie between 0 and 1, got {share:g}")
+    if tune.rows < sae.batch:
+        raise RecipeError(f"tune.rows ({tune.rows:,}) is less than one batch of sae.batch ({sae.batch:,})")
+
+
+def _check_active(i: int, architecture: Any, level: float, made: CoderConfig, width: int) -> None:
+    most = made.n_latents(width)
+    if architecture.kind not in ("relu", "gated") and level > most:
+        name = "k" if isinstance(architecture, Chosen) else "target_l0"
+        raise RecipeError(
+            f"tune.space.architectures.{i}: {name} {level:g} of {architecture.kind} is above the width that expansion "
+            f"{made.expansion:g} of {width} dimensions gives, {most} latents: lower {name} or raise expansion"
+        )
+
+
+def _ends(dimension: Dimension) -> list[float]:
+    return list(dimension.values) if isinstance(dimension, Values) else [dimension.low, dimension.high]
+
+
+def largest_cost(plan: TunePlan) -> int | None:
+    """Rows of a search that trains all candidates to their end; None where not all are known before."""
+    return len(plan.proposer.round(0, {})) * plan.tune.rows if plan.proposer.rounds() == 1 else None
+
+
+def read_trials(place: Place) -> dict[str, Trial]:
+    """Candidates that are done, by name."""
+    folder = place / "trials"
+    if not folder.is_folder():
+        return {}
+    found = {}
+    for path, _ in folder.walk():
+        if path.endswith(".json"):
+            trial = trial_of((folder / path).read_json())
+            found[trial.name] = trial
+    return dict(sorted(found.items()))
+
+
+def trial_of(value: Mapping[str, Any]) -> Trial:
+    """The record that a commit holds."""
+    return Trial(**{**value, "scores": tuple(value["scores"]), "reports": tuple(value["reports"])})
+
+
+def commit_trial(place: Place, ended: Ended) -> None:
+    """Write a candidate's dictionary, then its record."""
+    name = ended.trial.name
+    for modality, sae in ended.coders.items():
+        saelens.write(place / "coders" / (f"{name}-{modality}" if modality else name), sae)
+    (place / "trials" / f"{name}.json").write_json(asdict(ended.trial))
+
+
+def failed_trial(one: Candidate, why: str, width: int, within: str) -> Trial:
+    """The record of a candidate whose worker is gone."""
+    return Trial(one.name, "failed", why, 0, {**one.values(), "width": one.coder.n_latents(width)}, one.bracket(within))
+
+
+def objectives(trial: Trial) -> tuple[float, ...] | None:
+    """What Optuna is told: FVU and L0 of each modality; None of a candidate that has none."""
+    names = [f"{measure}_{m}" for m in ("image", "text") for measure in ("fvu", "l0")]
+    found = tuple(trial.last[name] for name in names if name in trial.last)
+    return found if found and trial.status != "failed" else None
+
+
+def recommended(plan: TunePlan, name: str) -> SaeConfig:
+    """The section `sae` that trains a candidate in full: as many rows as the recipe's own section says."""
+    number, one = 0, None
+    results = {trial.name: objectives(trial) for trial in read_trials(plan.place).values()}
+    while one is None and number < plan.proposer.rounds():
+        one = next((c for c in plan.proposer.round(number, results) if c.name == name), None)
+        number += 1
+    if one is None:
+        raise StoreError(f"{plan.place} has no candidate {name}")
+    return one.config(plan.sae, plan.sae.rows)
+
+
+def _about(store: Store, layer: int) -> dict[str, Any]:
+    model = store.manifest.model
+    where = {"hook_name": transformer_lens_name(layer), "layer": layer, "harvest": store.manifest.digest}
+    return {"model_name": model.get("path"), "model_digest": model.get("digest"), **where}
