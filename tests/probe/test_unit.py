@@ -8,12 +8,13 @@ import torch
 from linrep.directions import DirectionSet
 from linrep.errors import CorpusError, RecipeError
 from linrep.probe.config import Attributes, ProbeConfig, Softmax
-from linrep.probe.labels import CLASS, read_attributes
+from linrep.probe.labels import read_attributes
 from linrep.probe.moments import merge
-from linrep.probe.rows import blocks, files_of
 from linrep.probe.study import Study, Unit, plan_study
 from linrep.probe.unit import Part, gather_part, parts_of, probe_unit
 from linrep.store import Store
+from linrep.store.blocks import blocks, files_of
+from linrep.store.samples import CLASS
 from tests.probe.planted import AXES, CLASSES, TOKENS, D, write_colours, write_planted
 
 

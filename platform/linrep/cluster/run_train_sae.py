@@ -188,7 +188,8 @@ def _test(
 def _truth(recipe: Recipe, store: Store, harvest: Plan) -> Any:
     """What is known of the photographs: their class, and the attributes that the probes are also given."""
     from linrep.cluster.evaluate_sae import Attribute, find_truth
-    from linrep.probe.labels import CLASS, SPLITS, attribute_values, class_values, label, read_attributes, read_samples
+    from linrep.probe.labels import attribute_values, label, read_attributes
+    from linrep.store.samples import CLASS, SPLITS, class_values, read_samples
 
     if not recipe.sae.evaluation.samples:
         return None

@@ -20,11 +20,11 @@ from linrep.directions import DirectionSet, read_directions, write_directions
 from linrep.errors import StoreError
 from linrep.places import Place, place
 from linrep.probe.config import ProbeConfig
-from linrep.probe.labels import SPLITS
 from linrep.probe.report import Result
 from linrep.probe.study import Study, Unit
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
+from linrep.store.samples import SPLITS
 from linrep.store.tables import read_table, write_table
 from schemas.probes import VERSION
 

@@ -12,10 +12,10 @@ from linrep.probe.closed import class_means, lda, rank_coordinates, ridge, spars
 from linrep.probe.config import ProbeConfig
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
-from linrep.probe.rows import Block
 from linrep.probe.score import Tally
 from linrep.probe.softmax import Rows, fit_path
 from linrep.probe.study import Task
+from linrep.store.blocks import Block
 from linrep.store.layout import Modality
 
 

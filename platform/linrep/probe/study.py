@@ -11,21 +11,10 @@ from jaxtyping import Bool, Int64
 
 from linrep.errors import RecipeError
 from linrep.probe.config import ProbeConfig
-from linrep.probe.labels import (
-    CLASS,
-    SPLITS,
-    Labelled,
-    Samples,
-    attribute_values,
-    check,
-    class_values,
-    label,
-    modality_labels,
-    read_samples,
-    subset,
-)
+from linrep.probe.labels import Labelled, attribute_values, check, label, modality_labels, subset
 from linrep.store.layout import MODALITIES, Modality, View
 from linrep.store.read import Store
+from linrep.store.samples import CLASS, SPLITS, Samples, class_values, read_samples
 from schemas.probes import PROBE_LABELS
 
 SHUFFLED = "/shuffled"

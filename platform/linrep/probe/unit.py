@@ -9,17 +9,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from linrep.probe.fit import Candidates, TrainingRows, Trial, best, closed_forms, softmax_path, sparse_probes
-from linrep.probe.labels import SPLITS
 from linrep.probe.latents import Encoder, fit_latents
 from linrep.probe.linear import Linear, stack
 from linrep.probe.moments import Gatherer, Moments, merge
 from linrep.probe.report import Chosen, Result, Scored, report
-from linrep.probe.rows import Block, blocks, files_of
 from linrep.probe.score import SPREAD, Tally
 from linrep.probe.softmax import Rows
 from linrep.probe.study import Study, Task, Unit
+from linrep.store.blocks import Block, blocks, files_of
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import MODALITIES, Modality
+from linrep.store.samples import SPLITS
 
 PARTS = 8
 """A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order, and few of them."""
