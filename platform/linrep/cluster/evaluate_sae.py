@@ -201,7 +201,7 @@ def _captions(exam: Examination, device: str) -> Any:
     preparer = Preparer.from_path(
         located(exam.model),
         image_prompt=exam.harvest.image_prompt,
-        pair_prompt=exam.harvest.pair_prompt,
+        pair_prompt=exam.config.prompt or exam.harvest.pair_prompt,
         image_size=exam.harvest.image_size,
         max_text_tokens=exam.harvest.max_text_tokens,
     )

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from linrep.config import Section
 from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
+from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 
 class Grid(Section):
@@ -50,9 +51,18 @@ class Evaluation(Section):
 
     rows: PositiveInt = Field(default=16384, description="Held-out rows of each modality.")
     texts: NonNegativeInt = Field(default=64, description="Held-out captions for the loss with a dictionary spliced in; 0: none.")
+    prompt: str | None = Field(
+        default=None,
+        description="Prompt of a photograph and its caption for that loss, one that the model knows; null: the harvest's.",
+    )
     samples: NonNegativeInt = Field(default=1024, description="Samples for finding known attributes in latents; 0: none.")
     vectors: NonNegativeInt = Field(default=64, description="Class directions to rebuild from few latents, at most; 0: none.")
     most_latents: PositiveInt = Field(default=64, description="Latents that a direction is rebuilt from, at most.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_image_and_text(cls, prompt: str | None) -> str | None:
+        return None if prompt is None else check_prompt(prompt, IMAGE, TEXT)
 
 
 class SaeConfig(Section):
