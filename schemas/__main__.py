@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import probes, steering
+from schemas import probes, saes, steering
 from schemas.activations import SAMPLES, STATISTICS, VERSION, vectors
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -50,7 +50,18 @@ def of_probes() -> str:
     return "\n\n".join([head(probes.VERSION), *(table(name, getattr(probes, schema)) for name, schema in named.items())])
 
 
-PAGES: dict[str, Callable[[], str]] = {"store.md": of_store, "probes.md": of_probes, "steering.md": of_steering}
+def of_saes() -> str:
+    """All tables of the dictionaries, in Markdown."""
+    names = ("TRAINING", "QUALITY", "FIRING", "TRUTH", "REBUILT")
+    return "\n\n".join([head(saes.VERSION), *(table(name.lower(), getattr(saes, name)) for name in names)])
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "store.md": of_store,
+    "probes.md": of_probes,
+    "saes.md": of_saes,
+    "steering.md": of_steering,
+}
 """Pages of the documentation, and what makes their tables."""
 
 
