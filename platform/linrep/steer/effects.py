@@ -100,7 +100,11 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
 
     take(cells, "p_target", pl.col("p_target"))
     before = cells.filter(pl.col("edit") == "none").select([*WHO, pl.col("p_target").alias("before")])
-    take(cells.join(before, on=WHO).filter(pl.col("edit") != "none"), "p_target_gain", pl.col("p_target") - pl.col("before"))
+    take(
+        cells.join(before, on=WHO, maintain_order="left").filter(pl.col("edit") != "none"),
+        "p_target_gain",
+        pl.col("p_target") - pl.col("before"),
+    )
     # A cell without a direction was never run.
     tried = cells.filter(~pl.col("error").fill_null("").str.starts_with("no direction: "))
     take(tried, "answered", pl.col("error").is_null())
@@ -109,13 +113,13 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
     take(of_class, "score", pl.col("score"))
     take(verdicts.filter(pl.col("about") == "class"), "coherence", pl.col("coherence"))
     named = of_class.filter((pl.col("edit") == "none") & (pl.col("score") == -1)).select([*WHO, "question"])
-    named = of_class.join(named, on=[*WHO, "question"], how="semi")
+    named = of_class.join(named, on=[*WHO, "question"], how="semi", maintain_order="left")
     take(named, "turned", pl.col("score") == 1)
     take(named, "left", pl.col("score") > -1)
 
     others = verdicts.filter(pl.col("kept").is_not_null() & (pl.col("edit") != "none"))
     turned = named.filter((pl.col("score") == 1) & (pl.col("edit") != "none")).select([*WHO, *WHICH]).unique(maintain_order=True)
-    of_turned = others.join(turned, on=[*WHO, *WHICH], how="semi", nulls_equal=True)
+    of_turned = others.join(turned, on=[*WHO, *WHICH], how="semi", nulls_equal=True, maintain_order="left")
     for attribute in others["about"].unique(maintain_order=True):
         take(others.filter(pl.col("about") == attribute), f"kept_{attribute}", pl.col("kept"))
         take(of_turned.filter(pl.col("about") == attribute), f"turned_kept_{attribute}", pl.col("kept"))
@@ -124,7 +128,11 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
         take(every, "turned_kept_all", pl.col("kept"))
 
     before = damage.filter(pl.col("edit") == "none").select([*WHO, pl.col("nll").alias("before")])
-    take(damage.join(before, on=WHO).filter(pl.col("edit") != "none"), "damage", pl.col("nll") - pl.col("before"))
+    take(
+        damage.join(before, on=WHO, maintain_order="left").filter(pl.col("edit") != "none"),
+        "damage",
+        pl.col("nll") - pl.col("before"),
+    )
     return pl.concat(out)
 
 
@@ -132,8 +140,12 @@ def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
     """What a direction does more than the random one in the same cell, sample by sample."""
     paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "damage"]) & (pl.col("edit") == "add"))
     key = ["measure", "pair", "sample", "site", "layer", "strength"]
-    control = paired.filter(pl.col("direction") == "random").group_by(key).agg(pl.col("value").mean().alias("control"))
-    both = paired.filter(pl.col("direction") != "random").join(control, on=key)
+    control = (
+        paired.filter(pl.col("direction") == "random")
+        .group_by(key, maintain_order=True)
+        .agg(pl.col("value").mean().alias("control"))
+    )
+    both = paired.filter(pl.col("direction") != "random").join(control, on=key, maintain_order="left")
     return both.with_columns(
         (pl.col("measure") + "_over_random").alias("measure"), (pl.col("value") - pl.col("control")).alias("value")
     ).select(rows.columns)
@@ -160,7 +172,7 @@ def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
     pairs = harm.select(["source", "target"]).unique(maintain_order=True).rows()
     plain = _by_pair(frame.filter(pl.col("edit") == "none"), "p_target", pairs)
     plain_nll = harm.filter(pl.col("edit") == "none").select([*WHO, pl.col("nll").alias("before")])
-    harm = harm.join(plain_nll, on=WHO).with_columns((pl.col("nll") - pl.col("before")).alias("rise"))
+    harm = harm.join(plain_nll, on=WHO, maintain_order="left").with_columns((pl.col("nll") - pl.col("before")).alias("rise"))
     strengths = [0.0, *(float(np.float32(s)) for s in config.dose.strengths)]
     out: list[dict[str, object]] = []
     adds = frame.filter(pl.col("edit") == "add")
@@ -195,7 +207,7 @@ def _at(frame: pl.DataFrame, strength: float) -> pl.DataFrame:
 
 
 def _by_pair(frame: pl.DataFrame, column: str, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    rows = frame.group_by(["source", "target"]).agg(pl.col(column).mean()).rows()
+    rows = frame.group_by(["source", "target"], maintain_order=True).agg(pl.col(column).mean()).rows()
     means = {(source, target): value for source, target, value in rows}
     return np.array([math.nan if means.get(pair) is None else means[pair] for pair in pairs], float)
 
