@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,13 @@ def from_memory(args: argparse.Namespace, x: torch.Tensor, coder: Trainer, steps
         first = i * args.batch % (len(x) - args.batch + 1)
         coder.take(Rows(x[first : first + args.batch], is_text))
     return steps * args.batch, time.perf_counter() - start
+
+
+def on_cpu(run: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """The same work over the CPU seconds of all threads of this process."""
+    start = time.process_time()
+    rows, _ = run()
+    return rows, time.process_time() - start
 
 
 def worker(rank: int, world: int, args: argparse.Namespace, folder: str, seconds: "mp.SimpleQueue[float]") -> None:
@@ -186,6 +194,16 @@ def main() -> None:
             "rows",
         )
         report(f"steps from the store ({shape})", rates, [("store", "tensor in memory", 0.95)])
+        # Work of all threads, the reading one too: what other programs do on the machine changes this less.
+        rates = interleave(
+            {
+                "tensor in memory, CPU time": lambda: on_cpu(lambda: from_memory(args, x, coder, args.steps)),
+                "store, CPU time": lambda: on_cpu(lambda: from_store(args, source, coder, args.steps)),
+            },
+            args.rounds,
+            "rows",
+        )
+        report(f"work of steps from the store ({shape})", rates, [("store, CPU time", "tensor in memory, CPU time", 0.95)])
         source.close()
         rates = interleave(
             {f"{n} worker{'s' * (n > 1)}": lambda n=n: workers(args, folder, n) for n in (1, 2)}, max(args.rounds // 2, 1), "rows"
