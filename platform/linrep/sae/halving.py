@@ -12,8 +12,10 @@ def rungs(stop: Halving | Whole, steps: int) -> tuple[int, ...]:
     >>> rungs(Halving(first=0.125, factor=2), 800)
     (100, 200, 400)
     """
-    found, at = [], steps * stop.first if isinstance(stop, Halving) else math.inf
-    while round(at) < steps and isinstance(stop, Halving):
+    if isinstance(stop, Whole):
+        return ()
+    found, at = [], steps * stop.first
+    while round(at) < steps:
         found.append(max(1, round(at)))
         at *= stop.factor
     return tuple(dict.fromkeys(found))

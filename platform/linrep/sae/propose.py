@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import product
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, assert_never, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,7 @@ Results = Mapping[str, Sequence[float] | None]
 """By name of candidate: what is to be small (FVU and L0 of each modality); None for one that failed."""
 
 
+@runtime_checkable
 class Proposer(Protocol):
     """Gives rounds of candidates; the same ones for the same results, so that a search can be continued."""
 

@@ -212,5 +212,5 @@ def candidate(sae: SaeConfig, layer: int, architecture: str, sparsity: float, **
     share = rest["text_share"]
     name = f"layer{layer:02d}-{architecture}-{sparsity:g}-x{rest['expansion']:g}-lr{rest['learning_rate']:g}"
     if share != sae.data.text_share:
-        name += f"-t{share:g}"
+        name += "-tstore" if share is None else f"-t{share:g}"
     return Candidate(name, layer, CoderConfig.model_validate(values), share)

@@ -1,0 +1,291 @@
+"""The search without a cluster: the front, halving, packs and proposals obey their laws."""
+
+import math
+import random
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from linrep.errors import RecipeError
+from linrep.places import place
+from linrep.sae import pack as packs
+from linrep.sae.artefact import plan_saes
+from linrep.sae.front import Point, front, recommend
+from linrep.sae.halving import Board, rungs
+from linrep.sae.layer import train_layer
+from linrep.sae.pack import Ended, packs_of, train_pack
+from linrep.sae.propose import proposer
+from linrep.sae.search import Halving, TuneConfig, Whole
+from linrep.sae.study import SaeConfig
+from linrep.sae.tuning import check_space, commit_trial, plan_tune, read_trials
+from linrep.store.read import Store
+from tests.store.planted_store import write_store
+
+D = 16
+SAE = SaeConfig.model_validate(
+    {"coder": {"aux": {"dead_after": 500}, "expansion": 2}, "rows": 3200, "batch": 64, "data": {"shuffle_rows": 512}}
+)
+
+
+def tune(**changes: object) -> TuneConfig:
+    space = {
+        "layers": [1],
+        "architectures": [{"kind": "topk", "k": [2, 4]}],
+        "expansion": [2, 4],
+        "learning_rate": [1e-5, 2e-2],
+        **changes.pop("space", {}),  # type: ignore[dict-item]
+    }
+    stop = {"kind": "asha", "first": 0.25, "factor": 4}
+    return TuneConfig.model_validate({"space": space, "stop": stop, "rows": 3200, "held_out": 200, "pack": 8, **changes})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """Rows that are sums of few directions, two in three of them for training."""
+    draw = np.random.default_rng(0)
+    directions = draw.standard_normal((24, D))
+
+    def rows(n: int) -> np.ndarray:
+        codes = draw.exponential(size=(n, 24)) * (draw.random((n, 24)) < 0.12)
+        return (codes @ directions + 0.05 * draw.standard_normal((n, D)) + 0.5).astype(np.float32)
+
+    chunks = {(1, m): [rows(600) for _ in range(4)] for m in ("image", "text")}
+    return write_store(tmp_path_factory.mktemp("store"), chunks, splits=("train", "train", "val"))
+
+
+def slow_front(points: list[Point]) -> set[str]:
+    """Every pair of points compared: a point stays if no other is as good in both and better in one."""
+    return {
+        p.name
+        for p in points
+        if math.isfinite(p.l0 + p.fvu)
+        and not any(
+            q.l0 <= p.l0 and q.fvu <= p.fvu and (q.l0 < p.l0 or q.fvu < p.fvu) for q in points if math.isfinite(q.l0 + q.fvu)
+        )
+    }
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_point_of_the_front_is_dominated_and_none_is_left_out(seed):
+    draw = random.Random(seed)
+    levels = [1.0, 2.0, 3.0, 4.0, math.nan] if seed % 2 else [draw.random() for _ in range(40)]  # ties, and none
+    points = [Point(str(i), draw.choice(levels), draw.choice(levels)) for i in range(25)]
+    found = front(points)
+    assert {p.name for p in found} == slow_front(points)
+    assert [p.l0 for p in found] == sorted(p.l0 for p in found)
+
+
+def test_the_knee_is_recommended_and_its_neighbours_are_its_reason():
+    line = [Point("a", 8, 0.5), Point("b", 16, 0.2), Point("c", 32, 0.18), Point("d", 64, 0.17), Point("worse", 32, 0.4)]
+    found = recommend(line)
+    assert found is not None
+    assert found.name == "b"
+    assert "+0.300 FVU at L0 8.0" in found.reason
+    assert "-0.020 at L0 32.0" in found.reason
+    straight = recommend([Point("a", 8, 0.3), Point("b", 16, 0.2), Point("c", 32, 0.1)])
+    assert straight is not None
+    assert (straight.name, "without a knee" in straight.reason) == ("c", True)
+    assert recommend([Point("a", 8, math.nan)]) is None
+
+
+def test_a_rung_keeps_one_in_factor_of_its_own_bracket():
+    board = Board(4)
+    assert board.judge("x", 10, {"a": 0.4, "b": 0.1, "c": 0.3, "d": 0.2}) == {"b"}
+    assert board.judge("y", 10, {"e": 0.9}) == {"e"}  # alone in its bracket, however bad
+    assert board.judge("x", 20, {"b": 0.5}) == {"b"}
+    # Later ones are compared with those before, without making these wait.
+    assert board.judge("x", 10, {"f": 0.15}) == {"f"}  # second of five, of whom two may go on
+    assert board.judge("x", 10, {"g": 0.35, "h": float("nan")}) == set()
+
+
+def test_halving_judges_the_same_after_a_resume():
+    values = {name: v for v, name in enumerate("dacb")}
+    kept = Board(2).judge("x", 5, values)
+    stopped = {name: v for name, v in values.items() if name not in kept}
+    again = Board(2, [("x", 5, {name: v}) for name, v in stopped.items()])
+    assert again.judge("x", 5, {name: values[name] for name in kept}) == kept == {"d", "a"}
+
+
+def test_rungs_rise_to_below_the_end():
+    assert rungs(Halving(first=0.125, factor=2), 800) == (100, 200, 400)
+    assert rungs(Halving(first=0.3, factor=4), 10) == (3,)
+    assert rungs(Halving(first=0.01, factor=10), 20) == (1, 2)
+    assert rungs(Whole(), 800) == ()
+
+
+def test_packs_hold_one_mixture_each_and_whole_brackets(store):
+    config = tune(space={"text_share": [0.25, 0.5]})
+    every = proposer(config, SAE, [1]).round(0, {})
+    assert len(every) == 2 * 2 * 2 * 2
+    found = packs_of(every, 5, "sparsity")
+    assert sorted(c.name for pack in found for c in pack) == sorted(c.name for c in every)
+    assert all(len({(c.layer, c.text_share) for c in pack}) == 1 for pack in found)
+    assert [len(pack) for pack in found] == [4, 4, 4, 4]
+    assert all(len({c.bracket("sparsity") for c in pack}) == 1 for pack in found)
+    assert [len(pack) for pack in packs_of(every, 3, "sparsity")] == [3, 1, 3, 1] * 2 or sum(
+        map(len, packs_of(every, 3, "sparsity"))
+    ) == 16
+
+
+def plainly(plan, board: Board, pack_size: int = 8) -> dict[str, Ended]:
+    found = {}
+    for i, members in enumerate(packs_of(plan.proposer.round(0, {}), pack_size, plan.within)):
+        for event in train_pack(plan.pack(i, members), board.judge, within=plan.within):
+            if isinstance(event, Ended):
+                found[event.trial.name] = event
+    return found
+
+
+def test_a_candidate_ends_with_the_weights_of_a_dictionary_that_is_trained_in_full(store, tmp_path):
+    """The search trains by the same steps as the large job, whoever shares the pack and whoever leaves it."""
+    plan = plan_tune(store, "t", tune(), SAE, place(tmp_path))
+    found = plainly(plan, Board(4))
+    finished = [name for name, ended in found.items() if ended.trial.status == "finished"]
+    assert len(finished) == 2
+    for name in finished:
+        one = next(c for c in plan.proposer.round(0, {}) if c.name == name)
+        whole = plan_saes(store, "t", one.config(SAE, 3200), place(tmp_path / name))
+        for _ in train_layer(whole.jobs[0]):
+            pass
+        commit_trial(plan.place, found[name])
+        (trained,) = (tmp_path / name).rglob("sae_weights.safetensors")
+        mine = place(tmp_path) / "tunes" / plan.place.name / "coders" / name / "sae_weights.safetensors"
+        assert mine.read_bytes() == trained.read_bytes()
+    assert {trial.status for trial in read_trials(plan.place).values()} == {"finished"}
+
+
+def test_halving_spends_under_half_of_the_rows_and_finds_nearly_the_best(store, tmp_path):
+    stopped, whole = (
+        plainly(plan_tune(store, "t", tune(**changes), SAE, place(tmp_path)), Board(4))
+        for changes in ({}, {"stop": {"kind": "none"}})
+    )
+    assert stopped.keys() == whole.keys()
+    spent, full = (sum(e.trial.rows for e in found.values()) for found in (stopped, whole))
+    assert full == len(whole) * 3200
+    assert spent < 0.5 * full
+    for k in (2, 4):
+        mine, best = (
+            min(e.trial.last["fvu"] for e in found.values() if e.trial.values["sparsity"] == k and e.trial.status == "finished")
+            for found in (stopped, whole)
+        )
+        assert mine <= 1.05 * best
+        control = [e.trial.control["fvu"] for e in whole.values() if e.trial.control and e.trial.values["sparsity"] == k]
+        assert best < 0.9 * min(control)
+
+
+def test_one_that_diverges_fails_with_its_reason_and_the_others_go_on(store, tmp_path):
+    config = tune(space={"learning_rate": [1e-3, 1e30]}, stop={"kind": "none"})
+    found = plainly(plan_tune(store, "t", config, SAE, place(tmp_path)), Board(4))
+    states = {(e.trial.values["learning_rate"], e.trial.status) for e in found.values()}
+    assert states == {(1e-3, "finished"), (1e30, "failed")}
+    failed = next(e.trial for e in found.values() if e.trial.status == "failed")
+    assert failed.reason.startswith("diverged: the loss of topk is nan")
+    assert 0 < failed.rows < 3200
+
+
+def test_an_interval_holds_its_value_and_the_mean_is_of_the_modalities(store, tmp_path):
+    plan = plan_tune(store, "t", tune(stop={"kind": "none"}), SAE, place(tmp_path))
+    (last, *_) = [e.trial.last for e in plainly(plan, Board(4)).values()]
+    for m in ("image", "text"):
+        assert last[f"fvu_{m}_low"] < last[f"fvu_{m}"] < last[f"fvu_{m}_high"]
+    assert last["fvu"] == pytest.approx((last["fvu_image"] + last["fvu_text"]) / 2)
+    assert last["l0_image"] <= 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"architectures": [{"kind": "topk", "k": [2, 40]}]}}, r"k 40 of topk is above .* 32 latents"),
+        ({"space": {"architectures": [{"kind": "topk", "k": [2.5]}]}}, r"topk has sparsity 2.5"),
+        ({"space": {"architectures": [{"kind": "jumprelu", "target_l0": [99]}]}}, r"target_l0 99 of jumprelu"),
+        ({"space": {"expansion": [0, 2]}}, r"expansion 0"),
+        ({"space": {"layers": [1, 7]}}, r"tune\.space\.layers: no layer 7 in .*: it has 1"),
+        ({"space": {"learning_rate": {"kind": "range", "low": 1e-4, "high": 1e-2}}}, r"learning_rate is a range, and a grid"),
+        ({"space": {"text_share": [1.5]}}, r"text_share must lie between 0 and 1, got 1\.5"),
+        ({"rows": 10}, r"tune\.rows \(10\) is less than one batch"),
+    ],
+)
+def test_an_impossible_space_is_one_clear_line(store, tmp_path, changes, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        plan_tune(store, "t", tune(**changes), SAE, place(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_optuna_that_is_not_installed_is_one_clear_line(monkeypatch):
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("linrep.sae.propose.import_module", missing)
+    with pytest.raises(RecipeError, match=r"needs the package optuna: pip install"):
+        proposer(tune(search={"kind": "optuna"}), SAE, [1])
+
+
+RANGES = {
+    "architectures": [
+        {"kind": "topk", "k": {"kind": "range", "low": 2, "high": 16}},
+        {"kind": "relu", "l1": {"kind": "range", "low": 0.1, "high": 10}},
+    ],
+    "learning_rate": {"kind": "range", "low": 1e-4, "high": 1e-2},
+    "text_share": [0.25, 0.5],
+}
+
+
+def test_random_draws_stay_in_the_space_and_depend_on_the_seed_alone():
+    config = tune(space=RANGES, search={"kind": "random", "trials": 40, "seed": 3})
+    check_space(config, SAE, D)
+    found = proposer(config, SAE, [1]).round(0, {})
+    assert len({c.name for c in found}) == 40
+    assert {c.values()["architecture"] for c in found} == {"topk", "relu"}
+    for c in found:
+        low, high = (2, 16) if c.values()["architecture"] == "topk" else (0.1, 10)
+        assert low <= c.sparsity <= high
+        assert 1e-4 <= c.coder.adam.learning_rate <= 1e-2
+    assert found == proposer(config, SAE, [1]).round(0, {})
+    other = tune(space=RANGES, search={"kind": "random", "trials": 40, "seed": 4})
+    assert found != proposer(other, SAE, [1]).round(0, {})
+
+
+def test_a_small_space_gives_fewer_draws_than_asked():
+    config = tune(search={"kind": "random", "trials": 50})
+    assert len(proposer(config, SAE, [1]).round(0, {})) == 8
+
+
+def test_optuna_goes_where_loss_is_low_and_a_new_driver_is_proposed_the_same():
+    pytest.importorskip("optuna")
+    config = tune(space=RANGES, search={"kind": "optuna", "trials": 48, "per_round": 8})
+
+    def outcome(c) -> list[float]:
+        return [abs(math.log10(c.coder.adam.learning_rate) + 3), 1.0]
+
+    asked, results = proposer(config, SAE, [1]), {}
+    assert asked.rounds() == 6
+    rounds = []
+    for number in range(6):
+        rounds.append(asked.round(number, results))
+        results |= {c.name: outcome(c) for c in rounds[-1]}
+    again = proposer(config, SAE, [1]).round(5, results)
+    assert [c.name for c in again] == [c.name for c in rounds[5]]
+    early, late = (np.mean([outcome(c)[0] for r in part for c in r]) for part in (rounds[:1], rounds[4:]))
+    uniform = np.mean([abs(x + 3) for x in np.linspace(-4, -2, 101)])
+    assert late < 0.7 * uniform, (early, late, uniform)
+
+
+def test_the_grid_is_every_combination_once():
+    config = tune(space={"architectures": [{"kind": "topk", "k": [2, 4]}, {"kind": "gated", "l1": [1, 5]}]})
+    found = {tuple(c.values()[n] for n in ("architecture", "sparsity", "expansion", "learning_rate")) for c in
+             proposer(config, SAE, [1]).round(0, {})}  # fmt: skip
+    wanted = [(a, s, e, r) for a, levels in (("topk", (2, 4)), ("gated", (1, 5)))
+              for s, e, r in product(levels, (2, 4), (1e-5, 2e-2))]  # fmt: skip
+    assert found == set(wanted)
+    brackets = {c.bracket("sparsity") for c in proposer(config, SAE, [1]).round(0, {})}
+    assert brackets == {"layer=1/l0=2", "layer=1/l0=4", "layer=1/gated:l1=1", "layer=1/gated:l1=5"}
+
+
+def test_weights_do_not_depend_on_who_is_in_the_pack(store, tmp_path):
+    plan = plan_tune(store, "t", tune(stop={"kind": "none"}), SAE, place(tmp_path))
+    together, alone = plainly(plan, Board(4)), plainly(plan, Board(4), pack_size=1)
+    for name, ended in together.items():
+        assert torch.equal(ended.coders[""].decoder, alone[name].coders[""].decoder)
+    assert packs.FOLDS > 1
