@@ -1,0 +1,46 @@
+"""What to compare between the modalities: everything here decides numbers and enters the digest."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from linrep.config import Section
+
+
+class Dictionary(Section):
+    """A sparse autoencoder whose latents are compared."""
+
+    path: str = Field(description="Folder or file of any format that linrep.sae.formats reads; raw activations go in.")
+    layer: int = Field(ge=0, description="Layer of the store that it was trained on.")
+
+
+class SharingConfig(Section):
+    """Which layers to compare, and with what; the pairs of the store are the samples, so contents are matched."""
+
+    layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store, or all.")
+    untrained: str | None = Field(
+        default=None,
+        description="Harvest store (or a workspace with one) of the untrained model over the same corpora: a control.",
+    )
+    dictionaries: tuple[Dictionary, ...] = Field(default=(), description="Dictionaries for the latent level; none leaves it out.")
+    thresholds: tuple[float, ...] = Field(
+        default=(0.001, 0.01, 0.1), description="Firing rates above which a latent counts as one of a modality."
+    )
+    bimodal: float = Field(default=0.2, gt=0, lt=0.5, description="Bimodal: a modality score between this and one minus this.")
+    groups: int = Field(default=20, ge=4, description="Groups of pairs for jackknife intervals; each costs 2 d^2 + d numbers.")
+    reservoir: int = Field(default=2048, ge=32, description="Pairs drawn for what compares rows with each other.")
+    tokens: int = Field(default=4096, ge=16, description="Tokens of each modality drawn for cross-modal weights.")
+    subspace: PositiveInt = Field(default=8, description="Dimensions of the leading subspaces that are compared.")
+    neighbours: PositiveInt = Field(default=10, description="Neighbours of a row that are compared.")
+    clusters: int = Field(default=20, ge=2, description="Clusters of the rows of both modalities, for their homogeneity.")
+    ridge: PositiveFloat = Field(default=1e-2, description="Penalty of the closed-form probes, in mean variances of a dimension.")
+    min_per_class: PositiveInt = Field(default=5, description="Pairs that a class must have to take part in the concept level.")
+    resamples: int = Field(default=500, ge=50, description="Bootstrap resamples, and permutations of the pairs.")
+    seed: int = Field(default=0, description="Seed of groups, draws, permutations and the bootstrap.")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _rates(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
+        if not thresholds or min(thresholds) <= 0 or max(thresholds) >= 1:
+            raise ValueError(f"must be rates between 0 and 1, got {list(thresholds)}")
+        return thresholds

@@ -1,0 +1,239 @@
+"""One streamed pass over a layer's pairs: sums by group, and the rows of the pairs in the reservoir.
+
+Sums are taken in float64 about a reference near the means, so that little cancels. Memory: groups x (2 d^2 + (8 + 4 c) d)
+numbers of eight bytes, and two rows for each pair of the reservoir, however many pairs there are.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from linrep.errors import StoreError
+from linrep.sharing.config import SharingConfig
+from linrep.sharing.study import Pairs
+from linrep.store.blocks import blocks, files_of
+from linrep.store.commit import WrittenFile
+from linrep.store.layout import MODALITIES
+from linrep.store.read import Store
+
+PARTS = 8
+"""A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order."""
+
+Part = dict[str, tuple[WrittenFile, ...]]
+"""Files by modality, of the same chunks: a pair's two rows lie in one chunk, as they come from one record."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over n pairs of rows (x of images, y of texts), about the references a and b.
+
+    Attributes:
+        n: Pairs.
+        x: Sum of x - a.
+        y: Sum of y - b.
+        xx: Sum of the outer products of x - a.
+        yy: Likewise of y - b.
+        xy: Sum of the outer products of x - a and y - b.
+        u: Sum of x over its norm.
+        v: Sum of y over its norm.
+        uv: Sum of the cosines of pairs.
+        p: Sum of |x - a|^2.
+        q: Sum of |y - b|^2.
+        pq: Sums of p^2, p q and q^2 by pair.
+        px: Sum of p (x - a); then of q (x - a), of p (y - b), of q (y - b).
+        swapped: Sum of x - y (without references) of the pairs that the modality control keeps, minus that of those it swaps.
+        counts: Labelled pairs by class.
+        cx: Sum of x - a by class, then by shuffled class.
+        cy: Likewise of y - b.
+        shuffled: Labelled pairs by shuffled class.
+    """
+
+    n: Float[Tensor, ""]
+    x: Float[Tensor, " d"]
+    y: Float[Tensor, " d"]
+    xx: Float[Tensor, "d d"]
+    yy: Float[Tensor, "d d"]
+    xy: Float[Tensor, "d d"]
+    u: Float[Tensor, " d"]
+    v: Float[Tensor, " d"]
+    uv: Float[Tensor, ""]
+    p: Float[Tensor, ""]
+    q: Float[Tensor, ""]
+    pq: Float[Tensor, "3"]
+    px: Float[Tensor, "4 d"]
+    swapped: Float[Tensor, " d"]
+    counts: Float[Tensor, " c"]
+    cx: Float[Tensor, "2 c d"]
+    cy: Float[Tensor, "2 c d"]
+    shuffled: Float[Tensor, " c"]
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: "Sums") -> "Sums":
+        return Sums(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    @staticmethod
+    def of(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], a: Tensor, b: Tensor, labels: "Labels") -> "Sums":
+        """The sums of some pairs in memory."""
+        x, y = x.double(), y.double()
+        u, v = unit(x), unit(y)
+        sign = torch.where(torch.from_numpy(labels.swapped), -1.0, 1.0).double()
+        swapped = (sign[:, None] * (x - y)).sum(0)
+        x, y = x - a, y - b
+        p, q = x.square().sum(1), y.square().sum(1)
+        one, other = (_one_hot(codes, labels.n_classes) for codes in (labels.label, labels.shuffled))
+        return Sums(
+            n=torch.tensor(float(len(x)), dtype=torch.float64), x=x.sum(0), y=y.sum(0), xx=x.T @ x, yy=y.T @ y, xy=x.T @ y,
+            u=u.sum(0), v=v.sum(0), uv=(u * v).sum(), p=p.sum(), q=q.sum(),
+            pq=torch.stack([p @ p, p @ q, q @ q]), px=torch.stack([p @ x, q @ x, p @ y, q @ y]), swapped=swapped,
+            counts=one.sum(0), cx=torch.stack([one.T @ x, other.T @ x]), cy=torch.stack([one.T @ y, other.T @ y]),
+            shuffled=other.sum(0),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of n pairs: class, shuffled class, and whether the modality control swaps them."""
+
+    label: Int64[np.ndarray, " n"]
+    shuffled: Int64[np.ndarray, " n"]
+    swapped: np.ndarray
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The reservoir: rows of the pairs that were drawn, in float32.
+
+    Attributes:
+        pair: Number of each pair.
+        x: Rows of the images.
+        y: Rows of the texts.
+    """
+
+    pair: Int64[np.ndarray, " m"]
+    x: Float32[Tensor, "m d"]
+    y: Float32[Tensor, "m d"]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one pass, or a part of it, found.
+
+    Attributes:
+        references: The points that sums are measured from, of image and text.
+        sums: By group.
+        drawn: The reservoir.
+    """
+
+    references: tuple[Float[Tensor, " d"], Float[Tensor, " d"]]
+    sums: tuple[Sums, ...]
+    drawn: Drawn
+
+    def total(self, groups: Iterable[int]) -> Sums:
+        """The sums of some groups."""
+        return reduce(Sums.__add__, (self.sums[g] for g in groups))
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return round(sum(float(s.n) for s in self.sums))
+
+
+def unit(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Rows of norm 1; a row of zeros stays one."""
+    return x / x.norm(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _one_hot(codes: Int64[np.ndarray, " n"], n_classes: int) -> Float[Tensor, "n c"]:
+    at = torch.from_numpy(codes)
+    hot = torch.zeros(len(codes), n_classes + 1, dtype=torch.float64)
+    return hot.scatter_(1, torch.where(at >= 0, at, n_classes)[:, None], 1.0)[:, :n_classes]
+
+
+def parts_of(store: Store, layer: int) -> list[Part]:
+    """The parts that a layer is gathered in: runs of chunks, both modalities of each together."""
+    images = files_of(store, "pooled", layer, "image", PARTS)
+    texts = {file.path.rsplit("/", 1)[-1]: file for file in store.select("pooled", layer, "text").files}
+    return [
+        {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
+        for part in images
+    ]
+
+
+def references(store: Store, layer: int, pairs: Pairs) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """A point near the mean of each modality: the mean of the first rows that count.
+
+    Raises:
+        StoreError: No pair has a row.
+    """
+    found = []
+    for m in MODALITIES:
+        files = store.select("pooled", layer, m).files
+        first = next(iter(blocks(store, files, "pooled", pairs.of[m] >= 0)), None)
+        if first is None:
+            raise StoreError(f"no row of a pair in {store.place}, view pooled, layer {layer}, modality {m}: harvest it again")
+        found.append(first.x[:256].double().mean(0))
+    return found[0], found[1]
+
+
+def gather_part(store: Store, layer: int, pairs: Pairs, part: Part, config: SharingConfig) -> Gathered:
+    """The sums and the drawn rows of a part, chunk by chunk."""
+    a, b = references(store, layer, pairs)
+    width = store.manifest.width
+    nothing = torch.zeros(0, width)
+    none = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), len(pairs.classes))
+    sums = [Sums.of(nothing, nothing, a, b, none) for _ in range(config.groups)]
+    drawn: list[Drawn] = []
+    for pair, x, y in _matched(store, pairs, part):
+        labels = Labels(pairs.label[pair], pairs.shuffled[pair], pairs.swapped[pair], len(pairs.classes))
+        for g in np.unique(pairs.group[pair]):
+            own = np.flatnonzero(pairs.group[pair] == g)
+            some = Labels(labels.label[own], labels.shuffled[own], labels.swapped[own], labels.n_classes)
+            sums[g] = sums[g] + Sums.of(x[own], y[own], a, b, some)
+        kept = np.flatnonzero(pairs.drawn[pair])
+        drawn.append(Drawn(pair[kept], x[kept].float(), y[kept].float()))
+    return Gathered((a, b), tuple(sums), _together(drawn, width))
+
+
+def _matched(store: Store, pairs: Pairs, part: Part) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """The rows of the pairs of a chunk, in the order of the pairs' numbers."""
+    texts = {file.path.rsplit("/", 1)[-1]: file for file in part["text"]}
+    for image in part["image"]:
+        text = texts.get(image.path.rsplit("/", 1)[-1])
+        if text is None:
+            continue
+        (i, x), (j, y) = (_rows(store, pairs, m, file) for m, file in (("image", image), ("text", text)))
+        both, at, to = np.intersect1d(i, j, assume_unique=True, return_indices=True)
+        if len(both):
+            yield both, x[torch.from_numpy(at)], y[torch.from_numpy(to)]
+
+
+def _rows(store: Store, pairs: Pairs, modality: str, file: WrittenFile) -> tuple[np.ndarray, Tensor]:
+    of = pairs.of[modality]
+    found = list(blocks(store, (file,), "pooled", of >= 0))
+    if not found:
+        return np.zeros(0, np.int64), torch.zeros(0, store.manifest.width)
+    return of[np.concatenate([block.sample for block in found])], torch.cat([block.x for block in found])
+
+
+def _together(parts: Sequence[Drawn], width: int) -> Drawn:
+    if not parts:
+        return Drawn(np.zeros(0, np.int64), torch.zeros(0, width), torch.zeros(0, width))
+    pair = np.concatenate([part.pair for part in parts])
+    order = np.argsort(pair)
+    at = torch.from_numpy(order)
+    return Drawn(pair[order], torch.cat([part.x for part in parts])[at], torch.cat([part.y for part in parts])[at])
+
+
+def merge(parts: Sequence[Gathered]) -> Gathered:
+    """All parts together, added in their order."""
+    first = parts[0]
+    sums = tuple(reduce(Sums.__add__, own) for own in zip(*(part.sums for part in parts), strict=True))
+    return replace(first, sums=sums, drawn=_together([part.drawn for part in parts], first.drawn.x.shape[1]))

@@ -1,0 +1,49 @@
+"""The tables of the sharing stage: one row a number, and one row a latent."""
+
+import pyarrow as pa
+
+from schemas.columns import column
+
+VERSION = 1
+"""Raised whenever a column changes its meaning, its type or its name."""
+
+SHARING = pa.schema(
+    [
+        column("model", pa.string(), "trained, or untrained: the same architecture with random weights, a control"),
+        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column("level", pa.string(), "geometry, concept or latent"),
+        column("dictionary", pa.string(), "Latent level: the dictionary; its control ends in /random", nullable=True),
+        column("metric", pa.string(), "What is measured, see the list in the documentation"),
+        column("value", pa.float64(), "The estimate from all pairs", nullable=True),
+        column("low", pa.float64(), "Lower end of its 95% interval: jackknife over groups of pairs, or bootstrap", nullable=True),
+        column("high", pa.float64(), "Upper end of it", nullable=True),
+        column(
+            "null", pa.float64(), "The value if pairs, classes or labels meant nothing; null where none is defined", nullable=True
+        ),
+        column("null_low", pa.float64(), "Lower end of the null's 95% range, where it was drawn", nullable=True),
+        column("null_high", pa.float64(), "Upper end of it", nullable=True),
+        column("half_one", pa.float64(), "The same from one half of the pairs", nullable=True),
+        column("half_two", pa.float64(), "The same from the other half", nullable=True),
+        column("n", pa.int64(), "Pairs that the number rests on; of latents, those that count", "pairs or latents"),
+        column("parents", pa.string(), "Digest of the harvest, then of the dictionary where there is one"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+SHARING_LATENTS = pa.schema(
+    [
+        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column("dictionary", pa.string(), "The dictionary; its control ends in /random"),
+        column("latent", pa.int32(), "Number of the latent"),
+        column("rate_image", pa.float64(), "Share of the image tokens on which it fires", "share"),
+        column("rate_text", pa.float64(), "Share of the text tokens on which it fires", "share"),
+        column("mean_image", pa.float64(), "Mean activation over image tokens, silent ones included", "model's own scale"),
+        column("mean_text", pa.float64(), "Mean activation over text tokens", "model's own scale"),
+        column("modality_score", pa.float64(), "mean_image / (mean_image + mean_text): 1 image only, 0 text only", nullable=True),
+        column("bridge", pa.float64(), "Mean over pairs of the product of its means, times its decoder row's squared norm"),
+        column("cofire", pa.float64(), "Share of the pairs where it fires on the image and on the caption", "share"),
+        column("cofire_null", pa.float64(), "The same for images and captions of different pairs, exactly", "share"),
+        column("cross_modal_weight", pa.float64(), "Mean cosine of its top image tokens and its top text tokens", nullable=True),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)

@@ -1,0 +1,88 @@
+"""Pairs whose truth is known, written as a store without a model."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import linrep.store
+from linrep.places import place
+from linrep.sharing.config import SharingConfig
+from linrep.sharing.study import TRAINED, Study, Unit, plan_study
+from linrep.sharing.sums import Gathered, gather_part, merge, parts_of
+from linrep.store import Store
+from linrep.store.manifest import Manifest, write_manifest
+from linrep.store.statistics import Sums
+from linrep.store.write import samples_table, vector_column, writing_chunk
+from schemas import vectors
+
+CONFIG = SharingConfig(groups=10, reservoir=400, subspace=3, clusters=4, resamples=200, neighbours=5)
+CLASSES = ("boat", "tree", "key", "bell")
+
+
+def write_pairs(
+    folder: Path,
+    images: np.ndarray,
+    texts: np.ndarray,
+    labels: np.ndarray | None = None,
+    chunk: int = 64,
+    tokens: int = 0,
+    views: tuple[str, ...] = ("pooled", "tokens"),
+    modalities: tuple[str, ...] = ("image", "text"),
+    digest: str = "0123456789",
+) -> Store:
+    """A store of n pairs: rows i of both arrays belong together. With tokens, that many rows a pair and modality, else one."""
+    n, d = images.reshape(len(images), -1).shape[0], images.shape[-1]
+    schema = vectors(d, "float16")
+    starts = range(0, n, chunk)
+    for number, start in enumerate(starts):
+        own = range(start, min(start + chunk, n))
+        samples = []
+        for i in own:
+            given = {"split": "train", "pair_id": f"pairs/{i}", "corpus": "pairs", "n_image_tokens": 1, "n_text_tokens": 1}
+            named = {} if labels is None else {"label": int(labels[i]), "class_name": CLASSES[labels[i]]}
+            # The caption comes before its pair here and there: joins must not rely on an order.
+            both = [
+                {**given, **named, "sample_id": f"pairs/{i}", "modality": "pair", "uri": f"images/{i}.JPEG", "text": "t"},
+                {**given, "sample_id": f"pairs/{i}#caption", "modality": "text", "uri": "c.jsonl", "text": "t"},
+            ]
+            samples += both if i % 3 else both[::-1]
+        with writing_chunk(place(folder), number, schema) as writer:
+            for view in views:
+                for modality, rows in (("image", images), ("text", texts)):
+                    if modality not in modalities:
+                        continue
+                    suffix = "" if modality == "image" else "#caption"
+                    taken = [
+                        (i, row)
+                        for i in own
+                        for row in (rows[i].mean(0)[None] if view == "pooled" and tokens else np.atleast_2d(rows[i]))
+                    ]
+                    x = np.array([row for _, row in taken], np.float16)
+                    columns = {
+                        "sample_id": pa.array([f"pairs/{i}{suffix}" for i, _ in taken]),
+                        "norm": pa.array(np.linalg.norm(x.astype(np.float32), axis=1)),
+                        "split": pa.array(["train"] * len(taken)),
+                        "vector": vector_column(x),
+                    }
+                    arrays = [columns.get(f.name, pa.nulls(len(taken), f.type)) for f in schema]
+                    writer.vectors(view, 0, modality, pa.Table.from_arrays(arrays, schema=schema))
+            writer.commit(samples_table(samples), {(0, "image"): Sums.zero(d)}, len(samples), len(samples), (), 0.0, "float32")
+    write_manifest(
+        place(folder),
+        Manifest(
+            name="pairs", digest=digest, model={}, layers=(0,), views=views, dtype="float16", width=d, corpora={}, harvest={},
+            n_chunks=len(starts), chunk_size=chunk, status="complete",
+        ),
+    )  # fmt: skip
+    return linrep.store.open(str(folder))
+
+
+def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) -> tuple[Study, Gathered]:
+    """The study of a store and the sums of its layer 0, on the plain path."""
+    study = plan_study(store, config, latents=latents)
+    pairs = study.pairs[TRAINED]
+    return study, merge([gather_part(store, 0, pairs, part, config) for part in parts_of(store, 0)])
+
+
+UNIT = Unit(TRAINED, 0)
