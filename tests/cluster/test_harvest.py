@@ -273,7 +273,7 @@ def test_a_disk_that_fails_once_is_tried_again_and_one_that_stays_away_is_one_li
     def gone() -> str:
         raise OSError("gone for good")
 
-    assert harvest._or_error(flaky) == "read"
-    outcome = harvest._or_error(gone)
+    assert harvest.or_error(flaky) == "read"
+    outcome = harvest.or_error(gone)
     assert isinstance(outcome, ServiceError)
     assert "failed 3 times, at last with: gone for good" in str(outcome)
