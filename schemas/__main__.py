@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import probes, saes, steering
+from schemas import probes, saes, sharing, steering
 from schemas.activations import SAMPLES, STATISTICS, VERSION, vectors
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -56,10 +56,17 @@ def of_saes() -> str:
     return "\n\n".join([head(saes.VERSION), *(table(name.lower(), getattr(saes, name)) for name in names)])
 
 
+def of_sharing() -> str:
+    """All tables of sharing, in Markdown."""
+    parts = [table("sharing", sharing.SHARING), table("latents", sharing.SHARING_LATENTS)]
+    return "\n\n".join([head(sharing.VERSION), *parts])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "store.md": of_store,
     "probes.md": of_probes,
     "saes.md": of_saes,
+    "sharing.md": of_sharing,
     "steering.md": of_steering,
 }
 """Pages of the documentation, and what makes their tables."""

@@ -18,6 +18,7 @@ from linrep.harvest.config import HarvestConfig, Pool
 from linrep.probe.config import ProbeConfig
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
+from linrep.sharing.config import SharingConfig
 from linrep.steer.config import SteerConfig
 from linrep.vlm.config import ModelConfig
 
@@ -34,6 +35,7 @@ class Recipe(Section):
     steer: SteerConfig = Field(default=SteerConfig(), description="Edits of the residual stream, and what is asked under them.")
     sae: SaeConfig = Field(default=SaeConfig(), description="Which dictionaries to train.")
     tune: TuneConfig = Field(default=TuneConfig(), description="Which width and sparsity to search.")
+    sharing: SharingConfig = Field(default=SharingConfig(), description="How to compare the modalities.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 

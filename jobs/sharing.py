@@ -1,0 +1,32 @@
+"""Measure how much image and text share, layer by layer: geometry, concepts, and latents of dictionaries, beside their nulls.
+
+  python jobs/sharing.py --config recipes/demo.yaml --workspace runs
+
+It reads the harvest of the same recipe (jobs/harvest.py makes it), which must hold image-caption pairs. Run it again to resume.
+With --sharing.untrained PATH it also measures the harvest of an untrained model, with --sharing.dictionaries
+'[{"path": "FOLDER", "layer": 4}]' the latents of a sparse autoencoder and of random directions.
+"""
+
+import sys
+
+from linrep.cluster.entry import run_job
+from linrep.recipe import Request
+
+
+def main(request: Request) -> None:
+    """Compare, and say what it shows and where the results lie."""
+    from linrep.cluster.run_sharing import run_sharing
+    from linrep.places import place, redacted
+
+    outcome = run_sharing(request.recipe, place(request.workspace))
+    where = outcome.sharing.place
+    print("Nothing to do: the sharing results are complete." if not outcome.n_new else "Sharing complete.")
+    print(f"\nSharing {outcome.sharing.manifest.name}-{outcome.sharing.manifest.digest}\n  {where}\n{outcome.summary}\n")
+    print(f"{outcome.words}\n")
+    print("What to do next:")
+    print(f"  table:    linrep.sharing.artefact.open_sharing('{where}').table()")
+    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(__doc__, main))

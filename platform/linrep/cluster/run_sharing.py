@@ -1,0 +1,204 @@
+"""The sharing job from recipe to complete artefact: planned, locked, resumed, watched, finished and tracked."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+
+from linrep import tracking
+from linrep.cluster.lock import sole_driver
+from linrep.cluster.progress import Progress
+from linrep.cluster.session import cluster
+from linrep.config import digest
+from linrep.errors import RecipeError
+from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
+from linrep.harvest.plan import plan_harvest
+from linrep.places import Place, remove_unfinished
+from linrep.recipe import Recipe
+from linrep.sae.coder import Largest, Sae, random_dictionary
+from linrep.sae.formats import read as read_sae
+from linrep.sharing.artefact import (
+    Sharing,
+    SharingPlan,
+    UnitCommit,
+    committed,
+    finish,
+    plan_artefact,
+    read_sharing_manifest,
+    write_sharing_manifest,
+)
+from linrep.sharing.coder import Latents
+from linrep.sharing.config import Dictionary
+from linrep.sharing.study import plan_study
+from linrep.store.layout import MANIFEST, MODALITIES
+from linrep.store.read import Store
+from linrep.store.read import open as open_store
+
+SAMPLE = 2048
+"""Tokens of each modality that the random dictionary's centre, and the number of its active latents, are taken from."""
+
+
+@dataclass(frozen=True)
+class SharingOutcome:
+    """What a sharing job did.
+
+    Attributes:
+        sharing: The artefact, complete.
+        n_new: Units that this run worked through.
+        tracking_uri: Where its MLflow run is.
+        summary: The main numbers, in lines.
+        words: What the curves show, in plain words.
+    """
+
+    sharing: Sharing
+    n_new: int
+    tracking_uri: str
+    summary: str
+    words: str
+
+
+def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
+    """Work out a sharing job; starts no cluster.
+
+    Raises:
+        LinrepError: The recipe's harvest is missing or not complete, or the sharing section asks for what is not there.
+    """
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
+    if not (harvest.place / MANIFEST).is_file():
+        raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    config, store = recipe.sharing, open_store(str(harvest.place))
+    untrained = None if config.untrained is None else open_store(config.untrained)
+    # Checked before the dictionaries are read, and their controls made, from rows of the store.
+    plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
+    coders = [read_sae(dictionary.path) for dictionary in config.dictionaries]
+    for dictionary, coder in zip(config.dictionaries, coders, strict=True):
+        _check(dictionary, coder, store)
+    latents = tuple(_with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
+    study = plan_study(store, config, untrained, latents)
+    return plan_artefact(workspace, recipe.name, study, tuple(_digest(coder) for coder in coders))
+
+
+def _check(dictionary: Dictionary, coder: Sae, store: Store) -> None:
+    if dictionary.layer not in store.manifest.layers or "tokens" not in store.manifest.views:
+        raise RecipeError(
+            f"sharing.dictionaries: no tokens of layer {dictionary.layer} in {store.place}, which {dictionary.path} needs"
+        )
+    if coder.d_model != store.manifest.width:
+        raise RecipeError(
+            f"sharing.dictionaries: {dictionary.path} is for width {coder.d_model}, the store has {store.manifest.width}"
+        )
+
+
+def _with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
+    """The dictionary, and random directions that fire as often as it does."""
+    rows = []
+    for modality in MODALITIES:
+        selection = store.select("tokens", dictionary.layer, modality, special=False)
+        n = 0
+        for batch in selection.batches(["vector"], SAMPLE):
+            raw = np.stack([np.frombuffer(v, "<u2") for v in batch["vector"].to_pylist()[: SAMPLE - n]]) if len(batch) else None
+            if raw is not None:
+                rows.append(_floats(raw, store))
+                n += len(raw)
+            if n >= SAMPLE:
+                break
+    sample = torch.cat(rows)
+    sample = sample[sample.isfinite().all(1)]
+    k = max(1, round(float((coder.encode(sample) > 0).sum(1).float().mean())))
+    if isinstance(coder.rule, Largest):
+        k = coder.rule.k
+    control = random_dictionary(sample, coder.n_latents, min(k, coder.n_latents), seed)
+    name = dictionary.path.rstrip("/").rsplit("/", 1)[-1]
+    return Latents(name, coder, coder.decoder), Latents(f"{name}/random", control, control.decoder)
+
+
+def _floats(raw: np.ndarray, store: Store) -> torch.Tensor:
+    if store.manifest.dtype == "float32":
+        return torch.from_numpy(raw.view("<f4").copy())
+    if store.manifest.dtype == "bfloat16":
+        return torch.from_numpy(raw.view(np.int16).copy()).view(torch.bfloat16).float()
+    return torch.from_numpy(raw.view("<f2").astype(np.float32))
+
+
+def _digest(coder: Sae) -> str:
+    weights = hashlib.sha256()
+    for tensor in (coder.encoder, coder.b_enc, coder.decoder, coder.b_dec):
+        weights.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest(weights.hexdigest(), coder.rule.kind)
+
+
+def run_sharing(recipe: Recipe, workspace: Place) -> SharingOutcome:
+    """Do what is missing of a recipe's sharing results; nothing, if they are complete.
+
+    Raises:
+        LinrepError: Something that the user can mend; the message says what.
+    """
+    plan = plan_sharing(recipe, workspace)
+    with sole_driver(plan.place):
+        manifest = read_sharing_manifest(plan.place)
+        if manifest is not None and manifest.status == "complete":
+            return _outcome(Sharing(plan.place, manifest), 0, tracking.tracking_uri(workspace))
+        if manifest is None:
+            write_sharing_manifest(plan.place, plan.manifest)
+        else:
+            plan = replace(plan, manifest=replace(plan.manifest, created=manifest.created))
+        return _share(recipe, workspace, plan)
+
+
+def _share(recipe: Recipe, workspace: Place, plan: SharingPlan) -> SharingOutcome:
+    remove_unfinished(plan.place)
+    done = committed(plan.place)
+    todo = [unit for unit in plan.study.units if unit.name not in done]
+    name = f"sharing {plan.manifest.name}-{plan.manifest.digest}"
+    params = {"name": recipe.name, "sharing": recipe.sharing.model_dump(mode="json")}
+    with tracking.run(workspace, "sharing", name, digest(str(plan.place)), params, plan.manifest.parents) as run:
+        run.tags({"linrep.sharing": str(plan.place), "linrep.digest": plan.manifest.digest})
+        if todo:
+            with cluster():
+                # Ray is imported only where there is work: finished results say so at once.
+                from linrep.cluster.sharing import share_units
+
+                new = share_units(plan.study, todo, plan.place, plan.manifest.parents)
+                _watch(new, len(done), len(plan.study.units))
+        sharing = Sharing(plan.place, finish(plan))
+        outcome = _outcome(sharing, len(todo), run.uri)
+        _track(run, outcome)
+    # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
+    write_sharing_manifest(plan.place, sharing.manifest)
+    return outcome
+
+
+def _watch(new: Iterable[UnitCommit], n_done: int, n_units: int) -> None:
+    with Progress("sharing", n_units, n_done, unit="layers", rate="pairs") as progress:
+        for commit in new:
+            progress.add(1, commit.pairs)
+
+
+def _outcome(sharing: Sharing, n_new: int, uri: str) -> SharingOutcome:
+    table = sharing.table()
+    return SharingOutcome(sharing, n_new, uri, "\n".join(summary_lines(table)), plain_words(table))
+
+
+def _track(run: tracking.Run, outcome: SharingOutcome) -> None:
+    sharing = outcome.sharing
+    run.metrics(metrics(sharing))
+    run.json(asdict(sharing.manifest), MANIFEST)
+    for name in ("sharing", "latents"):
+        run.table(f"tables/{name}", sharing.table(name))
+    for name, figure in layer_figures(sharing.table()).items():
+        run.figure(f"figures/{name}.png", figure)
+    run.text(f"{outcome.summary}\n\n{outcome.words}\n", "summary.txt")
+
+
+def metrics(sharing: Sharing) -> dict[str, float]:
+    """The numbers as MLflow metrics; model, dictionary and layer are in the names, so that runs compare layer by layer."""
+    frame = pl.DataFrame(pl.from_arrow(sharing.table())).filter(pl.col("value").is_not_null())
+    named = {}
+    for row in frame.iter_rows(named=True):
+        where = "_".join(filter(None, [row["model"] if row["model"] != "trained" else "", row["dictionary"]]))
+        where = f"_{where}" if where else ""
+        named[f"{row['metric']}{where}_layer{row['layer']:02d}"] = row["value"]
+    return named

@@ -1,0 +1,221 @@
+"""The sharing results on disk: rows of each unit as they come, a commit for each written last, whole tables at the end.
+
+sharing/<name>-<digest>/
+  manifest.json                                 what was compared: harvests, dictionaries, config
+  units/trained-layer-003/sharing.parquet       rows of one unit; latents.parquet beside it for dictionaries
+  commits/trained-layer-003.json                written last: the unit counts
+  sharing.parquet, latents.parquet              all units together, once complete
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from linrep.config import digest
+from linrep.errors import StoreError
+from linrep.places import Place, place
+from linrep.sharing.config import SharingConfig
+from linrep.sharing.intervals import Measure
+from linrep.sharing.study import TRAINED, Study, Unit
+from linrep.store.layout import MANIFEST
+from linrep.store.manifest import now
+from linrep.store.tables import read_table, table_of, write_table
+from schemas.sharing import SHARING, SHARING_LATENTS, VERSION
+
+TABLES = {"sharing": SHARING, "latents": SHARING_LATENTS}
+
+
+@dataclass(frozen=True)
+class SharingManifest:
+    """What was compared.
+
+    Attributes:
+        name: Name of the recipe.
+        digest: Names everything that decides a number.
+        parents: Digests of harvests and dictionaries.
+        stores: Where the activations lay, by model.
+        config: The recipe's sharing section.
+        pairs: Pairs of each store.
+        classes: Classes of the concept level.
+        units: Names of the units.
+        status: running until every unit is committed.
+        created: When the job began, UTC.
+        finished: When it was complete.
+        schema_version: Version of the tables.
+    """
+
+    name: str
+    digest: str
+    parents: dict[str, str]
+    stores: dict[str, str]
+    config: dict[str, Any]
+    pairs: dict[str, int]
+    classes: list[str]
+    units: list[str]
+    status: Literal["running", "complete"] = "running"
+    created: str = ""
+    finished: str = ""
+    schema_version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Complete results.
+
+    Attributes:
+        place: Where they lie.
+        manifest: What they are of.
+    """
+
+    place: Place
+    manifest: SharingManifest
+
+    def table(self, name: Literal["sharing", "latents"] = "sharing") -> pa.Table:
+        """One of the tables; `schemas.sharing` explains the columns."""
+        return read_table(self.place, f"{name}.parquet")
+
+
+@dataclass(frozen=True)
+class UnitCommit:
+    """What a unit took."""
+
+    unit: str
+    pairs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SharingPlan:
+    """A sharing job before it runs.
+
+    Attributes:
+        place: The artefact.
+        study: What to do.
+        manifest: The manifest to start with.
+    """
+
+    place: Place
+    study: Study
+    manifest: SharingManifest = field(repr=False)
+
+
+def plan_artefact(workspace: Place, name: str, study: Study, weights: tuple[str, ...] = ()) -> SharingPlan:
+    """Name the artefact of a study and describe it.
+
+    Args:
+        workspace: Where everything lies.
+        name: Name of the recipe.
+        study: What will be done.
+        weights: Digest of each dictionary's weights.
+    """
+    config: SharingConfig = study.config
+    parents = {("harvest" if model == TRAINED else model): store.manifest.digest for model, store in study.stores.items()}
+    parents |= {f"dictionary-{i}": own for i, own in enumerate(weights)}
+    # What stores and dictionaries hold counts, not where they lie.
+    values = config.model_dump(mode="json", exclude={"untrained", "dictionaries"})
+    values |= {"layers": list(study.layers), "at": [d.layer for d in config.dictionaries]}
+    key = digest(VERSION, parents, values)
+    manifest = SharingManifest(
+        name=name,
+        digest=key,
+        parents=parents,
+        stores={model: str(store.place) for model, store in study.stores.items()},
+        config=config.model_dump(mode="json"),
+        pairs={model: len(pairs) for model, pairs in study.pairs.items()},
+        classes=list(study.pairs[TRAINED].classes),
+        units=[unit.name for unit in study.units],
+        created=now(),
+    )
+    return SharingPlan(workspace / "sharing" / f"{name}-{key}", study, manifest)
+
+
+def open_sharing(where: str | Place) -> Sharing:
+    """The results in a folder; a workspace that holds just one will do.
+
+    Raises:
+        StoreError: There are none, several to choose from, or they are not complete.
+    """
+    here = place(where)
+    if not (here / MANIFEST).is_file():
+        names = (here / "sharing").names()
+        if len(names) > 1:
+            raise StoreError(f"{here} holds {len(names)} sharing results, name one of them: {', '.join(names)}")
+        here = here / "sharing" / names[0] if names else here
+    manifest = read_sharing_manifest(here)
+    if manifest is None:
+        raise StoreError(f"no sharing results at {here}: {MANIFEST} is missing")
+    if manifest.status != "complete":
+        raise StoreError(f"the sharing results at {here} are not complete: run jobs/sharing.py with the same recipe again")
+    return Sharing(here, manifest)
+
+
+def read_sharing_manifest(here: Place) -> SharingManifest | None:
+    """The manifest in a folder, None where there is none.
+
+    Raises:
+        StoreError: It is of a version that this program cannot read.
+    """
+    if not (here / MANIFEST).is_file():
+        return None
+    value = (here / MANIFEST).read_json()
+    if value.get("schema_version") != VERSION or "stores" not in value:
+        raise StoreError(f"{here} holds no sharing results of schema version {VERSION}")
+    return SharingManifest(**value)
+
+
+def write_sharing_manifest(here: Place, manifest: SharingManifest) -> None:
+    """Write, or replace, the manifest."""
+    (here / MANIFEST).write_json(asdict(manifest))
+
+
+def rows_of(study: Study, unit: Unit, level: str, measures: list[Measure], parents: dict[str, str]) -> list[dict[str, object]]:
+    """Measures as rows of the `SHARING` contract; what is not finite becomes null."""
+    store = study.stores[unit.model]
+    dictionary = None if unit.dictionary is None else study.latents[unit.dictionary][unit.control].name
+    own = [store.manifest.digest, *([parents[f"dictionary-{unit.dictionary}"]] if unit.dictionary is not None else [])]
+    rows = []
+    for m in measures:
+        halves = m.halves or (None, None)
+        numbers = {
+            "value": m.value, "low": m.low, "high": m.high, "null": m.null, "null_low": m.null_low, "null_high": m.null_high,
+            "half_one": halves[0], "half_two": halves[1],
+        }  # fmt: skip
+        rows.append(
+            {
+                "model": unit.model,
+                "layer": unit.layer,
+                "level": level,
+                "dictionary": dictionary,
+                "metric": m.metric,
+                "n": m.n,
+                "parents": " ".join(own),
+                **{name: None if v is None or v - v != 0 else v for name, v in numbers.items()},
+            }
+        )
+    return rows
+
+
+def write_unit(
+    here: Place, unit: Unit, rows: list[dict[str, object]], latents: list[dict[str, object]], pairs: int, seconds: float
+) -> UnitCommit:
+    """Write what a unit found, and commit it."""
+    folder = here / "units" / unit.name
+    write_table(folder, "sharing.parquet", table_of(rows, SHARING))
+    write_table(folder, "latents.parquet", table_of(latents, SHARING_LATENTS))
+    commit = UnitCommit(unit.name, pairs, round(seconds, 3))
+    (here / "commits" / f"{unit.name}.json").write_json(asdict(commit))
+    return commit
+
+
+def committed(here: Place) -> set[str]:
+    """Names of the units that are done."""
+    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+
+
+def finish(plan: SharingPlan) -> SharingManifest:
+    """Put the units' tables together; returns the manifest of the complete artefact, not written yet."""
+    for name in TABLES:
+        parts = [read_table(plan.place / "units" / unit.name, f"{name}.parquet") for unit in plan.study.units]
+        write_table(plan.place, f"{name}.parquet", pa.concat_tables(parts))
+    return replace(plan.manifest, status="complete", finished=now())
