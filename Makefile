@@ -14,7 +14,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all test-peers test-deps lint format types contracts docs docs-check bench clean
+.PHONY: help install demo ui test test-all test-peers test-deps lint format types contracts docs docs-check bench clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -50,6 +50,10 @@ install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 demo: $(VENV)/.installed ## harvest the embedded world: no network, no GPU; a second call finds its results
 	$(BIN)/python jobs/harvest.py --config recipes/demo.yaml --workspace $(WORKSPACE) $(ARGS)
 
+ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE (or on the server that MLFLOW_TRACKING_URI names), port 5000
+	@test -n "$$MLFLOW_TRACKING_URI" -o -f "$(WORKSPACE)/mlflow.db" || { echo "no results in $(WORKSPACE): run 'make demo' first, or name a folder: make ui WORKSPACE=..." >&2; exit 1; }
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(WORKSPACE))/mlflow.db}" --workers 1 $(ARGS)
+
 # No test may reach for a model hub: what a test needs is in the repository or made by the test.
 test test-all: export HF_HUB_OFFLINE = 1
 
@@ -72,11 +76,15 @@ OURS := jaxtyping beartype pydantic-settings pyarrow pillow pytest
 test-peers: .venv-peers/.installed ## what we save, loaded by the official SAE libraries, and what they save by us
 	PYTHONPATH=platform .venv-peers/bin/python -m pytest tests/peers tests/sae/test_kernels.py $(ARGS)
 
-# The tests need no system package beyond Python itself. Debian and Ubuntu ship the venv module's pip apart, as python3-venv.
-test-deps: ## system packages that the tests need: none but Python's venv module
-	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then echo "nothing to install: $(PYTHON) has venv, and the tests need no other system package"; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q python3-venv; \
-	else echo "$(PYTHON) lacks the venv module: as root, 'apt-get install python3-venv' (or your system's name for it)" >&2; exit 1; fi
+# Two system packages: Python's venv module, which Debian and Ubuntu ship apart, and a headless browser, for the slow test that looks at
+# MLflow's pages (it is skipped without one).
+BROWSERS := chromium chromium-browser google-chrome
+test-deps: ## system packages that the tests need: Python's venv module, and chromium for one slow test
+	@missing=""; $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="python3-venv"; \
+	command -v $(BROWSERS) >/dev/null || missing="$$missing chromium"; \
+	if [ -z "$$missing" ]; then echo "nothing to install: $(PYTHON) has venv, and there is a browser"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q $$missing; \
+	else echo "missing: $$missing: as root, 'apt-get install $$missing' (or your system's names for them)" >&2; exit 1; fi
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import probes, saes, sharing, steering
+from schemas import probes, saes, sharing, steering, tuning
 from schemas.activations import SAMPLES, STATISTICS, VERSION, vectors
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -62,12 +62,18 @@ def of_sharing() -> str:
     return "\n\n".join([head(sharing.VERSION), *parts])
 
 
+def of_tuning() -> str:
+    """All tables of the search, in Markdown."""
+    return "\n\n".join([head(tuning.VERSION), table("trials", tuning.TRIALS), table("front", tuning.FRONT)])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "store.md": of_store,
     "probes.md": of_probes,
     "saes.md": of_saes,
     "sharing.md": of_sharing,
     "steering.md": of_steering,
+    "tuning.md": of_tuning,
 }
 """Pages of the documentation, and what makes their tables."""
 

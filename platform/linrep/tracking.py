@@ -36,7 +36,8 @@ REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DE
 """A server that answers so will do so again."""
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
-LAYER = re.compile(r"[_/]?layer[-_]?(?P<layer>[0-9]+)/?")
+LAYER = re.compile(r"(?:(?<=/)|[_-]|^)layer[-_]?(?P<layer>[0-9]+)(?:/|$|(?=_))")
+"""Where a metric's name says its layer: pooled/layer03/top1, fvu_image_topk_layer03."""
 _WHICH = ("run", "name", "stage", "status", "parent", "started")
 COMMIT = "LINREP_GIT_COMMIT"
 """Environment variable that names the commit where the code is no checkout: in a submitted job, in an image."""

@@ -1,0 +1,104 @@
+"""Runs below a run, and runs side by side."""
+
+import math
+
+import pyarrow as pa
+import pytest
+from mlflow import MlflowClient
+
+from linrep import tracking
+from linrep.places import Place, place
+from tests.test_tracking import server  # noqa: F401
+
+POINTS = [(100, {"fvu_image": 0.4, "l0_image": 8.0}), (200, {"fvu_image": 0.2, "l0_image": math.inf})]
+
+
+def tell(run: tracking.Run, name: str, width: int, failed: bool = False) -> tracking.Run:
+    params = {"width": width, "layer": 4}
+    return run.child("trial", name, f"key {name}", params, {"linrep.harvest": "abc"}, POINTS, failed)
+
+
+def search(here: Place) -> tracking.Run:
+    with tracking.run(here, "tune", "search", "k", {"name": "demo"}) as run:
+        tell(run, "narrow", 64)
+        tell(run, "wide", 256, failed=True)
+        run.table("tables/front", pa.table({"candidate": ["narrow"], "fvu": [0.2]}))
+    return run
+
+
+def test_a_part_that_was_told_is_not_told_again(tmp_path):
+    here = place(tmp_path)
+    search(here)
+    with tracking.run(here, "tune", "search", "k", {"name": "demo"}) as run:
+        again = tell(run, "narrow", 64)
+    client = MlflowClient(run.uri)
+    found = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{run.id}'")
+    assert {r.info.run_name: r.info.status for r in found} == {"narrow": "FINISHED", "wide": "FAILED"}
+    points = client.get_metric_history(again.id, "fvu_image")
+    assert sorted((p.step, p.value) for p in points) == [(100, 0.4), (200, 0.2)]
+    assert client.get_run(again.id).data.metrics["l0_image"] == 8.0  # what is not finite is left out
+
+
+def test_a_part_whose_driver_died_in_the_middle_gets_no_point_twice(tmp_path, monkeypatch):
+    here = place(tmp_path)
+    with tracking.run(here, "tune", "search", "k", {}) as run:
+        with monkeypatch.context() as patch:
+
+            def die(*_: object, **__: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(MlflowClient, "set_terminated", die)
+            with pytest.raises(KeyboardInterrupt):
+                tell(run, "narrow", 64)
+        child = tell(run, "narrow", 64)
+    client = MlflowClient(run.uri)
+    assert [(p.step, p.value) for p in client.get_metric_history(child.id, "fvu_image")] == [(100, 0.4), (200, 0.2)]
+    assert client.get_run(child.id).info.status == "FINISHED"
+
+
+def test_runs_of_all_stages_stand_side_by_side(tmp_path):
+    here = place(tmp_path)
+    run = search(here)
+    with tracking.run(here, "probe", "probes", "k", {"probe": {"views": "pooled"}}) as probe:
+        probe.metrics({"pooled/layer03/top1": 0.5, "seconds": 2.0})
+    every = tracking.compare(here)
+    assert sorted(every["stage"]) == ["probe", "trial", "trial", "tune"]
+    trials = tracking.compare(here, ["trial"], "metrics.fvu_image < 0.3 and params.width = '64'")
+    assert trials.select("name", "params.width", "metrics.fvu_image", "tags.linrep.harvest").rows() == [
+        ("narrow", "64", 0.2, "abc")
+    ]
+    assert trials["parent"].to_list() == [run.id]
+    long = tracking.compare_metrics(here, ["probe", "trial"])
+    rows = set(long.select("stage", "name", "layer", "metric", "value").rows())
+    assert ("probe", "probes", 3, "pooled/top1", 0.5) in rows
+    assert ("probe", "probes", None, "seconds", 2.0) in rows
+    assert ("trial", "narrow", 4, "fvu_image", 0.2) in rows
+    tables = tracking.compare_tables(here, "tables/front")
+    assert tables.select("candidate", "fvu", "run_id").rows() == [("narrow", 0.2, run.id)]
+    assert not len(tracking.compare_tables(here, "tables/none"))
+
+
+def test_where_nothing_was_run_there_is_an_empty_frame(tmp_path):
+    assert not len(tracking.compare(place(tmp_path)))
+    assert tracking.compare_metrics(place(tmp_path)).columns[-2:] == ["metric", "value"]
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts_in_a_search_loses_no_part_and_hands_out_its_files(server, tmp_path, monkeypatch):  # noqa: F811
+    import threading
+
+    start, stop = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", start())
+    monkeypatch.setattr(tracking, "PAUSES", (1.0, 2.0, 4.0, 8.0, 15.0, 15.0))
+    here = place(tmp_path / "w")
+    with tracking.run(here, "tune", "search", "k", {}) as run:
+        tell(run, "before", 64)
+        stop()
+        back = threading.Timer(3, start, kwargs={"wait": False})
+        back.start()
+        tell(run, "during", 256)
+        run.table("tables/front", pa.table({"candidate": ["during"]}))
+        back.join()
+    frame = tracking.compare(here, ["trial"])
+    assert dict(frame.select("name", "metrics.fvu_image").rows()) == {"before": 0.2, "during": 0.2}
+    assert tracking.compare_tables(here, "tables/front")["candidate"].to_list() == ["during"]  # proxied by the server
