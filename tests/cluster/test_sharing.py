@@ -1,0 +1,110 @@
+"""The sharing job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from linrep.cluster.run_sharing import run_sharing
+from linrep.cluster.sharing import share_plainly, share_units
+from linrep.errors import RecipeError, StoreError
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.places import place
+from linrep.recipe import Recipe
+from linrep.sae.coder import random_dictionary
+from linrep.sae.formats import saelens
+from linrep.sharing.artefact import committed, finish, open_sharing, plan_artefact, write_sharing_manifest
+from linrep.sharing.coder import Latents
+from linrep.sharing.config import Dictionary, SharingConfig
+from linrep.sharing.study import plan_study
+from tests.conftest import write_corpora
+from tests.sharing.planted import CONFIG, write_pairs
+
+SMALL = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, neighbours=3, resamples=50, min_per_class=2)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
+    import torch
+
+    rng = np.random.default_rng(0)
+    images, texts = rng.standard_normal((2, 150, 3, 12))
+    store = write_pairs(tmp_path / "store", images, texts, np.arange(150) % 4, tokens=3)
+    coder = random_dictionary(torch.randn(50, 12), 20, 3)
+    config = CONFIG.model_copy(update={"dictionaries": (Dictionary(path="x", layer=0),), "tokens": 100})
+    both = Latents("x", coder, coder.decoder)
+    study = plan_study(store, config, None, ((both, both),))
+    found = []
+    for name, run in (("plain", share_plainly), ("ray", share_units)):
+        plan = plan_artefact(place(tmp_path / name), "t", study, ("a",))
+        assert {c.unit for c in run(study, study.units, plan.place, plan.manifest.parents)} == committed(plan.place)
+        write_sharing_manifest(plan.place, finish(plan))
+        found.append(open_sharing(str(tmp_path / name)))
+    for table in ("sharing", "latents"):
+        one, other = (pl.DataFrame(pl.from_arrow(f.table(table))) for f in found)
+        assert one.height > 10
+        numbers = [c for c, kind in one.schema.items() if kind.is_float()]
+        assert one.drop(numbers).equals(other.drop(numbers))
+        for column in numbers:
+            assert (one[column].fill_null(-1) - other[column].fill_null(-1)).abs().max() < 1e-3, column
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vlm, tmp_path):
+    import torch
+
+    from linrep.cluster.run_harvest import run_harvest
+    from linrep.vlm.untrained import write_untrained
+
+    corpora = write_corpora(tmp_path / "c", n_images=40, n_pairs=40)
+    harvest = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=32)
+    recipe = Recipe(name="t", corpora=corpora, model=random_vlm, harvest=harvest, sharing=SMALL, pool=Pool(threads=1))
+    workspace = place(tmp_path / "w")
+    with pytest.raises(RecipeError, match=r"there is no harvest of this recipe in .*: run jobs/harvest\.py"):
+        run_sharing(recipe, workspace)
+    run_harvest(recipe, workspace)
+    # An untrained model's harvest, and a dictionary with its control.
+    fresh = write_untrained(random_vlm.path, tmp_path / "fresh")
+    again = recipe.model_copy(update={"model": random_vlm.model_copy(update={"path": str(fresh)})})
+    run_harvest(again, place(tmp_path / "u"))
+    saelens.write(place(tmp_path / "sae"), random_dictionary(torch.randn(64, 32), 48, 4))
+    sharing = SMALL.model_copy(
+        update={"untrained": str(tmp_path / "u"), "dictionaries": (Dictionary(path=str(tmp_path / "sae"), layer=2),)}
+    )
+    recipe = recipe.model_copy(update={"sharing": sharing})
+    first = run_sharing(recipe, workspace)
+    assert first.n_new == 6
+    frame = pl.DataFrame(pl.from_arrow(first.sharing.table()))
+    assert set(frame["level"]) == {"geometry", "concept", "latent"}
+    assert set(frame["model"]) == {"trained", "untrained"}
+    assert set(frame["dictionary"]) == {None, "sae", "sae/random"}
+    assert frame.filter(pl.col("metric") == "hub").height == 4
+    assert "What the curves show" in first.words
+    assert len(first.sharing.table("latents")) == 96
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(first.tracking_uri)
+    (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'sharing'")
+    assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
+    assert {"hub_layer02", "hub_untrained_layer02", "cofire_sae_layer02"} <= run.data.metrics.keys()
+    kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
+    assert {"sharing.parquet", "sharing.csv", "latents.csv", "sharing_geometry.png", "sharing_latent.png", "summary.txt"} <= kept
+
+    assert run_sharing(recipe, workspace).n_new == 0
+    folder = Path(first.sharing.place.path)
+    (folder / "commits/trained-layer-002.json").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    with pytest.raises(StoreError, match="are not complete"):
+        open_sharing(str(folder))
+    resumed = run_sharing(recipe, workspace)
+    assert resumed.n_new == 1
+    assert resumed.sharing.table().equals(first.sharing.table())
+    # A dictionary of another width.
+    saelens.write(place(tmp_path / "wide"), random_dictionary(torch.randn(64, 16), 48, 4))
+    wrong = sharing.model_copy(update={"dictionaries": (Dictionary(path=str(tmp_path / "wide"), layer=2),)})
+    with pytest.raises(RecipeError, match="is for width 16, the store has 32"):
+        run_sharing(recipe.model_copy(update={"sharing": wrong}), workspace)

@@ -1,0 +1,141 @@
+"""Latents of a known share of bimodal ones: scores, overlaps, co-firing and weights as planted; nulls where nothing is shared."""
+
+import numpy as np
+import pytest
+import torch
+
+from linrep.sharing.coder import Latents
+from linrep.sharing.latents import (
+    bridge,
+    bridge_cosine,
+    cofire_null,
+    fire_part,
+    latent_measures,
+    latent_rows,
+    merge_fired,
+    modality_scores,
+    overlap,
+    token_parts,
+)
+from linrep.sharing.study import TRAINED, plan_study
+from tests.sharing.planted import CONFIG, write_pairs
+
+F, BOTH, T, N = 24, 6, 4, 240
+CONFIG = CONFIG.model_copy(update={"thresholds": (0.05,), "tokens": 2000})
+
+
+class Identity:
+    """A dictionary whose latents are the coordinates, active above zero."""
+
+    d_model = n_latents = F
+
+    def encode(self, x):
+        return x.relu()
+
+
+def tokens(matched: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Latents 0..5 fire on both modalities, 6..14 on images, 15..23 on text; each concept in a third of the pairs.
+
+    With `matched`, a bimodal latent that fires on an image fires on its caption; else on another's.
+    """
+    rng = np.random.default_rng(0)
+    present = rng.random((N, BOTH)) < 1 / 3
+    images, texts = -np.ones((2, N, T, F))
+    other = present if matched else present[rng.permutation(N)]
+    images[:, :, :BOTH] = np.where(present[:, None], 1.0, -1.0)
+    texts[:, :, :BOTH] = np.where(other[:, None], 1.0, -1.0)
+    images[:, :, BOTH:15] = np.where(rng.random((N, T, 9)) < 0.25, 1.0, -1.0)
+    texts[:, :, 15:] = np.where(rng.random((N, T, 9)) < 0.25, 1.0, -1.0)
+    return images, texts
+
+
+def run(folder, matched: bool):
+    images, texts = tokens(matched)
+    latents = Latents("identity", Identity(), torch.eye(F))
+    store = write_pairs(folder, images, texts, tokens=T)
+    config = CONFIG.model_copy(update={"dictionaries": ()})
+    pairs = plan_study(store, config).pairs[TRAINED]
+    found = merge_fired([fire_part(store, pairs, part, latents, config) for part in token_parts(store, 0)])
+    return found, latents, {m.metric: m for m in latent_measures(found, latents, config)}
+
+
+@pytest.fixture(scope="module")
+def matched(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("m") / "m", True)
+
+
+@pytest.fixture(scope="module")
+def unmatched(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("u") / "u", False)
+
+
+def test_rates_and_scores_are_those_of_the_tokens(matched):
+    found, latents, _ = matched
+    s = found.total(range(CONFIG.groups))
+    images, texts = tokens(True)
+    assert float(s.tokens) == N * T
+    assert torch.equal(s.fired[0], torch.from_numpy((images > 0).sum((0, 1)).astype(float)))
+    assert torch.equal(s.fired[1], torch.from_numpy((texts > 0).sum((0, 1)).astype(float)))
+    assert modality_scores(s)[:BOTH].tolist() == [0.5] * BOTH
+    assert modality_scores(s)[BOTH:].tolist() == [1.0] * 9 + [0.0] * 9
+    rows = latent_rows(found, latents)
+    assert rows[0]["cofire"] == rows[0]["rate_image"]
+    assert rows[0]["cofire_null"] == pytest.approx(rows[0]["rate_image"] ** 2, abs=0.01)
+    assert rows[20]["rate_image"] == 0
+
+
+def test_the_planted_share_of_bimodal_latents_is_returned(matched):
+    found, _, m = matched
+    images, texts = tokens(True)
+    mass = [(z > 0).sum((0, 1)) for z in (images, texts)]
+    truth = (mass[0] + mass[1])[:BOTH].sum() / (mass[0] + mass[1]).sum()
+    assert m["bimodal_mass"].value == pytest.approx(truth)
+    # In the population a bimodal latent fires on a third of the tokens, the others on a quarter.
+    expected = 2 * BOTH / 3 / (2 * BOTH / 3 + 18 / 4)
+    assert m["bimodal_mass"].low <= expected <= m["bimodal_mass"].high
+    assert m["overlap_0.05"].value == BOTH / F
+    assert overlap(found.total(range(CONFIG.groups)), 0.3) == 1.0  # only the bimodal ones fire so often
+    histogram = [v.value for name, v in m.items() if name.startswith("modality_score_")]
+    assert histogram == pytest.approx([9 / F, 0, 0, 0, 0, BOTH / F, 0, 0, 0, 9 / F])
+
+
+def test_cofiring_and_bridges_know_the_pairs_and_return_their_nulls_without(matched, unmatched):
+    _, _, own = matched
+    _, _, other = unmatched
+    for name in ("cofire", "bridge_cosine"):
+        assert own[name].low > own[name].null + 0.05, name
+        assert other[name].low <= other[name].null <= other[name].high, name
+    assert own["bridge_diagonal_share"].value == pytest.approx(1)  # the decoder's rows are orthogonal
+
+
+def test_the_null_of_cofiring_is_the_mean_over_all_permutations():
+    from linrep.sharing.latents import Fires
+
+    a, b = torch.tensor([1.0, 1.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
+    s = Fires.none(1)
+    for x, y in zip(a, b, strict=True):
+        s = s + Fires.of((x.reshape(1, 1), y.reshape(1, 1)), torch.eye(1))
+    by_hand = np.mean([float(a[i] * b[j]) for i in range(4) for j in range(4) if i != j])
+    assert float(cofire_null(s)) == pytest.approx(by_hand)
+
+
+def test_streamed_bridge_is_the_sum_of_all_bridge_scores():
+    from linrep.sharing.latents import Fires
+
+    torch.manual_seed(0)
+    z, w, decoder = torch.rand(5, 7), torch.rand(5, 7), torch.randn(7, 3)
+    s = Fires.none(7)
+    for one, other in zip(z, w, strict=True):
+        s = s + Fires.of((one[None], other[None]), decoder)
+    scores = bridge(z, w, decoder)
+    assert float(s.inner / s.pairs) == pytest.approx(float(scores.sum()), rel=1e-5)
+    assert torch.allclose((s.product / s.pairs).float() * decoder.square().sum(1), scores.diagonal(), rtol=1e-4)
+    norms = ((z @ decoder).square().sum(1).mean() * (w @ decoder).square().sum(1).mean()).sqrt()
+    assert bridge_cosine(s) == pytest.approx(float(scores.sum() / norms), rel=1e-5)
+
+
+def test_cross_modal_weights_are_high_where_top_tokens_are_alike(matched):
+    found, latents, m = matched
+    weights = [row["cross_modal_weight"] for row in latent_rows(found, latents)]
+    assert [w is not None for w in weights] == [True] * BOTH + [False] * 18
+    assert m["cross_modal_weight"].value > m["cross_modal_weight"].null
