@@ -115,7 +115,7 @@ def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
     assert {c.info.status for c in children if c.data.tags["linrep.status"] == "failed"} == {"FAILED"}
     finished = next(t for t in trials.values() if t.status == "finished")
     same = client.search_runs(
-        ["1"], f"params.width = '{finished.values['width']}' and metrics.fvu_image > 0 and metrics.control/fvu_text > 0"
+        ["1"], f"params.width = '{finished.values['width']}' and metrics.fvu_image > 0 and metrics.`control/fvu_text` > 0"
     )
     assert finished.name in {child.info.run_name for child in same}
     (own,) = [child for child in children if child.info.run_name == finished.name]

@@ -205,6 +205,14 @@ class SteerConfig(Section):
             raise ValueError(f"must rise without repeats, got {list(layers)}")
         return layers
 
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _a_number(cls, pairs: object) -> object:
+        """The command line takes a lone number for a list of one."""
+        if isinstance(pairs, list) and len(pairs) == 1 and str(pairs[0]).isdigit():
+            return int(pairs[0])
+        return pairs
+
     @field_validator("pairs")
     @classmethod
     def _different(cls, pairs: tuple[tuple[str, str], ...] | int) -> tuple[tuple[str, str], ...] | int:
