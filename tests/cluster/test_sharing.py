@@ -9,6 +9,7 @@ import pytest
 
 from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.sharing import share_plainly, share_units
+from linrep.dictionary import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
@@ -16,7 +17,6 @@ from linrep.recipe import Recipe
 from linrep.sae.coder import random_dictionary
 from linrep.sae.formats import saelens
 from linrep.sharing.artefact import committed, finish, open_sharing, plan_artefact, write_sharing_manifest
-from linrep.sharing.coder import Latents
 from linrep.sharing.config import Dictionary, SharingConfig
 from linrep.sharing.study import plan_study
 from tests.conftest import write_corpora

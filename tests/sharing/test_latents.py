@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.sharing.coder import Latents
+from linrep.dictionary import Latents
 from linrep.sharing.latents import (
     bridge,
     bridge_cosine,

@@ -13,6 +13,7 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
 from linrep.config import digest
+from linrep.dictionary import Latents
 from linrep.errors import RecipeError
 from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
 from linrep.harvest.plan import plan_harvest
@@ -30,7 +31,6 @@ from linrep.sharing.artefact import (
     read_sharing_manifest,
     write_sharing_manifest,
 )
-from linrep.sharing.coder import Latents
 from linrep.sharing.config import Dictionary
 from linrep.sharing.study import plan_study
 from linrep.store.layout import MANIFEST, MODALITIES

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from linrep.dictionary import Encoder
 from linrep.probe.closed import sparse
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Gatherer, Moments
@@ -18,18 +18,6 @@ MOST_TOGETHER = 8192
 
 Rows = Callable[[], Iterator[tuple[Float[Tensor, "n d"], Int64[np.ndarray, " n"]]]]
 """Training rows, from the start at each call: vectors of the residual stream and class numbers."""
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What a probe asks of an autoencoder."""
-
-    d_model: int
-    n_latents: int
-
-    def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
-        """The latents of some rows."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from linrep.dictionary import Encoder
 from linrep.probe.fit import Candidates, TrainingRows, Trial, best, closed_forms, softmax_path, sparse_probes
-from linrep.probe.latents import Encoder, fit_latents
+from linrep.probe.latents import fit_latents
 from linrep.probe.linear import Linear, stack
 from linrep.probe.moments import Gatherer, Moments, merge
 from linrep.probe.report import Chosen, Result, Scored, report

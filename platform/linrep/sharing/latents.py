@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from linrep.dictionary import Latents
 from linrep.errors import RecipeError
 from linrep.sample import unit_hash
-from linrep.sharing.coder import Latents
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure, of_groups
 from linrep.sharing.study import Pairs

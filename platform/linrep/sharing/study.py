@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from linrep.dictionary import Latents
 from linrep.errors import RecipeError
 from linrep.sample import unit_hash
-from linrep.sharing.coder import Latents
 from linrep.sharing.config import SharingConfig
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store

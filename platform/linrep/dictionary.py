@@ -1,4 +1,4 @@
-"""What sharing needs of a sparse autoencoder: any object with this shape will do."""
+"""What probes, sharing and features need of a sparse autoencoder: any object of this shape will do."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
