@@ -3,8 +3,18 @@
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from linrep.errors import ServiceError
+from linrep.places import redacted
+
+STARTS = 2
+"""Times that Ray is started here before a job gives up: it allows its own processes 30 s, which a crowded machine can take."""
+KNOCK_S = 20.0
+"""Seconds that a named cluster has to take a connection."""
 
 PATHS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (2, 3))
 """Where `linrep` and `schemas` lie, for workers on this machine that have them from a checkout and not installed."""
@@ -16,6 +26,9 @@ def cluster() -> Iterator[None]:
 
     Inside `ray job submit`, or with RAY_ADDRESS set, it joins that cluster and leaves it running. A Ray that this process has
     started already is used as it is. Otherwise it starts one on this machine and ends it.
+
+    Raises:
+        ServiceError: There is no cluster at the address, or none starts here.
     """
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Ray's C++ core writes its log lines to the terminal as well as to its own files.
@@ -25,18 +38,54 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    paths = os.pathsep.join(filter(None, [PATHS, os.environ.get("PYTHONPATH")]))
-    with _silent():
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init("local", include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
+    _connect(os.environ.get("RAY_ADDRESS"))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address:
+        try:
+            _knock(address)
+            with _silent():
+                ray.init(address=address, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ServiceError(f"no Ray cluster answers at RAY_ADDRESS={redacted(address)}: {_first_line(error)}") from error
+        return
+    paths = os.pathsep.join(filter(None, [PATHS, os.environ.get("PYTHONPATH")]))
+    for attempt in range(1, STARTS + 1):
+        try:
+            with _silent():
+                ray.init("local", include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
+            return
+        # Ray raises a bare Exception when its own processes are not up in time.
+        except Exception as error:
+            ray.shutdown()
+            if attempt == STARTS:
+                raise ServiceError(
+                    f"Ray did not start on this machine in {STARTS} attempts, which is often short of memory, disk or time then: "
+                    f"{_first_line(error)}"
+                ) from error
+
+
+def _knock(address: str) -> None:
+    """Whether something listens there: Ray itself would try for ten minutes and say nothing.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager

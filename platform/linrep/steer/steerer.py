@@ -1,27 +1,23 @@
 """Runs cells through the model: forced choices, free answers, damage, the logit lens. A run that fails costs its cell alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from linrep.errors import LinrepError
 from linrep.sample import Sample, Skipped, unit_hash
 from linrep.steer.asked import Asked, Prompts, answer_ids, choice_prompt, lay_out
 from linrep.steer.cells import Cell, cells, damage_cells
 from linrep.steer.config import SteerConfig
-from linrep.steer.edits import Intervention, check_width, row_edits
+from linrep.steer.edits import Intervention, check_width
+from linrep.steer.passes import CellRun, Row, ask, read
 from linrep.steer.sites import positions
 from linrep.steer.vectors import NoDirection, Vectors
 from linrep.vlm.batch import pack
-from linrep.vlm.decode import Context, Edited, at_last, decode, embed, embed_ids, greedy, lens, logits, pad, run
+from linrep.vlm.decode import embed, lens
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -36,16 +32,6 @@ class Produced:
     def add(self, table: str, row: Row) -> None:
         """Take in a row."""
         self.tables.setdefault(table, []).append(row)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One cell of one photograph or text, ready to run."""
-
-    item: int
-    cell: Cell
-    change: Intervention | None
-    name: str
 
 
 class Steerer:
@@ -94,7 +80,7 @@ class Steerer:
             bad = next((one for one in found if isinstance(one, Skipped)), None)
             if bad is not None:
                 for cell in plan:
-                    self._lost(produced, _Run(0, cell, None, bad.sample.id), bad.reason, source, target)
+                    self._lost(produced, CellRun(0, cell, None, bad.sample.id), bad.reason, source, target)
                 continue
             ready.append(found[0].sample)
             sequences.append(found)  # pyright: ignore[reportArgumentType]
@@ -105,8 +91,10 @@ class Steerer:
         names = [answer_ids(self.vlm.processor.tokenizer, asked_for[0], asking.answer, name) for name in (source, target)]
         questions = {i: asked_for.index(q.prompt) for i, q in enumerate(asking.questions)}
 
-        def ask(batch: list[_Run]) -> None:
-            for one, (choice, texts) in zip(batch, self._ask(batch, laid_out, names, questions), strict=True):
+        def ask_batch(batch: list[CellRun]) -> None:
+            for one, (choice, texts) in zip(
+                batch, ask(self.vlm, batch, laid_out, names, questions, asking.max_new_tokens), strict=True
+            ):
                 who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
                 produced.add("cells", {**who, **choice})
                 for i, text in texts.items():
@@ -117,7 +105,7 @@ class Steerer:
         lengths = [len(laid_out[one.item]) + asking.max_new_tokens for one in runs]
         for indices in pack(lengths, self.tokens_per_batch):
             produced.n_tokens += sum(lengths[i] for i in indices)
-            self._attempt([runs[i] for i in indices], ask, lambda one, why: self._lost(produced, one, why, source, target))
+            self._attempt([runs[i] for i in indices], ask_batch, lambda one, why: self._lost(produced, one, why, source, target))
         return produced
 
     def damage(self, samples: Sequence[Sample | Skipped], source: str, target: str) -> Produced:
@@ -127,7 +115,7 @@ class Steerer:
         n_kept = max(1, len(samples) // self.config.damage.candidates)
         ready = self._likeliest([one for one in found if isinstance(one, Prepared)], n_kept)
 
-        def lost(produced: Produced, one: _Run, why: str, source: str, target: str) -> None:
+        def lost(produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
             who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
             produced.add("damage", {**who, "n_tokens": 0, "error": why})
             self._note(produced, one, why)
@@ -135,15 +123,15 @@ class Steerer:
         for one in found:
             if isinstance(one, Skipped):
                 for cell in plan:
-                    lost(produced, _Run(0, cell, None, one.sample.id), one.reason, source, target)
+                    lost(produced, CellRun(0, cell, None, one.sample.id), one.reason, source, target)
         if not ready:
             return produced
         streams = embed(self.vlm, ready)
         masks = [tuple(torch.from_numpy(positions(site, one, self.vlm.card)) for site in self.config.sites) for one in ready]
         runs = self._ready([one.sample.id for one in ready], plan, source, target, produced, lost)
 
-        def read(batch: list[_Run]) -> None:
-            for one, (nll, n) in zip(batch, self._read(batch, ready, streams, masks), strict=True):
+        def read_batch(batch: list[CellRun]) -> None:
+            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, streams, masks), strict=True):
                 who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
                 produced.add("damage", {**who, "nll": nll, "n_tokens": n})
                 produced.n_done += 1
@@ -151,7 +139,7 @@ class Steerer:
         lengths = [len(ready[one.item]) for one in runs]
         for indices in pack(lengths, self.tokens_per_batch):
             produced.n_tokens += sum(lengths[i] for i in indices)
-            self._attempt([runs[i] for i in indices], read, lambda one, why: lost(produced, one, why, source, target))
+            self._attempt([runs[i] for i in indices], read_batch, lambda one, why: lost(produced, one, why, source, target))
         return produced
 
     def _likeliest(self, texts: list[Prepared], n: int) -> list[Prepared]:
@@ -162,8 +150,8 @@ class Steerer:
         streams = embed(self.vlm, texts)
         masks = [(torch.zeros(len(one), dtype=torch.bool),) for one in texts]
         for indices in pack([len(one) for one in texts], self.tokens_per_batch):
-            runs = [_Run(i, Cell(), None, texts[i].sample.id) for i in indices]
-            nll |= {i: value for i, (value, _) in zip(indices, self._read(runs, texts, streams, masks), strict=True)}
+            runs = [CellRun(i, Cell(), None, texts[i].sample.id) for i in indices]
+            nll |= {i: value for i, (value, _) in zip(indices, read(self.vlm, runs, texts, streams, masks), strict=True)}
         return [texts[i] for i in sorted(sorted(nll, key=lambda i: nll[i])[:n])]
 
     def lens(self, samples: Sequence[Sample | Skipped], names: Sequence[str]) -> Produced:
@@ -216,8 +204,8 @@ class Steerer:
         source: str,
         target: str,
         produced: Produced,
-        lost: Callable[[Produced, _Run, str, str, str], None],
-    ) -> list[_Run]:
+        lost: Callable[[Produced, CellRun, str, str, str], None],
+    ) -> list[CellRun]:
         """Every cell of every sample with its edit; cells without a direction are put down with the reason."""
         runs = []
         for cell in plan:
@@ -231,14 +219,14 @@ class Steerer:
                 except NoDirection as reason:
                     why = f"no direction: {reason}"
             for i, name in enumerate(samples):
-                one = _Run(i, cell, change, name)
+                one = CellRun(i, cell, change, name)
                 if why is None:
                     runs.append(one)
                 else:
                     lost(produced, one, why, source, target)
         return sorted(runs, key=lambda one: one.item)  # stable: the cells of an item stay in their order
 
-    def _attempt(self, batch: list[_Run], work: Callable[[list[_Run]], None], lost: Callable[[_Run, str], None]) -> None:
+    def _attempt(self, batch: list[CellRun], work: Callable[[list[CellRun]], None], lost: Callable[[CellRun, str], None]) -> None:
         """Run a batch; when it fails, run its halves, down to the cell that is at fault. `work` must put down all or nothing."""
         try:
             work(batch)
@@ -254,110 +242,17 @@ class Steerer:
             self._attempt(batch[:half], work, lost)
             self._attempt(batch[half:], work, lost)
 
-    def _lost(self, produced: Produced, one: _Run, why: str, source: str, target: str) -> None:
+    def _lost(self, produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
         who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
         produced.add("cells", {**who, "error": why})
         for i, question in enumerate(self.config.ask.questions):
             produced.add("answers", {**who, "question": i, "about": question.about, "error": why})
         self._note(produced, one, why)
 
-    def _note(self, produced: Produced, one: _Run, why: str) -> None:
+    def _note(self, produced: Produced, one: CellRun, why: str) -> None:
         if not why.startswith("no direction: "):
             cell = "/".join(str(value) for value in one.cell.columns().values() if value is not None)
             produced.failed.append((f"{one.name} {cell}", why))
-
-    @torch.inference_mode()
-    def _ask(
-        self, batch: list[_Run], laid_out: list[Asked], names: list[list[int]], questions: Mapping[int, int]
-    ) -> list[tuple[Row, dict[int, str]]]:
-        """Choice and answers of each run; prompt 0 is the forced choice."""
-        context = self._prefixes(batch, laid_out)
-        edits = row_edits([one.change for one in batch], self.vlm.card.width)
-        asked = [laid_out[one.item] for one in batch]
-        onward = torch.tensor([one.cell.site_kind == "everywhere" for one in batch], device=self.vlm.device)
-        choices: list[Row] = []
-        texts: list[dict[int, str]] = [{} for _ in batch]
-        n_prompts = 1 + max([0, *questions.values()])
-        for number in range(n_prompts):
-            suffix, real = pad([one.suffixes[number] for one in asked])
-            parts = [_site_mask(one, a, number)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
-            mask, _ = pad(parts)
-            after, hidden = run(self.vlm, suffix, real, context, Edited(edits, mask.bool().to(self.vlm.device)))
-            first = logits(self.vlm, at_last(hidden, real))
-            if not bool(first.isfinite().all()):
-                raise FloatingPointError("the model's output is not finite under this edit")
-            if number == 0:
-                scores = [self._score(after, first, name, edits, onward) for name in names]
-                p = torch.sigmoid(scores[1] - scores[0])
-                columns = [x.tolist() for x in (p, scores[0], scores[1])]
-                choices = [{"p_target": a, "logp_source": b, "logp_target": c} for a, b, c in zip(*columns, strict=True)]
-            here = [i for i, prompt in questions.items() if prompt == number]
-            if here:
-                said = decode(self.vlm, greedy(self.vlm, after, first, self.config.ask.max_new_tokens, edits, onward))
-                for i in here:
-                    for row, text in enumerate(said):
-                        texts[row][i] = text
-        return list(zip(choices, texts, strict=True))
-
-    def _prefixes(self, batch: list[_Run], laid_out: list[Asked]) -> Context:
-        """What all prompts of each run share, seen; run once for the runs whose edit does not touch it."""
-        keys, first, index = {}, [], []
-        for row, one in enumerate(batch):
-            asked = laid_out[one.item]
-            touched = bool(_site_mask(one, asked, 0)[: len(asked.prefix)].any())
-            key = (one.item, row if touched else -1)
-            if key not in keys:
-                keys[key] = len(first)
-                first.append((one if touched else _Run(one.item, Cell(), None, one.name), asked))
-            index.append(keys[key])
-        embeds, real = pad([asked.prefix for _, asked in first])
-        mask, _ = pad([_site_mask(one, asked, 0)[: len(asked.prefix)] for one, asked in first])
-        edits = row_edits([one.change for one, _ in first], self.vlm.card.width)
-        context, _ = run(self.vlm, embeds, real, None, Edited(edits, mask.bool().to(self.vlm.device)))
-        return context.rows(index)
-
-    def _score(self, context: Context, first: Tensor, name: list[int], edits: Mapping, onward: Bool[Tensor, " b"]) -> Tensor:
-        """Mean log-probability of a name's tokens after each prompt."""
-        total = first.log_softmax(-1)[:, name[0]]
-        if len(name) > 1:
-            ids = torch.tensor([name[:-1]] * len(first), device=first.device)
-            mask = onward[:, None].expand_as(ids)
-            _, hidden = run(self.vlm, embed_ids(self.vlm, ids), torch.ones_like(ids).bool(), context, Edited(edits, mask))
-            later = logits(self.vlm, hidden).log_softmax(-1)
-            for i, token in enumerate(name[1:]):
-                total = total + later[:, i, token]
-        return total / len(name)
-
-    @torch.inference_mode()
-    def _read(
-        self, batch: list[_Run], ready: list[Prepared], streams: list[Tensor], masks: list[tuple[Tensor, ...]]
-    ) -> list[tuple[float, int]]:
-        """Mean negative log-likelihood of each run's text, and its tokens."""
-        embeds, real = pad([streams[one.item] for one in batch])
-        mask, _ = pad(
-            [
-                masks[one.item][one.cell.site] if one.cell.site is not None else torch.zeros_like(masks[one.item][0])
-                for one in batch
-            ]
-        )
-        edits = row_edits([one.change for one in batch], self.vlm.card.width)
-        _, hidden = run(self.vlm, embeds, real, None, Edited(edits, mask.bool().to(self.vlm.device)))
-        found = []
-        for row, one in enumerate(batch):
-            prepared = ready[one.item]
-            (said,) = (prepared.role == Role.TEXT).nonzero()
-            ids = torch.from_numpy(prepared.input_ids[said]).long().to(hidden.device)
-            scores = logits(self.vlm, hidden[row, said - 1]).log_softmax(-1).gather(1, ids[:, None])
-            if not bool(scores.isfinite().all()):
-                raise FloatingPointError("the model's output is not finite under this edit")
-            found.append((-scores.mean().item(), len(said)))
-        return found
-
-
-def _site_mask(one: _Run, asked: Asked, prompt: int) -> Bool[Tensor, " t"]:
-    if one.cell.site is None:
-        return torch.zeros_like(asked.masks[0][prompt])
-    return asked.masks[one.cell.site][prompt]
 
 
 def _plain(prompt: str) -> str:

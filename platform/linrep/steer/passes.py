@@ -1,0 +1,164 @@
+"""A micro-batch of cells through the model: forced choices, free answers, likelihoods of texts; each row under its own edit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from linrep.steer.asked import Asked
+from linrep.steer.cells import Cell
+from linrep.steer.edits import Intervention, row_edits
+from linrep.vlm.decode import Context, Edited, at_last, decode, embed_ids, greedy, logits, pad, run
+from linrep.vlm.load import VLM
+from linrep.vlm.prepared import Prepared, Role
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One cell of one photograph or text, ready to run.
+
+    Attributes:
+        item: Which photograph or text, by its place in the list.
+        cell: The cell.
+        change: Its edit; None leaves the stream alone.
+        name: The sample's id.
+    """
+
+    item: int
+    cell: Cell
+    change: Intervention | None
+    name: str
+
+
+@torch.inference_mode()
+def ask(
+    vlm: VLM,
+    batch: Sequence[CellRun],
+    laid_out: Sequence[Asked],
+    names: Sequence[list[int]],
+    questions: Mapping[int, int],
+    max_new_tokens: int,
+) -> list[tuple[Row, dict[int, str]]]:
+    """Choice and answers of each run; prompt 0 is the forced choice.
+
+    Args:
+        vlm: The whole model.
+        batch: The runs.
+        laid_out: Every photograph's prompts, by item.
+        names: Tokens of the source's and of the target's name as an answer.
+        questions: Prompt of each question that is answered freely.
+        max_new_tokens: Longest free answer.
+
+    Returns:
+        For each run the choice's columns, and the answer to each question.
+
+    Raises:
+        FloatingPointError: The output is not finite under an edit.
+    """
+    context = _prefixes(vlm, batch, laid_out)
+    edits = row_edits([one.change for one in batch], vlm.card.width)
+    asked = [laid_out[one.item] for one in batch]
+    onward = torch.tensor([one.cell.site_kind == "everywhere" for one in batch], device=vlm.device)
+    choices: list[Row] = []
+    texts: list[dict[int, str]] = [{} for _ in batch]
+    n_prompts = 1 + max([0, *questions.values()])
+    for number in range(n_prompts):
+        suffix, real = pad([one.suffixes[number] for one in asked])
+        parts = [_site_mask(one, a, number)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
+        mask, _ = pad(parts)
+        after, hidden = run(vlm, suffix, real, context, Edited(edits, mask.bool().to(vlm.device)))
+        first = logits(vlm, at_last(hidden, real))
+        if not bool(first.isfinite().all()):
+            raise FloatingPointError("the model's output is not finite under this edit")
+        if number == 0:
+            scores = [_score(vlm, after, first, name, edits, onward) for name in names]
+            p = torch.sigmoid(scores[1] - scores[0])
+            columns = [x.tolist() for x in (p, scores[0], scores[1])]
+            choices = [{"p_target": a, "logp_source": b, "logp_target": c} for a, b, c in zip(*columns, strict=True)]
+        here = [i for i, prompt in questions.items() if prompt == number]
+        if here:
+            said = decode(vlm, greedy(vlm, after, first, max_new_tokens, edits, onward))
+            for i in here:
+                for row, text in enumerate(said):
+                    texts[row][i] = text
+    return list(zip(choices, texts, strict=True))
+
+
+def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Sequence[Asked]) -> Context:
+    """What all prompts of each run share, seen; run once for the runs whose edit does not touch it."""
+    keys, first, index = {}, [], []
+    for row, one in enumerate(batch):
+        asked = laid_out[one.item]
+        touched = bool(_site_mask(one, asked, 0)[: len(asked.prefix)].any())
+        key = (one.item, row if touched else -1)
+        if key not in keys:
+            keys[key] = len(first)
+            first.append((one if touched else CellRun(one.item, Cell(), None, one.name), asked))
+        index.append(keys[key])
+    embeds, real = pad([asked.prefix for _, asked in first])
+    mask, _ = pad([_site_mask(one, asked, 0)[: len(asked.prefix)] for one, asked in first])
+    edits = row_edits([one.change for one, _ in first], vlm.card.width)
+    context, _ = run(vlm, embeds, real, None, Edited(edits, mask.bool().to(vlm.device)))
+    return context.rows(index)
+
+
+def _score(vlm: VLM, context: Context, first: Tensor, name: list[int], edits: Mapping, onward: Bool[Tensor, " b"]) -> Tensor:
+    """Mean log-probability of a name's tokens after each prompt."""
+    total = first.log_softmax(-1)[:, name[0]]
+    if len(name) > 1:
+        ids = torch.tensor([name[:-1]] * len(first), device=first.device)
+        mask = onward[:, None].expand_as(ids)
+        _, hidden = run(vlm, embed_ids(vlm, ids), torch.ones_like(ids).bool(), context, Edited(edits, mask))
+        later = logits(vlm, hidden).log_softmax(-1)
+        for i, token in enumerate(name[1:]):
+            total = total + later[:, i, token]
+    return total / len(name)
+
+
+@torch.inference_mode()
+def read(
+    vlm: VLM,
+    batch: Sequence[CellRun],
+    ready: Sequence[Prepared],
+    streams: Sequence[Tensor],
+    masks: Sequence[tuple[Tensor, ...]],
+) -> list[tuple[float, int]]:
+    """Mean negative log-likelihood of each run's text, in nats a token, and its tokens.
+
+    Args:
+        vlm: The whole model.
+        batch: The runs.
+        ready: The photographs with their texts, by item.
+        streams: Their embeddings.
+        masks: For each item the positions of every site.
+
+    Raises:
+        FloatingPointError: The output is not finite under an edit.
+    """
+    embeds, real = pad([streams[one.item] for one in batch])
+    mask, _ = pad(
+        [masks[one.item][one.cell.site] if one.cell.site is not None else torch.zeros_like(masks[one.item][0]) for one in batch]
+    )
+    edits = row_edits([one.change for one in batch], vlm.card.width)
+    _, hidden = run(vlm, embeds, real, None, Edited(edits, mask.bool().to(vlm.device)))
+    found = []
+    for row, one in enumerate(batch):
+        prepared = ready[one.item]
+        (said,) = (prepared.role == Role.TEXT).nonzero()
+        ids = torch.from_numpy(prepared.input_ids[said]).long().to(hidden.device)
+        scores = logits(vlm, hidden[row, said - 1]).log_softmax(-1).gather(1, ids[:, None])
+        if not bool(scores.isfinite().all()):
+            raise FloatingPointError("the model's output is not finite under this edit")
+        found.append((-scores.mean().item(), len(said)))
+    return found
+
+
+def _site_mask(one: CellRun, asked: Asked, prompt: int) -> Bool[Tensor, " t"]:
+    if one.cell.site is None:
+        return torch.zeros_like(asked.masks[0][prompt])
+    return asked.masks[one.cell.site][prompt]
