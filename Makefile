@@ -83,7 +83,7 @@ test-deps: ## system packages that the tests need: Python's venv module, and chr
 	@missing=""; $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="python3-venv"; \
 	command -v $(BROWSERS) >/dev/null || missing="$$missing chromium"; \
 	if [ -z "$$missing" ]; then echo "nothing to install: $(PYTHON) has venv, and there is a browser"; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q $$missing; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -y -q --no-install-recommends $$missing; \
 	else echo "missing: $$missing: as root, 'apt-get install $$missing' (or your system's names for them)" >&2; exit 1; fi
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
