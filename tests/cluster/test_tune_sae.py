@@ -28,8 +28,9 @@ from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.config import Pool
 from linrep.places import place
 from linrep.recipe import Recipe, load_yaml, validate
-from linrep.sae.halving import Board
-from linrep.sae.pack import Ended, Trial, packs_of, train_pack
+from linrep.sae.halving import Board, Verdict
+from linrep.sae.pack import Trial
+from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
 from linrep.sae.tuning import plan_tune, read_trials
@@ -45,7 +46,7 @@ TUNE = TuneConfig.model_validate(
             "expansion": [1, 2],
             "learning_rate": [1e-3, 1e-2, 1e30],
         },
-        "stop": {"kind": "asha", "first": 0.25, "factor": 2},
+        "stop": {"kind": "halving", "first": 0.25, "factor": 2},
         "rows": 24 * 32,
         "held_out": 100,
         "pack": 6,
@@ -74,12 +75,7 @@ def plainly(recipe: Recipe, folder: Path, into: Path) -> dict[str, Trial]:
     """The same search in this process, without Ray."""
     (harvest,) = (folder / "harvests").iterdir()
     plan = plan_tune(linrep.store.open(str(harvest)), "t", recipe.tune, recipe.sae, place(into))
-    board, found = Board(2), {}
-    for i, members in enumerate(packs_of(plan.proposer.round(0, {}), recipe.tune.pack, plan.within)):
-        for event in train_pack(plan.pack(i, members), board.judge, within=plan.within):
-            if isinstance(event, Ended):
-                found[event.trial.name] = event.trial
-    return found
+    return {trial.name: trial for trial in search_plainly(plan)}
 
 
 def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
@@ -172,8 +168,8 @@ def test_a_trial_takes_a_core_or_a_share_of_a_gpu_and_one_that_cannot_fit_is_ref
 
 
 def test_the_desk_counts_every_pack_once():
-    desk = Desk(2.0, [("x", 1, {"a": 0.5})])
-    assert desk.judge("x", 1, {"b": 0.6}) == set()
+    desk = Desk(Board(2.0, {"x": "b"}, [("x", 1, {"a": 0.5})]))
+    assert desk.judge("x", 1, {"b": 0.6}) == Verdict(frozenset(), frozenset())
     for rows in (10, 30, 20):  # a pack that is begun again counts from the start
         desk.tell(0, rows)
     desk.tell(1, 5)

@@ -2,24 +2,24 @@
 
 import math
 import random
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 import pytest
-import torch
 
 from linrep.errors import RecipeError
 from linrep.places import place
 from linrep.sae import pack as packs
 from linrep.sae.artefact import plan_saes
 from linrep.sae.front import Point, front, recommend
-from linrep.sae.halving import Board, rungs
+from linrep.sae.halving import Board, Verdict, rungs
 from linrep.sae.layer import train_layer
-from linrep.sae.pack import Ended, packs_of, train_pack
+from linrep.sae.pack import Trial, packs_of
 from linrep.sae.propose import proposer
+from linrep.sae.rounds import search_plainly
 from linrep.sae.search import Halving, TuneConfig, Whole
 from linrep.sae.study import SaeConfig
-from linrep.sae.tuning import check_space, commit_trial, plan_tune, read_trials
+from linrep.sae.tuning import TunePlan, check_space, plan_tune, read_trials
 from linrep.store.read import Store
 from tests.store.planted_store import write_store
 
@@ -27,6 +27,10 @@ D = 16
 SAE = SaeConfig.model_validate(
     {"coder": {"aux": {"dead_after": 500}, "expansion": 2}, "rows": 3200, "batch": 64, "data": {"shuffle_rows": 512}}
 )
+
+
+BEST_FIRST = {"learning_rate": [2e-2, 1e-5]}
+"""Those that go on come first, so in small packs they have to wait for the others."""
 
 
 def tune(**changes: object) -> TuneConfig:
@@ -37,7 +41,7 @@ def tune(**changes: object) -> TuneConfig:
         "learning_rate": [1e-5, 2e-2],
         **changes.pop("space", {}),  # type: ignore[dict-item]
     }
-    stop = {"kind": "asha", "first": 0.25, "factor": 4}
+    stop = {"kind": "halving", "first": 0.25, "factor": 4}
     return TuneConfig.model_validate({"space": space, "stop": stop, "rows": 3200, "held_out": 200, "pack": 8, **changes})
 
 
@@ -91,21 +95,39 @@ def test_the_knee_is_recommended_and_its_neighbours_are_its_reason():
 
 
 def test_a_rung_keeps_one_in_factor_of_its_own_bracket():
-    board = Board(4)
-    assert board.judge("x", 10, {"a": 0.4, "b": 0.1, "c": 0.3, "d": 0.2}) == {"b"}
-    assert board.judge("y", 10, {"e": 0.9}) == {"e"}  # alone in its bracket, however bad
-    assert board.judge("x", 20, {"b": 0.5}) == {"b"}
-    # Later ones are compared with those before, without making these wait.
-    assert board.judge("x", 10, {"f": 0.15}) == {"f"}  # second of five, of whom two may go on
-    assert board.judge("x", 10, {"g": 0.35, "h": float("nan")}) == set()
+    board = Board(4, {"x": "abcd", "y": "e"})
+    assert board.judge("x", 10, {"a": 0.4, "b": 0.1, "c": 0.3, "d": 0.2}).goes_on == {"b"}
+    assert board.judge("y", 10, {"e": 0.9}).goes_on == {"e"}  # alone in its bracket, however bad
+    assert board.judge("x", 20, {"b": 0.5}).goes_on == {"b"}  # the others stopped, so none is waited for
+    # Those of a later round are compared with those before.
+    later = Board(4, {"x": "fgh"}, [("x", 10, {"a": 0.4, "b": 0.1, "c": 0.3, "d": 0.2})])
+    assert later.judge("x", 10, {"f": 0.15, "g": 0.35, "h": math.nan}) == Verdict(frozenset("f"), frozenset())
 
 
-def test_halving_judges_the_same_after_a_resume():
-    values = {name: v for v, name in enumerate("dacb")}
-    kept = Board(2).judge("x", 5, values)
-    stopped = {name: v for name, v in values.items() if name not in kept}
-    again = Board(2, [("x", 5, {name: v}) for name, v in stopped.items()])
-    assert again.judge("x", 5, {name: values[name] for name in kept}) == kept == {"d", "a"}
+def test_nobody_is_judged_before_the_bracket_is_complete():
+    board = Board(2, {"x": "abcd"})
+    assert board.judge("x", 10, {"a": 0.1}) == Verdict(frozenset(), frozenset("a"))
+    assert board.judge("x", 10, {"b": 0.2, "c": 0.3}).waits == {"b", "c"}
+    board.leave("d")  # it has failed, and will not come
+    assert board.judge("x", 10, {"a": 0.1}).goes_on == {"a"}
+    assert board.judge("x", 10, {"b": 0.2}) == Verdict(frozenset("b"), frozenset())  # two of three
+    assert board.judge("x", 10, {"c": 0.3}) == Verdict(frozenset(), frozenset())
+    assert board.judge("x", 20, {"a": 0.1}).waits == {"a"}  # b comes too, c does not
+    assert board.judge("x", 20, {"b": 0.05}).goes_on == {"b"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_in_which_candidates_arrive_decides_nothing(seed):
+    draw = random.Random(seed)
+    values = {name: draw.choice([0.1, 0.2, 0.3, math.nan]) for name in "abcdefg"}
+    at_once = Board(3, {"x": values}).judge("x", 5, values).goes_on
+    board, order, went = Board(3, {"x": values}), draw.sample("abcdefg", 7), set()
+    for name in order:
+        went |= board.judge("x", 5, {name: values[name]}).goes_on
+    for name in order[:-1]:  # those that waited are asked for again
+        went |= board.judge("x", 5, {name: values[name]}).goes_on
+    assert went == at_once
+    assert len(went) == 3
 
 
 def test_rungs_rise_to_below_the_end():
@@ -129,65 +151,82 @@ def test_packs_hold_one_mixture_each_and_whole_brackets(store):
     ) == 16
 
 
-def plainly(plan, board: Board, pack_size: int = 8) -> dict[str, Ended]:
-    found = {}
-    for i, members in enumerate(packs_of(plan.proposer.round(0, {}), pack_size, plan.within)):
-        for event in train_pack(plan.pack(i, members), board.judge, within=plan.within):
-            if isinstance(event, Ended):
-                found[event.trial.name] = event
-    return found
+def plainly(plan: TunePlan) -> dict[str, Trial]:
+    return {trial.name: trial for trial in search_plainly(plan)}
 
 
-def test_a_candidate_ends_with_the_weights_of_a_dictionary_that_is_trained_in_full(store, tmp_path):
-    """The search trains by the same steps as the large job, whoever shares the pack and whoever leaves it."""
-    plan = plan_tune(store, "t", tune(), SAE, place(tmp_path))
-    found = plainly(plan, Board(4))
-    finished = [name for name, ended in found.items() if ended.trial.status == "finished"]
+def weights_of(plan: TunePlan, name: str) -> bytes:
+    return (plan.place / "coders" / name / "sae_weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("pack", [8, 3])
+def test_a_candidate_ends_with_the_weights_of_a_dictionary_that_is_trained_in_full(pack, store, tmp_path):
+    """The search trains by the same steps as the large job, whoever shares the pack, leaves it, or has to be waited for."""
+    plan = plan_tune(store, "t", tune(pack=pack, space=BEST_FIRST), SAE, place(tmp_path))
+    found = plainly(plan)
+    finished = [name for name, trial in found.items() if trial.status == "finished"]
     assert len(finished) == 2
     for name in finished:
         one = next(c for c in plan.proposer.round(0, {}) if c.name == name)
         whole = plan_saes(store, "t", one.config(SAE, 3200), place(tmp_path / name))
         for _ in train_layer(whole.jobs[0]):
             pass
-        commit_trial(plan.place, found[name])
         (trained,) = (tmp_path / name).rglob("sae_weights.safetensors")
-        mine = place(tmp_path) / "tunes" / plan.place.name / "coders" / name / "sae_weights.safetensors"
-        assert mine.read_bytes() == trained.read_bytes()
-    assert {trial.status for trial in read_trials(plan.place).values()} == {"finished"}
+        assert weights_of(plan, name) == trained.read_bytes()
+    assert read_trials(plan.place) == found
+    assert not (plan.place / "waiting").is_folder()
+
+
+def test_a_search_ends_the_same_however_its_brackets_are_spread_over_packs(store, tmp_path):
+    """Brackets of four, in packs of one to eight; and cut off after every few commits."""
+
+    def told(found: dict[str, Trial]) -> dict[str, tuple]:
+        return {name: (t.status, t.rows, t.reason, t.scores, t.reports, t.control) for name, t in found.items()}
+
+    want = told(plainly(plan_tune(store, "t", tune(pack=8, space=BEST_FIRST), SAE, place(tmp_path / "8"))))
+    assert {status for status, *_ in want.values()} == {"finished", "stopped"}
+    for pack in (1, 3):
+        assert told(plainly(plan_tune(store, "t", tune(pack=pack, space=BEST_FIRST), SAE, place(tmp_path / str(pack))))) == want
+    plan = plan_tune(store, "t", tune(pack=3, space=BEST_FIRST), SAE, place(tmp_path / "cut"))
+    found: dict[str, Trial] = {}
+    while len(found) < len(want):
+        under_way = search_plainly(plan)
+        found |= {trial.name: trial for trial in islice(under_way, 3)}
+        under_way.close()
+    assert told(found) == told(read_trials(plan.place)) == want
 
 
 def test_halving_spends_under_half_of_the_rows_and_finds_nearly_the_best(store, tmp_path):
     stopped, whole = (
-        plainly(plan_tune(store, "t", tune(**changes), SAE, place(tmp_path)), Board(4))
-        for changes in ({}, {"stop": {"kind": "none"}})
+        plainly(plan_tune(store, "t", tune(**changes), SAE, place(tmp_path))) for changes in ({}, {"stop": {"kind": "none"}})
     )
     assert stopped.keys() == whole.keys()
-    spent, full = (sum(e.trial.rows for e in found.values()) for found in (stopped, whole))
+    spent, full = (sum(trial.rows for trial in found.values()) for found in (stopped, whole))
     assert full == len(whole) * 3200
     assert spent < 0.5 * full
     for k in (2, 4):
         mine, best = (
-            min(e.trial.last["fvu"] for e in found.values() if e.trial.values["sparsity"] == k and e.trial.status == "finished")
+            min(t.last["fvu"] for t in found.values() if t.values["sparsity"] == k and t.status == "finished")
             for found in (stopped, whole)
         )
         assert mine <= 1.05 * best
-        control = [e.trial.control["fvu"] for e in whole.values() if e.trial.control and e.trial.values["sparsity"] == k]
+        control = [t.control["fvu"] for t in whole.values() if t.control and t.values["sparsity"] == k]
         assert best < 0.9 * min(control)
 
 
 def test_one_that_diverges_fails_with_its_reason_and_the_others_go_on(store, tmp_path):
     config = tune(space={"learning_rate": [1e-3, 1e30]}, stop={"kind": "none"})
-    found = plainly(plan_tune(store, "t", config, SAE, place(tmp_path)), Board(4))
-    states = {(e.trial.values["learning_rate"], e.trial.status) for e in found.values()}
+    found = plainly(plan_tune(store, "t", config, SAE, place(tmp_path)))
+    states = {(t.values["learning_rate"], t.status) for t in found.values()}
     assert states == {(1e-3, "finished"), (1e30, "failed")}
-    failed = next(e.trial for e in found.values() if e.trial.status == "failed")
+    failed = next(t for t in found.values() if t.status == "failed")
     assert failed.reason.startswith("diverged: the loss of topk is nan")
     assert 0 < failed.rows < 3200
 
 
 def test_an_interval_holds_its_value_and_the_mean_is_of_the_modalities(store, tmp_path):
     plan = plan_tune(store, "t", tune(stop={"kind": "none"}), SAE, place(tmp_path))
-    (last, *_) = [e.trial.last for e in plainly(plan, Board(4)).values()]
+    (last, *_) = [trial.last for trial in plainly(plan).values()]
     for m in ("image", "text"):
         assert last[f"fvu_{m}_low"] < last[f"fvu_{m}"] < last[f"fvu_{m}_high"]
     assert last["fvu"] == pytest.approx((last["fvu_image"] + last["fvu_text"]) / 2)
@@ -284,8 +323,9 @@ def test_the_grid_is_every_combination_once():
 
 
 def test_weights_do_not_depend_on_who_is_in_the_pack(store, tmp_path):
-    plan = plan_tune(store, "t", tune(stop={"kind": "none"}), SAE, place(tmp_path))
-    together, alone = plainly(plan, Board(4)), plainly(plan, Board(4), pack_size=1)
-    for name, ended in together.items():
-        assert torch.equal(ended.coders[""].decoder, alone[name].coders[""].decoder)
+    plans = [plan_tune(store, "t", tune(stop={"kind": "none"}, pack=pack), SAE, place(tmp_path / str(pack))) for pack in (8, 1)]
+    together, alone = (plainly(plan) for plan in plans)
+    assert together.keys() == alone.keys()
+    for name in together:
+        assert weights_of(plans[0], name) == weights_of(plans[1], name)
     assert packs.FOLDS > 1

@@ -17,7 +17,7 @@ from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.sae.front import Point, Recommendation, front, recommend
 from linrep.sae.pack import Trial
-from linrep.sae.tuning import TunePlan, largest_cost, plan_tune, read_trials, recommended
+from linrep.sae.tuning import TunePlan, largest_cost, plan_tune, read_trials, read_waiting, recommended
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import open as open_store
@@ -99,7 +99,7 @@ def _run(recipe: Recipe, workspace: Place, plan: TunePlan, manifest: dict[str, A
 
 def _search(recipe: Recipe, plan: TunePlan, run: tracking.Run, before: dict[str, Trial]) -> None:
     total = largest_cost(plan) or plan.tune.budget or getattr(plan.tune.search, "trials", 1) * plan.tune.rows
-    spent = sum(trial.rows for trial in before.values())
+    spent = sum(trial.rows for trial in [*before.values(), *read_waiting(plan.place).values()])
     with Progress("tune", total, spent, unit="rows", rate="rows") as progress, cluster():
         # Ray is imported only where there is work: a finished search says so at once.
         from linrep.cluster.tune_sae import search_on_ray

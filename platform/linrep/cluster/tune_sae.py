@@ -1,12 +1,11 @@
 """A search on Ray Tune: each trial a plain function that trains a pack of candidates on a share of the cluster.
 
-Trials end by themselves: at a rung a pack asks the search's `Board` (ASHA) which of its candidates go on. Tune's own schedulers
+Trials end by themselves: at a rung a pack asks the search's `Board` which of its candidates go on. Tune's own schedulers
 stop a whole trial from outside, which would stop the whole pack, and may leave its placement group behind. Who is done is said
 by the candidates' commits alone, so a driver that is killed needs nothing of Tune's to continue.
 """
 
 import logging
-import math
 import os
 import threading
 import time
@@ -22,10 +21,20 @@ from ray import tune
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.places import Place
-from linrep.sae.halving import Board
-from linrep.sae.pack import Ended, Pack, Trial, packs_of, train_pack
-from linrep.sae.search import Candidate, Halving
-from linrep.sae.tuning import TunePlan, commit_trial, failed_trial, objectives, read_trials, trial_of
+from linrep.sae.halving import Board, Verdict
+from linrep.sae.pack import Ended, Pack, Trial, Waits, train_pack
+from linrep.sae.rounds import Group, board_of, search
+from linrep.sae.search import Candidate
+from linrep.sae.tuning import (
+    TunePlan,
+    commit_trial,
+    failed_trial,
+    keep_waiting,
+    read_trials,
+    read_waiting,
+    read_waits,
+    trial_of,
+)
 
 LOOK_SECONDS = 0.3
 AGAIN = 1
@@ -35,13 +44,17 @@ AGAIN = 1
 class Desk:
     """An actor between trials and driver: judges at the rungs, and counts steps."""
 
-    def __init__(self, factor: float, seen: Sequence[tuple[str, int, dict[str, float]]]) -> None:
-        self._board = Board(factor, seen)
+    def __init__(self, board: Board) -> None:
+        self._board = board
         self._steps: dict[int, int] = {}
 
-    def judge(self, bracket: str, rung: int, values: dict[str, float]) -> set[str]:
+    def judge(self, bracket: str, rung: int, values: dict[str, float]) -> Verdict:
         """See `Board.judge`."""
         return self._board.judge(bracket, rung, values)
+
+    def leave(self, name: str) -> None:
+        """See `Board.leave`."""
+        self._board.leave(name)
 
     def tell(self, pack: int, rows: int) -> None:
         """Rows that a pack has trained its candidates on, together."""
@@ -69,34 +82,43 @@ def search_on_ray(plan: TunePlan, pool: Pool) -> Iterator[Trial | int]:
     each = resources(pool, ray.cluster_resources())
     check_trial_room(each, ray.cluster_resources() if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS") else None)
     before = 0
-    for number in range(plan.proposer.rounds()):
-        done = read_trials(plan.place)
-        candidates = plan.proposer.round(number, {name: objectives(trial) for name, trial in done.items()})
-        todo = [one for one in candidates if one.name not in done]
-        spent = sum(trial.rows for trial in done.values())
-        if plan.tune.budget is not None and spent >= plan.tune.budget:
-            return
+
+    def run(candidates: Sequence[Candidate], groups: Sequence[Group]) -> Iterator[Trial | int]:
+        nonlocal before
         for again in (False, True):
-            packs = [[one] for one in todo] if again else packs_of(todo, plan.tune.pack, plan.within)
+            tried = [Group((one,), group.begin) for group in groups for one in group.members] if again else groups
             reasons: dict[str, str] = {}
             trained = 0
-            for event in _run(plan, packs, each, pool, reasons):
-                if isinstance(event, Trial):
-                    todo = [one for one in todo if one.name != event.name]
-                    yield event
-                else:
+            for event in _run(plan, candidates, tried, each, pool, reasons):
+                if not isinstance(event, Trial):
                     trained = event
-                    yield before + trained
+                    event = before + trained
+                yield event
             before += trained
-            alone = {pack[0].name for pack in packs if len(pack) == 1}
-            for one in [one for one in todo if one.name in alone]:
-                # The only candidate of a pack that was lost, twice: it is the one to blame.
-                trial = failed_trial(one, reasons.get(one.name, "its worker was lost"), plan.store.manifest.width, plan.within)
-                commit_trial(plan.place, Ended(trial, {}))
-                todo = [left for left in todo if left.name != one.name]
-                yield trial
-            if not todo:
+            done, waiting = read_trials(plan.place), read_waiting(plan.place)
+            for group in tried if again else [group for group in tried if len(group.members) == 1]:
+                (one,) = group.members
+                if one.name not in done and _at(waiting, one, plan) <= group.begin:
+                    # The only candidate of a pack that was lost, twice: it is the one to blame.
+                    why = reasons.get(one.name, "its worker was lost")
+                    trial = failed_trial(one, why, plan.store.manifest.width, plan.within, waiting.get(one.name))
+                    commit_trial(plan.place, Ended(trial, {}))
+                    done[one.name] = trial
+                    yield trial
+            groups = [
+                Group(left, group.begin)
+                for group in tried
+                if (left := tuple(m for m in group.members if m.name not in done and _at(waiting, m, plan) <= group.begin))
+            ]
+            if not groups:
                 break
+
+    yield from search(plan, run)
+
+
+def _at(waiting: Mapping[str, Trial], one: Candidate, plan: TunePlan) -> int:
+    """Rung at which a candidate waits, 0 for none."""
+    return round(waiting[one.name].rows / plan.sae.batch) if one.name in waiting else 0
 
 
 def resources(pool: Pool, there: Mapping[str, float]) -> dict[str, float]:
@@ -117,34 +139,31 @@ def check_trial_room(each: Mapping[str, float], there: Mapping[str, float] | Non
 
 
 def _run(
-    plan: TunePlan, packs: Sequence[Sequence[Candidate]], each: dict[str, float], pool: Pool, reasons: dict[str, str]
+    plan: TunePlan,
+    candidates: Sequence[Candidate],
+    groups: Sequence[Group],
+    each: dict[str, float],
+    pool: Pool,
+    reasons: dict[str, str],
 ) -> Iterator[Trial | int]:
     """One `Tuner.fit` over packs, in a thread of its own; there, Tune leaves the signals of this process alone."""
-    if not packs:
-        return
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     known = read_trials(plan.place)
-    batch, factor = plan.sae.batch, plan.tune.stop.factor if isinstance(plan.tune.stop, Halving) else math.inf
-    seen = [
-        (trial.bracket, round(score["rows"] / batch), {trial.name: score["fvu"]})
-        for trial in known.values()
-        for score in trial.scores
-    ]
-    desk: Any = ray.remote(num_cpus=0)(Desk).remote(factor, seen)
+    desk: Any = ray.remote(num_cpus=0)(Desk).remote(board_of(plan, candidates, known, read_waiting(plan.place)))
     shared = {
-        "packs": [plan.pack(i, members) for i, members in enumerate(packs)],
+        "packs": [plan.pack(i, group.members, group.begin) for i, group in enumerate(groups)],
         "place": plan.place,
         "desk": desk,
         "within": plan.within,
-        "threads": pool.threads or _threads(each, len(packs)),
+        "threads": pool.threads or _threads(each, len(groups)),
     }
     scratch = plan.place / "ray"
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, shared=shared), each),
-        param_space={"pack": tune.grid_search(list(range(len(packs))))},
+        param_space={"pack": tune.grid_search(list(range(len(groups))))},
         run_config=tune.RunConfig(
             name=f"run-{uuid.uuid4().hex[:8]}",
             storage_path=scratch.path,
@@ -164,7 +183,7 @@ def _run(
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
     running, told = True, set(known)
-    names = {one.name for members in packs for one in members}
+    names = {one.name for group in groups for one in group.members}
     while running:
         running = thread.is_alive()
         for trial in _new(plan.place, names - told):
@@ -179,7 +198,7 @@ def _run(
         raise ServiceError(f"Ray Tune gave the search up: {_last_line(results)}") from results
     for result in results:
         if result.error is not None:
-            reasons |= {one.name: _last_line(result.error) for one in packs[result.config["pack"]]}
+            reasons |= {one.name: _last_line(result.error) for one in groups[result.config["pack"]].members}
     if scratch.local and scratch.is_folder():
         scratch.files.delete_dir(scratch.path)
 
@@ -190,20 +209,31 @@ def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(min(shared["threads"], len(os.sched_getaffinity(0))))
-    done = read_trials(shared["place"])  # by an earlier try of this pack
-    left = tuple(one for one in pack.candidates if one.name not in done)
+    place, batch = shared["place"], pack.job.config.batch
+    # By an earlier try of this pack some may have ended, or come to wait at a later rung.
+    done, waiting = read_trials(place), read_waiting(place)
+    left = tuple(
+        one
+        for one in pack.candidates
+        if one.name not in done and (one.name not in waiting or waiting[one.name].rows <= pack.begin * batch)
+    )
     if not left:
         return
     desk, rows, alive = shared["desk"], 0, len(left)
 
-    def judge(bracket: str, rung: int, values: Mapping[str, float]) -> set[str]:
+    def judge(bracket: str, rung: int, values: Mapping[str, float]) -> Verdict:
         return ray.get(desk.judge.remote(bracket, rung, dict(values)))
 
-    batch, at = pack.job.config.batch, 0
-    for event in train_pack(replace(pack, candidates=left), judge, device, shared["within"]):
-        if isinstance(event, Ended):
-            commit_trial(shared["place"], event)
+    at, waited = pack.begin, {one.name: read_waits(place, one.name) for one in left} if pack.begin else {}
+    for event in train_pack(replace(pack, candidates=left), judge, device, shared["within"], waited):
+        if isinstance(event, Waits):
+            keep_waiting(place, event)
             alive -= 1
+        elif isinstance(event, Ended):
+            commit_trial(place, event)
+            alive -= 1
+            if event.trial.status == "failed":
+                ray.get(desk.leave.remote(event.trial.name))
         else:
             rows, at = rows + alive * (event - at) * batch, event
             desk.tell.remote(pack.number, rows)

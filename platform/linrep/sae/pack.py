@@ -14,6 +14,7 @@ from torch import Tensor
 from linrep.errors import TrainingFailed
 from linrep.sae.coder import Sae, random_dictionary
 from linrep.sae.evaluate import evaluate
+from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
 from linrep.sae.search import Candidate
 from linrep.sae.train import Metrics, Rows, Trainer, fit
@@ -25,8 +26,8 @@ FOLDS = 8
 """Parts of the held-out rows whose spread gives the interval. Neighbouring rows are of one sample, and stay in one part."""
 BATCH = 2048
 
-Judge = Callable[[str, int, Mapping[str, float]], set[str]]
-"""(bracket, step, FVU by name) -> the names that go on, see `linrep.sae.halving.Board.judge`."""
+Judge = Callable[[str, int, Mapping[str, float]], Verdict]
+"""(bracket, step, FVU by name) -> what becomes of them, see `linrep.sae.halving.Board.judge`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Pack:
         test: Where held-out rows come from.
         held_out: How many of each modality.
         rungs: Steps at which candidates may be stopped.
+        begin: Rung that all of them have come to before, 0 for none.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Pack:
     test: dict[Modality, Source]
     held_out: int
     rungs: tuple[int, ...]
+    begin: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Trial:
 
     Attributes:
         name: Its name.
-        status: finished: trained to its end; stopped: at a rung; failed.
+        status: finished: trained to its end; stopped: at a rung; failed; waiting: at a rung, for others of its bracket.
         reason: Why it was stopped, or failed.
         rows: Rows that it was trained on.
         values: `Candidate.values`, and `width`, its latents.
@@ -93,18 +96,33 @@ class Ended:
     coders: dict[str, Sae]
 
 
-def train_pack(pack: Pack, judge: Judge, device: str | torch.device = "cpu", within: str = "sparsity") -> Iterator[Ended | int]:
+@dataclass(frozen=True)
+class Waits:
+    """A candidate waits at a rung: its record so far, and all that its next step depends on; save the state at once."""
+
+    trial: Trial
+    state: dict[str, Any]
+
+
+def train_pack(
+    pack: Pack,
+    judge: Judge,
+    device: str | torch.device = "cpu",
+    within: str = "sparsity",
+    waited: Mapping[str, Waits] | None = None,
+) -> Iterator[Ended | Waits | int]:
     """Train candidates over one pass of the rows; each takes the steps that it would take alone.
 
     Args:
         pack: Who, and on what.
-        judge: Asked at each rung.
+        judge: Asked at each rung. A candidate that has failed is told by its event, before anyone is judged again.
         device: Where to train.
         within: See `Halving.within`.
+        waited: Those that have waited at the pack's first rung, all of them if it is not 0.
 
     Yields:
-        Steps that all who are left have taken, now and then, and each candidate as it ends. One whose loss is not finite ends as
-        failed, and the others go on.
+        Steps that all who are left have taken, now and then, and each candidate as it ends or has to wait. One whose loss is not
+        finite ends as failed, and the others go on.
     """
     job, begun, config = pack.job, time.monotonic(), pack.job.config
     mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
@@ -115,26 +133,40 @@ def train_pack(pack: Pack, judge: Judge, device: str | torch.device = "cpu", wit
             one.name: _Runner(one, Trainer.begin(one.coder, sample, config.steps, product=config.product), job, within, begun)
             for one in pack.candidates
         }
+        for name, one in (waited or {}).items():
+            alive[name].resume(one)
+            mixture.load_state_dict(one.state["position"])  # the same for all of them
         batches = _batches(mixture, device)
-        for end in (*pack.rungs, config.steps):
+        for end in (step for step in (*pack.rungs, config.steps) if step > pack.begin):
             yield from _until(end, alive, batches, config.report_every)
             scores = {name: runner.score(tests, end * config.batch) for name, runner in alive.items()}
             goes_on: set[str] = set()
+            waits: set[str] = set()
             if end < config.steps:
                 brackets: dict[str, dict[str, float]] = {}
                 for name, found in scores.items():
                     brackets.setdefault(alive[name].candidate.bracket(within), {})[name] = found["fvu"]
                 for bracket, values in brackets.items():
-                    goes_on |= judge(bracket, end, values)
+                    verdict = judge(bracket, end, values)
+                    goes_on |= verdict.goes_on
+                    waits |= verdict.waits
             for name in [name for name in alive if name not in goes_on]:
                 runner = alive.pop(name)
-                if end < config.steps:
-                    why = f"not among the best of {runner.candidate.bracket(within)} after {end * config.batch:,} rows"
-                    yield Ended(runner.trial("stopped", why), {})
+                if name in waits:
+                    yield Waits(
+                        runner.trial("waiting"), {"trainer": runner.trainer.state_dict(), "position": mixture.state_dict()}
+                    )
+                elif end < config.steps:
+                    yield Ended(stopped(runner.trial("waiting")), {})
                 else:
                     yield runner.finished(sample, tests)
     finally:
         mixture.close()
+
+
+def stopped(trial: Trial) -> Trial:
+    """The record of a candidate that does not go on from where it waits."""
+    return replace(trial, status="stopped", reason=f"not among the best of {trial.bracket} after {trial.rows:,} rows")
 
 
 def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every: int) -> Iterator[Ended | int]:
@@ -163,6 +195,11 @@ class _Runner:
         self._bracket = candidate.bracket(within)
         self._scores: list[dict[str, float]] = []
         self._reports: list[dict[str, float]] = []
+
+    def resume(self, waited: Waits) -> None:
+        self.trainer.load_state_dict(waited.state["trainer"])
+        self._scores, self._reports = list(waited.trial.scores), list(waited.trial.reports)
+        self._begun -= waited.trial.seconds
 
     def report(self, metrics: Metrics) -> None:
         values = {name.replace("/", "_"): value for name, value in metrics.values.items()}
@@ -238,7 +275,7 @@ def _batches(mixture: Mixture, device: str | torch.device) -> Iterator[Rows]:
 def packs_of(candidates: Sequence[Candidate], size: int, within: str) -> list[list[Candidate]]:
     """Candidates in packs: those of one layer and mixture, brackets kept together where they fit, at most `size` in each.
 
-    Halving compares at once those that arrive together, so a bracket that lies in one pack is judged the same in every run.
+    A bracket that lies in one pack is judged without waiting.
     """
     grouped: dict[tuple[int, float | None], dict[str, list[Candidate]]] = {}
     for one in candidates:

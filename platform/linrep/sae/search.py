@@ -111,9 +111,9 @@ class Optuna(Section):
 
 
 class Halving(Section):
-    """ASHA: at each rung only the best of a bracket go on."""
+    """Successive halving: at each rung only the best of a bracket go on."""
 
-    kind: Literal["asha"] = Field(default="asha", description="Stop poor candidates early.")
+    kind: Literal["halving"] = Field(default="halving", description="Stop poor candidates early.")
     first: float = Field(default=1 / 8, gt=0, lt=1, description="Share of the rows at which candidates are compared first.")
     factor: float = Field(default=4.0, gt=1, description="One in so many goes on; the next rung is so many times later.")
     within: Literal["sparsity", "sparsity_and_width"] = Field(

@@ -4,14 +4,16 @@ tunes/<name>-<digest>/
   manifest.json                      what is searched on what; status complete at the end
   coders/<candidate>/                dictionaries of candidates that were trained to their end, in SAELens' format
   trials/<candidate>.json            written last: the candidate is done, stopped, or failed and why
+  waiting/<candidate>.pt, .json      while it waits at a rung: its state, and then its record so far
   trials.parquet, front.parquet      all candidates, and the fronts, see `schemas.tuning`
   recommended.yaml, summary.txt      the recipe that trains the recommended dictionary in full, and the main numbers
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from linrep.config import digest
@@ -22,7 +24,7 @@ from linrep.sae.config import CoderConfig
 from linrep.sae.formats import saelens
 from linrep.sae.halving import rungs
 from linrep.sae.layer import LayerJob
-from linrep.sae.pack import Ended, Pack, Trial
+from linrep.sae.pack import Ended, Pack, Trial, Waits
 from linrep.sae.propose import Proposer, proposer, sparsity_range
 from linrep.sae.search import Candidate, Chosen, Dimension, Halving, TuneConfig, Values, candidate
 from linrep.sae.study import SaeConfig
@@ -64,8 +66,8 @@ class TunePlan:
         """What the candidates of a bracket have in common."""
         return self.tune.stop.within if isinstance(self.tune.stop, Halving) else "sparsity"
 
-    def pack(self, number: int, members: Sequence[Candidate]) -> Pack:
-        """Everything that a worker must know to train some candidates of one layer and mixture."""
+    def pack(self, number: int, members: Sequence[Candidate], begin: int = 0) -> Pack:
+        """Everything that a worker must know to train some candidates of one layer and mixture, from a rung they have come to."""
         first = members[0]
         config = first.config(self.sae, self.tune.rows)
         sources, where = self.train[first.layer], f"layer {first.layer} of {self.store.place}"
@@ -74,7 +76,7 @@ class TunePlan:
         used: dict[Modality, Source] = {
             m: s for m, s in self.test[first.layer].items() if (parts.n_text if m == "text" else parts.n_image)
         }
-        return Pack(number, tuple(members), job, used, self.tune.held_out, rungs(self.tune.stop, config.steps))
+        return Pack(number, tuple(members), job, used, self.tune.held_out, rungs(self.tune.stop, config.steps), begin)
 
 
 def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspace: Place) -> TunePlan:
@@ -161,7 +163,17 @@ def largest_cost(plan: TunePlan) -> int | None:
 
 def read_trials(place: Place) -> dict[str, Trial]:
     """Candidates that are done, by name."""
-    folder = place / "trials"
+    return _records(place / "trials")
+
+
+def read_waiting(place: Place) -> dict[str, Trial]:
+    """Candidates that wait at a rung, by name; those that are done wait no more."""
+    return {
+        name: trial for name, trial in _records(place / "waiting").items() if not (place / "trials" / f"{name}.json").is_file()
+    }
+
+
+def _records(folder: Place) -> dict[str, Trial]:
     if not folder.is_folder():
         return {}
     found = {}
@@ -185,8 +197,40 @@ def commit_trial(place: Place, ended: Ended) -> None:
     (place / "trials" / f"{name}.json").write_json(asdict(ended.trial))
 
 
-def failed_trial(one: Candidate, why: str, width: int, within: str) -> Trial:
-    """The record of a candidate whose worker is gone."""
+def keep_waiting(place: Place, waits: Waits) -> None:
+    """Write the state of a candidate that waits, then its record."""
+    with (place / "waiting" / f"{waits.trial.name}.pt").writing() as stream:
+        torch.save(waits.state, stream)
+    (place / "waiting" / f"{waits.trial.name}.json").write_json(asdict(waits.trial))
+
+
+def read_waits(place: Place, name: str) -> Waits:
+    """A candidate that waits, to go on with.
+
+    Raises:
+        StoreError: Its state cannot be read.
+    """
+    file = place / "waiting" / f"{name}.pt"
+    try:
+        with file.open() as stream:
+            state = torch.load(stream, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise StoreError(f"{file} is damaged ({said}): delete {place / 'waiting'} to train these candidates again") from None
+    return Waits(trial_of((place / "waiting" / f"{name}.json").read_json()), state)
+
+
+def remove_waiting(place: Place) -> None:
+    """Delete what candidates had to save while they waited."""
+    folder = place / "waiting"
+    if folder.is_folder():
+        folder.files.delete_dir(folder.path)
+
+
+def failed_trial(one: Candidate, why: str, width: int, within: str, waited: Trial | None = None) -> Trial:
+    """The record of a candidate whose worker is gone; one that has waited keeps what it had reached."""
+    if waited is not None:
+        return replace(waited, status="failed", reason=why)
     return Trial(one.name, "failed", why, 0, {**one.values(), "width": one.coder.n_latents(width)}, one.bracket(within))
 
 
