@@ -14,6 +14,7 @@ from linrep.config import Section
 from linrep.corpora.config import Corpora
 from linrep.demo.world import DemoWorld
 from linrep.errors import RecipeError
+from linrep.features.config import FeaturesConfig
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.probe.config import ProbeConfig
 from linrep.sae.search import TuneConfig
@@ -36,6 +37,7 @@ class Recipe(Section):
     sae: SaeConfig = Field(default=SaeConfig(), description="Which dictionaries to train.")
     tune: TuneConfig = Field(default=TuneConfig(), description="Which width and sparsity to search.")
     sharing: SharingConfig = Field(default=SharingConfig(), description="How to compare the modalities.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="What to find out about latents of dictionaries.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 
