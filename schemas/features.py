@@ -121,8 +121,8 @@ FEATURE_CODES = pa.schema(
         column("tile", pa.int16(), "0 the base view, 1.. the crops in reading order; -1 for text"),
         column("row", pa.int16(), "Row of the patch; -1 for text"),
         column("col", pa.int16(), "Column of the patch; -1 for text"),
-        column("latents", pa.binary(), "Latents that fire: int32, little-endian, in rising order"),
-        column("values", pa.binary(), "Their activations: float32, little-endian", _SCALE),
+        column("latents", pa.large_binary(), "Latents that fire: int32, little-endian, in rising order"),
+        column("values", pa.large_binary(), "Their activations: float32, little-endian", _SCALE),
     ],
     metadata={"schema_version": str(VERSION)},
 )

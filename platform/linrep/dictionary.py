@@ -40,6 +40,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Sparse(Protocol):
     """The active latents of n rows, row after row; an entry may be 0."""
 

@@ -26,6 +26,7 @@ class FeaturesConfig(Section):
         "sample_id and vector, or a .safetensors with vectors and, in its metadata, sample_ids as JSON.",
     )
     memory_gb: PositiveFloat = Field(
-        default=0.5, description="Of what is kept while reading; latents that do not fit come in further passes over the codes."
+        default=0.25,
+        description="Of what each worker keeps while it reads; latents that do not fit come in further passes over the codes.",
     )
     seed: int = Field(default=0, description="Seed of ties, of draws, of the halves, and of the random directions.")
