@@ -194,10 +194,10 @@ def test_best_values_and_f1_are_those_of_named_thresholds(found):
         assert row["f1"] == pytest.approx(f1_score(true[half == 1], says[half == 1], zero_division=0))
         exact = roc_auc_score(true[half == 1], z[half == 1])
         assert abs(row["auroc"] - exact) <= row["auroc_error"] + 1e-12
-        # No threshold at all does better, for any value, than the bins' edges allow: a quarter of a factor of two apart.
+        # No threshold at all does better, for any value, than the bins' edges allow: an eighth of a factor of two apart.
         best = max(f1_score((c == LABELS)[half == 0], (z >= t)[half == 0]) for c in range(4) for t in np.unique(z[z > 0]))
         assert row["f1_chosen"] <= best + 1e-12
-        assert row["f1_chosen"] > best - 0.12
+        assert row["f1_chosen"] > best - 0.08
         assert row["n"] == (true & (half == 1)).sum()
     first = {row["latent"]: row for row in labels.iter_rows(named=True)}
     assert (first[0]["value"], first[0]["f1"], first[0]["auroc"], first[0]["entropy"]) == ("boat", 1.0, 1.0, 0.0)
@@ -236,8 +236,8 @@ def test_histograms_are_the_same_in_any_order_and_over_any_parts():
         np.testing.assert_array_equal(rising.counts, other.counts)
         np.testing.assert_array_equal(rising.top, other.top)
         np.testing.assert_allclose(rising.sums, other.sums)
-    # Counted by hand: bin b from the top holds what lies between two quarter steps below the largest.
-    at = (value.view(np.uint32) >> 21).astype(int)
+    # Counted one by one: what shares the bits of sign, exponent and three more, down from the largest, shares a bin.
+    at = (value.view(np.uint32) >> 20).astype(int)
     place = np.maximum(BINS - 1 - (at.max() - at), 0)
     for i in np.flatnonzero(value > 0)[:50]:
         x, h = i % 2, (i // 2) % 2
@@ -248,7 +248,7 @@ def test_histograms_are_the_same_in_any_order_and_over_any_parts():
 
 def test_runs_of_latents_and_parts_change_nothing(found, tmp_path):
     images, texts, _, features = found
-    tiny = CONFIG.model_copy(update={"memory_gb": 4e-6})
+    tiny = CONFIG.model_copy(update={"memory_gb": 8e-6})
     store = write_store(tmp_path / "s", images, texts, LABELS, chunk=7)
     other = plan_study(store, tiny, latents=identity(F))
     assert len(other.units) > 6

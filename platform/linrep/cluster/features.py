@@ -35,13 +35,14 @@ def find_features(study: Study, units: Sequence[Unit], place: Place, encoded: Wa
         study: What to do; sent to each worker once.
         units: Those that are not committed yet.
         place: The artefact.
-        encoded: Told how many tokens each part had that was encoded now.
+        encoded: Told the rows of each part, once it is encoded.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
     shared = ray.put(study)
-    encode, collect, settle, show, write = (ray.remote(num_cpus=1)(task) for task in (_encode, _gather, _choose, _fill, _write))
+    tasks: list[Any] = [ray.remote(num_cpus=1)(task) for task in (_encode, _gather, _choose, _fill, _write)]
+    encode, collect, settle, show, write = tasks
     settle = settle.options(num_returns=2)
     # Encoding comes first for every dictionary: later passes read files, and wait for all of their dictionary's.
     coders = {unit.coder: unit for unit in units}
@@ -94,15 +95,20 @@ def _raised(outcomes: list[Any]) -> list[Any]:
 
 
 def _encode(study: Study, unit: Unit, part: Part, place: Place) -> int | LinrepError:
-    """Tokens of a part that were encoded now."""
+    """Rows of a part, whose codes are there now."""
 
     def encode() -> int:
         coder = study.of(unit).coder
-        return sum(
-            encode_file(study.store, file, study.wanted[m], coder, place / codes_file(unit.coder, m, file)) for m, file in part
-        )
+        for m, file in part:
+            encode_file(study.store, file, study.wanted[m], coder, place / codes_file(unit.coder, m, file))
+        return rows_of(part)
 
     return or_error(encode)
+
+
+def rows_of(part: Part) -> int:
+    """Rows of the store that a part holds."""
+    return sum(file.rows for _, file in part)
 
 
 def _gather(study: Study, unit: Unit, part: Part, place: Place) -> Gathered | LinrepError:

@@ -1,6 +1,6 @@
 """The features job from recipe to complete artefact: planned, locked, resumed, watched, finished and tracked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from linrep import tracking
@@ -14,7 +14,6 @@ from linrep.explorer.features import feature_figures, feature_metrics, flat, sum
 from linrep.features.artefact import (
     Features,
     FeaturesPlan,
-    UnitCommit,
     committed,
     finish,
     plan_artefact,
@@ -121,23 +120,19 @@ def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutco
         if todo:
             with cluster():
                 # Ray is imported only where there is work: finished results say so at once.
-                from linrep.cluster.features import find_features
+                from linrep.cluster.features import find_features, rows_of
 
-                n = sum(len(plan.study.of(unit).decoder[slice(*unit.run)]) for unit in plan.study.units)
-                left = sum(unit.run[1] - unit.run[0] for unit in todo)
-                with Progress("features", n, n - left, unit="latents") as progress:
-                    _watch(find_features(plan.study, todo, plan.place, lambda tokens: progress.add(0, tokens)), progress)
+                coders = {unit.coder: unit for unit in todo}
+                rows = sum(rows_of(part) for unit in coders.values() for part in plan.study.parts(unit))
+                with Progress("features", rows, unit="rows", rate="latents") as progress:
+                    for commit in find_features(plan.study, todo, plan.place, lambda n: progress.add(n, 0)):
+                        progress.add(0, commit.latents)
         features = Features(plan.place, finish(plan))
         outcome = _outcome(features, len(todo), run.uri)
         _track(run, outcome)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_features_manifest(plan.place, features.manifest)
     return outcome
-
-
-def _watch(new: Iterable[UnitCommit], progress: Progress) -> None:
-    for commit in new:
-        progress.add(commit.latents, 0)
 
 
 def _outcome(features: Features, n_new: int, uri: str) -> FeaturesOutcome:

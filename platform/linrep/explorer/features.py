@@ -24,7 +24,7 @@ def feature_figures(table: pa.Table) -> dict[str, Figure]:
         table: Rows of the `FEATURES` contract.
     """
     figures = {}
-    for layer, frame in _frame(table).group_by("layer", maintain_order=True):
+    for (layer,), frame in _frame(table).group_by(["layer"], maintain_order=True):
         parts = [
             Panel(f"how often latents fire: {m}", "log10 of the share of tokens", "share of latents", _rates(frame, f"rate_{m}"))
             for m in MODALITIES
@@ -40,7 +40,7 @@ def feature_figures(table: pa.Table) -> dict[str, Figure]:
             curves = _shares(frame, column)
             if curves:
                 parts.append(Panel(title, label, "share of latents", curves))
-        figures[f"features_layer{layer[0]:02d}"] = panels(f"layer {layer[0]}: latents that fire, random directions dashed", parts)
+        figures[f"features_layer{layer:02d}"] = panels(f"layer {layer}: latents that fire, random directions dashed", parts)
     return figures
 
 
@@ -97,8 +97,8 @@ def numbers(own: pl.DataFrame) -> dict[str, float | None]:
 
     return {
         "alive": len(fires) / len(own),
-        "alive_image": float((own["rate_image"] > 0).mean() or 0.0),
-        "alive_text": float((own["rate_text"] > 0).mean() or 0.0),
+        "alive_image": int((own["rate_image"] > 0).sum()) / len(own),
+        "alive_text": int((own["rate_text"] > 0).sum()) / len(own),
         "told": float((told > GOOD).sum() / len(own)),
         "median_f1": middle("f1"),
         "median_auroc": middle("auroc"),
@@ -138,11 +138,9 @@ def flat(table: pa.Table) -> pa.Table:
     """
     for i, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
-            parts = table[field.name]
-            inner = pa.array(
-                [None if own is None else " | ".join(_word(v) for v in own) for own in parts.to_pylist()], pa.string()
-            )
-            table = table.set_column(i, field.name, inner)
+            lists = table[field.name].to_pylist()
+            joined = [None if own is None else " | ".join(_word(v) for v in own) for own in lists]
+            table = table.set_column(i, field.name, pa.array(joined, pa.string()))
     return table
 
 

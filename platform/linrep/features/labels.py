@@ -1,6 +1,6 @@
 """How well each latent tells the values of attributes, from histograms of its largest activation on each sample.
 
-Memory does not depend on the number of samples. A latent's bins hang from its own largest activation, four to a factor of two,
+Memory does not depend on the number of samples. A latent's bins hang from its own largest activation, eight to a factor of two,
 and fall over eight such factors; what lies lower shares the lowest bin. When a larger activation comes, counts move down: the
 final counts are those of the final bins, whatever the order, and parts merge exactly. A threshold lies at the lower edge of a
 bin, so F1 is exact for the threshold that is named; of the area under the ROC curve, samples of one bin count as tied, and the
@@ -17,9 +17,9 @@ from jaxtyping import Float32, Float64, Int16, Int64, UInt32
 
 from linrep.features.codes import Peaks
 
-BINS = 32
-_SHIFT = np.uint32(21)
-"""Of a float's bits: what stays is the exponent and two bits below it, a quarter of a factor of two (in steps of the number)."""
+BINS = 64
+_SHIFT = np.uint32(20)
+"""Of a float's bits: what stays is the exponent and three bits below it, eight steps to a factor of two."""
 AT_ONCE = 512
 """Latents scored at once."""
 
