@@ -6,6 +6,7 @@ padding token: delphi asks for a matrix. Patches carry the image placeholder's i
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
@@ -64,7 +65,7 @@ def write_delphi(
     folder = target / (f"layers.{layer - 1}" if layer else "embeddings")
     tokens, locations, activations = _matrix(parts, padding)
     ends = [width * i // splits for i in range(splits + 1)]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         own = (locations[:, 2] >= start) & (locations[:, 2] < end) & (activations > LEAST)
         where = locations[own] - np.array([0, 0, start])
         kind = np.uint16 if where.max(initial=0) < 2**16 else np.uint32
@@ -84,9 +85,7 @@ def _first(coded: Coded, n: int) -> Coded:
 
 def _matrix(parts: Sequence[Coded], padding: int) -> tuple[Int64[np.ndarray, "b t"], Int64[np.ndarray, "n 3"], np.ndarray]:
     """Tokens, locations and activations of all parts, a row a sample."""
-    sizes = [
-        np.bincount(np.cumsum(np.diff(part.sample, prepend=-1) != 0) - 1) if len(part) else np.zeros(0, int) for part in parts
-    ]
+    sizes = [np.unique(part.sample, return_counts=True)[1] for part in parts]
     tokens = np.full((sum(map(len, sizes)), max((int(s.max(initial=0)) for s in sizes), default=0)), padding, np.int64)
     locations, activations, first = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.float32)], 0
     for part, size in zip(parts, sizes, strict=True):

@@ -68,23 +68,21 @@ def write_neuronpedia(
         "releaseName": chosen, "creatorName": creator, "visibility": "PUBLIC", **whose}])  # fmt: skip
     _lines(folder / "source.jsonl", [{"modelId": model, "setName": chosen, "id": source, "visibility": "PUBLIC",
         "dataset": features.manifest.name, **whose}])  # fmt: skip
-    tokens = sum(features.manifest.tokens.values())
+    counts = features.manifest.tokens
     for number, start in enumerate(range(0, len(rows), BATCH)):
         own = rows[start : start + BATCH]
         named = {"modelId": model, "layer": source}
-        _lines(folder / f"features/batch-{number}.jsonl.gz", (_feature(row, named, hook, whose, features, tokens) for row in own))
+        _lines(folder / f"features/batch-{number}.jsonl.gz", (_feature(row, named, hook, whose, counts) for row in own))
         examples = features.examples(dictionary, own[0]["latent"], own[-1]["latent"] + 1).to_pylist()
         _lines(folder / f"activations/batch-{number}.jsonl.gz", (_activation(row, named, words, whose) for row in examples))
     return folder
 
 
-def _feature(
-    row: dict[str, Any], named: dict[str, str], hook: str, whose: dict[str, str], features: Features, tokens: int
-) -> dict:
-    fired = sum(row[f"rate_{m}"] * n for m, n in features.manifest.tokens.items())
+def _feature(row: dict[str, Any], named: dict[str, str], hook: str, whose: dict[str, str], counts: dict[str, int]) -> dict:
+    fired = sum(row[f"rate_{m}"] * n for m, n in counts.items())
     return {
         **named, **whose, "index": str(row["latent"]), "hookName": hook, "hasVector": False, "vector": [],
-        "maxActApprox": max(row["max_image"], row["max_text"]), "frac_nonzero": fired / max(tokens, 1),
+        "maxActApprox": max(row["max_image"], row["max_text"]), "frac_nonzero": fired / max(sum(counts.values()), 1),
         "pos_str": row["words_up"], "pos_values": row["logits_up"],
         "neg_str": row["words_down"], "neg_values": row["logits_down"],
         "topkCosSimIndices": row["neighbours"], "topkCosSimValues": row["cosines"],
@@ -95,7 +93,7 @@ def _activation(row: dict[str, Any], named: dict[str, str], words: Sequence[str]
     patches = row["modality"] == "image"
     nowhere = [None] * len(row["positions"])
     where = [row[name] if patches else nowhere for name in ("tiles", "rows", "cols")]
-    texts = [token_text(*one, words) for one in zip(row["token_ids"], *where, strict=True)]
+    texts = [token_text(token, tile, line, col, words) for token, tile, line, col in zip(row["token_ids"], *where, strict=True)]
     values = row["activations"]
     most = values.index(max(values))
     key = f"{named['layer']}/{row['latent']}/{row['modality']}/{row['kind']}/{row['quantile']}/{row['rank']}"
