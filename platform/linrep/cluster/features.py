@@ -1,7 +1,7 @@
 """Features on Ray: files are encoded by tasks anywhere; runs of latents are gathered part by part, merged, and filled in."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,8 +81,8 @@ def find_plainly(study: Study, units: Sequence[Unit], place: Place) -> Iterator[
     for unit in units:
         begun, parts = time.time(), study.parts(unit)
         _raised([_encode(study, unit, part, place) for part in parts])
-        found = _raised([_gather(study, unit, part, place) for part in parts])
-        rows, chosen = _raised(list(_choose(study, unit, *found)))
+        # One part at a time: what each gathers is as large as the whole.
+        rows, chosen = _raised(list(_settle(study, unit, (_gather(study, unit, part, place) for part in parts))))
         shown = _raised([_fill(study, unit, part, place, chosen) for part in parts])
         yield from _raised([_write(study, unit, place, begun, rows, *shown)])
 
@@ -116,28 +116,31 @@ def _gather(study: Study, unit: Unit, part: Part, place: Place) -> Gathered | Li
 
 
 def _choose(study: Study, unit: Unit, *parts: Gathered | LinrepError) -> tuple[Any, Any]:
-    """The tables of a run of latents without the examples, and which examples to fill in."""
-    failed = next((part for part in parts if isinstance(part, LinrepError)), None)
-    if failed is not None:
-        return failed, failed
+    return _settle(study, unit, parts)
 
-    def chosen() -> tuple[Any, Any]:
-        config, latents = study.config, study.of(unit)
-        whole = Gathered(unit.run[1] - unit.run[0], study.known, config)
-        for part in parts:
-            assert isinstance(part, Gathered)
-            whole.merge(part)
+
+def _settle(study: Study, unit: Unit, parts: Iterable[Gathered | LinrepError]) -> tuple[Any, Any]:
+    """The tables of a run of latents without the examples, and which examples to fill in."""
+
+    config, latents = study.config, study.of(unit)
+    whole = Gathered(unit.run[1] - unit.run[0], study.known, config)
+    # Outside of what is tried again after a failed read: each part may be taken in only once.
+    for part in parts:
+        if isinstance(part, LinrepError):
+            return part, part
+        whole.merge(part)
+
+    def settled() -> tuple[Any, Any]:
         layer = config.dictionaries[unit.dictionary].layer
-        words = _words(study)
         tables = {
-            "features": feature_table(whole, study.known, latents, unit.run, layer, config, words),
+            "features": feature_table(whole, study.known, latents, unit.run, layer, config, _words(study)),
             "labels": label_table(whole, study.known, latents, unit.run[0], layer, config),
         }
         tokens = {m: rates.tokens for m, rates in whole.rates.items()}
         chance = None if whole.alike is None else whole.alike.chance
         return (tables, tokens, chance), choose(whole, study.known, config)
 
-    outcome = or_error(chosen)
+    outcome = or_error(settled)
     return (outcome, outcome) if isinstance(outcome, LinrepError) else outcome
 
 
