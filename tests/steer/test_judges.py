@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from linrep.chat import retry_after
 from linrep.errors import RecipeError, ServiceError
 from linrep.places import place
 from linrep.steer.config import Chat
 from linrep.steer.judges import human
-from linrep.steer.judges.chat import ChatJudge, _retry_after, read_verdict
+from linrep.steer.judges.chat import ChatJudge, read_verdict
 from linrep.steer.judges.human import agreement, read_sheet, write_sheet
 from linrep.steer.judges.readers import by_choice, by_parser, by_words
 from linrep.steer.judges.verdict import SCALE, Answer, Verdict, on_scale
@@ -215,11 +216,11 @@ def test_questions_about_other_attributes_ask_whether_they_are_kept(server, judg
 
 
 def test_retry_after_as_seconds_and_as_a_date():
-    assert _retry_after("3") == 3
-    assert _retry_after("999999") == 60
-    assert _retry_after("Thu, 01 Jan 1970 00:01:40 GMT", now=lambda: 70.0) == 30
-    assert _retry_after("soon") is None
-    assert _retry_after(None) is None
+    assert retry_after("3") == 3
+    assert retry_after("999999") == 60
+    assert retry_after("Thu, 01 Jan 1970 00:01:40 GMT", now=lambda: 70.0) == 30
+    assert retry_after("soon") is None
+    assert retry_after(None) is None
 
 
 CLASSES = ["boat", "tree", "house", "star", "key"]
