@@ -50,7 +50,9 @@ def score_metrics(scores: pa.Table) -> dict[str, float]:
     """Median, mean, share of good ones and number of latents, by task, modality, control, dictionary and layer."""
     frame = pl.DataFrame(pl.from_arrow(scores)).drop_nulls("value")
     named = {}
-    for (layer, dictionary, task, modality, control), own in frame.group_by(["layer", "dictionary", "task", "modality", "control"]):
+    for (layer, dictionary, task, modality, control), own in frame.group_by(
+        ["layer", "dictionary", "task", "modality", "control"]
+    ):
         start, end = f"{task}_{modality}_{control}", f"{dictionary}_layer{layer:02d}"
         values = own["value"].to_numpy()
         for name, value in (
@@ -95,7 +97,9 @@ def summary_lines(scores: pa.Table, explanations: pa.Table, alive: dict[str, int
 def _line(name: str, rows: pl.DataFrame) -> str | None:
     if not len(rows):
         return None
-    own, control = (rows.filter((pl.col("control") == "own") == is_own)["value"].drop_nulls().to_numpy() for is_own in (True, False))
+    own, control = (
+        rows.filter((pl.col("control") == "own") == is_own)["value"].drop_nulls().to_numpy() for is_own in (True, False)
+    )
     if not len(own):
         return f"    {name:24} no latent with enough answers"
     unscored = int(rows.filter(pl.col("control") == "own")["value"].null_count())

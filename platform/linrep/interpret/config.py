@@ -26,7 +26,9 @@ class Chat(ChatServer):
     kind: Literal["chat"] = Field(default="chat", description="An OpenAI-compatible server that takes pictures.")
     batch: PositiveInt = Field(default=5, description="Examples judged in one request.")
     image_tokens: PositiveInt = Field(default=600, description="Tokens that a picture costs, for the estimate alone.")
-    budget: PositiveFloat | None = Field(default=None, description="Refuse to begin where the estimate, by `price`, is above this.")
+    budget: PositiveFloat | None = Field(
+        default=None, description="Refuse to begin where the estimate, by `price`, is above this."
+    )
 
 
 class Local(Section):
@@ -67,7 +69,9 @@ class Scored(Section):
     hard: float = Field(
         default=0.5, ge=0, le=1, description="Share of the negatives on which one of the nearest latents by cosine fires."
     )
-    tasks: tuple[Task, ...] = Field(default=("detection", "fuzzing"), description="detection: which samples; fuzzing: where in them.")
+    tasks: tuple[Task, ...] = Field(
+        default=("detection", "fuzzing"), description="detection: which samples; fuzzing: where in them."
+    )
 
     @field_validator("tasks")
     @classmethod
@@ -89,7 +93,8 @@ class InterpretConfig(Section):
     score: Scored = Field(default=Scored(), description="What the scorer is asked.")
     around: PositiveInt = Field(default=12, description="Text tokens shown before and after the largest activation.")
     scenes: str | None = Field(
-        default=None, description="Truth of the pictures (demo://scenes.jsonl): object masks for the overlap, and the truth backend."
+        default=None,
+        description="Truth of the pictures (demo://scenes.jsonl): object masks for the overlap, and the truth backend.",
     )
     edited: str | None = Field(
         default=None, description="A CSV of explanations that people edited (explanations.csv of a finished run): scored anew."

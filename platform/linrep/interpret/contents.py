@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,7 @@ class Contents:
     def _pieces(self, ids: list[int]) -> tuple[str, ...]:
         """A token's piece is what the text gains by it: decoded alone it would lose its space."""
         decoded = [str(self._preparer.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
-        return tuple(
-            after[len(before) :] if after.startswith(before) else after for before, after in zip(decoded, decoded[1:], strict=False)
-        )
+        return tuple(after[len(before) :] if after.startswith(before) else after for before, after in pairwise(decoded))
 
 
 class Scenes:

@@ -112,7 +112,9 @@ def _marks(row: Row, modality: Modality) -> tuple[tuple[Token, ...], tuple[float
         tokens = [Token(p) for p in row["positions"]]
     else:
         tokens = [Token(*t) for t in zip(row["positions"], row["tiles"], row["rows"], row["cols"], strict=True)]
-    both = [(t, float(a)) for t, a in zip(tokens, row["activations"], strict=True) if a > 0 and (modality == "text" or t.is_patch)]
+    both = [
+        (t, float(a)) for t, a in zip(tokens, row["activations"], strict=True) if a > 0 and (modality == "text" or t.is_patch)
+    ]
     return tuple(t for t, _ in both), tuple(a for _, a in both)
 
 

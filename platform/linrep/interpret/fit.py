@@ -35,9 +35,7 @@ def balanced(yes: Sequence[bool], no: Sequence[bool]) -> float:
     return (sensitivity + specificity) / 2
 
 
-def fit_picture(
-    active: Sequence[Attributes], silent: Sequence[Attributes], names: Sequence[str], n_values: int
-) -> PictureRule:
+def fit_picture(active: Sequence[Attributes], silent: Sequence[Attributes], names: Sequence[str], n_values: int) -> PictureRule:
     """Which pictures: values of one attribute, or of two together.
 
     Args:

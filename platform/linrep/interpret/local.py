@@ -45,7 +45,9 @@ class LocalBackend:
         Raises:
             ModelError: It cannot be loaded.
         """
-        self._vlm = load(ModelConfig(path=self._config.path, revision=self._config.revision), None, self._config.device, self._config.precision)
+        self._vlm = load(
+            ModelConfig(path=self._config.path, revision=self._config.revision), None, self._config.device, self._config.precision
+        )
         form = self._config.prompt.replace("{request}", TEXT)
         alone = form.replace(f"{IMAGE}\n", "").replace(IMAGE, "")
         self._preparer = Preparer(

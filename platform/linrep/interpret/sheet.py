@@ -35,7 +35,9 @@ def write_sheet(file: Place, explanations: pl.DataFrame, scores: pl.DataFrame) -
     for row in explanations.iter_rows(named=True):
         key = (row["layer"], row["dictionary"], row["latent"])
         values = [own.get((*key, name)) for name in SCORES]
-        writer.writerow([*key, _safe(row["explanation"] or ""), row["source"], *("" if v is None else f"{v:.3f}" for v in values)])
+        writer.writerow(
+            [*key, _safe(row["explanation"] or ""), row["source"], *("" if v is None else f"{v:.3f}" for v in values)]
+        )
     file.write_bytes(out.getvalue().encode())
 
 

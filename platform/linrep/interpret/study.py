@@ -42,7 +42,9 @@ def explain(cases: Sequence[Case], interpreter: Interpreter, edited: Mapping[Lat
     """Explanations of some latents; one that a person wrote takes the place of the backend's if it differs."""
     with ThreadPoolExecutor(interpreter.parallel) as threads:
         said = list(threads.map(lambda case: interpreter.explain(case.evidence), cases))
-    return {case.latent: _explained(one, interpreter.source, edited.get(case.latent)) for case, one in zip(cases, said, strict=True)}
+    return {
+        case.latent: _explained(one, interpreter.source, edited.get(case.latent)) for case, one in zip(cases, said, strict=True)
+    }
 
 
 def _explained(said: Said, source: str, written: str | None) -> Explained:
@@ -125,7 +127,9 @@ def score(
     with ThreadPoolExecutor(interpreter.parallel) as threads:
         said = list(
             threads.map(
-                lambda b: interpreter.judge(asked[b[0]].task, explanations[asked[b[0]].explainer].text or "", [t.view for t in b[1]]),
+                lambda b: interpreter.judge(
+                    asked[b[0]].task, explanations[asked[b[0]].explainer].text or "", [t.view for t in b[1]]
+                ),
                 batches,
             )
         )
@@ -153,7 +157,9 @@ def to_ask(cases: Sequence[Case], n: int) -> list[list[View]]:
     ] * 2
 
 
-def _score_row(one: _Asked, said: Sequence[bool | None], explanations: Mapping[Latent, Explained], config: InterpretConfig) -> Row:
+def _score_row(
+    one: _Asked, said: Sequence[bool | None], explanations: Mapping[Latent, Explained], config: InterpretConfig
+) -> Row:
     trials = one.trials
     found: Score = score_answers([t.truth for t in trials], said, [t.hard for t in trials], config.resamples, config.seed)
     return {
@@ -199,8 +205,8 @@ def overlap_rows(cases: Sequence[Case], contents: Contents, scenes: Scenes, conf
                 rows.append(
                     {
                         **_which(case.latent), "modality": "image", "task": "overlap", "control": control, "source": source,
-                        "value": mean.value, "low": mean.low, "high": mean.high, "n_positive": mean.n, "n_negative": 0, "n_hard": 0,
-                        "n_unanswered": 0,
+                        "value": mean.value, "low": mean.low, "high": mean.high, "n_positive": mean.n, "n_negative": 0,
+                        "n_hard": 0, "n_unanswered": 0,
                     }
                 )  # fmt: skip
     return rows

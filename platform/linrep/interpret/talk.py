@@ -107,7 +107,9 @@ class ChatBackend:
 
 def _messages(parts: Sequence[Part]) -> list[Message]:
     content = [
-        {"type": "image_url", "image_url": {"url": data_url(part)}} if isinstance(part, Image.Image) else {"type": "text", "text": part}
+        {"type": "image_url", "image_url": {"url": data_url(part)}}
+        if isinstance(part, Image.Image)
+        else {"type": "text", "text": part}
         for part in parts
     ]
     return [{"role": "user", "content": content}]
