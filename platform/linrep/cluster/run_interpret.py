@@ -32,7 +32,7 @@ from linrep.interpret.artefact import (
 )
 from linrep.interpret.backends import Effort, Interpreter
 from linrep.interpret.config import Chat, Local, Truth
-from linrep.interpret.contents import Contents, Scenes
+from linrep.interpret.contents import Contents, Scenes, StoredContents
 from linrep.interpret.fetch import Pictures
 from linrep.interpret.local import LocalBackend
 from linrep.interpret.sheet import check_sheet, read_sheet, write_sheet
@@ -173,7 +173,7 @@ def _contents(recipe: Recipe, plan: InterpretPlan) -> Contents:
         model, image_prompt=config.image_prompt, pair_prompt=config.pair_prompt, max_text_tokens=config.max_text_tokens
     )
     fetch = Pictures(plan.store, plan.harvest.chunks, plan.harvest.job.corpora)
-    return Contents(plan.store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
+    return StoredContents(plan.store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
 
 
 def run_interpret(recipe: Recipe, workspace: Place) -> InterpretOutcome:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from linrep.interpret.views import Evidence, Task, View
 from linrep.store.layout import Modality
@@ -40,6 +40,7 @@ class Effort:
         return f"{self.calls:,} calls, {self.prompt_tokens:,} + {self.completion_tokens:,} tokens{price}{known}"
 
 
+@runtime_checkable
 class Interpreter(Protocol):
     """Explains latents, and says by an explanation alone when a latent fires. Several threads may use it at once."""
 

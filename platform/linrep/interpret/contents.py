@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from linrep.demo.paint import object_mask
@@ -41,8 +41,35 @@ class Window:
     pieces: tuple[str, ...]
 
 
-class Contents:
-    """Pictures and texts of a store's samples by name; several threads may ask at once.
+@runtime_checkable
+class Contents(Protocol):
+    """Pictures and texts of samples by name; several threads may ask at once."""
+
+    def load(self, names: Iterable[str]) -> None:
+        """Hold these pictures, and no others any more."""
+        ...
+
+    def picture(self, name: str) -> Image.Image:
+        """The picture of a sample that was loaded."""
+        ...
+
+    def boxes(self, name: str, tokens: Iterable[Token], source: tuple[int, int] | None = None) -> list[Box]:
+        """Where patches lie in the picture, in its pixels: left, top, right, bottom.
+
+        Args:
+            name: The sample.
+            tokens: Patches; newlines are no place and are left out.
+            source: Height and width of the picture as it is; None if the model saw it so.
+        """
+        ...
+
+    def window(self, view: View) -> Window:
+        """The tokens around a view's centre; around a place that the sample's name decides where it has none."""
+        ...
+
+
+class StoredContents:
+    """The contents of a store's samples.
 
     Args:
         samples: The store's samples table.
@@ -78,13 +105,7 @@ class Contents:
         return self._pictures[name]
 
     def boxes(self, name: str, tokens: Iterable[Token], source: tuple[int, int] | None = None) -> list[Box]:
-        """Where patches lie in the picture, in its pixels: left, top, right, bottom.
-
-        Args:
-            name: The sample.
-            tokens: Patches; newlines are no place and are left out.
-            source: Height and width of the picture as it is; None if the model saw it so.
-        """
+        """As the layout of the picture says that the model saw."""
         row = self._number[name]
         seen = layout((self._samples["height"][row].as_py(), self._samples["width"][row].as_py()), self._card)
         return [patch_box(seen, t.tile, t.row, t.col, source) for t in tokens if t.is_patch]
@@ -154,10 +175,10 @@ class Scenes:
 
     def shares(self, name: str, boxes: Iterable[Box]) -> list[float]:
         """What share of each box the objects cover; 0 everywhere in a sample that is no scene."""
-        if _scene(name) not in self._rows:
-            return [0.0 for _ in boxes]
-        mask = self._mask(_scene(name))
-        return [_covered(mask, box) for box in boxes]
+        corners = np.array(list(boxes), float).reshape(-1, 4)
+        if _scene(name) not in self._rows or not len(corners):
+            return [0.0] * len(corners)
+        return _covered(self._mask(_scene(name)), corners).tolist()
 
     def _paint(self, name: str) -> Bool[np.ndarray, "h w"]:
         scene = Scene.from_row(dict(self._rows[name]))
@@ -169,12 +190,18 @@ def _scene(name: str) -> str:
     return name.rsplit("/", 1)[-1].partition(".")[0]
 
 
-def _covered(mask: Bool[np.ndarray, "h w"], box: Box) -> float:
-    """Share of a box that the mask covers; pixels on the border count in part."""
-    left, top, right, bottom = box
-    weights = []
-    for low, high, n in ((top, bottom, mask.shape[0]), (left, right, mask.shape[1])):
-        pixel = np.arange(n)
-        weights.append(np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None))
-    area = weights[0].sum() * weights[1].sum()
-    return float(weights[0] @ mask @ weights[1] / area) if area > 0 else 0.0
+def _covered(mask: Bool[np.ndarray, "h w"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    """Share of each box that the mask covers; pixels on the border count in part, an empty box is not covered."""
+    # Sums from the corner on; between whole pixels they are linear in either direction, so interpolation is exact.
+    sums = np.pad(mask.astype(float).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+
+    def upto(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        i, j = np.minimum(y.astype(int), mask.shape[0] - 1), np.minimum(x.astype(int), mask.shape[1] - 1)
+        v, u = y - i, x - j
+        near = (1 - u) * sums[i, j] + u * sums[i, j + 1]
+        return (1 - v) * near + v * ((1 - u) * sums[i + 1, j] + u * sums[i + 1, j + 1])
+
+    left, top, right, bottom = boxes.T
+    covered = upto(bottom, right) - upto(top, right) - upto(bottom, left) + upto(top, left)
+    area = (right - left) * (bottom - top)
+    return np.divide(covered, area, out=np.zeros(len(boxes)), where=area > 0).clip(0, 1)

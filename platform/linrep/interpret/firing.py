@@ -6,7 +6,7 @@ Memory: latents x samples / 8 bytes, and the tokens of the samples that are aske
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -15,6 +15,7 @@ from linrep.interpret.views import Token
 from linrep.store.layout import MODALITIES, Modality
 
 
+@runtime_checkable
 class Codes(Protocol):
     """The active latents of n tokens with s entries; the features' codes are of this shape."""
 

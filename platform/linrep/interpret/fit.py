@@ -102,8 +102,9 @@ def fit_text(active: Sequence[Spoken], silent: Sequence[Spoken], n_values: int) 
     calm = [w for s in (*active, *silent) for w, f in zip(s.words, s.fires, strict=True) if not f]
     best, most = None, -1.0
     for words in _prefixes(fired, calm, n_values):
-        for after in ((), *_contexts(active, silent, words, n_values)):
-            rule = TextRule(words, after)
+        contexts = [(after, right) for right in (False, True) for after in _contexts(active, silent, words, n_values, right)]
+        for after, right in (((), False), *contexts):
+            rule = TextRule(words, after, right)
             agreement = _agreement(rule, active, silent) - COST * (len(words) + len(after))
             if agreement > most + 1e-9:
                 best, most = rule, agreement
@@ -111,14 +112,14 @@ def fit_text(active: Sequence[Spoken], silent: Sequence[Spoken], n_values: int) 
 
 
 def _contexts(
-    active: Sequence[Spoken], silent: Sequence[Spoken], words: tuple[str, ...], n_values: int
+    active: Sequence[Spoken], silent: Sequence[Spoken], words: tuple[str, ...], n_values: int, right: bool
 ) -> Iterator[tuple[str, ...]]:
-    """Words that stand before those on which it fires, and not before the same words where it is silent."""
+    """Words that stand before (or right before) those on which it fires, and not before the same words where it is silent."""
     before: tuple[list[str], list[str]] = ([], [])
     for spoken in (*active, *silent):
         for i, (word, fires) in enumerate(zip(spoken.words, spoken.fires, strict=True)):
             if word in words:
-                before[0 if fires else 1].extend(set(spoken.words[:i]))
+                before[0 if fires else 1].extend(set(spoken.words[max(i - 1, 0) if right else 0 : i]))
     return _prefixes(*before, n_values)
 
 

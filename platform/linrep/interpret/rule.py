@@ -2,6 +2,7 @@
 
     pictures: object is boat or car and colour is red; patches on object or outline
     texts: words "it" or "this"; after "sail" or "floats"
+    texts: words "is"; right after "it"
 
 The two parts stand in one line with `|` between them. A part that is missing says that the latent never fires there.
 """
@@ -59,22 +60,25 @@ class TextRule:
     Attributes:
         words: Words on which it fires.
         after: One of these stands somewhere before; empty for no matter what.
+        right: It is the very word before.
     """
 
     words: tuple[str, ...]
     after: tuple[str, ...] = ()
+    right: bool = False
 
     def fires(self, words: Sequence[str]) -> list[bool]:
         """On which of the successive words of a text."""
         seen, found = not self.after, []
         for word in words:
             found.append(seen and word in self.words)
-            seen = seen or word in self.after
+            seen = not self.after or word in self.after or (seen and not self.right)
         return found
 
     def __str__(self) -> str:
         quoted = [" or ".join(json.dumps(w, ensure_ascii=False) for w in words) for words in (self.words, self.after)]
-        return f"texts: words {quoted[0]}" + (f"; after {quoted[1]}" if self.after else "")
+        where = "right after" if self.right else "after"
+        return f"texts: words {quoted[0]}" + (f"; {where} {quoted[1]}" if self.after else "")
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,11 @@ def _read_picture(said: str) -> PictureRule:
 
 
 def _read_text(said: str) -> TextRule:
-    found = re.fullmatch(rf"words ({_WORDS.pattern})(?:; after ({_WORDS.pattern}))?", said)
+    found = re.fullmatch(rf"words ({_WORDS.pattern})(?:; (after|right after) ({_WORDS.pattern}))?", said)
     if found is None:
         raise ValueError(_wrong(said))
-    words, after = (tuple(json.loads(word) for word in re.findall(_WORD, part or "")) for part in found.groups())
-    return TextRule(words, after)
+    words, after = (tuple(json.loads(word) for word in re.findall(_WORD, part or "")) for part in (found[1], found[3]))
+    return TextRule(words, after, found[2] == "right after")
 
 
 def _wrong(said: str) -> str:
