@@ -30,7 +30,7 @@ def world():
     world.plant(3, in_text(lambda words, i: words[i] in ("boat", "tree")))
     world.plant(4, in_text(lambda words, i: words[i] == "it" and "red" in words[:i]))
     world.plant(5, in_text(lambda words, i: words[i] == "on" and i > 0 and words[i - 1] in ("is", "it")))
-    for latent in range(NOISE, NOISE + 4):
+    for latent in range(NOISE, NOISE + 3):
         hit, where = rng.random(len(world.ids)) < 0.4, rng.random((len(world.ids), 400)) < 0.3
         world.plant(latent, lambda i, token, share, h=hit, w=where: h[i] and w[i, token.position] and rng.uniform(0.1, 1))
     return world
@@ -38,7 +38,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def results(world):
-    latents = [*RULED, *range(NOISE, NOISE + 4)]
+    latents = [*RULED, *range(NOISE, NOISE + 3)]
     firing = world.firing(latents)
     cases = [world.case(latent, firing) for latent in latents]
     backend = world.backend()
@@ -65,7 +65,7 @@ def test_planted_latents_score_one_and_another_latents_words_score_half(results)
     assert len(own) == 12
     for row in own:
         assert row["value"] == row["low"] == 1.0, row
-        assert min(row["n_positive"], row["n_negative"]) >= 15, row
+        assert min(row["n_positive"], row["n_negative"]) >= 8, row
     shuffled = [row["value"] for row in ruled if row["control"] == "shuffled"]
     assert len(shuffled) == 12
     assert abs(np.mean(shuffled) - 0.5) < 0.08
@@ -75,7 +75,7 @@ def test_planted_latents_score_one_and_another_latents_words_score_half(results)
 def test_latents_of_noise_score_half_within_their_intervals(results):
     _, _, scores, _ = results
     own = [row for row in scores if row["latent"] >= NOISE and row["control"] == "own"]
-    assert len(own) == 16
+    assert len(own) == 12
     assert abs(np.mean([row["value"] for row in own]) - 0.5) < 0.05
     covered = np.mean([row["low"] - 1e-9 <= 0.5 <= row["high"] + 1e-9 for row in own])
     assert covered >= 0.8, covered

@@ -1,7 +1,7 @@
 """A drawn world without a model: samples, scenes and planted latents that follow a rule, or none."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ from linrep.vlm.tokens import layout, patch_box, token_map
 WORDS = ("boat", "car", "tree", "red", "blue", "the", "a", "is", "on", "it")
 CONFIG = InterpretConfig(
     scenes="x",
-    show=Shown(top=6, spread=2, silent=30),
+    show=Shown(top=6, spread=2, silent=20),
     score=Scored(positives=20, negatives=20),
     resamples=200,
     around=40,
@@ -31,6 +31,11 @@ CONFIG = InterpretConfig(
 
 
 CARD = describe(ModelConfig(path=str(model_folder())))
+
+
+@cache
+def patch_of(height: int, width: int, tile: int, row: int, col: int) -> tuple[float, float, float, float]:
+    return patch_box(layout((height, width), CARD), tile, row, col)
 
 
 @dataclass
@@ -80,9 +85,9 @@ class World:
         """Tokens of a sample, and what share of each the object covers."""
         if number not in self.known:
             tokens, name = self._tokens(number), self.ids[number]
-            patches = [t for t in tokens if t.is_patch]
+            patches = [t for t in tokens if t.tile >= 0]
             shares = iter(self.truth.shares(name, self.boxes(name, patches)) if patches else ())
-            self.known[number] = tokens, [next(shares) if t.is_patch else 0.0 for t in tokens]
+            self.known[number] = tokens, [next(shares) if t.tile >= 0 else 0.0 for t in tokens]
         return self.known[number]
 
     def _tokens(self, number: int) -> list[Token]:
@@ -94,8 +99,7 @@ class World:
 
     def boxes(self, name, tokens, source=None):
         scene = self.scenes[self.number[name]]
-        seen = layout((scene.height, scene.width), CARD)
-        return [patch_box(seen, t.tile, t.row, t.col, source) for t in tokens if t.is_patch]
+        return [patch_of(scene.height, scene.width, *t[1:]) for t in tokens if t.tile >= 0]
 
     def window(self, view: View) -> Window:
         words = self.texts[int(view.sample.split("/")[1])]
