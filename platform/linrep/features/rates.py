@@ -46,8 +46,9 @@ class Rates:
             tokens=len(coded),
             samples=len(np.unique(coded.sample)),
             fired=np.bincount(coded.latents, minlength=f),
-            total=np.bincount(coded.latents, value, f),
-            squares=np.bincount(coded.latents, value * value, f),
+            # Of nothing, bincount gives whole numbers.
+            total=np.bincount(coded.latents, value, f).astype(np.float64),
+            squares=np.bincount(coded.latents, value * value, f).astype(np.float64),
             most=most,
             present=np.bincount(own.latent, minlength=f),
         )
