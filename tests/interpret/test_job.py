@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from linrep import tracking
 from linrep.cluster.entry import run_job
 from linrep.cluster.run_interpret import run_interpret
 from linrep.errors import RecipeError, ServiceError, StoreError
@@ -27,7 +28,10 @@ from tests.interpret.workspace import write_recipe
 @pytest.fixture(scope="module")
 def made(random_vlm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interpret")
-    return folder, write_recipe(folder, random_vlm)
+    recipe = write_recipe(folder, random_vlm)
+    with tracking.run(place(folder / "ws"), "made", "made", "made", {}):  # one database for all tests: a new one takes seconds
+        pass
+    return folder, recipe
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def asking(recipe, server, **changes):
 
 def workspace(made, tmp_path):
     """A workspace of the test's own, over the harvest and features of all."""
-    for name in ("harvests", "corpora", "features"):
+    for name in ("harvests", "corpora", "features", "mlflow.db"):
         (tmp_path / name).symlink_to(made[0] / "ws" / name)
     return place(tmp_path)
 
@@ -62,20 +66,23 @@ def workspace(made, tmp_path):
 def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_path, capsys):
     ws, recipe = workspace(made, tmp_path), asking(made[1], server)
     # It dies on the way: after some answers the server refuses for good.
-    server.script = [answer] * 25 + [(401, "no more")]
+    answered = []
+
+    def once(body):
+        answered.append(json.dumps(body))
+        return answer(body)
+
+    server.script = [once] * 25 + [(401, "no more")]
     with pytest.raises(ServiceError, match=r"refuses \(401\)"):
         run_interpret(recipe, ws)
-    asked_before = len(server.asked)
-    server.script = [answer]
+    assert len(answered) == 25
+    server.script = [once]
     first = run_interpret(recipe, ws)
     assert first.n_new > 0
-    bodies = [json.dumps(body) for body in server.asked]
-    repeated = len(bodies) - len(set(bodies))
-    assert repeated <= recipe.interpret.backend.parallel  # those that were under way when it died
-    assert asked_before > 10
+    assert len(answered) == len(set(answered))  # what was answered is not asked again
     scores = pl.DataFrame(pl.from_arrow(first.interpretation.table()))
     said = pl.DataFrame(pl.from_arrow(first.interpretation.table("explanations")))
-    assert len(said) == 10  # 5 latents of the dictionary, 5 of its control
+    assert len(said) == 6  # 3 latents of the dictionary, 3 of its control
     assert set(said["dictionary"]) == {"sae", "sae/random"}
     assert set(said["source"]) == {"chat:m"}
     assert set(scores["task"]) == {"detection", "fuzzing"}
@@ -84,9 +91,9 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     assert (shuffled["partner"] != shuffled["latent"]).all()
     told = capsys.readouterr().err
     estimate = int(re.search(r"will take about (\d+) calls", told)[1])
-    assert estimate <= len(set(bodies)) * 1.1  # equal explanations ask the same
+    assert 0 <= estimate - len(answered) < 0.1 * estimate  # some latents find no other explanation to take
     spent = first.interpretation.manifest.spent
-    assert spent["calls"] + spent["cached"] >= len(set(bodies)) - asked_before
+    assert len(answered) - 25 <= spent["calls"] <= len(answered)
     assert spent["cost"] > 0
 
     n = len(server.asked)
@@ -106,11 +113,11 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
 
     from mlflow import MlflowClient
 
-    (run,) = MlflowClient(first.tracking_uri).search_runs(["1"], "tags.`linrep.stage` = 'interpret'")
+    (run,) = MlflowClient(first.tracking_uri).search_runs(["1"], f"tags.`linrep.interpretations` = '{here}'")
     assert {"linrep.parent.harvest", "linrep.parent.features"} <= run.data.tags.keys()
     assert "detection_image_own_median_sae_layer02" in run.data.metrics
     assert "fuzzing_text_shuffled_mean_sae/random_layer02" in run.data.metrics
-    kept = {path.name for path in (tmp_path / "mlartifacts").rglob("*.*")}
+    kept = {path.name for path in (made[0] / "ws" / "mlartifacts").rglob("*.*")}
     assert {"scores.parquet", "explanations.csv", "interpret_layer02.png", "summary.txt"} <= kept
 
 
@@ -161,7 +168,7 @@ def test_explanations_go_out_as_csv_are_edited_and_come_back(made, server, tmp_p
     # What goes out comes in: the same words, a formula's sign guarded on the way.
     back = read_sheet(second.interpretation.place / "explanations.csv")
     assert back[Latent(2, human["dictionary"], human["latent"])] == human["explanation"]
-    assert len(back) == 10
+    assert len(back) == 6
 
 
 @pytest.mark.parametrize(
@@ -181,7 +188,7 @@ def test_a_sheet_that_is_wrong_is_one_clear_line(made, server, tmp_path, text, m
 
 
 def test_trouble_costs_answers_or_the_run_but_never_a_false_answer(made, server, tmp_path):
-    ws, recipe = workspace(made, tmp_path), asking(made[1], server, latents=2)
+    ws, recipe = workspace(made, tmp_path), asking(made[1], server, latents=1)
     server.script = [lambda body: answer(body) if "numbered" not in json.dumps(body) else says("I cannot say.")]
     found = run_interpret(recipe, ws).interpretation
     scores = pl.DataFrame(pl.from_arrow(found.table()))
@@ -191,7 +198,7 @@ def test_trouble_costs_answers_or_the_run_but_never_a_false_answer(made, server,
     # A server that goes away ends the run: the chunk stays open.
     server.script = [(503, "gone", ("Retry-After", "0"))]
     with pytest.raises(ServiceError, match=r"no longer answers .*503.*nothing is lost"):
-        run_interpret(asking(made[1], server, latents=3), ws)
+        run_interpret(asking(made[1], server, latents=2), ws)
 
 
 def test_what_is_missing_is_said_before_anything_starts(made, server, tmp_path, capsys, monkeypatch):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from linrep.interpret.config import Shown
+from linrep.interpret.draw import split_examples
 from linrep.interpret.fit import Spoken, fit_picture, fit_text, fit_zones
 from linrep.interpret.rule import PictureRule, Rule, TextRule, read_rule
 from linrep.interpret.study import explain, overlap_rows, partners, score
@@ -120,6 +122,17 @@ def test_positives_come_from_every_quantile_alike(results):
     drawn = [trial.quantile for trial in trials if trial.truth]
     assert [drawn.count(q) for q in range(5)] == [4] * 5
     assert all(trial.quantile is None for trial in trials if not trial.truth)
+
+
+def test_where_a_latent_fires_rarely_half_of_each_quantile_is_left_to_score():
+    rows = [
+        {"kind": "quantile", "quantile": q, "rank": i, "sample_id": f"{q}-{i}", "activation": 1.0 + q}
+        for q in range(5)
+        for i in range(3)
+    ]
+    examples = split_examples(rows, CONFIG.model_copy(update={"show": Shown(top=2, spread=9, silent=1)}))
+    assert sorted(row["sample_id"] for row in examples.shown) == [f"{q}-0" for q in range(5)]
+    assert [row["quantile"] for row in examples.scored] == [0, 1, 2, 3, 4] * 2
 
 
 def test_hard_negatives_are_silent_and_a_neighbour_fires(world):

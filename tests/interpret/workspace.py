@@ -47,10 +47,10 @@ def write_recipe(folder: Path, model: ModelConfig) -> Recipe:
         features=FeaturesConfig(dictionaries=(Dictionary(path=str(folder / "sae"), layer=2),), min_samples=2),
         interpret=InterpretConfig(
             backend=Chat(url="http://127.0.0.1:9/v1", model="m", timeout=5, tries=3, parallel=4, batch=3, price=(1.0, 2.0)),
-            latents=5,
+            latents=3,
             show=Shown(top=2, spread=1, silent=2),
-            score=Scored(positives=8, negatives=6),
-            chunk_size=3,
+            score=Scored(positives=6, negatives=6),
+            chunk_size=2,
             resamples=100,
         ),
     )

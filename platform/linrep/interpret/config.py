@@ -57,7 +57,9 @@ class Shown(Section):
     """What the explainer sees of a latent, of each modality."""
 
     top: NonNegativeInt = Field(default=8, description="Samples of the largest activations.")
-    spread: NonNegativeInt = Field(default=1, description="Samples of each quantile: what it does where it fires less.")
+    spread: NonNegativeInt = Field(
+        default=1, description="Samples of each quantile, at most half of it: what it does where it fires less."
+    )
     silent: NonNegativeInt = Field(default=4, description="Samples where it is silent, for contrast.")
 
 

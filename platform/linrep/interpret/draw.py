@@ -46,8 +46,8 @@ def choose_latents(features: pl.DataFrame, n: int | str, seed: int) -> list[int]
 def split_examples(rows: Iterable[Row], config: InterpretConfig) -> Examples:
     """The examples of one latent and modality, parted.
 
-    The explainer gets the top ones and the first few of each quantile. The scorer gets what else there is of the quantiles, in
-    turn from each, so that all strengths are there alike.
+    The explainer gets the top ones and the first few of each quantile, never more than half of it. The scorer gets what else
+    there is of the quantiles, in turn from each, so that all strengths are there alike.
     """
     rows = list(rows)
     top = sorted((r for r in rows if r["kind"] == "top"), key=lambda r: r["rank"])[: config.show.top]
@@ -56,8 +56,9 @@ def split_examples(rows: Iterable[Row], config: InterpretConfig) -> Examples:
     fair = [r for r in rows if r["kind"] == "quantile"]
     for quantile in sorted({r["quantile"] for r in fair}):
         own = sorted((r for r in fair if r["quantile"] == quantile and r["sample_id"] not in shown), key=lambda r: r["rank"])
-        shown |= {row["sample_id"]: row for row in own[: config.show.spread]}
-        left.append(own[config.show.spread :])
+        n = min(config.show.spread, len(own) // 2)
+        shown |= {row["sample_id"]: row for row in own[:n]}
+        left.append(own[n:])
     scored = [row for turn in zip_longest(*left) for row in turn if row is not None][: config.score.positives]
     return Examples(tuple(sorted(shown.values(), key=lambda r: -r["activation"])), tuple(scored))
 

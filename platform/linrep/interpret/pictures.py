@@ -59,7 +59,8 @@ def sized(picture: Image.Image) -> Image.Image:
         factor = math.ceil(SMALLEST / longest)
         return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     if longest > LARGEST:
-        return picture.resize(tuple(max(1, round(side * LARGEST / longest)) for side in picture.size), Image.Resampling.BICUBIC)
+        width, height = (max(1, round(side * LARGEST / longest)) for side in picture.size)
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
     return picture
 
 

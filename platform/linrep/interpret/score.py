@@ -57,13 +57,27 @@ def score_answers(
     yes = np.array([bool(s) for s in said], bool)
     found, refused = yes[answers & right], ~yes[answers & ~right]
     refused_hard = ~yes[answers & ~right & np.array(hard, bool)]
-    counts = (len(found), len(refused), len(refused_hard), int((~answers).sum()))
-    shares = tuple(float(x.mean()) if len(x) else None for x in (found, refused, refused_hard))
-    if min(len(found), len(refused)) < FEWEST:
-        return Score(None, None, None, *shares, *counts)
-    drawn = (_draws(found, resamples, seed) + _draws(refused, resamples, seed + 1)) / 2
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Score(float(found.mean() + refused.mean()) / 2, float(low), float(high), *shares, *counts)
+    value = low = high = None
+    if min(len(found), len(refused)) >= FEWEST:
+        value = float(found.mean() + refused.mean()) / 2
+        drawn = (_draws(found, resamples, seed) + _draws(refused, resamples, seed + 1)) / 2
+        low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
+    return Score(
+        value=value,
+        low=low,
+        high=high,
+        sensitivity=_mean(found),
+        specificity=_mean(refused),
+        specificity_hard=_mean(refused_hard),
+        n_positive=len(found),
+        n_negative=len(refused),
+        n_hard=len(refused_hard),
+        n_unanswered=int((~answers).sum()),
+    )
+
+
+def _mean(x: Bool[np.ndarray, " n"]) -> float | None:
+    return float(x.mean()) if len(x) else None
 
 
 def _draws(x: Bool[np.ndarray, " n"], resamples: int, seed: int) -> Float[np.ndarray, " r"]:
