@@ -175,6 +175,13 @@ def test_what_is_no_rule_is_refused(said):
         read_rule(said)
 
 
+def test_what_a_person_wrote_is_refused_where_the_truth_cannot_tell_it(world):
+    backend = world.backend()
+    assert "is no rule such as" in backend.refuse("red boats")
+    assert backend.refuse("pictures: taste is sweet") == "no attribute 'taste': there are object, colour, ground"
+    assert backend.refuse('pictures: colour is red | texts: words "a"') is None
+
+
 def test_words_after_and_right_after():
     words = ("it", "red", "a", "it", "red", "it")
     assert TextRule(("it",)).fires(words) == [True, False, False, True, False, True]
@@ -192,3 +199,14 @@ def test_fits_prefer_the_shorter_rule_of_two_that_agree():
     spoken = [Spoken(("a", "boat"), (False, True))] * 4
     assert fit_text(spoken, [Spoken(("a", "car"), (False, False))] * 4, 3) == TextRule(("boat",))
     assert fit_text([Spoken(("a",), (False,))], [], 3) is None
+
+
+def test_the_partner_says_something_else_of_the_modality(results, world):
+    cases, found, _, _ = results
+    twins = [case for case in cases if case.latent.number in (0, 1)]
+    same = {case.latent: found[cases[0].latent] for case in twins}
+    assert partners(twins, same, world.backend(), 0) == {}
+    both = partners(cases, found, world.backend(), 0)
+    assert all(one.dictionary == other.dictionary and one != other for (one, _), other in both.items())
+    for (one, modality), other in both.items():
+        assert read_rule(found[one].text).part(modality) != read_rule(found[other].text).part(modality)

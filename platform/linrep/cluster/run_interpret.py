@@ -1,5 +1,6 @@
 """The interpretation job from recipe to complete artefact: planned, refused early, locked, resumed, finished and tracked."""
 
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -118,14 +119,15 @@ def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretPlan:
             f"interpret: the features in {features.place} are of harvest {features.manifest.parents['harvest']}, this "
             f"recipe's is {harvest.manifest.digest}: name others (interpret.features), or take the recipe that made them"
         )
-    scenes = None if config.scenes is None else Scenes.read(_located(config.scenes, recipe, workspace))
+    truth = None if config.scenes is None else _located(config.scenes, recipe, workspace)
+    scenes = None if truth is None else Scenes.read(truth)
     if isinstance(config.backend, Truth) and scenes is None:
         raise RecipeError("interpret.backend truth needs interpret.scenes: the embedded world's are demo://scenes.jsonl")
     edited = {} if config.edited is None else read_sheet(place(config.edited))
     written = [[asdict(latent), text] for latent, text in edited.items()]
     parents = {"harvest": harvest.manifest.digest, "features": features.manifest.digest}
     parents |= {"edited": digest(written)} if edited else {}
-    parents |= {"scenes": digest(recipe.demo)} if config.scenes is not None and recipe.demo is not None else {}
+    parents |= {"scenes": hashlib.sha256(truth.read_bytes()).hexdigest()[:10]} if truth is not None else {}
     key = key_of(config, parents)
     latents = {f"{layer}/{name}": own for (layer, name), own in chosen_latents(features, config).items()}
     alive, width = counts(features)
