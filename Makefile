@@ -108,7 +108,7 @@ docs-check: $(VENV)/.installed ## fail when the documentation's tables are out o
 	$(BIN)/python -m schemas --check
 
 bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers
-	@for name in store harvest sae train probe; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+	@for name in store harvest sae train probe features; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove caches and builds; the environment and the results stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info platform/*.egg-info

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import probes, saes, sharing, steering, tuning
+from schemas import features, interpret, probes, saes, sharing, steering, tuning
 from schemas.activations import SAMPLES, STATISTICS, VERSION, vectors
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -62,15 +62,29 @@ def of_sharing() -> str:
     return "\n\n".join([head(sharing.VERSION), *parts])
 
 
+def of_features() -> str:
+    """All tables of the features, in Markdown."""
+    named = {"features": "FEATURES", "labels": "FEATURE_LABELS", "examples": "FEATURE_EXAMPLES", "codes": "FEATURE_CODES"}
+    return "\n\n".join([head(features.VERSION), *(table(name, getattr(features, schema)) for name, schema in named.items())])
+
+
+def of_interpret() -> str:
+    """All tables of the interpretations, in Markdown."""
+    names = ("EXPLANATIONS", "SCORES", "ANSWERS")
+    return "\n\n".join([head(interpret.VERSION), *(table(name.lower(), getattr(interpret, name)) for name in names)])
+
+
 def of_tuning() -> str:
     """All tables of the search, in Markdown."""
     return "\n\n".join([head(tuning.VERSION), table("trials", tuning.TRIALS), table("front", tuning.FRONT)])
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "features.md": of_features,
     "store.md": of_store,
     "probes.md": of_probes,
     "saes.md": of_saes,
+    "interpret.md": of_interpret,
     "sharing.md": of_sharing,
     "steering.md": of_steering,
     "tuning.md": of_tuning,

@@ -3,8 +3,22 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
+
+from linrep.config import Section
+
+ROOM_BYTES = 64 * 2**20
+"""Dense activations held at once on the way to sparse ones."""
+
+
+class Dictionary(Section):
+    """A sparse autoencoder whose latents are looked at."""
+
+    path: str = Field(description="Folder or file of any format that linrep.sae.formats reads; raw activations go in.")
+    layer: int = Field(ge=0, description="Layer of the store that it was trained on.")
 
 
 @runtime_checkable
@@ -24,6 +38,67 @@ class Encoder(Protocol):
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """Activations in the model's own scale, zero where a latent is silent."""
         ...
+
+
+@runtime_checkable
+class Sparse(Protocol):
+    """The active latents of n rows, row after row; an entry may be 0."""
+
+    @property
+    def offsets(self) -> Int[Tensor, " n_1"]:
+        """Where each row begins, and the number of entries at the end."""
+        ...
+
+    @property
+    def latents(self) -> Int[Tensor, " s"]:
+        """Latent of each entry."""
+        ...
+
+    @property
+    def values(self) -> Float[Tensor, " s"]:
+        """Its activation."""
+        ...
+
+
+@runtime_checkable
+class SparseEncoder(Encoder, Protocol):
+    """An encoder that knows a faster way to the active latents than through all of them."""
+
+    def codes(self, x: Float[Tensor, "n d"]) -> Sparse:
+        """The active latents of each row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Active:
+    """The latents that fire on n rows: no entry is 0, and within a row latents rise.
+
+    Attributes:
+        row: Row of each entry, rising.
+        latent: Its latent.
+        value: Its activation.
+    """
+
+    row: Int[Tensor, " s"]
+    latent: Int[Tensor, " s"]
+    value: Float[Tensor, " s"]
+
+
+def active(encoder: Encoder, x: Float[Tensor, "n d"]) -> Active:
+    """The latents that fire on some rows, by whichever way the encoder is fast."""
+    if isinstance(encoder, SparseEncoder):
+        found = encoder.codes(x)
+        row = torch.repeat_interleave(torch.arange(len(x), device=x.device), found.offsets.diff())
+        fires = found.values > 0
+        row, latent, value = row[fires], found.latents[fires], found.values[fires]
+        order = (row * encoder.n_latents + latent).argsort()
+        return Active(row[order], latent[order], value[order])
+    pieces, step = [], max(1, ROOM_BYTES // (4 * encoder.n_latents))
+    for start in range(0, max(len(x), 1), step):
+        z = encoder.encode(x[start : start + step])
+        row, latent = (z > 0).nonzero(as_tuple=True)
+        pieces.append((row + start, latent, z[row, latent]))
+    return Active(*(torch.cat(part) for part in zip(*pieces, strict=True)))
 
 
 @dataclass(frozen=True)

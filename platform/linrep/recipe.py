@@ -14,7 +14,9 @@ from linrep.config import Section
 from linrep.corpora.config import Corpora
 from linrep.demo.world import DemoWorld
 from linrep.errors import RecipeError
+from linrep.features.config import FeaturesConfig
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.interpret.config import InterpretConfig
 from linrep.probe.config import ProbeConfig
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
@@ -36,6 +38,8 @@ class Recipe(Section):
     sae: SaeConfig = Field(default=SaeConfig(), description="Which dictionaries to train.")
     tune: TuneConfig = Field(default=TuneConfig(), description="Which width and sparsity to search.")
     sharing: SharingConfig = Field(default=SharingConfig(), description="How to compare the modalities.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="What to find out about latents of dictionaries.")
+    interpret: InterpretConfig = Field(default=InterpretConfig(), description="Which latents to explain, and how to score it.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
 

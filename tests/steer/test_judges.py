@@ -1,23 +1,23 @@
 """Judges: what each says of answers by hand; a chat server that misbehaves in every way; people's sheets there and back."""
 
 import csv
-import http.server
 import json
-import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from linrep.chat import retry_after
 from linrep.errors import RecipeError, ServiceError
 from linrep.places import place
 from linrep.steer.config import Chat
 from linrep.steer.judges import human
-from linrep.steer.judges.chat import ChatJudge, _retry_after, read_verdict
+from linrep.steer.judges.chat import ChatJudge, read_verdict
 from linrep.steer.judges.human import agreement, read_sheet, write_sheet
 from linrep.steer.judges.readers import by_choice, by_parser, by_words
 from linrep.steer.judges.verdict import SCALE, Answer, Verdict, on_scale
+from tests.chat import says, serving
 
 
 def answer(text, about="class", plain="", source="boat", target="tree", **more):
@@ -75,56 +75,10 @@ def test_the_forced_choice_as_a_judge_uses_the_papers_scale():
     assert {on_scale(x) for x in np.linspace(-1, 1, 99)} == set(SCALE)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers by a script: for each request a status and a body, in turn; the last one stays."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.asked, self.lock, self.headers_seen = [], [], threading.Lock(), []
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.asked.append(body)
-            self.server.headers_seen.append(dict(self.headers))
-            step = self.server.script.pop(0) if len(self.server.script) > 1 else self.server.script[0]
-        status, content, *headers = step(body) if callable(step) else step
-        if status == "hang up":
-            self.connection.close()
-            return
-        if status == "sleep":
-            threading.Event().wait(content)
-            return
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        data = content.encode()
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server():
-    one = Server()
-    thread = threading.Thread(target=one.serve_forever, daemon=True)
-    thread.start()
-    yield one
-    one.shutdown()
-    one.server_close()
-
-
-def says(content):
-    return 200, json.dumps(
-        {"choices": [{"message": {"content": content}}], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
-    )
+    with serving() as one:
+        yield one
 
 
 GOOD = says('{"score": 1, "coherence": 0.9}')
@@ -215,11 +169,11 @@ def test_questions_about_other_attributes_ask_whether_they_are_kept(server, judg
 
 
 def test_retry_after_as_seconds_and_as_a_date():
-    assert _retry_after("3") == 3
-    assert _retry_after("999999") == 60
-    assert _retry_after("Thu, 01 Jan 1970 00:01:40 GMT", now=lambda: 70.0) == 30
-    assert _retry_after("soon") is None
-    assert _retry_after(None) is None
+    assert retry_after("3") == 3
+    assert retry_after("999999") == 60
+    assert retry_after("Thu, 01 Jan 1970 00:01:40 GMT", now=lambda: 70.0) == 30
+    assert retry_after("soon") is None
+    assert retry_after(None) is None
 
 
 CLASSES = ["boat", "tree", "house", "star", "key"]

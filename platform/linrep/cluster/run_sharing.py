@@ -4,23 +4,20 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import polars as pl
-import torch
 
 from linrep import tracking
+from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
 from linrep.config import digest
-from linrep.dictionary import Latents
 from linrep.errors import RecipeError
 from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
 from linrep.harvest.plan import plan_harvest
 from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
-from linrep.sae.coder import Largest, Sae, random_dictionary
-from linrep.sae.formats import read as read_sae
+from linrep.sae.coder import Sae
 from linrep.sharing.artefact import (
     Sharing,
     SharingPlan,
@@ -31,14 +28,9 @@ from linrep.sharing.artefact import (
     read_sharing_manifest,
     write_sharing_manifest,
 )
-from linrep.sharing.config import Dictionary
 from linrep.sharing.study import plan_study
-from linrep.store.layout import MANIFEST, MODALITIES
-from linrep.store.read import Store
+from linrep.store.layout import MANIFEST
 from linrep.store.read import open as open_store
-
-SAMPLE = 2048
-"""Tokens of each modality that the random dictionary's centre, and the number of its active latents, are taken from."""
 
 
 @dataclass(frozen=True)
@@ -73,54 +65,10 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     untrained = None if config.untrained is None else open_store(config.untrained)
     # Checked before the dictionaries are read, and their controls made, from rows of the store.
     plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
-    coders = [read_sae(dictionary.path) for dictionary in config.dictionaries]
-    for dictionary, coder in zip(config.dictionaries, coders, strict=True):
-        _check(dictionary, coder, store)
-    latents = tuple(_with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
+    coders = read_dictionaries(config.dictionaries, store, "sharing")
+    latents = tuple(with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
     study = plan_study(store, config, untrained, latents)
     return plan_artefact(workspace, recipe.name, study, tuple(_digest(coder) for coder in coders))
-
-
-def _check(dictionary: Dictionary, coder: Sae, store: Store) -> None:
-    if dictionary.layer not in store.manifest.layers or "tokens" not in store.manifest.views:
-        raise RecipeError(
-            f"sharing.dictionaries: no tokens of layer {dictionary.layer} in {store.place}, which {dictionary.path} needs"
-        )
-    if coder.d_model != store.manifest.width:
-        raise RecipeError(
-            f"sharing.dictionaries: {dictionary.path} is for width {coder.d_model}, the store has {store.manifest.width}"
-        )
-
-
-def _with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
-    """The dictionary, and random directions that fire as often as it does."""
-    rows = []
-    for modality in MODALITIES:
-        selection = store.select("tokens", dictionary.layer, modality, special=False)
-        n = 0
-        for batch in selection.batches(["vector"], SAMPLE):
-            raw = np.stack([np.frombuffer(v, "<u2") for v in batch["vector"].to_pylist()[: SAMPLE - n]]) if len(batch) else None
-            if raw is not None:
-                rows.append(_floats(raw, store))
-                n += len(raw)
-            if n >= SAMPLE:
-                break
-    sample = torch.cat(rows)
-    sample = sample[sample.isfinite().all(1)]
-    k = max(1, round(float((coder.encode(sample) > 0).sum(1).float().mean())))
-    if isinstance(coder.rule, Largest):
-        k = coder.rule.k
-    control = random_dictionary(sample, coder.n_latents, min(k, coder.n_latents), seed)
-    name = dictionary.path.rstrip("/").rsplit("/", 1)[-1]
-    return Latents(name, coder, coder.decoder), Latents(f"{name}/random", control, control.decoder)
-
-
-def _floats(raw: np.ndarray, store: Store) -> torch.Tensor:
-    if store.manifest.dtype == "float32":
-        return torch.from_numpy(raw.view("<f4").copy())
-    if store.manifest.dtype == "bfloat16":
-        return torch.from_numpy(raw.view(np.int16).copy()).view(torch.bfloat16).float()
-    return torch.from_numpy(raw.view("<f2").astype(np.float32))
 
 
 def _digest(coder: Sae) -> str:

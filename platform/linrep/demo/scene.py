@@ -58,6 +58,11 @@ class Thing:
     size: float
     tilt: float
 
+    @classmethod
+    def from_row(cls, row: dict) -> "Thing":
+        """The object that a row names, other keys (its box) left aside."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -94,7 +99,7 @@ class Scene:
     def from_row(cls, row: dict) -> "Scene":
         """The scene that `to_row` wrote, other keys left aside."""
         fields = {name: row[name] for name in cls.__dataclass_fields__}
-        return cls(**{**fields, "things": tuple(Thing(**thing) for thing in row["things"])})
+        return cls(**{**fields, "things": tuple(Thing.from_row(thing) for thing in row["things"])})
 
 
 def is_unseen(obj: str, colour: str, ground: str) -> bool:

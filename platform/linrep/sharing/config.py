@@ -5,13 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
-
-
-class Dictionary(Section):
-    """A sparse autoencoder whose latents are compared."""
-
-    path: str = Field(description="Folder or file of any format that linrep.sae.formats reads; raw activations go in.")
-    layer: int = Field(ge=0, description="Layer of the store that it was trained on.")
+from linrep.dictionary import Dictionary
 
 
 class SharingConfig(Section):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from linrep.chat import ChatServer
 from linrep.config import Section
 from linrep.steer.sites import ImageTokens, LastToken, Site
 
@@ -121,17 +122,10 @@ class Forced(Section):
     kind: Literal["forced"] = Field(default="forced", description="The forced choice's probability.")
 
 
-class Chat(Section):
-    """Asks an OpenAI-compatible chat server; its key is read from an environment variable, never from the recipe."""
+class Chat(ChatServer):
+    """Asks an OpenAI-compatible chat server."""
 
     kind: Literal["chat"] = Field(default="chat", description="A chat model behind an OpenAI-compatible server.")
-    url: str = Field(description="Address up to and without /chat/completions, for example http://localhost:8000/v1.")
-    model: str = Field(description="Name of the model.")
-    key_variable: str = Field(default="OPENAI_API_KEY", description="Environment variable that holds the key; unset for none.")
-    timeout: PositiveFloat = Field(default=60, description="Seconds that one request may take.")
-    tries: PositiveInt = Field(default=5, description="Times that a request is made before its answer goes without a verdict.")
-    parallel: PositiveInt = Field(default=8, description="Requests at once.")
-    price: tuple[float, float] = Field(default=(0.0, 0.0), description="Cost of a million prompt and completion tokens.")
 
 
 class Human(Section):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -27,16 +27,19 @@ class Block:
     Attributes:
         x: The vectors, in the store's number format.
         sample: Which sample each row is of, as its number in the store.
+        columns: Further columns that were asked for; -1 where a number is missing.
     """
 
     x: Shaped[Tensor, "n d"]
     sample: Int64[np.ndarray, " n"]
+    columns: dict[str, Shaped[np.ndarray, " n"]] = field(default_factory=dict)
 
     def of(self, chosen: Bool[np.ndarray, " n"]) -> "Block":
         """Some of the rows."""
         if chosen.all():
             return self
-        return Block(self.x[torch.from_numpy(chosen)], self.sample[chosen])
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return Block(self.x[torch.from_numpy(chosen)], self.sample[chosen], columns)
 
 
 def first_sample(store: Store) -> dict[int, int]:
@@ -58,7 +61,9 @@ def files_of(store: Store, view: View, layer: int, modality: Modality, n_parts: 
     return [tuple(part) for part in parts if part]
 
 
-def blocks(store: Store, files: Sequence[WrittenFile], view: View, wanted: Bool[np.ndarray, " s"]) -> Iterator[Block]:
+def blocks(
+    store: Store, files: Sequence[WrittenFile], view: View, wanted: Bool[np.ndarray, " s"], columns: Sequence[str] = ()
+) -> Iterator[Block]:
     """The rows of some samples in some files, in their order, never more than a piece at a time.
 
     Single tokens that are not the sample's own (start, prompt, template) and the learned vectors that end a row of patches are
@@ -69,9 +74,10 @@ def blocks(store: Store, files: Sequence[WrittenFile], view: View, wanted: Bool[
         files: Files of one view, layer and modality.
         view: Their view.
         wanted: Which samples' rows to give.
+        columns: Further columns of numbers to give.
     """
     first = first_sample(store)
-    names = ["sample_id", "vector"] + (["is_special", "is_newline"] if view == "tokens" else [])
+    names = ["sample_id", "vector", *columns] + (["is_special", "is_newline"] if view == "tokens" else [])
     manifest = store.manifest
     kind = np.dtype("<u2" if manifest.dtype == "bfloat16" else np.dtype(manifest.dtype).newbyteorder("<"))
     rows = max(1, BATCH_BYTES // (kind.itemsize * manifest.width))
@@ -84,7 +90,8 @@ def blocks(store: Store, files: Sequence[WrittenFile], view: View, wanted: Bool[
             # Ids repeat row after row and stand in the order of the samples; looked up among the chunk's own they are few.
             found_at = pc.call_function("index_in", [_plain(batch["sample_id"])], pc.SetLookupOptions(value_set=ids))
             sample = first[chunk] + found_at.to_numpy(zero_copy_only=False).astype(np.int64)
-            block = Block(_vectors(batch["vector"], manifest.width, kind), sample)
+            more = {name: pc.fill_null(batch[name], -1).to_numpy(zero_copy_only=False) for name in columns}
+            block = Block(_vectors(batch["vector"], manifest.width, kind), sample, more)
             keep = wanted[sample]
             for column in ("is_special", "is_newline"):
                 if column in names:

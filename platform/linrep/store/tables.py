@@ -19,8 +19,13 @@ def write_table(place: Place, path: str, table: pa.Table) -> None:
         pq.write_table(table, stream, compression="zstd")
 
 
-def read_table(place: Place, path: str) -> pa.Table:
+def read_table(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
     """The table that lies there.
+
+    Args:
+        place: The folder of the artefact.
+        path: Name of the file in it.
+        columns: Columns to read, None for all.
 
     Raises:
         StoreError: There is no such file, or it is not parquet.
@@ -30,7 +35,7 @@ def read_table(place: Place, path: str) -> pa.Table:
         raise StoreError(f"no table at {file}")
     try:
         with file.open() as stream:
-            return pq.read_table(stream)
+            return pq.read_table(stream, columns=columns)
     except pa.ArrowInvalid as error:
         raise StoreError(f"{file} is not a parquet table: {error}") from None
 

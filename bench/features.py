@@ -1,0 +1,146 @@
+"""What the features of a dictionary cost: `python -m bench.features`.
+
+The whole stage (codes written and read back, statistics, top samples, draws, attributes, neighbours, patch maps, tables;
+not the words of a model) for a TopK
+dictionary over a store in the page cache, against its encoder's products alone on as many rows; and the peak memory of a process
+that works through a store, and through one four times as large. Rows are drawn at random, so almost every token of a sample fires
+other latents: more to keep than real pictures give. `--rows 2000000` is the size of the target and takes its time; what does not
+depend on rows (neighbours, tables) weighs more at fewer. By the processor's time, which others on the machine do not change.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from bench.timing import interleave, report
+from linrep.cluster.features import find_plainly
+from linrep.dictionary import Dictionary, Latents
+from linrep.features.artefact import plan_artefact
+from linrep.features.config import FeaturesConfig
+from linrep.features.study import plan_study
+from linrep.places import place
+from linrep.sae.coder import random_dictionary
+from linrep.store import open as open_store
+from linrep.store.layout import MODALITIES
+from linrep.store.manifest import Manifest, write_manifest
+from linrep.store.statistics import Sums
+from linrep.store.write import samples_table, vector_column, writing_chunk
+from schemas import vectors
+
+TOKENS = 32
+"""Tokens of a sample."""
+FILE = 8192
+"""Rows of a file of the store; a chunk has two files."""
+CLASSES = 16
+
+
+def write(folder: Path, rows: int, width: int) -> None:
+    """A complete store of one layer: half of the rows are of images, half of texts."""
+    schema, draw = vectors(width, "float16"), np.random.default_rng(0)
+    n_chunks = max(1, rows // (2 * FILE))
+    for chunk in range(n_chunks):
+        with writing_chunk(place(folder), chunk, schema) as writer:
+            samples = []
+            for modality in MODALITIES:
+                names = [f"{modality}/{chunk}-{i:05d}" for i in range(FILE // TOKENS)]
+                for i, name in enumerate(names):
+                    label = {"label": i % CLASSES, "class_name": f"class {i % CLASSES}"} if modality == "image" else {}
+                    given = {"sample_id": name, "modality": modality, "uri": f"{name}.JPEG", "corpus": "bench", "split": "train"}
+                    samples.append({**given, **label, "n_image_tokens": TOKENS, "n_text_tokens": TOKENS})
+                columns = {
+                    "sample_id": pa.array([name for name in names for _ in range(TOKENS)]),
+                    "position": pa.array(np.tile(np.arange(TOKENS, dtype=np.int32), len(names))),
+                    "is_special": pa.array(np.zeros(FILE, bool)),
+                    "norm": pa.array(np.full(FILE, width**0.5, np.float32)),
+                    "split": pa.array(["train"] * FILE),
+                    "vector": vector_column(draw.standard_normal((FILE, width), np.float32).astype(np.float16)),
+                }
+                table = pa.Table.from_arrays([columns.get(f.name, pa.nulls(FILE, f.type)) for f in schema], schema=schema)
+                writer.vectors("tokens", 0, modality, table)
+            n = len(samples)
+            writer.commit(samples_table(samples), {(0, "image"): Sums.zero(width)}, n, 2 * FILE, (), 0.0, "float32")
+    manifest = Manifest(
+        name="bench", digest="0123456789", model={}, layers=(0,), views=("tokens",), dtype="float16", width=width, corpora={},
+        harvest={}, n_chunks=n_chunks, chunk_size=2 * FILE // TOKENS, status="complete",
+    )  # fmt: skip
+    write_manifest(place(folder), manifest)
+
+
+def features(folder: Path, width: int, n_latents: int, k: int) -> None:
+    """The whole stage in this process, without words: there is no model here."""
+    coder = random_dictionary(torch.randn(256, width, generator=torch.Generator().manual_seed(0)), n_latents, k)
+    own = Latents("bench", coder, coder.decoder)
+    config = FeaturesConfig(dictionaries=(Dictionary(path="bench", layer=0),))
+    study = plan_study(open_store(str(folder)), config, latents=((own, own),))
+    with tempfile.TemporaryDirectory() as out:
+        plan = plan_artefact(place(out), "bench", study, {})
+        list(find_plainly(study, [unit for unit in study.units if not unit.control], plan.place))
+
+
+def products(rows: int, width: int, n_latents: int) -> None:
+    """The encoder's products alone, of as many rows in float32, in pieces as the stage takes them."""
+    step = min(rows, 1024)
+    x, encoder, bias = torch.randn(step, width), torch.randn(n_latents, width), torch.zeros(n_latents)
+    out = torch.empty(step, n_latents)
+    for _ in range(rows // step):
+        torch.addmm(bias, x, encoder.t(), out=out)
+
+
+def peak(rows: int, width: int, n_latents: int, k: int) -> float:
+    """Peak memory, in MB, of a process that works through a store of so many rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), rows, width)
+        code = (
+            "import resource, sys; from pathlib import Path; from bench.features import features; "
+            f"features(Path(sys.argv[1]), {width}, {n_latents}, {k}); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        return float(subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=131072)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--latents", type=int, default=16384)
+    parser.add_argument("--active", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-rows", type=int, default=65536, help="of the smaller store; 0 leaves the memory out")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), args.rows, args.width)
+        rows = max(1, args.rows // (2 * FILE)) * 2 * FILE
+
+        def timed(call: Callable[[], None]) -> tuple[float, float]:
+            start = time.process_time()
+            call()
+            return rows, time.process_time() - start
+
+        work = {
+            "encoder products": lambda: timed(lambda: products(rows, args.width, args.latents)),
+            "features": lambda: timed(lambda: features(Path(folder), args.width, args.latents, args.active)),
+        }
+        rates = interleave(work, args.rounds, "rows")
+    title = f"features of {args.latents} latents: d {args.width}, k {args.active}, {rows:,} rows, {args.threads} threads"
+    # Twice the products' time is half of their rate.
+    report(title, rates, [("features", "encoder products", 0.5)])
+    if args.memory_rows:
+        small, large = (peak(n, args.width, args.latents, args.active) for n in (args.memory_rows, 4 * args.memory_rows))
+        print(f"\npeak memory: {small:.0f} MB for {args.memory_rows:,} rows, {large:.0f} MB for four times as many")
+        print(json.dumps({"title": "peak memory in MB", "rows": [args.memory_rows, 4 * args.memory_rows], "mb": [small, large]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Find out what each latent of dictionaries does: statistics, examples, attributes, words, neighbours; random directions beside.
+
+  python jobs/features.py --config recipes/demo.yaml --workspace runs \\
+      --features.dictionaries '[{"path": "runs/saes/demo-.../layer-004/topk-32-x8-s0", "layer": 4}]'
+
+It reads the harvest of the same recipe (jobs/harvest.py makes it), which must hold tokens. Run it again to resume.
+"""
+
+import sys
+
+from linrep.cluster.entry import run_job
+from linrep.recipe import Request
+
+
+def main(request: Request) -> None:
+    """Look into the dictionaries, and say where the results lie."""
+    from linrep.cluster.run_features import run_features
+    from linrep.places import place, redacted
+
+    outcome = run_features(request.recipe, place(request.workspace))
+    where = outcome.features.place
+    print("Nothing to do: the features are complete." if not outcome.n_new else "Features complete.")
+    print(f"\nFeatures {outcome.features.manifest.name}-{outcome.features.manifest.digest}\n  {where}\n{outcome.summary}\n")
+    print("What to do next:")
+    print(f"  latents:  linrep.features.artefact.open_features('{where}').table()")
+    print(f"  examples: linrep.features.artefact.open_features('{where}').examples('DICTIONARY', first=0, last=8)")
+    print(f"  export:   python -m linrep.features.exports neuronpedia '{where}' FOLDER   (or delphi)")
+    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(__doc__, main))

@@ -1,0 +1,32 @@
+"""Explain latents in words, and score the words: do they tell when a latent fires? Controls stand beside every score.
+
+  python jobs/interpret.py --config recipes/demo.yaml --workspace runs
+
+It reads the features of the same recipe (jobs/features.py makes them; --interpret.features names others). Run it again to resume.
+A chat server: --interpret.backend.kind chat --interpret.backend.url http://localhost:8000/v1 --interpret.backend.model NAME,
+its key in OPENAI_API_KEY. To score explanations that people edited: --interpret.edited FILE, a finished run's explanations.csv.
+"""
+
+import sys
+
+from linrep.cluster.entry import run_job
+from linrep.recipe import Request
+
+
+def main(request: Request) -> None:
+    """Interpret, and say what came out and where it lies."""
+    from linrep.cluster.run_interpret import run_interpret
+    from linrep.places import place, redacted
+
+    outcome = run_interpret(request.recipe, place(request.workspace))
+    found = outcome.interpretation
+    print("Nothing to do: the interpretations are complete." if not outcome.n_new else "Interpretations complete.")
+    print(f"\nInterpretations {found.manifest.name}-{found.manifest.digest}\n  {found.place}\n{outcome.summary}\n")
+    print("What to do next:")
+    print(f"  read:     linrep.interpret.artefact.open_interpretation('{found.place}').table('explanations')")
+    print(f"  edit:     change {found.place}/explanations.csv, then add --interpret.edited FILE")
+    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(__doc__, main))

@@ -1,0 +1,84 @@
+"""From the features' tables and codes to what is asked about each latent: the only place that knows both stages."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from linrep.features.artefact import Features
+from linrep.features.codes import read_codes
+from linrep.interpret.config import InterpretConfig
+from linrep.interpret.draw import Examples, Row, build_case, choose_latents, split_examples
+from linrep.interpret.firing import Firing
+from linrep.interpret.views import Case, Latent
+from linrep.store.layout import MODALITIES, Modality
+from linrep.store.read import Store
+
+Key = tuple[int, str]
+
+
+def dictionaries(features: Features) -> dict[Key, str]:
+    """Layer and name of each dictionary, and the folder of its codes."""
+    return {(unit["layer"], unit["dictionary"]): unit["coder"] for unit in features.manifest.units.values()}
+
+
+def chosen_latents(features: Features, config: InterpretConfig) -> dict[Key, list[int]]:
+    """The latents that are asked about, of each dictionary."""
+    table = pl.DataFrame(pl.from_arrow(features.table()))
+    return {key: choose_latents(_of(table, key), config.latents, config.seed) for key in dictionaries(features)}
+
+
+def counts(features: Features) -> tuple[dict[str, int], dict[str, int]]:
+    """Latents that fire at all, and all latents, by layer/dictionary."""
+    table = pl.DataFrame(pl.from_arrow(features.table()))
+    own = {f"{layer}/{name}": _of(table, (layer, name)) for layer, name in dictionaries(features)}
+    fires = pl.col("samples_image") + pl.col("samples_text") > 0
+    return {key: len(rows.filter(fires)) for key, rows in own.items()}, {key: len(rows) for key, rows in own.items()}
+
+
+def build_cases(features: Features, store: Store, config: InterpretConfig) -> Iterator[Case]:
+    """All that is asked, dictionary by dictionary; reads the codes of each once."""
+    table = pl.DataFrame(pl.from_arrow(features.table()))
+    ids: list[str] = store.samples()["sample_id"].to_pylist()
+    number = {name: i for i, name in enumerate(ids)}
+    for key, latents in chosen_latents(features, config).items():
+        rows = {row["latent"]: row for row in _of(table, key).filter(pl.col("latent").is_in(latents)).iter_rows(named=True)}
+        examples = _examples(features, key, set(latents), config)
+        asked: dict[Modality, set[int]] = {
+            m: {number[row["sample_id"]] for own in examples.values() if m in own for row in (*own[m].shown, *own[m].scored)}
+            for m in MODALITIES
+        }
+        near = {other for row in rows.values() for other in row["neighbours"] or []}
+        firing = Firing({*latents, *near}, len(ids), {m: sorted(asked[m]) for m in MODALITIES})
+        _read(features, dictionaries(features)[key], firing)
+        for latent in latents:
+            yield build_case(Latent(*key, latent), rows[latent], examples.get(latent, {}), firing, number, ids, config)
+
+
+def _of(table: pl.DataFrame, key: Key) -> pl.DataFrame:
+    return table.filter((pl.col("layer") == key[0]) & (pl.col("dictionary") == key[1]))
+
+
+def _examples(features: Features, key: Key, latents: set[int], config: InterpretConfig) -> dict[int, dict[Modality, Examples]]:
+    """The examples of some latents, read a unit at a time."""
+    found: dict[int, dict[Modality, Examples]] = {}
+    for unit in features.manifest.units.values():
+        own = sorted(latent for latent in latents if unit["first"] <= latent < unit["last"])
+        if (unit["layer"], unit["dictionary"]) != key or not own:
+            continue
+        frame = pl.DataFrame(pl.from_arrow(features.examples(key[1], unit["first"], unit["last"])))
+        frame = frame.filter(pl.col("latent").is_in(own) & (pl.col("layer") == key[0]))
+        for (latent, modality), rows in frame.group_by(["latent", "modality"], maintain_order=True):
+            some: list[Row] = list(rows.iter_rows(named=True))
+            found.setdefault(int(str(latent)), {})[_modality(modality)] = split_examples(some, config)
+    return found
+
+
+def _modality(value: object) -> Modality:
+    return "image" if value == "image" else "text"
+
+
+def _read(features: Features, coder: str, firing: Firing) -> None:
+    for modality in MODALITIES:
+        folder = features.place / "codes" / coder / modality
+        for name in folder.names():
+            firing.add(modality, read_codes(folder / name))

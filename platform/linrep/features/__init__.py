@@ -1,0 +1,1 @@
+"""What each latent of a dictionary does: statistics, examples, attributes, words, neighbours. Knows no Ray."""

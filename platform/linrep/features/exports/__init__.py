@@ -1,0 +1,1 @@
+"""Features for other people's tools: Neuronpedia's bulk import and delphi's latent cache."""

@@ -1,0 +1,100 @@
+"""One pass over the codes for a run of latents: everything that is summed, counted or kept, part by part, then together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Int64
+
+from linrep.features.codes import peaks, read_codes
+from linrep.features.config import FeaturesConfig
+from linrep.features.labels import BINS, Attribute, Histograms
+from linrep.features.largest import Largest, draw_key, strength_key
+from linrep.features.monosemanticity import Embedded, Weighted
+from linrep.features.rates import Rates
+from linrep.places import Place
+from linrep.store.layout import MODALITIES, Modality
+
+OVERSAMPLED = 3
+"""Samples drawn for each that the quantiles show: they say where the quantiles lie."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the store's s samples.
+
+    Attributes:
+        rank: Place of each sample when all are sorted by the hashes of their names: breaks ties, draws, and parts the halves.
+        by_rank: The sample of each place.
+        attributes: By modality.
+        embedded: Vectors of another encoder, if there are any.
+    """
+
+    rank: Int64[np.ndarray, " s"]
+    by_rank: Int64[np.ndarray, " s"]
+    attributes: dict[Modality, tuple[Attribute, ...]]
+    embedded: Embedded | None
+
+    @property
+    def half(self) -> Int64[np.ndarray, " s"]:
+        """Half of each sample: 0 to choose on, 1 to score on."""
+        return self.rank % 2
+
+
+class Gathered:
+    """What is known of f latents after some of the codes."""
+
+    def __init__(self, f: int, known: Known, config: FeaturesConfig) -> None:
+        self.rates = {m: Rates.none(f) for m in MODALITIES}
+        self.top = {m: Largest(f, config.top) for m in MODALITIES}
+        self.drawn = {m: Largest(f, n_drawn(config)) for m in MODALITIES}
+        self.told = {m: Histograms(f, known.attributes[m]) for m in MODALITIES}
+        self.alike = None if known.embedded is None else Weighted(f, known.embedded.units.shape[1])
+
+    def merge(self, other: "Gathered") -> None:
+        """Take in what another one gathered."""
+        for m in MODALITIES:
+            self.rates[m] = self.rates[m] + other.rates[m]
+            self.top[m].merge(other.top[m])
+            self.drawn[m].merge(other.drawn[m])
+            self.told[m].merge(other.told[m])
+        if self.alike is not None and other.alike is not None:
+            self.alike.merge(other.alike)
+
+
+def n_drawn(config: FeaturesConfig) -> int:
+    """Samples drawn for the quantiles of a latent in a modality."""
+    return config.quantiles * config.per_quantile * OVERSAMPLED
+
+
+def bytes_per_latent(known: Known, config: FeaturesConfig) -> int:
+    """What `Gathered` holds for each latent."""
+    values = sum(len(a.values) for own in known.attributes.values() for a in own)
+    vectors = 0 if known.embedded is None else known.embedded.units.shape[1]
+    return 2 * (44 + 12 * (config.top + n_drawn(config))) + values * (8 + 8 * BINS) + 8 * vectors + 32
+
+
+def runs(n_latents: int, known: Known, config: FeaturesConfig) -> list[tuple[int, int]]:
+    """The latents in runs that fit into memory, as even as can be; each run is a pass over the codes."""
+    most = max(1, int(config.memory_gb * 1e9) // bytes_per_latent(known, config))
+    n = -(-n_latents // most)
+    ends = [n_latents * i // n for i in range(n + 1)]
+    return list(pairwise(ends))
+
+
+def gather(files: Sequence[tuple[Modality, Place]], run: tuple[int, int], known: Known, config: FeaturesConfig) -> Gathered:
+    """Read some files of codes and gather a run of latents."""
+    f = run[1] - run[0]
+    found = Gathered(f, known, config)
+    for modality, file in files:
+        for coded in read_codes(file).within(*run).pieces():
+            own, samples = peaks(coded), np.unique(coded.sample)
+            found.rates[modality] = found.rates[modality] + Rates.of(coded, own, f)
+            rank = known.rank[own.sample]
+            found.top[modality].offer(own.latent, strength_key(own.value, rank), own.position)
+            found.drawn[modality].offer(own.latent, draw_key(own.value, rank), own.position)
+            found.told[modality].add(own, samples, known.attributes[modality], known.half)
+            if found.alike is not None and known.embedded is not None and modality == "image":
+                found.alike.add(own, samples, known.embedded)
+    return found

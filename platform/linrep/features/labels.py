@@ -1,0 +1,200 @@
+"""How well each latent tells the values of attributes, from histograms of its largest activation on each sample.
+
+Memory does not depend on the number of samples. A latent's bins hang from its own largest activation, eight to a factor of two,
+and fall over eight such factors; what lies lower shares the lowest bin. When a larger activation comes, counts move down: the
+final counts are those of the final bins, whatever the order, and parts merge exactly. A threshold lies at the lower edge of a
+bin, so F1 is exact for the threshold that is named; of the area under the ROC curve, samples of one bin count as tied, and the
+largest error that this can make goes with it.
+
+A value and its threshold are chosen on one half of the samples and scored on the other: the best of many is good by luck.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int16, Int64, UInt32
+
+from linrep.features.codes import Peaks
+
+BINS = 64
+_SHIFT = np.uint32(20)
+"""Of a float's bits: what stays is the exponent and three bits below it, eight steps to a factor of two."""
+AT_ONCE = 512
+"""Latents scored at once."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What is known of the samples.
+
+    Attributes:
+        name: class, or a column of the attributes' table.
+        values: Its values in words.
+        codes: Number of the value of each of the store's s samples, -1 where it has none.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    codes: Int64[np.ndarray, " s"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """How f latents tell one attribute; NaN and -1 where a latent or the attribute has too few samples.
+
+    Attributes:
+        value: Number of the value with the best F1 on the half that it is chosen on.
+        threshold: Says so at and above this activation; 0 wherever the latent fires.
+        f1_chosen: F1 on that half.
+        f1: On the other.
+        auroc: On the other, for that value.
+        auroc_error: Largest error of it.
+        entropy: Over the values, of mean activations; a share of the logarithm of their number.
+        n: Samples of the value on the other half.
+    """
+
+    value: Int64[np.ndarray, " f"]
+    threshold: Float64[np.ndarray, " f"]
+    f1_chosen: Float64[np.ndarray, " f"]
+    f1: Float64[np.ndarray, " f"]
+    auroc: Float64[np.ndarray, " f"]
+    auroc_error: Float64[np.ndarray, " f"]
+    entropy: Float64[np.ndarray, " f"]
+    n: Int64[np.ndarray, " f"]
+
+
+class Histograms:
+    """Counts of samples by latent, value, half and bin. Bytes: f v (8 + 8 BINS), for v values of all attributes together."""
+
+    def __init__(self, f: int, attributes: Sequence[Attribute]) -> None:
+        sizes = [len(a.values) for a in attributes]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        v = int(self.starts[-1])
+        self.counts: UInt32[np.ndarray, "f v 2 bins"] = np.zeros((f, v, 2, BINS), np.uint32)
+        self.top: Int16[np.ndarray, " f"] = np.zeros(f, np.int16)
+        self.sums: Float64[np.ndarray, "f v"] = np.zeros((f, v))
+        self.samples: Int64[np.ndarray, "v 2"] = np.zeros((v, 2), np.int64)
+
+    def add(
+        self,
+        found: Peaks,
+        samples: Int64[np.ndarray, " m"],
+        attributes: Sequence[Attribute],
+        half: Int64[np.ndarray, " s"],
+    ) -> None:
+        """Count some samples.
+
+        Args:
+            found: What fires on them.
+            samples: All of them, each once: on some nothing fires.
+            attributes: What is known of all samples; the same at each call.
+            half: Half of each sample, 0 or 1.
+        """
+        for start, attribute in zip(self.starts, attributes, strict=False):
+            code = attribute.codes[samples]
+            np.add.at(self.samples, (start + code[code >= 0], half[samples[code >= 0]]), 1)
+        if not self.counts.size or not len(found.latent):
+            return
+        at = _bin(found.value)
+        top = self.top.copy()
+        np.maximum.at(top, found.latent, at)
+        self._hang(top)
+        place = np.maximum(BINS - 1 - (top[found.latent] - at), 0)
+        flat, v = self.counts.reshape(-1), self.sums.shape[1]
+        for start, attribute in zip(self.starts, attributes, strict=False):
+            code = attribute.codes[found.sample]
+            has = code >= 0
+            cell = found.latent[has] * v + start + code[has]
+            np.add.at(flat, (cell * 2 + half[found.sample[has]]) * BINS + place[has], np.uint32(1))
+            np.add.at(self.sums.reshape(-1), cell, found.value[has].astype(np.float64))
+
+    def merge(self, other: "Histograms") -> None:
+        """Count what another one counted."""
+        top = np.maximum(self.top, other.top)
+        self._hang(top)
+        self.counts += _moved(other.counts, np.where(other.top > 0, top - other.top, 0).astype(np.int16))
+        self.sums += other.sums
+        self.samples += other.samples
+
+    def _hang(self, top: Int16[np.ndarray, " f"]) -> None:
+        """Hang the bins from higher tops."""
+        rise = top - self.top
+        rise[self.top == 0] = 0  # nothing was counted there yet
+        for by in np.unique(rise[rise > 0]):
+            own = np.flatnonzero(rise == by)
+            self.counts[own] = _moved(self.counts[own], np.full(len(own), by, np.int16))
+        self.top = top
+
+    def told(self, attribute: int, min_samples: int, present: Int64[np.ndarray, " f"]) -> Told:
+        """How each latent tells one attribute.
+
+        Args:
+            attribute: Its number.
+            min_samples: Samples that a value must have, and on which a latent must fire.
+            present: Samples on which each latent fires.
+        """
+        own = slice(int(self.starts[attribute]), int(self.starts[attribute + 1]))
+        f = len(self.top)
+        enough = (self.samples[own].sum(1) >= min_samples) & (self.samples[own] > 0).all(1)
+        numbers = {name: np.full(f, np.nan) for name in Told.__dataclass_fields__ if name not in ("value", "n")}
+        none = Told(value=np.full(f, -1), n=np.zeros(f, np.int64), **numbers)
+        if enough.sum() < 2:
+            return none
+        for start in range(0, f, AT_ONCE):
+            rows = np.arange(start, min(start + AT_ONCE, f))
+            rows = rows[present[rows] >= min_samples]
+            if len(rows):
+                self._tell(rows, own, enough, none)
+        return none
+
+    def _tell(self, rows: Int64[np.ndarray, " r"], own: slice, enough: np.ndarray, out: Told) -> None:
+        counts, n = self.counts[rows, own].astype(np.float64), self.samples[own].astype(np.float64)
+        # From the highest bin down: samples of each value, and of all values, at and above.
+        right = counts[..., ::-1].cumsum(-1)
+        said = right.sum(1, keepdims=True)
+        f1 = 2 * right / np.maximum(said + n[None, :, :, None], 1)
+        f1[:, ~enough] = -1
+        # Of equal ones the lowest threshold: what lies between it and the others fires, and none of it was wrong.
+        value, place = np.divmod(f1[:, :, 0, ::-1].reshape(len(rows), -1).argmax(1), BINS)
+        place = BINS - 1 - place
+        each = np.arange(len(rows))
+        out.value[rows] = value
+        out.f1_chosen[rows], out.f1[rows] = f1[each, value, 0, place], f1[each, value, 1, place]
+        lowest = place == BINS - 1
+        out.threshold[rows] = np.where(lowest, 0.0, _edge((self.top[rows] - place).astype(np.int16)))
+        out.n[rows] = n[value, 1]
+        yes = counts[each, value, 1]
+        no = counts[:, :, 1].sum(1) - yes
+        p, q = n[value, 1], n[:, 1].sum() - n[value, 1]
+        silent_yes, silent_no = p - yes.sum(1), q - no.sum(1)
+        below = silent_no[:, None] + no.cumsum(1) - no
+        tied = (yes * no).sum(1)
+        pairs = np.maximum(p * q, 1)
+        out.auroc[rows] = np.where(q > 0, ((yes * below).sum(1) + (tied + silent_yes * silent_no) / 2) / pairs, np.nan)
+        out.auroc_error[rows] = np.where(q > 0, tied / 2 / pairs, np.nan)
+        means = self.sums[rows, own][:, enough] / n[enough].sum(1)
+        share = means / np.maximum(means.sum(1, keepdims=True), np.finfo(float).tiny)
+        logs = np.log(share, out=np.zeros_like(share), where=share > 0)
+        out.entropy[rows] = np.where(means.sum(1) > 0, np.abs((share * logs).sum(1)) / np.log(enough.sum()), np.nan)
+
+
+def _bin(value: Float32[np.ndarray, " n"]) -> Int16[np.ndarray, " n"]:
+    return (np.ascontiguousarray(value).view(np.uint32) >> _SHIFT).astype(np.int16)
+
+
+def _edge(number: Int16[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """The least activation of a bin."""
+    return (number.astype(np.uint32) << _SHIFT).view(np.float32).astype(np.float64)
+
+
+def _moved(counts: UInt32[np.ndarray, "f v 2 bins"], by: Int16[np.ndarray, " f"]) -> UInt32[np.ndarray, "f v 2 bins"]:
+    """Counts moved down by some bins; what falls out at the bottom stays in the lowest one."""
+    moved = counts.copy()
+    for n in np.unique(by[by > 0]):
+        own = np.flatnonzero(by == n)
+        step = min(int(n), BINS - 1)
+        moved[own, ..., : BINS - step] = counts[own, ..., step:]
+        moved[own, ..., BINS - step :] = 0
+        moved[own, ..., 0] = counts[own, ..., : step + 1].sum(-1)
+    return moved

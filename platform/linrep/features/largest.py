@@ -1,0 +1,107 @@
+"""The k largest keys of every latent, exactly, whatever the order in which they come.
+
+A key holds all that decides: activation first and then the sample's rank among the hashes (the strongest samples, ties broken
+the same everywhere), or the rank first (a fair draw of samples). Keys differ, since a sample is offered to a latent once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, UInt64
+
+WAITING = 2**20
+"""Keys that wait, of those that may be among the largest, before they are sorted in."""
+_LOW = np.uint64(32)
+_ALL = np.uint64(2**32 - 1)
+
+
+def strength_key(value: Float32[np.ndarray, " n"], rank: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Larger for larger activations (above 0), then for smaller ranks."""
+    return (_bits(value) << _LOW) | (_ALL - rank.astype(np.uint64))
+
+
+def draw_key(value: Float32[np.ndarray, " n"], rank: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Larger for smaller ranks; the activation goes along."""
+    return ((_ALL - rank.astype(np.uint64)) << _LOW) | _bits(value)
+
+
+def _bits(value: Float32[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    return np.ascontiguousarray(value).view(np.uint32).astype(np.uint64)  # of numbers above 0 they rise with the number
+
+
+def of_strength(key: UInt64[np.ndarray, " n"]) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Activation and rank of keys of strength."""
+    return (key >> _LOW).astype(np.uint32).view(np.float32), (_ALL - (key & _ALL)).astype(np.int64)
+
+
+def of_draw(key: UInt64[np.ndarray, " n"]) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Activation and rank of keys of a draw."""
+    return (key & _ALL).astype(np.uint32).view(np.float32), (_ALL - (key >> _LOW)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What some latents keep, latent by latent and from the largest key down."""
+
+    latent: Int64[np.ndarray, " n"]
+    key: UInt64[np.ndarray, " n"]
+    position: Int32[np.ndarray, " n"]
+
+
+class Largest:
+    """The k largest keys of each of f latents, and a position that goes with each key. Bytes: 12 f k, and what waits."""
+
+    def __init__(self, f: int, k: int) -> None:
+        self._keys = np.zeros((f, k), np.uint64)  # falling; 0 is an empty place
+        self._positions = np.zeros((f, k), np.int32)
+        self._waiting: list[Entries] = []
+        self._n_waiting = 0
+
+    def offer(self, latent: Int64[np.ndarray, " n"], key: UInt64[np.ndarray, " n"], position: Int32[np.ndarray, " n"]) -> None:
+        """Take keys in. What is below a latent's k-th key is passed over at once."""
+        may = key > self._keys[latent, -1]
+        if may.all():
+            may = slice(None)
+        entries = Entries(latent[may], key[may], position[may])
+        self._waiting.append(entries)
+        self._n_waiting += len(entries.key)
+        if self._n_waiting > WAITING:
+            self._settle()
+
+    def merge(self, other: "Largest") -> None:
+        """Take in what another one kept."""
+        own = other.entries()
+        self.offer(own.latent, own.key, own.position)
+
+    def entries(self) -> Entries:
+        """What is kept."""
+        self._settle()
+        latent, place = np.nonzero(self._keys)
+        return Entries(latent, self._keys[latent, place], self._positions[latent, place])
+
+    def _settle(self) -> None:
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
+        if not waiting:
+            return
+        k = self._keys.shape[1]
+        latent = np.concatenate([w.latent for w in waiting])
+        there = np.unique(latent)
+        latent = np.concatenate([np.repeat(there, k), latent])
+        key = np.concatenate([self._keys[there].ravel(), *(w.key for w in waiting)])
+        position = np.concatenate([self._positions[there].ravel(), *(w.position for w in waiting)])
+        order = np.lexsort((~key, latent))
+        latent, key, position = latent[order], key[order], position[order]
+        starts = np.flatnonzero(np.diff(latent, prepend=-1))
+        rank = np.arange(len(latent)) - np.repeat(starts, np.diff(np.append(starts, len(latent))))
+        kept = rank < k
+        self._keys[latent[kept], rank[kept]] = key[kept]
+        self._positions[latent[kept], rank[kept]] = position[kept]
+
+    def __getstate__(self) -> dict[str, np.ndarray]:
+        self._settle()
+        return {"keys": self._keys, "positions": self._positions}
+
+    def __setstate__(self, state: dict[str, np.ndarray]) -> None:
+        # What another process sent may be read-only.
+        self._keys, self._positions = state["keys"].copy(), state["positions"].copy()
+        self._waiting, self._n_waiting = [], 0

@@ -1,0 +1,178 @@
+"""What a features job will do, worked out before any cluster starts: which samples, which attributes, in how many passes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int64
+
+from linrep.dictionary import Latents
+from linrep.errors import RecipeError
+from linrep.features.codes import codes_file
+from linrep.features.config import FeaturesConfig
+from linrep.features.gather import Known, runs
+from linrep.features.labels import Attribute
+from linrep.features.monosemanticity import Embedded
+from linrep.places import Place
+from linrep.sample import unit_hash
+from linrep.store.commit import WrittenFile
+from linrep.store.layout import MODALITIES, Modality
+from linrep.store.read import Store
+from linrep.store.samples import CLASS, class_values, read_samples
+from linrep.vlm.config import ModelConfig
+
+PARTS = 8
+"""A layer's files are read in so many parts at most, whatever the cluster: sums in one order."""
+
+Part = tuple[tuple[Modality, WrittenFile], ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of retry and commit: a run of latents of a dictionary, or of its control.
+
+    Attributes:
+        dictionary: Number of the dictionary.
+        control: Whether it is the dictionary's control, of random directions.
+        run: The latents, from the first to before the last.
+    """
+
+    dictionary: int
+    control: bool
+    run: tuple[int, int]
+
+    @property
+    def coder(self) -> str:
+        """What encodes, as a name of a folder."""
+        return f"dictionary-{self.dictionary:02d}{'-random' if self.control else ''}"
+
+    @property
+    def name(self) -> str:
+        """Its name among the artefact's files."""
+        return f"{self.coder}-{self.run[0]:07d}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that a worker needs to know.
+
+    Attributes:
+        store: The activations.
+        config: What to find out.
+        known: What is known of the samples.
+        wanted: Samples whose tokens count, by modality.
+        ids: Names of the samples.
+        n_tokens: Tokens that each sample has, by modality.
+        latents: The dictionaries with their controls, in the order of the config.
+        model: Whose words the logit lens speaks; None leaves them out.
+    """
+
+    store: Store
+    config: FeaturesConfig
+    known: Known
+    wanted: Mapping[Modality, Bool[np.ndarray, " s"]]
+    ids: pa.Array
+    n_tokens: dict[Modality, Int64[np.ndarray, " s"]]
+    latents: tuple[tuple[Latents, Latents], ...]
+    model: ModelConfig | None = None
+
+    @property
+    def units(self) -> list[Unit]:
+        """All units, in the order of the dictionaries."""
+        return [
+            Unit(i, control, run)
+            for i, pair in enumerate(self.latents)
+            for control in (False, True)
+            for run in runs(pair[control].coder.n_latents, self.known, self.config)
+        ]
+
+    def of(self, unit: Unit) -> Latents:
+        """The dictionary of a unit."""
+        return self.latents[unit.dictionary][unit.control]
+
+    def parts(self, unit: Unit) -> list[Part]:
+        """The files that the unit's dictionary reads, in runs."""
+        layer = self.config.dictionaries[unit.dictionary].layer
+        files = [(m, file) for m in MODALITIES for file in self.store.select("tokens", layer, m).files]
+        files.sort(key=lambda own: own[1].path.rsplit("/", 1)[-1])
+        total, parts, done = sum(file.rows for _, file in files), [[] for _ in range(PARTS)], 0
+        for modality, file in files:
+            parts[done * PARTS // max(total, 1)].append((modality, file))
+            done += file.rows
+        return [tuple(part) for part in parts if part]
+
+    def codes(self, unit: Unit, part: Part, here: Place) -> list[tuple[Modality, Place]]:
+        """The files of codes of a part."""
+        return [(m, here / codes_file(unit.coder, m, file)) for m, file in part]
+
+
+def plan_study(
+    store: Store,
+    config: FeaturesConfig,
+    values: Mapping[str, Sequence[str | None]] | None = None,
+    embedded: Embedded | None = None,
+    latents: tuple[tuple[Latents, Latents], ...] = (),
+    model: ModelConfig | None = None,
+) -> Study:
+    """Work out a study.
+
+    Args:
+        store: The activations, complete.
+        config: What to find out.
+        values: Attributes beside the class: the value of each sample of the store, None where it has none.
+        embedded: Vectors of the samples by an independent encoder.
+        latents: The dictionaries that the config names, each with its control of random directions.
+        model: Whose words the logit lens speaks.
+
+    Raises:
+        RecipeError: No dictionary is named, or the store lacks what one needs.
+    """
+    if not store.complete or store.manifest.status != "complete":
+        raise RecipeError(f"features: the harvest {store.place} is not complete: run jobs/harvest.py with its recipe again")
+    if not config.dictionaries:
+        raise RecipeError(
+            "features.dictionaries names none: give the path and layer of each, as in "
+            """--features.dictionaries '[{"path": "FOLDER", "layer": 4}]'"""
+        )
+    if "tokens" not in store.manifest.views:
+        there = ", ".join(store.manifest.views)
+        raise RecipeError(f"features: no view 'tokens' in {store.place}, it has {there}: harvest it with harvest.views")
+    for dictionary in config.dictionaries:
+        if dictionary.layer not in store.manifest.layers:
+            layers = ", ".join(map(str, store.manifest.layers))
+            raise RecipeError(f"features.dictionaries: no layer {dictionary.layer} in {store.place}: it has {layers}")
+    for dictionary, (own, _) in zip(config.dictionaries, latents, strict=bool(latents)):
+        if own.coder.d_model != store.manifest.width:
+            raise RecipeError(
+                f"features.dictionaries: {dictionary.path} is for width {own.coder.d_model}, the store has {store.manifest.width}"
+            )
+    table = store.samples()
+    samples = read_samples(table)
+    rank = np.empty(len(samples.ids), np.int64)
+    by_rank = np.array(sorted(range(len(rank)), key=lambda i: unit_hash(samples.ids[i], f"{config.seed}/features")), np.int64)
+    rank[by_rank] = np.arange(len(rank))
+    named = {CLASS: class_values(table, samples), **(values or {})}
+    wanted: dict[Modality, np.ndarray] = {m: samples.of(m) for m in MODALITIES}
+    attributes: dict[Modality, tuple[Attribute, ...]] = {m: _attributes(named, wanted[m], config.min_samples) for m in MODALITIES}
+    n_tokens: dict[Modality, np.ndarray] = {m: table[f"n_{m}_tokens"].to_numpy().astype(np.int64) for m in MODALITIES}
+    known = Known(rank, by_rank, attributes, embedded)
+    return Study(store, config, known, wanted, table["sample_id"].combine_chunks(), n_tokens, latents, model)
+
+
+def _attributes(
+    named: Mapping[str, Sequence[str | None]], wanted: Bool[np.ndarray, " s"], min_samples: int
+) -> tuple[Attribute, ...]:
+    """Attributes of which at least two values have enough samples; the other values count as none."""
+    found = []
+    for name, values in named.items():
+        own = [v if w else None for v, w in zip(values, wanted.tolist(), strict=True)]
+        counts: dict[str, int] = {}
+        for v in own:
+            if v is not None:
+                counts[v] = counts.get(v, 0) + 1
+        kept = tuple(sorted(v for v, n in counts.items() if n >= min_samples))
+        if len(kept) > 1:
+            number = {v: i for i, v in enumerate(kept)}
+            found.append(Attribute(name, kept, np.array([number.get(v or "", -1) for v in own], np.int64)))
+    return tuple(found)

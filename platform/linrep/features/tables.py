@@ -1,0 +1,110 @@
+"""What was gathered of a run of latents, as rows of the contracts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from linrep.dictionary import Latents
+from linrep.features.config import FeaturesConfig
+from linrep.features.gather import Gathered, Known
+from linrep.features.labels import Told
+from linrep.features.words import lens, nearest
+from linrep.store.layout import MODALITIES
+from linrep.vlm.unembed import Unembedding
+from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES
+
+
+def feature_table(
+    found: Gathered,
+    known: Known,
+    latents: Latents,
+    run: tuple[int, int],
+    layer: int,
+    config: FeaturesConfig,
+    words: Unembedding | None,
+) -> pa.Table:
+    """One row a latent; what needs the whole dictionary's examples (uniqueness) is left open."""
+    n = run[1] - run[0]
+    columns: dict[str, Any] = {"layer": [layer] * n, "dictionary": [latents.name] * n, "latent": range(*run)}
+    for m in MODALITIES:
+        rates = found.rates[m]
+        columns |= {
+            f"rate_{m}": rates.fired / max(rates.tokens, 1), f"mean_{m}": rates.mean, f"std_{m}": rates.std,
+            f"max_{m}": rates.most.astype(np.float64), f"samples_{m}": rates.present,
+        }  # fmt: skip
+    image, text = (found.rates[m].mean for m in MODALITIES)
+    both = image + text
+    columns["modality_score"] = _nulls(np.divide(image, both, out=np.full(n, np.nan), where=both > 0))
+    columns |= _best(found, known, n, config)
+    columns |= _weights(latents, run, config, words)
+    scores = np.full(n, np.nan) if found.alike is None else found.alike.scores(config.min_samples)
+    columns |= {"monosemanticity": _nulls(scores), "uniqueness": [None] * n, "most_alike": [None] * n}
+    return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in FEATURES], schema=FEATURES)
+
+
+def _best(found: Gathered, known: Known, n: int, config: FeaturesConfig) -> dict[str, Any]:
+    """The attribute and value of image samples that each latent tells best, by F1 where it was chosen."""
+    attributes = known.attributes["image"]
+    columns: dict[str, list[Any]] = {name: [None] * n for name in ("best_attribute", "best_value", "f1", "auroc", "entropy")}
+    most = np.full(n, -1.0)
+    for i, attribute in enumerate(attributes):
+        told = found.told["image"].told(i, config.min_samples, found.rates["image"].present)
+        for j in np.flatnonzero((told.value >= 0) & (np.nan_to_num(told.f1_chosen, nan=-1) > most)):
+            columns["best_attribute"][j], columns["best_value"][j] = attribute.name, attribute.values[told.value[j]]
+            columns["f1"][j], columns["auroc"][j] = float(told.f1[j]), _nulls(told.auroc[j : j + 1])[0]
+        most = np.fmax(most, told.f1_chosen)
+        if attribute.name == "class":
+            columns["entropy"] = _nulls(told.entropy)
+    return columns
+
+
+def _weights(latents: Latents, run: tuple[int, int], config: FeaturesConfig, words: Unembedding | None) -> dict[str, Any]:
+    n = run[1] - run[0]
+    nothing: list[list[Any]] = [[] for _ in range(n)]
+    columns: dict[str, Any] = dict.fromkeys(
+        ("words_up", "logits_up", "words_down", "logits_down", "neighbours", "cosines"), nothing
+    )
+    if words is not None and config.words:
+        ends = lens(latents.decoder[run[0] : run[1]], words, config.words)
+        for way, at, logits in (("up", ends.high_at, ends.high), ("down", ends.low_at, ends.low)):
+            columns[f"words_{way}"] = [[words.words[i] for i in row] for row in at.tolist()]
+            columns[f"logits_{way}"] = logits.tolist()
+    if config.neighbours and len(latents.decoder) > 1:
+        cosines, who = nearest(latents.decoder, *run, config.neighbours)
+        columns |= {"neighbours": who.tolist(), "cosines": cosines.tolist()}
+    return columns
+
+
+def label_table(found: Gathered, known: Known, latents: Latents, first: int, layer: int, config: FeaturesConfig) -> pa.Table:
+    """One row a latent, modality and attribute, of those with enough samples."""
+    tables = []
+    for m in MODALITIES:
+        for i, attribute in enumerate(known.attributes[m]):
+            told = found.told[m].told(i, config.min_samples, found.rates[m].present)
+            at = np.flatnonzero(told.value >= 0)
+            own = Told(*(getattr(told, name)[at] for name in told.__dataclass_fields__))
+            columns: dict[str, Any] = {name: _nulls(values) for name, values in vars(own).items()}
+            columns |= {"layer": [layer] * len(at), "dictionary": [latents.name] * len(at), "latent": at + first}
+            columns |= {"modality": [m] * len(at), "attribute": [attribute.name] * len(at)}
+            columns["value"] = [attribute.values[v] for v in own.value]
+            arrays = [pa.array(columns[field.name], field.type) for field in FEATURE_LABELS]
+            tables.append(pa.Table.from_arrays(arrays, schema=FEATURE_LABELS))
+    return pa.concat_tables(tables) if tables else FEATURE_LABELS.empty_table()
+
+
+def example_table(parts: Sequence[pa.Table], latents: Latents, layer: int) -> pa.Table:
+    """The examples of all parts, by latent, modality, kind (the top first), quantile and rank."""
+    table = pa.concat_tables(parts)
+    n = len(table)
+    table = table.add_column(0, FEATURE_EXAMPLES.field("layer"), pa.array([layer] * n, pa.int32()))
+    table = table.add_column(1, FEATURE_EXAMPLES.field("dictionary"), pa.array([latents.name] * n, pa.string()))
+    ways = [
+        (name, "descending" if name == "kind" else "ascending") for name in ("latent", "modality", "kind", "quantile", "rank")
+    ]
+    return table.sort_by(ways).select(FEATURE_EXAMPLES.names).cast(FEATURE_EXAMPLES)
+
+
+def _nulls(values: np.ndarray) -> list[Any]:
+    return [None if v != v else v for v in values.tolist()]

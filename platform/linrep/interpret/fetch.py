@@ -1,0 +1,53 @@
+"""Pictures of a store's samples, fetched again from the corpora that it was harvested from."""
+
+from collections.abc import Iterable, Sequence
+
+from linrep.corpora import Chunk, Corpora, read
+from linrep.corpora.narrow import narrow
+from linrep.errors import CorpusError
+from linrep.sample import Skipped
+from linrep.store.layout import samples_file
+from linrep.store.read import Store
+from linrep.store.tables import read_table
+
+
+class Pictures:
+    """Encoded pictures by the names of their samples.
+
+    Args:
+        store: The harvest.
+        chunks: Its chunks.
+        corpora: Its corpora, where they really lie.
+    """
+
+    def __init__(self, store: Store, chunks: Sequence[Chunk], corpora: Corpora) -> None:
+        self._chunks, self._corpora = chunks, corpora
+        self._where: dict[str, tuple[int, int]] = {}
+        for number in sorted(store.commits):
+            # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
+            record = -1
+            for row in read_table(store.place, samples_file(number)).select(["sample_id", "modality"]).to_pylist():
+                record += not row["sample_id"].endswith("#caption")
+                if row["modality"] != "text":
+                    self._where[row["sample_id"]] = number, record
+
+    def __call__(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The pictures of some samples.
+
+        Raises:
+            CorpusError: One is not there any more.
+        """
+        wanted = set(names)
+        records: dict[int, set[int]] = {}
+        for name in wanted:
+            number, record = self._where[name]
+            records.setdefault(number, set()).add(record)
+        found = {}
+        for number, own in sorted(records.items()):
+            for sample in read(narrow(self._chunks[number], sorted(own)), self._corpora):
+                if not isinstance(sample, Skipped) and sample.image is not None and sample.id in wanted:
+                    found[sample.id] = sample.image
+        lost = sorted(wanted - found.keys())
+        if lost:
+            raise CorpusError(f"the harvest has a picture {lost[0]} that its corpus no longer gives: it changed since")
+        return found

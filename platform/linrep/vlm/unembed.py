@@ -1,0 +1,77 @@
+"""What a direction of the residual stream would say: the output matrix and the vocabulary, read without loading the model."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+
+from linrep.errors import ModelError
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.files import locate, weight_files
+from linrep.vlm.processor import load_processor
+
+SPACES = ("▁", "Ġ")
+"""How tokenizers write a space at a token's beginning."""
+
+
+@dataclass(frozen=True)
+class Unembedding:
+    """The logit lens of a model: logits of a direction are `matrix @ direction`, up to the final norm's scale.
+
+    Attributes:
+        matrix: Output matrix, its columns times the weights of the final norm, each column about its mean over the vocabulary.
+        words: The vocabulary as readable text, a space as a space.
+    """
+
+    matrix: Float[Tensor, "v d"]
+    words: tuple[str, ...]
+
+
+def read_words(config: ModelConfig) -> tuple[str, ...]:
+    """The vocabulary as readable text, by token id.
+
+    Raises:
+        ModelError: The model has no tokenizer that can be read.
+    """
+    tokenizer = load_processor(locate(config)[0]).tokenizer
+    return tuple(_readable(str(token)) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+
+
+def read_unembedding(config: ModelConfig) -> Unembedding:
+    """The output matrix of a model, folded, and its vocabulary.
+
+    The mean over the vocabulary is removed, as a softmax does not see it.
+
+    Raises:
+        ModelError: The weights are missing, or hold no output matrix and no final norm.
+
+    Source: nostalgebraist, "interpreting GPT: the logit lens", 2020.
+    """
+    folder, _ = locate(config, weights=True)
+    where = {name: file for file in weight_files(folder) for name in _names(str(file))}
+    head = next((n for ending in ("lm_head.weight", "embed_tokens.weight") for n in sorted(where) if n.endswith(ending)), None)
+    norms = [n for n in sorted(where) if n.endswith("norm.weight") and "layers." not in n and "vision" not in n]
+    if head is None or len(norms) != 1:
+        raise ModelError(f"model {config.path!r}: no output matrix, or no final norm, among its weights")
+    matrix, norm = (_read(str(where[name]), name) for name in (head, norms[0]))
+    matrix = matrix * norm
+    words = read_words(config)
+    words += tuple(f"<{i}>" for i in range(len(words), len(matrix)))
+    return Unembedding(matrix - matrix.mean(0), words[: len(matrix)])
+
+
+def _names(file: str) -> list[str]:
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())
+
+
+def _read(file: str, name: str) -> Tensor:
+    with safe_open(file, "pt") as tensors:
+        return tensors.get_tensor(name).float()
+
+
+def _readable(token: str) -> str:
+    for space in SPACES:
+        token = token.replace(space, " ")
+    return token

@@ -1,0 +1,104 @@
+"""The features job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from linrep.cluster.features import find_features, find_plainly
+from linrep.cluster.run_features import run_features
+from linrep.dictionary import Dictionary
+from linrep.errors import RecipeError, StoreError
+from linrep.features.artefact import committed, finish, open_features, plan_artefact, write_features_manifest
+from linrep.features.config import FeaturesConfig
+from linrep.features.study import plan_study
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.places import place
+from linrep.recipe import Recipe
+from linrep.sae.coder import random_dictionary
+from linrep.sae.formats import saelens
+from tests.conftest import write_corpora
+from tests.features.planted import CONFIG, draw, identity, write_store
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
+    f, n = 8, 50
+    store = write_store(tmp_path / "store", draw(n, f, 1), draw(n, f, 2), np.arange(n) % 4, chunk=9)
+    study = plan_study(store, CONFIG.model_copy(update={"memory_gb": 1e-5}), latents=identity(f))
+    assert len(study.units) > 2
+    found = []
+    for name, run in (("plain", find_plainly), ("ray", find_features)):
+        plan = plan_artefact(place(tmp_path / name), "t", study, {})
+        assert {c.unit for c in run(study, study.units, plan.place)} == committed(plan.place)
+        write_features_manifest(plan.place, finish(plan))
+        found.append(open_features(str(tmp_path / name)))
+    one, other = found
+    for table in ("features", "labels"):
+        assert len(one.table(table))
+        assert one.table(table).equals(other.table(table))
+    for dictionary in ("own", "own/random"):
+        assert len(one.examples(dictionary))
+        assert one.examples(dictionary).equals(other.examples(dictionary))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vlm, tmp_path):
+    import torch
+
+    from linrep.cluster.run_harvest import run_harvest
+
+    corpora = write_corpora(tmp_path / "c", n_images=40, n_pairs=12)
+    harvest = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=32)
+    wrong = FeaturesConfig(top=3, quantiles=2, per_quantile=2, words=4, neighbours=3, min_samples=4)
+    recipe = Recipe(name="t", corpora=corpora, model=random_vlm, harvest=harvest, features=wrong, pool=Pool(threads=1))
+    workspace = place(tmp_path / "w")
+    with pytest.raises(RecipeError, match=r"there is no harvest of this recipe in .*: run jobs/harvest\.py"):
+        run_features(recipe, workspace)
+    run_harvest(recipe, workspace)
+    with pytest.raises(RecipeError, match=r"features\.dictionaries names none"):
+        run_features(recipe, workspace)
+    for name, width in (("sae", 32), ("wide", 16)):
+        saelens.write(place(tmp_path / name), random_dictionary(torch.randn(64, width), 48, 4))
+    for given, match in (
+        (Dictionary(path=str(tmp_path / "wide"), layer=2), "is for width 16, the store has 32"),
+        (Dictionary(path=str(tmp_path / "sae"), layer=1), "no layer 1 in"),
+        (Dictionary(path=str(tmp_path / "nothing"), layer=2), "no dictionary at"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            run_features(recipe.model_copy(update={"features": wrong.model_copy(update={"dictionaries": (given,)})}), workspace)
+    right = wrong.model_copy(update={"dictionaries": (Dictionary(path=str(tmp_path / "sae"), layer=2),), "memory_gb": 4e-5})
+    recipe = recipe.model_copy(update={"features": right})
+    first = run_features(recipe, workspace)
+    n_units = len(first.features.manifest.units)
+    assert first.n_new == n_units > 2
+    frame = pl.DataFrame(pl.from_arrow(first.features.table()))
+    assert frame.group_by("dictionary").len().sort("dictionary").rows() == [("sae", 48), ("sae/random", 48)]
+    assert frame["words_up"].list.len().to_list() == [4] * 96
+    examples = pl.DataFrame(pl.from_arrow(first.features.examples("sae")))
+    assert set(examples["modality"]) == {"image", "text"}
+    assert examples.filter(pl.col("modality") == "image")["rows"].list.len().min() >= 1
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(first.tracking_uri)
+    (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'features'")
+    assert {"linrep.parent.harvest", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
+    assert {"alive_sae_layer02", "told_sae_layer02", "median_uniqueness_sae/random_layer02"} <= run.data.metrics.keys()
+    kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
+    assert {"features.parquet", "features.csv", "labels.csv", "features_layer02.png", "summary.txt"} <= kept
+
+    assert run_features(recipe, workspace).n_new == 0
+    folder = Path(first.features.place.path)
+    (folder / f"commits/{next(iter(first.features.manifest.units))}.json").unlink()
+    (next((folder / "codes").rglob("*.parquet"))).unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    with pytest.raises(StoreError, match="are not complete"):
+        open_features(str(folder))
+    resumed = run_features(recipe, workspace)
+    assert resumed.n_new == 1
+    assert resumed.features.table().equals(first.features.table())
+    assert resumed.features.examples("sae").equals(first.features.examples("sae"))

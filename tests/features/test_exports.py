@@ -1,0 +1,98 @@
+"""Exports hold the same numbers as the tables, in the forms that others read."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from linrep.cluster.features import find_plainly
+from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
+from linrep.features.exports.__main__ import main
+from linrep.features.exports.delphi import write_delphi
+from linrep.features.exports.neuronpedia import token_text, write_neuronpedia
+from linrep.features.study import plan_study
+from linrep.places import place
+from tests.features.planted import CONFIG, draw, identity, write_store
+
+F, N = 10, 30
+WORDS = tuple(f" w{i}" for i in range(40))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("x")
+    images, texts = draw(N, F, 1), draw(N, F, 2)
+    study = plan_study(write_store(folder / "s", images, texts, np.arange(N) % 4), CONFIG, latents=identity(F))
+    plan = plan_artefact(place(folder / "w"), "t", study, {})
+    list(find_plainly(study, study.units, plan.place))
+    write_features_manifest(plan.place, finish(plan))
+    return images, texts, open_features(str(folder / "w"))
+
+
+def lines(path) -> list[dict]:
+    raw = path.read_bytes()
+    return [json.loads(line) for line in (gzip.decompress(raw) if path.suffix == ".gz" else raw).splitlines()]
+
+
+def test_neuronpedia_gets_every_feature_and_example(found, tmp_path):
+    _, texts, features = found
+    folder = write_neuronpedia(features, "own", WORDS, place(tmp_path), "m")
+    here = tmp_path / "m" / "0-own"
+    assert folder.path == str(here)
+    assert {p.name for p in here.iterdir()} == {
+        "release.jsonl", "model.jsonl", "sourceset.jsonl", "source.jsonl", "features", "activations"
+    }  # fmt: skip
+    rows = lines(here / "features/batch-0.jsonl.gz")
+    assert [row["index"] for row in rows] == [str(i) for i in range(F)]
+    assert {row["hookName"] for row in rows} == {"blocks.0.hook_resid_pre"}
+    z = np.concatenate([np.concatenate(some) for some in found[:2]])
+    np.testing.assert_allclose([row["frac_nonzero"] for row in rows], (z > 0).mean(0))
+    acts = lines(here / "activations/batch-0.jsonl.gz")
+    assert len(acts) == len(features.examples("own"))
+    assert len({row["id"] for row in acts}) == len(acts)
+    for row in acts:
+        assert row["maxValue"] == max(row["values"]) == row["values"][row["maxValueTokenIndex"]]
+        assert len(row["tokens"]) == len(row["values"])
+        number, latent = int(row["dataIndex"][1:]), int(row["index"])
+        if row["dataIndex"].startswith("i"):
+            assert all(t.startswith("<img base r0") for t in row["tokens"])
+        else:
+            peak = int(texts[number][:, latent].argmax())
+            assert row["tokens"] == [f" w{10 + t}" for t in range(max(0, peak - 2), min(len(texts[number]), peak + 3))]
+    assert token_text(3, 1, 12, 7, WORDS) == "<img r12 c07>"
+
+
+def test_delphi_cache_is_the_codes(found, tmp_path):
+    images, _, features = found
+    folder = write_delphi(features, "own", place(tmp_path), ("image",), samples=12, splits=3, padding=7)
+    assert folder.path.endswith("embeddings")
+    files = sorted((tmp_path / "embeddings").glob("*.safetensors"), key=lambda p: int(p.stem.split("_")[0]))
+    assert [p.stem for p in files] == ["0_2", "3_5", "6_9"]
+    dense = None
+    for path in files:
+        split = load_file(path)
+        tokens, start = split["tokens"], int(path.stem.split("_")[0])
+        dense = np.zeros((*tokens.shape, F), np.float32) if dense is None else dense
+        where = split["locations"].astype(int)
+        assert split["activations"].dtype == np.float16
+        dense[where[:, 0], where[:, 1], where[:, 2] + start] = split["activations"]
+    assert dense.shape[0] == 12
+    for i in range(12):
+        t = len(images[i])
+        np.testing.assert_allclose(dense[i, :t], np.maximum(images[i], 0), rtol=1e-3)
+        assert (dense[i, t:] == 0).all()
+        assert tokens[i].tolist() == [99] * t + [7] * (tokens.shape[1] - t)
+    assert json.loads((tmp_path / "embeddings/config.json").read_text())["ctx_len"] == tokens.shape[1]
+
+
+def test_the_command_writes_and_refuses_in_one_line(found, tmp_path, capsys):
+    _, _, features = found
+    assert main(["delphi", features.place.path, str(tmp_path / "d")]) == 0
+    assert (tmp_path / "d/embeddings/config.json").is_file()
+    assert main(["delphi", features.place.path, str(tmp_path / "d"), "--dictionary", "no"]) == 1
+    assert main(["neuronpedia", str(tmp_path / "nothing"), str(tmp_path / "n")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "no dictionary 'no' in" in said[0]
