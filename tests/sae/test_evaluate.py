@@ -130,6 +130,17 @@ def test_a_planted_combination_is_pursued_to_its_parts() -> None:
     assert random_vectors(vector[None], 1).norm() == pytest.approx(vector.norm().item())
 
 
+def test_controls_are_no_relatives_of_the_directions_that_a_dictionary_begins_with() -> None:
+    """All are drawn with the recipe's seed; equal draws would let a control share vectors with what it controls for."""
+    begins = unit_rows(64, 32, seed=0)
+    sample = torch.randn(256, 32, generator=torch.Generator().manual_seed(5))
+    control = random_dictionary(sample, 64, 4, seed=0).decoder
+    vectors = random_vectors(torch.ones(64, 32), seed=0)
+    for a, b in ((begins, control), (begins, vectors), (control, vectors)):
+        cosines = torch.nn.functional.normalize(a, dim=1) @ torch.nn.functional.normalize(b, dim=1).T
+        assert cosines.abs().max() < 0.8
+
+
 def test_pursuit_equals_least_squares_on_its_choice() -> None:
     decoder, vectors = unit_rows(20, 8, seed=0), unit_rows(3, 8, seed=1)
     cosines, chosen = pursue(decoder, vectors, 4)

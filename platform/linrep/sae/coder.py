@@ -201,7 +201,7 @@ def random_dictionary(sample: Float[Tensor, "n d"], n_latents: int, k: int, seed
 
     Source: the control of "Sanity checks for sparse autoencoders", 2026.
     """
-    decoder = unit_rows(n_latents, sample.shape[1], seed).to(sample)
+    decoder = unit_rows(n_latents, sample.shape[1], seed, "control").to(sample)
     raw = Sae(decoder, sample.new_zeros(n_latents), decoder, sample.mean(0), Largest(k), sees_centred=True)
     written, wanted = raw(sample) - raw.b_dec, sample - raw.b_dec
     shrink = (written * wanted).sum() / written.square().sum().clamp_min(torch.finfo(sample.dtype).tiny)

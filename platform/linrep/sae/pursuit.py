@@ -53,7 +53,7 @@ def pursue(
 
 def random_vectors(like: Float[Tensor, "v d"], seed: int) -> Float[Tensor, "v d"]:
     """The control: random directions with the norms of some vectors."""
-    return unit_rows(len(like), like.shape[1], seed).to(like) * like.norm(dim=1, keepdim=True)
+    return unit_rows(len(like), like.shape[1], seed, "vectors").to(like) * like.norm(dim=1, keepdim=True)
 
 
 def latents_needed(cosines: Float[Tensor, "v k"], cosine: float) -> Int[Tensor, " v"]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from linrep.sae.config import CoderConfig, Gated, JumpReLU, ReLU
 from linrep.sae.passes import Weights
+from linrep.sample import unit_hash
 
 
 def geometric_median(x: Float[Tensor, "n d"], steps: int = 100, tolerance: float = 1e-6) -> Float[Tensor, " d"]:
@@ -36,9 +37,17 @@ def center(x: Float[Tensor, "n d"], kind: str) -> Float[Tensor, " d"]:
     return geometric_median(x) if kind == "geometric_median" else x.mean(0)
 
 
-def unit_rows(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
-    """Random directions, the same for a seed on every machine."""
-    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+def unit_rows(n: int, d: int, seed: int, use: str = "") -> Float[Tensor, "n d"]:
+    """Random directions, the same for a seed on every machine.
+
+    Args:
+        n: How many.
+        d: Their width.
+        seed: Of the draw.
+        use: What they are for. A dictionary begins at random directions: a control of the same draw would be its relative.
+    """
+    drawn = seed if not use else int(unit_hash(use, f"{seed}/directions") * 2**53)
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(drawn))
     return rows / rows.norm(dim=1, keepdim=True)
 
 
