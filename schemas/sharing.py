@@ -15,7 +15,7 @@ SHARING = pa.schema(
         column("dictionary", pa.string(), "Latent level: the dictionary; its control ends in /random", nullable=True),
         column("metric", pa.string(), "What is measured, see the list in the documentation"),
         column("value", pa.float64(), "The estimate from all pairs", nullable=True),
-        column("low", pa.float64(), "Lower end of its 95% interval: jackknife over groups of pairs, or bootstrap", nullable=True),
+        column("low", pa.float64(), "Lower end of its 95% interval, see the documentation", nullable=True),
         column("high", pa.float64(), "Upper end of it", nullable=True),
         column(
             "null", pa.float64(), "The value if pairs, classes or labels meant nothing; null where none is defined", nullable=True

@@ -8,8 +8,9 @@ import pyarrow as pa
 import linrep.store
 from linrep.places import place
 from linrep.sharing.config import SharingConfig
+from linrep.sharing.grouped import parts_of
 from linrep.sharing.study import TRAINED, Study, Unit, plan_study
-from linrep.sharing.sums import Gathered, gather_part, merge, parts_of
+from linrep.sharing.sums import Gathered, gather_part, merge
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
 from linrep.store.statistics import Sums
@@ -82,7 +83,7 @@ def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) 
     """The study of a store and the sums of its layer 0, on the plain path."""
     study = plan_study(store, config, latents=latents)
     pairs = study.pairs[TRAINED]
-    return study, merge([gather_part(store, 0, pairs, part, config) for part in parts_of(store, 0)])
+    return study, merge([gather_part(store, 0, pairs, part, config) for part in parts_of(store, "pooled", 0)])
 
 
 UNIT = Unit(TRAINED, 0)

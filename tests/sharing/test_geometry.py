@@ -21,7 +21,7 @@ from linrep.sharing.geometry import (
     principal_angles,
     unbiased_hsic,
 )
-from linrep.sharing.intervals import jackknife
+from linrep.sharing.intervals import jackknife, of_classes
 from linrep.sharing.study import TRAINED, plan_study
 from linrep.sharing.sums import unit
 from tests.sharing.planted import CONFIG, gathered, write_pairs
@@ -131,6 +131,11 @@ def test_shared_structure_is_returned_within_its_interval(of_shared):
     assert m["direction_cosine"].value > 0.97
     assert m["class_retrieval_image_to_text"].value == m["class_retrieval_text_to_image"].value == 1
     assert m["class_retrieval_image_to_text"].null == 0.25
+    # Four classes of four say that much about classes in general, and no more (Wilson).
+    assert (m["class_retrieval_image_to_text"].low, m["class_retrieval_image_to_text"].high) == (
+        pytest.approx(0.5101, abs=1e-4),
+        1,
+    )
     assert m["transfer_image_to_text_centred"].low > 0.9
     assert m["neighbourhood_overlap"].low > 10 * m["neighbourhood_overlap"].null
     assert m["pair_retrieval_image_to_text"].low > 100 * m["pair_retrieval_image_to_text"].null
@@ -249,3 +254,22 @@ def test_stores_of_one_modality_or_without_the_view_are_refused(tmp_path):
     two = write_pairs(tmp_path / "two", images[:50], texts[:50], views=("tokens",))
     with pytest.raises(RecipeError, match="no view 'pooled'"):
         plan_study(two, CONFIG)
+
+
+@pytest.mark.parametrize(("signal", "chance"), [(0.0, 1 / 16), (0.55, None)])
+def test_the_interval_of_a_share_of_classes_holds_the_truth_as_often_as_it_says(signal, chance):
+    """Classes drawn anew each time, so the truth is the share over very many of them; a share is never below 0 or above 1."""
+    rng = np.random.default_rng(0)
+
+    def hits() -> np.ndarray:
+        x = rng.standard_normal((16, 24))
+        y = signal * x + rng.standard_normal((16, 24))
+        return (unit(torch.from_numpy(x - x.mean(0))) @ unit(torch.from_numpy(y - y.mean(0))).T).argmax(1).numpy() == np.arange(
+            16
+        )
+
+    truth = float(np.mean([hits().mean() for _ in range(2000)]))
+    assert chance is None or truth == pytest.approx(chance, abs=0.01)
+    found = [of_classes("share", lambda _, own=own: own, 2, 1 / 16, 100) for own in (hits() for _ in range(300))]
+    assert all(0 <= m.low <= m.value <= m.high <= 1 for m in found)
+    assert np.mean([m.low <= truth <= m.high for m in found]) > 0.91  # of 300 at 95%: three deviations

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from linrep.dictionary import Latents
+from linrep.sharing.grouped import parts_of
 from linrep.sharing.latents import (
     bridge,
     bridge_cosine,
@@ -15,7 +16,6 @@ from linrep.sharing.latents import (
     merge_fired,
     modality_scores,
     overlap,
-    token_parts,
 )
 from linrep.sharing.study import TRAINED, plan_study
 from tests.sharing.planted import CONFIG, write_pairs
@@ -55,7 +55,7 @@ def run(folder, matched: bool):
     store = write_pairs(folder, images, texts, tokens=T)
     config = CONFIG.model_copy(update={"dictionaries": ()})
     pairs = plan_study(store, config).pairs[TRAINED]
-    found = merge_fired([fire_part(store, pairs, part, latents, config) for part in token_parts(store, 0)])
+    found = merge_fired([fire_part(store, pairs, part, latents, config) for part in parts_of(store, "tokens", 0)])
     return found, latents, {m.metric: m for m in latent_measures(found, latents, config)}
 
 

@@ -34,6 +34,7 @@ from linrep.store.read import Store
 from linrep.store.tables import table_of, write_table
 from linrep.vlm.batch import collate, pack
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.likelihood import likeliest
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
@@ -211,10 +212,11 @@ def _captions(exam: Examination, device: str) -> Any:
         if not isinstance(sample, Skipped) and sample.split != "train" and (sample.modality == "pair" or chunk.corpus == "text")
     )  # fmt: skip
     prepared = (ready for ready in map(preparer, samples) if isinstance(ready, Prepared))
-    found = list(islice(prepared, exam.config.texts))
+    found = list(islice(prepared, exam.config.texts * exam.config.candidates))
     if not found:
         return []
     vlm = _model(exam.model, device, precision(exam.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
+    found = likeliest(vlm, found, exam.config.texts, exam.pool.tokens_per_batch)
     groups = pack([len(one) for one in found], exam.pool.tokens_per_batch)
     return vlm, [collate([found[i] for i in group], vlm) for group in groups]
 

@@ -13,9 +13,10 @@ from linrep.places import Place
 from linrep.sharing.artefact import UnitCommit, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.geometry import geometry
-from linrep.sharing.latents import fire_part, latent_measures, latent_rows, merge_fired, token_parts
+from linrep.sharing.grouped import Part, parts_of
+from linrep.sharing.latents import fire_part, latent_measures, latent_rows, merge_fired
 from linrep.sharing.study import Study, Unit
-from linrep.sharing.sums import Part, gather_part, merge, parts_of
+from linrep.sharing.sums import gather_part, merge
 
 UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
@@ -78,7 +79,7 @@ def bytes_of(study: Study) -> int:
 def parts_for(study: Study, unit: Unit) -> list[Part]:
     """The parts that a unit is gathered in."""
     store = study.stores[unit.model]
-    return parts_of(store, unit.layer) if unit.dictionary is None else token_parts(store, unit.layer)
+    return parts_of(store, "pooled" if unit.dictionary is None else "tokens", unit.layer)
 
 
 def _gather(study: Study, unit: Unit, part: Part) -> Any:

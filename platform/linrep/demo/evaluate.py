@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import binomtest
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from linrep.demo import model_folder
@@ -26,10 +27,9 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end. Source: Wilson, 1927."""
-        z, p, n = 1.96, self.value, self.n
-        centre, half = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
-        return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+        """Lower and upper end."""
+        low, high = binomtest(self.hits, self.n).proportion_ci(method="wilson")
+        return float(low), float(high)
 
 
 def named(n: int, first: int = 20000) -> dict[str, Share]:

@@ -32,8 +32,10 @@ LATENTS = (
     ("bridge_cosine", "sum of bridge scores, as a cosine"),
     ("cross_modal_weight", "cross-modal weight"),
 )
-TOLERANCE = 0.05
-"""Rises and falls over the layers of less than this are called flat."""
+TENTH = 0.1
+"""Changes over the layers of less than this share of the distance from the null are called flat."""
+SLIGHT = 0.05
+"""A measure that is no further above its null than this is not held against it."""
 
 
 def layer_figures(table: pa.Table) -> dict[str, Figure]:
@@ -162,19 +164,15 @@ def plain_words(table: pa.Table) -> str:
         said.append(f"{words} {_course(first, last)} ({first['value']:.2f} to {last['value']:.2f})")
         values = own.filter(pl.col("metric") == name).drop_nulls("value")
         peak = values.sort("value", descending=True).row(0, named=True)
-        if last["value"] < first["value"] - TOLERANCE and last["high"] is not None and last["high"] < first["value"]:
+        if _course(first, last) == "falls":
             against.append(f"{words} falls with depth")
-        elif (
-            last["layer"] > peak["layer"] > first["layer"]
-            and last["high"] is not None
-            and last["high"] < peak["value"] - TOLERANCE
-        ):
+        elif last["layer"] > peak["layer"] > first["layer"] and _course(peak, last) == "falls":
             against.append(
                 f"{words} is highest in layer {peak['layer']} ({peak['value']:.2f}) and falls to {last['value']:.2f} after it"
             )
         elif _course(first, last) == "stays flat":
             against.append(f"{words} does not grow")
-        if first["null"] is not None and first["low"] is not None and first["low"] > first["null"] + TOLERANCE:
+        if first["null"] is not None and first["low"] is not None and first["low"] > first["null"] + SLIGHT:
             against.append(
                 f"{words} is above its null in layer {first['layer']} already ({first['value']:.2f} against {first['null']:.2f})"
             )
@@ -185,11 +183,11 @@ def plain_words(table: pa.Table) -> str:
     if len(control):
         names = ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_image_to_text_centred")
         last = control.filter((pl.col("layer") == control["layer"].max()) & pl.col("metric").is_in(names))
-        beyond = [r["metric"] for r in last.iter_rows(named=True) if r["null"] is not None and r["low"] > r["null"] + TOLERANCE]
+        beyond = [r["metric"] for r in last.iter_rows(named=True) if r["null"] is not None and r["low"] > r["null"] + SLIGHT]
         text += (
             f" In the untrained model's last layer {', '.join(beyond)} are above their nulls too: that much is not learned."
             if beyond
-            else " In the untrained model's last layer hub score, CKA, neighbours, directions and transfer are at their nulls."
+            else f" In the untrained model's last layer none of {', '.join(names)} is more than {SLIGHT} above its null."
         )
     return text
 
@@ -200,12 +198,13 @@ def _ends(frame: pl.DataFrame, name: str) -> tuple[dict, dict] | None:
 
 
 def _course(first: dict, last: dict) -> str:
-    """Flat where the change is small, or where each end lies in the other's interval."""
+    """Flat where the change is small beside the distance from the null, or where each end lies in the other's interval."""
     change = last["value"] - first["value"]
     ends = (first["low"], first["high"], last["low"], last["high"])
     overlaps = (
         None not in ends and first["low"] <= last["value"] <= first["high"] and last["low"] <= first["value"] <= last["high"]
     )
-    if abs(change) <= TOLERANCE or overlaps:
+    distance = max(abs(row["value"] - (row["null"] or 0.0)) for row in (first, last))
+    if abs(change) <= TENTH * distance or overlaps:
         return "stays flat"
     return "grows" if change > 0 else "falls"

@@ -135,13 +135,14 @@ class Gatherer:
         rows = max(1, BLOCK_BYTES // (8 * self._width))
         for start in range(0, len(x), rows):
             stop = start + rows
-            self._add(x[start:stop].to(**self._kind), {name: codes[start:stop] for name, codes in columns.items()})
+            self._add(x[start:stop].to(**self._kind, copy=True), {name: codes[start:stop] for name, codes in columns.items()})
 
     def _add(self, x: Float[Tensor, "n d"], columns: Mapping[str, Int64[np.ndarray, " n"]]) -> None:
+        """Add a block, which is used up."""
         if self._reference is None:
             self._reference = x[0].clone()
         self._norm += float(x.norm(dim=1).sum())
-        x = x - self._reference
+        x -= self._reference
         self._n += len(x)
         self._total += x.sum(0)
         self._gram += _outer(x)

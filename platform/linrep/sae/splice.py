@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from linrep.vlm.batch import Batch
 from linrep.vlm.hooks import edit
+from linrep.vlm.likelihood import cross_entropy, log_probabilities, predicting
 from linrep.vlm.load import VLM
 
 Where = Literal["image", "text", "both"]
@@ -69,16 +70,16 @@ def splice(vlm: VLM, batches: Iterable[Batch], layer: int, coders: Mapping[str, 
     sums, n_tokens, n_replaced = torch.zeros(5, dtype=torch.float64), 0, 0
     zeros: Mapping[str, Replace] = {"image": _zeros, "text": _zeros}
     for batch in batches:
-        rows, columns = _predicting(batch)
+        rows, columns = predicting(batch)
         if not len(rows):
             continue
         targets = batch.input_ids[rows, columns + 1]
-        plain = _log_probabilities(vlm, batch, rows, columns)
-        losses = [_cross_entropy(plain, targets)]
+        plain = log_probabilities(vlm, batch, rows, columns)
+        losses = [cross_entropy(plain, targets)]
         for replace in (coders, zeros):
             with _replaced(vlm, batch, layer, replace, where):
-                changed = _log_probabilities(vlm, batch, rows, columns)
-            losses += [_cross_entropy(changed, targets), (plain.exp() * (plain - changed)).sum(1)]
+                changed = log_probabilities(vlm, batch, rows, columns)
+            losses += [cross_entropy(changed, targets), (plain.exp() * (plain - changed)).sum(1)]
         sums += torch.stack([part.double().sum().cpu() for part in losses])
         n_tokens += len(rows)
         n_replaced += sum(int(_mask(batch, name).sum()) for name in _names(where))
@@ -123,19 +124,3 @@ def _replaced(vlm: VLM, batch: Batch, layer: int, replace: Mapping[str, Replace]
             change = replace[name]
             stack.enter_context(edit(vlm, {layer: lambda h, change=change: change(h.float())}, _mask(batch, name)))
         yield
-
-
-def _predicting(batch: Batch) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
-    """Rows and columns of the positions whose next token is the sample's own text."""
-    rows, columns = batch.text_mask[:, 1:].nonzero(as_tuple=True)
-    return rows, columns
-
-
-def _log_probabilities(vlm: VLM, batch: Batch, rows: Tensor, columns: Tensor) -> Float[Tensor, "s vocabulary"]:
-    """Of the next token at some positions only: logits of all positions of a long picture would fill a GPU."""
-    hidden = vlm.inner(**batch.inputs(), use_cache=False).last_hidden_state
-    return vlm.model.lm_head(hidden[rows, columns]).float().log_softmax(1)
-
-
-def _cross_entropy(log_probabilities: Float[Tensor, "s vocabulary"], targets: Int[Tensor, " s"]) -> Float[Tensor, " s"]:
-    return -log_probabilities.gather(1, targets[:, None].long())[:, 0]

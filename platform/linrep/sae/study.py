@@ -51,6 +51,10 @@ class Evaluation(Section):
 
     rows: PositiveInt = Field(default=16384, description="Held-out rows of each modality.")
     texts: NonNegativeInt = Field(default=64, description="Held-out captions for the loss with a dictionary spliced in; 0: none.")
+    candidates: PositiveInt = Field(
+        default=1,
+        description="Captions drawn for each one kept: the likeliest as the model is, in the wording that it has learnt.",
+    )
     prompt: str | None = Field(
         default=None,
         description="Prompt of a photograph and its caption for that loss, one that the model knows; null: the harvest's.",

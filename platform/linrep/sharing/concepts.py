@@ -1,6 +1,6 @@
 """Concept level: whether a class has the same direction in images and in texts, and whether a probe of one works on the other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.geometry import scatters, solve
-from linrep.sharing.intervals import Measure, of_groups, of_rows
+from linrep.sharing.intervals import Measure, of_classes, of_groups, of_rows
 from linrep.sharing.study import Pairs
 from linrep.sharing.sums import Gathered, Sums, unit
 
@@ -39,24 +39,19 @@ def direction_cosines(s: Sums) -> Float[Tensor, "c c"]:
 def _directions(found: Gathered, pairs: Pairs) -> Iterator[Measure]:
     c, groups = len(pairs.classes), len(found.sums)
     n = int((pairs.label >= 0).sum())
-    everything = found.total(range(groups))
-
-    def of(measure: Callable[[Tensor], float]) -> Callable[[Sequence[int]], float]:
-        def measured(chosen: Sequence[int]) -> float:
-            left = set(range(groups)) - set(chosen)
-            s = found.total(chosen) if len(left) > 1 else everything - found.sums[left.pop()] if left else everything
-            return measure(direction_cosines(s))
-
-        return measured
-
-    cosines = direction_cosines(everything)
+    cosines = direction_cosines(found.everything)
     other = float((cosines.sum() - cosines.diagonal().sum()) / (c * (c - 1)))
-    yield of_groups("direction_cosine", groups, of(lambda m: float(m.diagonal().mean())), other, n)
-    # A guess is right once in c classes.
+    yield of_groups(
+        "direction_cosine", groups, lambda chosen: float(direction_cosines(found.total(chosen)).diagonal().mean()), other, n
+    )
+    own = torch.arange(c)
     for (source, target), dim in zip(WAYS, (1, 0), strict=True):
-        name = f"class_retrieval_{source}_to_{target}"
-        at = torch.arange(c)
-        yield of_groups(name, groups, of(lambda m, dim=dim, at=at: float((m.argmax(dim) == at).double().mean())), 1 / c, n)
+
+        def hits(chosen: Sequence[int], dim: int = dim) -> np.ndarray:
+            return (direction_cosines(found.total(chosen)).argmax(dim) == own).numpy()
+
+        # A guess is right once in c classes.
+        yield of_classes(f"class_retrieval_{source}_to_{target}", hits, groups, 1 / c, n)
 
 
 def _transfers(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
@@ -65,13 +60,12 @@ def _transfers(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator
     even = (pairs.group[drawn.pair[labelled]] % 2 == 0).tolist()
     right: dict[str, np.ndarray] = {}
     control: dict[str, np.ndarray] = {}
-    everything = found.total(range(len(found.sums)))
     for g in range(len(found.sums)):
         at = np.flatnonzero(pairs.group[drawn.pair[labelled]] == g)
         if not len(at):
             continue
         own = labelled[at]
-        s = everything - found.sums[g]
+        s = found.everything - found.sums[g]
         for which, (hits, labels) in enumerate(((right, pairs.label), (control, pairs.shuffled))):
             truth = torch.from_numpy(labels[drawn.pair[own]])
             for name, scores in _scores(found, s, own, which, config):

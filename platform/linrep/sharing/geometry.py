@@ -34,7 +34,7 @@ def _from_sums(found: Gathered, config: SharingConfig) -> Iterator[Measure]:
         ("cka_debiased", debiased_cka, null_debiased),
     ]
     for name, measure, null in wanted:
-        yield of_groups(name, len(found.sums), _of(found, measure), null, found.n)
+        yield of_groups(name, len(found.sums), lambda groups, measure=measure: measure(found.total(groups)), null, found.n)
     both = subspace_measures(found, k)
     # Directions drawn at random: the mean squared cosine between two k-dimensional subspaces of d dimensions is k / d.
     d = len(found.references[0])
@@ -42,19 +42,6 @@ def _from_sums(found: Gathered, config: SharingConfig) -> Iterator[Measure]:
     yield of_groups(
         "subspace_cosine", len(found.sums), lambda groups: both(groups)[1], _random_cosine(k, d, config.seed), found.n
     )
-
-
-def _of(found: Gathered, measure: Callable[[Sums], float]) -> Callable[[Sequence[int]], float]:
-    """The measure of some groups; where one is left out, the total minus that one."""
-    everything = found.total(range(len(found.sums)))
-
-    def measured(groups: Sequence[int]) -> float:
-        left = set(range(len(found.sums))) - set(groups)
-        if len(left) > 1:
-            return measure(found.total(groups))
-        return measure(everything - found.sums[left.pop()] if left else everything)
-
-    return measured
 
 
 def _pairs(s: Sums) -> float:
@@ -150,14 +137,11 @@ def unbiased_hsic(k: Float[Tensor, "n n"], m: Float[Tensor, "n n"]) -> float:
 def subspace_measures(found: Gathered, k: int) -> Callable[[Sequence[int]], tuple[float, float]]:
     """`principal_angles` of some groups; each set of groups is worked out once."""
     known: dict[tuple[int, ...], tuple[float, float]] = {}
-    everything = found.total(range(len(found.sums)))
 
     def measured(groups: Sequence[int]) -> tuple[float, float]:
         key = tuple(groups)
         if key not in known:
-            left = set(range(len(found.sums))) - set(groups)
-            s = found.total(groups) if len(left) > 1 else everything - found.sums[left.pop()] if left else everything
-            known[key] = principal_angles(s, k)
+            known[key] = principal_angles(found.total(groups), k)
         return known[key]
 
     return measured
@@ -249,12 +233,11 @@ def modality_probe(
     """
     drawn, (a, b) = found.drawn, found.references
     right, control = np.zeros(len(drawn.pair)), np.zeros(len(drawn.pair))
-    everything = found.total(range(len(found.sums)))
     for g in range(len(found.sums)):
         own = np.flatnonzero(pairs.group[drawn.pair] == g)
         if not len(own):
             continue
-        s = everything - found.sums[g]
+        s = found.everything - found.sums[g]
         gap = (s.x + s.n * a - s.y - s.n * b) / s.n
         xx, yy, _ = scatters(s)
         scatter = xx + yy + s.n / 2 * torch.outer(gap, gap)

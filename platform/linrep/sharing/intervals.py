@@ -1,12 +1,12 @@
-"""Values with intervals: the jackknife over groups for functions of sums, the bootstrap for means over pairs."""
+"""Values with intervals: the jackknife for functions of sums, the bootstrap for means over pairs, Wilson's for shares."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
-from scipy.stats import t
+from jaxtyping import Bool, Float
+from scipy.stats import binomtest, t
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,24 @@ def of_groups(
     value = measure(everyone)
     low, high = jackknife(value, [measure([g for g in everyone if g != left]) for left in everyone])
     return Measure(metric, value, low, high, null, n, (measure(everyone[::2]), measure(everyone[1::2])))
+
+
+def of_classes(metric: str, hits: Callable[[Sequence[int]], Bool[np.ndarray, " c"]], groups: int, null: float, n: int) -> Measure:
+    """The share of the classes for which something holds, with Wilson's interval over the classes.
+
+    A share of few classes moves in steps, which a jackknife over pairs cannot follow; and another set of classes would differ
+    more than other pairs of the same ones.
+
+    Args:
+        metric: Its name.
+        hits: For which classes it holds, from some groups of pairs.
+        groups: How many groups there are.
+        null: The share that chance would give.
+        n: Pairs in all groups.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    found = hits(range(groups))
+    low, high = binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
+    halves = (float(hits(range(groups)[::2]).mean()), float(hits(range(groups)[1::2]).mean()))
+    return Measure(metric, float(found.mean()), float(low), float(high), null, n, halves)

@@ -4,8 +4,7 @@ Tokens are balanced pair by pair: a pair gives as many of its image's tokens as 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import reduce
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,10 +16,11 @@ from linrep.dictionary import Latents
 from linrep.errors import RecipeError
 from linrep.sample import unit_hash
 from linrep.sharing.config import SharingConfig
+from linrep.sharing.grouped import Addable, Grouped, Part, by_group
 from linrep.sharing.intervals import Measure, of_groups
 from linrep.sharing.study import Pairs
-from linrep.sharing.sums import PARTS, Part, unit
-from linrep.store.blocks import blocks, files_of
+from linrep.sharing.sums import unit
+from linrep.store.blocks import blocks
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 
@@ -33,7 +33,7 @@ ROOM = 2**26
 
 
 @dataclass(frozen=True)
-class Fires:
+class Fires(Addable):
     """Sums over n pairs with t tokens of each modality, for f latents; the two rows are image and text.
 
     Attributes:
@@ -60,9 +60,6 @@ class Fires:
     inner: Float[Tensor, ""]
     norms: Float[Tensor, "2"]
 
-    def __add__(self, other: "Fires") -> "Fires":
-        return Fires(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
     @staticmethod
     def none(f: int) -> "Fires":
         """Of no pairs."""
@@ -86,32 +83,16 @@ class Fires:
 
 
 @dataclass(frozen=True)
-class Fired:
+class Fired(Grouped[Fires]):
     """What one pass over the tokens, or a part of it, found.
 
     Attributes:
-        sums: By group.
         image: Tokens of images in the reservoir.
         text: Tokens of captions in it, as many.
     """
 
-    sums: tuple[Fires, ...]
     image: Float32[Tensor, "r d"]
     text: Float32[Tensor, "r d"]
-
-    def total(self, groups: Sequence[int]) -> Fires:
-        """The sums of some groups."""
-        return reduce(Fires.__add__, (self.sums[g] for g in groups))
-
-
-def token_parts(store: Store, layer: int) -> list[Part]:
-    """As `sums.parts_of`, for single tokens."""
-    images = files_of(store, "tokens", layer, "image", PARTS)
-    texts = {file.path.rsplit("/", 1)[-1]: file for file in store.select("tokens", layer, "text").files}
-    return [
-        {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
-        for part in images
-    ]
 
 
 def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: SharingConfig) -> Fired:
@@ -152,8 +133,7 @@ def _matched_tokens(store: Store, pairs: Pairs, part: Part, seed: int) -> Iterat
 
 def merge_fired(parts: Sequence[Fired]) -> Fired:
     """All parts together, in their order."""
-    sums = tuple(reduce(Fires.__add__, own) for own in zip(*(part.sums for part in parts), strict=True))
-    return Fired(sums, torch.cat([p.image for p in parts]), torch.cat([p.text for p in parts]))
+    return Fired(by_group(parts), torch.cat([p.image for p in parts]), torch.cat([p.text for p in parts]))
 
 
 def modality_scores(s: Fires) -> Float[Tensor, " f"]:
@@ -190,8 +170,7 @@ def latent_measures(found: Fired, latents: Latents, config: SharingConfig) -> li
     Raises:
         RecipeError: No pair has tokens of both modalities.
     """
-    everyone = range(len(found.sums))
-    s = found.total(everyone)
+    s = found.everything
     if not float(s.tokens):
         raise RecipeError("sharing: no pair has single tokens of both modalities: harvest with harvest.views [pooled, tokens]")
     alive = int(((s.fired[0] + s.fired[1]) > 0).sum())
@@ -317,7 +296,7 @@ def _weights(found: Fired, latents: Latents, s: Fires, config: SharingConfig) ->
 
 def latent_rows(found: Fired, latents: Latents) -> list[dict[str, object]]:
     """One record for each latent, without layer and dictionary."""
-    s = found.total(range(len(found.sums)))
+    s = found.everything
     rates, means = s.fired / s.tokens, s.mass / s.tokens
     scores, chance = modality_scores(s), cofire_null(s)
     bridges = s.product / s.pairs * latents.decoder.double().square().sum(1)

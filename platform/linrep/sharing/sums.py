@@ -4,9 +4,8 @@ Sums are taken in float64 about a reference near the means, so that little cance
 numbers of eight bytes, and two rows for each pair of the reservoir, however many pairs there are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,21 +14,16 @@ from torch import Tensor
 
 from linrep.errors import StoreError
 from linrep.sharing.config import SharingConfig
+from linrep.sharing.grouped import Addable, Grouped, Part, by_group
 from linrep.sharing.study import Pairs
-from linrep.store.blocks import blocks, files_of
+from linrep.store.blocks import blocks
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 
-PARTS = 8
-"""A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order."""
-
-Part = dict[str, tuple[WrittenFile, ...]]
-"""Files by modality, of the same chunks: a pair's two rows lie in one chunk, as they come from one record."""
-
 
 @dataclass(frozen=True)
-class Sums:
+class Sums(Addable):
     """Sums over n pairs of rows (x of images, y of texts), about the references a and b.
 
     Attributes:
@@ -71,12 +65,6 @@ class Sums:
     cx: Float[Tensor, "2 c d"]
     cy: Float[Tensor, "2 c d"]
     shuffled: Float[Tensor, " c"]
-
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def __sub__(self, other: "Sums") -> "Sums":
-        return Sums(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
     @staticmethod
     def of(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], a: Tensor, b: Tensor, labels: "Labels") -> "Sums":
@@ -123,22 +111,16 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Gathered(Grouped[Sums]):
     """What one pass, or a part of it, found.
 
     Attributes:
         references: The points that sums are measured from, of image and text.
-        sums: By group.
         drawn: The reservoir.
     """
 
     references: tuple[Float[Tensor, " d"], Float[Tensor, " d"]]
-    sums: tuple[Sums, ...]
     drawn: Drawn
-
-    def total(self, groups: Iterable[int]) -> Sums:
-        """The sums of some groups."""
-        return reduce(Sums.__add__, (self.sums[g] for g in groups))
 
     @property
     def n(self) -> int:
@@ -155,16 +137,6 @@ def _one_hot(codes: Int64[np.ndarray, " n"], n_classes: int) -> Float[Tensor, "n
     at = torch.from_numpy(codes)
     hot = torch.zeros(len(codes), n_classes + 1, dtype=torch.float64)
     return hot.scatter_(1, torch.where(at >= 0, at, n_classes)[:, None], 1.0)[:, :n_classes]
-
-
-def parts_of(store: Store, layer: int) -> list[Part]:
-    """The parts that a layer is gathered in: runs of chunks, both modalities of each together."""
-    images = files_of(store, "pooled", layer, "image", PARTS)
-    texts = {file.path.rsplit("/", 1)[-1]: file for file in store.select("pooled", layer, "text").files}
-    return [
-        {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
-        for part in images
-    ]
 
 
 def references(store: Store, layer: int, pairs: Pairs) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
@@ -199,7 +171,7 @@ def gather_part(store: Store, layer: int, pairs: Pairs, part: Part, config: Shar
             sums[g] = sums[g] + Sums.of(x[own], y[own], a, b, some)
         kept = np.flatnonzero(pairs.drawn[pair])
         drawn.append(Drawn(pair[kept], x[kept].float(), y[kept].float()))
-    return Gathered((a, b), tuple(sums), _together(drawn, width))
+    return Gathered(tuple(sums), (a, b), _together(drawn, width))
 
 
 def _matched(store: Store, pairs: Pairs, part: Part) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -235,5 +207,4 @@ def _together(parts: Sequence[Drawn], width: int) -> Drawn:
 def merge(parts: Sequence[Gathered]) -> Gathered:
     """All parts together, added in their order."""
     first = parts[0]
-    sums = tuple(reduce(Sums.__add__, own) for own in zip(*(part.sums for part in parts), strict=True))
-    return replace(first, sums=sums, drawn=_together([part.drawn for part in parts], first.drawn.x.shape[1]))
+    return replace(first, sums=by_group(parts), drawn=_together([part.drawn for part in parts], first.drawn.x.shape[1]))

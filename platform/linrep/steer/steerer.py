@@ -16,6 +16,7 @@ from linrep.steer.sites import positions
 from linrep.steer.vectors import NoDirection, Vectors
 from linrep.vlm.batch import pack
 from linrep.vlm.decode import embed, lens
+from linrep.vlm.likelihood import likeliest
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
 
@@ -113,7 +114,7 @@ class Steerer:
         produced, plan = Produced(), damage_cells(self.config, self.layers)
         found = [s if isinstance(s, Skipped) else self.prompts.prepare(s, self.config.damage.prompt, True) for s in samples]
         n_kept = max(1, len(samples) // self.config.damage.candidates)
-        ready = self._likeliest([one for one in found if isinstance(one, Prepared)], n_kept)
+        ready = likeliest(self.vlm, [one for one in found if isinstance(one, Prepared)], n_kept, self.tokens_per_batch)
 
         def lost(produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
             who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
@@ -141,18 +142,6 @@ class Steerer:
             produced.n_tokens += sum(lengths[i] for i in indices)
             self._attempt([runs[i] for i in indices], read_batch, lambda one, why: lost(produced, one, why, source, target))
         return produced
-
-    def _likeliest(self, texts: list[Prepared], n: int) -> list[Prepared]:
-        """The n texts that the unedited model finds likeliest."""
-        if len(texts) <= n:
-            return texts
-        nll: dict[int, float] = {}
-        streams = embed(self.vlm, texts)
-        masks = [(torch.zeros(len(one), dtype=torch.bool),) for one in texts]
-        for indices in pack([len(one) for one in texts], self.tokens_per_batch):
-            runs = [CellRun(i, Cell(), None, texts[i].sample.id) for i in indices]
-            nll |= {i: value for i, (value, _) in zip(indices, read(self.vlm, runs, texts, streams, masks), strict=True)}
-        return [texts[i] for i in sorted(sorted(nll, key=lambda i: nll[i])[:n])]
 
     def lens(self, samples: Sequence[Sample | Skipped], names: Sequence[str]) -> Produced:
         """What the stream at image tokens would say at every layer: the probability of the right name against the others'.

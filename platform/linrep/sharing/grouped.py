@@ -1,0 +1,71 @@
+"""Sums by group of pairs: what adds up, and the totals that a jackknife over the groups asks for."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, reduce
+from operator import add
+from typing import Generic, TypeVar
+
+from linrep.store.blocks import files_of
+from linrep.store.commit import WrittenFile
+from linrep.store.layout import View
+from linrep.store.read import Store
+
+PARTS = 8
+"""A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order."""
+
+Part = dict[str, tuple[WrittenFile, ...]]
+"""Files by modality, of the same chunks: a pair's two rows lie in one chunk, as they come from one record."""
+
+
+S = TypeVar("S", bound="Addable")
+
+
+@dataclass(frozen=True)
+class Addable:
+    """Tensors that add up field by field."""
+
+    def __add__(self: S, other: S) -> S:
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self: S, other: S) -> S:
+        return type(self)(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Grouped(Generic[S]):
+    """Sums by group.
+
+    Attributes:
+        sums: One for each group, at least one.
+    """
+
+    sums: tuple[S, ...]
+
+    @cached_property
+    def everything(self) -> S:
+        """The sums of all groups."""
+        return reduce(add, self.sums)
+
+    def total(self, groups: Iterable[int]) -> S:
+        """The sums of some groups; of all but one, everything without that one."""
+        chosen = set(groups)
+        left = set(range(len(self.sums))) - chosen
+        if len(left) > 1:
+            return reduce(add, (self.sums[g] for g in sorted(chosen)))
+        return self.everything - self.sums[left.pop()] if left else self.everything
+
+
+def by_group(parts: Sequence[Grouped[S]]) -> tuple[S, ...]:
+    """The sums of all parts, group by group, added in their order."""
+    return tuple(reduce(add, own) for own in zip(*(part.sums for part in parts), strict=True))
+
+
+def parts_of(store: Store, view: View, layer: int) -> list[Part]:
+    """The parts that a layer is gathered in: runs of chunks, both modalities of each together."""
+    images = files_of(store, view, layer, "image", PARTS)
+    texts = {file.path.rsplit("/", 1)[-1]: file for file in store.select(view, layer, "text").files}
+    return [
+        {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
+        for part in images
+    ]

@@ -1,0 +1,62 @@
+"""The words on the sharing curves say what the numbers say: what rises, what falls, what is within the noise."""
+
+import pytest
+
+from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
+from linrep.store.tables import table_of
+from schemas.sharing import SHARING
+
+
+def row(metric: str, layer: int, value: float, reach: float, null: float | None, model: str = "trained") -> dict:
+    return {
+        "model": model, "layer": layer, "level": "geometry", "dictionary": None, "metric": metric, "value": value,
+        "low": value - reach, "high": value + reach, "null": null, "null_low": None, "null_high": None,
+        "half_one": value, "half_two": value, "n": 100, "parents": "0",
+    }  # fmt: skip
+
+
+def words(*values: tuple[float, float], null: float = 0.0, metric: str = "hub", untrained: float = 0.0) -> str:
+    rows = [row(metric, layer, value, reach, null) for layer, (value, reach) in enumerate(values)]
+    rows += [row(metric, layer, untrained, 0.001, null, "untrained") for layer in range(len(values))]
+    return plain_words(table_of(rows, SHARING))
+
+
+def test_a_small_measure_that_loses_a_third_falls():
+    said = words((0.050, 0.002), (0.031, 0.002))
+    assert "the hub score falls (0.05 to 0.03)" in said
+    assert "Against it: the hub score falls with depth" in said
+
+
+@pytest.mark.parametrize(
+    "values", [((0.30, 0.1), (0.38, 0.1)), ((0.500, 0.001), (0.520, 0.001))], ids=["within the intervals", "a twenty-fifth"]
+)
+def test_a_change_within_the_noise_or_of_less_than_a_tenth_is_none(values):
+    assert "the hub score stays flat" in words(*values)
+    assert "the hub score does not grow" in words(*values)
+
+
+def test_how_much_a_change_is_counts_from_the_null():
+    """From .52 to .56 is little of .56 and two thirds of what lies above .5."""
+    assert "the hub score grows" in words((0.52, 0.001), (0.56, 0.001), null=0.5)
+    assert "the hub score stays flat" in words((0.52, 0.001), (0.56, 0.001), null=0.0)
+
+
+def test_a_rise_agrees_with_the_claim_unless_it_falls_again():
+    assert words((0.01, 0.001), (0.2, 0.001), (0.4, 0.001)).endswith("above its null.")
+    assert "No curve is against it." in words((0.01, 0.001), (0.2, 0.001), (0.4, 0.001))
+    assert "is highest in layer 1 (0.40) and falls to 0.20 after it" in words((0.01, 0.001), (0.4, 0.001), (0.2, 0.001))
+
+
+def test_what_an_untrained_model_has_too_is_not_called_learned():
+    assert "untrained model's last layer hub are above their nulls too" in words((0.1, 0.01), (0.3, 0.01), untrained=0.2)
+    assert "none of hub" in words((0.1, 0.01), (0.3, 0.01), untrained=0.04)
+
+
+def test_summary_and_figure_show_the_tables_own_numbers():
+    rows = [row("hub", 0, 0.1, 0.01, 0.0), row("hub", 1, 0.3, 0.02, 0.0), row("hub", 1, 0.05, 0.01, 0.0, "untrained")]
+    table = table_of(rows, SHARING)
+    (line,) = (line for line in summary_lines(table) if line.strip().startswith("hub "))
+    assert line.split() == ["hub", "0.100", "[0.090,", "0.110]", "0.300", "[0.280,", "0.320]", "0.000", "0.050"]
+    (panel,) = layer_figures(table)["sharing_geometry"].axes
+    drawn = {str(curve.get_label()): list(curve.get_ydata()) for curve in panel.lines}
+    assert drawn["trained"] == [0.1, 0.3]
