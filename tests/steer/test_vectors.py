@@ -54,6 +54,31 @@ def test_controls_point_elsewhere(vectors):
     assert not torch.allclose(ridge, v)
 
 
+def from_text(kind, names=NAMES, seed=7, scale=3.0):
+    vectors = scale * torch.randn(len(names), 4, generator=torch.Generator().manual_seed(seed))
+    return Directions(kind, 1, "pooled", "text", "class", names, vectors, 5.0)
+
+
+@pytest.mark.parametrize("kind", ["class_mean", "ridge"])
+def test_a_direction_from_texts_points_as_the_texts_do_and_is_as_long_as_the_images_mean_difference(kind):
+    """By hand: the text's difference divided by its norm, times the norm of the images' mean difference."""
+    text = from_text(kind)
+    vectors = Vectors(DirectionSet((*SET.entries, text)), Dose())
+    (source, target, _), images = text.vectors, SET.entries[0].vectors
+    wanted = (target - source) / (target - source).norm() * (images[1] - images[0]).norm()
+    torch.testing.assert_close(vectors.direction(f"text_{kind}", "image", 1, "boat", "tree"), wanted)
+    assert check_directions(vectors.directions, [f"text_{kind}"], ["image"], [1], 4) == NAMES
+    with pytest.raises(StoreError, match="modality 'text'"):
+        check_directions(SET, [f"text_{kind}"], ["image"], [1], 4)
+
+
+def test_a_class_that_no_text_is_of_has_no_direction_from_texts():
+    vectors = Vectors(DirectionSet((*SET.entries, from_text("class_mean", NAMES[:2]))), Dose())
+    assert vectors.direction("text_class_mean", "image", 1, "boat", "tree").norm() > 0
+    with pytest.raises(NoDirection, match="no class 'house' among the directions class/pooled/text/class_mean/layer=1"):
+        vectors.direction("text_class_mean", "image", 1, "boat", "house")
+
+
 def test_the_unembedding_points_from_row_to_row(vectors):
     v = vectors.direction("unembedding", "image", 1, "boat", "tree")
     torch.testing.assert_close(v / v.norm(), torch.tensor([-1.0, 1, 0, 0]) / 2**0.5)

@@ -8,7 +8,7 @@ from linrep.chat import ChatServer
 from linrep.config import Section
 from linrep.steer.sites import ImageTokens, LastToken, Site
 
-CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean")
+CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean", "text_shuffled_mean")
 """Directions of the same norm that should do less."""
 MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse")
 """Directions that are not among the probes'."""
@@ -162,7 +162,8 @@ class SteerConfig(Section):
     )
     directions: tuple[str, ...] = Field(
         default=("class_mean", "ridge", "random", "shuffled_mean"),
-        description="Directions to add: kinds of the probes', or random, orthogonal, unembedding, sae_latent, sae_sparse.",
+        description="Directions to add: kinds of the probes' (text_ before one: as found in texts), or random, orthogonal, "
+        "unembedding, sae_latent, sae_sparse.",
     )
     edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean"], ...] = Field(
         default=("zero", "mean"),

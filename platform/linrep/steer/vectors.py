@@ -19,6 +19,9 @@ COINCIDE = 1e-5
 """Two class means closer than this share of the tokens' norm are one: the last prompt token at layer 0 is the same token
 in every picture, and the difference of its means is rounding."""
 
+FROM_TEXT = "text_"
+"""Begins the kinds that the probes found in texts: text_class_mean is the texts' class_mean, added to images like any other."""
+
 VIEW_OF_SITE = {"image": "pooled", "patches": "pooled", "everywhere": "pooled", "last": "last"}
 """Which rows of the store a site's directions come from."""
 
@@ -53,7 +56,7 @@ class Vectors:
         Raises:
             StoreError: The probes have none there.
         """
-        return self.directions.select("class_mean", layer, VIEW_OF_SITE[site], "image", "class")
+        return probed(self.directions, "class_mean", layer, site)
 
     def direction(self, kind: str, site: str, layer: int, source: str, target: str) -> Float[Tensor, " d"]:
         """A direction from source to target, of the norm of their mean difference.
@@ -91,7 +94,11 @@ class Vectors:
                 return decoder_row(coder, self.latent(site, layer, source, target)).float()
             case "sae_sparse":
                 return sparse_reconstruction(self._coder(layer), difference, self.k)[0]
-        return self.directions.select(kind, layer, VIEW_OF_SITE[site], "image", "class").between(source, target)
+        found = probed(self.directions, kind, layer, site)
+        missing = [name for name in (source, target) if name not in found.names]
+        if missing:
+            raise NoDirection(f"no class {missing[0]!r} among the directions {found.key}")
+        return found.between(source, target)
 
     def latent(self, site: str, layer: int, source: str, target: str) -> int:
         """The latent that tells the target's mean from the source's best.
@@ -154,6 +161,16 @@ class Vectors:
         raise ValueError(f"no edit {name!r}")
 
 
+def probed(directions: DirectionSet, kind: str, layer: int, site: str) -> Directions:
+    """What the probes found of a kind for a site: in images, or in texts where the kind says so.
+
+    Raises:
+        StoreError: There is no such kind, layer or view.
+    """
+    modality = "text" if kind.startswith(FROM_TEXT) else "image"
+    return directions.select(kind.removeprefix(FROM_TEXT), layer, VIEW_OF_SITE[site], modality, "class")
+
+
 def check_directions(
     directions: DirectionSet, kinds: Sequence[str], sites: Sequence[str], layers: Sequence[int], width: int
 ) -> tuple[str, ...]:
@@ -174,7 +191,7 @@ def check_directions(
     for kind in ("class_mean", *kinds):
         for site in sites:
             for layer in layers:
-                entry = directions.select(kind, layer, VIEW_OF_SITE[site], "image", "class")
+                entry = probed(directions, kind, layer, site)
                 if entry.vectors.shape[1] != width:
                     raise ValueError(
                         f"the directions {entry.key} have width {entry.vectors.shape[1]}, the model's stream {width}: "
