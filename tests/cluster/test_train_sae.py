@@ -173,6 +173,12 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
     assert theirs["fvu", "image"] == pytest.approx(found[names[0], "fvu", "image"]["value"], rel=1e-4)
     assert theirs["ce_spliced", "both"] == pytest.approx(found[names[0], "ce_spliced", "both"]["value"], rel=1e-4)
 
+    # With another k in its settings the same weights are another dictionary, and are examined anew.
+    settings = here / "layer-002" / names[0] / "cfg.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "k": 2}))
+    sparser = run_train_sae(recipe, place(fresh), evaluate=str(settings.parent))
+    assert (sparser.n_tested, sparser.tested == other.tested) == (1, False)
+
 
 def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh, tmp_path):
     def refused(message: str, where: Path = fresh, evaluate: str | None = None, **changes: object) -> None:

@@ -1,9 +1,11 @@
 """A coder for use: the sparse way equals the dense one, and rescalings change weights, not what the coder does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from linrep.sae.coder import Above, Largest, Sae, random_dictionary
+from linrep.sae.coder import Above, Gate, Largest, Rectify, Sae, random_dictionary
 from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
 
 each = pytest.mark.parametrize("kind", KINDS)
@@ -88,3 +90,26 @@ def test_random_directions_are_fitted_by_one_factor_only() -> None:
         assert (written * factor + control.b_dec - x).square().sum() > error
     assert torch.equal(control.encoder, random_dictionary(x, 256, 8).encoder)
     assert control.d_model == D
+
+
+def test_a_digest_names_everything_that_a_dictionary_computes_with() -> None:
+    """One changed bit of any tensor, another k, another rule: another digest. Where it came from does not count."""
+    wide, d = 3000, 2  # beyond what torch prints in full
+    ones = torch.ones(wide)
+    base = Sae(torch.ones(wide, d), ones, torch.ones(wide, d), torch.ones(d), Largest(4), True)
+    nudged = ones.clone()
+    nudged[wide // 2] = 1 + 1e-6
+    others = [
+        replace(base, rule=Largest(64)),
+        replace(base, rule=Rectify()),
+        replace(base, sees_centred=False),
+        replace(base, b_enc=nudged),
+        replace(base, encoder=nudged[:, None] * base.encoder),
+        replace(base, decoder=nudged[:, None] * base.decoder),
+        replace(base, b_dec=base.b_dec + 1e-6),
+        *(replace(base, rule=Above(threshold)) for threshold in (ones, nudged)),
+        *(replace(base, rule=Gate(*pair)) for pair in ((ones, ones), (nudged, ones), (ones, nudged))),
+    ]
+    assert len({sae.digest for sae in [base, *others]}) == 1 + len(others)
+    assert replace(base, about={"layer": 9}).digest == base.digest
+    assert base.to(dtype=torch.float64).digest == base.digest

@@ -295,7 +295,7 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
         raise RecipeError(f"{path} has width {sae.d_model}, the harvest {store.place} has {store.manifest.width}")
     directions, probes = _directions(recipe, workspace)
     here = place(path)
-    key = digest(store.manifest.digest, str(here), layer, _fingerprint(sae), recipe.sae.evaluation, probes)
+    key = digest(store.manifest.digest, str(here), layer, sae.digest, recipe.sae.evaluation, probes)
     tested = workspace / "saes" / f"{recipe.name}-other-{key}"
     with sole_driver(tested):
         if (tested / RESULT).is_file():
@@ -313,10 +313,6 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
             text = _finish(recipe, run, tested, manifest, None)
         (tested / RESULT).write_json({"parents": parents, "finished": now(), "path": str(here), "layer": layer})
     return SaeOutcome(tested, tested, 0, 1, run.uri, text)
-
-
-def _fingerprint(sae: Sae) -> list[float]:
-    return [float(sae.decoder.double().sum()), float(sae.encoder.double().sum()), float(sae.b_dec.double().sum())]
 
 
 def _layer_of(recipe: Recipe, store: Store, sae: Sae, path: str) -> int:

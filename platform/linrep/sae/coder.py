@@ -84,10 +84,14 @@ class Sae:
 
     @property
     def digest(self) -> str:
-        """Of weights and rule: equal for dictionaries that compute the same, whatever their format and place."""
-        found = hashlib.sha256(repr((self.rule, self.sees_centred)).encode())
-        for weights in (self.encoder, self.b_enc, self.decoder, self.b_dec):
-            found.update(weights.detach().float().cpu().contiguous().numpy().tobytes())
+        """Of all weights and the whole rule: equal for dictionaries that compute the same, whatever their format and place."""
+        found = hashlib.sha256()
+        for name, value in sorted({**vars(self), **vars(self.rule)}.items()):
+            if isinstance(value, Tensor):
+                found.update(f"{name} {tuple(value.shape)}\n".encode())
+                found.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+            elif name not in ("rule", "about"):
+                found.update(f"{name} {value}\n".encode())
         return found.hexdigest()[:16]
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
