@@ -1,9 +1,11 @@
-"""The slow, obvious dictionary: everything dense, gradients by autograd, float64. The oracle of the fast pass."""
+"""The slow, obvious dictionary: everything dense, gradients by autograd, float64. The oracle of both passes."""
+
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from linrep.sae.config import BatchTopK, Matryoshka, TopK
+from linrep.sae.config import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
 
 
 def planted(n: int, d: int, n_features: int, active: int, seed: int = 0, noise: float = 0.01) -> tuple[Tensor, Tensor]:
@@ -55,10 +57,71 @@ def dense_loss(
         loss = loss + (reconstruction - x).square().sum(1).mean() / len(prefixes)
     full = z @ weights["decoder"] + weights["b_dec"]
     if dead is not None:
-        left = (x - full).detach()
-        off = pre[:, dead]
-        kept = off.topk(min(aux_k, len(dead)), dim=1)
-        helped = torch.zeros_like(off).scatter(1, kept.indices, kept.values.relu()) @ weights["decoder"][dead]
-        share = min(1.0, len(dead) / aux_k)
-        loss = loss + aux_weight * share * (helped - left).square().sum(1).mean()
+        loss = loss + auxiliary_loss(pre, x - full, weights["decoder"], dead, aux_k, aux_weight)
     return loss, z, full
+
+
+def auxiliary_loss(pre: Tensor, left: Tensor, decoder: Tensor, dead: Tensor, k: int, weight: float) -> Tensor:
+    """AuxK: the k largest dead pre-activations, where positive, against what is left of the input, which is held fixed."""
+    off = pre[:, dead]
+    kept = off.topk(min(k, len(dead)), dim=1)
+    helped = torch.zeros_like(off).scatter(1, kept.indices, kept.values.relu()) @ decoder[dead]
+    return weight * min(1.0, len(dead) / k) * (helped - left.detach()).square().sum(1).mean()
+
+
+def penalised_loss(
+    weights: dict[str, Tensor],
+    x: Tensor,
+    activation: ReLU | JumpReLU | Gated,
+    warmth: float = 1.0,
+    dead: Tensor | None = None,
+    aux_k: int = 4,
+    aux_weight: float = 1 / 32,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss with everything in it, of that the penalty and the auxiliary loss, and codes.
+
+    All are differentiable but for the thresholds of JumpReLU, whose gradient is no derivative of this: see `threshold_gradient`.
+    """
+    encoder, decoder, b_enc, b_dec = (weights[name] for name in ("encoder", "decoder", "b_enc", "b_dec"))
+    norms, guide = decoder.square().sum(1).sqrt(), x.new_zeros(())
+    match activation:
+        case ReLU(l1=l1):
+            pre = x @ encoder.T + b_enc
+            z = pre.relu()
+            penalty = l1 * (z * norms).sum(1).mean()
+        case Gated(l1=l1):
+            inner = (x - b_dec) @ encoder.T
+            pre = inner + b_enc
+            z = (inner * weights["r_mag"].exp() + weights["b_mag"]).relu() * (pre > 0)
+            penalty = l1 * (pre.relu() * norms).sum(1).mean()
+            guide = (pre.relu() @ decoder.detach() + b_dec.detach() - x).square().sum(1).mean()
+        case JumpReLU(target_l0=target, weight=weight):
+            pre = x @ encoder.T + b_enc
+            z = pre * (pre > weights["threshold"])
+            penalty = weight * x.shape[1] * ((z > 0).sum(1).to(x.dtype).mean() / target - 1) ** 2
+        case _:
+            assert_never(activation)
+    full = z @ decoder + b_dec
+    loss = (full - x).square().sum(1).mean() + guide + warmth * penalty
+    auxiliary = x.new_zeros(()) if dead is None else auxiliary_loss(pre, x - full, decoder, dead, aux_k, aux_weight)
+    return loss + auxiliary, warmth * penalty, auxiliary, z
+
+
+def threshold_gradient(weights: dict[str, Tensor], x: Tensor, activation: JumpReLU, warmth: float = 1.0) -> Tensor:
+    """Of JumpReLU's loss, entry by entry, as the paper has it: -(1 / e) K((pre - t) / e) times the loss that a jump of 1 (the
+    count) and of t (the value) would make, K being 1 between -1/2 and 1/2.
+
+    Source: Rajamanoharan et al., "Jumping ahead", 2024, equations 11 and 12.
+    """
+    pre, n, width = x @ weights["encoder"].T + weights["b_enc"], len(x), activation.bandwidth
+    z = pre * (pre > weights["threshold"])
+    off = z @ weights["decoder"] + weights["b_dec"] - x
+    l0 = float((z > 0).sum()) / n
+    slope = warmth * activation.weight * x.shape[1] * 2 * (l0 / activation.target_l0 - 1) / activation.target_l0
+    found = torch.zeros_like(weights["threshold"])
+    for i, threshold in enumerate(weights["threshold"].tolist()):
+        for row in range(n):
+            if abs(float(pre[row, i]) - threshold) < width / 2:
+                by_value = 2 * float(off[row] @ weights["decoder"][i]) * threshold
+                found[i] -= (by_value + slope) / (width * n)
+    return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from linrep.sae.auxk import Revival, revive
 from linrep.sae.config import Gated, JumpReLU, ReLU
-from linrep.sae.losses import Terms, gated_loss, jumprelu_loss, l0_slope, relu_loss
+from linrep.sae.losses import Terms, gated_loss, jumprelu_loss, l0_penalty, relu_loss
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Reducer
 
@@ -41,7 +41,7 @@ def dense_pass(
         warmth: Share of the penalty's weight that counts by now.
         revival: Dead latents, and how they are taught.
     """
-    loss = _loss(weights, x, activation, room, reducer, warmth)
+    loss, of_batch = _loss(weights, x, activation, room, reducer, warmth)
     leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
     pieces = x.split(max(1, len(room) // 8))
     residuals, penalty, n_active = [], x.new_zeros(()), []
@@ -63,29 +63,29 @@ def dense_pass(
     if sees_centred(activation):
         grads["b_dec"] -= taught.bias @ weights["encoder"][taught.dead]
     gradients = Gradients(grads, lambda first, last: (encoder[first:last], decoder[first:last]))
-    return Pass(residual, torch.cat(n_active), fired, gradients, penalty, auxiliary)
+    return Pass(residual, torch.cat(n_active), fired, gradients, penalty if of_batch is None else of_batch, auxiliary)
 
 
 def _loss(
     weights: Weights, x: Tensor, activation: Dense, room: Tensor, reducer: Reducer, warmth: float
-) -> Callable[[Weights, Tensor], Terms]:
+) -> tuple[Callable[[Weights, Tensor], Terms], Float[Tensor, ""] | None]:
+    """The loss of a piece of the batch, and the penalty of the whole batch where it is not the sum over pieces."""
     match activation:
         case ReLU(l1=l1):
-            return lambda w, piece: relu_loss(w, piece, warmth * l1)
+            return (lambda w, piece: relu_loss(w, piece, warmth * l1)), None
         case Gated(l1=l1):
-            return lambda w, piece: gated_loss(w, piece, warmth * l1)
+            return (lambda w, piece: gated_loss(w, piece, warmth * l1)), None
         case JumpReLU():
             scale = warmth * activation.weight * x.shape[1]
-            push = l0_slope(mean_l0(weights, x, room, reducer), activation.target_l0, scale)
-            return lambda w, piece: jumprelu_loss(w, piece, push, activation.bandwidth)
+            penalty, push = l0_penalty(mean_l0(weights, x, room, reducer).to(x.dtype), activation.target_l0, scale)
+            return (lambda w, piece: jumprelu_loss(w, piece, push, activation.bandwidth)), penalty
         case _:
             assert_never(activation)
 
 
 def mean_l0(weights: Weights, x: Float[Tensor, "n d"], room: Float[Tensor, "r f"], reducer: Reducer) -> Float[Tensor, ""]:
     """Active latents of a JumpReLU, mean over the rows of all workers."""
-    count = x.new_zeros(2)
-    count[1] = len(x)
+    count = torch.tensor([0, len(x)], dtype=torch.float64, device=x.device)  # float32 counts to 2**24 only
     for piece in x.split(len(room)):
         pre = torch.addmm(weights["b_enc"], piece, weights["encoder"].t(), out=room[: len(piece)])
         count[0] += (pre > weights["threshold"]).sum()

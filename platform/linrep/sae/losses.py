@@ -19,7 +19,7 @@ class Terms:
 
     Attributes:
         residual: Reconstruction minus input.
-        penalty: The sparsity loss.
+        penalty: The sparsity loss, or what has its gradient where it is no sum over rows (JumpReLU).
         guide: A further loss that teaches and is not reported as error (the gates' own reconstruction).
         active: Where a latent is active.
     """
@@ -46,13 +46,13 @@ def relu_loss(weights: Weights, x: Float[Tensor, "n d"], l1: float) -> Terms:
     return Terms(residual, penalty, x.new_zeros(()), z.detach() > 0)
 
 
-def jumprelu_loss(weights: Weights, x: Float[Tensor, "n d"], push: float, bandwidth: float) -> Terms:
+def jumprelu_loss(weights: Weights, x: Float[Tensor, "n d"], push: Float[Tensor, ""], bandwidth: float) -> Terms:
     """|x' - x|^2 + push * (number of active latents); the encoder sees x itself.
 
     Args:
         weights: The dictionary.
         x: Inputs.
-        push: Slope of the penalty over L0 at the batch's L0, see `l0_slope`: linear in L0, the loss is a sum over rows.
+        push: Slope of the penalty over L0 at the batch's L0, see `l0_penalty`: linear in L0, the loss is a sum over rows.
         bandwidth: Width of the window in which thresholds have a gradient.
 
     Source: Rajamanoharan et al., "Jumping ahead", 2024.
@@ -63,9 +63,10 @@ def jumprelu_loss(weights: Weights, x: Float[Tensor, "n d"], push: float, bandwi
     return Terms(residual, push * active.sum(), x.new_zeros(()), active.detach() > 0)
 
 
-def l0_slope(l0: Float[Tensor, ""], target: float, weight: float) -> float:
-    """The derivative of weight * (L0 / target - 1)^2 at some L0."""
-    return float(2 * weight * (l0 / target - 1) / target)
+def l0_penalty(l0: Float[Tensor, ""], target: float, weight: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """weight * (L0 / target - 1)^2, and its derivative by L0."""
+    off = l0 / target - 1
+    return weight * off.square(), 2 * weight * off / target
 
 
 def gated_loss(weights: Weights, x: Float[Tensor, "n d"], l1: float) -> Terms:
