@@ -23,13 +23,22 @@ class Samples:
         split: Index into `SPLITS`.
         role: Which rows count: "image" (photographs; pairs where the store has no photographs of their own), "text" (texts and
             captions read alone) or "": a caption read under its picture knows the picture, and a failed sample has no rows.
-        photograph: File name of the picture that each sample shows or describes, empty where there is none.
+        picture: Path of the picture that each sample shows or describes, empty where there is none or many lie in one file.
+        drawn_as: What a bootstrap draws each sample as: a photograph by its own name, for folders of classes often number their
+            files alike; what was made from pairs by the whole path of the pair's picture, so that all captions of one
+            photograph go together, or by the pair's name where many pictures lie in one file.
     """
 
     ids: tuple[str, ...]
     split: Int64[np.ndarray, " s"]
     role: tuple[str, ...]
-    photograph: tuple[str, ...]
+    picture: tuple[str, ...]
+    drawn_as: tuple[str, ...]
+
+    @property
+    def photograph(self) -> tuple[str, ...]:
+        """File names of the pictures."""
+        return tuple(path.rsplit("/", 1)[-1] for path in self.picture)
 
     def of(self, modality: Modality, split: str | None = None) -> Bool[np.ndarray, " s"]:
         """Samples whose rows of this modality take part."""
@@ -38,8 +47,8 @@ class Samples:
 
     @property
     def clusters(self) -> Int64[np.ndarray, " s"]:
-        """What a bootstrap draws: samples, and all captions of one photograph together."""
-        keys = [f"{role}:{photo or name}" for role, photo, name in zip(self.role, self.photograph, self.ids, strict=True)]
+        """What a bootstrap draws: samples, and all captions of one photograph together; never an image and a text together."""
+        keys = [f"{role}:{name}" for role, name in zip(self.role, self.drawn_as, strict=True)]
         return np.unique(keys, return_inverse=True)[1].astype(np.int64) if keys else np.empty(0, np.int64)
 
 
@@ -51,28 +60,29 @@ def read_samples(table: pa.Table) -> Samples:
     for modality, error in zip(rows["modality"], rows["error"], strict=True):
         kind = "image" if modality == ("image" if alone else "pair") else "text" if modality == "text" else ""
         role.append("" if error is not None else kind)
-    shown = {
-        pair: _file_name(uri)
-        for pair, uri, modality in zip(rows["pair_id"], rows["uri"], rows["modality"], strict=True)
-        if modality == "pair"
-    }
-    photograph = [
-        _file_name(uri) if modality == "image" else shown.get(pair, "") if pair else ""
-        for uri, modality, pair in zip(rows["uri"], rows["modality"], rows["pair_id"], strict=True)
-    ]
+    paths = zip(rows["pair_id"], rows["uri"], rows["modality"], strict=True)
+    shown = {pair: _own_path(uri) for pair, uri, modality in paths if modality == "pair"}
+    picture, drawn_as = [], []
+    for name, modality, uri, pair in zip(rows["sample_id"], rows["modality"], rows["uri"], rows["pair_id"], strict=True):
+        path = _own_path(uri) if modality == "image" else shown.get(pair, "") if pair else ""
+        picture.append(path)
+        drawn_as.append((path or pair) if pair else name)
     split = np.array([SPLITS.index(s) for s in rows["split"]], np.int64)
-    return Samples(tuple(rows["sample_id"]), split, tuple(role), tuple(photograph))
+    return Samples(tuple(rows["sample_id"]), split, tuple(role), tuple(picture), tuple(drawn_as))
 
 
-def _file_name(uri: str) -> str:
-    """The photograph's file name; none where many photographs lie in one file."""
-    return "" if uri.lower().endswith(CONTAINERS) else uri.rsplit("/", 1)[-1]
+def _own_path(uri: str) -> str:
+    """The photograph's path; none where many photographs lie in one file."""
+    return "" if uri.lower().endswith(CONTAINERS) else uri
 
 
 def class_values(table: pa.Table, samples: Samples) -> list[str | None]:
     """The class of each sample in words: its own, or the one of the photograph that it shows or describes.
 
-    Two photographs of one file name and different classes give theirs to nobody.
+    Different classes have different names: where ImageNet gives two classes one name, "crane", their numbers tell them apart,
+    "crane (134)"; whoever names classes beside the probes asks this function. A caption's photograph is the one whose path ends
+    most like its own picture's: the file name must be the same, and photographs that fit alike but differ in their class give it
+    to nobody.
     """
     own = [
         None if label is None else (name if name is not None else str(label))
@@ -83,10 +93,17 @@ def class_values(table: pa.Table, samples: Samples) -> list[str | None]:
         numbers = table["label"].to_pylist()
         twice = {name for name in labels.values() if list(labels.values()).count(name) > 1}
         own = [f"{name} ({n})" if name in twice else name for name, n in zip(own, numbers, strict=True)]
-    by_photograph: dict[str, str | None] = {}
-    for photo, value in zip(samples.photograph, own, strict=True):
-        if photo and value is not None:
-            by_photograph[photo] = value if by_photograph.get(photo, value) == value else None
+    by_end: dict[str, str | None] = {}
+    for path, value in zip(samples.picture, own, strict=True):
+        for end in _ends(path) if value is not None else ():
+            by_end[end] = value if by_end.get(end, value) == value else None
     return [
-        value if value is not None else by_photograph.get(photo) for value, photo in zip(own, samples.photograph, strict=True)
+        value if value is not None else next((by_end[end] for end in _ends(path) if end in by_end), None)
+        for value, path in zip(own, samples.picture, strict=True)
     ]
+
+
+def _ends(path: str) -> list[str]:
+    """a/b/c.jpg, b/c.jpg and c.jpg of a/b/c.jpg."""
+    folders = path.split("/")
+    return ["/".join(folders[i:]) for i in range(len(folders))] if path else []
