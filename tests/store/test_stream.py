@@ -128,6 +128,26 @@ def test_rows_that_are_not_finite_are_left_out_counted_and_named(tmp_path: Path)
     assert one.first_nonfinite == "row 3 of row group 0 of tokens/layer=0/modality=image/part-000001.parquet"
 
 
+@pytest.mark.parametrize(("high_norm", "kept", "high"), [("drop", 36, 1), ("clip", 37, 1), ("keep", 37, 0)])
+def test_infinite_rows_are_named_whatever_is_done_with_high_norms(tmp_path: Path, high_norm, kept, high):
+    """An infinite row has an infinite norm: that does not make it one that is only too long."""
+    x = numbered(40, D)
+    x[5, 3], x[9, 2], x[12] = np.inf, np.nan, x[12] * 100
+    marks = np.isin(np.arange(40), [20])
+    x[20, 1] = np.inf  # special and left out as such: it never counted
+    store = write_store(tmp_path, {(0, "image"): [x]}, {(0, "image"): [marks]})
+    source = find_sources(store, 0, "train", high_norm=high_norm)["image"]
+    one = Stream(source.selection, source.groups, source.keep, 0)
+    taken = one.take(kept)
+    one.close()
+    assert one.rows == kept
+    assert one.left_out == {"special": 1, "high_norm": high, "nonfinite": 2}
+    assert one.first_nonfinite == "row 5 of row group 0 of tokens/layer=0/modality=image/part-000000.parquet"
+    assert np.isfinite(taken.vectors.view(np.float16)).all()
+    assert (taken.factors is not None) == (high_norm == "clip")
+    assert taken.factors is None or (np.isfinite(taken.factors).all() and (taken.factors < 1).sum() == 1)
+
+
 def test_damaged_files_and_wrong_widths_are_one_clear_line(tmp_path: Path):
     store = write_store(tmp_path / "wide", {(0, "image"): [numbered(20, D)]}, width=16)
     with pytest.raises(StoreError, match=r"part-000000.parquet holds vectors of type .*16\], but the manifest says width 16"):

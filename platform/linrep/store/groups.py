@@ -46,21 +46,19 @@ class Keep:
     limit: float = float("inf")
     clip: bool = False
 
-    def of(self, table: pa.Table) -> tuple[Bool[np.ndarray, " n"], dict[str, int]]:
-        """The rows that count, and how many of the split's are left out for which reason."""
+    def of(self, table: pa.Table) -> tuple[Bool[np.ndarray, " n"], int]:
+        """The rows of the split that count, whatever their vectors; and how many of the split's are special and do not."""
         here = np.ones(len(table), bool)
         if self.split is not None:
             here = np.asarray(table["split"].to_numpy(zero_copy_only=False)) == self.split
-        kept, left = here, {"special": 0, "high_norm": 0}
-        if not self.special:
-            marked = table["is_special"].fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
-            left["special"] = int((kept & marked).sum())
-            kept = kept & ~marked
-        if np.isfinite(self.limit):
-            high = table["norm"].to_numpy() > self.limit  # a norm that is no number is the vectors' business
-            left["high_norm"] = int((kept & high).sum())
-            kept = kept if self.clip else kept & ~high
-        return kept, left
+        if self.special:
+            return here, 0
+        marked = table["is_special"].fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+        return here & ~marked, int((here & marked).sum())
+
+    def too_high(self, norms: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which rows are above the limit."""
+        return norms > self.limit if np.isfinite(self.limit) else np.zeros(len(norms), bool)
 
 
 @dataclass(frozen=True)
@@ -115,11 +113,10 @@ def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
     """
     files = selection.files
     looked_at = files if len(files) <= LOOKED_AT else [files[i] for i in np.linspace(0, len(files) - 1, LOOKED_AT).astype(int)]
-    plain = Keep(keep.split, keep.special)
 
     def count(file: WrittenFile) -> int:
         with selection._open(file) as parquet:
-            return int(plain.of(parquet.read(columns=["split", "is_special"]))[0].sum())
+            return int(keep.of(parquet.read(columns=["split", "is_special"]))[0].sum())
 
     with ThreadPoolExecutor(8) as pool:
         counted = sum(pool.map(count, looked_at))
@@ -151,24 +148,27 @@ def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0,
     mine = np.zeros(len(table), bool)
     mine[part::parts] = True
     table = table.filter(pa.array(mine)) if parts > 1 else table
-    kept, left = keep.of(table)
+    kept, n_special = keep.of(table)
     kind, bits = EXPONENTS[selection.dtype]
     raw = np.concatenate(
         [as_array(chunk, selection.width, np.dtype(kind)) for chunk in table["vector"].chunks] or [_none(selection)]
     )
-    broken = (raw & bits) == bits
+    # Before norms: an infinite row has an infinite one, and would pass for a row that is only too long.
+    broken = kept & ((raw & bits) == bits).any(1)
     first = None
     if broken.any():
-        rows = broken.any(1) & kept
-        left["nonfinite"] = int(rows.sum())
-        if rows.any():
-            position = part + int(np.flatnonzero(rows)[0]) * parts
-            first = f"row {position} of row group {group.number} of {group.path}"
-        kept = kept & ~rows
+        position = part + int(np.flatnonzero(broken)[0]) * parts
+        first = f"row {position} of row group {group.number} of {group.path}"
+    kept = kept & ~broken
+    norms = table["norm"].to_numpy()
+    high = kept & keep.too_high(norms)
+    left = {"special": n_special, "high_norm": int(high.sum()), "nonfinite": int(broken.sum())}
     factors = None
-    if keep.clip and left["high_norm"]:
-        norms = table["norm"].to_numpy()[kept].astype(np.float32)
-        factors = np.minimum(1.0, np.float32(keep.limit) / np.maximum(norms, np.finfo(np.float32).tiny))
+    if not keep.clip:
+        kept = kept & ~high
+    elif left["high_norm"]:
+        lengths = norms[kept].astype(np.float32)
+        factors = np.minimum(1.0, np.float32(keep.limit) / np.maximum(lengths, np.finfo(np.float32).tiny))
     vectors = raw if kept.all() else raw[kept]
     return GroupRows(vectors, factors, left, first)
 
