@@ -39,12 +39,13 @@ class Window:
     @torch.no_grad()
     def add(self, x: Float[Tensor, "n d"], is_text: Bool[Tensor, " n"], done: Pass) -> None:
         """Count a step."""
-        member = torch.stack([~is_text, is_text]).to(x.dtype)
-        errors = torch.linalg.vecdot(done.residual, done.residual)
-        rows = torch.stack([torch.ones_like(errors), errors, torch.linalg.vecdot(x, x), done.n_active.to(x.dtype)], dim=1)
-        self.counts += member.double() @ rows.double()
-        self.totals += (member @ x).double()
-        self.losses += torch.stack([errors.new_ones(()), errors.mean(), done.penalty, done.auxiliary]).double()
+        member = torch.stack([~is_text, is_text]).double()
+        wide = x.double()  # the spread is a difference: squares rounded in float32 would leave it 1e-7 of the norms
+        errors = torch.linalg.vecdot(done.residual, done.residual).double()
+        rows = torch.stack([torch.ones_like(errors), errors, torch.linalg.vecdot(wide, wide), done.n_active.double()], dim=1)
+        self.counts += member @ rows
+        self.totals += member @ wide
+        self.losses += torch.stack([errors.new_ones(()), errors.mean(), done.penalty.double(), done.auxiliary.double()])
 
     def close(self, reducer: Reducer) -> dict[str, float]:
         """The metrics over all workers; the window is empty afterwards.
@@ -80,7 +81,7 @@ def fraction(error: float, spread: float, norms: float) -> float:
 
     Args:
         error: Sum of squared errors.
-        spread: Sum of squared distances of the inputs from their mean.
+        spread: Sum of squared distances of the inputs from their mean, from squares summed in float64.
         norms: Sum of squared norms of the inputs: what is below its rounding error counts as no variance.
     """
     if spread > 1e-12 * norms:
