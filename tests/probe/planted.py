@@ -107,8 +107,8 @@ def _vectors(chunk, view, layer, modality, noise, rng, schema) -> pa.Table:
 
 
 def write_colours(folder: Path, n_images: int = 240) -> str:
-    """The attributes' table of the same world."""
+    """The attributes' table of the same world: the colour, and a group that no vector shows."""
     path = folder / "colours.jsonl"
-    lines = [{"id": f"photo-{i:04d}", "colour": COLOURS[(i // 3) % 2]} for i in range(n_images)]
+    lines = [{"id": f"photo-{i:04d}", "colour": COLOURS[(i // 3) % 2], "group": "ab"[(i // 6) % 2]} for i in range(n_images)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)

@@ -95,6 +95,20 @@ def test_a_difference_of_the_same_rows_is_resampled_in_pairs():
     assert difference.high - difference.low < 0.6 * (a.high - a.low)
 
 
+def test_samples_that_are_all_right_leave_as_much_open_as_there_are_samples():
+    """Ten of ten: Wilson's interval ends at 10 / 13.84; a hundred rows of ten samples know no more."""
+    ten, differ = np.full(10, 10.0), np.zeros(10)
+    right, wrong, same = bootstrap(ten, [ten, differ, differ], 200, seed=0, lowest=[0.0, 0.0, -1.0])
+    assert (right.low, right.high) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert (wrong.low, wrong.high) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert (same.low, same.high) == pytest.approx((-0.2775, 0.2775), abs=1e-4)
+    y = np.arange(10) % 2
+    perfect = tally_of(torch.from_numpy(y[:, None] == np.arange(2)).float(), y, np.arange(10))
+    for interval in (perfect.balanced(), perfect.auroc()[0]):
+        assert (interval.value, interval.high) == (1.0, 1.0)
+        assert interval.low == pytest.approx(0.7225, abs=1e-4)
+
+
 def test_each_class_has_its_own_interval_and_an_absent_one_none():
     scores, y = scored(600, 4)
     scores, y = scores[y != 2], y[y != 2]

@@ -10,6 +10,7 @@ from linrep.errors import CorpusError, RecipeError
 from linrep.probe.config import Attributes, ProbeConfig, Softmax
 from linrep.probe.labels import read_attributes
 from linrep.probe.moments import merge
+from linrep.probe.report import Result
 from linrep.probe.study import Study, Unit, plan_study
 from linrep.probe.unit import Part, gather_part, parts_of, probe_unit
 from linrep.store import Store
@@ -27,7 +28,7 @@ def store(tmp_path_factory) -> Store:
 def study(store, tmp_path_factory) -> Study:
     path = write_colours(tmp_path_factory.mktemp("attributes"))
     config = ProbeConfig(
-        attributes=Attributes(path=path, columns=("colour",)),
+        attributes=Attributes(path=path, columns=("colour", "group")),
         alphas=(1e-3, 1e-1), shrinkages=(0.01, 0.5), sparse=(1, 5), curve=(5,), resamples=300,
         softmax=Softmax(penalties=(1e-1, 1e-2)),
     )  # fmt: skip
@@ -36,12 +37,14 @@ def study(store, tmp_path_factory) -> Study:
 
 
 @pytest.fixture(scope="module")
-def results(study) -> dict[str, tuple[pl.DataFrame, DirectionSet]]:
-    found = {}
-    for unit in (Unit("pooled", 2), Unit("tokens", 2), Unit("last", 0)):
-        result = probe_unit(study, unit, [gather_part(study, unit, part) for part in parts_of(study, unit)])
-        found[unit.view] = (pl.DataFrame(pl.from_arrow(result.probes)), result.directions)
-    return found
+def found(study) -> dict[str, Result]:
+    units = (Unit("pooled", 2), Unit("tokens", 2), Unit("last", 0))
+    return {u.view: probe_unit(study, u, [gather_part(study, u, part) for part in parts_of(study, u)]) for u in units}
+
+
+@pytest.fixture(scope="module")
+def results(found) -> dict[str, tuple[pl.DataFrame, DirectionSet]]:
+    return {view: (pl.DataFrame(pl.from_arrow(result.probes)), result.directions) for view, result in found.items()}
 
 
 def main(frame: pl.DataFrame, **where: str) -> pl.DataFrame:
@@ -119,6 +122,18 @@ def test_attributes_are_read_from_pictures_and_captions(results):
         assert row["n_classes"] == 2
 
 
+def test_accuracies_of_classes_are_the_confusions_own_whatever_else_is_probed_on_the_same_rows(found):
+    """Colour and group have two values each and the same rows; each has its own labels."""
+    where = ["attribute", "kind", "tested_on", "class_name"]
+    for view in ("pooled", "tokens"):
+        classes, confusions = (pl.DataFrame(pl.from_arrow(t)) for t in (found[view].classes, found[view].confusions))
+        right = confusions.filter(pl.col("class_name") == pl.col("predicted")).select(*where, right="n")
+        both = classes.join(right, on=where, how="left").with_columns(pl.col("right").fill_null(0))
+        assert {"colour", "group"} < set(both["attribute"])
+        for row in both.iter_rows(named=True):
+            assert row["accuracy"] == pytest.approx(row["right"] / row["n_test"]), row
+
+
 def test_image_and_text_are_told_apart_on_equal_numbers_of_samples(results, study):
     frame, directions = results["pooled"]
     row = main(frame, attribute="modality", kind="lda").row(0, named=True)
@@ -192,7 +207,7 @@ def test_the_control_deals_every_class_as_often_as_the_truth(study):
             own = (study.samples.split == split) & (codes >= 0)
             assert np.bincount(codes[own]).tolist() == np.bincount(shuffled[own]).tolist()
         assert 0.15 < (codes == shuffled)[codes >= 0].mean() < 0.55
-    again = plan_study(study.store, study.config, {f"photo-{i:04d}": {"colour": "red"} for i in range(3)})
+    again = plan_study(study.store, study.config, {f"photo-{i:04d}": {"colour": "red", "group": "a"} for i in range(3)})
     assert (again.codes["image"][f"{CLASS}/shuffled"] == study.codes["image"][f"{CLASS}/shuffled"]).all()
 
 

@@ -116,5 +116,9 @@ class Trial:
 
 
 def best(trials: list[Trial]) -> Linear:
-    """The probe with the most right answers; of equals the first."""
-    return max(trials, key=lambda trial: trial.tally.top1.sum()).probe
+    """The probe with the most right answers; of equals the one with the strongest penalty, whose weights the data moved least.
+
+    Weights are directions as well: where the labels are easy, every penalty reads them, and only a strong one keeps the weights
+    along the classes' means.
+    """
+    return max(trials, key=lambda trial: (trial.tally.top1.sum(), trial.probe.setting or 0.0)).probe

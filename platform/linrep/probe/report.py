@@ -1,6 +1,6 @@
 """Counts become results: rows of tables with intervals, and directions."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,7 @@ class _Report:
         intervals = {id(s): found for s, found in self._intervals()}
         probes = [self._probe_row(s, intervals[id(s)], areas[id(s)][0]) for s in self._scored]
         classes, confusions = [], []
-        for own in _same_rows(main):
+        for own in _together(main, _labels):
             each = by_class([s.trial.tally for s in own], self._study.config.resamples, self._study.config.seed)
             for s, accuracy in zip(own, each, strict=True):
                 classes += self._class_rows(s, accuracy, areas[id(s)][1])
@@ -95,7 +95,7 @@ class _Report:
 
     def _intervals(self) -> Iterable[tuple[Scored, dict[str, Interval]]]:
         """Intervals of all counts, from the same draws for all probes of the same rows."""
-        for own in _same_rows(self._scored):
+        for own in _together(self._scored, _rows):
             hits, where = [], []
             for s in own:
                 counts = {"top1": s.trial.tally.top1, "top5": s.trial.tally.top5}
@@ -103,7 +103,9 @@ class _Report:
                     counts |= {"control": s.control.tally.top1, "selectivity": counts["top1"] - s.control.tally.top1}
                 hits += counts.values()
                 where += [(s, name) for name in counts]
-            found = bootstrap(own[0].trial.tally.rows, hits, self._study.config.resamples, self._study.config.seed)
+            lowest = [-1.0 if name == "selectivity" else 0.0 for _, name in where]
+            config = self._study.config
+            found = bootstrap(own[0].trial.tally.rows, hits, config.resamples, config.seed, lowest)
             by_probe: dict[int, dict[str, Interval]] = {}
             for (s, name), interval in zip(where, found, strict=True):
                 by_probe.setdefault(id(s), {})[name] = interval
@@ -174,13 +176,21 @@ class _Report:
                 yield made(s.trial.probe.kind, s.trial.probe.weights.T.contiguous())
 
 
-def _same_rows(scored: list[Scored]) -> list[list[Scored]]:
-    """Probes that were scored on the same rows, together."""
-    groups: dict[tuple, list[Scored]] = {}
+def _together(scored: list[Scored], key: Callable[[Scored], Hashable]) -> list[list[Scored]]:
+    groups: dict[Hashable, list[Scored]] = {}
     for s in scored:
-        key = tuple((m, (codes >= 0).tobytes()) for m, codes in s.trial.codes.items())
-        groups.setdefault((key, len(s.names)), []).append(s)
+        groups.setdefault(key(s), []).append(s)
     return list(groups.values())
+
+
+def _rows(s: Scored) -> Hashable:
+    """The rows that a probe was scored on: probes of the same rows share their draws."""
+    return tuple((m, (codes >= 0).tobytes()) for m, codes in s.trial.codes.items())
+
+
+def _labels(s: Scored) -> Hashable:
+    """The rows with their classes: two attributes of the same rows have different ones, however many."""
+    return tuple((m, codes.tobytes()) for m, codes in s.trial.codes.items())
 
 
 def _finite(value: float) -> float | None:

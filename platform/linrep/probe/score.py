@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from linrep.intervals import unanimous
+
 BINS = 512
 SPREAD = 6.0
 """AUROC comes from histograms of the scores: `BINS` bins over the mean of a class's scores plus or minus so many deviations."""
@@ -100,9 +102,10 @@ class Tally:
         The interval is a grouped jackknife over `FOLDS` groups of clusters.
         """
         whole = self._counts.sum(0)
-        folds = [f for f in range(FOLDS) if self._counts[f].any()]
+        folds = self._by_class[0].any(1)
         by_class = areas(whole)
-        return jackknife(_mean(by_class), [_mean(areas(whole - self._counts[f])) for f in folds]), by_class
+        without = [_mean(own) for own in areas(whole - self._counts[folds])]
+        return jackknife(_mean(by_class), without, self.n_clusters), by_class
 
     def balanced(self) -> Interval:
         """Mean over classes of the share of their rows that are right: one over c for a constant answer, however uneven c classes
@@ -117,7 +120,7 @@ class Tally:
                 return _mean(left[1] / left[0])
 
         nothing = np.zeros((2, self._c), np.int64)
-        return jackknife(recall(nothing), [recall(np.stack([rows[f], right[f]])) for f in folds])
+        return jackknife(recall(nothing), [recall(np.stack([rows[f], right[f]])) for f in folds], self.n_clusters)
 
     @property
     def class_of(self) -> Int64[np.ndarray, " n"]:
@@ -129,8 +132,9 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list[Interval]]:
-    """Top-1 accuracy of each class for classifiers that saw the same rows; NaN where the split has none of a class."""
+    """Top-1 accuracy of each class for classifiers of the same rows and labels; NaN where the split has none of a class."""
     first = tallies[0]
+    assert all((tally.class_of == first.class_of).all() for tally in tallies), "labels differ: the classes are not the same"
     out = []
     for c in range(len(first.confusion)):
         own = first.class_of == c
@@ -138,32 +142,50 @@ def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list
     return [list(intervals) for intervals in zip(*out, strict=True)]
 
 
-def jackknife(value: float, without: Sequence[float]) -> Interval:
-    """The interval of a share from its values without each of some groups of samples."""
+def jackknife(value: float, without: Sequence[float], n: int) -> Interval:
+    """The interval of a share from its values without each of some groups of samples.
+
+    Args:
+        value: From all samples.
+        without: From all but one group.
+        n: Samples: they decide where all groups agree, as where everything is right.
+    """
     left = np.array([v for v in without if np.isfinite(v)])
     if len(left) < 2:
         return Interval(value, float("nan"), float("nan"))
+    if not np.ptp(left):
+        return Interval(value, *unanimous(value, n))
     error = 1.96 * float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()))
     return Interval(value, max(0.0, value - error), min(1.0, value + error))
 
 
-def areas(counts: Int64[np.ndarray, "c 2 bins"]) -> Float[np.ndarray, " c"]:
+def areas(counts: Int64[np.ndarray, "*many c 2 bins"]) -> Float[np.ndarray, "*many c"]:
     """Area under the curve from histograms of the rest (0) and the class (1); rows of one bin count half."""
-    rest, own = counts[:, 0].astype(float), counts[:, 1].astype(float)
-    below = np.cumsum(rest, axis=1) - rest
-    pairs = own.sum(1) * rest.sum(1)
+    rest, own = counts[..., 0, :].astype(float), counts[..., 1, :].astype(float)
+    below = np.cumsum(rest, axis=-1) - rest
+    pairs = own.sum(-1) * rest.sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (own * (below + rest / 2)).sum(1) / pairs, np.nan)
+        return np.where(pairs > 0, (own * (below + rest / 2)).sum(-1) / pairs, np.nan)
 
 
-def bootstrap(rows: Float[np.ndarray, " n"], hits: Sequence[Shaped[np.ndarray, " n"]], n: int, seed: int) -> list[Interval]:
+def bootstrap(
+    rows: Float[np.ndarray, " n"],
+    hits: Sequence[Shaped[np.ndarray, " n"]],
+    n: int,
+    seed: int,
+    lowest: Sequence[float] | None = None,
+) -> list[Interval]:
     """Shares of hits among rows with their intervals, resampling clusters; all quantities see the same draws.
+
+    Where every cluster has the same share, as where all is right, every draw has, too: the number of clusters then says how much
+    is left open.
 
     Args:
         rows: Rows of each cluster.
         hits: For each quantity the hits of each cluster; a difference of hits gives the interval of a difference.
         n: Resamples.
         seed: Seed of the draws.
+        lowest: The least that each quantity can be: 0 if None, -1 for a difference.
     """
     present = rows > 0
     if not present.any():
@@ -177,7 +199,12 @@ def bootstrap(rows: Float[np.ndarray, " n"], hits: Sequence[Shaped[np.ndarray, "
         shares.append(weights @ all_hits / (weights @ all_rows)[:, None])
     low, high = np.quantile(np.concatenate(shares), [0.025, 0.975], axis=0)
     values = all_hits.sum(0) / all_rows.sum()
-    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+    found = [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+    agreed = np.ptp(all_hits / all_rows[:, None], axis=0) == 0
+    for i in np.flatnonzero(agreed):
+        ends = unanimous(found[i].value, len(all_rows), lowest[i] if lowest is not None else 0.0)
+        found[i] = Interval(found[i].value, *ends)
+    return found
 
 
 def _mean(values: Float[np.ndarray, " c"]) -> float:
