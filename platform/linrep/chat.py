@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http.client import HTTPException
@@ -47,7 +47,7 @@ class Usage:
     Attributes:
         requests: Requests that were answered.
         retries: Requests that had to be made again.
-        cached: Answers that were known already.
+        cached: Answers that were known already, and paid for on another account.
         prompt_tokens: As the server counted them.
         completion_tokens: Likewise.
         cost: By the recipe's prices.
@@ -59,6 +59,27 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+
+
+@dataclass
+class Paid:
+    """What one answer took, replies that were not as asked included.
+
+    Attributes:
+        requests: Requests that were answered.
+        prompt_tokens: As the server counted them.
+        completion_tokens: Likewise.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, other: "Paid") -> None:
+        """Take in what another request took."""
+        self.requests += other.requests
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,7 @@ class ChatClient:
     """Asks every distinct question once; several threads may use it at once.
 
     A reply is kept on disk under a hash of everything that decides it, so a job that is started again asks only for the rest.
+    The model's name and the request decide it; at which address the model answers does not.
 
     Attributes:
         server: Server, model and limits.
@@ -86,6 +108,8 @@ class ChatClient:
         pause: Seconds before the second try; doubled before each further one, and drawn around that.
         name: What error messages call it.
         usage: What was asked so far.
+        payer: On whose account questions are asked. A reply that was kept on the same account by an earlier process counts here
+            as a request with what it took, once; any other kept reply counts as cached.
     """
 
     server: ChatServer
@@ -93,6 +117,8 @@ class ChatClient:
     pause: float = 1.0
     name: str = "server"
     usage: Usage = field(default_factory=Usage)
+    payer: str = ""
+    _counted: set[str] = field(default_factory=set, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def ask(self, messages: list[Message], read: Callable[[str], T], **settings: Any) -> T | NoAnswer:
@@ -107,19 +133,18 @@ class ChatClient:
             ServiceError: The server refuses every request in the same way (a wrong key, a model that it does not have).
         """
         body = {"model": self.server.model, "temperature": 0, "messages": messages, **settings}
-        file = self.cache / f"{sha256(json.dumps([self.server.url, body], sort_keys=True).encode()).hexdigest()}.json"
+        file = self.cache / f"{sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}.json"
         known = self._known(file, read)
         if known is not None:
-            with self._lock:
-                self.usage.cached += 1
+            self._count_known(file.name, known[1])
             return known[0]
-        last = NoAnswer("never asked", away=True)
+        last, paid = NoAnswer("never asked", away=True), Paid()
         for attempt in range(self.server.tries):
             if attempt:
                 with self._lock:
                     self.usage.retries += 1
             try:
-                said, reply = self._request(body)
+                said, reply = self._request(body, paid)
                 value = read(said)
             except _Wait as wait:
                 last = NoAnswer(str(wait), away=True)
@@ -129,7 +154,10 @@ class ChatClient:
             except ValueError as error:  # the server answers, but not as asked: another try may do better
                 last = NoAnswer(f"a reply that is not as asked: {error}", away=False)
                 continue
-            file.write_json({"said": said, "model": reply.get("model"), "usage": reply.get("usage")})
+            kept = {"said": said, "model": reply.get("model"), "payer": self.payer, "paid": asdict(paid)}
+            file.write_json(kept)
+            with self._lock:
+                self._counted.add(file.name)
             return value
         return last
 
@@ -164,7 +192,7 @@ class ChatClient:
         key = os.environ.get(self.server.key_variable)
         return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
-    def _request(self, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def _request(self, body: dict[str, Any], paid: "Paid") -> tuple[str, dict[str, Any]]:
         request = urllib.request.Request(
             f"{self.server.url.rstrip('/')}/chat/completions", data=json.dumps(body).encode(), headers=self._headers()
         )
@@ -179,27 +207,37 @@ class ChatClient:
             raise _Wait(f"status {error.code}: {said}", retry_after(error.headers.get("Retry-After"))) from None
         except (OSError, HTTPException) as error:  # no connection, cut off, too slow
             raise _Wait(f"{type(error).__name__}: {error}", None) from None
+        used = reply.get("usage") if isinstance(reply, dict) else None
+        used = used if isinstance(used, dict) else {}
+        took = Paid(1, *(int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")))
+        paid.add(took)
         with self._lock:
-            self._count(reply)
+            self._count(took)
         try:
             return str(reply["choices"][0]["message"]["content"]), reply
         except (KeyError, IndexError, TypeError):
             raise ValueError(f"no message in {json.dumps(reply)[:120]}") from None
 
-    def _count(self, reply: Any) -> None:
-        used = reply.get("usage") if isinstance(reply, dict) else None
-        used = used if isinstance(used, dict) else {}
-        n_in, n_out = (int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        self.usage.requests += 1
-        self.usage.prompt_tokens += n_in
-        self.usage.completion_tokens += n_out
-        self.usage.cost += (n_in * self.server.price[0] + n_out * self.server.price[1]) / 1e6
+    def _count(self, took: "Paid") -> None:
+        self.usage.requests += took.requests
+        self.usage.prompt_tokens += took.prompt_tokens
+        self.usage.completion_tokens += took.completion_tokens
+        self.usage.cost += (took.prompt_tokens * self.server.price[0] + took.completion_tokens * self.server.price[1]) / 1e6
 
-    def _known(self, file: Place, read: Callable[[str], T]) -> tuple[T] | None:
+    def _count_known(self, name: str, kept: dict[str, Any]) -> None:
+        with self._lock:
+            if self.payer and kept.get("payer") == self.payer and name not in self._counted:
+                self._counted.add(name)
+                self._count(Paid(**kept["paid"]))
+            else:
+                self.usage.cached += 1
+
+    def _known(self, file: Place, read: Callable[[str], T]) -> tuple[T, dict[str, Any]] | None:
         if not file.is_file():
             return None
         try:
-            return (read(file.read_json()["said"]),)
+            kept = file.read_json()
+            return read(kept["said"]), kept
         except (ValueError, KeyError, TypeError):  # damaged: asked again
             return None
 

@@ -31,7 +31,7 @@ STAGES: tuple[Stage, ...] = ("explain", "score")
 TABLES = {"explanations": EXPLANATIONS, "scores": SCORES, "answers": ANSWERS}
 OF_STAGE: dict[Stage, tuple[str, ...]] = {"explain": ("explanations",), "score": ("scores", "answers")}
 SHEET = "explanations.csv"
-LIMITS = {"parallel", "timeout", "tries", "price", "budget", "key_variable", "image_tokens", "device"}
+LIMITS = {"url", "parallel", "timeout", "tries", "price", "budget", "key_variable", "image_tokens", "device"}
 """Fields of backends that decide where and how patiently, and no answer."""
 
 
@@ -49,7 +49,7 @@ class InterpretManifest:
         alive: How many there were to draw from: those that fire at all.
         width: Latents of each dictionary in all.
         n_chunks: Chunks.
-        spent: What it took; once complete.
+        spent: What it took, in however many runs, but for questions that never got an answer as asked; once complete.
         status: running until every chunk is committed.
         created: When the job began, UTC.
         finished: When it was complete.

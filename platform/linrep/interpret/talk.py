@@ -42,6 +42,10 @@ class ChatBackend:
         """See to it that the server is there and lets us in."""
         self._client.check()
 
+    def pay_for(self, chunk: str) -> None:
+        """Name the chunk of work that is asked about from here on: what it paid for before it was cut off is its own."""
+        self._client.payer = chunk
+
     def explain(self, evidence: Evidence) -> Said:
         """What the model says; an error where it never answers as asked."""
         messages = _messages(explain_parts(evidence, self._contents))
@@ -100,7 +104,7 @@ class ChatBackend:
         return 5 + sum(map(len, self._contents.window(view).pieces)) // CHARACTERS_PER_TOKEN
 
     def spent(self) -> Effort:
-        """As the server counted."""
+        """As the server counted, what chunks paid for before they were cut off included."""
         usage = self._client.usage
         return Effort(usage.requests, usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.cached)
 
