@@ -1,6 +1,7 @@
 """The features job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from linrep.cluster.features import find_features, find_plainly
-from linrep.cluster.run_features import run_features
+from linrep.cluster.run_features import plan_features, run_features
 from linrep.dictionary import Dictionary
 from linrep.errors import RecipeError, StoreError
 from linrep.features.artefact import committed, finish, open_features, plan_artefact, write_features_manifest
@@ -69,6 +70,21 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     ):
         with pytest.raises(ValueError, match=match):
             run_features(recipe.model_copy(update={"features": wrong.model_copy(update={"dictionaries": (given,)})}), workspace)
+    # One training run writes layer-000/sae and layer-002/sae: these are two, and one of them twice is refused.
+    here = Dictionary(path=str(tmp_path / "sae"), layer=2)
+    for other, match in ((here.model_copy(update={"layer": 0}), None), (here, r"same name, 2/sae: rename a folder")):
+        both = recipe.model_copy(update={"features": wrong.model_copy(update={"dictionaries": (here, other)})})
+        if match is None:
+            looked = plan_features(both, workspace).manifest.dictionaries
+            assert [(own["layer"], own["name"]) for own in looked] == [
+                (2, "sae"),
+                (2, "sae/random"),
+                (0, "sae"),
+                (0, "sae/random"),
+            ]
+        else:
+            with pytest.raises(RecipeError, match=match):
+                plan_features(both, workspace)
     right = wrong.model_copy(update={"dictionaries": (Dictionary(path=str(tmp_path / "sae"), layer=2),), "memory_gb": 4e-5})
     recipe = recipe.model_copy(update={"features": right})
     first = run_features(recipe, workspace)
@@ -102,3 +118,14 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     assert resumed.n_new == 1
     assert resumed.features.table().equals(first.features.table())
     assert resumed.features.examples("sae").equals(first.features.examples("sae"))
+
+    # Codes that somebody deleted are made again, and nothing else is, once the manifest is gone.
+    codes = {file.relative_to(folder): file.read_bytes() for file in (folder / "codes").rglob("*.parquet")}
+    shutil.rmtree(folder / "codes")
+    with pytest.raises(
+        StoreError, match=r"0 of \d files of codes are left in .*delete .*manifest\.json and run jobs/features\.py"
+    ):
+        resumed.features.codes("dictionary-00", "image")
+    (folder / "manifest.json").unlink()
+    assert run_features(recipe, workspace).n_new == 0
+    assert {file.relative_to(folder): file.read_bytes() for file in (folder / "codes").rglob("*.parquet")} == codes

@@ -46,9 +46,16 @@ def identity(f: int) -> tuple[tuple[Latents, Latents], ...]:
 
 
 def write_store(
-    folder: Path, images: Sequence[np.ndarray], texts: Sequence[np.ndarray], labels: np.ndarray | None = None, chunk: int = 16
+    folder: Path,
+    images: Sequence[np.ndarray],
+    texts: Sequence[np.ndarray],
+    labels: np.ndarray | None = None,
+    chunk: int = 16,
+    layers: tuple[int, ...] = (0,),
 ) -> Store:
     """A store of photographs and texts: sample i has the tokens images[i], [t, d]; image tokens lie on a grid of four columns.
+
+    Layer k holds the same with its coordinates moved up by k places.
 
     Each image has a start token of its own under text, and a newline; both must not count.
     """
@@ -78,14 +85,15 @@ def write_store(
                 x = np.array([row[-1] for row in some], np.float32)
                 columns = {name: pa.array([row[j] for row in some], schema.field(name).type) for j, name in enumerate(names)}
                 columns |= {"norm": pa.array(np.linalg.norm(x, axis=1)), "split": pa.array(["train"] * len(some))}
-                columns["vector"] = vector_column(x)
-                arrays = [columns.get(f.name, pa.nulls(len(some), f.type)) for f in schema]
-                writer.vectors("tokens", 0, modality, pa.Table.from_arrays(arrays, schema=schema))
+                for layer in layers:
+                    columns["vector"] = vector_column(np.roll(x, layer, axis=1))
+                    arrays = [columns.get(f.name, pa.nulls(len(some), f.type)) for f in schema]
+                    writer.vectors("tokens", layer, modality, pa.Table.from_arrays(arrays, schema=schema))
             writer.commit(samples_table(samples), {(0, "image"): Sums.zero(d)}, len(samples), len(samples), (), 0.0, "float32")
     write_manifest(
         place(folder),
         Manifest(
-            name="planted", digest="0123456789", model={}, layers=(0,), views=("tokens",), dtype="float32", width=d, corpora={},
+            name="planted", digest="0123456789", model={}, layers=layers, views=("tokens",), dtype="float32", width=d, corpora={},
             harvest={}, n_chunks=-(-n // chunk), chunk_size=chunk, status="complete",
         ),
     )  # fmt: skip

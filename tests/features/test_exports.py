@@ -87,6 +87,39 @@ def test_delphi_cache_is_the_codes(found, tmp_path):
     assert json.loads((tmp_path / "embeddings/config.json").read_text())["ctx_len"] == tokens.shape[1]
 
 
+@pytest.mark.parametrize("ctx", [4, 32])
+def test_delphi_cuts_the_cache_into_examples_of_one_sample_each(found, tmp_path, ctx):
+    # Delphi's rule: tokens.reshape(-1, n), and an entry is of example (row * width + column) // n, at its remainder; here n = 4.
+    images, texts, features = found
+    assert max(map(len, [*images, *texts])) > 4
+    folder = tmp_path / "embeddings"
+    write_delphi(features, "own", place(tmp_path), splits=3, padding=7, ctx=ctx)
+    splits = {int(path.stem.split("_")[0]): load_file(path) for path in folder.glob("*.safetensors")}
+    tokens = splits[0]["tokens"]
+    assert tokens.shape[1] == json.loads((folder / "config.json").read_text())["ctx_len"] == ctx
+    examples = tokens.reshape(-1, 4)
+    z = np.zeros((*examples.shape, F), np.float32)
+    for start, split in splits.items():
+        np.testing.assert_array_equal(split["tokens"], tokens)
+        row, column, latent = split["locations"].astype(int).T
+        flat = row * ctx + column
+        z[flat // 4, flat % 4, start + latent] = split["activations"]
+    # By hand: the tokens of a sample four by four, each run in a row of its own, silent wherever there is padding.
+    wanted, kinds = [], []
+    for letter, samples in (("i", images), ("t", texts)):
+        for x in samples:
+            rows = -(-len(x) // ctx) * (ctx // 4)
+            padded = np.zeros((rows * 4, F), np.float32)
+            padded[: len(x)] = np.maximum(x, 0)
+            ids = [99] * len(x) if letter == "i" else list(range(10, 10 + len(x)))
+            wanted.append(padded.reshape(-1, 4, F))
+            kinds += ids + [7] * (rows * 4 - len(x))
+    np.testing.assert_array_equal(examples.ravel(), kinds)
+    np.testing.assert_allclose(z, np.concatenate(wanted), rtol=1e-3)
+    # With rows of one example each, none is padding alone.
+    assert (examples == 7).all(axis=1).any() == (ctx > 4)
+
+
 def test_the_command_writes_and_refuses_in_one_line(found, tmp_path, capsys):
     _, _, features = found
     assert main(["delphi", features.place.path, str(tmp_path / "d")]) == 0

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -93,8 +94,10 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     estimate = int(re.search(r"will take about (\d+) calls", told)[1])
     assert 0 <= estimate - len(answered) < 0.1 * estimate  # some latents find no other explanation to take
     spent = first.interpretation.manifest.spent
-    assert len(answered) - 25 <= spent["calls"] <= len(answered)
-    assert spent["cost"] > 0
+    # What was paid for in the chunk that was cut off is counted, once: each call took 100 + 10 tokens, at 1 and 2 a million.
+    assert spent["calls"] == len(answered)
+    assert (spent["prompt_tokens"], spent["completion_tokens"]) == (100 * len(answered), 10 * len(answered))
+    assert spent["cost"] == pytest.approx(len(answered) * (100 * 1.0 + 10 * 2.0) / 1e6)
 
     n = len(server.asked)
     assert run_interpret(recipe, ws).n_new == 0
@@ -110,6 +113,21 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     assert len(server.asked) == n
     for table in ("explanations", "scores", "answers"):
         assert again.interpretation.table(table).equals(first.interpretation.table(table))
+    assert again.interpretation.manifest.spent == pytest.approx(spent)
+
+    # The same model at another address is the same model: nothing is asked again.
+    with serving() as other:
+        other.script = [once]
+        assert run_interpret(asking(made[1], other), ws).n_new == 0
+        shutil.rmtree(tmp_path / "interpretations")
+        moved = run_interpret(asking(made[1], other), ws).interpretation
+        assert other.asked == []
+        # On another account its answers cost nothing.
+        fewer = run_interpret(asking(made[1], other, resamples=101), ws).interpretation
+    assert moved.place == here
+    assert fewer.place != here
+    assert (fewer.manifest.spent["calls"], fewer.manifest.spent["cost"]) == (0, 0)
+    assert fewer.manifest.spent["cached"] > 0
 
     from mlflow import MlflowClient
 
@@ -232,6 +250,23 @@ def test_what_is_missing_is_said_before_anything_starts(made, server, tmp_path, 
     assert "jobs/features.py makes them" in said("--interpret.features", str(tmp_path / "nothing"))
     assert "are of harvest" in said("--harvest.seed", "3", "--features.dictionaries", "[]")
     assert server.asked == []
+
+
+def test_features_without_their_codes_are_refused_before_anything_is_asked(made, server, tmp_path):
+    ws, recipe = workspace(made, tmp_path), asking(made[1], server)
+    (tmp_path / "features").unlink()
+    shutil.copytree(made[0] / "ws" / "features", tmp_path / "features")
+    one = sorted((tmp_path / "features").rglob("codes/dictionary-00-random/text/*.parquet"))[0]
+    kept = one.read_bytes()
+    one.unlink()
+    with pytest.raises(StoreError, match=r"interpret: \d of \d files of codes are left in .*run jobs/features\.py again"):
+        run_interpret(recipe, ws)
+    shutil.rmtree(one.parents[2])
+    with pytest.raises(StoreError, match=r"interpret: 0 of \d files of codes are left in .*run jobs/features\.py again"):
+        run_interpret(recipe, ws)
+    assert server.asked == []
+    one.parent.mkdir(parents=True)
+    one.write_bytes(kept)
 
 
 def test_a_local_model_says_something_and_its_silence_is_no_answer(made, random_vlm, tmp_path):

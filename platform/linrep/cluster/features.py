@@ -31,6 +31,8 @@ Watch = Callable[[int], None]
 def find_features(study: Study, units: Sequence[Unit], place: Place, encoded: Watch = lambda n: None) -> Iterator[UnitCommit]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
 
+    Codes that are missing are made for every dictionary, also of one whose units are all committed.
+
     Args:
         study: What to do; sent to each worker once.
         units: Those that are not committed yet.
@@ -45,7 +47,7 @@ def find_features(study: Study, units: Sequence[Unit], place: Place, encoded: Wa
     encode, collect, settle, show, write = tasks
     settle = settle.options(num_returns=2)
     # Encoding comes first for every dictionary: later passes read files, and wait for all of their dictionary's.
-    coders = {unit.coder: unit for unit in units}
+    coders = {unit.coder: unit for unit in study.units}
     ready = {coder: [encode.remote(shared, unit, part, place) for part in study.parts(unit)] for coder, unit in coders.items()}
     room = STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0) / (PARTS * study.config.memory_gb * 1e9)
     at_once = max(1, min(UNITS_AHEAD, int(room)))
@@ -62,6 +64,9 @@ def find_features(study: Study, units: Sequence[Unit], place: Place, encoded: Wa
             running.append(write.remote(shared, unit, place, begun, rows, *shown))
         done, running = ray.wait(running)
         yield from _results(done, running)
+    for left in ready.values():
+        for done in _results(left):
+            encoded(done)
 
 
 def _results(done: Sequence[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
@@ -78,9 +83,10 @@ def _results(done: Sequence[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
 
 def find_plainly(study: Study, units: Sequence[Unit], place: Place) -> Iterator[UnitCommit]:
     """The same in this process, without Ray."""
+    for unit in {unit.coder: unit for unit in study.units}.values():
+        _raised([_encode(study, unit, part, place) for part in study.parts(unit)])
     for unit in units:
         begun, parts = time.time(), study.parts(unit)
-        _raised([_encode(study, unit, part, place) for part in parts])
         # One part at a time: what each gathers is as large as the whole.
         rows, chosen = _raised(list(_settle(study, unit, (_gather(study, unit, part, place) for part in parts))))
         shown = _raised([_fill(study, unit, part, place, chosen) for part in parts])

@@ -18,7 +18,18 @@ Key = tuple[int, str]
 
 def dictionaries(features: Features) -> dict[Key, str]:
     """Layer and name of each dictionary, and the folder of its codes."""
-    return {(unit["layer"], unit["dictionary"]): unit["coder"] for unit in features.manifest.units.values()}
+    return {(own.layer, own.name): own.coder for own in features.dictionaries}
+
+
+def check_codes(features: Features) -> None:
+    """See to it that the codes of every dictionary are there: without them every latent would seem silent on every sample.
+
+    Raises:
+        StoreError: Some are gone; the message says how to have them again.
+    """
+    for coder in dictionaries(features).values():
+        for modality in MODALITIES:
+            features.codes(coder, modality)
 
 
 def chosen_latents(features: Features, config: InterpretConfig) -> dict[Key, list[int]]:
@@ -65,8 +76,8 @@ def _examples(features: Features, key: Key, latents: set[int], config: Interpret
         own = sorted(latent for latent in latents if unit["first"] <= latent < unit["last"])
         if (unit["layer"], unit["dictionary"]) != key or not own:
             continue
-        frame = pl.DataFrame(pl.from_arrow(features.examples(key[1], unit["first"], unit["last"])))
-        frame = frame.filter(pl.col("latent").is_in(own) & (pl.col("layer") == key[0]))
+        frame = pl.DataFrame(pl.from_arrow(features.examples(key[1], unit["first"], unit["last"], key[0])))
+        frame = frame.filter(pl.col("latent").is_in(own))
         for (latent, modality), rows in frame.group_by(["latent", "modality"], maintain_order=True):
             some: list[Row] = list(rows.iter_rows(named=True))
             found.setdefault(int(str(latent)), {})[_modality(modality)] = split_examples(some, config)
@@ -79,6 +90,5 @@ def _modality(value: object) -> Modality:
 
 def _read(features: Features, coder: str, firing: Firing) -> None:
     for modality in MODALITIES:
-        folder = features.place / "codes" / coder / modality
-        for name in folder.names():
-            firing.add(modality, read_codes(folder / name))
+        for file in features.codes(coder, modality):
+            firing.add(modality, read_codes(file))

@@ -16,6 +16,7 @@ from linrep.features.artefact import (
     FeaturesPlan,
     committed,
     finish,
+    has_codes,
     plan_artefact,
     read_features_manifest,
     write_features_manifest,
@@ -69,9 +70,10 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesPlan:
     latents = tuple(with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
     parents |= {f"dictionary-{i}": coder.digest for i, coder in enumerate(coders)}
     study = plan_study(store, config, values, embedded, latents, located(recipe.model))
-    names = [own.name for pair in latents for own in pair]
-    if len(set(names)) < len(names):
-        raise RecipeError(f"features.dictionaries: two have the same name, {', '.join(names[::2])}: give their folders others")
+    names = [f"{d.layer}/{own.name}" for d, (own, _) in zip(config.dictionaries, latents, strict=True)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"features.dictionaries: two of one layer have the same name, {', '.join(twice)}: rename a folder")
     return plan_artefact(workspace, recipe.name, study, parents)
 
 
@@ -117,12 +119,12 @@ def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutco
     params = {"name": recipe.name, "features": recipe.features.model_dump(mode="json")}
     with tracking.run(workspace, "features", name, digest(str(plan.place)), params, plan.manifest.parents) as run:
         run.tags({"linrep.features": str(plan.place), "linrep.digest": plan.manifest.digest})
-        if todo:
+        if todo or not has_codes(plan):
             with cluster():
                 # Ray is imported only where there is work: finished results say so at once.
                 from linrep.cluster.features import find_features, rows_of
 
-                coders = {unit.coder: unit for unit in todo}
+                coders = {unit.coder: unit for unit in plan.study.units}
                 rows = sum(rows_of(part) for unit in coders.values() for part in plan.study.parts(unit))
                 with Progress("features", rows, unit="rows", rate="latents") as progress:
                     for commit in find_features(plan.study, todo, plan.place, lambda n: progress.add(n, 0)):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from linrep import tracking
-from linrep.cluster.interpret import build_cases, chosen_latents, counts
+from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, counts
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.run_features import plan_features
@@ -113,6 +113,10 @@ def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretPlan:
         features = open_features(where)
     except StoreError as error:
         raise StoreError(f"interpret: {error} (jobs/features.py makes them, interpret.features names them)") from None
+    try:
+        check_codes(features)
+    except StoreError as error:
+        raise StoreError(f"interpret: {error}") from None
     harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
     if harvest.manifest.digest != features.manifest.parents["harvest"]:
         raise RecipeError(
@@ -276,6 +280,8 @@ def _work(
     for number, cases in enumerate(chunks):
         if chunk_name(stage, number) in done:
             continue
+        if isinstance(backend, ChatBackend):
+            backend.pay_for(f"{here.name}/{chunk_name(stage, number)}")
         before = backend.spent()
         if backend.needs_pictures:
             contents.load(_pictures(stage, cases))

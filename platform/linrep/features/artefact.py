@@ -20,7 +20,7 @@ from linrep.errors import StoreError
 from linrep.features.study import Study, Unit
 from linrep.features.uniqueness import unique
 from linrep.places import Place, place
-from linrep.store.layout import MANIFEST
+from linrep.store.layout import MANIFEST, MODALITIES, Modality
 from linrep.store.manifest import now
 from linrep.store.tables import read_table, write_table
 from schemas.features import FEATURE_EXAMPLES, FEATURES, VERSION
@@ -39,9 +39,10 @@ class FeaturesManifest:
         store: Where the activations lay.
         model: The model's folder or hub name, of the harvest.
         config: The recipe's features section.
-        dictionaries: Names of the dictionaries, controls after their own, as the tables call them.
+        dictionaries: The dictionaries, controls after their own: layer, name as the tables call it, folder of codes, latents.
         attributes: Attributes by modality, with their values.
         units: By name: dictionary, layer, first latent and the one after the last.
+        codes: Files of codes, by coder and modality.
         chance: Monosemanticity of a blind latent by dictionary, where it was measured; once complete.
         tokens: Tokens read of each modality; once complete.
         status: running until every unit is committed.
@@ -56,15 +57,33 @@ class FeaturesManifest:
     store: str
     model: str
     config: dict[str, Any]
-    dictionaries: list[str]
+    dictionaries: list[dict[str, Any]]
     attributes: dict[str, dict[str, list[str]]]
     units: dict[str, dict[str, Any]]
+    codes: dict[str, dict[Modality, int]]
     chance: float | None = None
     tokens: dict[str, int] = field(default_factory=dict)
     status: Literal["running", "complete"] = "running"
     created: str = ""
     finished: str = ""
     schema_version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A dictionary that was looked into; dictionaries of several layers may share a name.
+
+    Attributes:
+        layer: Its layer.
+        name: What the tables call it.
+        coder: Folder of its codes.
+        latents: How many it has.
+    """
+
+    layer: int
+    name: str
+    coder: str
+    latents: int
 
 
 @dataclass(frozen=True)
@@ -83,28 +102,78 @@ class Features:
         """One of the tables; `schemas.features` explains the columns."""
         return read_table(self.place, f"{name}.parquet")
 
-    def examples(self, dictionary: str, first: int = 0, last: int | None = None) -> pa.Table:
+    @property
+    def dictionaries(self) -> list[Looked]:
+        """The dictionaries, controls after their own."""
+        return [Looked(**own) for own in self.manifest.dictionaries]
+
+    def dictionary(self, name: str, layer: int | None = None) -> Looked:
+        """One of the dictionaries.
+
+        Args:
+            name: As the tables call it.
+            layer: Its layer; may be left out where only one layer has a dictionary of this name.
+
+        Raises:
+            StoreError: There is no such dictionary, or there are several.
+        """
+        own = [one for one in self.dictionaries if one.name == name and layer in (None, one.layer)]
+        if len(own) == 1:
+            return own[0]
+        if own:
+            layers = ", ".join(str(one.layer) for one in own)
+            raise StoreError(f"{self.place} has a dictionary {name!r} in layers {layers}: say which layer")
+        there = ", ".join(f"{one.name} (layer {one.layer})" for one in self.dictionaries)
+        of = "" if layer is None else f" of layer {layer}"
+        raise StoreError(f"no dictionary {name!r}{of} in {self.place}: {there}")
+
+    def examples(self, dictionary: str, first: int = 0, last: int | None = None, layer: int | None = None) -> pa.Table:
         """Examples of a run of latents of a dictionary, sorted by latent, modality, kind, quantile and rank.
 
         Args:
             dictionary: As the tables call it.
             first: The first latent.
             last: The one after the last, None for all.
+            layer: The dictionary's layer, see `dictionary`.
 
         Raises:
-            StoreError: There is no such dictionary.
+            StoreError: There is no such dictionary, or there are several.
         """
-        own = [(name, unit) for name, unit in self.manifest.units.items() if unit["dictionary"] == dictionary]
-        if not own:
-            raise StoreError(f"no dictionary {dictionary!r} in {self.place}: {', '.join(self.manifest.dictionaries)}")
-        end = max(unit["last"] for _, unit in own) if last is None else last
+        looked = self.dictionary(dictionary, layer)
+        end = looked.latents if last is None else last
         tables = [
             read_table(self.place / "units" / name, "examples.parquet")
-            for name, unit in own
-            if unit["first"] < end and unit["last"] > first
+            for name, unit in self.manifest.units.items()
+            if unit["coder"] == looked.coder and unit["first"] < end and unit["last"] > first
         ]
         table = pa.concat_tables(tables) if tables else FEATURE_EXAMPLES.empty_table()
         return table.filter((pc.field("latent") >= first) & (pc.field("latent") < end))
+
+    def codes(self, coder: str, modality: Modality) -> list[Place]:
+        """The files of codes of a dictionary on one modality.
+
+        Args:
+            coder: Folder of its codes, see `Looked`.
+            modality: Which tokens.
+
+        Raises:
+            StoreError: Some of them are gone.
+        """
+        files = self._codes(coder, modality)
+        if not self.has_codes(coder, modality):
+            raise StoreError(
+                f"{len(files)} of {self.manifest.codes[coder][modality]} files of codes are left in {self.place}/codes/{coder}/"
+                f"{modality}: delete {self.place / MANIFEST} and run jobs/features.py again, it makes those that are missing"
+            )
+        return files
+
+    def has_codes(self, coder: str, modality: Modality) -> bool:
+        """Whether all of these files are there."""
+        return len(self._codes(coder, modality)) >= self.manifest.codes[coder][modality]
+
+    def _codes(self, coder: str, modality: Modality) -> list[Place]:
+        folder = self.place / "codes" / coder / modality
+        return [folder / name for name in folder.names() if name.endswith(".parquet")]
 
 
 @dataclass(frozen=True)
@@ -163,17 +232,31 @@ def plan_artefact(workspace: Place, name: str, study: Study, parents: dict[str, 
         store=str(study.store.place),
         model=str(study.store.manifest.model.get("path", "")),
         config=config.model_dump(mode="json"),
-        dictionaries=[own.name for pair in study.latents for own in pair],
+        dictionaries=[asdict(own) for own in looked_into(study)],
         attributes={m: {a.name: list(a.values) for a in own} for m, own in study.known.attributes.items()},
         units={unit.name: _described(study, unit) for unit in study.units},
+        codes={unit.coder: _counted(study, unit) for unit in study.units},
         created=now(),
     )
     return FeaturesPlan(workspace / "features" / f"{name}-{key}", study, manifest)
 
 
+def looked_into(study: Study) -> list[Looked]:
+    """The dictionaries of a study, controls after their own."""
+    return [
+        Looked(study.config.dictionaries[unit.dictionary].layer, study.of(unit).name, unit.coder, study.of(unit).coder.n_latents)
+        for unit in {unit.coder: unit for unit in study.units}.values()
+    ]
+
+
 def _described(study: Study, unit: Unit) -> dict[str, Any]:
     layer = study.config.dictionaries[unit.dictionary].layer
-    return {"dictionary": study.of(unit).name, "coder": unit.coder, "layer": layer, "first": unit.run[0], "last": unit.run[1]}
+    return {"coder": unit.coder, "layer": layer, "dictionary": study.of(unit).name, "first": unit.run[0], "last": unit.run[1]}
+
+
+def _counted(study: Study, unit: Unit) -> dict[Modality, int]:
+    files = [modality for part in study.parts(unit) for modality, _ in part]
+    return {modality: files.count(modality) for modality in MODALITIES}
 
 
 def open_features(where: str | Place) -> Features:
@@ -205,7 +288,7 @@ def read_features_manifest(here: Place) -> FeaturesManifest | None:
     if not (here / MANIFEST).is_file():
         return None
     value = (here / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION or "dictionaries" not in value:
+    if value.get("schema_version") != VERSION or "codes" not in value:
         raise StoreError(f"{here} holds no features results of schema version {VERSION}")
     return FeaturesManifest(**value)
 
@@ -226,6 +309,12 @@ def write_unit(here: Place, unit: Unit, tables: dict[str, pa.Table], commit: Uni
 def committed(here: Place) -> set[str]:
     """Names of the units that are done."""
     return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+
+
+def has_codes(plan: FeaturesPlan) -> bool:
+    """Whether the codes of every dictionary are there, which somebody may have deleted."""
+    found = Features(plan.place, plan.manifest)
+    return all(found.has_codes(coder, modality) for coder in found.manifest.codes for modality in MODALITIES)
 
 
 def finish(plan: FeaturesPlan) -> FeaturesManifest:

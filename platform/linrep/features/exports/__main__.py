@@ -20,20 +20,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("features", help="the results of jobs/features.py: their folder, or a workspace with just one")
     parser.add_argument("target", help="folder or URI to write to")
     parser.add_argument("--dictionary", help="as the tables call it; the first one where none is named")
+    parser.add_argument("--layer", type=int, help="the dictionary's layer, where several layers have one of this name")
     parser.add_argument("--model", help="neuronpedia: where the model lies, if not where the harvest found it")
     parser.add_argument("--model-name", help="neuronpedia: what it calls the model; the last part of its path if not named")
+    parser.add_argument("--ctx", type=int, default=32, help="delphi: tokens of a row, a multiple of its example_ctx_len")
     parser.add_argument("--samples", type=int, default=4096, help="delphi: samples of each modality, at most")
     args = parser.parse_args(argv)
     try:
         found = open_features(args.features)
-        dictionary = args.dictionary or found.manifest.dictionaries[0]
+        first = found.dictionaries[0]
+        layer = first.layer if args.dictionary is None and args.layer is None else args.layer
+        own = found.dictionary(args.dictionary or first.name, layer)
         if args.format == "delphi":
-            where = write_delphi(found, dictionary, place(args.target), samples=args.samples)
+            where = write_delphi(found, own.name, place(args.target), samples=args.samples, ctx=args.ctx, layer=own.layer)
         else:
             path = args.model or found.manifest.model
             words = read_words(ModelConfig(path=str(model_folder()) if path == "demo://model" else path))
             name = args.model_name or path.rstrip("/").rsplit("/", 1)[-1]
-            where = write_neuronpedia(found, dictionary, words, place(args.target), name)
+            where = write_neuronpedia(found, own.name, words, place(args.target), name, layer=own.layer)
     except LinrepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,18 +1,20 @@
 """Delphi's latent cache: for runs of latents, where each fires and how strongly, over a matrix of tokens.
 
 <hookpoint>/<start>_<end>.safetensors with `locations` [n, 3] (sample, token, latent - start), `activations` (half precision) and
-`tokens` [samples, length]; config.json beside them. A row is one sample with the tokens that the store holds, filled up with a
-padding token: delphi asks for a matrix. Patches carry the image placeholder's id; delphi does not know where they are.
+`tokens` [rows, ctx]; config.json beside them. A row is a run of ctx tokens of one sample, of those that the store holds; a long
+sample takes several, and its last one is filled up with a padding token. Delphi cuts the rows end to end into examples of its
+`example_ctx_len` (32 by default): where ctx is a multiple of that no example straddles two samples, and where they are equal none
+is padding alone. What padding there is counts as silent tokens. Patches carry the image placeholder's id; delphi does not know
+where they are.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from safetensors.numpy import save
 
-from linrep.errors import StoreError
 from linrep.features.artefact import Features
 from linrep.features.codes import Coded, read_codes
 from linrep.places import Place
@@ -30,6 +32,8 @@ def write_delphi(
     samples: int = 4096,
     splits: int = 8,
     padding: int = 0,
+    ctx: int = 32,
+    layer: int | None = None,
 ) -> Place:
     """Write the codes of some samples as a cache; gives the folder of the hookpoint.
 
@@ -41,30 +45,27 @@ def write_delphi(
         target: Where the folder of the hookpoint goes.
         modalities: Which tokens.
         samples: Samples of each modality, at most: the first of the harvest.
-        splits: Files that the latents are divided into.
+        splits: Files that the latents are divided into, at most one a latent.
         padding: Token id that fills short rows up.
+        ctx: Tokens of a row, a multiple of the `example_ctx_len` that delphi will be run with.
+        layer: The dictionary's layer; may be left out where only one layer has a dictionary of this name.
 
     Raises:
-        StoreError: There is no such dictionary, or its codes were deleted.
+        StoreError: There is no such dictionary, there are several, or its codes were deleted.
     """
-    units = [unit for unit in features.manifest.units.values() if unit["dictionary"] == dictionary]
-    if not units:
-        raise StoreError(f"no dictionary {dictionary!r} in {features.place}: {', '.join(features.manifest.dictionaries)}")
+    looked = features.dictionary(dictionary, layer)
     parts: list[Coded] = []
     for m in modalities:
-        folder, left = features.place / "codes" / units[0]["coder"] / m, samples
-        if not folder.names():
-            raise StoreError(f"no codes at {folder}: delete the features' manifest and run jobs/features.py again")
-        for name in folder.names():
+        left = samples
+        for file in features.codes(looked.coder, m):
             if left > 0:
-                coded = _first(read_codes(folder / name), left)
+                coded = _first(read_codes(file), left)
                 left -= len(np.unique(coded.sample))
                 parts.append(coded)
-    width = max(unit["last"] for unit in units)
-    layer = units[0]["layer"]
-    folder = target / (f"layers.{layer - 1}" if layer else "embeddings")
-    tokens, locations, activations = _matrix(parts, padding)
-    ends = [width * i // splits for i in range(splits + 1)]
+    folder = target / (f"layers.{looked.layer - 1}" if looked.layer else "embeddings")
+    tokens, locations, activations = _matrix(parts, padding, ctx)
+    splits = min(splits, looked.latents)
+    ends = [looked.latents * i // splits for i in range(splits + 1)]
     for start, end in pairwise(ends):
         own = (locations[:, 2] >= start) & (locations[:, 2] < end) & (activations > LEAST)
         where = locations[own] - np.array([0, 0, start])
@@ -83,17 +84,26 @@ def _first(coded: Coded, n: int) -> Coded:
     return coded if len(starts) <= n else coded.tokens(0, int(starts[n]))
 
 
-def _matrix(parts: Sequence[Coded], padding: int) -> tuple[Int64[np.ndarray, "b t"], Int64[np.ndarray, "n 3"], np.ndarray]:
-    """Tokens, locations and activations of all parts, a row a sample."""
-    sizes = [np.unique(part.sample, return_counts=True)[1] for part in parts]
-    tokens = np.full((sum(map(len, sizes)), max((int(s.max(initial=0)) for s in sizes), default=0)), padding, np.int64)
-    locations, activations, first = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.float32)], 0
-    for part, size in zip(parts, sizes, strict=True):
-        row = np.repeat(np.arange(len(size)), size) + first
-        column = np.arange(len(part)) - np.repeat(size.cumsum() - size, size)
+def _matrix(
+    parts: Sequence[Coded], padding: int, ctx: int
+) -> tuple[Int64[np.ndarray, "b t"], Int64[np.ndarray, "n 3"], Float32[np.ndarray, " n"]]:
+    """Tokens, locations and activations of all parts, a row for each ctx tokens of a sample."""
+    rows, locations, activations, first = (
+        [np.zeros((0, ctx), np.int64)],
+        [np.zeros((0, 3), np.int64)],
+        [np.zeros(0, np.float32)],
+        0,
+    )
+    for part in parts:
+        size = np.unique(part.sample, return_counts=True)[1]
+        taken = -(-size // ctx)
+        within = np.arange(len(part)) - np.repeat(size.cumsum() - size, size)
+        row, column = np.repeat(taken.cumsum() - taken, size) + within // ctx, within % ctx
+        tokens = np.full((int(taken.sum()), ctx), padding, np.int64)
         tokens[row, column] = part.token_id
         entry = part.token
-        locations.append(np.stack([row[entry], column[entry], part.latents.astype(np.int64)], axis=1))
+        rows.append(tokens)
+        locations.append(np.stack([first + row[entry], column[entry], part.latents.astype(np.int64)], axis=1))
         activations.append(part.values)
-        first += len(size)
-    return tokens, np.concatenate(locations), np.concatenate(activations)
+        first += len(tokens)
+    return np.concatenate(rows), np.concatenate(locations), np.concatenate(activations)

@@ -13,7 +13,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from linrep.errors import StoreError
+import pyarrow.compute as pc
+
 from linrep.features.artefact import Features
 from linrep.places import Place
 from linrep.vlm.sites import transformer_lens_name
@@ -36,7 +37,13 @@ def token_text(token_id: int, tile: int | None, row: int | None, col: int | None
 
 
 def write_neuronpedia(
-    features: Features, dictionary: str, words: Sequence[str], target: Place, model: str, creator: str = "line-of-sight"
+    features: Features,
+    dictionary: str,
+    words: Sequence[str],
+    target: Place,
+    model: str,
+    creator: str = "line-of-sight",
+    layer: int | None = None,
 ) -> Place:
     """Write one dictionary's features for import; gives the folder.
 
@@ -47,15 +54,15 @@ def write_neuronpedia(
         target: Where the folder of the model goes.
         model: What Neuronpedia calls the model.
         creator: Who is named for it.
+        layer: The dictionary's layer; may be left out where only one layer has a dictionary of this name.
 
     Raises:
-        StoreError: There is no such dictionary.
+        StoreError: There is no such dictionary, or there are several.
     """
-    table = features.table()
-    rows = [row for row in table.to_pylist() if row["dictionary"] == dictionary]
-    if not rows:
-        raise StoreError(f"no dictionary {dictionary!r} in {features.place}: {', '.join(features.manifest.dictionaries)}")
-    hook = transformer_lens_name(rows[0]["layer"])
+    looked = features.dictionary(dictionary, layer)
+    own = (pc.field("dictionary") == looked.name) & (pc.field("layer") == looked.layer)
+    rows = features.table().filter(own).to_pylist()
+    hook = transformer_lens_name(looked.layer)
     block, chosen = hook.split(".")[1], dictionary.replace("/", "-").replace("_", "-")
     source, made = f"{block}-{chosen}", features.manifest.finished
     folder = target / model / source
@@ -73,7 +80,7 @@ def write_neuronpedia(
         own = rows[start : start + BATCH]
         named = {"modelId": model, "layer": source}
         _lines(folder / f"features/batch-{number}.jsonl.gz", (_feature(row, named, hook, whose, counts) for row in own))
-        examples = features.examples(dictionary, own[0]["latent"], own[-1]["latent"] + 1).to_pylist()
+        examples = features.examples(dictionary, own[0]["latent"], own[-1]["latent"] + 1, looked.layer).to_pylist()
         _lines(folder / f"activations/batch-{number}.jsonl.gz", (_activation(row, named, words, whose) for row in examples))
     return folder
 
