@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from linrep.features.codes import Coded, read_codes
 from linrep.features.config import FeaturesConfig
 from linrep.features.gather import Gathered, Known
-from linrep.features.largest import of_draw, of_strength
+from linrep.largest import of_draw, of_strength
 from linrep.places import Place
 from linrep.store.layout import MODALITIES, Modality
 from schemas.features import FEATURE_EXAMPLES
