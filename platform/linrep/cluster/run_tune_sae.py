@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from linrep import tracking
@@ -58,9 +59,11 @@ def run_tune_sae(recipe: Recipe, workspace: Place) -> TuneOutcome:
     plan = plan_tune(open_store(str(harvest.place)), recipe.name, recipe.tune, recipe.sae, workspace)
     with sole_driver(plan.place):
         manifest = (plan.place / MANIFEST).read_json() if (plan.place / MANIFEST).is_file() else _manifest(recipe, plan)
-        if manifest["status"] == "complete":
+        spent = manifest["tune"]["budget"] == plan.tune.budget  # one that was raised goes on with the same search
+        if manifest["status"] == "complete" and spent:
             text = (plan.place / SUMMARY).read_bytes().decode()
             return TuneOutcome(plan.place, 0, tracking.tracking_uri(workspace), plan.place / RECIPE, text)
+        manifest |= {"tune": plan.tune.model_dump(mode="json"), "status": "running", "finished": ""}
         (plan.place / MANIFEST).write_json(manifest)
         return _run(recipe, workspace, plan, manifest)
 
@@ -98,7 +101,7 @@ def _run(recipe: Recipe, workspace: Place, plan: TunePlan, manifest: dict[str, A
 
 
 def _search(recipe: Recipe, plan: TunePlan, run: tracking.Run, before: dict[str, Trial]) -> None:
-    total = largest_cost(plan) or plan.tune.budget or getattr(plan.tune.search, "trials", 1) * plan.tune.rows
+    total = largest_cost(plan) or plan.tune.budget or getattr(plan.tune.search, "trials", 1) * plan.full_rows
     spent = sum(trial.rows for trial in [*before.values(), *read_waiting(plan.place).values()])
     with Progress("tune", total, spent, unit="rows", rate="rows") as progress, cluster():
         # Ray is imported only where there is work: a finished search says so at once.
@@ -149,7 +152,7 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
         run.table(f"tables/{name}", table)
     rows = sum(trial.rows for trial in trials.values())
     reasons = {layer: f"{one.name}: {one.reason}" for layer, one in known.items()}
-    text = "\n".join(search_lines(tables["front"], tables["trials"], rows, largest_cost(plan), reasons))
+    text = "\n".join(search_lines(printable(tables["front"]), tables["trials"], rows, largest_cost(plan), reasons))
     (plan.place / SUMMARY).write_bytes(text.encode())
     run.text(text, SUMMARY)
     told = {str(layer): asdict(one) for layer, one in known.items()}
@@ -167,8 +170,10 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
     run.tags({f"linrep.recommended.layer{layer:02d}": one.name for layer, one in known.items()})
     on_front = {row["candidate"] for row in tables["front"].to_pylist() if row["on_front"]}
     for trial in finished:
+        child = _tell(run, plan, recipe, trial)
+        child.tags({"linrep.front": str(trial.name in on_front).lower()})  # a search that went on may push one off
         if trial.name in on_front:
-            _keep_coder(_tell(run, plan, recipe, trial), plan, trial)
+            _keep_coder(child, plan, trial)
     return text
 
 
@@ -181,7 +186,6 @@ def _keep_coder(child: tracking.Run, plan: TunePlan, trial: Trial) -> None:
         folder = plan.place / "coders" / f"{trial.name}{ending}"
         if folder.is_folder():
             child.folder(folder, f"sae{ending}")
-    child.tags({"linrep.front": "true"})
 
 
 def _recipe_for(recipe: Recipe, plan: TunePlan, name: str) -> str:
@@ -189,6 +193,14 @@ def _recipe_for(recipe: Recipe, plan: TunePlan, name: str) -> str:
     values = recipe.model_copy(update={"sae": recommended(plan, name)}).model_dump(mode="json")
     head = f"# Trains {name}, recommended by the search {plan.place.name}, in full:\n# python jobs/train_sae.py --config FILE\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def printable(front: pa.Table) -> pa.Table:
+    """The front with NaN for what is not known."""
+    for name in ("fvu_low", "fvu_high", "control"):
+        i = front.schema.get_field_index(name)
+        front = front.set_column(i, front.field(i), pc.fill_null(front[name], float("nan")))
+    return front
 
 
 def _columns(trial: Trial) -> dict[str, Any]:

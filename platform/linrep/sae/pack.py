@@ -17,7 +17,7 @@ from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
 from linrep.sae.search import Candidate
-from linrep.sae.train import Metrics, Rows, Trainer, fit
+from linrep.sae.train import Rows, Trainer, fit
 from linrep.store.layout import Modality
 from linrep.store.mixture import Mixture, Source, held_out
 from linrep.store.stream import Share
@@ -65,8 +65,8 @@ class Trial:
         values: `Candidate.values`, and `width`, its latents.
         bracket: What it was compared in.
         scores: At each rung and at the end: rows, and held-out measures by name (`fvu`, `fvu_image`, `l0_text` ...); `fvu`
-            and `l0` are the means over the modalities.
-        reports: Measures of training by rows, at most a hundred.
+            and `l0` are the means over the modalities. Every number is finite: an interval that is not known is left out.
+        reports: Measures of training by rows, at most a hundred, without those that are not finite.
         control: The last measures of random directions with as many latents and the same L0.
         seconds: From the first step of its pack.
     """
@@ -121,8 +121,8 @@ def train_pack(
         waited: Those that have waited at the pack's first rung, all of them if it is not 0.
 
     Yields:
-        Steps that all who are left have taken, now and then, and each candidate as it ends or has to wait. One whose loss is not
-        finite ends as failed, and the others go on.
+        Steps that all who are left have taken, now and then, and each candidate as it ends or has to wait. One whose loss or
+        held-out FVU is not finite ends as failed, and the others go on.
     """
     job, begun, config = pack.job, time.monotonic(), pack.job.config
     mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
@@ -139,13 +139,19 @@ def train_pack(
         batches = _batches(mixture, device)
         for end in (step for step in (*pack.rungs, config.steps) if step > pack.begin):
             yield from _until(end, alive, batches, config.report_every)
-            scores = {name: runner.score(tests, end * config.batch) for name, runner in alive.items()}
+            scores: dict[str, dict[str, float]] = {}
+            for name, runner in list(alive.items()):
+                found = score(unscaled(runner.trainer.coder(), job.parts), tests)
+                if "fvu" in found:
+                    scores[name] = runner.scored(found)
+                else:  # between two reports of its loss
+                    yield alive.pop(name).diverged(f"the FVU on held-out rows is not finite at step {end}")
             goes_on: set[str] = set()
             waits: set[str] = set()
             if end < config.steps:
                 brackets: dict[str, dict[str, float]] = {}
-                for name, found in scores.items():
-                    brackets.setdefault(alive[name].candidate.bracket(within), {})[name] = found["fvu"]
+                for name, values in scores.items():
+                    brackets.setdefault(alive[name].candidate.bracket(within), {})[name] = values["fvu"]
                 for bracket, values in brackets.items():
                     verdict = judge(bracket, end, values)
                     goes_on |= verdict.goes_on
@@ -174,17 +180,22 @@ def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every
     while alive and next(iter(alive.values())).trainer.step < end:
         names = list(alive)
         at = alive[names[0]].trainer.step
-        last: Metrics | None = None
+        reported = 0
         try:
-            for last in fit(islice(batches, end - at), [alive[name].trainer for name in names], every):
-                alive[names[last.coder]].report(last)
-                if last.coder == len(names) - 1:
-                    yield last.step
+            for metrics in fit(islice(batches, end - at), [alive[name].trainer for name in names], every):
+                alive[names[metrics.coder]].report(metrics.step, metrics.values)
+                reported = (metrics.coder + 1) % len(names)  # trainers report in their order, all in the same steps
+                if not reported:
+                    yield metrics.step
         except TrainingFailed as error:
-            # Trainers report in their order: the one after the last that did has failed.
-            step = alive[names[0]].trainer.step
-            name = names[last.coder + 1 if last is not None and last.step == step else 0]
-            yield Ended(alive.pop(name).trial("failed", f"diverged: {error}"), {})
+            yield alive.pop(names[reported]).diverged(error)
+            # The failure ended `fit` before the turn of those behind it.
+            for name in names[reported + 1 :]:
+                trainer = alive[name].trainer
+                try:
+                    alive[name].report(trainer.step, trainer.report())
+                except TrainingFailed as too:
+                    yield alive.pop(name).diverged(too)
 
 
 class _Runner:
@@ -201,13 +212,16 @@ class _Runner:
         self._scores, self._reports = list(waited.trial.scores), list(waited.trial.reports)
         self._begun -= waited.trial.seconds
 
-    def report(self, metrics: Metrics) -> None:
-        values = {name.replace("/", "_"): value for name, value in metrics.values.items()}
-        self._reports.append({"rows": float(metrics.step * self._job.config.batch), **values})
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        kept = {name.replace("/", "_"): value for name, value in values.items() if math.isfinite(value)}
+        self._reports.append({"rows": float(step * self._job.config.batch), **kept})
 
-    def score(self, tests: "Mapping[Modality, Float[Tensor, 'n d']]", rows: int) -> dict[str, float]:
-        self._scores.append({"rows": float(rows), **score(unscaled(self.trainer.coder(), self._job.parts), tests)})
+    def scored(self, values: dict[str, float]) -> dict[str, float]:
+        self._scores.append({"rows": float(self.trainer.step * self._job.config.batch), **values})
         return self._scores[-1]
+
+    def diverged(self, why: object) -> Ended:
+        return Ended(self.trial("failed", f"diverged: {why}"), {})
 
     def trial(self, status: str, reason: str = "", control: dict[str, float] | None = None) -> Trial:
         values = {**self.candidate.values(), "width": self.trainer.weights["decoder"].shape[0]}
@@ -235,7 +249,8 @@ def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n 
 
     Returns:
         `fvu_image`, its 95% interval `fvu_image_low` and `fvu_image_high` from the spread over parts of the rows, `l0_image`,
-        `alive_image`, `dense_image`, likewise of text, and `fvu` and `l0`.
+        `alive_image`, `dense_image`, likewise of text, and `fvu` and `l0`. What is not finite is left out: the interval of
+        fewer than two rows a part, everything of a dictionary that has diverged.
     """
     found: dict[str, float] = {}
     for modality, x in tests.items():
@@ -248,7 +263,7 @@ def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n 
         found |= {f"{name}_{modality}": getattr(whole, name) for name in ("l0", "alive", "dense")}
     for name in ("fvu", "l0"):
         found[name] = sum(found[f"{name}_{modality}"] for modality in tests) / len(tests)
-    return found
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _pieces(x: Float[Tensor, "n d"], size: int, text: bool) -> Iterator[Rows]:

@@ -1,6 +1,7 @@
 """Candidates of a search: a grid at once, random draws at once, Optuna's in rounds that know the results before them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import product
 from typing import Any, Protocol, assert_never, runtime_checkable
@@ -17,6 +18,7 @@ from linrep.sae.search import (
     Optuna,
     Penalised,
     Random,
+    Range,
     Space,
     Thresholds,
     TuneConfig,
@@ -45,8 +47,14 @@ class Proposer(Protocol):
         ...
 
 
-def proposer(config: TuneConfig, sae: SaeConfig, layers: Sequence[int]) -> Proposer:
+def proposer(config: TuneConfig, sae: SaeConfig, layers: Sequence[int], n_objectives: int = 2) -> Proposer:
     """The one that the recipe asks for.
+
+    Args:
+        config: The recipe's section.
+        sae: For what does not vary.
+        layers: Layers.
+        n_objectives: How many values the result of a candidate has: two for each modality that it is compared on.
 
     Raises:
         RecipeError: The space and the way to search it do not fit, or a package is missing.
@@ -57,7 +65,7 @@ def proposer(config: TuneConfig, sae: SaeConfig, layers: Sequence[int]) -> Propo
         case Random(trials=trials, seed=seed):
             return Listed(_random(config.space, sae, layers, trials, seed))
         case Optuna():
-            return Asked(config.space, sae, layers, config.search)
+            return Asked(config.space, sae, layers, config.search, n_objectives)
         case _:
             assert_never(config.search)
 
@@ -129,7 +137,7 @@ def _random(space: Space, sae: SaeConfig, layers: Sequence[int], trials: int, se
     while len(found) < trials and repeated < MOST_DRAWS:
         layer = layers[int(draws.integers(len(layers)))]
         architecture = space.architectures[int(draws.integers(len(space.architectures)))]
-        one = _made(sae, layer, architecture, draw(sparsity_range(architecture)), {
+        one = _made(space, sae, layer, architecture, draw(sparsity_range(architecture)), {
             "expansion": draw(space.expansion),
             "learning_rate": draw(space.learning_rate),
             "text_share": sae.data.text_share if space.text_share is None else draw(space.text_share),
@@ -139,12 +147,20 @@ def _random(space: Space, sae: SaeConfig, layers: Sequence[int], trials: int, se
     return list(found.values())
 
 
-def _made(sae: SaeConfig, layer: int, architecture: Architecture, sparsity: float, rest: dict[str, Any]) -> Candidate:
+def _made(
+    space: Space, sae: SaeConfig, layer: int, architecture: Architecture, sparsity: float, rest: dict[str, Any]
+) -> Candidate:
     """A drawn candidate; values are rounded to what its name shows, so that the name is the truth."""
-    whole = isinstance(architecture, Chosen)
-    sparsity = max(1, round(sparsity)) if whole else float(f"{sparsity:.3g}")
+    sparsity = whole(sparsity) if isinstance(architecture, Chosen) else float(f"{sparsity:.3g}")
     rounded = {name: None if value is None else float(f"{value:.3g}") for name, value in rest.items()}
-    return candidate(sae, layer, architecture.kind, sparsity, **rounded)
+    made = candidate(sae, layer, architecture.kind, sparsity, **rounded)
+    drawn = {"sparsity": sparsity_range(architecture), "width": space.expansion}
+    return replace(made, in_octaves=tuple(name for name, dimension in drawn.items() if isinstance(dimension, Range)))
+
+
+def whole(k: float) -> int:
+    """A drawn number of active latents: rounded, at least one."""
+    return max(1, round(k))
 
 
 class Asked:
@@ -157,7 +173,7 @@ class Asked:
     Source: Ozaki et al., "Multiobjective tree-structured Parzen estimator", 2022.
     """
 
-    def __init__(self, space: Space, sae: SaeConfig, layers: Sequence[int], search: Optuna) -> None:
+    def __init__(self, space: Space, sae: SaeConfig, layers: Sequence[int], search: Optuna, n_objectives: int) -> None:
         try:
             self._optuna = import_module("optuna")
         except ImportError:
@@ -165,6 +181,7 @@ class Asked:
                 "tune.search.kind optuna needs the package optuna: pip install 'line-of-sight[optuna]', or choose grid or random"
             ) from None
         self._space, self._sae, self._layers, self._search = space, sae, tuple(layers), search
+        self._n_objectives = n_objectives
 
     def rounds(self) -> int:
         """As many as the trials take."""
@@ -174,9 +191,8 @@ class Asked:
         """The candidates of a round; those that an earlier one had already are left out."""
         optuna = self._optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        n_objectives = next((len(values) for values in results.values() if values), 1)
         sampler = optuna.samplers.TPESampler(seed=self._search.seed, n_startup_trials=max(4, self._search.per_round))
-        study = optuna.create_study(directions=["minimize"] * n_objectives, sampler=sampler)
+        study = optuna.create_study(directions=["minimize"] * self._n_objectives, sampler=sampler)
         known: dict[str, Candidate] = {}
         for past in range(number + 1):
             left = self._search.trials - past * self._search.per_round
@@ -203,7 +219,7 @@ class Asked:
         layer = trial.suggest_categorical("layer", list(self._layers))
         number = trial.suggest_categorical("architecture", list(range(len(space.architectures))))
         architecture = space.architectures[number]
-        return _made(self._sae, layer, architecture, draw(f"sparsity.{number}", sparsity_range(architecture)), {
+        return _made(space, self._sae, layer, architecture, draw(f"sparsity.{number}", sparsity_range(architecture)), {
             "expansion": draw("expansion", space.expansion),
             "learning_rate": draw("learning_rate", space.learning_rate),
             "text_share": self._sae.data.text_share if space.text_share is None else draw("text_share", space.text_share),

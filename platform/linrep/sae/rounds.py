@@ -1,7 +1,7 @@
 """A round of a search: who is trained next and from where, until all candidates are done. The search without a cluster."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from linrep.sae.halving import Board
@@ -99,11 +99,12 @@ def search(plan: TunePlan, run: Run) -> Iterator[Trial | int]:
     Yields:
         Candidates as they are committed, and what else `run` has to say.
     """
+    earlier: set[str] = set()
     for number in range(plan.proposer.rounds()):
         done = read_trials(plan.place)
-        if plan.tune.budget is not None and sum(trial.rows for trial in done.values()) >= plan.tune.budget:
-            return
-        candidates = plan.proposer.round(number, {name: objectives(trial) for name, trial in done.items()})
+        proposed = plan.proposer.round(number, {name: objectives(trial, plan.modalities) for name, trial in done.items()})
+        # Only rounds before this one count as spent: what a killed driver had done of this one must not change who is in it.
+        candidates = proposed[: plan.n_affordable(sum(done[name].rows for name in earlier))]
         while True:
             ends, groups = settle(plan, candidates, read_trials(plan.place), read_waiting(plan.place))
             for trial in ends:
@@ -113,10 +114,13 @@ def search(plan: TunePlan, run: Run) -> Iterator[Trial | int]:
                 yield from run(candidates, groups)
             elif not ends:
                 break
+        earlier |= {one.name for one in candidates}
+        if len(candidates) < len(proposed):
+            break
     remove_waiting(plan.place)
 
 
-def search_plainly(plan: TunePlan) -> Iterator[Trial]:
+def search_plainly(plan: TunePlan) -> Generator[Trial, None, None]:
     """The same in this process, without a cluster."""
 
     def run(candidates: Sequence[Candidate], groups: Sequence[Group]) -> Iterator[Trial]:

@@ -1,5 +1,6 @@
 """The recipe's section on searching for a dictionary: the space, how it is gone through, and when a poor candidate is stopped."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -117,7 +118,9 @@ class Halving(Section):
     first: float = Field(default=1 / 8, gt=0, lt=1, description="Share of the rows at which candidates are compared first.")
     factor: float = Field(default=4.0, gt=1, description="One in so many goes on; the next rung is so many times later.")
     within: Literal["sparsity", "sparsity_and_width"] = Field(
-        default="sparsity", description="Compared are candidates of one layer and equal sparsity, or of equal width too."
+        default="sparsity",
+        description="Compared are candidates of one layer and equal sparsity, or of equal width too; "
+        "in a range those of an octave count as equal.",
     )
 
 
@@ -139,7 +142,9 @@ class TuneConfig(Section):
     )
     rows: PositiveInt = Field(default=500_000, description="Rows (tokens) that a candidate is trained on, at most.")
     budget: PositiveInt | None = Field(
-        default=None, description="Rows over all candidates: once they are spent, none is begun. Null: no limit."
+        default=None,
+        description="Rows over all candidates, at most: a round takes as many, in the order they are proposed, as could all be "
+        "trained to their end with what the rounds before it left; one that is cut is the last. Null: no limit.",
     )
     held_out: PositiveInt = Field(default=4096, description="Held-out rows of each modality that candidates are compared on.")
     pack: PositiveInt = Field(default=4, description="Candidates that are trained on one reading of the rows, at most.")
@@ -154,12 +159,15 @@ class Candidate:
         layer: Layer k.
         coder: The dictionary.
         text_share: Share of text rows; None as the store has them.
+        in_octaves: Which of `sparsity` and `width` were drawn from a range, where hardly two candidates are equal: they count
+            as equal within an octave.
     """
 
     name: str
     layer: int
     coder: CoderConfig
     text_share: float | None
+    in_octaves: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float:
@@ -170,10 +178,11 @@ class Candidate:
         """Candidates of one bracket are compared on FVU alone: they share the layer, and how sparse they are."""
         activation = self.coder.activation
         counts = hasattr(activation, "k") or isinstance(activation, JumpReLU)
+        level = octave(self.sparsity) if "sparsity" in self.in_octaves else f"{self.sparsity:g}"
         # A penalty's weight says nothing of L0 to another architecture.
-        sparse = f"l0={self.sparsity:g}" if counts else f"{activation.kind}:l1={self.sparsity:g}"
-        width = f"/x{self.coder.expansion:g}" if within == "sparsity_and_width" else ""
-        return f"layer={self.layer}/{sparse}{width}"
+        sparse = f"l0={level}" if counts else f"{activation.kind}:l1={level}"
+        wide = octave(self.coder.expansion) if "width" in self.in_octaves else f"{self.coder.expansion:g}"
+        return f"layer={self.layer}/{sparse}" + (f"/x{wide}" if within == "sparsity_and_width" else "")
 
     def values(self) -> dict[str, Any]:
         """What tells it apart, plain."""
@@ -192,6 +201,16 @@ class Candidate:
         values |= {"layers": (self.layer,), "coder": self.coder.model_dump(), "grid": {}, "rows": rows}
         values["data"] = {**values["data"], "text_share": self.text_share}
         return SaeConfig.model_validate(values)
+
+
+def octave(value: float) -> str:
+    """The powers of two that a positive value lies between, the lower one included.
+
+    >>> octave(8), octave(15.9), octave(0.3)
+    ('8..16', '8..16', '0.25..0.5')
+    """
+    low = math.frexp(value)[1] - 1  # exact, which the logarithm is not
+    return f"{2.0**low:g}..{2.0 ** (low + 1):g}"
 
 
 def candidate(sae: SaeConfig, layer: int, architecture: str, sparsity: float, **rest: float | None) -> Candidate:

@@ -25,10 +25,10 @@ from linrep.sae.formats import saelens
 from linrep.sae.halving import rungs
 from linrep.sae.layer import LayerJob
 from linrep.sae.pack import Ended, Pack, Trial, Waits
-from linrep.sae.propose import Proposer, proposer, sparsity_range
+from linrep.sae.propose import Proposer, proposer, sparsity_range, whole
 from linrep.sae.search import Candidate, Chosen, Dimension, Halving, TuneConfig, Values, candidate
 from linrep.sae.study import SaeConfig
-from linrep.store.layout import Modality
+from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import Source, find_sources, proportion
 from linrep.store.read import Store
 from linrep.vlm.sites import transformer_lens_name
@@ -66,6 +66,20 @@ class TunePlan:
         """What the candidates of a bracket have in common."""
         return self.tune.stop.within if isinstance(self.tune.stop, Halving) else "sparsity"
 
+    @property
+    def full_rows(self) -> int:
+        """Rows of a candidate that is trained to its end."""
+        return max(1, self.tune.rows // self.sae.batch) * self.sae.batch
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that every layer has held-out rows of."""
+        return _common(self.test)
+
+    def n_affordable(self, spent: int) -> int | None:
+        """Candidates that can be trained to their end with what is left of the budget; None: as many as there are."""
+        return None if self.tune.budget is None else max(0, self.tune.budget - spent) // self.full_rows
+
     def pack(self, number: int, members: Sequence[Candidate], begin: int = 0) -> Pack:
         """Everything that a worker must know to train some candidates of one layer and mixture, from a rung they have come to."""
         first = members[0]
@@ -73,10 +87,9 @@ class TunePlan:
         sources, where = self.train[first.layer], f"layer {first.layer} of {self.store.place}"
         parts = proportion(sources, config.batch, first.text_share, config.data.normalise == "modality", where)
         job = LayerJob(self.place, first.layer, config, sources, parts, _about(self.store, first.layer))
-        used: dict[Modality, Source] = {
-            m: s for m, s in self.test[first.layer].items() if (parts.n_text if m == "text" else parts.n_image)
-        }
-        return Pack(number, tuple(members), job, used, self.tune.held_out, rungs(self.tune.stop, config.steps), begin)
+        # All of a layer are compared on the same rows, whatever they are trained on.
+        test = self.test[first.layer]
+        return Pack(number, tuple(members), job, test, self.tune.held_out, rungs(self.tune.stop, config.steps), begin)
 
 
 def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspace: Place) -> TunePlan:
@@ -95,11 +108,12 @@ def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspa
     except RecipeError as error:
         raise RecipeError(str(error).replace("sae.layers", "tune.space.layers")) from None
     check_space(tune, sae, store.manifest.width)
-    found = proposer(tune, sae, layers)
-    plain = {key: value for key, value in sae.decisive().items() if key not in ("layers", "grid", "rows", "workers")}
-    key = digest(VERSION, store.manifest.digest, tune, plain, list(layers))
     train = {layer: find_sources(store, layer, "train", sae.data.special, sae.data.high_norm) for layer in layers}
     test = {layer: find_sources(store, layer, "val") for layer in layers}
+    found = proposer(tune, sae, layers, 2 * len(_common(test)))
+    plain = {key: value for key, value in sae.decisive().items() if key not in ("layers", "grid", "rows", "workers")}
+    # Who shares a pack changes nothing, and a larger budget goes on with the same search.
+    key = digest(VERSION, store.manifest.digest, tune.model_dump(mode="json", exclude={"pack", "budget"}), plain, list(layers))
     plan = TunePlan(workspace / "tunes" / f"{name}-{key}", key, store, tune, sae, tuple(layers), found, train, test)
     for layer in layers:
         for share in _ends(tune.space.text_share) if tune.space.text_share else [sae.data.text_share]:
@@ -108,7 +122,16 @@ def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspa
             for modality, n in (("image", asked.n_image), ("text", asked.n_text)):
                 if n and modality not in test[layer]:
                     raise StoreError(f"layer {layer} of {store.place} holds no {modality} rows of the val split to compare on")
+    if plan.n_affordable(0) == 0:
+        raise RecipeError(
+            f"tune.budget ({tune.budget:,} rows) does not train a single candidate to its end: raise it to {plan.full_rows:,}, "
+            f"or lower tune.rows"
+        )
     return plan
+
+
+def _common(test: Mapping[int, Mapping[Modality, Source]]) -> tuple[Modality, ...]:
+    return tuple(m for m in MODALITIES if all(m in sources for sources in test.values()))
 
 
 def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
@@ -119,8 +142,11 @@ def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
     """
     for i, architecture in enumerate(tune.space.architectures):
         sparsity = sparsity_range(architecture)
+        # What is drawn is rounded; what is listed is meant.
+        drawn = isinstance(architecture, Chosen) and not isinstance(sparsity, Values)
+        levels = [float(whole(level)) for level in _ends(sparsity)] if drawn else _ends(sparsity)
         for expansion in _ends(tune.space.expansion):
-            for level in _ends(sparsity):
+            for level in levels:
                 try:
                     values = {"expansion": expansion, "learning_rate": max(_ends(tune.space.learning_rate)), "text_share": None}
                     made = candidate(sae, 0, architecture.kind, level, **values).coder
@@ -157,8 +183,10 @@ def _ends(dimension: Dimension) -> list[float]:
 
 
 def largest_cost(plan: TunePlan) -> int | None:
-    """Rows of a search that trains all candidates to their end; None where not all are known before."""
-    return len(plan.proposer.round(0, {})) * plan.tune.rows if plan.proposer.rounds() == 1 else None
+    """Rows of a search that trains all candidates that its budget lets it begin to their end; None where they are not known."""
+    if plan.proposer.rounds() > 1:
+        return None
+    return len(plan.proposer.round(0, {})[: plan.n_affordable(0)]) * plan.full_rows
 
 
 def read_trials(place: Place) -> dict[str, Trial]:
@@ -234,17 +262,17 @@ def failed_trial(one: Candidate, why: str, width: int, within: str, waited: Tria
     return Trial(one.name, "failed", why, 0, {**one.values(), "width": one.coder.n_latents(width)}, one.bracket(within))
 
 
-def objectives(trial: Trial) -> tuple[float, ...] | None:
-    """What Optuna is told: FVU and L0 of each modality; None of a candidate that has none."""
-    names = [f"{measure}_{m}" for m in ("image", "text") for measure in ("fvu", "l0")]
-    found = tuple(trial.last[name] for name in names if name in trial.last)
-    return found if found and trial.status != "failed" else None
+def objectives(trial: Trial, modalities: Sequence[Modality]) -> tuple[float, ...] | None:
+    """What Optuna is told: FVU and L0 of each modality; None of a candidate that has failed."""
+    if trial.status == "failed":
+        return None
+    return tuple(trial.last[f"{measure}_{m}"] for m in modalities for measure in ("fvu", "l0"))
 
 
 def recommended(plan: TunePlan, name: str) -> SaeConfig:
     """The section `sae` that trains a candidate in full: as many rows as the recipe's own section says."""
     number, one = 0, None
-    results = {trial.name: objectives(trial) for trial in read_trials(plan.place).values()}
+    results = {trial.name: objectives(trial, plan.modalities) for trial in read_trials(plan.place).values()}
     while one is None and number < plan.proposer.rounds():
         one = next((c for c in plan.proposer.round(number, results) if c.name == name), None)
         number += 1
