@@ -89,7 +89,6 @@ def test_a_server_that_restarts_in_a_search_loses_no_part_and_hands_out_its_file
 
     start, stop = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", start())
-    monkeypatch.setattr(tracking, "PAUSES", (1.0, 2.0, 4.0, 8.0, 15.0, 15.0))
     here = place(tmp_path / "w")
     with tracking.run(here, "tune", "search", "k", {}) as run:
         tell(run, "before", 64)

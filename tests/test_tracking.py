@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+import linrep.retry
 from linrep import tracking
 from linrep.errors import ServiceError
 from linrep.explorer.figures import Curve, layer_curves
@@ -56,6 +57,61 @@ def test_a_failed_job_is_marked_with_its_reason(tmp_path):
     (run,) = runs_of(tracking.tracking_uri(here))
     assert run.info.status == "FAILED"
     assert run.data.tags["linrep.error"] == "no such luck"
+
+
+def test_the_reason_of_a_failure_does_not_stay_on_a_run_that_succeeds_later(tmp_path):
+    here = place(tmp_path)
+    with pytest.raises(ValueError, match="no luck"), tracking.run(here, "harvest", "n", "k", {}):
+        raise ValueError("no luck")
+    with tracking.run(here, "harvest", "n", "k", {}):
+        pass
+    (run,) = runs_of(tracking.tracking_uri(here))
+    assert run.info.status == "FINISHED"
+    assert "linrep.error" not in run.data.tags
+
+
+def test_a_run_that_was_made_but_not_confirmed_is_not_made_again(tmp_path, monkeypatch):
+    """The server makes the run and goes away before it has said so: for a job's run, and for a part of one."""
+    real, calls = MlflowClient.create_run, []
+
+    def made_but_not_said(*args: object, **kwargs: object) -> object:
+        found = real(*args, **kwargs)  # type: ignore[arg-type]
+        calls.append(found)
+        if len(calls) % 2:
+            raise OSError("connection reset")
+        return found
+
+    monkeypatch.setattr(tracking, "PAUSES", (0.01,))
+    monkeypatch.setattr(MlflowClient, "create_run", made_but_not_said)
+    with tracking.run(place(tmp_path), "tune", "n", "k", {}) as run:
+        calls.append(None)  # the next one fails the first time, too
+        child = run.child("trial", "part", "key", {"width": 64}, {}, [(1, {"fvu": 0.5})])
+    assert sorted(r.info.run_id for r in runs_of(run.uri)) == sorted([run.id, child.id])
+
+
+def test_a_server_that_takes_a_minute_to_come_back_loses_nothing(tmp_path, monkeypatch):
+    """By a clock that only the pauses move: each request in that minute fails at once."""
+    clock, real = [0.0], MlflowClient.log_batch
+
+    def pause(seconds: float) -> None:
+        clock[0] += seconds
+
+    def away(*args: object, **kwargs: object) -> None:
+        if clock[0] < 60:
+            raise OSError("connection refused")
+        real(*args, **kwargs)  # type: ignore[arg-type]
+
+    with tracking.run(place(tmp_path), "harvest", "n", "k", {}) as run:
+        monkeypatch.setattr(linrep.retry.time, "sleep", pause)
+        monkeypatch.setattr(MlflowClient, "log_batch", away)
+        run.metrics({"during": 2.0})
+    (found,) = runs_of(run.uri)
+    assert found.data.metrics == {"during": 2.0}
+
+
+def test_how_to_look_at_runs_depends_on_where_they_are_kept():
+    assert tracking.pages("sqlite:////runs/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////runs/mlflow.db"
+    assert tracking.pages("https://me:secret@host:5000/x") == "MLflow's pages are at https://host:5000/x"
 
 
 def test_artifacts_lie_beside_the_database(tmp_path):
@@ -192,7 +248,6 @@ def test_a_server_that_restarts_loses_no_metric(server, tmp_path, monkeypatch):
     start, stop = server
     uri = start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(tracking, "PAUSES", (1.0, 2.0, 4.0, 8.0, 15.0, 15.0))
     with tracking.run(place(tmp_path / "w"), "harvest", "n", "k", {"a": 1}) as run:
         run.metrics({"before": 1})
         stop()

@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 EXPERIMENT = "line-of-sight"
 KEY = "linrep.key"
-PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds before each further try of a request that failed: a server has half a minute to come back."""
+ERROR = "linrep.error"
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 20.0, 20.0, 20.0)
+"""Seconds before each further try of a request that failed: a server has a minute and a half to come back."""
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 """A server that answers so will do so again."""
 LONGEST_PARAM = 500
@@ -130,10 +131,7 @@ class Run:
 
         client = self._client
         experiment = _patiently(lambda: client.get_run(self.id)).info.experiment_id
-        run_id = _find(client, experiment, stage, key)
-        if run_id is None:
-            first = {**_first_tags(stage, key), "mlflow.parentRunId": self.id}
-            run_id = _patiently(lambda: client.create_run(experiment, run_name=name, tags=first)).info.run_id
+        run_id = _begun(client, experiment, stage, key, name, {"mlflow.parentRunId": self.id})
         info = _patiently(lambda: client.get_run(run_id)).info
         if info.status == "RUNNING":
             # One time for all: a driver that died in the middle and logs them again makes no point twice.
@@ -162,6 +160,12 @@ def tracking_uri(workspace: Place) -> str:
     if named:
         return named
     return f"sqlite:///{_database_folder(workspace)}/mlflow.db"
+
+
+def pages(uri: str) -> str:
+    """How to look at the runs that are kept at an address: a command, or where the server's pages are."""
+    shown = redacted(uri)
+    return f"MLflow's pages are at {shown}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
 
 
 def notice(workspace: Place) -> str | None:
@@ -201,11 +205,8 @@ def run(
     uri = tracking_uri(workspace)
     client = _client(uri)
     experiment = _experiment(client, workspace, uri)
-    run_id = _find(client, experiment, stage, key)
-    if run_id is None:
-        run_id = _patiently(lambda: client.create_run(experiment, run_name=name, tags=_first_tags(stage, key))).info.run_id
-    else:
-        _patiently(lambda: client.update_run(run_id, status="RUNNING"))
+    run_id = _begun(client, experiment, stage, key, name, {})
+    _patiently(lambda: client.update_run(run_id, status="RUNNING"))
     opened = Run(run_id, uri, client)
     _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
     opened.tags({f"linrep.parent.{parent}": digest for parent, digest in (parents or {}).items()} | _git())
@@ -214,6 +215,7 @@ def run(
     except BaseException as error:
         _close(opened, error)
         raise
+    _forget_error(opened)
     _patiently(lambda: client.set_terminated(run_id, "FINISHED"))
 
 
@@ -340,14 +342,27 @@ def _experiment(client: "MlflowClient", workspace: Place, uri: str) -> str:
         return again.experiment_id
 
 
-def _find(client: "MlflowClient", experiment: str, stage: str, key: str) -> str | None:
+def _begun(client: "MlflowClient", experiment: str, stage: str, key: str, name: str, tags: Mapping[str, str]) -> str:
+    """The run of a key, begun now if it was not before."""
     query = f"tags.`{KEY}` = '{key}' and tags.`linrep.stage` = '{stage}'"
-    found = _patiently(lambda: client.search_runs([experiment], query, max_results=1))
-    return found[0].info.run_id if found else None
+
+    def find_or_create() -> str:
+        # Looked for at each try: a server may have made the run and gone away before it could say so.
+        found = client.search_runs([experiment], query, max_results=1)
+        run = found[0] if found else client.create_run(experiment, run_name=name, tags={KEY: key, "linrep.stage": stage, **tags})
+        return run.info.run_id
+
+    return _patiently(find_or_create)
 
 
-def _first_tags(stage: str, key: str) -> dict[str, str]:
-    return {KEY: key, "linrep.stage": stage}
+def _forget_error(run: Run) -> None:
+    """Take the reason of an earlier failure off a run that has succeeded."""
+
+    def forget() -> None:
+        if ERROR in run._client.get_run(run.id).data.tags:
+            run._client.delete_tag(run.id, ERROR)
+
+    _patiently(forget)
 
 
 def _git() -> dict[str, str]:
@@ -391,7 +406,7 @@ def _close(run: Run, error: BaseException) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
     try:
         if not interrupted:
-            run.tags({"linrep.error": str(error)[:LONGEST_PARAM]})
+            run.tags({ERROR: str(error)[:LONGEST_PARAM]})
         _patiently(lambda: run._client.set_terminated(run.id, "KILLED" if interrupted else "FAILED"))
     except ServiceError as silent:
         error.add_note(f"({silent}; the run is not marked)")
