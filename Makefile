@@ -14,7 +14,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo ui test test-all test-peers test-deps lint format types contracts docs docs-check bench clean
+.PHONY: help install demo demo-tune ui test test-all test-peers test-deps lint format types contracts docs docs-check bench clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -50,9 +50,17 @@ install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 demo: $(VENV)/.installed ## harvest the embedded world: no network, no GPU; a second call finds its results
 	$(BIN)/python jobs/harvest.py --config recipes/demo.yaml --workspace $(WORKSPACE) $(ARGS)
 
-ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE (or on the server that MLFLOW_TRACKING_URI names), port 5000
-	@test -n "$$MLFLOW_TRACKING_URI" -o -f "$(WORKSPACE)/mlflow.db" || { echo "no results in $(WORKSPACE): run 'make demo' first, or name a folder: make ui WORKSPACE=..." >&2; exit 1; }
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(WORKSPACE))/mlflow.db}" --workers 1 $(ARGS)
+demo-tune: $(VENV)/.installed ## search width and sparsity on the harvest of `make demo`, for `make ui` to show
+	$(BIN)/python jobs/tune_sae.py --config recipes/demo.yaml --workspace $(WORKSPACE) $(ARGS)
+
+# A server has pages of its own: a second one over it is refused by MLflow.
+ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 5000; or where the server of MLFLOW_TRACKING_URI has them
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http://*|https://*) echo "MLflow's pages are at $$(echo "$$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,')" ;; \
+	"") test -f "$(WORKSPACE)/mlflow.db" || { echo "no results in $(WORKSPACE): run 'make demo' and then 'make demo-tune' (or jobs/tune_sae.py with your recipe) for a search, or name a folder: make ui WORKSPACE=..." >&2; exit 1; }; \
+		exec $(BIN)/mlflow ui --backend-store-uri "sqlite:///$(abspath $(WORKSPACE))/mlflow.db" --workers 1 $(ARGS) ;; \
+	*) exec $(BIN)/mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --workers 1 $(ARGS) ;; \
+	esac
 
 # No test may reach for a model hub: what a test needs is in the repository or made by the test.
 test test-all: export HF_HUB_OFFLINE = 1

@@ -16,6 +16,7 @@ def main(request: Request) -> None:
     """Search, and say what came out and how to train what is recommended."""
     from linrep.cluster.run_tune_sae import run_tune_sae
     from linrep.places import place, redacted
+    from linrep.tracking import pages
 
     outcome = run_tune_sae(request.recipe, place(request.workspace))
     print("The search is complete." if outcome.n_new else "Nothing to do: the search is complete.")
@@ -23,7 +24,7 @@ def main(request: Request) -> None:
     print("What to do next:")
     print(f"  train:    python jobs/train_sae.py --config {outcome.recipe} --workspace {redacted(request.workspace)}")
     print(f"  table:    python -c \"import polars as p; print(p.read_parquet('{outcome.place}/front.parquet'))\"")
-    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""`make ui`: pages over a database, or where a server has its own."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs `make ui` in a virtual environment whose mlflow only says what it was asked for."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    bin_ = tmp_path / "venv" / "bin"
+    bin_.mkdir(parents=True)
+    for name in ("pip", "mlflow"):
+        (bin_ / name).write_text('#!/bin/sh\necho "$0 $@"\n')
+        (bin_ / name).chmod(0o755)
+    (tmp_path / "venv" / ".installed").touch()
+
+    def run(uri: str, workspace: Path) -> subprocess.CompletedProcess:
+        words = ["make", "-s", "ui", f"VENV={tmp_path}/venv", f"WORKSPACE={workspace}"]
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+        return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_a_server_is_pointed_at_and_not_opened_a_second_time(make, tmp_path):
+    done = make("http://me:secret@127.0.0.1:5000", tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "MLflow's pages are at http://127.0.0.1:5000")
+
+
+def test_a_database_is_opened_and_where_there_is_none_the_jobs_that_make_one_are_named(make, tmp_path):
+    done = make("", tmp_path)
+    assert done.returncode != 0
+    assert "make demo" in done.stderr
+    assert "jobs/tune_sae.py" in done.stderr
+    (tmp_path / "mlflow.db").touch()
+    done = make("", tmp_path)
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db" in done.stdout
+    done = make("sqlite:////other.db", tmp_path)
+    assert "mlflow ui --backend-store-uri sqlite:////other.db" in done.stdout
