@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from linrep.sae import ops
 from linrep.sae.auxk import Revival
@@ -45,6 +46,16 @@ def test_value_and_gradient_equal_the_dense_reference(activation, weighted, dead
     assert (done.fired == (z > 0).any(0)).all()
     if dead is not None and dtype == torch.float64 and not isinstance(activation, Matryoshka):
         assert float(done.auxiliary + done.residual.square().sum(1).mean()) == pytest.approx(loss.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("n_dead", [0, 50], ids=["all alive", "half dead"])
+def test_dense_work_is_one_product_for_the_living_and_one_for_the_dead(n_dead: int) -> None:
+    """Everything else touches the chosen entries only (but for b_dec's pull, one row's worth): gradients would be four more."""
+    x, weights = batch(), random_weights(F, D)
+    revival = Revival(torch.arange(n_dead), k=6, weight=1 / 32) if n_dead else None
+    with FlopCounterMode(display=False) as counter:
+        sparse_pass(weights, x, TopK(k=5), scratch(N, F, 1 << 20, x), None, revival).gradients.whole()
+    assert counter.get_total_flops() == 2 * N * D * (F + n_dead) + 2 * D * F
 
 
 @ids

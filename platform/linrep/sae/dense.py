@@ -59,9 +59,10 @@ def dense_pass(
     grads = {name: leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for name, leaf in leaves.items()}
     encoder, decoder = grads.pop("encoder"), grads.pop("decoder")
     taught.add_to(0, len(encoder), encoder, decoder)
-    taught.add_to_bias(grads["b_enc"])
-    if sees_centred(activation):
-        grads["b_dec"] -= taught.bias @ weights["encoder"][taught.dead]
+    if taught.back is not None:
+        grads["b_enc"].index_add_(0, taught.dead, taught.back.bias)
+        if sees_centred(activation):
+            grads["b_dec"] -= taught.back.bias @ weights["encoder"][taught.dead]
     gradients = Gradients(grads, lambda first, last: (encoder[first:last], decoder[first:last]))
     return Pass(residual, torch.cat(n_active), fired, gradients, penalty if of_batch is None else of_batch, auxiliary)
 

@@ -1,21 +1,18 @@
 """The fast pass of TopK, BatchTopK and Matryoshka: one dense product, the encoder's, and everything else on the active entries.
 
-With r = x' - x and z the codes, the gradients of mean |r|^2 are sums over active entries only: G = 2 r / n, dz = G D^T at the
-entries, dD = z^T G, dE = dz^T x. The last two are sums over each latent's entries, found by transposing the codes once.
+What is left of the input pulls on the reconstruction, and `linrep.sae.backward` takes that to the weights.
 
-Sources: Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (kernels); Bussmann et al., "Learning multi-level features
-with Matryoshka sparse autoencoders", 2025 (the mean over prefixes).
+Source: Bussmann et al., "Learning multi-level features with Matryoshka sparse autoencoders", 2025 (the mean over prefixes).
 """
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from linrep.sae.auxk import Revival, revive
+from linrep.sae.backward import Backward
 from linrep.sae.config import BatchTopK, Matryoshka, TopK
-from linrep.sae.ops import bag_totals, gather_sum, offsets_of, sampled_dots
+from linrep.sae.ops import bag_totals, gather_sum, offsets_of
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.select import Codes, Encoder, batch_top_k, top_k
 
@@ -51,26 +48,15 @@ def sparse_pass(
     # A latent of segment s is part of the reconstructions s, s + 1, ...: it feels the sum of their gradients.
     pull = residuals.mul(2 / (n * len(segments)))
     pull = pull.flip(1).cumsum(1).flip(1) if len(segments) > 1 else pull
-    grad_values = sampled_dots(pull.flatten(0, 1), weights["decoder"], nested.latents, nested.offsets)
-    grad_values.mul_(nested.values > 0)
-    back = _Transposed.of(nested)
-    from_values, from_decoder = grad_values[back.order], nested.values[back.order]
-    rows = back.rows // len(segments) if len(segments) > 1 else back.rows
-    table = pull.flatten(0, 1)
+    back = Backward.of(nested, weights["decoder"], centred, pull.flatten(0, 1))
 
     def matrices(first: int, last: int) -> tuple[Tensor, Tensor]:
-        inside, offsets = back.block(first, last)
-        encoder = gather_sum(centred, rows[inside], from_values[inside], offsets)
-        decoder = gather_sum(table, back.rows[inside], from_decoder[inside], offsets)
+        encoder, decoder = back.matrices(first, last)
         taught.add_to(first, last, encoder, decoder)
         return encoder, decoder
 
-    b_enc = bag_totals(from_values, back.offsets)
-    along = bag_totals(from_values * from_decoder, back.offsets)  # dD . D = sum of z dz over a latent's entries
-    b_dec = pull[:, 0].sum(0)
-    taught.add_to_bias(b_enc)
-    taught.add_along(along, weights["decoder"])
-    b_dec -= b_enc @ weights["encoder"]  # the encoder sees x - b_dec
+    b_enc, along = taught.add_to_vectors(back.bias, back.along)
+    b_dec = pull[:, 0].sum(0) - b_enc @ weights["encoder"]  # the encoder sees x - b_dec
     return Pass(
         residual=residuals[:, -1],
         n_active=bag_totals((codes.values > 0).to(x.dtype), codes.offsets).long(),
@@ -104,30 +90,3 @@ def _residuals(
     """Reconstruction minus input, for each prefix."""
     parts = gather_sum(decoder, codes.latents, codes.values, codes.offsets).unflatten(0, (-1, n_segments))
     return (parts.cumsum(1) if n_segments > 1 else parts).sub_(centred[:, None])
-
-
-@dataclass(frozen=True)
-class _Transposed:
-    """The entries of some codes, latent after latent.
-
-    Attributes:
-        order: Where each entry was.
-        rows: Its bag.
-        offsets: Where each latent begins.
-        starts: The same on the host.
-    """
-
-    order: Int[Tensor, " s"]
-    rows: Int[Tensor, " s"]
-    offsets: Int[Tensor, " f_1"]
-    starts: list[int]
-
-    @classmethod
-    def of(cls, codes: Codes) -> "_Transposed":
-        order = codes.latents.argsort(stable=True)
-        offsets = offsets_of(torch.bincount(codes.latents, minlength=codes.n_latents))
-        return cls(order, codes.rows()[order], offsets, offsets.tolist())
-
-    def block(self, first: int, last: int) -> tuple[slice, Int[Tensor, " l_1"]]:
-        """The entries of some latents, and their offsets counted from the first of these."""
-        return slice(self.starts[first], self.starts[last]), self.offsets[first : last + 1] - self.starts[first]
