@@ -1,17 +1,12 @@
 """Delphi itself loads the cache of activations and cuts it into examples of one sample each.
 
-It needs eai-delphi, which asks for vLLM and so for an environment of its own. Elsewhere the test is skipped.
+It needs eai-delphi, which asks for vLLM, beside everything that features need. Elsewhere the test is skipped.
 """
 
 import numpy as np
 import pytest
 
-from linrep.cluster.features import find_plainly
-from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
-from linrep.features.exports.delphi import write_delphi
-from linrep.features.study import plan_study
 from linrep.places import place
-from tests.features.planted import CONFIG, draw, identity, write_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own
 F, N, CTX, PADDING = 6, 24, 4, 7
@@ -27,7 +22,14 @@ class Numbers:
 def test_delphi_takes_its_examples_from_our_cache(tmp_path):
     reason = "eai-delphi does not load here: pip install eai-delphi"
     loader = pytest.importorskip("delphi.latents.loader", reason=reason, exc_type=ImportError)
+    pytest.importorskip("ray", reason="the features' plain path lies beside Ray's")
     from delphi.config import ConstructorConfig, SamplerConfig
+
+    from linrep.cluster.features import find_plainly
+    from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
+    from linrep.features.exports.delphi import write_delphi
+    from linrep.features.study import plan_study
+    from tests.features.planted import CONFIG, draw, identity, write_store
 
     images, texts = draw(N, F, 1), draw(N, F, 2)
     study = plan_study(write_store(tmp_path / "s", images, texts, np.arange(N) % 4), CONFIG, latents=identity(F))
