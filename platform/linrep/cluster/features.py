@@ -28,16 +28,17 @@ Examples = dict[Modality, Chosen]
 Watch = Callable[[int], None]
 
 
-def find_features(study: Study, units: Sequence[Unit], place: Place, encoded: Watch = lambda n: None) -> Iterator[UnitCommit]:
+def find_features(
+    study: Study, units: Sequence[Unit], place: Place, encoded: Watch = lambda n: None, coded: Sequence[Unit] = ()
+) -> Iterator[UnitCommit]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
-
-    Codes that are missing are made for every dictionary, also of one whose units are all committed.
 
     Args:
         study: What to do; sent to each worker once.
         units: Those that are not committed yet.
         place: The artefact.
         encoded: Told the rows of each part, once it is encoded.
+        coded: Further units, committed or not, of whose dictionaries the codes must be there too.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
@@ -47,7 +48,7 @@ def find_features(study: Study, units: Sequence[Unit], place: Place, encoded: Wa
     encode, collect, settle, show, write = tasks
     settle = settle.options(num_returns=2)
     # Encoding comes first for every dictionary: later passes read files, and wait for all of their dictionary's.
-    coders = {unit.coder: unit for unit in study.units}
+    coders = {unit.coder: unit for unit in (*units, *coded)}
     ready = {coder: [encode.remote(shared, unit, part, place) for part in study.parts(unit)] for coder, unit in coders.items()}
     room = STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0) / (PARTS * study.config.memory_gb * 1e9)
     at_once = max(1, min(UNITS_AHEAD, int(room)))
@@ -81,10 +82,11 @@ def _results(done: Sequence[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
             yield outcome
 
 
-def find_plainly(study: Study, units: Sequence[Unit], place: Place) -> Iterator[UnitCommit]:
+def find_plainly(study: Study, units: Sequence[Unit], place: Place, encoded: Watch = lambda n: None) -> Iterator[UnitCommit]:
     """The same in this process, without Ray."""
-    for unit in {unit.coder: unit for unit in study.units}.values():
-        _raised([_encode(study, unit, part, place) for part in study.parts(unit)])
+    for unit in {unit.coder: unit for unit in units}.values():
+        for part in study.parts(unit):
+            encoded(*_raised([_encode(study, unit, part, place)]))
     for unit in units:
         begun, parts = time.time(), study.parts(unit)
         # One part at a time: what each gathers is as large as the whole.

@@ -1,7 +1,7 @@
 """The features job from recipe to complete artefact: planned, locked, resumed, watched, finished and tracked."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from linrep import tracking
 from linrep.cluster.dictionaries import read_dictionaries, with_control
@@ -19,6 +19,7 @@ from linrep.features.artefact import (
     has_codes,
     plan_artefact,
     read_features_manifest,
+    resumed,
     write_features_manifest,
 )
 from linrep.features.embeddings import read_embedded
@@ -107,7 +108,7 @@ def run_features(recipe: Recipe, workspace: Place) -> FeaturesOutcome:
         if manifest is None:
             write_features_manifest(plan.place, plan.manifest)
         else:
-            plan = replace(plan, manifest=replace(plan.manifest, created=manifest.created))
+            plan = resumed(plan, manifest)
         return _find(recipe, workspace, plan)
 
 
@@ -127,7 +128,8 @@ def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutco
                 coders = {unit.coder: unit for unit in plan.study.units}
                 rows = sum(rows_of(part) for unit in coders.values() for part in plan.study.parts(unit))
                 with Progress("features", rows, unit="rows", rate="latents") as progress:
-                    for commit in find_features(plan.study, todo, plan.place, lambda n: progress.add(n, 0)):
+                    every = plan.study.units
+                    for commit in find_features(plan.study, todo, plan.place, lambda n: progress.add(n, 0), every):
                         progress.add(0, commit.latents)
         features = Features(plan.place, finish(plan))
         outcome = _outcome(features, len(todo), run.uri)

@@ -221,8 +221,8 @@ def plan_artefact(workspace: Place, name: str, study: Study, parents: dict[str, 
     """
     config = study.config
     parents = {"harvest": study.store.manifest.digest, **parents}
-    # What dictionaries and embeddings hold counts, not where they lie.
-    values = config.model_dump(mode="json", exclude={"dictionaries", "embeddings"})
+    # What dictionaries and embeddings hold counts, not where they lie; nor does it count in how many passes they are looked into.
+    values = config.model_dump(mode="json", exclude={"dictionaries", "embeddings", "memory_gb"})
     values |= {"at": [d.layer for d in config.dictionaries]}
     key = digest(VERSION, parents, values)
     manifest = FeaturesManifest(
@@ -239,6 +239,15 @@ def plan_artefact(workspace: Place, name: str, study: Study, parents: dict[str, 
         created=now(),
     )
     return FeaturesPlan(workspace / "features" / f"{name}-{key}", study, manifest)
+
+
+def resumed(plan: FeaturesPlan, manifest: FeaturesManifest) -> FeaturesPlan:
+    """The plan of a study that was begun before, in the runs of latents that it was begun with, whatever the memory is now."""
+    cut: dict[str, list[tuple[int, int]]] = {}
+    for unit in manifest.units.values():
+        cut.setdefault(unit["coder"], []).append((unit["first"], unit["last"]))
+    study = replace(plan.study, cut={coder: tuple(own) for coder, own in cut.items()})
+    return replace(plan, study=study, manifest=replace(plan.manifest, created=manifest.created, units=manifest.units))
 
 
 def looked_into(study: Study) -> list[Looked]:

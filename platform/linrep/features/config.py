@@ -1,4 +1,4 @@
-"""What to find out about the latents of dictionaries: everything here decides numbers and enters the digest."""
+"""What to find out about the latents of dictionaries: all but `memory_gb` decides numbers and enters the digest."""
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -27,6 +27,7 @@ class FeaturesConfig(Section):
     )
     memory_gb: PositiveFloat = Field(
         default=0.25,
-        description="Of what each worker keeps while it reads; latents that do not fit come in further passes over the codes.",
+        description="Of what each worker keeps while it reads; latents that do not fit come in further passes over the codes. "
+        "It changes no number, and no digest.",
     )
     seed: int = Field(default=0, description="Seed of ties, of draws, of the halves, and of the random directions.")

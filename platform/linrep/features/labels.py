@@ -20,8 +20,8 @@ from linrep.features.codes import Peaks
 BINS = 64
 _SHIFT = np.uint32(20)
 """Of a float's bits: what stays is the exponent and three bits below it, eight steps to a factor of two."""
-AT_ONCE = 512
-"""Latents scored at once."""
+ROOM_BYTES = 2**23
+"""Of the counts, as float64, of the latents that are scored at once; scoring holds a few arrays of this size."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,9 @@ class Histograms:
         none = Told(value=np.full(f, -1), n=np.zeros(f, np.int64), **numbers)
         if enough.sum() < 2:
             return none
-        for start in range(0, f, AT_ONCE):
-            rows = np.arange(start, min(start + AT_ONCE, f))
+        at_once = max(1, ROOM_BYTES // (len(enough) * 2 * BINS * 8))
+        for start in range(0, f, at_once):
+            rows = np.arange(start, min(start + at_once, f))
             rows = rows[present[rows] >= min_samples]
             if len(rows):
                 self._tell(rows, own, enough, none)

@@ -1,7 +1,7 @@
 """What a features job will do, worked out before any cluster starts: which samples, which attributes, in how many passes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +66,7 @@ class Study:
         n_tokens: Tokens that each sample has, by modality.
         latents: The dictionaries with their controls, in the order of the config.
         model: Whose words the logit lens speaks; None leaves them out.
+        cut: Runs of latents by coder, of a study that was begun with other memory; else they are made to fit into memory.
     """
 
     store: Store
@@ -76,15 +77,20 @@ class Study:
     n_tokens: dict[Modality, Int64[np.ndarray, " s"]]
     latents: tuple[tuple[Latents, Latents], ...]
     model: ModelConfig | None = None
+    cut: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @property
     def units(self) -> list[Unit]:
         """All units, in the order of the dictionaries."""
-        return [
-            Unit(i, control, run)
+        whole = [
+            Unit(i, control, (0, pair[control].coder.n_latents))
             for i, pair in enumerate(self.latents)
             for control in (False, True)
-            for run in runs(pair[control].coder.n_latents, self.known, self.config)
+        ]
+        return [
+            replace(unit, run=run)
+            for unit in whole
+            for run in self.cut.get(unit.coder) or runs(unit.run[1], self.known, self.config)
         ]
 
     def of(self, unit: Unit) -> Latents:
