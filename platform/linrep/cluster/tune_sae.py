@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayActorError, WorkerCrashedError
 
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
@@ -36,17 +37,22 @@ from linrep.sae.tuning import (
     trial_of,
 )
 
+SCRATCH = "ray"
+"""Folder for Tune's own records while it runs."""
 LOOK_SECONDS = 0.3
 AGAIN = 1
 """A pack whose worker is lost is begun again so often; then each of its candidates alone."""
+OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
+"""Python's, torch's, and that of Ray, which ends a worker before the machine runs out."""
 
 
 class Desk:
-    """An actor between trials and driver: judges at the rungs, and counts steps."""
+    """An actor between trials and driver: judges at the rungs, counts steps, and knows who has begun at all."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
         self._steps: dict[int, int] = {}
+        self._begun: set[int] = set()
 
     def judge(self, bracket: str, rung: int, values: dict[str, float]) -> Verdict:
         """See `Board.judge`."""
@@ -55,6 +61,14 @@ class Desk:
     def leave(self, name: str) -> None:
         """See `Board.leave`."""
         self._board.leave(name)
+
+    def begin(self, pack: int) -> None:
+        """A pack's worker is there, and has what it needs."""
+        self._begun.add(pack)
+
+    def begun(self) -> set[int]:
+        """Packs whose worker was there."""
+        return self._begun
 
     def tell(self, pack: int, rows: int) -> None:
         """Rows that a pack has trained its candidates on, together."""
@@ -77,7 +91,7 @@ def search_on_ray(plan: TunePlan, pool: Pool) -> Iterator[Trial | int]:
 
     Raises:
         RecipeError: No trial fits on this machine.
-        ServiceError: Ray gave up.
+        ServiceError: Ray gave up, or could not start a trial; what is committed by then stays.
     """
     each = resources(pool, ray.cluster_resources())
     check_trial_room(each, ray.cluster_resources() if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS") else None)
@@ -113,7 +127,16 @@ def search_on_ray(plan: TunePlan, pool: Pool) -> Iterator[Trial | int]:
             if not groups:
                 break
 
-    yield from search(plan, run)
+    try:
+        yield from search(plan, run)
+    finally:
+        clear(plan.place / SCRATCH)
+
+
+def clear(folder: Place) -> None:
+    """Delete what Tune wrote of its trials, which nothing reads: of earlier runs too, on disks and in object stores."""
+    if folder.is_folder():
+        folder.files.delete_dir(folder.path)
 
 
 def _at(waiting: Mapping[str, Trial], one: Candidate, plan: TunePlan) -> int:
@@ -160,7 +183,7 @@ def _run(
         "within": plan.within,
         "threads": pool.threads or _threads(each, len(groups)),
     }
-    scratch = plan.place / "ray"
+    scratch = plan.place / SCRATCH
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, shared=shared), each),
         param_space={"pack": tune.grid_search(list(range(len(groups))))},
@@ -192,20 +215,25 @@ def _run(
         yield ray.get(desk.rows.remote())
         if running:
             time.sleep(LOOK_SECONDS)
+    begun = ray.get(desk.begun.remote())
     ray.kill(desk)
     (results,) = outcome
     if isinstance(results, BaseException):
-        raise ServiceError(f"Ray Tune gave the search up: {_last_line(results)}") from results
-    for result in results:
+        raise ServiceError(f"Ray Tune gave the search up: {reason_of(results)}") from results
+    # Results stand in the order of the packs. One that never began is nobody's fault among its candidates.
+    for i, (group, result) in enumerate(zip(groups, results, strict=True)):
+        if i not in begun:
+            why = "no reason given" if result.error is None else reason_of(result.error)
+            line = f"Ray could not start a trial ({why}): run the same command again when that is mended"
+            raise ServiceError(line) from result.error
         if result.error is not None:
-            reasons |= {one.name: _last_line(result.error) for one in groups[result.config["pack"]].members}
-    if scratch.local and scratch.is_folder():
-        scratch.files.delete_dir(scratch.path)
+            reasons |= {one.name: reason_of(result.error) for one in group.members}
 
 
 def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """What each Tune trial does: train a pack, commit its candidates one by one."""
     pack: Pack = shared["packs"][config["pack"]]
+    ray.get(shared["desk"].begin.remote(pack.number))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(min(shared["threads"], len(os.sched_getaffinity(0))))
@@ -251,16 +279,12 @@ def _threads(each: Mapping[str, float], n_packs: int) -> int:
     return max(1, int(cpus / at_once))
 
 
-def _last_line(error: BaseException) -> str:
-    text = str(error)
-    for sign in ("out of memory", "OutOfMemory", "MemoryError", "oom"):
-        if sign in text:
-            return "out of memory: " + _tail(text)
-    if "died" in text or "ActorDied" in type(error).__name__:
-        return "its worker was killed"
-    return _tail(text) or type(error).__name__
-
-
-def _tail(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def reason_of(error: BaseException) -> str:
+    """Why a worker ended, in a line: from the error's type and its last line, since the lines before it name anything."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1][:300] if lines else type(error).__name__
+    # The last line of a traceback begins with the type of the error, with its module.
+    kinds = {kind.__name__ for kind in type(error).__mro__} | {last.partition(":")[0].rpartition(".")[2]}
+    if kinds & OUT_OF_MEMORY or any(sign in last for sign in ("out of memory", "can't allocate memory")):
+        return f"out of memory: {last}"
+    return "its worker was killed" if isinstance(error, RayActorError | WorkerCrashedError) else last
