@@ -17,8 +17,8 @@ import yaml
 
 import linrep.store
 from linrep import tracking
-from linrep.cluster.evaluate_sae import Attribute, find_truth
-from linrep.cluster.run_train_sae import run_train_sae
+from linrep.cluster.evaluate_sae import ROOM_BYTES, Attribute, bytes_needed, find_truth
+from linrep.cluster.run_train_sae import _left_out, run_train_sae
 from linrep.cluster.train_sae import check_room
 from linrep.corpora import Corpora
 from linrep.errors import LinrepError, RecipeError
@@ -32,7 +32,7 @@ from linrep.recipe import Recipe
 from linrep.sae.artefact import plan_saes
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.card import FILE as CARD
-from linrep.sae.layer import train_layer
+from linrep.sae.layer import LayerCommit, train_layer
 from linrep.sae.study import SaeConfig
 from linrep.sae.train import Metrics
 from linrep.store.commit import read_commits
@@ -76,13 +76,18 @@ def split_corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
 def workspace(split_corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a complete harvest, made without Ray."""
     folder = tmp_path_factory.mktemp("workspace")
-    plan = plan_harvest("t", split_corpora, random_vlm, HARVEST, place(folder))
-    harvester = Harvester(load(random_vlm, 2), HARVEST, plan.job.layers, 2000)
+    harvest(split_corpora, random_vlm, folder)
+    return folder
+
+
+def harvest(corpora: Corpora, model: ModelConfig, folder: Path) -> None:
+    """A complete harvest, in this process."""
+    plan = plan_harvest("t", corpora, model, HARVEST, place(folder))
+    harvester, preparer = Harvester(load(model, 2), HARVEST, plan.job.layers, 2000), Preparer.from_path(model)
     write_manifest(plan.place, plan.manifest)
     for chunk in plan.chunks:
-        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(random_vlm)), plan.place, chunk.number)
+        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), plan.place, chunk.number)
     write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
-    return folder
 
 
 @pytest.fixture
@@ -197,15 +202,38 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
 
 def test_no_text_rows_while_a_share_is_asked_for_is_one_clear_line(random_vlm, split_corpora, tmp_path):
     images = split_corpora.model_copy(update={"text": None, "pairs": None})
-    plan = plan_harvest("t", images, random_vlm, HARVEST, place(tmp_path))
-    harvester = Harvester(load(random_vlm, 2), HARVEST, plan.job.layers, 2000)
-    write_manifest(plan.place, plan.manifest)
-    preparer = Preparer.from_path(random_vlm)
-    for chunk in plan.chunks:
-        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), plan.place, chunk.number)
-    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
+    harvest(images, random_vlm, tmp_path)
     with pytest.raises(LinrepError, match=r"layer 2 of .* holds no text rows .* set the text share to 0"):
         run_train_sae(recipe_of(images, random_vlm), place(tmp_path))
+
+
+def test_no_held_out_rows_are_one_clear_line_before_training(random_vlm, split_corpora, tmp_path):
+    none = split_corpora.model_copy(update={"splits": split_corpora.splits.model_copy(update={"val": 0.0, "test": 0.1})})
+    harvest(none, random_vlm, tmp_path)
+    with pytest.raises(RecipeError, match=r"holds no rows of the validation split.*raise corpora\.splits\.val") as error:
+        run_train_sae(recipe_of(none, random_vlm), place(tmp_path))
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "saes").glob("*/manifest.json"))
+
+
+def test_everything_that_training_left_out_is_told_with_its_reason():
+    rows = {
+        "image": {"rows": 9, "left_out": {"special": 0, "high_norm": 1200, "nonfinite": 2}, "first_nonfinite": "row 3 of part-0"},
+        "text": {"rows": 9, "left_out": {"special": 7, "high_norm": 0, "nonfinite": 0}, "first_nonfinite": None},
+    }
+    assert _left_out(LayerCommit(2, ("topk",), 9, rows, {}, 0.0)) == (
+        "  layer 2: left out of training: 1,200 image rows of high norm; 2 image rows that are not finite, the first is row 3 of "
+        "part-0; 7 text rows of special tokens"
+    )
+    nothing = {"image": {"rows": 9, "left_out": {"special": 0, "high_norm": 0, "nonfinite": 0}, "first_nonfinite": None}}
+    assert _left_out(LayerCommit(2, ("topk",), 9, nothing, {}, 0.0)) == ""
+
+
+def test_a_test_asks_for_the_memory_that_it_takes():
+    """Encoder and decoder of a dictionary and its control: 4 * f * d floats; two modalities' rows, twice."""
+    config = SAE.evaluation.model_copy(update={"rows": 1000})
+    needed = bytes_needed(4096, [32768, 65536], config)
+    assert needed == 4 * (32768 + 65536) * 4096 * 4 + 4 * 1000 * 4096 * 4 + ROOM_BYTES
 
 
 def test_workers_that_do_not_fit_are_refused_and_not_waited_for():

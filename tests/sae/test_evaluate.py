@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from linrep.sae.activity import Activity, highest
 from linrep.sae.coder import Largest, Rectify, Sae, random_dictionary
 from linrep.sae.evaluate import evaluate, firing_histogram
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
-from linrep.sae.stability import match
+from linrep.sae.resample import interval
+from linrep.sae.stability import living, match
 from linrep.sae.start import geometric_median, unit_rows
 from linrep.sae.train import Rows
-from linrep.sae.truth import best_latents, f1_of, sparse_probe
+from linrep.sae.truth import auroc, best_latents, f1_of, sparse_probe
 from linrep.sae.window import fraction
-from tests.sae.dictionaries import D, dictionary, inputs
+from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
 from tests.sae.reference import planted
 
 
@@ -167,6 +169,31 @@ def test_a_shuffled_dictionary_matches_itself() -> None:
         match(decoder, decoder[:20])
 
 
+def test_stability_is_of_latents_that_fire() -> None:
+    """Ten living latents found again and ninety that never fire: 1, where all together would say hardly more than chance."""
+    shared, dead = unit_rows(10, 16, seed=0), [unit_rows(90, 16, seed=seed) for seed in (1, 2)]
+    one, other = (torch.cat([shared, part]) for part in dead)
+    rates = torch.cat([torch.full((10,), 0.1), torch.zeros(90)])
+    assert match(living(one, rates), living(other, rates))[0] == pytest.approx(1, abs=1e-6)
+    assert match(one, other)[0] < 0.8
+    # Of more than are matched a sample is drawn by seed, not the first ones.
+    drawn = living(one, torch.ones(100), most=30, seed=5)
+    assert len(drawn) == 30
+    assert torch.equal(drawn, living(one, torch.ones(100), most=30, seed=5))
+    assert not torch.equal(drawn, one[:30])
+    assert not torch.equal(drawn, living(one, torch.ones(100), most=30, seed=6))
+
+
+def test_an_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+    """Of 400 normal values: mean +- 1.96 / 20, to the precision of a thousand resamples."""
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = (x - x.mean()) / x.std() + 3
+    low, high = interval(torch.stack([x, torch.ones(400)], dim=1), lambda sums: sums[:, 0] / sums[:, 1])
+    assert (low, high) == (pytest.approx(3 - 0.098, abs=0.02), pytest.approx(3 + 0.098, abs=0.02))
+    assert all(map(math.isnan, interval(torch.ones(1, 2), lambda sums: sums[:, 0])))
+    assert all(map(math.isnan, interval(torch.ones(9, 2), lambda sums: sums[:, 0] * math.nan)))
+
+
 def attributes(n: int = 600, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Forty latents of noise; latent 7 fires above 1 for value 2 exactly, latent 9 for half of value 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -179,7 +206,8 @@ def attributes(n: int = 600, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]
 
 def test_the_best_latent_is_found_and_scored_on_other_samples() -> None:
     (z, y), (z_test, y_test) = attributes(seed=0), attributes(seed=1)
-    best = best_latents(z, y, z_test, y_test)
+    active, active_test = Activity.from_dense(z), Activity.from_dense(z_test)
+    best = best_latents(active, y, active_test, y_test)
     assert [b.value for b in best] == [0, 1, 2]
     assert (best[2].latent, best[2].f1) == (7, 1.0)
     assert 0.99 < best[2].threshold <= 1.1
@@ -188,30 +216,87 @@ def test_the_best_latent_is_found_and_scored_on_other_samples() -> None:
     assert best[0].f1 == pytest.approx(2 / 3, abs=0.06)  # precision 1, recall 1/2
     # The control: on shuffled values nothing is better than always saying yes (precision 1/3, recall 1: F1 1/2).
     shuffled = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
-    assert all(b.f1 < 0.56 for b in best_latents(z, shuffled, z_test, y_test))
+    assert all(b.f1 < 0.56 for b in best_latents(active, shuffled, active_test, y_test))
 
 
-def test_latents_in_pieces_give_the_same_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    (z, y), (z_test, y_test) = attributes(seed=0), attributes(seed=1)
-    whole = best_latents(z, y, z_test, y_test)
-    monkeypatch.setattr("linrep.sae.truth.LATENTS_AT_ONCE", 3)
-    assert best_latents(z, y, z_test, y_test) == whole
+def test_the_best_latents_are_those_of_trying_every_threshold() -> None:
+    """Against all latents and all thresholds one by one, with many ties and silent samples; areas against scikit-learn's."""
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    generator = torch.Generator().manual_seed(3)
+    z, z_test = ((torch.randint(-3, 5, (60, 9), generator=generator)).clamp_min(0).float() for _ in range(2))
+    y, y_test = (torch.randint(4, (60,), generator=generator) for _ in range(2))
+    z[y == 1, 4] += 1
+    best = best_latents(Activity.from_dense(z), y, Activity.from_dense(z_test), y_test)
+    for v, one in enumerate(best):
+        f1 = {(j, float(t)): f1_score(y == v, z[:, j] >= t) for j in range(9) for t in z[:, j].unique() if t > 0}
+        assert one.f1_chosen_on == pytest.approx(max(f1.values()))
+        assert f1[one.latent, one.threshold] == pytest.approx(max(f1.values()))
+        assert one.f1 == pytest.approx(f1_score(y_test == v, z_test[:, one.latent] >= one.threshold))
+        areas = [roc_auc_score(y == v, z[:, j]) for j in range(9)]
+        among = [roc_auc_score(y_test == v, z_test[:, j]) for j in range(9) if areas[j] == pytest.approx(max(areas))]
+        assert any(one.auroc == pytest.approx(area) for area in among)
+    assert auroc(z_test[:, 0], y_test == 2) == pytest.approx(roc_auc_score(y_test == 2, z_test[:, 0]))
+    assert math.isnan(auroc(z[:, 0], y == 9))
+    dead = best_latents(Activity.from_dense(z * 0), y, Activity.from_dense(z_test), y_test)
+    assert [(one.f1, one.auroc) for one in dead] == [(0.0, 0.5)] * 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_highest_activation_of_a_sample_is_that_of_its_rows(kind: str) -> None:
+    """Against the dense maximum, with samples that lie in several pieces and one without rows; nothing dense is kept."""
+    sae, x = dictionary(kind), inputs(50)
+    owner = torch.arange(50) * 7 % 6
+    pieces = [(x[:20], owner[:20]), (x[:0], owner[:0]), (x[20:], owner[20:])]
+    active, other = highest([sae, dictionary("topk", seed=1)], pieces, 7)
+    dense = torch.stack([sae.encode(x[owner == i]).amax(0) if i < 6 else torch.zeros(F) for i in range(7)])
+    torch.testing.assert_close(active.columns(torch.arange(F)), dense, rtol=1e-5, atol=1e-5)
+    assert active.values.min() > 0
+    assert other.n_latents == F
+    few = active.only(torch.tensor([4, 6, 0]))
+    torch.testing.assert_close(few.columns(torch.tensor([9, 2])), dense[[4, 6, 0]][:, [9, 2]], rtol=1e-5, atol=1e-5)
+    of = torch.tensor([True, False, True, True, False, False, True])
+    torch.testing.assert_close(active.sums(of).float(), dense[of].sum(0), rtol=1e-5, atol=1e-5)
+
+
+def test_examining_holds_no_dense_activations_of_all_rows() -> None:
+    """A control of 262,144 latents on 256 rows: dense activations alone would take a quarter of a gigabyte."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel() * out.element_size())
+            return out
+
+    x, n_latents = torch.randn(256, 2, generator=torch.Generator().manual_seed(0)), 2**18
+    with Watch():
+        control = random_dictionary(x, n_latents, 4)
+        evaluate(control, [rows(x)])
+        (active,) = highest([control], [(x, torch.arange(256))], 256)
+        best_latents(active, torch.arange(256) % 3, active, torch.arange(256) % 3)
+    assert largest <= 64 * 2**20
 
 
 def test_sparse_probes_find_a_concept_and_not_a_shuffled_one() -> None:
     from sklearn.linear_model import LogisticRegression
 
     (z, y), (z_test, y_test) = attributes(seed=0), attributes(seed=1)
-    assert sparse_probe(z, y == 2, z_test, y_test == 2, k=1) > 0.95
+    active, active_test = Activity.from_dense(z), Activity.from_dense(z_test)
+    assert sparse_probe(active, y == 2, active_test, y_test == 2, k=1) > 0.95
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    assert sparse_probe(z, (y == 2)[order], z_test, (y_test == 2)[order], k=5) == pytest.approx(0.5, abs=0.1)
-    mine = sparse_probe(z, y == 0, z_test, y_test == 0, k=2)
+    assert sparse_probe(active, (y == 2)[order], active_test, (y_test == 2)[order], k=5) == pytest.approx(0.5, abs=0.1)
+    mine = sparse_probe(active, y == 0, active_test, y_test == 0, k=2)
     chosen = (z[y == 0].mean(0) - z[y != 0].mean(0)).abs().topk(2).indices
     theirs = LogisticRegression(C=1.0, class_weight="balanced").fit(z[:, chosen], y == 0).predict(z_test[:, chosen])
     expected = ((theirs[y_test == 0]).mean() + (~theirs[y_test != 0]).mean()) / 2
     assert mine == pytest.approx(float(expected), abs=0.02)
     with pytest.raises(ValueError, match="both classes, got 0 positive"):
-        sparse_probe(z, y == 9, z_test, y_test == 2, k=1)
+        sparse_probe(active, y == 9, active_test, y_test == 2, k=1)
 
 
 def test_the_true_directions_beat_random_ones() -> None:

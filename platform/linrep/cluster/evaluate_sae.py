@@ -1,11 +1,10 @@
 """What finished dictionaries are examined on: held-out rows, the model itself, known attributes, class directions."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import ray
@@ -21,10 +20,11 @@ from linrep.errors import LinrepError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.plan import located
 from linrep.places import Place
+from linrep.sae.activity import highest
 from linrep.sae.coder import Sae
-from linrep.sae.report import Dictionary, Report, highest
-from linrep.sae.splice import splice
-from linrep.sae.stability import match
+from linrep.sae.report import Dictionary, Report
+from linrep.sae.splice import Where, splice_each
+from linrep.sae.stability import living, match
 from linrep.sae.study import Evaluation as EvaluationConfig
 from linrep.sample import Skipped
 from linrep.store.groups import rows_of_samples
@@ -32,14 +32,17 @@ from linrep.store.layout import Modality
 from linrep.store.mixture import find_sources, held_out, to_tensor
 from linrep.store.read import Store
 from linrep.store.tables import table_of, write_table
-from linrep.vlm.batch import collate, pack
+from linrep.vlm.batch import Batch, collate, pack
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.likelihood import likeliest
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 from schemas import saes as tables
 
+Coders = Mapping[str, Mapping[str, Sae]]
+"""Dictionaries of a layer by name, each as `linrep.sae.artefact.open_coders` gives it."""
+ROOM_BYTES = 2 * 2**30
+"""Besides weights and rows: the process itself, activations of some rows, captions as tiles."""
 SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
 
 
@@ -113,19 +116,22 @@ class Examined:
     rates: dict[str, Float[Tensor, " f"]]
 
 
-def examine_on_ray(exam: Examination, layers: Mapping[int, Mapping[str, Mapping[str, Sae]]], pool: Pool) -> Iterator[Examined]:
-    """Examination the dictionaries of some layers, a task for each layer.
+def examine_on_ray(exam: Examination, layers: Mapping[int, Callable[[], Coders]], pool: Pool, n_bytes: int) -> Iterator[Examined]:
+    """Examine the dictionaries of some layers, a task for each layer.
 
     Args:
         exam: What on.
-        layers: By layer and name, the dictionaries, see `linrep.sae.artefact.open_coders`.
+        layers: By layer, what opens its dictionaries; called where they are examined.
         pool: GPUs and CPUs of a task.
+        n_bytes: Memory that a task takes, see `bytes_needed`.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
     gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
-    run = ray.remote(num_cpus=1, num_gpus=gpus)(_examine_or_error)
+    # Where no node has as much, a task has a node to itself; to ask for more would be to wait for ever.
+    most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes())
+    run = ray.remote(num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))(_examine_or_error)
     shared = ray.put(exam)
     running = [run.remote(shared, layer, coders) for layer, coders in layers.items()]
     while running:
@@ -138,38 +144,44 @@ def examine_on_ray(exam: Examination, layers: Mapping[int, Mapping[str, Mapping[
             yield outcome
 
 
-def _examine_or_error(exam: Examination, layer: int, coders: Mapping[str, Mapping[str, Sae]]) -> Examined | LinrepError:
+def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfig) -> int:
+    """Memory of a layer's task: its dictionaries and as many controls, held-out rows twice over, and room.
+
+    Args:
+        d_model: Width of the residual stream.
+        n_latents: Of each dictionary of the layer.
+        config: How much is tested.
+    """
+    weights = sum(2 * 2 * f * d_model * 4 for f in n_latents)
+    return weights + 2 * 2 * config.rows * d_model * 4 + ROOM_BYTES
+
+
+def _examine_or_error(exam: Examination, layer: int, coders: Callable[[], Coders]) -> Examined | LinrepError:
     gpu = bool(ray.get_runtime_context().get_accelerator_ids().get("GPU")) and torch.cuda.is_available()
-    return or_error(lambda: examine_layer(exam, layer, coders, "cuda" if gpu else "cpu"))
+    return or_error(lambda: examine_layer(exam, layer, coders(), "cuda" if gpu else "cpu"))
 
 
-def examine_layer(exam: Examination, layer: int, coders: Mapping[str, Mapping[str, Sae]], device: str = "cpu") -> Examined:
-    """Examination the dictionaries of a layer and write the results."""
+def examine_layer(exam: Examination, layer: int, coders: Coders, device: str = "cpu") -> Examined:
+    """Examine the dictionaries of a layer and write the results."""
     begun, report, rates = time.monotonic(), Report(), {}
     rows = held_out(find_sources(exam.store, layer, "val"), exam.config.rows)
     rows: dict[Modality, Float[Tensor, "n d"]] = {m: x.to(device) for m, x in rows.items()}
     both = [Dictionary.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
-    batches = _captions(exam, device) if exam.config.texts else []
     directions = _directions(exam, layer)
-    samples = None if exam.truth is None else _activity(exam, layer, exam.truth)
-    controls: dict[tuple[int, int], Dictionary] = {}
+    pairs: list[tuple[Dictionary, Dictionary]] = []
     for one in both:
         found = one.evaluate(rows)
         control = one.random(rows, found)
-        beside = control.evaluate(rows)
-        report.add_quality(one, found, beside)
+        report.add_quality(one, found, control.evaluate(rows))
         rates[one.name] = found.rates["both" if "both" in found.rates else next(iter(found.rates))].cpu().float()
-        controls[one.image.n_latents, 0] = control
-        if batches:
-            vlm, ready = batches
-            for where in ("image", "text", "both") if ready[0].pixel_values is not None else ("text",):
-                parts = [splice(vlm, ready, layer, d.replacing(), where) for d in (one, control)]
-                report.add_recovered(one, *parts)
+        pairs.append((one, control))
         if directions is not None and exam.config.vectors:
             report.add_rebuilt(one, control, directions.to(device), exam.config.most_latents)
-        if exam.truth is not None and samples is not None:
-            _known(report, one, control, exam.truth, samples, device)
-    _stability(report, both, controls)
+        if exam.truth is not None:
+            _known(report, exam, one, control, exam.truth, device)
+    if exam.config.texts:
+        _spliced(report, exam, pairs, device)
+    _stability(report, pairs, rates)
     folder = exam.place / "layers" / f"{layer:03d}"
     for name, schema in SCHEMAS.items():
         write_table(folder, f"{name}.parquet", table_of(getattr(report, name), schema))
@@ -177,18 +189,20 @@ def examine_layer(exam: Examination, layer: int, coders: Mapping[str, Mapping[st
     return Examined(layer, round(time.monotonic() - begun, 3), rates)
 
 
-def _stability(report: Report, both: Sequence[Dictionary], controls: Mapping[tuple[int, int], Dictionary]) -> None:
-    """Dictionaries that differ in their seed alone, each against the first of them."""
+def _stability(report: Report, pairs: Sequence[tuple[Dictionary, Dictionary]], rates: Mapping[str, Float[Tensor, " f"]]) -> None:
+    """Dictionaries that differ in their seed alone, each against the first of them: their living latents."""
     first: dict[str, Dictionary] = {}
-    for one in both:
+    for one, control in pairs:
         stem = "-".join(part for part in one.name.split("-") if not (part[0] == "s" and part[1:].isdigit()))
-        if stem in first:
-            other = first[stem]
-            cosine = match(one.image.decoder.cpu(), other.image.decoder.cpu())[0]
-            control = match(one.image.decoder.cpu(), controls[one.image.n_latents, 0].image.decoder.cpu())[0]
-            report.add_stability(one, other, cosine, control)
-        else:
+        if stem not in first:
             first[stem] = one
+            continue
+        other = first[stem]
+        fewer, more = sorted((living(d.image.decoder.cpu(), rates[d.name]) for d in (one, other)), key=len)
+        if len(fewer):
+            # As many random directions as the longer one has latents: the more there are, the nearer the nearest is.
+            beside = control.image.decoder.cpu()[: len(more)]
+            report.add_stability(one, other, match(fewer, more)[0], match(fewer, beside)[0])
 
 
 @lru_cache(maxsize=1)
@@ -197,8 +211,26 @@ def _model(config: ModelConfig, device: str, dtype: torch.dtype) -> VLM:
     return load(located(config), None, device, dtype)
 
 
-def _captions(exam: Examination, device: str) -> Any:
-    """The model, and held-out captions under their pictures (or texts alone) as micro-batches; nothing where there are none."""
+def _spliced(report: Report, exam: Examination, pairs: Sequence[tuple[Dictionary, Dictionary]], device: str) -> None:
+    """What the model loses with each dictionary of the layer in the place of its stream, on held-out captions."""
+    captions = _captions(exam)
+    if not captions or not pairs:
+        return
+    vlm = _model(exam.model, device, precision(exam.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
+    groups = pack([len(one) for one in captions], exam.pool.tokens_per_batch)
+    # One micro-batch on the device at a time: the tiles of all captions would not fit beside the model.
+    batches: Iterator[Batch] = (collate([captions[i] for i in group], vlm) for group in groups)
+    wheres: tuple[Where, ...] = ("image", "text", "both") if captions[0].pixels is not None else ("text",)
+    coders = {f"{role} {one.name}": d.replacing() for one, control in pairs for role, d in (("own", one), ("control", control))}
+    found = splice_each(vlm, batches, pairs[0][0].layer, coders, wheres)
+    for one, _ in pairs:
+        for where in wheres:
+            own, control = (found[f"{role} {one.name}", where] for role in ("own", "control"))
+            report.add_recovered(one, own, control, exam.config.texts)
+
+
+def _captions(exam: Examination) -> list[Prepared]:
+    """Held-out captions under their pictures, or texts alone; nothing where there are none."""
     preparer = Preparer.from_path(
         located(exam.model),
         image_prompt=exam.harvest.image_prompt,
@@ -212,13 +244,7 @@ def _captions(exam: Examination, device: str) -> Any:
         if not isinstance(sample, Skipped) and sample.split != "train" and (sample.modality == "pair" or chunk.corpus == "text")
     )  # fmt: skip
     prepared = (ready for ready in map(preparer, samples) if isinstance(ready, Prepared))
-    found = list(islice(prepared, exam.config.texts * exam.config.candidates))
-    if not found:
-        return []
-    vlm = _model(exam.model, device, precision(exam.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
-    found = likeliest(vlm, found, exam.config.texts, exam.pool.tokens_per_batch)
-    groups = pack([len(one) for one in found], exam.pool.tokens_per_batch)
-    return vlm, [collate([found[i] for i in group], vlm) for group in groups]
+    return list(islice(prepared, exam.config.texts * exam.config.candidates))
 
 
 def _directions(exam: Examination, layer: int) -> Float[Tensor, "v d"] | None:
@@ -236,23 +262,24 @@ def _directions(exam: Examination, layer: int) -> Float[Tensor, "v d"] | None:
     return differences[differences.norm(dim=1) > 0]
 
 
-def _activity(exam: Examination, layer: int, truth: Truth) -> tuple[Float[Tensor, "n d"], Tensor]:
-    """Image rows of the samples whose attributes are known, and each row's place among those to choose on, then to score on."""
+def _rows_of_truth(
+    exam: Examination, layer: int, truth: Truth, device: str
+) -> Iterator[tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]]:
+    """Image rows of the samples whose attributes are known, file by file, and the place of each row's sample in `truth`."""
     number = {truth.ids[i]: place for place, i in enumerate((*truth.choose, *truth.score))}
     selection = exam.store.select("tokens", layer, "image")
-    vectors, owners = rows_of_samples(selection, number)
-    x, owner = to_tensor(vectors, selection.dtype), torch.from_numpy(owners)
-    finite = x.isfinite().all(1)
-    return x[finite], owner[finite]
+    for file in selection.files:
+        vectors, owners = rows_of_samples(replace(selection, files=(file,)), number)
+        x, owner = to_tensor(vectors, selection.dtype), torch.from_numpy(owners)
+        finite = x.isfinite().all(1)
+        yield x[finite].to(device), owner[finite]
 
 
-def _known(
-    report: Report, one: Dictionary, control: Dictionary, truth: Truth, samples: tuple[Tensor, Tensor], device: str
-) -> None:
+def _known(report: Report, exam: Examination, one: Dictionary, control: Dictionary, truth: Truth, device: str) -> None:
     n, n_choose = len(truth.choose) + len(truth.score), len(truth.choose)
-    x, owner = samples[0].to(device), samples[1]
-    z = {name: highest(d.image, x, owner, n) for name, d in (("own", one), ("control", control))}
-    halves = {name: (part[:n_choose], part[n_choose:]) for name, part in z.items()}
+    found = highest([one.image, control.image], _rows_of_truth(exam, one.layer, truth, device), n)
+    choose, score = torch.arange(n_choose), torch.arange(n_choose, n)
+    halves = {name: (z.only(choose), z.only(score)) for name, z in zip(("own", "control"), found, strict=True)}
     for attribute in truth.attributes:
         codes = torch.from_numpy(attribute.codes)
         y, y_test = codes[list(truth.choose)], codes[list(truth.score)]

@@ -9,8 +9,9 @@ evaluations/<digest>/
   result.json                                    written last
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -27,19 +28,30 @@ from linrep.harvest.plan import DEMO, Plan, plan_harvest, write_demo
 from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
 from linrep.recipe import Recipe
-from linrep.sae.artefact import SaeManifest, SaePlan, check_layers, open_coders, plan_saes, read_manifest
+from linrep.sae.artefact import (
+    SaeManifest,
+    SaePlan,
+    check_held_out,
+    check_layers,
+    open_coders,
+    plan_saes,
+    read_manifest,
+)
 from linrep.sae.coder import Sae
 from linrep.sae.formats import read as read_coder
 from linrep.sae.layer import LayerCommit, layer_name, read_commit
+from linrep.sae.report import COSINES
 from linrep.sae.train import Metrics
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
 from linrep.store.tables import read_table, write_table
+from schemas.saes import EXAMINATION
 
 RESULT, SUMMARY = "result.json", "summary.txt"
 TABLES = ("quality", "firing", "truth", "rebuilt")
+WHY = {"special": "of special tokens", "high_norm": "of high norm", "nonfinite": "that are not finite"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
         else:
             plan = replace(plan, manifest=replace(plan.manifest, created=manifest.created))
         directions, probes = _directions(recipe, workspace)
-        tested = plan.place / "evaluations" / digest(recipe.sae.evaluation, probes)
+        tested = plan.place / "evaluations" / digest(EXAMINATION, recipe.sae.evaluation, probes)
         done = manifest is not None and manifest.status == "complete" and (tested / RESULT).is_file()
         if done:
             text = (tested / SUMMARY).read_bytes().decode()
@@ -116,8 +128,9 @@ def _run(
                     _watch(train_on_ray(todo, recipe.pool), plan, len(todo), run)
                 if plan.missing():
                     raise StoreError(f"{plan.place} lacks commits of layers that were trained: run the same command again")
-                coders = {layer: _coders(plan, layer) for layer in untested}
-                _test(recipe, harvest, plan.store, tested, coders, directions)
+                coders = {layer: partial(_coders, plan.place / layer_name(layer), plan.manifest.coders) for layer in untested}
+                n_latents = [coder.n_latents(plan.store.manifest.width) for coder in recipe.sae.coders().values()]
+                _test(recipe, harvest, plan.store, tested, coders, n_latents, directions)
         manifest = replace(plan.manifest, status="complete", finished=now())
         text = _finish(recipe, run, tested, manifest, plan.place)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
@@ -149,16 +162,19 @@ def recipe_rows(manifest: SaeManifest) -> int:
     return int(manifest.config["batch"])
 
 
-def _coders(plan: SaePlan, layer: int) -> dict[str, dict[str, Sae]]:
-    folder = plan.place / layer_name(layer)
-    return {name: open_coders(folder, name) for name in plan.manifest.coders}
+def _coders(folder: Place, names: tuple[str, ...]) -> dict[str, dict[str, Sae]]:
+    return {name: open_coders(folder, name) for name in names}
+
+
+def _given(name: str, sae: Sae) -> dict[str, dict[str, Sae]]:
+    return {name: {"": sae}}
 
 
 def _test(
-    recipe: Recipe, harvest: Plan, store: Store, tested: Place, coders: Mapping[int, Mapping[str, Mapping[str, Sae]]],
-    directions: Place | None,
+    recipe: Recipe, harvest: Plan, store: Store, tested: Place, coders: Mapping[int, Callable[[], dict[str, dict[str, Sae]]]],
+    n_latents: list[int], directions: Place | None,
 ) -> None:  # fmt: skip
-    from linrep.cluster.evaluate_sae import Examination, examine_on_ray
+    from linrep.cluster.evaluate_sae import Examination, bytes_needed, examine_on_ray
     from linrep.sae.formats import saelens
 
     corpus = "pairs" if recipe.corpora.pairs is not None else "text"
@@ -175,12 +191,12 @@ def _test(
         pool=recipe.pool,
     )
     with Progress("test", len(coders), unit="layers", rate="rows") as progress:
-        for found in examine_on_ray(exam, coders, recipe.pool):
+        n_bytes = bytes_needed(store.manifest.width, n_latents, exam.config)
+        for found in examine_on_ray(exam, coders, recipe.pool, n_bytes):
             progress.add(1, recipe.sae.evaluation.rows)
             for name, rates in found.rates.items():
                 folder = tested.parent.parent / layer_name(found.layer)
-                for modality in coders[found.layer][name]:
-                    where = folder / (f"{name}-{modality}" if modality else name)
+                for where in (folder / name, folder / f"{name}-image", folder / f"{name}-text"):
                     if (where / saelens.CONFIG).is_file():
                         saelens.write_firing(where, rates)
 
@@ -260,9 +276,10 @@ def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManif
 def _left_out(commit: LayerCommit) -> str:
     parts = []
     for modality, counts in commit.rows.items():
-        n = counts["left_out"]["nonfinite"]
-        if n:
-            parts.append(f"{n:,} {modality} rows that are not finite, the first is {counts['first_nonfinite']}")
+        for why, n in counts["left_out"].items():
+            if n:
+                first = f", the first is {counts['first_nonfinite']}" if why == "nonfinite" else ""
+                parts.append(f"{n:,} {modality} rows {WHY[why]}{first}")
     return f"  layer {commit.layer}: left out of training: {'; '.join(parts)}" if parts else ""
 
 
@@ -280,7 +297,8 @@ def _cards(here: Place, manifest: SaeManifest, tables: Mapping[str, pa.Table]) -
 def metrics(quality: pa.Table) -> dict[str, float]:
     """The quality as MLflow metrics; layer and dictionary are in the names, so that runs compare layer by layer."""
     frame = pl.DataFrame(pl.from_arrow(quality)).filter(pl.col("value").is_not_null())
-    wanted = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered")
+    wanted = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "ce_recovered/likeliest", "kl_recovered/likeliest")
+    wanted += tuple(f"latents_needed_{cosine}/{kind}" for cosine in COSINES for kind in ("class", "random"))
     return {
         f"test/{row['measure']}_{row['modality']}_{row['coder']}_layer{row['layer']:02d}": row["value"]
         for row in frame.filter(pl.col("measure").is_in(wanted)).iter_rows(named=True)
@@ -293,9 +311,10 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
     layer = _layer_of(recipe, store, sae, path)
     if sae.d_model != store.manifest.width:
         raise RecipeError(f"{path} has width {sae.d_model}, the harvest {store.place} has {store.manifest.width}")
+    check_held_out(store, layer)
     directions, probes = _directions(recipe, workspace)
     here = place(path)
-    key = digest(store.manifest.digest, str(here), layer, sae.digest, recipe.sae.evaluation, probes)
+    key = digest(store.manifest.digest, str(here), layer, sae.digest, EXAMINATION, recipe.sae.evaluation, probes)
     tested = workspace / "saes" / f"{recipe.name}-other-{key}"
     with sole_driver(tested):
         if (tested / RESULT).is_file():
@@ -309,7 +328,7 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
         params = {"name": recipe.name, "path": str(here), "layer": layer}
         with tracking.run(workspace, "sae", f"sae of {here.name}", digest(str(tested)), params, parents) as run:
             with cluster():
-                _test(recipe, harvest, store, tested, {layer: {here.name: {"": sae}}}, directions)
+                _test(recipe, harvest, store, tested, {layer: partial(_given, here.name, sae)}, [sae.n_latents], directions)
             text = _finish(recipe, run, tested, manifest, None)
         (tested / RESULT).write_json({"parents": parents, "finished": now(), "path": str(here), "layer": layer})
     return SaeOutcome(tested, tested, 0, 1, run.uri, text)

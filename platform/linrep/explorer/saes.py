@@ -1,13 +1,22 @@
 """Dictionaries in pictures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.figure
 import polars as pl
 import pyarrow as pa
+import torch
 
-SHOWN = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered")
+from linrep.sae.report import COSINES, LIKELIEST
+from linrep.sae.resample import interval
+
+SHOWN = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "latents_needed", "stability", "n_texts")
+GOOD = 0.8
+"""A latent tells a value well where its F1 is above this."""
+Told = tuple[float, float | None, float | None, float | None]
+"""Value, lower and upper end of its spread, control."""
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -15,53 +24,107 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 
 
 def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]) -> list[str]:
-    """The main numbers, a line a dictionary, with the random dictionary's in brackets."""
-    quality = _frame(tables["quality"])
-    lines = []
+    """The main numbers of each dictionary, with the random dictionary's in round brackets."""
+    quality, truth, rebuilt = (_frame(tables[name]) for name in ("quality", "truth", "rebuilt"))
+    lines, n_texts = [], {}
     for (layer, coder), part in quality.group_by(["layer", "coder"], maintain_order=True):
-        values = {(r["measure"], r["modality"]): (r["value"], r["control"]) for r in part.iter_rows(named=True)}
-
-        def said(measure: str, modality: str, values: dict = values) -> str:
-            value, control = values.get((measure, modality), (None, None))
-            beside = "" if control is None or measure == "l0" else f" ({control:.2f})"
-            return "-" if value is None else f"{value:.3g}{beside}"
-
-        both = "; ".join(
-            f"{m}: FVU {said('fvu', m)}, L0 {said('l0', m)}, CE recovered {said('ce_recovered', m)}" for m in ("image", "text")
-        )
-        dead = values.get(("alive", "both"), values.get(("alive", "image"), (None, None)))[0]
-        dead_said = "" if dead is None else f"; dead {1 - dead:.1%}"
-        lines.append(f"  layer {layer} {coder}  {both}{dead_said}{_found(tables['truth'], layer, coder)}")
+        told = {
+            (r["measure"], r["modality"]): (r["value"], r["low"], r["high"], r["control"])
+            for r in part.iter_rows(named=True) if r["value"] is not None
+        }  # fmt: skip
+        n_texts |= {measure: int(value[0]) for (measure, _), value in told.items() if measure.startswith("n_texts")}
+        lines.append(f"  layer {layer} {coder}")
+        lines += [_of_modality(told, modality) for modality in ("image", "text") if ("fvu", modality) in told]
+        here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
+        lines += [*_needed(told, rebuilt.filter(here)), *_found(truth.filter(here))]
+        lines += [f"    {m} {v[0]:.2f} ({v[3]:.2f})" for (m, _), v in told.items() if m.startswith("stability")]
     lines += [f"  {name} read {'; '.join(said)}" for name, said in list(reads.items())[:1]]
-    return ["  in brackets: random directions", *lines]
+    return ["  in round brackets: random directions", *_on_captions(n_texts), *lines]
 
 
-def _found(truth: pa.Table, layer: Any, coder: Any) -> str:
-    frame = _frame(truth)
-    if not len(frame):
-        return ""
-    part = frame.filter((pl.col("layer") == layer) & (pl.col("coder") == coder))
-    shares = part.group_by("attribute", maintain_order=True).agg(
-        (pl.col("f1") > 0.8).sum().alias("good"), pl.len().alias("of"), (pl.col("control") > 0.8).sum().alias("control")
-    )
-    said = ", ".join(f"{r['attribute']} {r['good']}/{r['of']} ({r['control']})" for r in shares.iter_rows(named=True))
-    return f"; latents with F1 > .8: {said}" if said else ""
+def _on_captions(n_texts: Mapping[str, int]) -> list[str]:
+    if not n_texts:
+        return []
+    chosen = n_texts.get(f"n_texts{LIKELIEST}")
+    of_them = "" if chosen is None else f"; after the semicolon on the {chosen} of them that the model finds likeliest"
+    return [f"  CE recovered on {n_texts['n_texts']} held-out captions as drawn, with its 95% interval{of_them}"]
+
+
+def _of_modality(told: Mapping[tuple[str, str], Told], modality: str) -> str:
+    parts = [f"FVU {_said(told.get(('fvu', modality)))}, L0 {told['l0', modality][0]:.3g}"]
+    alive = told.get(("alive", "both"), told["alive", modality])[0]
+    parts.append(f"CE recovered {_said(told.get(('ce_recovered', modality)))}")
+    if ("n_texts" + LIKELIEST, modality) in told:
+        parts[-1] += f"; {_said(told.get(('ce_recovered' + LIKELIEST, modality)))}"
+    return f"    {modality}: {', '.join(parts)}" + (f", dead {1 - alive:.1%}" if modality == "image" else "")
+
+
+def _said(value: Told | None) -> str:
+    """A number, the ends of its spread and its control; a dash where there is none."""
+    if value is None:
+        return "-"
+    number, low, high, control = value
+    spread = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+    return f"{number:.3g}{spread}" + ("" if control is None else f" ({control:.2f})")
+
+
+def _needed(told: Mapping[tuple[str, str], Told], rebuilt: pl.DataFrame) -> list[str]:
+    """Latents that class vectors need, beside those that random vectors do, and those of random directions."""
+    if not len(rebuilt):
+        return []
+    most, parts = int(rebuilt["n_latents"].max()), []  # pyright: ignore[reportArgumentType]
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:g}" if value <= most else f"more than {most}"
+
+    for cosine in COSINES:
+        (own, low, high, control), (other, *_) = (
+            told[f"latents_needed_{cosine}/{kind}", "image"] for kind in ("class", "random")
+        )
+        spread = f"{number(own)} [{number(low)}, {number(high)}] ({number(control)})"
+        parts.append(f"cosine {cosine} from {spread} latents, random vectors {number(other)}")
+    return [f"    class vectors, median [quartiles]: {'; '.join(parts)}"]
+
+
+def _found(truth: pl.DataFrame) -> list[str]:
+    lines = []
+    for (attribute,), rows in truth.group_by(["attribute"], maintain_order=True):
+        good, control = (int((rows[name] > GOOD).sum()) for name in ("f1", "control"))
+        medians = ", ".join(
+            f"median {title} {rows[name].median():.2f} ({rows[beside].median():.2f})"
+            for title, name, beside in (("F1", "f1", "control"), ("AUROC", "auroc", "auroc_control"))
+        )
+        lines.append(
+            f"    {attribute}: latents with F1 > {GOOD} for {good} of {len(rows)} ({control}), {medians}, "
+            f"F1 above the random dictionary's by {_difference(rows)}"
+        )
+    return lines
+
+
+def _difference(rows: pl.DataFrame) -> str:
+    """Mean difference of F1 over the values of an attribute, each value against itself, with its 95% interval."""
+    apart = torch.from_numpy((rows["f1"] - rows["control"]).to_numpy().copy())
+    low, high = interval(torch.stack([apart, torch.ones_like(apart)], dim=1), lambda sums: sums[:, 0] / sums[:, 1])
+    return f"{float(apart.mean()):+.2f}" + ("" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]")
 
 
 def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[str, Any]:
-    """What a model card says of a dictionary: result and control by name."""
+    """What a model card says of a dictionary: result, its spread and control by name."""
     here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
     found: dict[str, Any] = {}
     for row in _frame(tables["quality"]).filter(here & pl.col("value").is_not_null()).iter_rows(named=True):
-        if row["measure"] in SHOWN or row["measure"].startswith("stability"):
+        if row["measure"].startswith(SHOWN):
             beside = "" if row["control"] is None else f" (random directions: {row['control']:.4g})"
-            found[f"{row['measure']}, {row['modality']}"] = f"{row['value']:.4g}{beside}"
+            spread = "" if row["low"] is None or row["high"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
+            found[f"{row['measure']}, {row['modality']}"] = f"{row['value']:.4g}{spread}{beside}"
     if len(tables["truth"]):
         part = _frame(tables["truth"]).filter(here)
         for (attribute,), rows in part.group_by(["attribute"], maintain_order=True):
-            found[f"median F1 of the best latent, {attribute}"] = (
-                f"{rows['f1'].median():.3f} (random directions: {rows['control'].median():.3f})"
-            )
+            for title, name, beside in (("F1", "f1", "control"), ("AUROC", "auroc", "auroc_control")):
+                found[f"median {title} of the best latent, {attribute}"] = (
+                    f"{rows[name].median():.3f} (random directions: {rows[beside].median():.3f})"
+                )
+            found[f"F1 above random directions', {attribute}"] = _difference(rows)
     return found
 
 
@@ -69,10 +132,10 @@ def figures(tables: Mapping[str, pa.Table]) -> dict[str, matplotlib.figure.Figur
     """Figures by name: quality over layers and over sparsity, and how few latents rebuild class directions."""
     quality = _frame(tables["quality"]).filter(pl.col("value").is_not_null())
     drawn = {}
-    for measure in ("fvu", "ce_recovered", "kl_recovered"):
+    for measure in ("fvu", "ce_recovered", "kl_recovered", f"ce_recovered{LIKELIEST}"):
         part = quality.filter((pl.col("measure") == measure) & pl.col("modality").is_in(["image", "text"]))
         if len(part):
-            drawn[f"layers_{measure}"] = _over_layers(part, measure)
+            drawn[f"layers_{measure.replace('/', '_')}"] = _over_layers(part, measure)
     drawn["front"] = _front(quality)
     if len(tables["rebuilt"]):
         drawn["rebuilt"] = _rebuilt(_frame(tables["rebuilt"]))

@@ -87,12 +87,13 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
     """Work out what to train: layers, rows, scales. Opens the store's footers; starts no cluster.
 
     Raises:
-        RecipeError: A layer is not in the store, or the grid names no dictionary.
+        RecipeError: A layer is not in the store, the grid names no dictionary, or no row is held out to examine it on.
         StoreError: The store is not complete, lacks rows that are asked for, or is damaged.
     """
     if not store.complete or store.manifest.status != "complete":
         raise StoreError(f"the harvest {store.place} is not complete: run jobs/harvest.py with the same recipe first")
     layers = check_layers(store, config)
+    check_held_out(store, layers[0])  # samples are held out, not rows: the other layers have the same
     # "all" and the list that means the same layers make the same dictionaries.
     key = digest(VERSION, store.manifest.digest, {**config.decisive(), "layers": list(layers)})
     place = workspace / "saes" / f"{name}-{key}"
@@ -135,6 +136,19 @@ def check_layers(store: Store, config: SaeConfig) -> tuple[int, ...]:
     if not layers or len(set(layers)) < len(layers):
         raise RecipeError(f"sae.layers must name layers, each once, got {list(layers)}")
     return layers
+
+
+def check_held_out(store: Store, layer: int) -> None:
+    """See to it that there are rows to examine dictionaries on, before any is trained.
+
+    Raises:
+        RecipeError: There are none.
+    """
+    if not find_sources(store, layer, "val"):
+        raise RecipeError(
+            f"layer {layer} of {store.place} holds no rows of the validation split, which dictionaries are examined on: "
+            "raise corpora.splits.val and harvest again"
+        )
 
 
 def _about(store: Store, layer: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from linrep.sae.ops import gather_sum
 from linrep.sae.select import Codes, Encoder, scratch, top_k
 from linrep.sae.start import unit_rows
 
@@ -118,6 +119,9 @@ class Sae:
             x: Inputs.
             budget: Bytes of dense activations held at once.
         """
+        if not len(x):
+            nothing = torch.zeros(0, dtype=torch.int64, device=x.device)
+            return Codes(nothing.new_zeros(1), nothing, x.new_zeros(0), self.n_latents)
         room = scratch(max(len(x), 1), self.n_latents, budget, self.encoder)
         if isinstance(self.rule, Largest):
             return top_k(Encoder(self.encoder, self.b_enc, None, room), self._seen(x), self.rule.k)
@@ -126,6 +130,13 @@ class Sae:
         starts = [part.offsets[:-1] + int(end) for part, end in zip(parts, ends, strict=False)]
         offsets = torch.cat([*starts, ends[-1:].to(x.device)])
         return Codes(offsets, torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts]), self.n_latents)
+
+    def rebuild(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Reconstructions, as calling it gives, without dense activations: many latents fit."""
+        if not len(x):
+            return x
+        codes = self.codes(x)
+        return gather_sum(self.decoder, codes.latents, codes.values, codes.offsets) + self.b_dec
 
     def decode(self, z: Float[Tensor, "n f"]) -> Float[Tensor, "n d"]:
         """Reconstructions from dense activations."""
@@ -207,6 +218,6 @@ def random_dictionary(sample: Float[Tensor, "n d"], n_latents: int, k: int, seed
     """
     decoder = unit_rows(n_latents, sample.shape[1], seed, "control").to(sample)
     raw = Sae(decoder, sample.new_zeros(n_latents), decoder, sample.mean(0), Largest(k), sees_centred=True)
-    written, wanted = raw(sample) - raw.b_dec, sample - raw.b_dec
+    written, wanted = raw.rebuild(sample) - raw.b_dec, sample - raw.b_dec
     shrink = (written * wanted).sum() / written.square().sum().clamp_min(torch.finfo(sample.dtype).tiny)
     return replace(raw, encoder=decoder * shrink, about={"control": "random directions", "seed": seed})

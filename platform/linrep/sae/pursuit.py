@@ -30,17 +30,18 @@ def pursue(
     norms = vectors.double().norm(dim=1, keepdim=True)
     if not bool((norms > 0).all()):
         raise ValueError(f"vector {int((norms.flatten() == 0).nonzero()[0])} is zero: it has no direction to rebuild")
-    rows = torch.nn.functional.normalize(decoder.double(), dim=1)
+    lengths = decoder.norm(dim=1).clamp_min(1e-12)
     wanted = vectors.double() / norms
     chosen = torch.zeros(len(vectors), 0, dtype=torch.int64, device=decoder.device)
     basis = wanted.new_zeros(len(vectors), 0, decoder.shape[1])
     left, cosines = wanted.clone(), []
     for _ in range(most):
-        scores = (left @ rows.t()).abs().scatter(1, chosen, -1.0)
+        # The choice in the decoder's own precision: a copy of it in float64 would be the largest thing in memory.
+        scores = ((left.to(decoder) @ decoder.t()) / lengths).abs().scatter(1, chosen, -1.0)
         best = scores.argmax(1)
         chosen = torch.cat([chosen, best[:, None]], dim=1)
         # An orthonormal basis of the chosen rows: each new row loses what the basis holds (twice, against rounding).
-        new = rows[best]
+        new = torch.nn.functional.normalize(decoder[best].double(), dim=1)
         for _ in range(2):
             new = new - torch.einsum("vkd,vk->vd", basis, torch.einsum("vkd,vd->vk", basis, new))
         length = new.norm(dim=1, keepdim=True)

@@ -9,18 +9,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from linrep.sae.activity import ROWS_AT_ONCE, Activity
 from linrep.sae.coder import Sae, random_dictionary
 from linrep.sae.evaluate import LOWEST_DECADE, Evaluation, evaluate
-from linrep.sae.ops import gather_sum
-from linrep.sae.pursuit import pursue, random_vectors
-from linrep.sae.splice import Recovered, Replace
+from linrep.sae.pursuit import latents_needed, pursue, random_vectors
+from linrep.sae.splice import Losses, Recovered, Replace
 from linrep.sae.train import Rows
 from linrep.sae.truth import best_latents, sparse_probe
 from linrep.store.layout import Modality
 
-ROWS_AT_ONCE = 4096
 KS = (1, 2, 5)
 """Latents of a sparse probe."""
+COSINES = (0.8, 0.9)
+"""How well vectors must be rebuilt for the number of latents needed."""
+QUARTERS = (0.25, 0.5, 0.75)
+LIKELIEST = "/likeliest"
+"""Ends the names of measures on the captions that the model finds likeliest; without it, they are on all that were drawn."""
 
 Row = dict[str, Any]
 
@@ -69,14 +73,10 @@ class Dictionary:
 
     def replacing(self) -> dict[str, Replace]:
         """What puts reconstructions in the place of raw activations, by modality; sparse, so that many latents fit."""
-        return {"image": lambda x: _rebuild(self.image, x), "text": lambda x: _rebuild(self.text, x)}
-
-
-def _rebuild(sae: Sae, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    if not len(x):
-        return x
-    codes = sae.codes(x.to(sae.b_dec))
-    return gather_sum(sae.decoder, codes.latents, codes.values, codes.offsets) + sae.b_dec
+        return {
+            "image": lambda x: self.image.rebuild(x.to(self.image.b_dec)),
+            "text": lambda x: self.text.rebuild(x.to(self.text.b_dec)),
+        }
 
 
 def _batches(x: Float[Tensor, "n d"], modality: str) -> list[Rows]:
@@ -99,41 +99,67 @@ class Report:
             for measure, value in asdict(quality).items():
                 if measure == "firing":
                     for i, latents in enumerate(value):
-                        low = None if i == 0 else LOWEST_DECADE + (i - 1) / 4
-                        self.firing.append({**one.which, "modality": modality, "low": low, "latents": latents})
+                        low, other = None if i == 0 else LOWEST_DECADE + (i - 1) / 4, beside[measure][i] if beside else None
+                        row = {**one.which, "modality": modality, "low": low}
+                        self.firing.append({**row, "latents": latents, "control": other})
                 else:
                     self._put(one, modality, measure, value, beside.get(measure))
 
-    def add_recovered(self, one: Dictionary, found: Recovered, control: Recovered) -> None:
-        """Take in what the model loses when the dictionary is spliced in."""
+    def add_recovered(self, one: Dictionary, found: Losses, control: Losses, n_likeliest: int) -> None:
+        """Take in what the model loses when the dictionary is spliced in: on all texts, and on those it finds likeliest.
+
+        Args:
+            one: The dictionary.
+            found: Its losses.
+            control: Those of the random dictionary on the same texts.
+            n_likeliest: How many of the texts are likeliest; of no more than these, the selection is none and is left out.
+        """
+        self._put_recovered(one, found.recovered(), control.recovered(), "")
+        if n_likeliest < len(found.sums):
+            self._put_recovered(
+                one, found.likeliest(n_likeliest).recovered(), control.likeliest(n_likeliest).recovered(), LIKELIEST
+            )
+
+    def _put_recovered(self, one: Dictionary, found: Recovered, control: Recovered, suffix: str) -> None:
         beside = asdict(control)
         for measure, value in asdict(found).items():
-            if measure != "where":
-                self._put(one, found.where, measure, value, beside[measure])
+            if measure != "where" and not measure.endswith("_interval"):
+                spread = getattr(found, measure.replace("_recovered", "_interval")) if "_recovered" in measure else None
+                self._put(one, found.where, measure + suffix, value, beside[measure], spread)
 
     def add_stability(self, one: Dictionary, other: Dictionary, cosine: float, control: float) -> None:
         """Take in how much of a dictionary one of another seed has too."""
         self._put(one, "both", f"stability/{other.name}", cosine, control)
 
-    def _put(self, one: Dictionary, modality: str, measure: str, value: float, control: float | None) -> None:
-        row = {**one.which, "modality": modality, "measure": measure}
-        self.quality.append({**row, "value": _finite(value), "control": None if control is None else _finite(control)})
+    def _put(
+        self, one: Dictionary, modality: str, measure: str, value: float, control: float | None,
+        spread: tuple[float, float] | None = None,
+    ) -> None:  # fmt: skip
+        row = {**one.which, "modality": modality, "measure": measure, "value": _finite(value)}
+        low, high = (None, None) if spread is None else map(_finite, spread)
+        self.quality.append({**row, "low": low, "high": high, "control": None if control is None else _finite(control)})
 
     def add_rebuilt(self, one: Dictionary, control: Dictionary, directions: Float[Tensor, "v d"], most: int) -> None:
         """Take in how few latents rebuild class directions, and random ones of the same norms."""
         most = min(most, *one.image.decoder.shape)
         for kind, vectors in (("class", directions), ("random", random_vectors(directions, 0))):
-            cosines, beside = (pursue(coder.image.decoder, vectors.to(coder.image.decoder), most)[0] for coder in (one, control))
-            quartiles = torch.quantile(cosines.double(), torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
+            cosines, beside = (
+                pursue(coder.image.decoder, vectors.to(coder.image.decoder), most)[0].double().cpu() for coder in (one, control)
+            )
+            low, _, high = _quartiles(cosines)
             for k in range(most):
-                values = (cosines[:, k].mean(), quartiles[0, k], quartiles[1, k], beside[:, k].mean())
+                values = (cosines[:, k].mean(), low[k], high[k], beside[:, k].mean())
                 shown = dict(zip(("cosine", "low", "high", "control"), map(float, values), strict=True))
                 self.rebuilt.append({**one.which, "vectors": kind, "n_latents": k + 1, **shown})
+            for cosine in COSINES:
+                low, median, high = map(float, _quartiles(latents_needed(cosines, cosine).double()))
+                other = float(_quartiles(latents_needed(beside, cosine).double())[1])
+                self._put(one, "image", f"latents_needed_{cosine}/{kind}", median, other, (low, high))
 
     def add_truth(
         self,
         one: Dictionary,
-        z: Mapping[str, tuple[Float[Tensor, "n f"], Float[Tensor, "m f"]]],
+        z: Mapping[str, tuple[Activity, Activity]],
         attribute: str,
         names: Sequence[str],
         y: Int[Tensor, " n"],
@@ -149,29 +175,27 @@ class Report:
             y: Value of each sample to choose on, -1 where it has none.
             y_test: Likewise, to score on.
         """
-        here, there = y >= 0, y_test >= 0
-        (own, own_test), (other, other_test) = ((z[k][0][here], z[k][1][there]) for k in ("own", "control"))
+        here, there = (y >= 0).nonzero()[:, 0], (y_test >= 0).nonzero()[:, 0]
+        (own, own_test), (other, other_test) = ((z[k][0].only(here), z[k][1].only(there)) for k in ("own", "control"))
         y, y_test = y[here], y_test[there]
-        beside = {best.value: best.f1 for best in best_latents(other, y, other_test, y_test)}
+        beside = {best.value: best for best in best_latents(other, y, other_test, y_test)}
         for best in best_latents(own, y, own_test, y_test):
             yes, yes_test = y == best.value, y_test == best.value
             if not yes_test.any() or yes_test.all() or yes.all():
                 continue
-            probes = {f"probe_{k}": sparse_probe(own, yes, own_test, yes_test, k) for k in KS}
-            probes["probe_5_control"] = sparse_probe(other, yes, other_test, yes_test, 5)
+            control = beside[best.value]
             row = {**one.which, "attribute": attribute, "class_name": names[best.value], "latent": best.latent}
-            row |= {"threshold": best.threshold, "f1": best.f1, "control": beside[best.value], "n_test": int(yes_test.sum())}
-            self.truth.append({**row, **probes})
+            row |= {"threshold": best.threshold, "f1": best.f1, "control": control.f1}
+            row |= {"auroc": best.auroc, "auroc_control": control.auroc, "n_test": int(yes_test.sum())}
+            for k in KS:
+                row[f"probe_{k}"] = sparse_probe(own, yes, own_test, yes_test, k)
+                row[f"probe_{k}_control"] = sparse_probe(other, yes, other_test, yes_test, k)
+            self.truth.append(row)
 
 
-def highest(sae: Sae, x: Float[Tensor, "n d"], sample: Int[Tensor, " n"], n_samples: int) -> Float[Tensor, "s f"]:
-    """The largest activation of each latent over the rows of each sample."""
-    z = torch.zeros(n_samples, sae.n_latents)
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        codes = sae.codes(x[start : start + ROWS_AT_ONCE].to(sae.b_dec))
-        cells = sample[start : start + ROWS_AT_ONCE][codes.rows().cpu()] * sae.n_latents + codes.latents.cpu()
-        z.view(-1).scatter_reduce_(0, cells, codes.values.cpu().float(), "amax")
-    return z
+def _quartiles(values: Float[Tensor, "v ..."]) -> Float[Tensor, "3 ..."]:
+    """Lower quartile, median and upper quartile over the first axis."""
+    return torch.quantile(values, values.new_tensor(QUARTERS), dim=0)
 
 
 def _finite(value: float) -> float | None:

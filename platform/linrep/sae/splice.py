@@ -1,7 +1,7 @@
 """What the model loses when a dictionary's reconstructions take the place of its residual stream: CE and KL recovered."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from linrep.sae.resample import interval
 from linrep.vlm.batch import Batch
 from linrep.vlm.hooks import edit
 from linrep.vlm.likelihood import cross_entropy, log_probabilities, predicting
@@ -27,82 +28,151 @@ class Recovered:
 
     Attributes:
         where: Which positions were replaced.
+        n_texts: Texts counted.
         n_tokens: Tokens predicted.
         n_replaced: Positions replaced.
         ce: Cross-entropy of the untouched model.
         ce_spliced: With reconstructions.
         ce_zero: With zeros.
         ce_recovered: (ce_zero - ce_spliced) / (ce_zero - ce); NaN where zeros cost less than 0.01 nats.
+        ce_interval: Its 95% interval over the texts; NaN where a resample has no share.
         kl_spliced: KL divergence from the untouched model's predictions to those with reconstructions.
         kl_zero: To those with zeros.
         kl_recovered: 1 - kl_spliced / kl_zero; NaN likewise.
+        kl_interval: Its 95% interval likewise.
     """
 
     where: Where
+    n_texts: int
     n_tokens: int
     n_replaced: int
     ce: float
     ce_spliced: float
     ce_zero: float
     ce_recovered: float
+    ce_interval: tuple[float, float]
     kl_spliced: float
     kl_zero: float
     kl_recovered: float
+    kl_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What each text cost, summed over its tokens; a row a text, in the order in which they came.
+
+    Attributes:
+        where: Which positions were replaced.
+        sums: Tokens, positions replaced, CE, CE and KL with reconstructions, CE and KL with zeros.
+    """
+
+    where: Where
+    sums: Float[Tensor, "n 7"]
+
+    def likeliest(self, n: int) -> "Losses":
+        """The n texts that cost the untouched model least per token."""
+        kept = (self.sums[:, 2] / self.sums[:, 0]).argsort(stable=True)[:n].sort().values
+        return Losses(self.where, self.sums[kept])
+
+    def recovered(self) -> Recovered:
+        """Means and shares over the texts."""
+        total = self.sums.sum(0)
+        n_tokens, n_replaced = int(total[0]), int(total[1])
+        ce, ce_spliced, kl_spliced, ce_zero, kl_zero = (total[2:] / n_tokens).tolist()
+        return Recovered(
+            where=self.where,
+            n_texts=len(self.sums),
+            n_tokens=n_tokens,
+            n_replaced=n_replaced,
+            ce=ce,
+            ce_spliced=ce_spliced,
+            ce_zero=ce_zero,
+            ce_recovered=float(_ce_share(total[None])),
+            ce_interval=interval(self.sums, _ce_share),
+            kl_spliced=kl_spliced,
+            kl_zero=kl_zero,
+            kl_recovered=float(_kl_share(total[None])),
+            kl_interval=interval(self.sums, _kl_share),
+        )
+
+
+def splice(vlm: VLM, batches: Iterable[Batch], layer: int, coders: Mapping[str, Replace], where: Where) -> Recovered:
+    """What one dictionary recovers at some positions; see `splice_each`."""
+    return splice_each(vlm, batches, layer, {"": coders}, (where,))["", where].recovered()
 
 
 @torch.inference_mode()
-def splice(vlm: VLM, batches: Iterable[Batch], layer: int, coders: Mapping[str, Replace], where: Where) -> Recovered:
-    """Run the model three times over each batch: as it is, with reconstructions, with zeros.
+def splice_each(
+    vlm: VLM, batches: Iterable[Batch], layer: int, coders: Mapping[str, Mapping[str, Replace]], wheres: Sequence[Where]
+) -> dict[tuple[str, Where], Losses]:
+    """Run the model over each batch: once as it is, once with zeros for each choice of positions, and once for each dictionary.
 
     Args:
         vlm: The whole model, with its head.
         batches: Samples with text of their own; images where image positions are to be replaced.
         layer: Layer k whose stream is replaced.
-        coders: What replaces image rows and text rows, under `image` and `text`: the same dictionary, or one for each. Takes raw
-            activations in float32.
-        where: Positions to replace. Prompt and special tokens are never touched.
+        coders: By name of the dictionary, what replaces image rows and text rows, under `image` and `text`: the same dictionary,
+            or one for each. Takes raw activations in float32.
+        wheres: Positions to replace. Prompt and special tokens are never touched.
+
+    Returns:
+        By name and positions. Samples without text of their own are passed over.
 
     Raises:
         ValueError: The model has no head, or no batch has text to predict.
     """
     if vlm.depth is not None:
         raise ValueError(f"the model is cut after layer {vlm.depth} and predicts nothing: load it with depth None")
-    sums, n_tokens, n_replaced = torch.zeros(5, dtype=torch.float64), 0, 0
     zeros: Mapping[str, Replace] = {"image": _zeros, "text": _zeros}
+    found: dict[tuple[str, Where], list[Tensor]] = {(name, where): [] for name in coders for where in wheres}
     for batch in batches:
         rows, columns = predicting(batch)
         if not len(rows):
             continue
-        targets = batch.input_ids[rows, columns + 1]
         plain = log_probabilities(vlm, batch, rows, columns)
-        losses = [cross_entropy(plain, targets)]
-        for replace in (coders, zeros):
-            with _replaced(vlm, batch, layer, replace, where):
-                changed = log_probabilities(vlm, batch, rows, columns)
-            losses += [cross_entropy(changed, targets), (plain.exp() * (plain - changed)).sum(1)]
-        sums += torch.stack([part.double().sum().cpu() for part in losses])
-        n_tokens += len(rows)
-        n_replaced += sum(int(_mask(batch, name).sum()) for name in _names(where))
-    if not n_tokens:
+        targets = batch.input_ids[rows, columns + 1]
+        untouched = [torch.ones_like(plain[:, 0]), cross_entropy(plain, targets)]
+
+        for where in wheres:
+            harmed = _harm(vlm, batch, layer, zeros, where, plain, targets)
+            n_replaced = sum(_mask(batch, name).sum(1) for name in _names(where))
+            for name, replace in coders.items():
+                left = _harm(vlm, batch, layer, replace, where, plain, targets)
+                per_token = torch.stack([*untouched, *left, *harmed], dim=1).double().cpu()
+                sums = torch.zeros(len(batch), 6, dtype=torch.float64).index_add_(0, rows.cpu(), per_token)
+                with_text = sums[:, 0] > 0
+                parts = [sums[:, :1], torch.as_tensor(n_replaced).cpu()[:, None], sums[:, 1:]]
+                found[name, where].append(torch.cat(parts, dim=1)[with_text])
+    if not all(found.values()):
         raise ValueError("no batch has text of its own: there is nothing to predict")
-    ce, ce_spliced, kl_spliced, ce_zero, kl_zero = (sums / n_tokens).tolist()
-    return Recovered(
-        where=where,
-        n_tokens=n_tokens,
-        n_replaced=n_replaced,
-        ce=ce,
-        ce_spliced=ce_spliced,
-        ce_zero=ce_zero,
-        ce_recovered=guarded(ce_zero - ce_spliced, ce_zero - ce),
-        kl_spliced=kl_spliced,
-        kl_zero=kl_zero,
-        kl_recovered=guarded(kl_zero - kl_spliced, kl_zero),
-    )
+    return {key: Losses(key[1], torch.cat(parts)) for key, parts in found.items()}
 
 
 def guarded(gain: float, harm: float) -> float:
     """A share of the harm that was undone; NaN where there was hardly any."""
     return gain / harm if harm >= LEAST_HARM else math.nan
+
+
+def _ce_share(sums: Float[Tensor, "r 7"]) -> Float[Tensor, " r"]:
+    return _shares(sums[:, 5] - sums[:, 3], sums[:, 5] - sums[:, 2], sums[:, 0])
+
+
+def _kl_share(sums: Float[Tensor, "r 7"]) -> Float[Tensor, " r"]:
+    return _shares(sums[:, 6] - sums[:, 4], sums[:, 6], sums[:, 0])
+
+
+def _shares(gains: Float[Tensor, " r"], harms: Float[Tensor, " r"], tokens: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+    each = zip((gains / tokens).tolist(), (harms / tokens).tolist(), strict=True)
+    return torch.tensor([guarded(gain, harm) for gain, harm in each], dtype=torch.float64)
+
+
+def _harm(
+    vlm: VLM, batch: Batch, layer: int, replace: Mapping[str, Replace], where: Where, plain: Tensor, targets: Tensor
+) -> list[Float[Tensor, " s"]]:
+    """CE of each token, and its KL divergence from the untouched model's prediction, with positions replaced."""
+    with _replaced(vlm, batch, layer, replace, where):
+        changed = log_probabilities(vlm, batch, *predicting(batch))
+    return [cross_entropy(changed, targets), (plain.exp() * (plain - changed)).sum(1)]
 
 
 def _zeros(h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -9,6 +9,22 @@ MOST = 4096
 """Latents matched: the assignment takes time cubic in their number."""
 
 
+def living(decoder: Float[Tensor, "f d"], rates: Float[Tensor, " f"], most: int = MOST, seed: int = 0) -> Float[Tensor, "m d"]:
+    """Decoder rows of the latents that fire at all, in their order; of more than `most`, as many drawn by seed.
+
+    Latents that never fire stayed where they were drawn: that another run has others there says nothing of it.
+
+    Args:
+        decoder: All rows.
+        rates: Firing rate of each latent.
+        most: How many are kept.
+        seed: Of the draw.
+    """
+    alive = (rates > 0).nonzero()[:, 0].cpu()
+    drawn = torch.randperm(len(alive), generator=torch.Generator().manual_seed(seed))[:most]
+    return decoder[alive[drawn.sort().values].to(decoder.device)]
+
+
 def match(one: Float[Tensor, "f d"], other: Float[Tensor, "g d"], most: int = MOST) -> tuple[float, Int[Tensor, " m"]]:
     """Mean cosine of decoder rows under the best one-to-one matching, and whom each row of the first is matched with.
 

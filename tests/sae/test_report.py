@@ -1,0 +1,157 @@
+"""Tables of results: each number beside its control and its spread, and the same wherever the tensors are."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from linrep.explorer.saes import card_lines, summary_lines
+from linrep.sae.activity import Activity, highest
+from linrep.sae.coder import Sae
+from linrep.sae.report import Dictionary, Report
+from linrep.sae.splice import Losses
+from linrep.sae.stability import living, match
+from linrep.sae.start import unit_rows
+from linrep.store.tables import table_of
+from schemas import saes as tables
+from tests.sae.dictionaries import KINDS, D, dictionary, inputs
+from tests.sae.elsewhere import DEVICE, Devices
+
+SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
+
+
+def examined(sae: Sae, device: torch.device | str) -> Report:
+    """Everything that is told of a dictionary and needs no model, on a device."""
+    report, one = Report(), Dictionary.of(2, "tested", {"": sae.to(device)})
+    rows = {"image": inputs(60).to(device), "text": (inputs(40) + 1).to(device)}
+    found = one.evaluate(rows)
+    control = one.random(rows, found)
+    report.add_quality(one, found, control.evaluate(rows))
+    report.add_rebuilt(one, control, unit_rows(6, D, 7).to(device), 9)
+    owner, labels = torch.arange(60) % 30, torch.arange(15) % 3
+    pair = highest([one.image, control.image], [(rows["image"], owner)], 30)
+    halves = {
+        name: (z.only(torch.arange(15)), z.only(torch.arange(15, 30))) for name, z in zip(("own", "control"), pair, strict=True)
+    }
+    report.add_truth(one, halves, "class", ("a", "b", "c"), labels, labels)
+    fewer = living(one.image.decoder.cpu(), found.rates["both"].cpu())
+    report.add_stability(one, one, match(fewer, fewer)[0], 0.5)
+    for replacing in one.replacing().values():
+        assert replacing(rows["text"]).device == rows["text"].device
+    return report
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_on_another_device_are_those_of_the_cpu(kind: str) -> None:
+    expected = examined(dictionary(kind), "cpu")
+    with Devices():
+        found = examined(dictionary(kind), DEVICE)
+    for name in SCHEMAS:
+        mine, theirs = getattr(found, name), getattr(expected, name)
+        assert len(mine) == len(theirs) > 0
+        for one, other in zip(mine, theirs, strict=True):
+            words = {name: value for name, value in other.items() if value is None or isinstance(value, str)}
+            numbers = {name: pytest.approx(other[name], rel=1e-4, abs=1e-6) for name in other.keys() - words.keys()}
+            assert one == {**words, **numbers}
+
+
+def test_the_other_device_refuses_what_a_gpu_refuses() -> None:
+    """The test above says something only if tensors of two devices do not mix."""
+    with Devices():
+        x = inputs().to(DEVICE)
+        assert (x.device, x.cpu().device) == (DEVICE, torch.device("cpu"))
+        with pytest.raises(RuntimeError, match="two devices"):
+            x + torch.ones(D)
+        with pytest.raises(RuntimeError, match="same device"):
+            torch.quantile(x, torch.tensor([0.25]), dim=0)
+
+
+def test_class_vectors_need_few_latents_where_they_are_made_of_few() -> None:
+    """Vectors of two decoder rows at right angles and of equal size: one reaches .71, so that both cosines need two."""
+    rows = torch.eye(D)
+    sae = replace(dictionary("topk"), encoder=rows, b_enc=torch.zeros(D), decoder=rows, b_dec=torch.zeros(D))
+    one, report = Dictionary.of(2, "tested", {"": sae}), Report()
+    control = one.random({"image": inputs()}, one.evaluate({"image": inputs()}))
+    report.add_rebuilt(one, control, rows[:4] + rows[4:8], 3)
+    told = {row["measure"]: row for row in report.quality}
+    for cosine in (0.8, 0.9):
+        row = told[f"latents_needed_{cosine}/class"]
+        assert (row["modality"], row["value"], row["low"], row["high"]) == ("image", 2, 2, 2)
+        assert row["control"] > 2
+    assert told["latents_needed_0.9/random"]["value"] == 4  # not reached with three: one more than were tried
+    said = summary_lines({**tables_of(report), "quality": quality_of(one, report, control)}, {})
+    (line,) = [line for line in said if "class vectors" in line]
+    assert "cosine 0.9 from 2 [2, 2] (more than 3) latents, random vectors more than 3" in line
+
+
+def test_firing_and_probes_have_controls() -> None:
+    report = examined(dictionary("topk"), "cpu")
+    for modality in ("image", "text", "both"):
+        bins = [row for row in report.firing if row["modality"] == modality]
+        assert sum(row["latents"] for row in bins) == sum(row["control"] for row in bins) == dictionary("topk").n_latents
+    for row in report.truth:
+        for k in (1, 2, 5):
+            assert 0 <= row[f"probe_{k}_control"] <= 1
+        assert 0 <= row["auroc_control"] <= 1
+
+
+def losses(*rows: tuple[float, ...]) -> Losses:
+    return Losses("image", torch.tensor(rows, dtype=torch.float64))
+
+
+def test_shares_recovered_are_told_of_all_captions_and_of_the_likeliest() -> None:
+    """Tokens, replaced, CE, CE and KL spliced, CE and KL of zeros. On the likeliest caption 3/4 are recovered, on all 1/2."""
+    likely, unlikely = (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0), (4, 9, 40.0, 46.0, 3.0, 48.0, 4.0)
+    nothing = losses((4, 9, 40.0, 48.0, 4.0, 48.0, 4.0), (4, 9, 4.0, 12.0, 4.0, 12.0, 4.0))
+    report, one = Report(), Dictionary.of(2, "tested", {"": dictionary("topk")})
+    report.add_recovered(one, losses(unlikely, likely), nothing, 1)
+    told = {row["measure"]: row for row in report.quality}
+    assert (told["n_texts"]["value"], told["n_texts/likeliest"]["value"]) == (2, 1)
+    assert (told["ce_recovered"]["value"], told["ce_recovered/likeliest"]["value"]) == (0.5, 0.75)
+    assert (told["kl_recovered"]["value"], told["kl_recovered/likeliest"]["value"]) == (0.5, 0.75)
+    assert (told["ce_recovered"]["control"], told["ce_recovered/likeliest"]["control"]) == (0, 0)
+    # Resamples of two captions are the one twice, the other twice, or both.
+    assert (told["ce_recovered"]["low"], told["ce_recovered"]["high"]) == (0.25, 0.75)
+    assert told["ce_recovered/likeliest"]["low"] is None
+    assert (told["ce"]["low"], told["ce"]["value"]) == (None, 5.5)
+    # Where all captions are among the likeliest, there is no selection to tell of.
+    report.quality.clear()
+    report.add_recovered(one, losses(unlikely, likely), nothing, 2)
+    assert not [row for row in report.quality if row["measure"].endswith("/likeliest")]
+
+
+def tables_of(report: Report) -> dict:
+    return {name: table_of(getattr(report, name), schema) for name, schema in SCHEMAS.items()}
+
+
+def quality_of(one: Dictionary, report: Report, control: Dictionary):
+    rows = {"image": inputs()}
+    report.add_quality(one, one.evaluate(rows), control.evaluate(rows))
+    return tables_of(report)["quality"]
+
+
+def test_summary_and_card_say_selection_spread_and_control() -> None:
+    report = examined(dictionary("topk"), "cpu")
+    one = Dictionary.of(2, "tested", {"": dictionary("topk")})
+    both = [(4, 9, 40.0, 46.0, 3.0, 48.0, 4.0), (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0)]
+    report.add_recovered(one, losses(*both), losses(*both), 1)
+    lines = summary_lines(tables_of(report), {})
+    assert lines[1] == (
+        "  CE recovered on 2 held-out captions as drawn, with its 95% interval; after the semicolon on the 1 of them "
+        "that the model finds likeliest"
+    )
+    assert any("CE recovered 0.5 [0.25, 0.75] (0.50); 0.75 (0.75)" in line for line in lines)
+    assert any("class: latents with F1 > 0.8 for" in line and "F1 above the random dictionary's by" in line for line in lines)
+    card = card_lines(tables_of(report), 2, "tested")
+    assert card["ce_recovered, image"] == "0.5 [0.25, 0.75] (random directions: 0.5)"
+    assert card["n_texts/likeliest, image"].startswith("1 ")
+    assert "latents_needed_0.8/class, image" in card
+    assert "F1 above random directions', class" in card
+
+
+def test_an_activity_without_entries_is_examined() -> None:
+    silent = Activity.from_dense(torch.zeros(6, 4))
+    report, one = Report(), Dictionary.of(2, "tested", {"": dictionary("topk")})
+    y = torch.tensor([0, 1] * 3)
+    report.add_truth(one, {"own": (silent, silent), "control": (silent, silent)}, "class", ("a", "b"), y, y)
+    assert [(row["f1"], row["auroc"], row["probe_1"]) for row in report.truth] == [(0.0, 0.5, 0.5)] * 2
