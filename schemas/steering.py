@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
@@ -12,7 +12,11 @@ _WHICH = [
     column("layer", pa.int32(), "Layer k at which it acts; null without an edit", nullable=True),
     column("edit", pa.string(), "none (the unedited run), add, ablate, swap, clamp, zero or mean"),
     column(
-        "direction", pa.string(), "How the direction was found, or which control it is; null where there is none", nullable=True
+        "direction",
+        pa.string(),
+        "Of an addition how its direction was found, or which control it is; of other edits which control it is, null for the "
+        "edit itself",
+        nullable=True,
     ),
     column("strength", pa.float32(), "Strength of an addition, in the unit that the recipe says; null for others", nullable=True),
 ]
@@ -97,11 +101,15 @@ VERDICTS = pa.schema(
 EFFECTS = pa.schema(
     [
         *_WHICH,
-        column("control", pa.bool_(), "Whether the direction is a control"),
+        column("control", pa.bool_(), "Whether this is a control"),
         column("measure", pa.string(), "What is measured; the measures are explained in the documentation"),
         column("value", pa.float64(), "Mean over pairs and samples"),
         column(
-            "low", pa.float64(), "Lower end of the 95% interval, bootstrap over pairs and samples within pairs", nullable=True
+            "low",
+            pa.float64(),
+            "Lower end of the 95% interval: bootstrap over pairs and samples within pairs; of shares of answers that are all "
+            "alike, what as many pairs leave room for",
+            nullable=True,
         ),
         column("high", pa.float64(), "Upper end of the interval", nullable=True),
         column("n_pairs", pa.int32(), "Pairs of classes that count"),
@@ -119,8 +127,13 @@ MATCHED = pa.schema(
         column("reached", pa.bool_(), "Whether the strengths reach that damage; else the value is that of the largest strength"),
         column("strength", pa.float64(), "Strength at that damage, interpolated"),
         column("efficacy", pa.float64(), "Probability of the target in the forced choice at that damage, interpolated"),
-        column("low", pa.float64(), "Lower end of the 95% interval, bootstrap over pairs"),
-        column("high", pa.float64(), "Upper end of the interval"),
+        column(
+            "low",
+            pa.float64(),
+            "Lower end of the 95% interval: bootstrap over pairs, photographs and texts; null of a single one",
+            nullable=True,
+        ),
+        column("high", pa.float64(), "Upper end of the interval", nullable=True),
         column("n_pairs", pa.int32(), "Pairs of classes"),
     ]
 )

@@ -7,23 +7,30 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import linrep.store
-from linrep.cluster.run_steer import find_directions, run_steer
+from linrep.chat import NoAnswer
+from linrep.cluster.run_steer import find_directions, plan_steering, run_steer
 from linrep.cluster.steer import load_steerer, steer_chunks
 from linrep.corpora import Corpora
 from linrep.directions import read_directions, write_directions
-from linrep.errors import LinrepError, TooManySkipped
+from linrep.errors import LinrepError, ModelError, TooManySkipped
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.steer.chunk import read_tables, steer_chunk
-from linrep.steer.config import Asking, Damage, Dose, Forced, Human, Question, SteerConfig, Words
-from linrep.steer.plan import plan_steer
+from linrep.sae.coder import random_dictionary
+from linrep.sae.formats import read as read_coder
+from linrep.sae.formats.saelens import write as write_coder
+from linrep.steer.cells import cells
+from linrep.steer.chunk import fetch, read_tables, steer_chunk
+from linrep.steer.config import Asking, Chat, Damage, Dictionary, Dose, Forced, Human, Question, SteerConfig, Words
+from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer
 from linrep.store.commit import read_commits
 from linrep.store.read import Store
+from linrep.store.tables import read_table
 from linrep.vlm.config import ModelConfig
 from tests.steering import HARVEST, directions, half_held_out, write_workspace
 
@@ -119,10 +126,10 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
     found, wanted = contents(plan.job.place), contents(plain.place)
     assert found == wanted
     assert {name: len(rows) for name, rows in found.items()} == {
-        # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1), for 2 pairs x 2 photographs
-        "cells": 4 * (1 + 2 * 2 * (2 * 2 + 1)),
-        "answers": 4 * (1 + 2 * 2 * (2 * 2 + 1)),
-        "damage": 4 * (1 + 2 * 2 * 2 * 2),
+        # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1 edit and its control), for 2 pairs x 2 photographs
+        "cells": 4 * (1 + 2 * 2 * (2 * 2 + 2)),
+        "answers": 4 * (1 + 2 * 2 * (2 * 2 + 2)),
+        "damage": 4 * (1 + 2 * 2 * (2 * 2 + 2)),
         "lens": 4 * 2,
     }
     held = {sample["sample_id"] for sample in linrep.store.open(str(fresh)).samples().to_pylist() if sample["split"] != "train"}
@@ -180,18 +187,120 @@ def test_people_judge_between_two_runs_of_the_same_command(split_corpora, random
         split_corpora, random_vlm, fresh,
         judge=Human(sheet=str(sheet), max_answers=5), pairs=(("tench", "house"), ("church", "boat")),
     )  # fmt: skip
+
+    def fill_in(n, choice):
+        with sheet.open("w", newline="") as out:
+            writer = csv.DictWriter(out, rows[0].keys())
+            writer.writeheader()
+            writer.writerows([{**row, "choice": choice, "sensible": "no"} if i < n else row for i, row in enumerate(rows)])
+
     waiting = run_steer(asked, place(fresh))
     assert waiting.waiting is not None
     rows = list(csv.DictReader(sheet.open()))
     assert len(rows) == 5
-    with sheet.open("w", newline="") as out:
-        writer = csv.DictWriter(out, rows[0].keys())
-        writer.writeheader()
-        writer.writerows([{**row, "choice": "none", "sensible": "no"} for row in rows])
+    for n in (0, 3):  # the same command again, too early: nothing is final
+        fill_in(n, "none")
+        early = run_steer(asked, place(fresh))
+        assert early.waiting is not None
+        assert f"{5 - n} of 5 rows" in early.waiting
+    fill_in(5, "none")
     done = run_steer(asked, place(fresh))
     assert done.waiting is None
     assert done.n_new == 0
     assert "agreement_with_words: n 5" in done.text
+    finished = done.judged / "result.json"
+    before = finished.read_bytes()
+    assert run_steer(asked, place(fresh)).text == done.text
+    assert finished.read_bytes() == before  # nothing was judged again
+    fill_in(5, "mix")  # somebody thinks better of it
+    again = run_steer(asked, place(fresh))
+    verdicts = read_table(again.judged, "verdicts.parquet").to_pylist()
+    assert {row["score"] for row in verdicts if row["error"] is None} == {0.5}
+
+
+@pytest.mark.usefixtures("plainly", "undrawn")
+def test_a_server_that_was_away_is_asked_again_by_the_same_command(recipe, fresh, monkeypatch):
+    asked, away = [], [True]
+
+    def ask(self, messages, read, **settings):
+        asked.append(messages[0]["content"])
+        return NoAnswer("status 503", away=True) if away[0] else read('{"score": -1, "coherence": 1}')
+
+    monkeypatch.setattr("linrep.chat.ChatClient.check", lambda self: None)
+    monkeypatch.setattr("linrep.chat.ChatClient.ask", ask)
+    chat = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": Chat(url="http://judge/v1", model="m")})})
+    first = run_steer(chat, place(fresh))
+    assert first.waiting is not None
+    assert "away or too busy (status 503): run the same command again" in first.waiting
+    n, away[0] = len(asked), False
+    second = run_steer(chat, place(fresh))
+    assert second.waiting is None
+    assert len(asked) == 2 * n
+    verdicts = read_table(second.judged, "verdicts.parquet").to_pylist()
+    assert {row["score"] for row in verdicts} == {-1}
+    run_steer(chat, place(fresh))
+    assert len(asked) == 2 * n  # final now
+
+
+def test_a_dictionary_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
+    config = recipe.steer.model_copy(
+        update={"sae": Dictionary(path=str(fresh / "sae"), layer=2), "directions": ("class_mean", "random", "sae_sparse")}
+    )
+    with_sae = recipe.model_copy(update={"steer": config})
+    digests = []
+    for seed in (0, 1, 0):
+        shutil.rmtree(fresh / "sae", ignore_errors=True)
+        write_dictionary(fresh / "sae", 32, seed)
+        plan = plan_steering(with_sae, place(fresh))
+        digests.append(plan.manifest.digest)
+        assert plan.manifest.parents["sae"] == read_coder(str(fresh / "sae")).digest == plan.job.sae_digest
+    assert digests[0] == digests[2] != digests[1]
+    assert any(cell.direction == "sae_sparse" and cell.layer == 2 for cell in cells(config, plan.job.layers))
+    write_dictionary(fresh / "sae", 32, 5)
+    with pytest.raises(ModelError, match="differs between nodes"):
+        load_steerer(plan.job, POOL, device="cpu")
+
+
+def write_dictionary(folder: Path, width: int, seed: int = 0) -> None:
+    """Random directions as a saved dictionary."""
+    sample = torch.randn(64, width, generator=torch.Generator().manual_seed(seed))
+    write_coder(place(folder), random_dictionary(sample, 48, 4, seed))
+
+
+def test_two_classes_of_one_name_are_called_as_the_probes_call_them(split_corpora, random_vlm, fresh, tmp_path):
+    folder = Path(shutil.copytree(Path(split_corpora.images.path).parent, tmp_path / "cranes"))
+    (folder / "images/classes.json").write_text('{"n01": "crane", "n02": "crane"}')
+    cranes = half_held_out(folder)
+    (folder / "images/classes.json").write_text('{"n01": "crane", "n02": "crane"}')
+    workspace = write_workspace(tmp_path / "cranes_ws", "t", cranes, random_vlm)
+    photographs, _, _ = held_out(linrep.store.open(str(workspace)))
+    assert sorted(photographs) == ["crane (0)", "crane (1)"]
+    names = ("crane (0)", "crane (1)", "boat")
+    write_directions(workspace / "directions.safetensors", directions(names=names), {})
+    plan = plan_of(recipe_of(cranes, random_vlm, workspace, pairs=(("crane (0)", "boat"),)), workspace)
+    items = [item for chunk in plan.chunks if chunk.task != "damage" for item in chunk.items]
+    assert items
+    assert {fetch(item, plan.job.corpora).class_name for item in items} == {"crane (0)"}
+    same = recipe_of(cranes, random_vlm, workspace, pairs=(("crane (0)", "crane (1)"),))
+    with pytest.raises(LinrepError, match=r"crane \(0\) and crane \(1\) are called the same"):
+        plan_of(same, workspace)
+    drawn = plan_of(recipe_of(cranes, random_vlm, workspace, pairs=2), workspace).manifest.pairs
+    assert all("boat" in pair for pair in drawn)
+
+
+def test_of_many_layers_some_are_taken_evenly_with_both_ends():
+    found = directions(layers=tuple(range(33)))
+    assert choose_layers(STEER.model_copy(update={"max_layers": 7}), found, 32) == (0, 5, 11, 16, 21, 27, 32)
+    assert choose_layers(STEER.model_copy(update={"max_layers": 40}), found, 32) == tuple(range(33))
+
+
+def test_every_class_is_drawn_once_as_source_and_once_as_target_before_any_is_again():
+    names = ("a", "b", "c")
+    photographs = {name: [] for name in names}
+    pairs = choose_pairs(STEER.model_copy(update={"pairs": 6}), names, photographs)
+    for first in (pairs[:3], pairs[3:]):
+        assert sorted(source for source, _ in first) == sorted(target for _, target in first) == ["a", "b", "c"]
+    assert len(set(pairs)) == 6
 
 
 def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh):
@@ -205,6 +314,18 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
     fails(r"no directions of layer 3", layers=(0, 3))
     fails(r"no directions of kind 'lda'", directions=("lda",))
     fails(r"no directions at .*nowhere", probes=str(fresh / "nowhere"))
+    melting = STEER.ask.model_copy(update={"choice": "<image> b", "answer": "oat {name}"})  # boat is one token
+    fails(r"steer\.ask: the answer 'oat \{name\}' with 'tench' does not continue the prompt", ask=melting)
+    fails(r"a four-way sheet needs four classes, there are 2", judge=Human(sheet=str(fresh / "s.csv")))
+    nobody = Chat(url="http://127.0.0.1:9/v1", model="m", timeout=2)
+    fails(r"no judge answers at http://127\.0\.0\.1:9/v1", judge=nobody)
+    write_directions(fresh / "foreign", directions(), {"harvest": "0123456789"})
+    fails(r"come from the harvest 0123456789, this recipe's is .*another model's", probes=str(fresh / "foreign"))
+    for file, width in (("wide", 16), ("fits", 32)):
+        write_dictionary(fresh / file, width)
+    fails(r"steer\.sae\.layer: layer 1 is not steered at, only 0, 2", sae=Dictionary(path=str(fresh / "fits"), layer=1))
+    fails(r"the SAE is 16 wide, the model's stream 32", sae=Dictionary(path=str(fresh / "wide"), layer=2))
+    fails(r"nothing-there", sae=Dictionary(path=str(fresh / "nothing-there"), layer=2))
     fails(r"3 pairs of 2 classes, there are only 2", pairs=3)
     for file, made, match in (
         ("narrow", directions(width=16), r"width 16, the model's stream 32: they were made from another model"),

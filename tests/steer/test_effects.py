@@ -1,11 +1,10 @@
 """Effects from planted runs: what was planted comes out, controls stand beside it, and nothing is counted that was not run."""
 
-import numpy as np
 import pytest
 
 from linrep.steer.config import Asking, Dose, Question, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched, value_of
-from linrep.steer.judges.readers import by_choice, by_parser
+from linrep.steer.judges.readers import by_choice, by_parser, by_words
 from linrep.steer.judges.verdict import Verdict
 from linrep.store.tables import table_of
 from schemas.steering import ANSWERS, CELLS, DAMAGE
@@ -132,15 +131,66 @@ def test_the_forced_choice_judges_with_the_probability_of_its_own_cell():
 
 
 def test_shuffled_targets_show_no_effect():
-    """A control of the measure itself: with targets exchanged between pairs nothing is turned."""
+    """A control of the measure itself: with other targets, words that answers do hold, only what names those is turned."""
     cells, answers, damage = tables()
-    rows = answers.to_pylist()
+    other = {"boat": "house", "key": "house", "tree": "star"}  # house is said of the fifth photographs, star of the keys
+
+    def moved(table, schema):
+        return table_of([{**row, "target": other[row["source"]]} for row in table.to_pylist()], schema)
+
+    def turned(answers):
+        verdicts = judge_answers(answers, moved(cells, CELLS), CONFIG, by_parser)
+        shown = effects(moved(cells, CELLS), verdicts, damage.slice(0, 0), CONFIG)
+        return {(row["direction"], row["strength"]): row["value"] for row in value_of(shown, "turned")}
+
+    shuffled = moved(answers, ANSWERS)
+    assert all(value == 0 for value in turned(shuffled).values())
+    # One of the nine strong answers about the class is made to name the shuffled target: it alone counts.
+    rows, named = shuffled.to_pylist(), ("tree", "tree1", "class_mean", 2.0, "class")
     for row in rows:
-        row["target"] = {"tree": "star", "star": "key", "boat": "key"}[row["target"]]
-    moved = cells.to_pylist()
-    for row in moved:
-        row["target"] = {"tree": "star", "star": "key", "boat": "key"}[row["target"]]
-    cells, answers = table_of(moved, CELLS), table_of(rows, ANSWERS)
-    verdicts = judge_answers(answers, cells, CONFIG, by_parser)
-    shown = effects(cells, verdicts, damage.slice(0, 0), CONFIG)
-    assert np.allclose([row["value"] for row in value_of(shown, "turned")], 0)
+        if tuple(row[name] for name in ("source", "sample_id", "direction", "strength", "about")) == named:
+            row["text"] = "star ."
+    found = turned(table_of(rows, ANSWERS))
+    assert found.pop(("class_mean", 2.0)) == pytest.approx(1 / 9)
+    assert all(value == 0 for value in found.values())
+
+
+def test_edits_that_are_no_additions_stand_beside_their_controls():
+    cells, answers, damage = tables()
+    more: dict[str, list] = {"cells": [], "answers": [], "damage": []}
+    for source, target in PAIRS:
+        for i in range(5):
+            for direction, word, p, nll in ((None, "house", 0.5, 3.0), ("shuffled_tokens", source, 0.1, 1.5)):
+                who = {"source": source, "target": target, "sample_id": f"{source}{i}"}
+                which = {"site": "image", "layer": 1, "edit": "mean", "direction": direction}
+                more["cells"].append({**who, **which, "p_target": p, "logp_source": -1.0, "logp_target": -1.0})
+                more["answers"].append({**who, **which, "question": 0, "about": "class", "text": f"{word} ."})
+                more["damage"].append({**who, **which, "nll": nll, "n_tokens": 5})
+    cells, answers, damage = (
+        table_of([*table.to_pylist(), *more[name]], schema)
+        for name, table, schema in (("cells", cells, CELLS), ("answers", answers, ANSWERS), ("damage", damage, DAMAGE))
+    )
+    shown = effects(cells, judge_answers(answers, cells, CONFIG, by_parser), damage, CONFIG)
+
+    def mean(measure, direction=None):
+        (row,) = value_of(shown, measure, edit="mean", direction=direction)
+        return row
+
+    assert not mean("left")["control"]
+    assert mean("left", "shuffled_tokens")["control"]
+    assert (mean("left")["value"], mean("left", "shuffled_tokens")["value"]) == (1, 0)
+    assert mean("left_over_random")["value"] == 1
+    assert mean("damage")["value"] == pytest.approx(2.0)
+    assert mean("damage", "shuffled_tokens")["value"] == pytest.approx(0.5)
+    assert mean("damage_over_random")["value"] == pytest.approx(1.5)
+    # Of three pairs that are all alike Wilson's interval leaves room for others: z^2 / (3 + z^2) = 0.561.
+    assert mean("left", "shuffled_tokens")["high"] == pytest.approx(0.5615, abs=1e-3)
+
+
+def test_classes_of_one_name_are_judged_by_the_name_that_answers_can_hold():
+    who = {"source": "crane (134)", "target": "boat", "sample_id": "s"}
+    plain = {"edit": "none", "question": 0, "about": "class", "text": "a crane by the water"}
+    rows = table_of([{**who, **plain}], ANSWERS)
+    cells = table_of([{**who, "edit": "none", "p_target": 0.1, "logp_source": -0.1, "logp_target": -2.0}], CELLS)
+    (verdict,) = judge_answers(rows, cells, CONFIG, by_words).to_pylist()
+    assert (verdict["source"], verdict["score"]) == ("crane (134)", -1)

@@ -11,7 +11,7 @@ from linrep.sample import Skipped
 from linrep.steer.cells import UNEDITED, cells
 from linrep.steer.config import Asking, Damage, Dose, Question, SteerConfig
 from linrep.steer.edits import Add
-from linrep.steer.sites import Everywhere, ImageTokens, LastToken
+from linrep.steer.sites import Elsewhere, Everywhere, ImageTokens, LastToken, Patches, positions
 from linrep.steer.steerer import Steerer
 from linrep.steer.vectors import NoDirection, Vectors
 from linrep.vlm.batch import collate
@@ -63,7 +63,8 @@ def steerer(steer_vlm, vectors):
 
 @pytest.fixture(scope="module")
 def produced(steerer):
-    return steerer.answers([sample(0), sample(1), sample(2)], "boat", "tall tree")
+    # Of the last one's prompts the source's name stands first, of the others' the target's.
+    return steerer.answers([sample(0), sample(1), sample(6)], "boat", "tall tree")
 
 
 def key(row):
@@ -75,11 +76,12 @@ def slowly(vlm, one, site, layer, edit, n_new=0):
     model, batch = vlm.model, collate([one], vlm)
     prompt = torch.from_numpy(
         {
-            "image": one.role >= Role.IMAGE,
-            "last": np.arange(len(one)) == (np.append(np.flatnonzero(one.role == Role.TEXT), len(one))[0] - 1),
-            "everywhere": np.ones(len(one), bool),
-            None: np.zeros(len(one), bool),
-        }[site]
+            "image": lambda: one.role >= Role.IMAGE,
+            "last": lambda: np.arange(len(one)) == (np.append(np.flatnonzero(one.role == Role.TEXT), len(one))[0] - 1),
+            "everywhere": lambda: np.ones(len(one), bool),
+            "elsewhere": lambda: positions(Elsewhere(LastToken()), one, vlm.card),
+            None: lambda: np.zeros(len(one), bool),
+        }[site]()
     )
     ids = batch.input_ids
     block = None if layer is None else (vlm.text.layers[layer] if layer < 4 else vlm.text.norm)
@@ -93,13 +95,17 @@ def slowly(vlm, one, site, layer, edit, n_new=0):
 
     handle = None if block is None else block.register_forward_pre_hook(hook)
     pictures = {"pixel_values": batch.pixel_values, "image_sizes": batch.image_sizes}
-    with torch.no_grad():
-        for step in range(n_new + 1):
-            scores = model(input_ids=ids, **pictures, use_cache=False).logits[0]
-            if step < n_new:
-                ids = torch.cat([ids, scores[-1].argmax()[None, None]], dim=1)
-    if handle is not None:
-        handle.remove()
+    try:
+        with torch.no_grad():
+            for step in range(n_new + 1):
+                scores = model(input_ids=ids, **pictures, use_cache=False).logits[0]
+                if step < n_new:
+                    ids = torch.cat([ids, scores[-1].argmax()[None, None]], dim=1)
+                    if ids[0, -1] == vlm.card.image_token_id:
+                        return None, scores  # read again, it would ask for a picture of its own
+    finally:
+        if handle is not None:
+            handle.remove()
     return ids[0, len(one) :].tolist(), scores
 
 
@@ -109,6 +115,10 @@ def edit_of(vectors, row):
     return vectors.edit(row["edit"], row["direction"], row["strength"], row["site"], row["layer"], "boat", "tall tree")
 
 
+def place_of(row):
+    return "elsewhere" if row["direction"] == "other_tokens" else row["site"]
+
+
 def some(rows, n, seed=0):
     return [rows[i] for i in np.random.default_rng(seed).choice(len(rows), n, replace=False)]
 
@@ -116,7 +126,9 @@ def some(rows, n, seed=0):
 def test_every_cell_of_every_sample_has_one_row(produced):
     plan = cells(CONFIG, LAYERS)
     assert plan[0] == UNEDITED
-    assert len(plan) == 1 + 3 * 3 * (2 * 2 + 3)
+    # At every site and layer two directions at two strengths, and three edits, each with its control: but nothing is left to
+    # compare with where tokens everywhere are knocked out.
+    assert len(plan) == 1 + 3 * (3 * (2 * 2 + 3 * 2) - 1)
     assert produced.failed == []
     assert len({key(row) for row in produced.tables["cells"]}) == len(produced.tables["cells"]) == 3 * len(plan)
     assert len(produced.tables["answers"]) == 2 * 3 * len(plan)
@@ -127,11 +139,18 @@ def test_free_answers_equal_uncached_generation_of_each_cell_alone(steer_vlm, ra
     """Unequal lengths, other edits in other rows, a shared prefix, padding and the cache change nothing."""
     made = [Preparer.from_path(random_vlm, image_prompt=q.prompt) for q in CONFIG.ask.questions]
     tokenizer, ends = steer_vlm.processor.tokenizer, 2
-    for row in some(produced.tables["answers"], 40):
+    compared = 0
+    for row in some(produced.tables["answers"], 60):
+        if compared == 40:
+            break
         one = made[row["question"]](sample(int(row["sample_id"][1:])))
-        ids, _ = slowly(steer_vlm, one, row["site"], row["layer"], edit_of(vectors, row), 3)
+        ids, _ = slowly(steer_vlm, one, place_of(row), row["layer"], edit_of(vectors, row), 3)
+        if ids is None:
+            continue
+        compared += 1
         ids = ids[: ids.index(ends)] if ends in ids else ids
         assert row["text"] == tokenizer.decode(ids, skip_special_tokens=True).strip(), row
+    assert compared == 40
 
 
 def test_forced_choice_is_the_length_normalised_probability_of_the_two_names(steer_vlm, random_vlm, vectors, produced):
@@ -148,7 +167,7 @@ def test_forced_choice_is_the_length_normalised_probability_of_the_two_names(ste
                 full = Preparer.from_path(random_vlm, image_prompt=f"{prompt} {name}")(sample(int(row["sample_id"][1:])))
                 n = len(full) - len(bare)
                 # Only the prompt is edited, the answer's tokens only where the site is everywhere.
-                site = row["site"]
+                site = place_of(row)
                 masked = dataclasses.replace(
                     full, role=np.where(np.arange(len(full)) < len(bare), full.role, Role.TEXT).astype(np.uint8)
                 )
@@ -184,12 +203,12 @@ def test_damage_is_the_mean_nll_of_the_text_alone_and_without_an_edit_the_models
     by_name = {one.id: prepare(one) for one in samples}
     for row in [*some(rows, 12), *(r for r in rows if r["edit"] == "none")]:
         one = by_name[row["sample_id"]]
-        _, logits = slowly(steer_vlm, one, row["site"], row["layer"], edit_of(vectors, row))
+        _, logits = slowly(steer_vlm, one, place_of(row), row["layer"], edit_of(vectors, row))
         (said,) = np.nonzero(one.role == Role.TEXT)
         logp = logits.log_softmax(-1)[said - 1, one.input_ids[said]]
         assert row["nll"] == pytest.approx(-logp.mean().item(), abs=2e-4)
         assert row["n_tokens"] == len(said)
-    assert len(rows) == 2 * (1 + 3 * 3 * 2 * 2)
+    assert len(rows) == 2 * (1 + 3 * (3 * (2 * 2 + 3 * 2) - 1))  # every cell, controls too
 
 
 def test_of_the_candidates_the_likeliest_texts_are_kept(steer_vlm, vectors):
@@ -209,9 +228,9 @@ class Faulty(Vectors):
         found = super().edit(name, kind, strength, site, layer, source, target)
         if (kind, strength, site, layer) == ("random", 3.0, "image", 2):
             return Add(torch.full((32,), float("nan")), 1.0, relative=False)
-        if (name, site, layer) == ("ablate", "last", 2):
+        if (name, kind, site, layer) == ("ablate", None, "last", 2):
             return Exploding()
-        if (name, site, layer) == ("swap", "last", 2):
+        if (name, kind, site, layer) == ("swap", None, "last", 2):
             raise NoDirection("the class means coincide")
         return found
 
@@ -282,3 +301,104 @@ def test_the_lens_counts_the_right_name_against_the_others(steer_vlm, vectors, r
     assert rows[-1]["p_others"] == pytest.approx(p[:, boat].mean().item(), rel=1e-3)
     assert rows[-1]["top_class"] == pytest.approx((p[:, house] > p[:, boat]).float().mean().item(), abs=1e-6)
     assert rows[-1]["n_tokens"] == image.sum()
+
+
+FEW = CONFIG.model_copy(
+    update={"sites": (Patches(box=(0.9, 0.9, 1, 1)), ImageTokens(), LastToken()), "directions": ("random",), "edits": ("mean",)}
+)
+"""The box's corner holds a patch's centre in the larger pictures only."""
+
+
+def names_no_position(prepared, card):
+    try:
+        positions(FEW.sites[0], prepared, card)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_a_site_that_one_picture_lacks_costs_the_cells_of_that_picture_there(steer_vlm, vectors, random_vlm):
+    prepare = Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt)
+    samples = [sample(i, "a red boat") for i in (0, 2)]
+    has = {}
+    for one in samples:
+        try:
+            has[one.id] = bool(
+                positions(FEW.sites[0], prepare(dataclasses.replace(one, text=None, modality="image")), steer_vlm.card).any()
+            )
+        except ValueError:
+            has[one.id] = False
+    assert sorted(has.values()) == [False, True]
+    lacking = next(name for name, there in has.items() if not there)
+    steerer = Steerer(steer_vlm, FEW, (2,), vectors, tokens_per_batch=1500)
+    for rows in (
+        steerer.answers([dataclasses.replace(s, text=None, modality="image") for s in samples], "boat", "tall tree").tables[
+            "cells"
+        ],
+        steerer.damage(samples, "boat", "tall tree").tables["damage"],
+    ):
+        lost = [row for row in rows if row.get("error")]
+        assert {(row["sample_id"], row["site"]) for row in lost} == {(lacking, "patches")}
+        assert all("names no position of " + lacking in row["error"] for row in lost)
+        assert len(lost) == 2 + 2  # two strengths, the mean and its control
+        assert len(rows) == 2 * len(cells(FEW, (2,)))
+
+
+class Breaking:
+    """A function that fails whenever one sample is among what it is given."""
+
+    def __init__(self, real, name):
+        self.real, self.name = real, name
+
+    def __call__(self, vlm, what, *more):
+        if any((one[0] if isinstance(one, list) else one).sample.id == self.name for one in what):
+            raise RuntimeError("out of memory")
+        return self.real(vlm, what, *more)
+
+
+@pytest.mark.parametrize("where", ["lay_out", "nats_per_token", "embed"])
+def test_what_fails_before_any_cell_runs_costs_its_sample_and_no_other(steer_vlm, vectors, monkeypatch, where):
+    from linrep.steer import steerer as module
+
+    monkeypatch.setattr(module, where, Breaking(getattr(module, where), "s1"))
+    config = CONFIG.model_copy(update={"damage": Damage(prompt="<image> see :", texts=1, candidates=2), "edits": ()})
+    steerer = Steerer(steer_vlm, config, (2,), vectors, tokens_per_batch=1500)
+    n = len(cells(config, (2,)))
+    if where == "lay_out":
+        found = steerer.answers([sample(0), sample(1), sample(2)], "boat", "tall tree").tables["cells"]
+        kept, lost = {"s0", "s2"}, "s1"
+    elif where == "nats_per_token":
+        found = steerer.damage([sample(i, "a red boat") for i in range(3)], "boat", "tall tree").tables["damage"]
+        kept, lost = {row["sample_id"] for row in found} - {"s1"}, "s1"
+        assert len(kept) == 1
+    else:
+        pictures = [dataclasses.replace(sample(i), class_name="house") for i in (0, 1)]
+        rows = steerer.lens(pictures, ["boat", "house"]).tables["lens"]
+        assert [(row["sample_id"], row["layer"], row.get("error")) for row in rows] == [
+            ("s0", 2, None), ("s1", -1, "RuntimeError: out of memory"),
+        ]  # fmt: skip
+        found = steerer.damage([sample(0, "a red boat"), sample(1, "a tree")], "boat", "tall tree").tables["damage"]
+        kept, lost = {"s0"}, "s1"
+        config = config.model_copy(update={"damage": Damage(prompt="<image> see :", texts=2)})
+        found = (
+            Steerer(steer_vlm, config, (2,), vectors)
+            .damage([sample(0, "a red boat"), sample(1, "a tree")], "boat", "tall tree")
+            .tables["damage"]
+        )
+    assert {row["sample_id"] for row in found if row.get("error") is None} == kept
+    gone = [row for row in found if row["sample_id"] == lost]
+    assert len(gone) == n
+    assert {row["error"] for row in gone} == {"RuntimeError: out of memory"}
+
+
+def test_as_many_other_patches_control_a_knock_out(steer_preparer, steer_vlm):
+    one = steer_preparer(sample(2))
+    box = Patches(box=(0, 0, 0.4, 0.4))
+    inside, others = (positions(site, one, steer_vlm.card) for site in (box, Elsewhere(box)))
+    assert inside.sum() == others.sum() > 0
+    assert not (inside & others).any()
+    assert (one.role[others] == Role.IMAGE).all()
+    assert (positions(Elsewhere(box), one, steer_vlm.card) == others).all()
+    assert positions(Elsewhere(LastToken()), one, steer_vlm.card).sum() == 1
+    with pytest.raises(ValueError, match=r"the control needs \d+ other patches of s2, there are 0"):
+        positions(Elsewhere(Patches(box=(0, 0, 1, 1))), one, steer_vlm.card)

@@ -1,5 +1,7 @@
 """Directions and controls: one norm for all, controls where they should be, and clear words where there is no direction."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -143,3 +145,62 @@ def test_what_is_not_among_the_directions_is_one_clear_line(vectors):
 def test_a_wrong_recipe_names_what_is_wrong(values, message):
     with pytest.raises(ValueError, match=message.replace("{", r"\{")):
         SteerConfig.model_validate(values)
+
+
+def both(vectors: Vectors, name: str, where: tuple[str, int, str, str]) -> tuple[Any, Any]:
+    """An edit and its control."""
+    return vectors.edit(name, None, None, *where), vectors.edit(name, "random", None, *where)
+
+
+def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors):
+    where = ("image", 1, "boat", "tree")
+    centre = SET.entries[0].vectors.mean(0)
+    ablate, control = both(vectors, "ablate", where)
+    torch.testing.assert_close(control.direction, vectors.direction("random", *where))
+    torch.testing.assert_close(ablate.direction, vectors.direction("class_mean", *where))
+    swap, other = both(vectors, "swap", where)
+    torch.testing.assert_close(other.centre, centre)
+    for name in ("source", "target"):
+        mine, theirs = (getattr(one, name) - centre for one in (swap, other))
+        torch.testing.assert_close(mine.norm(), theirs.norm())
+        assert abs(mine @ theirs) < 0.99 * mine.norm() ** 2
+    angles = [torch.cosine_similarity(one.source - centre, one.target - centre, dim=0) for one in (swap, other)]
+    torch.testing.assert_close(*angles)
+    clamp, other = both(vectors, "clamp", where)
+    assert other.latent != clamp.latent
+    rows = clamp.coder.decoder
+    torch.testing.assert_close(other.value * rows[other.latent].norm(), torch.tensor(clamp.value) * rows[clamp.latent].norm())
+    h = torch.randn(5, 4, generator=torch.Generator().manual_seed(3))
+    shuffled = vectors.edit("mean", "shuffled_tokens", None, *where)(h)
+    assert not torch.equal(shuffled, h)
+    assert sorted(map(tuple, shuffled.tolist())) == sorted(map(tuple, h.tolist()))
+    assert isinstance(vectors.edit("mean", "other_tokens", None, *where), Replace)
+
+
+class Large(Dictionary):
+    """A dictionary whose dense identity would take 40 GB; it counts how often all rows are searched."""
+
+    def __init__(self):
+        self.n_latents, self.searched = 100_000, 0
+        self._rows = torch.randn(self.n_latents, 4, generator=torch.Generator().manual_seed(5))
+
+    @property
+    def decoder(self):
+        self.searched += 1
+        return self._rows
+
+    def decode(self, z):
+        raise AssertionError("a unit of every latent was decoded")
+
+
+def test_a_sparse_direction_of_a_large_dictionary_is_searched_once_for_all_strengths():
+    coder = Large()
+    vectors = Vectors(SET, Dose(), coders={1: coder}, k=2)
+    first = vectors.edit("add", "sae_sparse", 0.5, "image", 1, "boat", "tree")
+    n = coder.searched
+    again = vectors.edit("add", "sae_sparse", 1.0, "image", 1, "boat", "tree")
+    assert coder.searched == n > 0
+    assert torch.equal(first.direction, again.direction)
+    assert again.strength == 1.0
+    assert not torch.equal(first.direction, vectors.direction("sae_sparse", "image", 1, "tree", "house"))
+    assert torch.cosine_similarity(first.direction, SET.entries[0].between("boat", "tree"), dim=0) > 0.9

@@ -14,28 +14,30 @@ from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.session import cluster
 from linrep.config import digest
 from linrep.directions import read_directions
-from linrep.errors import StoreError, TooManySkipped
+from linrep.errors import RecipeError, StoreError, TooManySkipped
 from linrep.harvest.plan import located, plan_harvest
 from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
 from linrep.recipe import Recipe
+from linrep.sae.formats import read as read_coder
+from linrep.steer.asked import check_names
 from linrep.steer.chunk import read_tables
-from linrep.steer.config import Chat, Exact, Forced, Human, SteerConfig, Words
+from linrep.steer.config import Dictionary, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched
-from linrep.steer.judges.chat import ChatJudge
-from linrep.steer.judges.human import agreement, read_sheet, write_sheet
-from linrep.steer.judges.readers import by_choice, by_parser, by_words
-from linrep.steer.judges.verdict import Answer, Judge, Verdict
-from linrep.steer.plan import SteerManifest, SteerPlan, plan_steer
+from linrep.steer.judges.choose import make_judge
+from linrep.steer.judges.verdict import JobJudge
+from linrep.steer.plan import SteerManifest, SteerPlan, choose_layers, plan_steer
 from linrep.steer.summary import summary
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now, read_manifest
 from linrep.store.read import Store
 from linrep.store.tables import read_table, write_table
+from linrep.vlm.files import locate
+from linrep.vlm.processor import load_processor
 
 RESULT = "result.json"
-"""Written last: the runs are judged and tracked."""
+"""Written last: the runs are judged and tracked, and no verdict is waited for."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class SteerOutcome:
         n_new: Chunks that this run did.
         tracking_uri: Where its MLflow run is.
         text: What came out, for reading.
-        waiting: What people have to do before there are verdicts; None where nobody is waited for.
+        waiting: What must happen before the verdicts are final; None where they are.
     """
 
     place: Place
@@ -65,19 +67,32 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    plan, config = _plan(recipe, workspace), recipe.steer
+    plan, config = plan_steering(recipe, workspace), recipe.steer
     with sole_driver(plan.job.place):
         commits = read_commits(plan.job.place)
-        if not (plan.job.place / MANIFEST).is_file():
-            (plan.job.place / MANIFEST).write_json(asdict(plan.manifest))
         judged = plan.job.place / "judged" / f"{config.judge.kind}-{digest(config.judge, config.damage.matched)}"
-        if len(commits) == plan.manifest.n_chunks and (judged / RESULT).is_file():
+        judge = make_judge(config.judge, plan.job.place / "judged" / "replies", plan.names)
+        if len(commits) == plan.manifest.n_chunks and _is_final(judged, judge):
             text = (judged / "summary.txt").read_bytes().decode()
             return SteerOutcome(plan.job.place, judged, 0, tracking.tracking_uri(workspace), text)
-        return _steer(recipe, config, workspace, plan, commits, judged)
+        judge.check()
+        if not (plan.job.place / MANIFEST).is_file():
+            (plan.job.place / MANIFEST).write_json(asdict(plan.manifest))
+        return _steer(recipe, workspace, plan, commits, judged, judge)
 
 
-def _plan(recipe: Recipe, workspace: Place) -> SteerPlan:
+def _is_final(judged: Place, judge: JobJudge) -> bool:
+    """Whether verdicts are there, and what they were read from is still the same."""
+    file = judged / RESULT
+    return file.is_file() and file.read_json().get("source") == judge.source
+
+
+def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
+    """Work out a steering job; starts no cluster.
+
+    Raises:
+        LinrepError: The harvest or the probes are missing, or the steer section asks for what is not there.
+    """
     config = recipe.steer
     harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
     manifest = harvest.place / MANIFEST
@@ -86,9 +101,25 @@ def _plan(recipe: Recipe, workspace: Place) -> SteerPlan:
     store = Store(harvest.place, read_manifest(harvest.place), read_commits(harvest.place))
     file = find_directions(recipe, workspace)
     found = read_directions(file)
-    more = {} if config.sae is None else {"sae": digest(config.sae)}
+    layers = choose_layers(config, found, store.manifest.model["n_layers"])
+    more = {} if config.sae is None else {"sae": _dictionary(config.sae, layers, store)}
     model = located(recipe.model)
     return plan_steer(recipe.name, config, store, harvest.job.corpora, harvest.chunks, model, file, found, workspace, more)
+
+
+def _dictionary(sae: Dictionary, layers: Sequence[int], store: Store) -> str:
+    """The digest of a dictionary's weights, if it fits the plan.
+
+    Raises:
+        RecipeError: Its layer is not steered at, or it is of another width.
+        FormatError: There is no dictionary where one should be.
+    """
+    if sae.layer not in layers:
+        raise RecipeError(f"steer.sae.layer: layer {sae.layer} is not steered at, only {', '.join(map(str, layers))}")
+    coder = read_coder(sae.path)
+    if coder.d_model != store.manifest.width:
+        raise RecipeError(f"steer.sae: the SAE is {coder.d_model} wide, the model's stream {store.manifest.width}: {sae.path}")
+    return coder.digest
 
 
 def find_directions(recipe: Recipe, workspace: Place) -> Place:
@@ -107,13 +138,17 @@ def find_directions(recipe: Recipe, workspace: Place) -> Place:
 
 
 def _steer(
-    recipe: Recipe, config: SteerConfig, workspace: Place, plan: SteerPlan, commits: dict[int, Commit], judged: Place
+    recipe: Recipe, workspace: Place, plan: SteerPlan, commits: dict[int, Commit], judged: Place, judge: JobJudge
 ) -> SteerOutcome:
+    config = recipe.steer
     remove_unfinished(plan.job.place)
     todo = [chunk for chunk in plan.chunks if chunk.number not in commits]
     n_allowed = int(recipe.pool.max_skipped * plan.manifest.n_cells)
     name = f"steer {recipe.name}-{plan.manifest.digest} {config.judge.kind}"
     params = recipe.model_dump(mode="json")
+    if todo:
+        folder, _ = locate(plan.job.model)
+        check_names(load_processor(folder).tokenizer, config.ask, plan.manifest.pairs)
     with tracking.run(workspace, "steer", name, digest(str(judged)), params, plan.manifest.parents) as run:
         run.tags({"linrep.steering": str(plan.job.place), "linrep.digest": plan.manifest.digest})
         if todo:
@@ -125,14 +160,16 @@ def _steer(
                 _watch(steer_chunks(plan.job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
         _refuse(commits, n_allowed, plan)
         manifest = _complete(plan, commits)
-        tables, extra, waiting = _judge(config, plan, commits, judged)
+        source = judge.source
+        tables, extra = _judge(config, plan, commits, judge)
         text = summary(str(plan.job.place), manifest, tables["effects"], tables["matched"], extra)
         _write(judged, tables, text)
         _track(run, manifest, tables, text, extra)
-    if waiting is None:
+    if judge.waiting is None:
         # Last, after the run is closed: a driver killed before this line judges and tracks again when it resumes.
-        (judged / RESULT).write_json({"judge": config.judge.model_dump(mode="json"), "finished": now(), **extra})
-    return SteerOutcome(plan.job.place, judged, len(todo), run.uri, text, waiting)
+        made = {"judge": config.judge.model_dump(mode="json"), "source": source, "finished": now()}
+        (judged / RESULT).write_json({**made, **extra})
+    return SteerOutcome(plan.job.place, judged, len(todo), run.uri, text, judge.waiting)
 
 
 def _watch(new: Iterable[Commit], commits: dict[int, Commit], n_allowed: int, plan: SteerPlan) -> None:
@@ -167,29 +204,11 @@ def _complete(plan: SteerPlan, commits: dict[int, Commit]) -> SteerManifest:
 
 
 def _judge(
-    config: SteerConfig, plan: SteerPlan, commits: dict[int, Commit], judged: Place
-) -> tuple[dict[str, pa.Table], dict[str, Any], str | None]:
-    """The tables, what else there is to say, and what people have to do first, if anything."""
+    config: SteerConfig, plan: SteerPlan, commits: dict[int, Commit], judge: JobJudge
+) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """The tables, and what else there is to say."""
     cells, answers, damage, lens = (read_tables(plan.job.place, commits, name) for name in ("cells", "answers", "damage", "lens"))
-    extra: dict[str, Any] = {}
-    waiting = None
-    judge: Judge
-    match config.judge:
-        case Words():
-            judge = by_words
-        case Exact():
-            judge = by_parser
-        case Forced():
-            judge = by_choice
-        case Chat():
-            judge = ChatJudge(config.judge, plan.job.place / "judged" / "replies")
-        case Human():
-            judge = _People(config.judge, plan.job.classes, extra)
     verdicts = judge_answers(answers, cells, config, judge)
-    if isinstance(judge, ChatJudge):
-        extra["usage"] = asdict(judge.usage)
-    if isinstance(judge, _People) and judge.written is not None:
-        waiting = f"{judge.written} answers are on {config.judge.sheet}: fill in choice and sensible, then run the same command"  # pyright: ignore[reportAttributeAccessIssue]
     tables = {
         "verdicts": verdicts,
         "effects": effects(cells, verdicts, damage, config),
@@ -198,33 +217,7 @@ def _judge(
         "damage": damage,
         "lens": lens,
     }
-    return tables, extra, waiting
-
-
-@dataclass
-class _People:
-    """People as a judge: writes their sheet the first time, reads it when it is there."""
-
-    config: Human
-    classes: tuple[str, ...]
-    extra: dict[str, Any]
-    written: int | None = None
-
-    def __call__(self, answers: Sequence[Answer]) -> list[Verdict]:
-        file = place(self.config.sheet)
-        if not file.is_file():
-            self.written = write_sheet(answers, self.classes, file, self.config.max_answers)
-            return [Verdict(error="nobody has judged it yet") for _ in answers]
-        found = read_sheet(file, answers, self.classes)
-        # What the rules would have said of the same answers, to see how far they can be trusted.
-        asked = [answer for answer in answers if answer.key in found]
-        rules = {answer.key: verdict for answer, verdict in zip(asked, by_words(asked), strict=True)}
-        self.extra["agreement_with_words"] = {k: _plain(v) for k, v in asdict(agreement(found, rules)).items()}
-        return [found.get(answer.key, Verdict(error="not on the sheet")) for answer in answers]
-
-
-def _plain(value: float) -> float | None:
-    return value if value == value else None  # NaN, which JSON lacks
+    return tables, judge.extra
 
 
 def _write(judged: Place, tables: dict[str, pa.Table], text: str) -> None:
@@ -247,7 +240,7 @@ def _track(run: tracking.Run, manifest: SteerManifest, tables: dict[str, pa.Tabl
 
 
 def _draw(run: tracking.Run, shown: pa.Table, lens: pa.Table) -> None:
-    from linrep.explorer.dose import dose_figure, harm_figure, layer_figure, lens_figure
+    from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, layer_figure, lens_figure
 
     measures = set(shown["measure"].to_pylist())
     sites = list(dict.fromkeys(site for site in shown["site"].to_pylist() if site is not None))
@@ -256,6 +249,10 @@ def _draw(run: tracking.Run, shown: pa.Table, lens: pa.Table) -> None:
             run.figure(f"figures/layers_{measure}.png", layer_figure(shown, measure, meaning))
             for site in sites:
                 run.figure(f"figures/dose_{measure}_{site}.png", dose_figure(shown, measure, meaning, site))
+    if any(edit not in ("none", "add") for edit in shown["edit"].to_pylist()):
+        for measure, meaning in (("p_target", "p(target)"), ("left", "share that leaves"), ("damage", "damage, nats a token")):
+            if measure in measures:
+                run.figure(f"figures/edits_{measure}.png", edits_figure(shown, measure, meaning))
     if "damage" in measures:
         for site in sites:
             run.figure(f"figures/harm_{site}.png", harm_figure(shown, site))

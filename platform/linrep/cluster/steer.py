@@ -63,7 +63,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         device: Where; None for the GPU that Ray gave this worker, if any.
 
     Raises:
-        ModelError: The model on this node is not the one that the job was planned with, or a GPU is not to be seen.
+        ModelError: The model or the dictionary on this node is not the one of the plan, or a GPU is not to be seen.
         RecipeError: The artefact was begun in another number format.
     """
     if device is None:
@@ -77,12 +77,15 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
     if vlm.card.digest != job.model_digest:
         raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} in the plan")
     config = job.config
+    coder = None if config.sae is None else read_coder(config.sae.path)
+    if coder is not None and coder.digest != job.sae_digest:
+        raise ModelError(f"{config.sae.path} differs between nodes: {coder.digest} here, {job.sae_digest} in the plan")  # pyright: ignore[reportOptionalMemberAccess]
     vectors = Vectors(
         directions=read_directions(job.directions),
         dose=config.dose,
         seed=config.seed,
         unembedding=first_token_row(vlm, config.ask),
-        coders=None if config.sae is None else {config.sae.layer: read_coder(config.sae.path)},
+        coders=None if config.sae is None or coder is None else {config.sae.layer: coder},
         k=20 if config.sae is None else config.sae.k,
     )
     steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens)

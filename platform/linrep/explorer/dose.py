@@ -26,6 +26,17 @@ def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
     return panels("", parts, n_columns=2)
 
 
+def edits_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
+    """A measure of the edits that are no additions over layers, a panel for each site and edit, controls dashed."""
+    rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] not in ("none", "add")]
+    named = [{**row, "direction": row["direction"] or row["edit"]} for row in rows]
+    parts = [
+        Panel(f"{site}: {edit}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
+        for (site, edit), some in _grouped(named, lambda row: (row["site"], row["edit"]))
+    ]
+    return panels("", parts, n_columns=2)
+
+
 def dose_figure(effects: pa.Table, measure: str, meaning: str, site: str) -> Figure:
     """A measure over strengths at one site, a panel for each layer, controls dashed."""
     rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] == "add" and row["site"] == site]

@@ -1,7 +1,8 @@
 """Prompts as token ids: one photograph under several prompts, with what they share cut off to be run once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from linrep.errors import RecipeError
 from linrep.sample import Sample, Skipped
+from linrep.steer.cells import NO_DIRECTION
 from linrep.steer.config import Asking
-from linrep.steer.sites import Site, positions
+from linrep.steer.names import spoken
+from linrep.steer.sites import Area, NoControl, positions
 from linrep.vlm.card import ModelCard
 from linrep.vlm.decode import embed, embed_ids
 from linrep.vlm.load import VLM
@@ -26,12 +29,14 @@ class Asked:
     Attributes:
         prefix: Layer 0 of what all prompts share: the picture and what comes before.
         suffixes: Layer 0 of the rest of each prompt; one position at least.
-        masks: For each site and prompt the positions to edit, over prefix and suffix.
+        masks: For each area and prompt the positions to edit, over prefix and suffix; none where the area is missing.
+        missing: Why this photograph has no such area, by its number.
     """
 
     prefix: Float[Tensor, "p d"]
     suffixes: tuple[Tensor, ...]
     masks: tuple[tuple[Bool[Tensor, " _"], ...], ...]
+    missing: Mapping[int, str]
 
     def __len__(self) -> int:
         """Positions of the longest prompt."""
@@ -64,7 +69,7 @@ class Prompts:
 
 def choice_prompt(asking: Asking, source: str, target: str, flipped: bool) -> str:
     """The forced choice's prompt for a pair; which name stands first is drawn, as models prefer a place."""
-    first, second = (target, source) if flipped else (source, target)
+    first, second = map(spoken, (target, source) if flipped else (source, target))
     return asking.choice.replace("{first}", first).replace("{second}", second)
 
 
@@ -75,17 +80,34 @@ def answer_ids(tokenizer: object, prompt: str, answer: str, name: str) -> list[i
         RecipeError: The name melts into the prompt's last token, or gives no token at all.
     """
     bare = tokenizer(prompt, verbose=False).input_ids  # pyright: ignore[reportCallIssue]
-    full = tokenizer(prompt + answer.replace("{name}", name), verbose=False).input_ids  # pyright: ignore[reportCallIssue]
+    full = tokenizer(prompt + answer.replace("{name}", spoken(name)), verbose=False).input_ids  # pyright: ignore[reportCallIssue]
     if full[: len(bare)] != bare or len(full) == len(bare):
         raise RecipeError(
-            f"steer.ask: the answer {answer!r} with {name!r} does not continue the prompt {prompt!r} in tokens of its own"
+            f"steer.ask: the answer {answer!r} with {spoken(name)!r} does not continue the prompt {prompt!r} in tokens of its own"
         )
     return list(full[len(bare) :])
 
 
+def bare_prompt(asking: Asking) -> str:
+    """The forced choice's prompt without names, after which the output matrix and the lens look for one."""
+    return asking.choice.replace("{first}", "").replace("{second}", "")
+
+
+def check_names(tokenizer: Any, asking: Asking, pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse names that do not continue the prompts in tokens of their own.
+
+    Raises:
+        RecipeError: Names the first that does not.
+    """
+    for source, target in pairs:
+        for prompt in (choice_prompt(asking, source, target, False), bare_prompt(asking)):
+            for name in (source, target):
+                answer_ids(tokenizer, prompt, asking.answer, name)
+
+
 def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, " d"]]:
     """A function from a name to the output matrix's row for its first token, as it would begin an answer."""
-    prompt = asking.choice.replace("{first}", "").replace("{second}", "")
+    prompt = bare_prompt(asking)
 
     def row(name: str) -> Float[Tensor, " d"]:
         token = answer_ids(vlm.processor.tokenizer, prompt, asking.answer, name)[0]
@@ -94,22 +116,19 @@ def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, "
     return row
 
 
-def lay_out(vlm: VLM, photographs: Sequence[Sequence[Prepared]], sites: Sequence[Site]) -> list[Asked]:
+def lay_out(vlm: VLM, photographs: Sequence[Sequence[Prepared]], where: Sequence[Area]) -> list[Asked]:
     """Several photographs, each prepared under several prompts.
 
     Args:
         vlm: The whole model.
         photographs: For each photograph its sequences, in the order of the prompts.
-        sites: Where edits may act.
-
-    Raises:
-        ValueError: A site names no position of a photograph.
+        where: Where edits may act.
     """
     first = embed(vlm, [prompts[0] for prompts in photographs])
-    return [_lay_out(vlm, prompts, stream, sites) for prompts, stream in zip(photographs, first, strict=True)]
+    return [_lay_out(vlm, prompts, stream, where) for prompts, stream in zip(photographs, first, strict=True)]
 
 
-def _lay_out(vlm: VLM, prompts: Sequence[Prepared], first: Float[Tensor, "t d"], sites: Sequence[Site]) -> Asked:
+def _lay_out(vlm: VLM, prompts: Sequence[Prepared], first: Float[Tensor, "t d"], where: Sequence[Area]) -> Asked:
     n = shared([one.input_ids for one in prompts])
     suffixes = []
     for i, one in enumerate(prompts):
@@ -120,12 +139,29 @@ def _lay_out(vlm: VLM, prompts: Sequence[Prepared], first: Float[Tensor, "t d"],
             suffixes.append(embed(vlm, [one])[0][n:])
         else:
             suffixes.append(embed_ids(vlm, ids[None])[0])
-    masks = tuple(tuple(_mask(site, one, vlm.card) for one in prompts) for site in sites)
-    return Asked(first[:n], tuple(suffixes), masks)
+    found = [masks_of(where, one, vlm.card) for one in prompts]
+    missing = {area: why for _, some in found for area, why in some.items()}
+    masks = tuple(tuple(own[area] for own, _ in found) for area in range(len(where)))
+    return Asked(first[:n], tuple(suffixes), masks, missing)
 
 
-def _mask(site: Site, one: Prepared, card: ModelCard) -> Bool[Tensor, " t"]:
-    return torch.from_numpy(positions(site, one, card))
+def masks_of(where: Sequence[Area], one: Prepared, card: ModelCard) -> tuple[tuple[Bool[Tensor, " t"], ...], dict[int, str]]:
+    """The positions of every area in a sequence, and why it has none of some, by the area's number.
+
+    Args:
+        where: The areas.
+        one: The sequence.
+        card: Of the model.
+    """
+    masks, missing = [torch.zeros(len(one), dtype=torch.bool) for _ in where], {}
+    for number, area in enumerate(where):
+        try:
+            masks[number] = torch.from_numpy(positions(area, one, card))
+        except NoControl as reason:
+            missing[number] = f"{NO_DIRECTION}{reason}"
+        except ValueError as reason:
+            missing[number] = f"ValueError: {reason}"
+    return tuple(masks), missing
 
 
 def shared(prompts: Sequence[Int[np.ndarray, " _"]]) -> int:

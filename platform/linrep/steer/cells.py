@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from linrep.steer.config import SteerConfig
+from linrep.steer.sites import Elsewhere, Everywhere, ImageTokens, areas
+
+NO_DIRECTION = "no direction: "
+"""Begins the reason of a cell for which there was nothing to run; any other reason is a failure."""
 
 
 @dataclass(frozen=True)
@@ -12,11 +16,11 @@ class Cell:
     """One edited run.
 
     Attributes:
-        site: Number of the site in the recipe; None without an edit.
-        site_kind: Its kind.
+        site: Number of the place where it acts among `areas` of the recipe's sites; None without an edit.
+        site_kind: Kind of the site, or of the one whose control this is.
         layer: Layer k.
         edit: none, add, ablate, swap, clamp, zero or mean.
-        direction: Of an addition.
+        direction: Of an addition; of other edits the control, None for the edit itself.
         strength: Of an addition.
     """
 
@@ -56,10 +60,21 @@ def cells(config: SteerConfig, layers: Sequence[int]) -> list[Cell]:
                 if kind.startswith("sae_") and not has_dictionary:
                     continue
                 found += [Cell(number, site.kind, layer, "add", kind, s) for s in config.dose.strengths]
-            found += [Cell(number, site.kind, layer, edit) for edit in config.edits if edit != "clamp" or has_dictionary]
+            for edit in config.edits:
+                if edit != "clamp" or has_dictionary:
+                    found.append(Cell(number, site.kind, layer, edit))
+                    found += _control(config, number, layer, edit)
     return found
 
 
-def damage_cells(config: SteerConfig, layers: Sequence[int]) -> list[Cell]:
-    """The cells whose damage is measured: those of the dose-response, and the unedited run that they are compared with."""
-    return [cell for cell in cells(config, layers) if cell.edit in ("none", "add")]
+def _control(config: SteerConfig, number: int, layer: int, edit: str) -> list[Cell]:
+    """The same edit where it should matter less; nothing is left to compare with where tokens everywhere are knocked out."""
+    site = config.sites[number]
+    if edit not in ("zero", "mean"):
+        return [Cell(number, site.kind, layer, edit, "random")]
+    match site:
+        case ImageTokens():
+            return [Cell(number, site.kind, layer, edit, "shuffled_tokens")]
+        case Everywhere():
+            return []
+    return [Cell(areas(config.sites).index(Elsewhere(site)), site.kind, layer, edit, "other_tokens")]

@@ -20,7 +20,7 @@ SCHEMAS = {"cells": CELLS, "answers": ANSWERS, "damage": DAMAGE, "lens": LENS}
 
 
 def fetch(item: Item, corpora: Corpora) -> Sample | Skipped:
-    """An item's sample, with the text that goes with it.
+    """An item's sample, with the class that the plan gives it and the text that goes with it.
 
     Raises:
         CorpusError: The corpus gives another sample than the harvest found there.
@@ -29,8 +29,10 @@ def fetch(item: Item, corpora: Corpora) -> Sample | Skipped:
     own = found.sample.id if isinstance(found, Skipped) else found.id
     if item.text is None and own != item.sample_id:
         raise CorpusError(f"corpora.{item.chunk.corpus} gives {own} where the harvest found {item.sample_id}: it changed since")
-    if item.text is None or isinstance(found, Skipped):
+    if isinstance(found, Skipped):
         return found
+    if item.text is None:
+        return found if item.class_name is None else replace(found, class_name=item.class_name)
     text = next(iter(read(item.text.chunk, corpora)))
     if isinstance(text, Skipped):
         return replace(text, sample=replace(text.sample, id=item.sample_id))

@@ -21,6 +21,11 @@ class SparseCoder(Protocol):
         """How many directions it has."""
         ...
 
+    @property
+    def decoder(self) -> Float[Tensor, "f d"]:
+        """What one unit of each latent adds to the reconstruction, one row a latent."""
+        ...
+
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """The latents of some vectors, in the model's own scale; zero where a latent is silent."""
         ...
@@ -44,10 +49,7 @@ def decoder_rows(coder: SparseCoder, latents: Tensor) -> Float[Tensor, "k d"]:
     outside = [i for i in latents.tolist() if not 0 <= i < coder.n_latents]
     if outside:
         raise ValueError(f"no latent {outside[0]}: the dictionary has 0..{coder.n_latents - 1}")
-    codes = torch.zeros(len(latents) + 1, coder.n_latents)
-    codes[torch.arange(len(latents)), latents] = 1
-    out = coder.decode(codes)
-    return out[:-1] - out[-1]
+    return coder.decoder[latents].float()
 
 
 def best_latent(coder: SparseCoder, target: Float[Tensor, "n d"], other: Float[Tensor, "m d"]) -> int:
@@ -84,17 +86,16 @@ def sparse_reconstruction(coder: SparseCoder, v: Float[Tensor, " d"], k: int) ->
         raise ValueError(f"need at least one latent, got k = {k}")
     if v.shape[0] != coder.d_model:
         raise ValueError(f"the vector has width {v.shape[0]}, the dictionary {coder.d_model}")
-    rows = decoder_rows(coder, torch.arange(coder.n_latents))
-    units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    norms = coder.decoder.norm(dim=1).clamp(min=1e-12)
     residual, chosen, built = v.clone(), [], torch.zeros_like(v)
     for _ in range(min(k, coder.n_latents, coder.d_model)):
-        score = (units @ residual).abs()
+        score = (coder.decoder @ residual).abs() / norms  # the rows are not copied: a dictionary may take half of the memory
         score[chosen] = -1
         best = int(score.argmax())
         if score[best] <= 1e-6 * v.norm():
             break
         chosen.append(best)
-        basis = units[chosen].T
+        basis = (coder.decoder[chosen] / norms[chosen, None]).T
         built = basis @ torch.linalg.lstsq(basis, v[:, None]).solution[:, 0]
         residual = v - built
     return built, torch.tensor(chosen, dtype=torch.long)

@@ -8,8 +8,10 @@ from linrep.chat import ChatServer
 from linrep.config import Section
 from linrep.steer.sites import ImageTokens, LastToken, Site
 
-CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean", "text_shuffled_mean")
-"""Directions of the same norm that should do less."""
+TOKENS = ("other_tokens", "shuffled_tokens")
+"""Controls of knock-outs: as many other patches, or the same tokens in another order."""
+CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean", "text_shuffled_mean", *TOKENS)
+"""Directions of the same norm that should do less, and tokens that should matter less."""
 MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse")
 """Directions that are not among the probes'."""
 
@@ -140,7 +142,7 @@ Judge = Annotated[Words | Exact | Forced | Chat | Human, Field(discriminator="ki
 
 
 class Dictionary(Section):
-    """A sparse autoencoder whose latents steer, too: directions sae_latent and sae_sparse, edit clamp."""
+    """A sparse autoencoder whose latents steer at its layer, too: directions sae_latent and sae_sparse, edit clamp."""
 
     path: str = Field(description="The SAE, as linrep.sae reads it.")
     layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
@@ -151,7 +153,9 @@ class SteerConfig(Section):
     """A plan of cells: pairs x samples x sites x layers x directions x strengths. All but `judge` decides the runs' digest."""
 
     pairs: tuple[tuple[str, str], ...] | PositiveInt = Field(
-        default=6, description="Ordered pairs of class names, source and target; or how many to draw, each class at most twice."
+        default=6,
+        description="Ordered pairs of class names, source and target; or how many to draw: every class is once a source and once "
+        "a target before any is again.",
     )
     images: PositiveInt = Field(default=4, description="Held-out photographs of the source class for each pair.")
     sites: tuple[Site, ...] = Field(
@@ -160,6 +164,9 @@ class SteerConfig(Section):
     layers: tuple[NonNegativeInt, ...] | Literal["all"] = Field(
         default="all", description="Layers k at which edits act, one at a time; all: those that the probes have."
     )
+    max_layers: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="Of all layers take so many at most, evenly spread, the first and the last among them."
+    )
     directions: tuple[str, ...] = Field(
         default=("class_mean", "ridge", "random", "shuffled_mean"),
         description="Directions to add: kinds of the probes' (text_ before one: as found in texts), or random, orthogonal, "
@@ -167,7 +174,8 @@ class SteerConfig(Section):
     )
     edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean"], ...] = Field(
         default=("zero", "mean"),
-        description="Further edits: class direction ablated, classes swapped, latent clamped, tokens set to zero or their mean.",
+        description="Further edits: class direction ablated, classes swapped, latent clamped, tokens set to zero or their mean; "
+        "each with its control.",
     )
     dose: Dose = Field(default=Dose(), description="Strengths of the additions.")
     ask: Asking = Field(default=Asking(), description="What the model is asked.")

@@ -105,7 +105,21 @@ class Replace:
         return self.value.to(h).expand_as(h).clone()
 
 
-Edit = Add | Ablate | Swap | Clamp | Replace
+@dataclass(frozen=True, eq=False)
+class Shuffle:
+    """The vectors of all edited positions, in a drawn order: as many tokens disturbed as by a knock-out, and nothing gone.
+
+    Attributes:
+        seed: Of the order.
+    """
+
+    seed: int
+
+    def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        return h[torch.randperm(len(h), generator=torch.Generator().manual_seed(self.seed)).to(h.device)]
+
+
+Edit = Add | Ablate | Swap | Clamp | Replace | Shuffle
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +169,8 @@ def check_width(edit: Edit, width: int) -> None:
             found = edit.coder.d_model
         case Replace():
             found = edit.value.shape[0]
+        case Shuffle():
+            return
     if found != width:
         raise ValueError(f"{type(edit).__name__.lower()}: the direction has width {found}, the model's stream {width}")
 

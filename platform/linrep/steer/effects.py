@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from jaxtyping import Float
 
-from linrep.steer.config import CONTROLS, SteerConfig
+from linrep.steer.cells import NO_DIRECTION
+from linrep.steer.config import CONTROLS, TOKENS, SteerConfig
 from linrep.steer.intervals import Estimate, at_matched_damage, estimate
 from linrep.steer.judges.verdict import Answer, Judge
+from linrep.steer.names import spoken
 from linrep.store.tables import table_of
 from schemas.steering import EFFECTS, MATCHED, VERDICTS
 
@@ -28,7 +31,8 @@ MEASURES = {
     "turned_kept_<attribute>": "the same, of those photographs whose answer about the class was turned",
     "turned_kept_all": "share of the turned photographs that keep every other attribute",
     "damage": "rise of the held-out texts' negative log-likelihood, nats a token",
-    "<measure>_over_random": "the measure minus that of the random direction in the same cell, paired sample by sample",
+    "<measure>_over_random": "the measure minus that of the random direction in the same cell, paired sample by sample; of a "
+    "knock-out minus that of its control",
     "answered": "share of the runs that gave an answer (a run that fails costs its cell)",
 }
 """What the names in the table of effects mean."""
@@ -54,8 +58,8 @@ def judge_answers(answers: pa.Table, cells: pa.Table, config: SteerConfig, judge
         Answer(
             text=rows[i]["text"],
             plain=rows[i]["plain"],
-            source=rows[i]["source"],
-            target=rows[i]["target"],
+            source=spoken(rows[i]["source"]),
+            target=spoken(rows[i]["target"]),
             question=config.ask.questions[rows[i]["question"]].prompt.replace("<image>", "").strip(),
             about=rows[i]["about"],
             p_target=rows[i]["p_target"],
@@ -81,7 +85,9 @@ def effects(cells: pa.Table, verdicts: pa.Table, damage: pa.Table, config: Steer
     )
     rows = pl.concat([rows, _over_random(rows)])
     for (measure, *which), group in rows.group_by(["measure", *WHICH], maintain_order=True):
-        found = estimate(group["pair"].to_numpy(), group["sample"].to_numpy(), group["value"].to_numpy())
+        found = estimate(
+            group["pair"].to_numpy(), group["sample"].to_numpy(), group["value"].to_numpy(), span=_span(str(measure))
+        )
         if found.n:
             out.append(_row(dict(zip(WHICH, which, strict=True)), str(measure), found))
     return table_of(out, EFFECTS)
@@ -106,7 +112,7 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
         pl.col("p_target") - pl.col("before"),
     )
     # A cell without a direction was never run.
-    tried = cells.filter(~pl.col("error").fill_null("").str.starts_with("no direction: "))
+    tried = cells.filter(~pl.col("error").fill_null("").str.starts_with(NO_DIRECTION))
     take(tried, "answered", pl.col("error").is_null())
 
     of_class = verdicts.filter(pl.col("score").is_not_null())
@@ -138,17 +144,21 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
 
 def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
     """What a direction does more than the random one in the same cell, sample by sample."""
-    paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "damage"]) & (pl.col("edit") == "add"))
-    key = ["measure", "pair", "sample", "site", "layer", "strength"]
-    control = (
-        paired.filter(pl.col("direction") == "random")
-        .group_by(key, maintain_order=True)
-        .agg(pl.col("value").mean().alias("control"))
-    )
-    both = paired.filter(pl.col("direction") != "random").join(control, on=key, maintain_order="left")
+    paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "left", "damage"]) & (pl.col("edit") != "none"))
+    key = ["measure", "pair", "sample", "site", "layer", "edit", "strength"]
+    is_control = pl.col("direction").is_in(["random", *TOKENS]).fill_null(False)  # edits other than additions have no direction
+    control = paired.filter(is_control).group_by(key, maintain_order=True).agg(pl.col("value").mean().alias("control"))
+    both = paired.filter(~is_control).join(control, on=key, nulls_equal=True, maintain_order="left")
     return both.with_columns(
         (pl.col("measure") + "_over_random").alias("measure"), (pl.col("value") - pl.col("control")).alias("value")
     ).select(rows.columns)
+
+
+def _span(measure: str) -> tuple[float, float] | None:
+    """Least and largest value of one answer, where a measure is a share of answers, or a difference of two shares."""
+    if not measure.startswith(("turned", "left", "kept_", "answered")):
+        return None
+    return (-1.0, 1.0) if measure.endswith("_over_random") else (0.0, 1.0)
 
 
 def _row(which: dict[str, object], measure: str, found: Estimate) -> dict[str, object]:
@@ -170,20 +180,24 @@ def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
     if not len(harm):
         return MATCHED.empty_table()
     pairs = harm.select(["source", "target"]).unique(maintain_order=True).rows()
-    plain = _by_pair(frame.filter(pl.col("edit") == "none"), "p_target", pairs)
     plain_nll = harm.filter(pl.col("edit") == "none").select([*WHO, pl.col("nll").alias("before")])
-    harm = harm.join(plain_nll, on=WHO, maintain_order="left").with_columns((pl.col("nll") - pl.col("before")).alias("rise"))
+    rise = (pl.col("nll") - pl.col("before")).cast(pl.Float64)
+    harm = harm.join(plain_nll, on=WHO, maintain_order="left").with_columns(rise.alias("rise"))
+    unharmed = harm.filter(pl.col("edit") == "none").with_columns(pl.lit(0.0).alias("rise"))
+    unedited = frame.filter(pl.col("edit") == "none")
     strengths = [0.0, *(float(np.float32(s)) for s in config.dose.strengths)]
     out: list[dict[str, object]] = []
     adds = frame.filter(pl.col("edit") == "add")
     for (site, layer, direction), group in adds.group_by(["site", "layer", "direction"], maintain_order=True):
         here = harm.filter((pl.col("site") == site) & (pl.col("layer") == layer) & (pl.col("direction") == direction))
-        good = np.stack([plain, *(_by_pair(_at(group, s), "p_target", pairs) for s in strengths[1:])], axis=1)
-        bad = np.stack([np.zeros(len(pairs)), *(_by_pair(_at(here, s), "rise", pairs) for s in strengths[1:])], axis=1)
-        whole = np.isfinite(good).all(1) & np.isfinite(bad).all(1)
-        if not whole.any():
+        good = _curves(pl.concat([unedited, group]), "p_target", strengths)
+        bad = _curves(pl.concat([unharmed, here]), "rise", strengths)
+        whole = [pair for pair in pairs if pair in good and pair in bad]
+        if not whole:
             continue
-        found = at_matched_damage(np.array(strengths), good[whole], bad[whole], config.damage.matched)
+        found = at_matched_damage(
+            np.array(strengths), [good[pair] for pair in whole], [bad[pair] for pair in whole], config.damage.matched
+        )
         out.append(
             {
                 "site": site,
@@ -202,14 +216,15 @@ def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
     return table_of(out, MATCHED)
 
 
-def _at(frame: pl.DataFrame, strength: float) -> pl.DataFrame:
-    return frame.filter((pl.col("strength") - strength).abs() < 1e-6 * max(1.0, strength))
-
-
-def _by_pair(frame: pl.DataFrame, column: str, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    rows = frame.group_by(["source", "target"], maintain_order=True).agg(pl.col(column).mean()).rows()
-    means = {(source, target): value for source, target, value in rows}
-    return np.array([math.nan if means.get(pair) is None else means[pair] for pair in pairs], float)
+def _curves(frame: pl.DataFrame, column: str, strengths: Sequence[float]) -> dict[tuple[str, str], Float[np.ndarray, "n s"]]:
+    """For each pair a row for every sample that gave a value at every strength; the unedited run is at strength 0."""
+    points = frame.filter(pl.col(column).is_finite()).select([*WHO, pl.col("strength").fill_null(0.0), pl.col(column)])
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for (source, target, _), rows in points.group_by(WHO, maintain_order=True):
+        at = dict(rows.select(["strength", column]).iter_rows())
+        if all(s in at for s in strengths):
+            found.setdefault((str(source), str(target)), []).append([at[s] for s in strengths])
+    return {pair: np.array(rows, float) for pair, rows in found.items()}
 
 
 def _or_none(value: float) -> float | None:

@@ -1,9 +1,12 @@
 """Means with intervals over pairs of classes and samples within pairs, and efficacies read off at equal damage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+
+from linrep.intervals import unanimous
 
 N_DRAWS = 1000
 
@@ -28,7 +31,11 @@ class Estimate:
 
 
 def estimate(
-    pair: Int[np.ndarray, " r"], sample: Int[np.ndarray, " r"], value: Float[np.ndarray, " r"], seed: int = 0
+    pair: Int[np.ndarray, " r"],
+    sample: Int[np.ndarray, " r"],
+    value: Float[np.ndarray, " r"],
+    seed: int = 0,
+    span: tuple[float, float] | None = None,
 ) -> Estimate:
     """The mean of all rows, and its interval by a bootstrap that draws pairs and, within each, samples.
 
@@ -41,6 +48,8 @@ def estimate(
         sample: Number of its sample within the pair; any numbers will do.
         value: What is averaged; rows that are not finite are left out.
         seed: Of the draws.
+        span: Least and largest value there can be, of shares: where all rows are alike every draw is, too, and the interval is
+            what as many pairs (of one pair: samples) leave room for. None for measures that are alike only by their nature.
 
     Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (hierarchical data).
     """
@@ -54,7 +63,8 @@ def estimate(
     if n < 2:
         return Estimate(mean, float("nan"), float("nan"), n_pairs, n)
     if (value == value[0]).all():  # every draw gives the same
-        return Estimate(mean, mean, mean, n_pairs, n)
+        ends = (mean, mean) if span is None else unanimous(mean, n_pairs if n_pairs > 1 else n, *span)
+        return Estimate(mean, *ends, n_pairs, n)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(n_pairs, size=(N_DRAWS, n_pairs))
     width = sums.shape[1]
@@ -89,7 +99,7 @@ class Matched:
         reached: Whether the strengths reach that damage; else all values are those of the largest strength.
         strength: Strength there, interpolated.
         efficacy: Efficacy there, interpolated.
-        low: Lower end of the 95% interval over pairs.
+        low: Lower end of the 95% interval; NaN where a single sample leaves nothing to draw from.
         high: Upper end.
         n_pairs: Pairs.
     """
@@ -104,35 +114,57 @@ class Matched:
 
 def at_matched_damage(
     strengths: Float[np.ndarray, " s"],
-    efficacy: Float[np.ndarray, "p s"],
-    damage: Float[np.ndarray, "p s"],
+    efficacy: Sequence[Float[np.ndarray, "_ s"]],
+    damage: Sequence[Float[np.ndarray, "_ s"]],
     level: float,
     seed: int = 0,
 ) -> Matched:
-    """Efficacy at the smallest strength whose mean damage reaches a level, with an interval over pairs.
+    """Efficacy at the smallest strength whose mean damage reaches a level, with an interval over pairs, photographs and texts.
 
     Args:
         strengths: Rising, the first one 0 (the unedited run).
-        efficacy: Mean of each pair at each strength.
-        damage: Likewise; 0 at strength 0.
+        efficacy: For each pair its photographs at each strength, one row a photograph.
+        damage: For each pair its texts, likewise; 0 at strength 0.
         level: The damage asked for.
         seed: Of the draws.
     """
-
-    def read(rows: Int[np.ndarray, " n"]) -> tuple[bool, float, float]:
-        harm, good = damage[rows].mean(0), efficacy[rows].mean(0)
-        over = np.flatnonzero(harm >= level)
-        if not len(over) or over[0] == 0:
-            at = len(strengths) - 1 if not len(over) else 0
-            return bool(len(over)), float(strengths[at]), float(good[at])
-        j = int(over[0])
-        part = (level - harm[j - 1]) / (harm[j] - harm[j - 1])
-        mix = lambda x: float(x[j - 1] + part * (x[j] - x[j - 1]))  # noqa: E731
-        return True, mix(strengths), mix(good)
-
     n = len(efficacy)
-    reached, strength, value = read(np.arange(n))
+    good, harm = (np.stack([x.mean(0) for x in part]).mean(0)[None] for part in (efficacy, damage))
+    value = _read_off(strengths, good, harm, level)
     rng = np.random.default_rng(seed)
-    drawn = [read(rng.integers(n, size=n))[2] for _ in range(N_DRAWS)] if n > 1 else [float("nan")]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Matched(reached, strength, value, float(low), float(high), n)
+    low = high = float("nan")
+    if n > 1 or len(efficacy[0]) > 1:
+        pairs = rng.integers(n, size=(N_DRAWS, n))
+        good, harm = (_drawn_means(part, pairs, rng) for part in (efficacy, damage))
+        low, high = np.quantile(_read_off(strengths, good, harm, level)[2], [0.025, 0.975])
+    reached, strength, found = (x[0] for x in value)
+    return Matched(bool(reached), float(strength), float(found), float(low), float(high), n)
+
+
+def _drawn_means(
+    part: Sequence[Float[np.ndarray, "_ s"]], pairs: Int[np.ndarray, "b p"], rng: np.random.Generator
+) -> Float[np.ndarray, "b s"]:
+    """Mean over drawn pairs of the mean over samples drawn within each."""
+    sizes = np.array([len(x) for x in part])
+    filled = np.zeros((len(part), sizes.max(), part[0].shape[1]))
+    for i, x in enumerate(part):
+        filled[i, : len(x)] = x
+    inner = (rng.random((*pairs.shape, sizes.max())) * sizes[pairs][:, :, None]).astype(np.int64)
+    used = np.arange(sizes.max()) < sizes[pairs][:, :, None]
+    weight = used / sizes[pairs][:, :, None] / pairs.shape[1]
+    return np.stack([np.einsum("pi,pis->s", w, filled[p[:, None], i]) for p, i, w in zip(pairs, inner, weight, strict=True)])
+
+
+def _read_off(
+    strengths: Float[np.ndarray, " s"], efficacy: Float[np.ndarray, "b s"], damage: Float[np.ndarray, "b s"], level: float
+) -> tuple[Bool[np.ndarray, " b"], Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """Where each curve of damages first reaches a level: whether it does, and strength and efficacy there, between the points."""
+    over = damage >= level
+    reached = np.asarray(over.any(1))
+    right = np.where(reached, over.argmax(1), len(strengths) - 1)
+    left = np.where(reached, np.maximum(right - 1, 0), right)
+    row = np.arange(len(damage))
+    step = damage[row, right] - damage[row, left]
+    part = np.where(step > 0, (level - damage[row, left]) / np.where(step > 0, step, 1.0), 0.0)
+    mix = lambda x: x[row, left] + part * (x[row, right] - x[row, left])  # noqa: E731
+    return reached, mix(np.broadcast_to(strengths, damage.shape)), mix(efficacy)

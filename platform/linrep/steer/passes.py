@@ -39,7 +39,7 @@ class CellRun:
 def ask(
     vlm: VLM,
     batch: Sequence[CellRun],
-    laid_out: Sequence[Asked],
+    laid_out: Mapping[int, Asked],
     names: Sequence[list[int]],
     questions: Mapping[int, int],
     max_new_tokens: int,
@@ -89,7 +89,7 @@ def ask(
     return list(zip(choices, texts, strict=True))
 
 
-def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Sequence[Asked]) -> Context:
+def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, Asked]) -> Context:
     """What all prompts of each run share, seen; run once for the runs whose edit does not touch it."""
     keys, first, index = {}, [], []
     for row, one in enumerate(batch):
@@ -125,7 +125,7 @@ def read(
     vlm: VLM,
     batch: Sequence[CellRun],
     ready: Sequence[Prepared],
-    streams: Sequence[Tensor],
+    streams: Mapping[int, Tensor],
     masks: Sequence[tuple[Tensor, ...]],
 ) -> list[tuple[float, int]]:
     """Mean negative log-likelihood of each run's text, in nats a token, and its tokens.
@@ -135,7 +135,7 @@ def read(
         batch: The runs.
         ready: The photographs with their texts, by item.
         streams: Their embeddings.
-        masks: For each item the positions of every site.
+        masks: For each item the positions of every area.
 
     Raises:
         FloatingPointError: The output is not finite under an edit.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +14,14 @@ from linrep.directions import DirectionSet
 from linrep.errors import RecipeError
 from linrep.places import Place
 from linrep.sample import unit_hash
-from linrep.steer.cells import cells, damage_cells
+from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
+from linrep.steer.names import spoken
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
 from linrep.store.layout import samples_file
 from linrep.store.manifest import now
 from linrep.store.read import Store
+from linrep.store.samples import class_values, read_samples
 from linrep.store.tables import read_table
 from linrep.vlm.config import ModelConfig
 from schemas.steering import VERSION
@@ -29,10 +31,11 @@ Task = Literal["answers", "damage", "lens"]
 
 @dataclass(frozen=True)
 class Item:
-    """A sample to run: the part of a corpus that holds it, and perhaps a text of another corpus to go with it."""
+    """A sample to run: the part of a corpus that holds it, its class, and perhaps a text of another corpus to go with it."""
 
     sample_id: str
     chunk: Chunk
+    class_name: str | None = None
     text: "Item | None" = None
 
 
@@ -72,6 +75,7 @@ class SteerJob:
         directions: The file of directions.
         image_size: As in the harvest.
         max_text_tokens: As in the harvest.
+        sae_digest: Of the dictionary's weights, if there is one; a worker refuses to run another one.
     """
 
     place: Place
@@ -84,6 +88,7 @@ class SteerJob:
     directions: Place
     image_size: tuple[int, int] | None
     max_text_tokens: int
+    sae_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,19 @@ class SteerManifest:
 
 @dataclass(frozen=True)
 class SteerPlan:
-    """A steering job before it runs."""
+    """A steering job before it runs.
+
+    Attributes:
+        job: What a worker must know.
+        manifest: What the artefact is.
+        chunks: The work.
+        names: All classes with directions.
+    """
 
     job: SteerJob
     manifest: SteerManifest
     chunks: tuple[SteerChunk, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,7 @@ class _Held:
     sample_id: str
     chunk: int
     record: int
+    class_name: str | None = None
 
 
 def plan_steer(
@@ -170,9 +184,15 @@ def plan_steer(
         parents: Further digests of what this is made from, such as the dictionary's.
 
     Raises:
-        RecipeError: A pair, a layer or a sample is missing.
+        RecipeError: A pair, a layer or a sample is missing, or the directions come from another harvest.
         StoreError: The directions lack a kind, a layer or a view.
     """
+    made_from = found.parents.get("harvest", store.manifest.digest)
+    if made_from != store.manifest.digest:
+        raise RecipeError(
+            f"the directions at {directions} come from the harvest {made_from}, this recipe's is {store.manifest.digest}: "
+            f"they may be another model's; run jobs/probe.py with this recipe"
+        )
     layers = choose_layers(config, found, store.manifest.model["n_layers"])
     kinds = [kind for kind in config.directions if kind not in MADE_HERE]
     try:
@@ -190,7 +210,7 @@ def plan_steer(
         "model": store.manifest.model["digest"],
         **(parents or {}),
     }
-    decides = config.model_dump(mode="json", exclude={"judge", "probes"})
+    decides = config.model_dump(mode="json", exclude={"judge": True, "probes": True, "sae": {"path"}})
     key = digest(VERSION, from_what, {**decides, "layers": list(layers)})
     place = workspace / "steering" / f"{name}-{key}"
     sources = tuple(dict.fromkeys(source for source, _ in pairs))
@@ -205,6 +225,7 @@ def plan_steer(
         directions=directions,
         image_size=store.manifest.harvest["image_size"] and tuple(store.manifest.harvest["image_size"]),
         max_text_tokens=store.manifest.harvest["max_text_tokens"],
+        sae_digest=(parents or {}).get("sae"),
     )
     manifest = SteerManifest(
         name=name,
@@ -219,7 +240,7 @@ def plan_steer(
         damage_texts=about,
         created=now(),
     )
-    return SteerPlan(job, manifest, cut)
+    return SteerPlan(job, manifest, cut, classes)
 
 
 def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tuple[int, ...]:
@@ -240,27 +261,32 @@ def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tu
         raise RecipeError(
             f"the directions hold no class means of the views {', '.join(sorted(views))}: run the probe job with them"
         )
+    if config.max_layers is not None and len(layers) > config.max_layers:
+        return tuple(layers[i] for i in np.linspace(0, len(layers) - 1, config.max_layers).round().astype(int))
     return layers
 
 
 def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_Held]]:
-    """Samples that no probe was fitted on: photographs by class, captions with their photograph, and texts; in a drawn order."""
+    """Samples that no probe was fitted on: photographs by class, captions with their photograph, and texts; in a drawn order.
+
+    Classes are called as the probes call them: two of one name are told apart.
+    """
+    table = store.samples()
+    classes = dict(zip(table["sample_id"].to_pylist(), class_values(table, read_samples(table)), strict=True))
     photographs: dict[str, list[_Held]] = {}
     captions: list[_Held] = []
     texts: list[_Held] = []
     for number in sorted(store.commits):
-        rows = read_table(store.place, samples_file(number)).select(
-            ["sample_id", "corpus", "modality", "class_name", "split", "error"]
-        )
+        rows = read_table(store.place, samples_file(number)).select(["sample_id", "corpus", "modality", "split", "error"])
         # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
         record = -1
         for row in rows.to_pylist():
             record += not row["sample_id"].endswith("#caption")
             if row["error"] is not None or row["split"] == "train":
                 continue
-            held = _Held(row["sample_id"], number, record)
-            if row["corpus"] == "images" and row["class_name"] is not None:
-                photographs.setdefault(row["class_name"], []).append(held)
+            held, name = _Held(row["sample_id"], number, record), classes[row["sample_id"]]
+            if row["corpus"] == "images" and name is not None:
+                photographs.setdefault(name, []).append(replace(held, class_name=name))
             elif row["modality"] == "pair":
                 captions.append(held)
             elif row["corpus"] == "text":
@@ -274,12 +300,15 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[
     """The ordered pairs of the plan, named or drawn.
 
     Raises:
-        RecipeError: There are fewer than two classes, a named class has no directions, or a source no held-out photograph.
+        RecipeError: There are fewer than two classes, a named class has no directions, a source has no held-out photograph, or
+            both classes of a pair are called the same.
     """
     if len(classes) < 2:
         raise RecipeError(f"steering needs two classes, the directions hold {len(classes)}: {', '.join(classes) or 'none'}")
     if isinstance(config.pairs, tuple):
         for pair in config.pairs:
+            if spoken(pair[0]) == spoken(pair[1]):
+                raise RecipeError(f"steer.pairs: {' and '.join(pair)} are called the same, no answer could tell them apart")
             unknown = [name for name in pair if name not in classes]
             if unknown:
                 shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
@@ -297,7 +326,7 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[
         (source, order[(i + step) % len(order)])
         for step in range(1, len(order))
         for i, source in enumerate(order)
-        if source in photographs
+        if source in photographs and spoken(source) != spoken(order[(i + step) % len(order)])
     ]
     if n > len(drawn):
         raise RecipeError(f"steer.pairs: {n} pairs of {len(classes)} classes, there are only {len(drawn)}")
@@ -321,12 +350,12 @@ def _damage_items(
         return "none", []
     both = [(pictures[i % len(pictures)], text) for i, text in enumerate(texts[:1000])]
     return "texts after a photograph", [
-        Item(f"{p.sample_id} {t.sample_id}", _item(p, chunks).chunk, _item(t, chunks)) for p, t in both
+        Item(f"{p.sample_id} {t.sample_id}", _item(p, chunks).chunk, text=_item(t, chunks)) for p, t in both
     ]
 
 
 def _item(held: _Held, chunks: Sequence[Chunk]) -> Item:
-    return Item(held.sample_id, narrow(chunks[held.chunk], [held.record]))
+    return Item(held.sample_id, narrow(chunks[held.chunk], [held.record]), held.class_name)
 
 
 def _cut(
@@ -337,7 +366,7 @@ def _cut(
     photographs: dict[str, list[_Held]],
     damage_items: list[Item],
 ) -> list[SteerChunk]:
-    n_cells, n_damage = len(cells(config, layers)), len(damage_cells(config, layers))
+    n_cells = len(cells(config, layers))
     found: list[SteerChunk] = []
 
     def add(task: Task, source: str, target: str, items: Sequence[Item], each: int, candidates: int = 1) -> None:
@@ -355,6 +384,6 @@ def _cut(
         if damage_items:
             n = min(config.damage.texts * config.damage.candidates, len(damage_items))
             window = [damage_items[(number * n + i) % len(damage_items)] for i in range(n)]
-            add("damage", source, target, window, n_damage, config.damage.candidates)
+            add("damage", source, target, window, n_cells, config.damage.candidates)
     add("lens", "", "", list(used.values()), 1)
     return found

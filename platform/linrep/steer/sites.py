@@ -1,5 +1,7 @@
 """Where an edit acts: positions found from the roles that `input_ids` give them, never from fixed numbers."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -7,6 +9,7 @@ from jaxtyping import Bool
 from pydantic import Field, model_validator
 
 from linrep.config import Section
+from linrep.sample import unit_hash
 from linrep.vlm.card import ModelCard
 from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.tokens import layout, patch_box
@@ -48,10 +51,32 @@ class Everywhere(Section):
     kind: Literal["everywhere"] = Field(default="everywhere", description="All positions, generated ones included.")
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """As many other patches of the picture as a site has positions, drawn by the sample's name: the control of a knock-out.
+
+    Source: Neo et al., "Towards Interpreting Visual Information Processing in Vision-Language Models", ICLR 2025.
+    """
+
+    of: Patches | LastToken
+
+
+class NoControl(ValueError):
+    """Why there are not as many other patches; the control is left out, with this reason."""
+
+
 Site = Annotated[ImageTokens | Patches | LastToken | Everywhere, Field(discriminator="kind")]
 
 
-def positions(site: Site, prepared: Prepared, card: ModelCard) -> Bool[np.ndarray, " t"]:
+Area = Site | Elsewhere
+
+
+def areas(sites: Sequence[Site]) -> tuple[Area, ...]:
+    """The sites, in their order, and after them what controls the knock-out of those that leave other patches."""
+    return (*sites, *(Elsewhere(site) for site in sites if isinstance(site, Patches | LastToken)))
+
+
+def positions(site: Area, prepared: Prepared, card: ModelCard) -> Bool[np.ndarray, " t"]:
     """Which positions of a sequence a site names.
 
     Args:
@@ -60,6 +85,7 @@ def positions(site: Site, prepared: Prepared, card: ModelCard) -> Bool[np.ndarra
         card: Of the model, for its tiling.
 
     Raises:
+        NoControl: There are not as many other patches.
         ValueError: The sequence has none: an image site in a text, or a box without a patch's centre.
     """
     match site:
@@ -75,8 +101,21 @@ def positions(site: Site, prepared: Prepared, card: ModelCard) -> Bool[np.ndarra
                 found[last] = True
         case Everywhere():
             found = np.ones(len(prepared), bool)
+        case Elsewhere():
+            return _others(positions(site.of, prepared, card), prepared)
     if not found.any():
         raise ValueError(f"site {site.kind!r} names no position of {prepared.sample.id}: {len(prepared)} positions")
+    return found
+
+
+def _others(taken: Bool[np.ndarray, " t"], prepared: Prepared) -> Bool[np.ndarray, " t"]:
+    n, free = int(taken.sum()), np.flatnonzero((prepared.role == Role.IMAGE) & ~taken)
+    if len(free) < n:
+        raise NoControl(f"the control needs {n} other patches of {prepared.sample.id}, there are {len(free)}")
+    # Drawn among the patches by their order, so that every prompt of a picture has the same ones.
+    drawn = np.random.default_rng(int(unit_hash(prepared.sample.id, "elsewhere") * 2**53)).permutation(len(free))[:n]
+    found = np.zeros(len(prepared), bool)
+    found[free[drawn]] = True
     return found
 
 

@@ -1,22 +1,23 @@
 """Runs cells through the model: forced choices, free answers, damage, the logit lens. A run that fails costs its cell alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from linrep.errors import LinrepError
 from linrep.sample import Sample, Skipped, unit_hash
-from linrep.steer.asked import Asked, Prompts, answer_ids, choice_prompt, lay_out
-from linrep.steer.cells import Cell, cells, damage_cells
+from linrep.steer.asked import Asked, Prompts, answer_ids, bare_prompt, choice_prompt, lay_out, masks_of
+from linrep.steer.attempt import attempt
+from linrep.steer.cells import NO_DIRECTION, Cell, cells
 from linrep.steer.config import SteerConfig
 from linrep.steer.edits import Intervention, check_width
 from linrep.steer.passes import CellRun, Row, ask, read
-from linrep.steer.sites import positions
+from linrep.steer.sites import areas
 from linrep.steer.vectors import NoDirection, Vectors
 from linrep.vlm.batch import pack
 from linrep.vlm.decode import embed, lens
-from linrep.vlm.likelihood import likeliest
+from linrep.vlm.likelihood import nats_per_token
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
 
@@ -33,6 +34,10 @@ class Produced:
     def add(self, table: str, row: Row) -> None:
         """Take in a row."""
         self.tables.setdefault(table, []).append(row)
+
+
+Lost = Callable[[Produced, CellRun, str, str, str], None]
+"""Puts down a cell without a result: where, which, why, source and target."""
 
 
 class Steerer:
@@ -61,6 +66,7 @@ class Steerer:
         self.vlm, self.config, self.layers, self.vectors = vlm, config, tuple(layers), vectors
         self.tokens_per_batch = tokens_per_batch
         self.prompts = Prompts(vlm, image_size, max_text_tokens)
+        self.areas = areas(config.sites)
 
     @property
     def precision(self) -> str:
@@ -71,7 +77,7 @@ class Steerer:
         """Forced choice and free answers of some photographs of the source class under every cell."""
         asking, produced = self.config.ask, Produced()
         asked_for = list(dict.fromkeys([choice_prompt(asking, source, target, False), *(q.prompt for q in asking.questions)]))
-        ready: list[Sample] = []
+        names_of: list[str] = []
         sequences: list[list[Prepared]] = []
         plan = cells(self.config, self.layers)
         for sample in samples:
@@ -80,19 +86,23 @@ class Steerer:
             found = [sample] if isinstance(sample, Skipped) else [self.prompts.prepare(sample, prompt) for prompt in mine]
             bad = next((one for one in found if isinstance(one, Skipped)), None)
             if bad is not None:
-                for cell in plan:
-                    self._lost(produced, CellRun(0, cell, None, bad.sample.id), bad.reason, source, target)
+                self._all_lost(produced, plan, bad.sample.id, bad.reason, self._lost, source, target)
                 continue
-            ready.append(found[0].sample)
+            names_of.append(found[0].sample.id)
             sequences.append(found)  # pyright: ignore[reportArgumentType]
-        if not ready:
-            return produced
-        laid_out = self._lay_out(sequences)
-        runs = self._ready([one.id for one in ready], plan, source, target, produced, self._lost)
+        laid_out: dict[int, Asked] = {}
+
+        def arrange(some: Sequence[int]) -> None:
+            laid_out.update(zip(some, lay_out(self.vlm, [sequences[i] for i in some], self.areas), strict=True))
+
+        for indices in pack([len(one[0]) for one in sequences], self.tokens_per_batch):
+            attempt(indices, arrange, lambda i, why: self._all_lost(produced, plan, names_of[i], why, self._lost, source, target))
+        items = {i: (names_of[i], laid_out[i].missing) for i in sorted(laid_out)}
+        runs = self._ready(items, plan, source, target, produced, self._lost)
         names = [answer_ids(self.vlm.processor.tokenizer, asked_for[0], asking.answer, name) for name in (source, target)]
         questions = {i: asked_for.index(q.prompt) for i, q in enumerate(asking.questions)}
 
-        def ask_batch(batch: list[CellRun]) -> None:
+        def ask_batch(batch: Sequence[CellRun]) -> None:
             for one, (choice, texts) in zip(
                 batch, ask(self.vlm, batch, laid_out, names, questions, asking.max_new_tokens), strict=True
             ):
@@ -106,33 +116,40 @@ class Steerer:
         lengths = [len(laid_out[one.item]) + asking.max_new_tokens for one in runs]
         for indices in pack(lengths, self.tokens_per_batch):
             produced.n_tokens += sum(lengths[i] for i in indices)
-            self._attempt([runs[i] for i in indices], ask_batch, lambda one, why: self._lost(produced, one, why, source, target))
+            attempt([runs[i] for i in indices], ask_batch, lambda one, why: self._lost(produced, one, why, source, target))
         return produced
 
     def damage(self, samples: Sequence[Sample | Skipped], source: str, target: str) -> Produced:
-        """Likelihood of held-out texts, each after a photograph, under every addition."""
-        produced, plan = Produced(), damage_cells(self.config, self.layers)
-        found = [s if isinstance(s, Skipped) else self.prompts.prepare(s, self.config.damage.prompt, True) for s in samples]
-        n_kept = max(1, len(samples) // self.config.damage.candidates)
-        ready = likeliest(self.vlm, [one for one in found if isinstance(one, Prepared)], n_kept, self.tokens_per_batch)
+        """Likelihood of held-out texts, each after a photograph, under every cell."""
+        produced, plan = Produced(), cells(self.config, self.layers)
 
         def lost(produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
             who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
             produced.add("damage", {**who, "n_tokens": 0, "error": why})
             self._note(produced, one, why)
 
+        def all_lost(name: str, why: str) -> None:
+            self._all_lost(produced, plan, name, why, lost, source, target)
+
+        found = [s if isinstance(s, Skipped) else self.prompts.prepare(s, self.config.damage.prompt, True) for s in samples]
         for one in found:
             if isinstance(one, Skipped):
-                for cell in plan:
-                    lost(produced, CellRun(0, cell, None, one.sample.id), one.reason, source, target)
-        if not ready:
-            return produced
-        streams = embed(self.vlm, ready)
-        masks = [tuple(torch.from_numpy(positions(site, one, self.vlm.card)) for site in self.config.sites) for one in ready]
-        runs = self._ready([one.sample.id for one in ready], plan, source, target, produced, lost)
+                all_lost(one.sample.id, one.reason)
+        some = [one for one in found if isinstance(one, Prepared)]
+        ready = self._likeliest(some, max(1, len(samples) // self.config.damage.candidates), all_lost)
+        streams: dict[int, torch.Tensor] = {}
 
-        def read_batch(batch: list[CellRun]) -> None:
-            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, streams, masks), strict=True):
+        def begin(some: Sequence[int]) -> None:
+            streams.update(zip(some, embed(self.vlm, [ready[i] for i in some]), strict=True))
+
+        for indices in pack([len(one) for one in ready], self.tokens_per_batch):
+            attempt(indices, begin, lambda i, why: all_lost(ready[i].sample.id, why))
+        masks = [masks_of(self.areas, one, self.vlm.card) for one in ready]
+        items = {i: (ready[i].sample.id, masks[i][1]) for i in sorted(streams)}
+        runs = self._ready(items, plan, source, target, produced, lost)
+
+        def read_batch(batch: Sequence[CellRun]) -> None:
+            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, streams, [own for own, _ in masks]), strict=True):
                 who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
                 produced.add("damage", {**who, "nll": nll, "n_tokens": n})
                 produced.n_done += 1
@@ -140,8 +157,21 @@ class Steerer:
         lengths = [len(ready[one.item]) for one in runs]
         for indices in pack(lengths, self.tokens_per_batch):
             produced.n_tokens += sum(lengths[i] for i in indices)
-            self._attempt([runs[i] for i in indices], read_batch, lambda one, why: lost(produced, one, why, source, target))
+            attempt([runs[i] for i in indices], read_batch, lambda one, why: lost(produced, one, why, source, target))
         return produced
+
+    def _likeliest(self, texts: Sequence[Prepared], n: int, lost: Callable[[str, str], None]) -> list[Prepared]:
+        """As `likeliest`, but a text that fails costs itself alone."""
+        if len(texts) <= n:
+            return list(texts)
+        nats: dict[int, float] = {}
+
+        def weigh(some: Sequence[int]) -> None:
+            found = nats_per_token(self.vlm, [texts[i] for i in some], self.tokens_per_batch)
+            nats.update(zip(some, found.tolist(), strict=True))
+
+        attempt(range(len(texts)), weigh, lambda i, why: lost(texts[i].sample.id, why))
+        return [texts[i] for i in sorted(sorted(nats, key=lambda i: nats[i])[:n])]
 
     def lens(self, samples: Sequence[Sample | Skipped], names: Sequence[str]) -> Produced:
         """What the stream at image tokens would say at every layer: the probability of the right name against the others'.
@@ -152,50 +182,67 @@ class Steerer:
         """
         produced, asking = Produced(), self.config.ask
         # The name as it would begin an answer; where two names begin alike, the lens cannot tell them apart.
-        first = {n: answer_ids(self.vlm.processor.tokenizer, _plain(asking.choice), asking.answer, n)[0] for n in names}
+        first = {n: answer_ids(self.vlm.processor.tokenizer, bare_prompt(asking), asking.answer, n)[0] for n in names}
         index = torch.tensor([first[n] for n in names], device=self.vlm.device)
+
+        def lost(sample: Sample, why: str) -> None:
+            row = {"sample_id": sample.id, "class_name": sample.class_name or "", "n_classes": len(names)}
+            produced.add("lens", {**row, "layer": -1, "n_tokens": 0, "error": why})
+            produced.failed.append((sample.id, why))
+
+        def look(some: Sequence[Prepared]) -> None:
+            rows = [row for one in some for row in self._seen(one, names, index)]
+            for row in rows:
+                produced.add("lens", row)
+            produced.n_done += len(some)
+            produced.n_tokens += sum(map(len, some))
+
         for sample in samples:
             one = sample if isinstance(sample, Skipped) else self.prompts.prepare(sample, asking.questions[0].prompt)
-            name = one.sample.class_name or ""
-            row = {"sample_id": one.sample.id, "class_name": name, "n_classes": len(names)}
             if isinstance(one, Skipped):
-                produced.add("lens", {**row, "layer": -1, "n_tokens": 0, "error": one.reason})
-                produced.failed.append((one.sample.id, one.reason))
-                continue
-            mask = torch.from_numpy(one.role >= Role.IMAGE).to(self.vlm.device)
-            sums: dict[int, list[float]] = {}
-            for layer, piece in lens(self.vlm, embed(self.vlm, [one])[0], self.layers, mask):
-                p = piece.softmax(-1)[:, index]
-                own = list(names).index(name)
-                right = p[:, own].sum().item()
-                rest = (p.sum(1) - p[:, own]).sum().item() / max(1, len(names) - 1)
-                top = (p.argmax(1) == own).sum().item()
-                sums[layer] = [a + b for a, b in zip(sums.get(layer, [0.0] * 3), (right, rest, top), strict=True)]
-            n = int(mask.sum())
-            for layer, (right, rest, top) in sorted(sums.items()):
-                shares = {"p_class": right / n, "p_others": rest / n, "top_class": top / n}
-                produced.add("lens", {**row, "layer": layer, "n_tokens": n, **shares})
-            produced.n_done += 1
-            produced.n_tokens += len(one)
+                lost(one.sample, one.reason)
+            else:
+                attempt([one], look, lambda one, why: lost(one.sample, why))
         return produced
 
-    def _lay_out(self, sequences: list[list[Prepared]]) -> list[Asked]:
-        laid_out: dict[int, Asked] = {}
-        for indices in pack([len(one[0]) for one in sequences], self.tokens_per_batch):
-            found = lay_out(self.vlm, [sequences[i] for i in indices], self.config.sites)
-            laid_out |= dict(zip(indices, found, strict=True))
-        return [laid_out[i] for i in range(len(sequences))]
+    def _seen(self, one: Prepared, names: Sequence[str], index: torch.Tensor) -> list[Row]:
+        """What the stream at one photograph's image tokens would say, layer by layer; `index` holds the names' tokens."""
+        mask = torch.from_numpy(one.role >= Role.IMAGE).to(self.vlm.device)
+        own, n = list(names).index(one.sample.class_name or ""), int(mask.sum())
+        sums: dict[int, list[float]] = {}
+        for layer, piece in lens(self.vlm, embed(self.vlm, [one])[0], self.layers, mask):
+            p = piece.softmax(-1)[:, index]
+            if not bool(p.isfinite().all()):
+                raise FloatingPointError("the model's output is not finite")
+            right = p[:, own].sum().item()
+            rest = (p.sum(1) - p[:, own]).sum().item() / max(1, len(names) - 1)
+            top = (p.argmax(1) == own).sum().item()
+            sums[layer] = [a + b for a, b in zip(sums.get(layer, [0.0] * 3), (right, rest, top), strict=True)]
+        who = {"sample_id": one.sample.id, "class_name": names[own], "n_classes": len(names), "n_tokens": n}
+        return [
+            {**who, "layer": layer, "p_class": right / n, "p_others": rest / n, "top_class": top / n}
+            for layer, (right, rest, top) in sorted(sums.items())
+        ]
 
     def _ready(
         self,
-        samples: Sequence[str],
+        items: Mapping[int, tuple[str, Mapping[int, str]]],
         plan: Sequence[Cell],
         source: str,
         target: str,
         produced: Produced,
-        lost: Callable[[Produced, CellRun, str, str, str], None],
+        lost: Lost,
     ) -> list[CellRun]:
-        """Every cell of every sample with its edit; cells without a direction are put down with the reason."""
+        """Every cell of every item with its edit; cells without a direction or a place to act are put down with the reason.
+
+        Args:
+            items: Names of the samples by number, and why one has no such area, by the area's number.
+            plan: The cells.
+            source: Class to leave.
+            target: Class to reach.
+            produced: Takes the cells that are lost.
+            lost: Puts one down.
+        """
         runs = []
         for cell in plan:
             change: Intervention | None = None
@@ -206,30 +253,25 @@ class Steerer:
                     check_width(edit, self.vlm.card.width)
                     change = Intervention(edit, (cell.layer,), cell.site_kind)  # pyright: ignore[reportArgumentType]
                 except NoDirection as reason:
-                    why = f"no direction: {reason}"
-            for i, name in enumerate(samples):
+                    why = f"{NO_DIRECTION}{reason}"
+                except LinrepError:
+                    raise
+                except Exception as error:  # whatever a dictionary raises, or the search for a direction in it
+                    why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            for i, (name, missing) in items.items():
                 one = CellRun(i, cell, change, name)
-                if why is None:
+                reason = why or (None if cell.site is None else missing.get(cell.site))
+                if reason is None:
                     runs.append(one)
                 else:
-                    lost(produced, one, why, source, target)
+                    lost(produced, one, reason, source, target)
         return sorted(runs, key=lambda one: one.item)  # stable: the cells of an item stay in their order
 
-    def _attempt(self, batch: list[CellRun], work: Callable[[list[CellRun]], None], lost: Callable[[CellRun, str], None]) -> None:
-        """Run a batch; when it fails, run its halves, down to the cell that is at fault. `work` must put down all or nothing."""
-        try:
-            work(batch)
-        except LinrepError:
-            raise
-        except Exception as error:  # whatever the model, a kernel or a dictionary raises: out of memory, not finite, ...
-            if len(batch) == 1:
-                lost(batch[0], f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-                return
-            if self.vlm.device.type == "cuda":
-                torch.cuda.empty_cache()
-            half = len(batch) // 2
-            self._attempt(batch[:half], work, lost)
-            self._attempt(batch[half:], work, lost)
+    def _all_lost(
+        self, produced: Produced, plan: Sequence[Cell], name: str, why: str, lost: Lost, source: str, target: str
+    ) -> None:
+        for cell in plan:
+            lost(produced, CellRun(0, cell, None, name), why, source, target)
 
     def _lost(self, produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
         who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
@@ -239,10 +281,6 @@ class Steerer:
         self._note(produced, one, why)
 
     def _note(self, produced: Produced, one: CellRun, why: str) -> None:
-        if not why.startswith("no direction: "):
+        if not why.startswith(NO_DIRECTION):
             cell = "/".join(str(value) for value in one.cell.columns().values() if value is not None)
             produced.failed.append((f"{one.name} {cell}", why))
-
-
-def _plain(prompt: str) -> str:
-    return prompt.replace("{first}", "").replace("{second}", "")

@@ -67,13 +67,21 @@ def _site(site: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _others(rows: Sequence[Row]) -> list[str]:
-    lines = ["Other edits", f"  {'site':10} {'layer':>5}  {'edit':8} {'p(target)':>9} {'left':>6} {'turned':>7} {'coherent':>8}"]
-    keys = dict.fromkeys((row["site"], row["edit"], row["layer"]) for row in rows)
-    for site, edit, layer in keys:
-        cell = {r["measure"]: r["value"] for r in rows if (r["site"], r["edit"], r["layer"]) == (site, edit, layer)}
+    lines = [
+        "Other edits (* marks their controls)",
+        f"  {'site':10} {'layer':>5}  {'edit':7} {'control':16} {'p(target)':>9} {'left':>6} {'turned':>7} {'coherent':>8}"
+        f" {'damage':>7}",
+    ]
+    which = ("site", "layer", "edit", "direction")
+    for key in dict.fromkeys(tuple(row[name] for name in which) for row in rows):
+        here = [row for row in rows if tuple(row[name] for name in which) == key]
+        cell = {row["measure"]: row["value"] for row in here}
+        site, layer, edit, direction = key
+        star = "*" if here[0]["control"] else " "
         lines.append(
-            f"  {site:10} {layer:>5}  {edit:8} {_number(cell.get('p_target')):>9} {_number(cell.get('left')):>6} "
-            f"{_number(cell.get('turned')):>7} {_number(cell.get('coherence')):>8}"
+            f"  {site:10} {layer:>5} {star}{edit:7} {direction or '':16} {_number(cell.get('p_target')):>9} "
+            f"{_number(cell.get('left')):>6} {_number(cell.get('turned')):>7} {_number(cell.get('coherence')):>8} "
+            f"{_number(cell.get('damage')):>7}"
         )
     return lines
 

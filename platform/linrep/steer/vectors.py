@@ -4,16 +4,19 @@ the mean difference, so that what is compared is where they point.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from linrep.directions import Directions, DirectionSet
-from linrep.steer.coder import SparseCoder, best_latent, decoder_row, sparse_reconstruction
+from linrep.steer.coder import SparseCoder, best_latent, decoder_row, decoder_rows, sparse_reconstruction
 from linrep.steer.config import Dose
-from linrep.steer.edits import Ablate, Add, Clamp, Edit, Replace, Swap
+from linrep.steer.edits import Ablate, Add, Clamp, Edit, Replace, Shuffle, Swap
+
+T = TypeVar("T")
 
 COINCIDE = 1e-5
 """Two class means closer than this share of the tokens' norm are one: the last prompt token at layer 0 is the same token
@@ -24,6 +27,10 @@ FROM_TEXT = "text_"
 
 VIEW_OF_SITE = {"image": "pooled", "patches": "pooled", "everywhere": "pooled", "last": "last"}
 """Which rows of the store a site's directions come from."""
+
+
+KEPT = 4096
+"""Directions kept at once; those of a pair at all its layers are far fewer."""
 
 
 class NoDirection(ValueError):
@@ -49,6 +56,7 @@ class Vectors:
     unembedding: Callable[[str], Float[Tensor, " d"]] | None = None
     coders: Mapping[int, SparseCoder] | None = None
     k: int = 20
+    _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def means(self, site: str, layer: int) -> Directions:
         """Class means of the rows that stand for a site.
@@ -66,6 +74,10 @@ class Vectors:
             StoreError: The probes have no such kind, layer or view.
             ValueError: A class is unknown.
         """
+        which = (kind, site, layer, source, target)
+        return self._once(("direction", *which), lambda: self._of_one_norm(*which))
+
+    def _of_one_norm(self, kind: str, site: str, layer: int, source: str, target: str) -> Tensor:
         means = self.means(site, layer)
         difference = means.between(source, target)
         norm = difference.norm()
@@ -106,11 +118,22 @@ class Vectors:
         Raises:
             NoDirection: None does, or there is no dictionary at this layer.
         """
-        means = self.means(site, layer)
+        means, coder = self.means(site, layer), self._coder(layer)
         try:
-            return best_latent(self._coder(layer), means.vector(target)[None], means.vector(source)[None])
+            return self._once(
+                ("latent", site, layer, source, target),
+                lambda: best_latent(coder, means.vector(target)[None], means.vector(source)[None]),
+            )
         except ValueError as error:
             raise NoDirection(str(error)) from None
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Strengths and chunks ask for the same again and again; the dearest directions search a whole dictionary."""
+        if key not in self._made:
+            if len(self._made) >= KEPT:
+                self._made.clear()
+            self._made[key] = make()
+        return self._made[key]
 
     def _coder(self, layer: int) -> SparseCoder:
         if not self.coders or layer not in self.coders:
@@ -118,16 +141,44 @@ class Vectors:
         return self.coders[layer]
 
     def _random(self, kind: str, site: str, layer: int, source: str, target: str, width: int) -> Tensor:
-        key = f"{self.seed}\0{kind}\0{site}\0{layer}\0{source}\0{target}".encode()
-        seed = int.from_bytes(hashlib.sha256(key).digest()[:7], "big")
-        return torch.randn(width, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(width, generator=self._draws(kind, site, layer, source, target))
+
+    def _draws(self, *key: object) -> torch.Generator:
+        return torch.Generator().manual_seed(self._number(*key))
+
+    def _number(self, *key: object) -> int:
+        text = "\0".join(map(str, (self.seed, *key))).encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
+
+    def _random_plane(self, swap: Swap, site: str, layer: int, source: str, target: str) -> Swap:
+        """A swap of two random directions that are as long as the classes' and at the same angle."""
+        u, w = swap.source - swap.centre, swap.target - swap.centre
+        first, second = torch.randn(2, len(u), generator=self._draws("plane", site, layer, source, target))
+        first = first / first.norm()
+        second = second - (second @ first) * first
+        second = second / second.norm()
+        cosine = (u @ w) / (u.norm() * w.norm())
+        other = cosine * first + (1 - cosine**2).clamp(min=0).sqrt() * second
+        return Swap(swap.centre + u.norm() * first, swap.centre + w.norm() * other, swap.centre)
+
+    def _random_latent(self, clamp: Clamp, site: str, layer: int, source: str, target: str) -> Clamp:
+        """Another latent, set to what writes as much as the clamped one does."""
+        coder = clamp.coder
+        drawn = torch.randperm(coder.n_latents, generator=self._draws("latent", site, layer, source, target))[:64]
+        norms = decoder_rows(coder, drawn).norm(dim=1)
+        others = drawn[(norms > 0) & (drawn != clamp.latent)]
+        if not len(others):
+            raise NoDirection(f"the dictionary of layer {layer} has no other latent to clamp")
+        latent = int(others[0])
+        scale = decoder_row(coder, clamp.latent).norm() / decoder_row(coder, latent).norm()
+        return Clamp(coder, latent, clamp.value * float(scale))
 
     def edit(self, name: str, kind: str | None, strength: float | None, site: str, layer: int, source: str, target: str) -> Edit:
         """The edit of a cell.
 
         Args:
             name: add, ablate, swap, clamp, zero or mean.
-            kind: Direction of an addition.
+            kind: Direction of an addition; of other edits the control, None for the edit itself.
             strength: Of an addition.
             site: Kind of the site.
             layer: Layer k.
@@ -145,15 +196,19 @@ class Vectors:
                 assert strength is not None
                 return Add(self.direction(kind, site, layer, source, target), strength, self.dose.relative)
             case "ablate":
-                return Ablate(self.direction("class_mean", site, layer, source, target))
+                return Ablate(self.direction(kind or "class_mean", site, layer, source, target))
             case "swap":
                 self.direction("class_mean", site, layer, source, target)  # refuses means that coincide
                 means = self.means(site, layer)
-                return Swap(means.vector(source), means.vector(target), means.vectors.mean(0))
+                swap = Swap(means.vector(source), means.vector(target), means.vectors.mean(0))
+                return swap if kind is None else self._random_plane(swap, site, layer, source, target)
             case "clamp":
                 latent = self.latent(site, layer, source, target)
                 there = self._coder(layer).encode(self.means(site, layer).vector(target)[None])[0, latent]
-                return Clamp(self._coder(layer), latent, 2 * float(there))
+                clamp = Clamp(self._coder(layer), latent, 2 * float(there))
+                return clamp if kind is None else self._random_latent(clamp, site, layer, source, target)
+            case "zero" | "mean" if kind == "shuffled_tokens":
+                return Shuffle(self._number("order", site, layer))
             case "zero":
                 return Replace(torch.zeros_like(self.means(site, layer).vectors[0]))
             case "mean":

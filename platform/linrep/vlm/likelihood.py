@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from linrep.vlm.batch import Batch, collate, pack
@@ -43,6 +43,19 @@ def likeliest(vlm: VLM, texts: Sequence[Prepared], n: int, tokens_per_batch: int
     """
     if len(texts) <= n:
         return list(texts)
+    nats = nats_per_token(vlm, texts, tokens_per_batch)
+    return [texts[i] for i in sorted(nats.argsort(stable=True)[:n].tolist())]
+
+
+@torch.inference_mode()
+def nats_per_token(vlm: VLM, texts: Sequence[Prepared], tokens_per_batch: int) -> Float64[Tensor, " n"]:
+    """What each text costs the model per token of its own; infinite for samples without text.
+
+    Args:
+        vlm: The whole model, with its head.
+        texts: Samples.
+        tokens_per_batch: Positions of a micro-batch.
+    """
     nats = torch.full((len(texts),), torch.inf, dtype=torch.float64)
     for indices in pack([len(one) for one in texts], tokens_per_batch):
         batch = collate([texts[i] for i in indices], vlm)
@@ -51,4 +64,4 @@ def likeliest(vlm: VLM, texts: Sequence[Prepared], n: int, tokens_per_batch: int
         for row, i in enumerate(indices):
             if len(own := losses[rows == row]):
                 nats[i] = own.double().mean().item()
-    return [texts[i] for i in sorted(nats.argsort(stable=True)[:n].tolist())]
+    return nats

@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from linrep.chat import ChatClient, NoAnswer, Usage
 from linrep.places import Place
@@ -45,6 +46,8 @@ class ChatJudge:
     cache: Place
     pause: float = 1.0
     client: ChatClient = field(init=False, repr=False)
+    source: str | None = field(default=None, init=False)
+    _away: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.client = ChatClient(self.config, self.cache, self.pause, "judge")
@@ -54,6 +57,30 @@ class ChatJudge:
         """What was asked so far."""
         return self.client.usage
 
+    def check(self) -> None:
+        """See to it that the server is there, knows the model and lets the key in.
+
+        Raises:
+            ServiceError: It does not.
+        """
+        self.client.check()
+
+    @property
+    def waiting(self) -> str | None:
+        """Whether the server was away or too busy for some answers: what it said of the others is kept."""
+        if not self._away:
+            return None
+        reason = next(iter(self._away.values()))
+        return (
+            f"{len(self._away)} answers have no verdict, for the judge at {self.config.url} was away or too busy ({reason}): "
+            f"run the same command again, only these are asked"
+        )
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the verdicts cost."""
+        return {"usage": asdict(self.usage)}
+
     def __call__(self, answers: Sequence[Answer]) -> list[Verdict]:
         """Verdicts in the order of the answers; one that the server never gave carries the reason.
 
@@ -61,6 +88,7 @@ class ChatJudge:
             ServiceError: The server refuses every request in the same way (a wrong key, a model that it does not have).
         """
         distinct = {answer.key: answer for answer in answers}
+        self._away.clear()
         with ThreadPoolExecutor(self.config.parallel) as threads:
             found = dict(zip(distinct, threads.map(self._judge, distinct.values()), strict=True))
         return [found[answer.key] for answer in answers]
@@ -71,6 +99,8 @@ class ChatJudge:
         content = form.format(**fields, text=answer.text, plain=answer.plain)
         found = self.client.ask([{"role": "user", "content": content}], lambda said: read_verdict(said, answer.about))
         if isinstance(found, NoAnswer):
+            if found.away:
+                self._away[answer.key] = found.reason
             return Verdict(error=f"no verdict after {self.config.tries} tries: {found.reason}")
         return found
 

@@ -5,9 +5,11 @@ know which is which, nor which edit made the answer.
 """
 
 import csv
+import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -15,7 +17,9 @@ from jaxtyping import Int
 from linrep.errors import RecipeError
 from linrep.places import Place
 from linrep.sample import unit_hash
+from linrep.steer.config import Human
 from linrep.steer.intervals import estimate
+from linrep.steer.judges.readers import by_words
 from linrep.steer.judges.verdict import Answer, Verdict
 
 CHOICES = ("A", "B", "C", "D")
@@ -38,8 +42,7 @@ def write_sheet(answers: Sequence[Answer], classes: Sequence[str], file: Place, 
     Raises:
         RecipeError: There are fewer than four classes.
     """
-    if len(set(classes)) < 4:
-        raise RecipeError(f"a four-way sheet needs four classes, there are {len(set(classes))}")
+    _check_number(classes)
     distinct = {answer.key: answer for answer in answers if answer.about == "class"}
     order = sorted(distinct, key=lambda key: unit_hash(key, f"sheet {seed}"))[:max_answers]
     out = io.StringIO()
@@ -50,6 +53,11 @@ def write_sheet(answers: Sequence[Answer], classes: Sequence[str], file: Place, 
         writer.writerow([key, _safe(answer.question), _safe(answer.text), *options(answer, classes, seed), "", ""])
     file.write_bytes(out.getvalue().encode())
     return len(order)
+
+
+def _check_number(classes: Sequence[str]) -> None:
+    if len(set(classes)) < 4:
+        raise RecipeError(f"a four-way sheet needs four classes, there are {len(set(classes))}: take another steer.judge")
 
 
 def options(answer: Answer, classes: Sequence[str], seed: int = 0) -> list[str]:
@@ -67,14 +75,8 @@ def read_sheet(file: Place, answers: Sequence[Answer], classes: Sequence[str], s
         RecipeError: The file is no such sheet, or a cell holds something else than asked for; the line is named.
     """
     known = {answer.key: answer for answer in answers}
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"cannot read the sheet {file}: {error}") from None
-    if not rows or any(name not in rows[0] for name in COLUMNS):
-        raise RecipeError(f"{file} is no sheet: it should have the columns {', '.join(COLUMNS)}")
     found: dict[str, Verdict] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(_rows(file), start=2):
         choice, sensible = ((row[name] or "").strip().lower() for name in ("choice", "sensible"))
         if not choice:
             continue
@@ -90,6 +92,73 @@ def read_sheet(file: Place, answers: Sequence[Answer], classes: Sequence[str], s
         score = {answer.source: -1.0, answer.target: 1.0, MIX: 0.5}.get(picked, 0.0)
         found[answer.key] = Verdict(score=score, coherence={"yes": 1.0, "no": 0.0, "": None}[sensible])
     return found
+
+
+def unfilled(file: Place) -> tuple[int, int]:
+    """How many rows of a sheet have no choice yet, and how many it has.
+
+    Raises:
+        RecipeError: The file is no such sheet.
+    """
+    rows = _rows(file)
+    return sum(not (row["choice"] or "").strip() for row in rows), len(rows)
+
+
+def _rows(file: Place) -> list[dict[str, str]]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecipeError(f"cannot read the sheet {file}: {error}") from None
+    if not rows or any(name not in rows[0] for name in COLUMNS):
+        raise RecipeError(f"{file} is no sheet: it should have the columns {', '.join(COLUMNS)}")
+    return rows
+
+
+@dataclass
+class People:
+    """People as a judge: their sheet is written where it is missing, and read as it is whenever the job runs.
+
+    Attributes:
+        config: The sheet.
+        file: Where it lies.
+        classes: Where distractors come from.
+    """
+
+    config: Human
+    file: Place
+    classes: Sequence[str]
+    extra: dict[str, Any] = field(default_factory=dict, init=False)
+    waiting: str | None = field(default=None, init=False)
+
+    def check(self) -> None:
+        """See to it that there are distractors.
+
+        Raises:
+            RecipeError: There are fewer than four classes.
+        """
+        _check_number(self.classes)
+
+    @property
+    def source(self) -> str | None:
+        """Names the sheet's content."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:10] if self.file.is_file() else None
+
+    def __call__(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """What the sheet says; answers that are not on it, or not filled in yet, have no verdict."""
+        if not self.file.is_file():
+            n = write_sheet(answers, self.classes, self.file, self.config.max_answers)
+            self.waiting = f"{n} answers are on {self.file}: fill in choice and sensible, then run the same command"
+            return [Verdict(error="nobody has judged it yet") for _ in answers]
+        found = read_sheet(self.file, answers, self.classes)
+        empty, n = unfilled(self.file)
+        todo = f"{empty} of {n} rows of {self.file} have no choice yet: fill them in, then run the same command"
+        self.waiting = todo if empty else None
+        # What the rules would have said of the same answers, to see how far they can be trusted.
+        asked = [answer for answer in answers if answer.key in found]
+        rules = {answer.key: verdict for answer, verdict in zip(asked, by_words(asked), strict=True)}
+        shown = asdict(agreement(found, rules))
+        self.extra = {"agreement_with_words": {k: v if v == v else None for k, v in shown.items()}}  # NaN, which JSON lacks
+        return [found.get(answer.key, Verdict(error="not on the sheet, or not filled in")) for answer in answers]
 
 
 @dataclass(frozen=True)

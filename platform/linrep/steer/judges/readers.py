@@ -2,9 +2,36 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from linrep.demo.language import parse_answer
-from linrep.steer.judges.verdict import Answer, Verdict, on_scale
+from linrep.steer.judges.verdict import Answer, Judge, Verdict, on_scale
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A judge that reads with rules: always there, and final at once.
+
+    Attributes:
+        rule: How it reads.
+    """
+
+    rule: Judge
+    source: str | None = None
+    waiting: str | None = None
+
+    def __call__(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """Verdicts in the order of the answers."""
+        return self.rule(answers)
+
+    def check(self) -> None:
+        """Rules are always there."""
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
 
 def by_words(answers: Sequence[Answer]) -> list[Verdict]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 SCALE = (-1.0, 0.0, 0.25, 0.5, 0.75, 1.0)
 """-1: of the original class. 0: of neither. 1: of the target; .25, .5, .75: more and more of it. Source: the paper."""
@@ -56,6 +57,38 @@ class Verdict:
 
 
 Judge = Callable[[Sequence[Answer]], list[Verdict]]
+
+
+@runtime_checkable
+class JobJudge(Protocol):
+    """A judge with what a job must know: whether it can begin, whether its verdicts are final, and what else there is to say."""
+
+    def __call__(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """Verdicts in the order of the answers."""
+        ...
+
+    def check(self) -> None:
+        """See to it that it can judge; asked before anything is run.
+
+        Raises:
+            LinrepError: It cannot; one line says what to do.
+        """
+        ...
+
+    @property
+    def source(self) -> str | None:
+        """Names what verdicts are read from, where that may change between two runs of the same recipe."""
+        ...
+
+    @property
+    def waiting(self) -> str | None:
+        """What must happen before the last verdicts are final; None where they are."""
+        ...
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What else there is to say of the last verdicts."""
+        ...
 
 
 def on_scale(value: float) -> float:

@@ -1,0 +1,12 @@
+"""What a class is called when it is spoken of."""
+
+import re
+
+
+def spoken(name: str) -> str:
+    """A class's own name, without the number that tells two classes of one name apart.
+
+    >>> spoken("crane (134)"), spoken("crane")
+    ('crane', 'crane')
+    """
+    return re.sub(r" \(\d+\)$", "", name)
