@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
 
 
@@ -20,7 +20,11 @@ _WHERE = [
     column("attribute", pa.string(), "What is read: class, modality, or an attribute of the samples"),
     column("view", pa.string(), "pooled, tokens or last: which rows"),
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("kind", pa.string(), "class_mean, ridge, lda, softmax, sparse (coordinates) or latents (of an autoencoder)"),
+    column(
+        "kind",
+        pa.string(),
+        "class_mean, ridge, lda, softmax, sparse (k coordinates), latents (k of an autoencoder), latents_ridge ...",
+    ),
     column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
 ]
 
@@ -33,15 +37,22 @@ PROBES = pa.schema(
         column("k", pa.int32(), "Coordinates, or latents, that the probe sees of each class", nullable=True),
         column("setting", pa.float64(), "Chosen on validation: penalty (of mean variances) or shrinkage", nullable=True),
         column("n_classes", pa.int32(), "Classes told apart"),
-        column("n_train", pa.int64(), "Training rows", "rows"),
+        column("n_train", pa.int64(), "Training rows; of modality twice those of the smaller one", "rows"),
         column("n_test", pa.int64(), "Test rows", "rows"),
         column("n_test_samples", pa.int64(), "Samples that the test rows come from: what the bootstrap draws", "samples"),
-        column("chance", pa.float64(), "Share of the most frequent class among the test rows", "share"),
-        *_interval("top1", "Share of the test rows whose best score is their class"),
+        column(
+            "chance",
+            pa.float64(),
+            "Share of the most frequent class among the test rows; a half where image and text weigh the same",
+            "share",
+        ),
+        *_interval("top1", "Share of the test rows whose best score is their class; of modality, image and text weigh the same"),
         *_interval("top5", "Share of the test rows whose class is among the five best"),
         *_interval("balanced", "Mean over classes of the share of their rows that are right", nullable=True),
         *_interval("auroc", "Mean over classes of the area under the curve, class against rest", nullable=True),
-        *_interval("control", "top1 of the same probe fitted on and scored against shuffled labels", nullable=True),
+        *_interval(
+            "control", "top1 of the same probe fitted on and scored against shuffled labels; null for transfers", nullable=True
+        ),
         *_interval("selectivity", "top1 minus control, on the same rows", nullable=True),
         column("gradient", pa.float64(), "Softmax: norm of the gradient at the end over that at zero weights", nullable=True),
         column("evaluations", pa.int32(), "Softmax: passes over the training rows at the chosen penalty", nullable=True),

@@ -30,7 +30,9 @@ def signal(label: int, colour: int, modality: str) -> np.ndarray:
     return 40 * AXES[6] + 3 * AXES[label] + 2 * AXES[3 + colour] + (5 * AXES[5] if modality == "text" else 0)
 
 
-def write_planted(folder: Path, n_images: int = 240, chunk_size: int = 48, noise: float = 0.7, n_texts: int = 30) -> Store:
+def write_planted(
+    folder: Path, n_images: int = 240, chunk_size: int = 48, noise: float = 0.7, n_texts: int = 30, text_tokens: int = TOKENS
+) -> Store:
     """Photographs of three classes and two colours, their captions (in context, and alone), and texts that nobody labelled."""
     rng = np.random.default_rng(0)
     rows: list[dict] = []
@@ -55,7 +57,7 @@ def write_planted(folder: Path, n_images: int = 240, chunk_size: int = 48, noise
             for layer in LAYERS:
                 for view in VIEWS:
                     for modality in ("image", "text"):
-                        table = _vectors(chunk, view, layer, modality, noise, rng, schema)
+                        table = _vectors(chunk, view, layer, modality, noise, rng, schema, text_tokens)
                         writer.vectors(view, layer, modality, table)
             n = len(chunk)
             plain = [{k: v for k, v in row.items() if k not in ("colour", "truth")} for row in chunk]
@@ -73,9 +75,10 @@ def write_planted(folder: Path, n_images: int = 240, chunk_size: int = 48, noise
     return linrep.store.open(str(folder))
 
 
-def _vectors(chunk, view, layer, modality, noise, rng, schema) -> pa.Table:
+def _vectors(chunk, view, layer, modality, noise, rng, schema, text_tokens) -> pa.Table:
     taken, x = [], []
-    each = TOKENS + 2 if view == "tokens" else 1  # one special and one newline row among the tokens
+    own = text_tokens if modality == "text" else TOKENS
+    each = own + 2 if view == "tokens" else 1  # one special and one newline row among the tokens
     for row in chunk:
         has_image = row["modality"] != "text"
         if view == "last" and has_image != (modality == "image"):
@@ -91,7 +94,7 @@ def _vectors(chunk, view, layer, modality, noise, rng, schema) -> pa.Table:
             x.append(signal(0, 0, "image") if constant else mean + noise * rng.standard_normal(D))
     # What must be left out would spoil the probes: special rows and newlines are the class shifted by one.
     for i, (row, position) in enumerate(taken):
-        if view == "tokens" and position >= TOKENS:
+        if view == "tokens" and position >= own:
             x[i] = 4 * signal((row["truth"] + 1) % 3, 1 - row["colour"], modality)
     n = len(taken)
     columns = {
@@ -99,8 +102,8 @@ def _vectors(chunk, view, layer, modality, noise, rng, schema) -> pa.Table:
         "norm": pa.array(np.ones(n, np.float32)),
         "label": pa.array([row.get("label") for row, _ in taken], pa.int32()),
         "split": pa.array([row["split"] for row, _ in taken], pa.string()),
-        "is_special": pa.array([view == "tokens" and p == TOKENS for _, p in taken]),
-        "is_newline": pa.array([view == "tokens" and p == TOKENS + 1 for _, p in taken]),
+        "is_special": pa.array([view == "tokens" and p == own for _, p in taken]),
+        "is_newline": pa.array([view == "tokens" and p == own + 1 for _, p in taken]),
         "vector": vector_column(np.array(x, np.float16).reshape(n, D)),
     }
     return pa.Table.from_arrays([columns.get(f.name, pa.nulls(n, f.type)) for f in schema], schema=schema)

@@ -1,23 +1,25 @@
 """Few-latent probes find the planted latent of each class, and equal the coordinate probes where latents are coordinates."""
 
+from functools import partial
+
 import numpy as np
-import pytest
 import torch
+from sklearn.linear_model import LinearRegression
 
 from linrep.probe.closed import sparse
-from linrep.probe.latents import fit_latents
+from linrep.probe.latents import LatentProbe, Weighed, fit_latents, survey
 from linrep.probe.moments import gather
 
 
 class Dictionary:
-    """Latents are the positive parts of projections on given directions."""
+    """Latents are the positive parts of projections on given directions; of none, the rows themselves."""
 
-    def __init__(self, directions: torch.Tensor) -> None:
+    def __init__(self, directions: torch.Tensor | None) -> None:
         self.directions = directions
-        self.n_latents, self.d_model = directions.shape
+        self.n_latents, self.d_model = (0, 0) if directions is None else directions.shape
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return (x.to(self.directions.dtype) @ self.directions.T).clamp(min=0)
+        return x if self.directions is None else (x.to(self.directions.dtype) @ self.directions.T).clamp(min=0)
 
 
 def planted(n: int = 900, d: int = 16, f: int = 64, c: int = 4) -> tuple[Dictionary, torch.Tensor, np.ndarray]:
@@ -29,16 +31,21 @@ def planted(n: int = 900, d: int = 16, f: int = 64, c: int = 4) -> tuple[Diction
     return Dictionary(directions), x, y
 
 
-def blocks(x, y, size=256):
-    return lambda: ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+def passes(coder: Dictionary, x: torch.Tensor, y: np.ndarray, size: int = 256):
+    return lambda: (Weighed(coder.encode(x[i : i + size]), {"y": y[i : i + size]}) for i in range(0, len(x), size))
+
+
+def fitted(coder: Dictionary, x: torch.Tensor, y: np.ndarray, ks: tuple[int, ...]) -> list[LatentProbe]:
+    rows = passes(coder, x, y)
+    return fit_latents(rows, survey(rows, coder.n_latents, {"y": int(y.max()) + 1}), ks)["y"]
 
 
 def test_the_latent_of_each_class_is_found_and_one_is_enough():
     coder, x, y = planted()
-    one, five = fit_latents(blocks(x, y), coder, 4, (1, 5))
+    one, five = fitted(coder, x, y, (1, 5))
     assert [one.of(c).tolist() for c in range(4)] == [[10], [20], [30], [40]]
     assert [len(five.of(c)) for c in range(4)] == [5] * 4
-    right = [(probe.scores(coder, x).argmax(1).numpy() == y).mean() for probe in (one, five)]
+    right = [(probe.scores(coder.encode(x)).argmax(1).numpy() == y).mean() for probe in (one, five)]
     assert right[0] > 0.9
     assert right[1] >= right[0] - 0.01
 
@@ -46,22 +53,49 @@ def test_the_latent_of_each_class_is_found_and_one_is_enough():
 def test_where_latents_are_coordinates_it_is_the_coordinate_probe():
     _, x, y = planted()
     x = x.abs()
-    (probe,) = fit_latents(blocks(x, y), Dictionary(torch.eye(16, dtype=torch.float64)), 4, (3,))
+    (probe,) = fitted(Dictionary(torch.eye(16, dtype=torch.float64)), x, y, (3,))
     same = sparse(gather(x, {"y": y}), "y", 3)
-    assert torch.allclose(probe.scores(Dictionary(torch.eye(16, dtype=torch.float64)), x), same.scores(x), rtol=1e-6, atol=1e-8)
+    assert torch.allclose(probe.scores(x), same.scores(x), rtol=1e-6, atol=1e-8)
+
+
+def test_many_classes_choose_many_latents_and_each_is_least_squares_on_its_own():
+    """More latents than a common Gram matrix has room for: 300 classes times 40 latents of 9,000."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(300), 3)
+    z = torch.from_numpy(rng.random((900, 9000), np.float32))
+    rows = passes(Dictionary(None), z, y, 300)
+    (probe,) = fit_latents(rows, survey(rows, 9000, {"y": 300}), (40,))["y"]
+    assert len(probe.latents) > 6000
+    for c in (0, 299):
+        own = probe.of(c)
+        assert len(own) == 40
+        x = z[:, own].double().numpy()
+        gap = (z[y == c].double().mean(0) - z[y != c].double().mean(0)).abs()
+        assert set(own.tolist()) == set(gap.topk(40).indices.tolist())
+        weights = LinearRegression().fit(x, np.where(y == c, 1.0, -1.0)).coef_
+        assert np.allclose(probe.probe.weights[torch.isin(probe.latents, own), c], weights, rtol=1e-3, atol=1e-5)
+
+
+def test_groups_of_rows_weigh_the_same_whatever_their_number():
+    """The rows of one group ten times over change nothing."""
+    coder, x, y = planted(300)
+    half = [Weighed(coder.encode(x[i : i + 150]), {"y": y[i : i + 150]}, group) for group, i in enumerate((0, 150))]
+    few, many = (partial(iter, own) for own in (half, [half[0]] * 10 + half[1:]))
+    one, other = (fit_latents(rows, survey(rows, 64, {"y": 4}), (3,))["y"][0] for rows in (few, many))
+    assert torch.equal(one.latents, other.latents)
+    assert torch.allclose(one.probe.weights, other.probe.weights, rtol=1e-8)
+    assert one.n == other.n == 300
+
+
+def test_the_most_active_latents_are_those_that_fire_on_most_rows():
+    z = torch.tensor([[1.0, 0, 2, 0], [1, 0, 0, 0], [1, 3, 1, 0]])
+    found = survey(lambda: iter([Weighed(z, {"y": np.zeros(3, np.int64)})]), 4, {"y": 1})
+    assert found.most_active(2).tolist() == [0, 2]
+    assert found.most_active(9).tolist() == [0, 1, 2]  # the last one never fires
 
 
 def test_shuffled_labels_find_nothing():
     coder, x, y = planted()
     wrong = np.random.default_rng(1).permutation(y)
-    (probe,) = fit_latents(blocks(x[:600], wrong[:600]), coder, 4, (5,))
-    assert (probe.scores(coder, x[600:]).argmax(1).numpy() == wrong[600:]).mean() < 0.4
-
-
-def test_another_width_and_too_many_latents_are_one_clear_line(monkeypatch):
-    coder, x, y = planted()
-    with pytest.raises(ValueError, match="rows of width 8 for an autoencoder of width 16"):
-        fit_latents(blocks(x[:, :8], y), coder, 4, (1,))
-    monkeypatch.setattr("linrep.probe.latents.MOST_TOGETHER", 3)
-    with pytest.raises(ValueError, match="4 classes choose 4 latents together, at most 3 fit: lower k"):
-        fit_latents(blocks(x, y), coder, 4, (1,))
+    (probe,) = fitted(coder, x[:600], wrong[:600], (5,))
+    assert (probe.scores(coder.encode(x[600:])).argmax(1).numpy() == wrong[600:]).mean() < 0.4

@@ -1,5 +1,7 @@
 """A unit from store to results: planted signals found, controls at chance, transfers and attributes as the truth says."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,9 @@ import torch
 
 from linrep.directions import DirectionSet
 from linrep.errors import CorpusError, RecipeError
-from linrep.probe.config import Attributes, ProbeConfig, Softmax
+from linrep.explorer.probes import main_probes
+from linrep.probe.config import Attributes, Latents, ProbeConfig, Softmax
+from linrep.probe.encoded import check_latents
 from linrep.probe.labels import read_attributes
 from linrep.probe.moments import merge
 from linrep.probe.report import Result
@@ -48,7 +52,7 @@ def results(found) -> dict[str, tuple[pl.DataFrame, DirectionSet]]:
 
 
 def main(frame: pl.DataFrame, **where: str) -> pl.DataFrame:
-    return frame.filter(pl.col("control").is_not_null(), **where)
+    return main_probes(frame).filter(**where)
 
 
 @pytest.mark.parametrize("view", ["pooled", "tokens"])
@@ -165,24 +169,83 @@ def test_more_samples_and_more_coordinates_read_more(results):
     assert 0.5 < sparse[1] < sparse[5]
 
 
-def test_one_planted_latent_of_a_dictionary_reads_its_class(study):
-    """A dictionary whose first latents are the classes' directions, thresholded above what lies in every vector."""
+def test_every_probe_of_its_own_rows_has_a_control_at_chance_and_its_selectivity(results):
+    """Few coordinates and few samples, too: what they read off shuffled labels is what chance gives them."""
+    for view in ("pooled", "tokens"):
+        frame, _ = results[view]
+        own = frame.filter(pl.col("fitted_on") == pl.col("tested_on"))
+        assert {"sparse", "ridge", "lda"} < set(own["kind"])
+        assert own["n_per_class"].n_unique() == 2  # all samples, and five a class
+        for row in own.iter_rows(named=True):
+            assert row["selectivity"] == pytest.approx(row["top1"] - row["control"])
+            assert row["selectivity_low"] <= row["selectivity"] <= row["selectivity_high"]
+            assert abs(row["control"] - 1 / row["n_classes"]) < 0.22, row
+        assert own.filter(kind="sparse", attribute=CLASS, k=5)["selectivity"].min() > 0.2
 
-    class Dictionary:
-        d_model, n_latents = D, D
-        directions = torch.from_numpy(AXES).float()
 
-        def encode(self, x: torch.Tensor) -> torch.Tensor:
-            return (x @ self.directions.T - 1.0).clamp(min=0)
+class Dictionary:
+    """Latents are the planted directions, thresholded above what lies in every vector, and one that never fires."""
 
+    d_model, n_latents = D, D + 1
+    directions = torch.from_numpy(np.concatenate([AXES, 0 * AXES[:1]])).float()
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.directions.T - 1.0).clamp(min=0)
+
+
+@pytest.fixture(scope="module")
+def of_latents(study) -> Result:
     unit = Unit("pooled", 2)
-    gathered = [gather_part(study, unit, part) for part in parts_of(study, unit)]
-    rows = pl.DataFrame(pl.from_arrow(probe_unit(study, unit, gathered, encoder=Dictionary()).probes))
+    light = replace(study, config=study.config.model_copy(update={"softmax": None}))
+    return probe_unit(light, unit, [gather_part(light, unit, part) for part in parts_of(light, unit)], encoder=Dictionary())
+
+
+def test_one_planted_latent_of_a_dictionary_reads_its_class(of_latents):
+    rows = pl.DataFrame(pl.from_arrow(of_latents.probes))
     latents = rows.filter(attribute=CLASS, kind="latents", tested_on="image")
     coordinates = rows.filter(attribute=CLASS, kind="sparse", tested_on="image", fitted_on="image")
     assert latents["k"].to_list() == [1, 5]
     assert latents["auroc"][0] > 0.97
     assert latents["auroc"][0] > coordinates["auroc"][0]
+    assert (latents["control"] - 1 / 3).abs().max() < 0.2
+    assert latents["selectivity_low"].min() > 0.2
+
+
+def test_latents_are_read_by_every_kind_with_controls_classes_and_transfers(of_latents):
+    rows, classes = (pl.DataFrame(pl.from_arrow(t)) for t in (of_latents.probes, of_latents.classes))
+    for kind in ("latents_ridge", "latents_lda", "latents_class_mean"):
+        for modality in ("image", "text"):
+            (row,) = main(rows, attribute=CLASS, kind=kind, tested_on=modality).iter_rows(named=True)
+            assert row["top1"] > 0.9, row
+            assert abs(row["control"] - 1 / 3) < 0.2
+            named = classes.filter(attribute=CLASS, kind=kind, tested_on=modality)
+            assert named["class_name"].to_list() == list(CLASSES)
+        moved = rows.filter(pl.col("fitted_on") != pl.col("tested_on"), pl.col("centred"), attribute=CLASS, kind=kind)
+        assert moved["top1"].min() > 0.9
+    assert {entry.kind for entry in of_latents.directions.entries} == {"ridge", "lda", "class_mean", "shuffled_mean"}
+
+
+def test_modalities_of_unequal_numbers_of_tokens_weigh_the_same(tmp_path):
+    """A text of twelve tokens beside an image of four: top-1 is the mean of both modalities' shares, and chance is a half."""
+    store = write_planted(tmp_path, n_images=90, text_tokens=12, noise=2.5)
+    softmax = Softmax(penalties=(1e-2,), views=("tokens",))
+    study = plan_study(
+        store, ProbeConfig(alphas=(1e-3,), shrinkages=(0.1,), sparse=(1,), curve=(), resamples=100, softmax=softmax)
+    )
+    unit = Unit("tokens", 2)
+    result = probe_unit(study, unit, [gather_part(study, unit, part) for part in parts_of(study, unit)], encoder=Dictionary())
+    rows = pl.DataFrame(pl.from_arrow(result.probes)).filter(attribute="modality")
+    assert {"ridge", "lda", "softmax", "class_mean", "sparse", "latents", "latents_ridge"} < set(rows["kind"])
+    train = [len(block.sample) for block in blocks(store, files_of(store, "tokens", 2, "image", 1)[0], "tokens",
+             (study.codes["image"]["modality"] >= 0) & (study.samples.split == 0))]  # fmt: skip
+    confusions = pl.DataFrame(pl.from_arrow(result.confusions)).filter(attribute="modality")
+    for row in rows.iter_rows(named=True):
+        assert row["chance"] == pytest.approx(0.5)
+        assert row["top1"] == pytest.approx(row["balanced"]), row["kind"]
+        assert row["n_train"] == 2 * sum(train), row["kind"]
+        assert abs(row["control"] - 0.5) < 0.2
+    seen = confusions.filter(kind="ridge").group_by("class_name").agg(pl.col("n").sum())
+    assert dict(seen.iter_rows())["text"] == 3 * dict(seen.iter_rows())["image"]
 
 
 def test_directions_are_the_planted_ones(results):
@@ -230,6 +293,24 @@ def test_wrong_input_is_one_clear_line(store, tmp_path):
     with pytest.raises(CorpusError, match=r"no column 'colour': it has id, size"):
         read_attributes(missing, str(tmp_path / "a.jsonl"))
     assert "no sample of the store is named" in refusal(ProbeConfig(attributes=missing))
+
+
+def test_latents_that_cannot_be_probed_are_refused_before_any_row_is_read(store):
+    def refusal(store: Store, encoder: Dictionary, **config) -> str:
+        study = plan_study(store, ProbeConfig(sae=Latents(path="sae", layer=2), **config))
+        with pytest.raises(RecipeError) as caught:
+            check_latents(study, encoder)
+        return str(caught.value)
+
+    wide = Dictionary()
+    wide.d_model = 7
+    assert f"the SAE is 7 wide, the harvest {D}" in refusal(store, wide)
+    without = Store(store.place, replace(store.manifest, views=("pooled", "last")), store.commits)
+    assert "has no view tokens" in refusal(without, Dictionary())
+    check_latents(plan_study(without, ProbeConfig(sae=Latents(path="sae", layer=2), views=("last",))), Dictionary())
+    many = Dictionary()
+    many.n_latents = 100_000
+    assert "at most 32 fit: lower the largest number" in refusal(store, many, sparse=(50_000,))
 
 
 def test_one_class_only_is_one_clear_line(tmp_path):

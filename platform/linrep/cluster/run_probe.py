@@ -11,7 +11,7 @@ from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
 from linrep.config import digest
 from linrep.errors import RecipeError
-from linrep.explorer.probes import layer_figures, summary_lines
+from linrep.explorer.probes import layer_figures, main_probes, summary_lines
 from linrep.harvest.plan import DEMO, plan_harvest, write_demo
 from linrep.places import Place, remove_unfinished
 from linrep.probe.artefact import (
@@ -24,6 +24,7 @@ from linrep.probe.artefact import (
     read_probe_manifest,
     write_probe_manifest,
 )
+from linrep.probe.encoded import check_latents
 from linrep.probe.labels import read_attributes
 from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
@@ -73,8 +74,7 @@ def _dictionary(study: Study) -> str | None:
     if sae.layer not in study.layers:
         raise RecipeError(f"probe.sae.layer: layer {sae.layer} is not probed, only {', '.join(map(str, study.layers))}")
     coder = read_coder(sae.path)
-    if coder.d_model != study.store.manifest.width:
-        raise RecipeError(f"probe.sae: the SAE is {coder.d_model} wide, the harvest {study.store.manifest.width}: {sae.path}")
+    check_latents(study, coder)
     return coder.digest
 
 
@@ -154,10 +154,8 @@ def _summary(probes: Probes) -> str:
 
 def metrics(probes: Probes) -> dict[str, float]:
     """The main probes' numbers as MLflow metrics; view and layer are in the names, so that runs compare layer by layer."""
-    frame = pl.DataFrame(pl.from_arrow(probes.table()))
-    main = frame.filter(pl.col("control").is_not_null())
     named = {}
-    for row in main.iter_rows(named=True):
+    for row in main_probes(pl.DataFrame(pl.from_arrow(probes.table()))).iter_rows(named=True):
         where = f"{row['attribute']}_{row['tested_on']}_{row['view']}_{row['kind']}_layer{row['layer']:02d}"
         for measure in ("top1", "control", "selectivity", "auroc"):
             if row[measure] is not None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
 
-KINDS = ("ridge", "lda", "softmax", "class_mean")
+KINDS = ("ridge", "lda", "softmax", "class_mean", "latents_ridge", "latents_lda", "latents_softmax", "latents_class_mean")
 
 
 def layer_figures(table: pa.Table) -> dict[str, Figure]:
@@ -24,9 +24,10 @@ def layer_figures(table: pa.Table) -> dict[str, Figure]:
         figures[f"layers_{attribute}"] = panels(
             f"{attribute}: top-1 on test samples, 95% intervals", _layer_panels(own), n_columns=3
         )
-    few = frame.filter(pl.col("k").is_not_null() & (pl.col("attribute") == "class"))
-    if len(few):
-        figures["sparse_class"] = panels("class: probes that see k coordinates", _sparse_panels(few))
+    for kind, what in (("sparse", "coordinates"), ("latents", "latents")):
+        few = frame.filter(pl.col("k").is_not_null() & (pl.col("attribute") == "class") & (pl.col("kind") == kind))
+        if len(few):
+            figures[f"{kind}_class"] = panels(f"class: probes that see k {what}", _sparse_panels(few))
     curve = frame.filter((pl.col("attribute") == "class") & (pl.col("kind") == "ridge") & _own())
     if curve["n_per_class"].is_not_null().any():
         figures["samples_class"] = panels("class: ridge, by training samples", _sample_panels(curve))
@@ -44,13 +45,18 @@ def _by(frame: pl.DataFrame, *names: str) -> list[tuple[str, pl.DataFrame]]:
     return [(" ".join(map(str, key)), own) for key, own in frame.group_by(names, maintain_order=True)]
 
 
-def _main(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.filter(pl.col("control").is_not_null()).sort("layer")
+def main_probes(frame: pl.DataFrame) -> pl.DataFrame:
+    """The probes of a modality's own rows that see all dimensions and all samples, layer by layer.
+
+    Args:
+        frame: Rows of the `PROBES` contract.
+    """
+    return frame.filter(_own() & pl.col("k").is_null() & pl.col("n_per_class").is_null()).sort("layer")
 
 
 def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
     parts = []
-    for where, own in _by(_main(frame), "view", "tested_on"):
+    for where, own in _by(main_probes(frame), "view", "tested_on"):
         found = [(i, kind, own.filter(pl.col("kind") == kind)) for i, kind in enumerate(KINDS)]
         curves = [replace(_curve(kind, rows), colour=i) for i, kind, rows in found if len(rows)]
         best = own.filter(pl.col("kind") == "ridge")
@@ -63,8 +69,12 @@ def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
 def _sparse_panels(frame: pl.DataFrame) -> list[Panel]:
     parts = []
     for where, own in _by(frame.sort("layer"), "view", "tested_on"):
-        curves = [_curve(f"k = {k}", rows, "auroc") for k, rows in _by(own.sort("k", "layer"), "k")]
-        parts.append(_panel(where, curves, (0.5, "chance"), "AUROC, mean of classes"))
+        by_k = _by(own.sort("k", "layer"), "k")
+        curves = [_curve(f"k = {k}", rows) for k, rows in by_k]
+        k, rows = by_k[-1]
+        curves.append(_curve(f"k = {k}, shuffled labels", rows, "control", control=True))
+        chance = own["chance"].mean()
+        parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
 
 
@@ -75,8 +85,9 @@ def _sample_panels(frame: pl.DataFrame) -> list[Panel]:
         for n, rows in _by(own.filter(pl.col("n_per_class").is_not_null()).sort("n_per_class", "layer"), "n_per_class"):
             curves.append(_curve(f"{n} a class", rows))
         whole = own.filter(pl.col("n_per_class").is_null())
+        curves += [_curve("all", whole), _curve("all, shuffled labels", whole, "control", control=True)]
         chance = own["chance"].mean()
-        parts.append(_panel(where, [*curves, _curve("all", whole)], (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
+        parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
 
 
@@ -96,8 +107,8 @@ def _transfer_panels(frame: pl.DataFrame) -> list[Panel]:
     return parts
 
 
-def _panel(title: str, curves: list[Curve], reference: tuple[float, str], y_label: str = "top-1") -> Panel:
-    return Panel(title, "layer", y_label, tuple(curves), reference, (0.0, 1.03), x_whole=True)
+def _panel(title: str, curves: list[Curve], reference: tuple[float, str]) -> Panel:
+    return Panel(title, "layer", "top-1", tuple(curves), reference, (0.0, 1.03), x_whole=True)
 
 
 def _curve(label: str, rows: pl.DataFrame, measure: str = "top1", control: bool = False) -> Curve:
@@ -116,7 +127,7 @@ def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[st
         table: Rows of the `PROBES` contract.
         left_out: Classes that had too few samples.
     """
-    frame = _main(pl.DataFrame(pl.from_arrow(table)))
+    frame = main_probes(pl.DataFrame(pl.from_arrow(table)))
     lines = [f"  {'attribute':10} {'rows':14} {'highest on test':22} {'top-1 [95%]':>22} {'control [95%]':>22} {'chance':>7}"]
     for _, own in _by(frame, "attribute", "view", "tested_on"):
         row = own.sort("top1", descending=True, maintain_order=True).row(0, named=True)

@@ -93,17 +93,39 @@ def sparse(moments: Moments, column: str, k: int, order: Int64[Tensor, "c d"] | 
     """
     order = rank_coordinates(moments, column) if order is None else order
     chosen = order[:, :k]
-    targets = _centred_targets(moments, column).T
-    own = moments.scatter[chosen[:, :, None], chosen[:, None, :]]
-    variance = own.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(own.dtype).tiny)
-    own = own + alpha * variance[:, None, None] * torch.eye(chosen.shape[1], dtype=own.dtype)
-    found = torch.linalg.lstsq(own, targets.gather(1, chosen)[:, :, None], driver="gelsd").solution[:, :, 0]
-    weights = torch.zeros_like(targets).scatter_(1, chosen, found).T.contiguous()
-    means = moments.between(column)
-    counts = moments.counts[column]
-    inside = (means.T * weights).sum(0)
-    outside = -inside * counts / (moments.n - counts).clamp(min=1)
-    return Linear("sparse", moments.mean, weights, -0.5 * (inside + outside), float(k))
+    scatter = moments.scatter[chosen[:, :, None], chosen[:, None, :]]
+    found, bias = solve_few(scatter, moments.between(column).gather(1, chosen), moments.counts[column], moments.n, alpha)
+    weights = torch.zeros_like(moments.between(column)).scatter_(1, chosen, found).T.contiguous()
+    return Linear("sparse", moments.mean, weights, bias, float(k))
+
+
+def solve_few(
+    scatter: Float[Tensor, "c k k"],
+    between: Float[Tensor, "c k"],
+    counts: Float[Tensor, " c"],
+    n: float,
+    alpha: float = 1e-6,
+) -> tuple[Float[Tensor, "c k"], Float[Tensor, " c"]]:
+    """Weights and biases of one-against-rest least squares, each class on k dimensions of its own.
+
+    Args:
+        scatter: Of those dimensions, about the mean of all rows.
+        between: Mean of the class minus mean of all rows, in those dimensions.
+        counts: Rows of each class.
+        n: All rows.
+        alpha: Penalty relative to the mean variance, for dimensions that depend on each other.
+    """
+    variance = scatter.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(scatter.dtype).tiny)
+    damped = scatter + alpha * variance[:, None, None] * torch.eye(scatter.shape[1], dtype=scatter.dtype)
+    targets = (2 * counts[:, None] * between)[:, :, None]
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    found = torch.cholesky_solve(targets, factor)[:, :, 0]
+    singular = (failed != 0) | ~found.isfinite().all(1)
+    if bool(singular.any()):
+        found[singular] = torch.linalg.lstsq(damped[singular], targets[singular], driver="gelsd").solution[:, :, 0]
+    inside = (between * found).sum(1)
+    outside = -inside * counts / (n - counts).clamp(min=1)
+    return found, -0.5 * (inside + outside)
 
 
 def _centred_targets(moments: Moments, column: str) -> Float[Tensor, "d c"]:

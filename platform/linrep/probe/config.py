@@ -52,10 +52,14 @@ class Softmax(Section):
 
 
 class Latents(Section):
-    """A sparse autoencoder, of whose latents a few are probed: `sparse` says how many of each class."""
+    """A sparse autoencoder, whose latents are probed as the stream is; `sparse` says how many latents of each class few are."""
 
     path: str = Field(description="The SAE, as linrep.sae reads it.")
     layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
+    most: PositiveInt = Field(
+        default=1024,
+        description="Latents that ridge, LDA, class means and softmax regression see: those that fire on most training rows.",
+    )
 
 
 class ProbeConfig(Section):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from linrep.probe.closed import class_means, lda, rank_coordinates, ridge, sparse
@@ -17,6 +17,9 @@ from linrep.probe.softmax import Rows, fit_path
 from linrep.probe.study import Task
 from linrep.store.blocks import Block
 from linrep.store.layout import Modality
+
+BLOCK_BYTES = 2**24
+"""Training rows in memory come in blocks of this size."""
 
 
 @dataclass(frozen=True)
@@ -37,67 +40,82 @@ class Candidates:
 
 
 def closed_forms(task: Task, moments: Moments, config: ProbeConfig) -> Candidates:
-    """Every closed form of a task, at every setting; on the sample-efficiency curve ridge and class means, without control."""
-    on_curve = task.n_per_class is not None
-    columns = [task.column] if on_curve else [task.column, task.control]
+    """Every closed form of a task and of its control, at every setting; on the sample-efficiency curve ridge and class means."""
+    columns = [task.column, task.control]
     # Penalties are relative to the mean variance, summed over the rows: the same grid serves every layer and every scale.
     fitted = ridge(moments, columns, [a * moments.scale * max(moments.n, 1) for a in config.alphas])
 
     def kinds(column: str) -> dict[str, list[Linear]]:
         own = [replace(probe, setting=alpha) for probe, alpha in zip(fitted[column], config.alphas, strict=True)]
         found = {"ridge": own, "class_mean": [class_means(moments, column)]}
-        return found if on_curve else {**found, "lda": lda(moments, column, config.shrinkages)}
+        return found if task.n_per_class is not None else {**found, "lda": lda(moments, column, config.shrinkages)}
 
-    return Candidates(task, moments, kinds(task.column), {} if on_curve else kinds(task.control))
+    return Candidates(task, moments, kinds(task.column), kinds(task.control))
 
 
-def sparse_probes(task: Task, moments: Moments, config: ProbeConfig) -> list[Linear]:
-    """The few-coordinate probes of a task."""
-    order = rank_coordinates(moments, task.column)
-    return [sparse(moments, task.column, k, order) for k in config.sparse if k <= moments.width]
+def sparse_probes(column: str, moments: Moments, config: ProbeConfig) -> list[Linear]:
+    """The few-coordinate probes of a label column."""
+    order = rank_coordinates(moments, column)
+    return [sparse(moments, column, k, order) for k in config.sparse if k <= moments.width]
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Gives the training rows of a task again and again: from memory where they fit, else from the store.
+    """Gives the training rows of a task again and again, centred: from memory where they fit, else from the store.
+
+    Where a task tells modalities apart, of the larger one rows are left out evenly, so that there are as many of each.
 
     Args:
         stream: Reads them anew, by modality.
         codes: Class numbers of all samples by modality.
+        sizes: Rows by modality.
+        centre: What is subtracted.
         limit: Bytes that may be kept.
+        device: Where they are kept.
     """
 
     stream: Callable[[], Iterator[tuple[Modality, Block]]]
     codes: Mapping[Modality, Int64[np.ndarray, " s"]]
+    sizes: Mapping[Modality, int]
+    centre: Float[Tensor, " d"]
     limit: float
+    device: torch.device
 
     def load(self) -> Rows:
         """The rows, in blocks of vectors and class numbers."""
-        kept: list[tuple[Tensor, Tensor]] | None = []
-        size = 0
-        for x, y in self._read():
-            size += x.nbytes
-            if size > self.limit:
-                kept = None
-                break
-            kept.append((x, y))
-        return self._read if kept is None else lambda: iter(kept)
+        n, d = min(self.sizes.values()) * len(self.sizes), len(self.centre)
+        if 4 * d * n > self.limit:
+            return self._read
+        x, y, at = torch.empty(n, d, device=self.device), torch.empty(n, dtype=torch.int64, device=self.device), 0
+        for some, own in self._read():
+            x[at : at + len(own)], y[at : at + len(own)] = some, own
+            at += len(own)
+        assert at == n, f"{at} rows where {n} were counted"
+        step = max(1, BLOCK_BYTES // (4 * d))  # many small blocks would cost more than their rows
+        pieces = list(zip(x.split(step), y.split(step), strict=True))
+        return lambda: iter(pieces)
 
     def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
+        centre, fewest = self.centre.float().to(self.device), min(self.sizes.values())
+        seen = dict.fromkeys(self.sizes, 0)
         for modality, block in self.stream():
             y = self.codes[modality][block.sample]
-            own = block.of(y >= 0)
-            if len(own.sample):
-                yield own.x.float(), torch.from_numpy(y[y >= 0])
+            own, y = block.of(y >= 0), y[y >= 0]
+            place = np.arange(seen[modality], seen[modality] + len(y) + 1) * fewest // max(self.sizes[modality], 1)
+            seen[modality] += len(y)
+            own, y = own.of(np.diff(place) > 0), y[np.diff(place) > 0]
+            if len(y):
+                yield own.x.to(self.device, torch.float32) - centre, torch.from_numpy(y).to(self.device)
 
 
 def softmax_path(
-    task: Task, column: str, moments: Moments, rows: Rows, config: ProbeConfig, device: torch.device
+    task: Task, column: str, moments: Moments, rows: TrainingRows, config: ProbeConfig, device: torch.device
 ) -> list[Linear]:
     """Softmax regressions of a task down the path of penalties."""
     assert config.softmax is not None
     s = config.softmax
-    return [probe for probe, _ in fit_path(rows, moments, column, s.penalties, s.tolerance, s.max_iterations, device)]
+    path = fit_path(rows.load(), moments, column, s.penalties, s.tolerance, s.max_iterations, device, centred=True)
+    return [probe for probe, _ in path]
 
 
 @dataclass

@@ -137,13 +137,17 @@ def modality_labels(samples: Samples, seed: int) -> dict[Modality, Labelled]:
 
 
 def subset(labelled: Labelled, samples: Samples, n_per_class: int, seed: int) -> Labelled:
-    """Only n training samples of each class, those of smaller n among those of larger; other splits as they are."""
+    """Only n training samples of each class, those of smaller n among those of larger; other splits as they are.
+
+    Their control deals the labels out among them, so that it has n samples of each class, too.
+    """
     codes = labelled.codes.copy()
     for c in range(labelled.n_classes):
         members = np.flatnonzero((labelled.codes == c) & (samples.split == 0))
         drawn = sorted(members, key=lambda i: unit_hash(samples.ids[i], f"{seed}/curve"))
         codes[np.array(drawn[n_per_class:], np.int64)] = -1
-    return Labelled(labelled.attribute, labelled.modality, labelled.names, codes, np.where(codes < 0, -1, labelled.shuffled))
+    shuffled = shuffle(codes, samples, f"{seed}/{labelled.attribute}")
+    return Labelled(labelled.attribute, labelled.modality, labelled.names, codes, shuffled)
 
 
 def check(labelled: Labelled, samples: Samples, min_per_class: int) -> None:

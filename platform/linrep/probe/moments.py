@@ -98,6 +98,15 @@ class Moments:
         fewer.__dict__["scatter"] = self.scatter
         return fewer
 
+    def weighing(self, n: int) -> "Moments":
+        """The same as if each row were a share of one, so that all of them come to n."""
+        if n == self.n:
+            return self
+        share = n / max(self.n, 1)
+        counts = {name: share * own for name, own in self.counts.items()}
+        sums = {name: share * own for name, own in self.sums.items()}
+        return Moments(n, self.reference, share * self.total, share * self.gram, counts, sums, share * self.norm)
+
     def __add__(self, other: "Moments") -> "Moments":
         if not self.n or not other.n:
             return self if self.n else other

@@ -17,6 +17,9 @@ from linrep.probe.study import Study, Task, Unit
 from linrep.store.tables import table_of
 from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBES
 
+MAIN = ("class_mean", "ridge", "lda", "softmax")
+"""Kinds that see all dimensions: those with transfers, classes and directions."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -47,7 +50,8 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Scored:
-    """A probe with what it scored, and its control's."""
+    """A probe with what it scored, and its control's; `input` stands before its kind where it reads something else than the
+    stream."""
 
     task: Task
     tested_on: str
@@ -57,11 +61,17 @@ class Scored:
     control: Trial | None = None
     chosen: Chosen | None = None
     centred: bool = False
+    input: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What tables call it."""
+        return f"{self.input}{self.trial.probe.kind}"
 
     @property
     def main(self) -> bool:
-        """Whether it is a probe of its own modality on all samples, with a control."""
-        return self.control is not None
+        """Whether it is a probe of its own modality on all samples and all dimensions."""
+        return self.chosen is not None and self.task.n_per_class is None
 
 
 def report(study: Study, unit: Unit, scored: list[Scored]) -> Result:
@@ -90,7 +100,7 @@ class _Report:
             table_of(probes, PROBES),
             table_of(classes, PROBE_CLASSES),
             table_of(confusions, PROBE_CONFUSIONS),
-            DirectionSet(tuple(self._directions(main))),
+            DirectionSet(tuple(self._directions([s for s in main if not s.input]))),
         )
 
     def _intervals(self) -> Iterable[tuple[Scored, dict[str, Interval]]]:
@@ -116,7 +126,7 @@ class _Report:
             "attribute": s.task.attribute,
             "view": self._unit.view,
             "layer": self._unit.layer,
-            "kind": s.trial.probe.kind,
+            "kind": s.kind,
             "tested_on": s.tested_on,
         }
 

@@ -44,6 +44,7 @@ class Tally:
     def __init__(self, n_classes: int, n_clusters: int, range_of: Float[Tensor, "2 c"] | None = None) -> None:
         self.rows, self.top1, self.top5 = (np.zeros(n_clusters) for _ in range(3))
         self.confusion = np.zeros((n_classes, n_classes), np.int64)
+        self._of_class = np.zeros(n_classes)
         self._class_of = np.full(n_clusters, -1)
         self._by_class = np.zeros((2, FOLDS, n_classes), np.int64)
         self._range = range_of
@@ -64,6 +65,7 @@ class Tally:
         self.top1 += np.bincount(cluster, (best == truth).cpu().numpy(), minlength=n)
         self.top5 += np.bincount(cluster, (ahead < 5).cpu().numpy(), minlength=n)
         self._class_of[cluster] = y
+        self._of_class += np.bincount(y, minlength=self._c)
         cell = (cluster % FOLDS) * self._c + y
         for part, weights in zip(self._by_class, (None, (best == truth).cpu().numpy()), strict=True):
             part += np.bincount(cell, weights, minlength=part.size).reshape(part.shape).astype(np.int64)
@@ -83,7 +85,7 @@ class Tally:
     @property
     def n_rows(self) -> int:
         """Rows counted."""
-        return int(self.rows.sum())
+        return int(self.confusion.sum())
 
     @property
     def n_clusters(self) -> int:
@@ -93,8 +95,22 @@ class Tally:
     @property
     def chance(self) -> float:
         """Share of the most frequent class: what a constant answer gets."""
-        by_class = self.confusion.sum(1)
-        return float(by_class.max() / max(by_class.sum(), 1))
+        return float(self._of_class.max() / max(self._of_class.sum(), 1))
+
+    def level(self, group: Int64[np.ndarray, " n"]) -> None:
+        """Make the rows of each group of clusters weigh the same together in the shares: those of the smallest count whole.
+
+        What is counted class by class, as balanced accuracy and AUROC are, is left as it is.
+
+        Args:
+            group: Of each cluster; all rows of a cluster must be of one class.
+        """
+        totals = np.bincount(group, self.rows)
+        share = totals[totals > 0].min() / np.where(totals > 0, totals, 1.0) if totals.any() else totals
+        for counts in (self.rows, self.top1, self.top5):
+            counts *= share[group]
+        seen = self.rows > 0
+        self._of_class = np.bincount(self._class_of[seen], self.rows[seen], minlength=self._c)
 
     def auroc(self) -> tuple[Interval, Float[np.ndarray, " c"]]:
         """Mean over classes of the area under the curve of class against rest, and that of each class (NaN where absent).
@@ -201,7 +217,7 @@ def bootstrap(
     values = all_hits.sum(0) / all_rows.sum()
     found = [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
     agreed = np.ptp(all_hits / all_rows[:, None], axis=0) == 0
-    for i in np.flatnonzero(agreed):
+    for i in np.flatnonzero(agreed).tolist():
         ends = unanimous(found[i].value, len(all_rows), lowest[i] if lowest is not None else 0.0)
         found[i] = Interval(found[i].value, *ends)
     return found

@@ -47,6 +47,7 @@ def fit_path(
     tolerance: float,
     max_iterations: int,
     device: torch.device | None = None,
+    centred: bool = False,
 ) -> Iterator[tuple[Linear, Fit]]:
     """Softmax regressions along a path of penalties, each begun where the one before ended; take as many as you need.
 
@@ -61,9 +62,10 @@ def fit_path(
         tolerance: Converged when the preconditioned gradient falls to this share of the gradient at zero.
         max_iterations: At one penalty, at most.
         device: Where to compute; blocks are moved there.
+        centred: Whether the rows are given minus the mean of the moments already, which saves doing it in every evaluation.
     """
     device = device or torch.device("cpu")
-    problem = _Problem(rows, moments, column, device)
+    problem = _Problem(rows, moments, column, device, centred)
     weights = torch.zeros(moments.width, problem.c, dtype=torch.float64, device=device)
     bias = problem.log_share.clone()
     for penalty in penalties:
@@ -76,8 +78,8 @@ def fit_path(
 class _Problem:
     """The objective and its gradient, in the coordinates L^T W."""
 
-    def __init__(self, rows: Rows, moments: Moments, column: str, device: torch.device) -> None:
-        self._rows, self._device = rows, device
+    def __init__(self, rows: Rows, moments: Moments, column: str, device: torch.device, centred: bool) -> None:
+        self._rows, self._device, self._centred = rows, device, centred
         self._centre = moments.mean.float().to(device)
         self._covariance = (moments.scatter / max(moments.n, 1)).to(device)
         self._variance = moments.scale
@@ -126,8 +128,8 @@ class _Problem:
         w, b = weights.float(), bias.float()
         loss, g_w, g_b = 0.0, torch.zeros_like(weights), torch.zeros_like(bias)
         for x, y in self._rows():
-            x = x.to(self._device, torch.float32) - self._centre
-            y = y.to(self._device)
+            x, y = x.to(self._device, torch.float32), y.to(self._device)
+            x = x if self._centred else x - self._centre
             log_p = torch.log_softmax(x @ w + b, dim=1)
             loss -= float(log_p.gather(1, y[:, None]).sum(dtype=torch.float64))
             p = log_p.exp_()

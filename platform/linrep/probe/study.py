@@ -46,6 +46,11 @@ class Task:
     @property
     def control(self) -> str:
         """The label column of its control."""
+        return f"{self.column}{SHUFFLED}"
+
+    @property
+    def scored_control(self) -> str:
+        """The label column that its control is scored against: outside of training all points of the curve have the same."""
         return f"{self.attribute}{SHUFFLED}"
 
     @property
@@ -189,8 +194,7 @@ def plan_study(store: Store, config: ProbeConfig, attributes: Mapping[str, Mappi
     def add(found: Labelled, n: int | None = None) -> None:
         task = Task(found.attribute, found.modality, found.names, n)  # pyright: ignore[reportArgumentType]
         codes[found.modality][task.column] = found.codes  # pyright: ignore[reportArgumentType]
-        if n is None:
-            codes[found.modality][task.control] = found.shuffled  # pyright: ignore[reportArgumentType]
+        codes[found.modality][task.control] = found.shuffled  # pyright: ignore[reportArgumentType]
         tasks.append(task)
 
     for attribute, own in values.items():
