@@ -9,7 +9,7 @@ from linrep.sae.dense import Dense, dense_pass
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.reduce import Alone
 from linrep.sae.train import Rows, Trainer, fit
-from tests.sae.reference import penalised_loss, planted, random_weights, threshold_gradient
+from tests.sae.reference import devices, penalised_loss, planted, random_weights, threshold_gradient
 
 N, D, F = 37, 12, 101
 ACTIVATIONS: list[Dense] = [ReLU(l1=0.7), JumpReLU(target_l0=9.0, weight=0.8, bandwidth=0.6), Gated(l1=0.7)]
@@ -33,10 +33,13 @@ def batch() -> torch.Tensor:
     return planted(N, D, 24, 4)[0].double()
 
 
-def run(weights: Weights, x: torch.Tensor, activation: Dense, warmth: float = 1.0, dead: list[int] | None = None) -> Pass:
+def run(
+    weights: Weights, x: torch.Tensor, activation: Dense, warmth: float = 1.0, dead: list[int] | None = None,
+    product: torch.dtype | None = None,
+) -> Pass:  # fmt: skip
     """The pass under test, in pieces of a few rows."""
-    revival = None if dead is None else Revival(torch.tensor(dead), k=4, weight=1 / 32)
-    return dense_pass(weights, x, activation, x.new_empty(40, F), Alone(), warmth, revival)
+    revival = None if dead is None else Revival(torch.tensor(dead, device=x.device), k=4, weight=1 / 32)
+    return dense_pass(weights, x, activation, x.new_empty(40, F, dtype=product), Alone(), warmth, revival)
 
 
 @each
@@ -44,7 +47,8 @@ def run(weights: Weights, x: torch.Tensor, activation: Dense, warmth: float = 1.
 @pytest.mark.parametrize("dead", [None, [3], [2, 7, 50, 51, 77, 100]], ids=["all alive", "one dead", "six dead"])
 @pytest.mark.parametrize("warmth", [1.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_value_and_gradient_equal_the_slow_reference(activation, unit, dead, warmth, dtype) -> None:
+@devices
+def test_value_and_gradient_equal_the_slow_reference(activation, unit, dead, warmth, dtype, device) -> None:
     x, weights = batch(), weights_of(activation, unit)
     leaves = {name: tensor.clone().requires_grad_(name != "threshold") for name, tensor in weights.items()}
     lost = None if dead is None else torch.tensor(dead)
@@ -54,17 +58,18 @@ def test_value_and_gradient_equal_the_slow_reference(activation, unit, dead, war
     if isinstance(activation, JumpReLU):
         expected["threshold"] = threshold_gradient(weights, x, activation, warmth)
 
-    done = run({name: tensor.to(dtype) for name, tensor in weights.items()}, x.to(dtype), activation, warmth, dead)
+    moved = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+    done = run(moved, x.to(device, dtype), activation, warmth, dead)
     near = 1e-5 if dtype == torch.float32 else 1e-10
 
     def equal(mine: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
-        torch.testing.assert_close(mine, theirs.detach().to(dtype), rtol=near, atol=near, msg=lambda why: f"{what}: {why}")
+        torch.testing.assert_close(mine.cpu(), theirs.detach().to(dtype), rtol=near, atol=near, msg=lambda why: f"{what}: {why}")
 
     equal(done.residual, z @ weights["decoder"] + weights["b_dec"] - x, "residual")
     equal(done.penalty, penalty, "penalty")
     equal(done.auxiliary, auxiliary, "auxiliary")
-    assert done.n_active.equal((z > 0).sum(1))
-    assert done.fired.equal((z > 0).any(0))
+    assert done.n_active.cpu().equal((z > 0).sum(1))
+    assert done.fired.cpu().equal((z > 0).any(0))
     grads = done.gradients.whole()
     assert grads.keys() == expected.keys()
     for name, grad in grads.items():
@@ -79,6 +84,21 @@ def test_jumprelu_reports_the_loss_that_it_has(target: float) -> None:
     done = run(weights, x, activation, warmth=0.25)
     l0 = int(done.n_active.sum()) / N
     assert float(done.penalty) == pytest.approx(0.25 * 0.5 * D * (l0 / target - 1) ** 2, rel=1e-9)
+
+
+@each
+@devices
+def test_products_in_bfloat16_leave_the_rest_in_float32(activation, device: str) -> None:
+    """Gradients agree with those of float32 to what eight bits give, and keep its format, thresholds' too."""
+    x = batch().float().to(device)
+    weights = {name: tensor.float().to(device) for name, tensor in weights_of(activation).items()}
+    whole, reduced = (run(weights, x, activation, product=kind) for kind in (torch.float32, torch.bfloat16))
+    assert not torch.equal(whole.residual, reduced.residual)
+    grads = reduced.gradients.whole()
+    for name, grad in whole.gradients.whole().items():
+        assert grads[name].dtype == torch.float32
+        assert float((grads[name] - grad).norm() / grad.norm()) < (0.15 if name == "threshold" else 0.03), name
+    assert float(reduced.penalty) == pytest.approx(float(whole.penalty), rel=0.02)
 
 
 @each

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from linrep.sae import ops
@@ -11,7 +12,7 @@ from linrep.sae.auxk import Revival
 from linrep.sae.config import BatchTopK, Matryoshka, TopK
 from linrep.sae.select import Codes, Encoder, batch_top_k, largest, scratch, top_k
 from linrep.sae.sparse import sparse_pass
-from tests.sae.reference import chosen_mask, dense_loss, planted, random_weights
+from tests.sae.reference import chosen_mask, dense_loss, devices, planted, random_weights
 
 N, D, F = 37, 12, 101
 ACTIVATIONS = [TopK(k=5), BatchTopK(k=5), Matryoshka(k=5, prefixes=(0.25, 0.5, 1.0))]
@@ -26,24 +27,25 @@ def batch(dtype: torch.dtype = torch.float64) -> torch.Tensor:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dead", [None, [3], [2, 7, 50, 51, 77, 100]], ids=["all alive", "one dead", "six dead"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_value_and_gradient_equal_the_dense_reference(activation, weighted, dead, dtype) -> None:
+@devices
+def test_value_and_gradient_equal_the_dense_reference(activation, weighted, dead, dtype, device) -> None:
     x, weights = batch(), random_weights(F, D)
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights.items()}
     loss, z, full = dense_loss(leaves, x, activation, weighted, None if dead is None else torch.tensor(dead))
     loss.backward()
 
-    mine = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    revival = None if dead is None else Revival(torch.tensor(dead), k=4, weight=1 / 32)
+    mine = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+    revival = None if dead is None else Revival(torch.tensor(dead, device=device), k=4, weight=1 / 32)
     norms = mine["decoder"].norm(dim=1) if weighted else None
-    done = sparse_pass(mine, x.to(dtype), activation, scratch(N, F, 10 * F * 8, mine["b_enc"]), norms, revival)
+    done = sparse_pass(mine, x.to(device, dtype), activation, scratch(N, F, 10 * F * 8, mine["b_enc"]), norms, revival)
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
-    torch.testing.assert_close(done.residual, (full - x).detach().to(dtype), **tolerance)
+    torch.testing.assert_close(done.residual.cpu(), (full - x).detach().to(dtype), **tolerance)
     for name, grad in done.gradients.whole().items():
-        torch.testing.assert_close(grad, leaves[name].grad.to(dtype), **tolerance)
+        torch.testing.assert_close(grad.cpu(), leaves[name].grad.to(dtype), **tolerance)
     along = (leaves["decoder"].grad * weights["decoder"]).sum(1)
-    torch.testing.assert_close(done.gradients.along, along.to(dtype), **tolerance)
-    assert (done.n_active == (z > 0).sum(1)).all()
-    assert (done.fired == (z > 0).any(0)).all()
+    torch.testing.assert_close(done.gradients.along.cpu(), along.to(dtype), **tolerance)
+    assert (done.n_active.cpu() == (z > 0).sum(1)).all()
+    assert (done.fired.cpu() == (z > 0).any(0)).all()
     if dead is not None and dtype == torch.float64 and not isinstance(activation, Matryoshka):
         assert float(done.auxiliary + done.residual.square().sum(1).mean()) == pytest.approx(loss.item(), rel=1e-10)
 
@@ -56,6 +58,16 @@ def test_dense_work_is_one_product_for_the_living_and_one_for_the_dead(n_dead: i
     with FlopCounterMode(display=False) as counter:
         sparse_pass(weights, x, TopK(k=5), scratch(N, F, 1 << 20, x), None, revival).gradients.whole()
     assert counter.get_total_flops() == 2 * N * D * (F + n_dead) + 2 * D * F
+
+
+def test_a_step_of_topk_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors without contents whatever asks for a number, or for a shape that depends on one, is an error."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)  # its product is for CPUs, and asks
+    with FakeTensorMode():
+        x, weights = torch.empty(N, D), {name: torch.empty_like(tensor) for name, tensor in random_weights(F, D).items()}
+        weights = {name: tensor.float() for name, tensor in weights.items()}
+        done = sparse_pass(weights, x, TopK(k=5), scratch(N, F, 1 << 20, x))
+        assert done.gradients.whole()["decoder"].shape == (F, D)
 
 
 @ids
@@ -117,10 +129,10 @@ def test_dots_without_mkl_equal_the_product(monkeypatch: pytest.MonkeyPatch) -> 
     a, b = torch.randn(6, 5), torch.randn(9, 5)
     counts = torch.tensor([2, 0, 3, 1, 0, 4])
     columns, offsets = torch.randint(9, (10,)), ops.offsets_of(counts)
-    expected = (a @ b.T)[ops.bag_of_each(offsets), columns]
+    expected = (a @ b.T)[ops.bag_of_each(offsets, 10), columns]
     torch.testing.assert_close(ops.sampled_dots(a, b, columns, offsets), expected)
     monkeypatch.setattr(ops, "GATHERED_BYTES", 3 * 5 * 4)
-    torch.testing.assert_close(ops.gathered_dots(a, b, columns, ops.bag_of_each(offsets)), expected)
+    torch.testing.assert_close(ops.gathered_dots(a, b, columns, ops.bag_of_each(offsets, 10)), expected)
 
 
 def test_nothing_active_is_a_pass_like_any_other() -> None:

@@ -12,7 +12,7 @@ from linrep.errors import TrainingFailed
 from linrep.sae.coder import Above
 from linrep.sae.config import Adam, AuxK, BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from linrep.sae.train import Metrics, Rows, Trainer, fit
-from tests.sae.reference import planted
+from tests.sae.reference import devices, planted
 
 D, BATCH = 16, 64
 ALL = [ReLU(l1=1.0), TopK(k=4), BatchTopK(k=4), Matryoshka(k=4, prefixes=(0.25, 1.0)), JumpReLU(target_l0=4.0), Gated(l1=1.0)]
@@ -188,15 +188,16 @@ def test_clipping_bounds_the_gradient_and_blocks_change_nothing(monkeypatch: pyt
     assert torch.cat(list(grads.values())).norm().item() == pytest.approx(5.0)
 
 
-def test_adam_takes_the_steps_of_pytorchs() -> None:
+@devices
+def test_adam_takes_the_steps_of_pytorchs(device: str) -> None:
     from linrep.sae.adam import Moments
 
     torch.manual_seed(0)
-    mine = {"w": torch.randn(7, 5)}
+    mine = {"w": torch.randn(7, 5).to(device)}
     theirs = torch.nn.Parameter(mine["w"].clone())
     optimiser, moments = torch.optim.Adam([theirs], lr=0.1), Moments(mine)
     for step in range(4):
-        grad = torch.randn(7, 5)
+        grad = torch.randn(7, 5).to(device)
         theirs.grad = grad.clone()
         optimiser.step()
         moments.update(mine, {"w": grad[:3]}, step, 0.1, slice(0, 3))

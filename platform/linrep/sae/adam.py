@@ -38,7 +38,7 @@ class Moments:
             [self.mean[name][rows] for name in names],
             [self.square[name][rows] for name in names],
             [],
-            [torch.tensor(float(step), device=device) for _ in names],  # the fused kernel counts it up
+            [torch.full((), float(step), device=device) for _ in names],  # the fused kernel counts it up
             fused=True,
             amsgrad=False,
             beta1=BETAS[0],

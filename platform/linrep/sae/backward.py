@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from linrep.sae.ops import bag_totals, gather_sum, offsets_of, sampled_dots
+from linrep.sae.ops import bag_totals, gather_sum, sampled_dots
 from linrep.sae.select import Codes
 
 
@@ -54,8 +54,9 @@ class Backward:
             seen: What the encoder sees.
             pull: Gradient of the reconstruction that each bag is part of.
         """
-        order = codes.latents.argsort(stable=True)
-        offsets = offsets_of(torch.bincount(codes.latents, minlength=codes.n_latents))
+        latents, order = codes.latents.sort(stable=True)
+        # Not by counting: on a GPU, bincount asks the device for the largest.
+        offsets = torch.searchsorted(latents, torch.arange(codes.n_latents + 1, device=latents.device))
         grads = sampled_dots(pull, decoder, codes.latents, codes.offsets).mul_(codes.values > 0)[order]
         values = codes.values[order]
         bias, along = bag_totals(grads, offsets), bag_totals(grads * values, offsets)

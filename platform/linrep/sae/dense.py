@@ -12,6 +12,7 @@ from linrep.sae.config import Gated, JumpReLU, ReLU
 from linrep.sae.losses import Terms, gated_loss, jumprelu_loss, l0_penalty, relu_loss
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Reducer
+from linrep.sae.select import Encoder
 
 Dense = ReLU | JumpReLU | Gated
 
@@ -36,7 +37,8 @@ def dense_pass(
         weights: The dictionary.
         x: Inputs.
         activation: The architecture.
-        room: Scratch; an eighth of its rows are worked on at once, since autograd keeps several tensors of their size.
+        room: Scratch; an eighth of its rows are worked on at once, since autograd keeps several tensors of their size. In
+            bfloat16 the products run in that format, by autocast; weights, thresholds and gradients keep their own.
         reducer: L0 is the mean over all workers.
         warmth: Share of the penalty's weight that counts by now.
         revival: Dead latents, and how they are taught.
@@ -46,8 +48,10 @@ def dense_pass(
     pieces = x.split(max(1, len(room) // 8))
     residuals, penalty, n_active = [], x.new_zeros(()), []
     fired = torch.zeros_like(weights["b_enc"], dtype=torch.bool)
+    reduced = torch.autocast(x.device.type, torch.bfloat16, enabled=room.dtype == torch.bfloat16)
     for piece in pieces:
-        terms = loss(leaves, piece)
+        with reduced:
+            terms = loss(leaves, piece)
         (terms.total / len(x)).backward()
         residuals.append(terms.residual.detach())
         penalty += terms.penalty.detach() / len(x)
@@ -87,8 +91,7 @@ def _loss(
 def mean_l0(weights: Weights, x: Float[Tensor, "n d"], room: Float[Tensor, "r f"], reducer: Reducer) -> Float[Tensor, ""]:
     """Active latents of a JumpReLU, mean over the rows of all workers."""
     count = torch.tensor([0, len(x)], dtype=torch.float64, device=x.device)  # float32 counts to 2**24 only
-    for piece in x.split(len(room)):
-        pre = torch.addmm(weights["b_enc"], piece, weights["encoder"].t(), out=room[: len(piece)])
+    for _, pre in Encoder(weights["encoder"], weights["b_enc"], None, room).compared(x):
         count[0] += (pre > weights["threshold"]).sum()
     reducer.sum_([count])
     return count[0] / count[1]

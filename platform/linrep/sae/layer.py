@@ -15,6 +15,7 @@ from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
+from linrep.sae.machine import Product
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.study import SaeConfig
 from linrep.sae.train import Metrics, Rows, Trainer, fit
@@ -74,6 +75,7 @@ class LayerCommit:
         rows: Rows read and left out, by modality, over all workers.
         scales: What image and text rows were multiplied by.
         seconds: Of the process that ended it, from its first step.
+        product: Number format that dense products were in.
     """
 
     layer: int
@@ -82,6 +84,7 @@ class LayerCommit:
     rows: dict[str, Any]
     scales: dict[str, float]
     seconds: float
+    product: Product = "float32"
 
 
 def layer_name(layer: int) -> str:
@@ -135,6 +138,7 @@ def train_layer(
         rows=rows,
         scales={"image": job.parts.scale_image, "text": job.parts.scale_text},
         seconds=round(time.monotonic() - begun, 3),
+        product=trainers[0].product,
     )
     if share.rank == 0:
         _write(job, trainers, history, commit)
@@ -216,7 +220,7 @@ def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: 
         for modality, sae in unscaled(trainer.coder().to("cpu"), job.parts).items():
             scale = job.parts.scale_text if modality == "text" else job.parts.scale_image
             about = {**job.about, **sae.about, "name": name, "config": trainer.config.model_dump(mode="json")}
-            about |= {"input_scale": scale, "modality": modality or "both"}
+            about |= {"input_scale": scale, "modality": modality or "both", "product": trainer.product}
             saelens.write(job.folder / (f"{name}-{modality}" if modality else name), replace(sae, about=about))
     rows = [
         {"layer": job.layer, "coder": names[row["coder"]], "step": row["step"], "measure": measure, "value": float(value)}

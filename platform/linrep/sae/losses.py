@@ -95,12 +95,12 @@ class _Jump(torch.autograd.Function):
     def forward(ctx, pre, threshold, bandwidth):  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(pre, threshold)
         ctx.bandwidth = bandwidth
-        above = (pre > threshold).to(pre.dtype)
-        return pre * above, above
+        above = pre > threshold
+        return pre * above, above.to(threshold.dtype)  # under autocast pre is in bfloat16, which counts to 256 only
 
     @staticmethod
     def backward(ctx, grad_value, grad_count):  # pyright: ignore[reportIncompatibleMethodOverride]
         pre, threshold = ctx.saved_tensors
-        near = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
+        near = (pre - threshold).abs() < ctx.bandwidth / 2
         grad_threshold = -(near * (grad_value * threshold + grad_count)).sum(0) / ctx.bandwidth
         return grad_value * (pre > threshold), grad_threshold, None

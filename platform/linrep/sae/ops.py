@@ -53,7 +53,7 @@ def sampled_dots(
                 offsets, columns, a.new_zeros(len(columns)), (len(a), len(b)), check_invariants=False
             )
             return torch.sparse.sampled_addmm(wanted, a, b.t(), beta=0.0).values()
-    return gathered_dots(a, b, columns, bag_of_each(offsets))
+    return gathered_dots(a, b, columns, bag_of_each(offsets, len(columns)))
 
 
 def gathered_dots(
@@ -65,10 +65,10 @@ def gathered_dots(
     return torch.cat([torch.linalg.vecdot(a[r], b[c]) for r, c in pieces])
 
 
-def bag_of_each(offsets: Int[Tensor, " bags_1"]) -> Int[Tensor, " s"]:
-    """The bag that each term belongs to."""
+def bag_of_each(offsets: Int[Tensor, " bags_1"], total: int) -> Int[Tensor, " s"]:
+    """The bag that each of so many terms belongs to; their number is given, since the device would have to be waited for."""
     bags = torch.arange(len(offsets) - 1, device=offsets.device)
-    return bags.repeat_interleave(offsets.diff())
+    return bags.repeat_interleave(offsets.diff(), output_size=total)
 
 
 def bag_totals(values: Float[Tensor, " s"], offsets: Int[Tensor, " bags_1"]) -> Float[Tensor, " bags"]:

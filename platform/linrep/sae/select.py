@@ -31,7 +31,7 @@ class Codes:
 
     def rows(self) -> Int[Tensor, " s"]:
         """The row of each entry."""
-        return bag_of_each(self.offsets)
+        return bag_of_each(self.offsets, len(self.latents))
 
     def dense(self) -> Float[Tensor, "n f"]:
         """The same as a dense tensor: for small sizes."""

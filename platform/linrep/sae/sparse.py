@@ -6,7 +6,7 @@ Source: Bussmann et al., "Learning multi-level features with Matryoshka sparse a
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.auxk import Revival, revive
@@ -41,7 +41,7 @@ def sparse_pass(
     codes, least = (top_k(encoder, centred, activation.k), None) if isinstance(activation, TopK) else (
         batch_top_k(encoder, centred, activation.k)
     )  # fmt: skip
-    segments = segments_of(activation, codes.n_latents, x)
+    segments = segments_of(activation, codes.n_latents)
     nested = _by_segment(codes, segments)
     residuals = _residuals(nested, weights["decoder"], centred, len(segments))
     auxiliary, taught = revive(weights, centred, residuals[:, -1], revival, room)
@@ -60,7 +60,7 @@ def sparse_pass(
     return Pass(
         residual=residuals[:, -1],
         n_active=bag_totals((codes.values > 0).to(x.dtype), codes.offsets).long(),
-        fired=torch.zeros_like(b_enc, dtype=torch.bool).index_fill_(0, codes.latents[codes.values > 0], True),
+        fired=bag_totals((back.values > 0).to(x.dtype), back.offsets) > 0,
         gradients=Gradients({"b_enc": b_enc, "b_dec": b_dec}, matrices, along),
         penalty=x.new_zeros(()),
         auxiliary=auxiliary,
@@ -68,17 +68,18 @@ def sparse_pass(
     )
 
 
-def segments_of(activation: TopK | BatchTopK | Matryoshka, n_latents: int, like: Tensor) -> Int[Tensor, " segments"]:
+def segments_of(activation: TopK | BatchTopK | Matryoshka, n_latents: int) -> tuple[int, ...]:
     """The last latent, exclusive, of each nested prefix; one segment for architectures without prefixes."""
     shares = activation.prefixes if isinstance(activation, Matryoshka) else (1.0,)
-    return torch.tensor([max(1, round(share * n_latents)) for share in shares], device=like.device)
+    return tuple(max(1, round(share * n_latents)) for share in shares)
 
 
-def _by_segment(codes: Codes, segments: Int[Tensor, " segments"]) -> Codes:
+def _by_segment(codes: Codes, segments: tuple[int, ...]) -> Codes:
     """The codes with a bag for each row and segment instead of one for each row."""
     if len(segments) == 1:
         return codes
-    bags = codes.rows() * len(segments) + torch.searchsorted(segments, codes.latents, right=True)
+    ends = torch.tensor(segments, device=codes.latents.device)
+    bags = codes.rows() * len(segments) + torch.searchsorted(ends, codes.latents, right=True)
     order = bags.argsort(stable=True)
     offsets = offsets_of(torch.bincount(bags, minlength=len(codes) * len(segments)))
     return Codes(offsets, codes.latents[order], codes.values[order], codes.n_latents)

@@ -80,8 +80,9 @@ class SaeConfig(Section):
     data: Rows = Field(default=Rows(), description="Which rows.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the order of the rows.")
     workers: PositiveInt = Field(default=1, description="Processes that share each step; the order of rows depends on it.")
-    product: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Number format in which TopK and its kin find the largest latents."
+    product: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of dense products; auto: bfloat16 where the hardware is fast with it. Commits say which.",
     )
     checkpoint_every: PositiveInt = Field(default=2000, description="Steps between two checkpoints; no part of the digest.")
     evaluation: Evaluation = Field(default=Evaluation(), description="How much they are tested; no part of the digest.")

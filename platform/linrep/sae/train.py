@@ -19,6 +19,7 @@ from linrep.sae.auxk import Revival
 from linrep.sae.coder import Above, Gate, Largest, Rectify, Rule, Sae
 from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from linrep.sae.dense import dense_pass, sees_centred
+from linrep.sae.machine import Product, best_product, room_bytes
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.schedule import learning_rate, warmth
@@ -27,9 +28,6 @@ from linrep.sae.sparse import sparse_pass
 from linrep.sae.start import first_weights
 from linrep.sae.window import Window
 
-ROOM_BYTES = 64 * 2**20
-"""Pre-activations held at once. Measured on two CPU cores at 12,288 latents: pieces of 1,024 rows (50 MB) run at the whole
-product's speed, pieces of 256 rows take 10% longer."""
 THRESHOLD_RATE = 0.05
 """Weight of the newest batch in the running threshold of BatchTopK, which so remembers about the last twenty."""
 
@@ -72,8 +70,8 @@ class Trainer:
         weights: Weights,
         steps: int,
         reducer: Reducer | None = None,
-        room_bytes: int = ROOM_BYTES,
-        product: Literal["float32", "bfloat16"] = "float32",
+        room: int | None = None,
+        product: Product | Literal["auto"] = "float32",
     ) -> None:
         """Start from some weights; `Trainer.begin` makes them.
 
@@ -82,8 +80,9 @@ class Trainer:
             weights: Its first weights, which training overwrites.
             steps: Steps of the whole run, for the schedules.
             reducer: The other workers; none if left out.
-            room_bytes: Pre-activations held at once.
-            product: Format in which TopK-like architectures compare pre-activations; chosen values are always the weights' own.
+            room: Bytes of pre-activations held at once; what suits the device if left out.
+            product: Format of dense products; auto: what is fast on the devices of all workers. TopK-like architectures only
+                compare pre-activations in it, and the chosen values are the weights' own; the others run under autocast.
         """
         self.config, self.weights, self.steps = config, weights, steps
         self.reducer: Reducer = Alone() if reducer is None else reducer
@@ -92,8 +91,9 @@ class Trainer:
         self.since_fired = torch.zeros(len(weights["b_enc"]), dtype=torch.int64, device=weights["b_enc"].device)
         self.threshold = weights["b_enc"].new_zeros(())
         self.window = Window.empty(weights["b_dec"])
-        self._room_bytes, self._room = room_bytes, weights["b_dec"].new_empty(0, 0)
-        self._product = torch.bfloat16 if product == "bfloat16" and self.sparse else None
+        self._room_bytes = room_bytes(weights["b_dec"].device) if room is None else room
+        self._room = weights["b_dec"].new_empty(0, 0)
+        self.product: Product = self._agree_on_product() if product == "auto" else product
         if config.decoder == "unit":
             _to_unit(weights["decoder"])
 
@@ -171,6 +171,7 @@ class Trainer:
             "config": self.config.model_dump(mode="json"),
             "steps": self.steps,
             "step": self.step,
+            "product": self.product,
             "weights": dict(self.weights),
             "mean": dict(self.moments.mean),
             "square": dict(self.moments.square),
@@ -180,7 +181,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where a trainer of the same run was.
+        """Continue where a trainer of the same run was, in the number format that it used, whatever this machine would choose.
 
         Raises:
             ValueError: The state is of another dictionary or another length of run.
@@ -201,7 +202,7 @@ class Trainer:
         self.since_fired.copy_(state["since_fired"])
         self.threshold.copy_(state["threshold"])
         self.window.load_state_dict(state["window"])
-        self.step = state["step"]
+        self.step, self.product = state["step"], state["product"]
 
     def _pass(self, x: Float[Tensor, "n d"]) -> Pass:
         activation = self.config.activation
@@ -211,9 +212,19 @@ class Trainer:
         warm = warmth(self.step, self.steps, self.config.sparsity_warmup)
         return dense_pass(self.weights, x, activation, self._scratch(len(x)), self.reducer, warm, self._revival())
 
+    def _agree_on_product(self) -> Product:
+        """bfloat16 where it suits the devices of all workers: they must not differ."""
+        mine = best_product(self.weights["b_dec"].device) == "bfloat16"
+        votes = self.weights["b_dec"].new_full((1,), float(mine))
+        self.reducer.sum_([votes])
+        return "bfloat16" if int(votes) == self.reducer.n_workers else "float32"
+
     def _scratch(self, n: int) -> Float[Tensor, "r f"]:
-        wanted = scratch(n, len(self.weights["b_enc"]), self._room_bytes, self.weights["b_enc"], self._product)
-        if self._room.shape != wanted.shape:
+        kind = torch.bfloat16 if self.product == "bfloat16" else None
+        wanted = scratch(n, len(self.weights["b_enc"]), self._room_bytes, self.weights["b_enc"], kind)
+        if wanted.is_cuda:  # its allocator keeps the memory, and gives it to the next dictionary of this pass over the data
+            return wanted
+        if (self._room.shape, self._room.dtype) != (wanted.shape, wanted.dtype):
             self._room = wanted
         return self._room
 
@@ -269,7 +280,7 @@ class Trainer:
 
     @torch.no_grad()
     def _count(self, done: Pass, n: int) -> None:
-        counts = [done.fired.long(), torch.tensor([n], device=self.since_fired.device)]
+        counts = [done.fired.long(), self.since_fired.new_full((1,), n)]
         least = None if done.threshold is None else done.threshold.clone().reshape(1)
         self.reducer.sum_([*counts, *([] if least is None else [least])])
         fired, rows = counts
