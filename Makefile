@@ -14,7 +14,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-tune ui test test-all test-peers test-deps lint format types contracts docs docs-check bench clean
+.PHONY: help install demo demo-tune ui test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -117,6 +117,9 @@ docs-check: $(VENV)/.installed ## fail when the documentation's tables are out o
 
 bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers
 	@for name in store harvest sae train probe features; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+
+bench-peers: .venv-peers/.installed ## a training step against the official SAE libraries, in the environment that has them
+	PYTHONPATH=platform .venv-peers/bin/python -m bench.sae $(ARGS)
 
 clean: ## remove caches and builds; the environment and the results stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info platform/*.egg-info
