@@ -5,7 +5,7 @@ import pytest
 
 from linrep.interpret.config import Shown
 from linrep.interpret.draw import split_examples
-from linrep.interpret.fit import Spoken, fit_picture, fit_text, fit_zones
+from linrep.interpret.fit import Spoken, fit_picture, fit_places, fit_text
 from linrep.interpret.rule import PictureRule, Rule, TextRule, read_rule
 from linrep.interpret.study import explain, overlap_rows, partners, score
 from tests.interpret.worlds import CONFIG, draw_world
@@ -161,6 +161,10 @@ RULES = [
     Rule(PictureRule((), ("ground",)), TextRule(("it", '"', "|", ","), ("or", ";"))),
     Rule(None, TextRule(("texts: words",), (" and ",), True)),
     Rule(PictureRule((("colour", ("red",)),))),
+    Rule(PictureRule((("colour", ("red",)),), others=((("object", ("boat",)), ("place", ("top left", "middle"))),))),
+    Rule(PictureRule((), ("object",), places=(("part", ("crop",)), ("height", ("top", "middle"))))),
+    Rule(PictureRule((), places=(("side", ("left",)),)), TextRule((), ("is",), True)),
+    Rule(None, TextRule(("it",), ("a", ", or "), others=(TextRule(("on", '"; or')), TextRule((), ("it",), True)))),
 ]
 
 
@@ -194,8 +198,9 @@ def test_fits_prefer_the_shorter_rule_of_two_that_agree():
     other = [{"object": "car", "colour": "blue"}] * 10
     assert fit_picture(same, other, ("object", "colour"), 4) == PictureRule((("object", ("boat",)),))
     assert fit_picture(same, same, ("object", "colour"), 4) == PictureRule()
-    assert fit_zones([0.9, 0.8], [0.0, 0.3]) == ("object",)
-    assert fit_zones([0.9, 0.0], [0.9, 0.0]) == ("object", "outline", "ground")
+    on, beside, near = {"zone": "object"}, {"zone": "ground"}, {"zone": "outline"}
+    assert fit_places([([on, on], [beside, near])], ("zone",), 4) == (("zone", ("object",)),)
+    assert fit_places([([on, beside], [on, beside])], ("zone",), 4) == ()
     spoken = [Spoken(("a", "boat"), (False, True))] * 4
     assert fit_text(spoken, [Spoken(("a", "car"), (False, False))] * 4, 3) == TextRule(("boat",))
     assert fit_text([Spoken(("a",), (False,))], [], 3) is None

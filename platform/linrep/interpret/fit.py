@@ -1,16 +1,18 @@
-"""The rule that agrees best with what an explainer is shown: every short one is tried, and ties go to the shorter."""
+"""The rule that agrees best with what an explainer is shown, and that a part of it also says of the rest."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations
 
-from linrep.interpret.rule import ZONES, PictureRule, TextRule, zone
+import numpy as np
 
-COST = 0.01
-"""What a further value must add to the balanced accuracy on what is shown."""
-LEADING = 3
-"""Values of either attribute in a rule of two."""
+from linrep.interpret.clauses import Attribute, Clause, Things, tell_apart
+from linrep.interpret.rule import PictureRule, TextRule
+
+TOGETHER = 3
+"""Attributes in one clause, at most."""
+CLAUSES = 3
+"""Clauses of a rule, at most."""
 
 Attributes = Mapping[str, str]
 
@@ -28,15 +30,8 @@ class Spoken:
     fires: tuple[bool | None, ...]
 
 
-def balanced(yes: Sequence[bool], no: Sequence[bool]) -> float:
-    """Balanced accuracy of answers to positives and to negatives; of one kind alone the half that is missing counts one half."""
-    sensitivity = sum(yes) / len(yes) if yes else 0.5
-    specificity = 1 - sum(no) / len(no) if no else 0.5
-    return (sensitivity + specificity) / 2
-
-
 def fit_picture(active: Sequence[Attributes], silent: Sequence[Attributes], names: Sequence[str], n_values: int) -> PictureRule:
-    """Which pictures: values of one attribute, or of two together.
+    """Which pictures.
 
     Args:
         active: Attributes of pictures on which the latent fires.
@@ -44,53 +39,43 @@ def fit_picture(active: Sequence[Attributes], silent: Sequence[Attributes], name
         names: Attributes that may be named.
         n_values: Values of an attribute at most.
     """
-    best, most = PictureRule(), balanced([True] * len(active), [True] * len(silent))
-    for rule in _picture_rules(active, silent, names, n_values):
-        cost = COST * (sum(len(values) for _, values in rule.conditions) + len(rule.conditions))
-        agreement = balanced([rule.fits(a) for a in active], [rule.fits(a) for a in silent]) - cost
-        if agreement > most + 1e-9:
-            best, most = rule, agreement
-    return best
+    pictures = [*active, *silent]
+    gains = np.repeat([0.5 / max(len(active), 1), -0.5 / max(len(silent), 1)], [len(active), len(silent)])
+    things = Things(np.zeros(len(gains)), np.arange(len(gains)), gains, _attributes(pictures, names))
+    clauses = tell_apart(things, _together(names), n_values, CLAUSES)
+    return PictureRule(clauses[0], others=clauses[1:]) if clauses else PictureRule()
 
 
-def _picture_rules(
-    active: Sequence[Attributes], silent: Sequence[Attributes], names: Sequence[str], n_values: int
-) -> Iterator[PictureRule]:
-    for name in names:
-        for values in _prefixes([a[name] for a in active if name in a], [a[name] for a in silent if name in a], n_values):
-            yield PictureRule(((name, values),))
-    for first, second in permutations(names, 2):
-        for values in _prefixes([a[first] for a in active if first in a], [a[first] for a in silent if first in a], LEADING):
-            left, right = ([a[second] for a in some if second in a and a.get(first) in values] for some in (active, silent))
-            for others in _prefixes(left, right, LEADING):
-                yield PictureRule(((first, values), (second, others)))
+def _attributes(things: Sequence[Attributes], names: Sequence[str]) -> dict[str, Attribute]:
+    return {name: Attribute.of([[own[name]] if name in own else [] for own in things]) for name in names}
 
 
-def _prefixes(active: Sequence[str], silent: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
-    """The likeliest values among the active, 1 .. n of them: the set that separates best is one of these."""
-    yes, no = Counter(active), Counter(silent)
-    order = sorted(yes, key=lambda v: (-(yes[v] + 0.5) / (no[v] + 0.5), -yes[v], v))
-    for size in range(1, min(n, len(order)) + 1):
-        yield tuple(sorted(order[:size]))
+def _together(names: Sequence[str]) -> list[tuple[str, ...]]:
+    return [shape for n in range(1, TOGETHER + 1) for shape in combinations(names, n)]
 
 
-def fit_zones(marked: Iterable[float], quiet: Iterable[float]) -> tuple[str, ...]:
-    """Where in the pictures.
+def fit_places(
+    pictures: Sequence[tuple[Sequence[Attributes], Sequence[Attributes]]], names: Sequence[str], n_values: int
+) -> Clause:
+    """What patches have in common.
 
     Args:
-        marked: Share of each patch on which the latent fires that the object covers.
-        quiet: Likewise of patches of the same pictures on which it is silent.
+        pictures: Of each picture the attributes of patches on which the latent fires, and of patches on which it is silent.
+        names: Attributes that may be named.
+        n_values: Values of an attribute at most.
     """
-    yes, no = [zone(share) for share in marked], [zone(share) for share in quiet]
-    if not yes or not no:
-        return ZONES
-    best, most = ZONES, 0.5
-    for bits in range(1, 2 ** len(ZONES) - 1):
-        zones = tuple(z for i, z in enumerate(ZONES) if bits >> i & 1)
-        agreement = balanced([z in zones for z in yes], [z in zones for z in no]) - COST * len(zones)
-        if agreement > most + 1e-9:
-            best, most = zones, agreement
-    return best
+    patches = [patch for both in pictures for some in both for patch in some]
+    fires = np.array([f for marked, quiet in pictures for f in [True] * len(marked) + [False] * len(quiet)], bool)
+    if fires.all() or not fires.any():
+        return ()
+    gains = np.where(fires, 0.5 / fires.sum(), -0.5 / (~fires).sum())
+    group = np.repeat(np.arange(len(pictures)), [len(marked) + len(quiet) for marked, quiet in pictures])
+    things = Things(gains, group, np.zeros(len(pictures)), _attributes(patches, names))
+    found = tell_apart(things, _together(names), n_values, 1)
+    return found[0] if found else ()
+
+
+CONTEXTS = ("after", "right after")
 
 
 def fit_text(active: Sequence[Spoken], silent: Sequence[Spoken], n_values: int) -> TextRule | None:
@@ -98,34 +83,28 @@ def fit_text(active: Sequence[Spoken], silent: Sequence[Spoken], n_values: int) 
 
     What counts is the mean of two agreements: whether the rule fires in the right texts, and on the right words of those.
     """
-    fired = [w for s in active for w, f in zip(s.words, s.fires, strict=True) if f]
-    calm = [w for s in (*active, *silent) for w, f in zip(s.words, s.fires, strict=True) if not f]
-    best, most = None, -1.0
-    for words in _prefixes(fired, calm, n_values):
-        contexts = [(after, right) for right in (False, True) for after in _contexts(active, silent, words, n_values, right)]
-        for after, right in (((), False), *contexts):
-            rule = TextRule(words, after, right)
-            agreement = _agreement(rule, active, silent) - COST * (len(words) + len(after))
-            if agreement > most + 1e-9:
-                best, most = rule, agreement
-    return best
+    texts = [*active, *silent]
+    words = [(i, j) for i, text in enumerate(texts) for j in range(len(text.words))]
+    fires = np.array([texts[i].fires[j] is True for i, j in words], bool)
+    calm = np.array([texts[i].fires[j] is False for i, j in words], bool)
+    if not fires.any():
+        return None
+    gains = np.where(fires, 0.25 / fires.sum(), np.where(calm, -0.25 / max(calm.sum(), 1), 0.0))
+    of_texts = np.repeat([0.25 / max(len(active), 1), -0.25 / max(len(silent), 1)], [len(active), len(silent)])
+    before = {
+        "words": [[texts[i].words[j]] for i, j in words],
+        "after": [sorted(set(texts[i].words[:j])) for i, j in words],
+        "right after": [[texts[i].words[j - 1]] if j else [] for i, j in words],
+    }
+    things = Things(gains, np.array([i for i, _ in words]), of_texts, {n: Attribute.of(said) for n, said in before.items()})
+    shapes = [("words",), ("right after",), *(("words", context) for context in CONTEXTS)]
+    rules = [_text_rule(dict(clause)) for clause in tell_apart(things, shapes, n_values, CLAUSES)]
+    if not rules:  # nothing pays: the word on which it fires most often is at least something to check
+        said = [texts[i].words[j] for (i, j), f in zip(words, fires, strict=True) if f]
+        rules = [TextRule((max(sorted(set(said)), key=said.count),))]
+    return TextRule(rules[0].words, rules[0].after, rules[0].right, tuple(rules[1:]))
 
 
-def _contexts(
-    active: Sequence[Spoken], silent: Sequence[Spoken], words: tuple[str, ...], n_values: int, right: bool
-) -> Iterator[tuple[str, ...]]:
-    """Words that stand before (or right before) those on which it fires, and not before the same words where it is silent."""
-    before: tuple[list[str], list[str]] = ([], [])
-    for spoken in (*active, *silent):
-        for i, (word, fires) in enumerate(zip(spoken.words, spoken.fires, strict=True)):
-            if word in words:
-                before[0 if fires else 1].extend(set(spoken.words[max(i - 1, 0) if right else 0 : i]))
-    return _prefixes(*before, n_values)
-
-
-def _agreement(rule: TextRule, active: Sequence[Spoken], silent: Sequence[Spoken]) -> float:
-    in_active, in_silent = ([rule.fires(s.words) for s in some] for some in (active, silent))
-    texts = balanced([any(f) for f in in_active], [any(f) for f in in_silent])
-    said = [(f, known) for s, own in zip(active, in_active, strict=True) for f, known in zip(own, s.fires, strict=True)]
-    tokens = balanced([f for f, known in said if known], [f for f, known in said if known is False])
-    return (texts + tokens) / 2
+def _text_rule(clause: Mapping[str, tuple[str, ...]]) -> TextRule:
+    right = "right after" in clause
+    return TextRule(clause.get("words", ()), clause.get("right after" if right else "after", ()), right)

@@ -5,15 +5,19 @@ language scores 1, one that does not scores what that language can say about it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from linrep.errors import RecipeError
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Truth
-from linrep.interpret.contents import Contents, Scenes
-from linrep.interpret.fit import Spoken, fit_picture, fit_text, fit_zones
-from linrep.interpret.rule import PictureRule, Rule, TextRule, read_rule
+from linrep.interpret.contents import Box, Contents, Scenes
+from linrep.interpret.fit import Spoken, fit_picture, fit_places, fit_text
+from linrep.interpret.rule import ZONES, PictureRule, Rule, TextRule, read_rule, zone
 from linrep.interpret.views import Evidence, Task, Token, View
 from linrep.store.layout import Modality
+
+PLACES = ("part", "height", "side")
+"""What is said of patches beside their zone."""
 
 
 class TruthBackend:
@@ -44,9 +48,10 @@ class TruthBackend:
         silent = [view for view in evidence.silent if view.modality == "image"]
         shown, contrast = ([self._scenes.attributes(v.sample) for v in some] for some in (active, silent))
         rule = fit_picture(shown, contrast, self._config.attributes, self._config.values)
-        marked = [share for view in active for share in self._shares(view.sample, view.marks)]
-        quiet = [share for view in active for share in self._shares(view.sample, view.quiet)]
-        return PictureRule(rule.conditions, fit_zones(marked, quiet))
+        patches = [(self._patches(view.sample, view.marks), self._patches(view.sample, view.quiet)) for view in active]
+        where = dict(fit_places(patches, ("zone", *PLACES), self._config.values))
+        zones = tuple(name for name in ZONES if name in where.get("zone", ZONES))
+        return replace(rule, zones=zones, places=tuple(own for own in where.items() if own[0] != "zone"))
 
     def _text(self, active: Sequence[View], evidence: Evidence) -> TextRule | None:
         silent = [view for view in evidence.silent if view.modality == "text"]
@@ -58,8 +63,13 @@ class TruthBackend:
         known = tuple(True if p in fires else False if p in quiet else unmarked for p in window.positions)
         return Spoken(_words(window.pieces), known)
 
-    def _shares(self, sample: str, tokens: Sequence[Token]) -> list[float]:
-        return self._scenes.shares(sample, self._contents.boxes(sample, tokens, self._scenes.size(sample)))
+    def _patches(self, sample: str, tokens: Sequence[Token]) -> list[dict[str, str]]:
+        """Where patches lie: on the object or beside it, in the whole view or a crop, in which third of the picture."""
+        size = self._scenes.size(sample)
+        tokens = [token for token in tokens if token.is_patch]
+        boxes = self._contents.boxes(sample, tokens, size)
+        shares = self._scenes.shares(sample, boxes)
+        return [_patch(*own, size) for own in zip(tokens, boxes, shares, strict=True)]
 
     def judge(self, task: Task, explanation: str, views: Sequence[View]) -> list[bool | None]:
         """Whether each view is as the rule says."""
@@ -70,7 +80,7 @@ class TruthBackend:
         if view.modality == "image":
             if rule.picture is None or not rule.picture.fits(self._scenes.attributes(view.sample)):
                 return False
-            return task == "detection" or rule.picture.fits_marks(self._shares(view.sample, view.marks))
+            return task == "detection" or rule.picture.fits_marks(self._patches(view.sample, view.marks))
         if rule.text is None:
             return False
         window = self._contents.window(view)
@@ -91,9 +101,12 @@ class TruthBackend:
             rule = read_rule(explanation)
         except ValueError as error:
             return str(error)
-        named = [name for name, _ in rule.picture.conditions] if rule.picture else []
-        unknown = [name for name in named if name not in self._config.attributes]
-        return f"no attribute {unknown[0]!r}: there are {', '.join(self._config.attributes)}" if unknown else None
+        picture = rule.picture or PictureRule()
+        for clauses, known in (((picture.conditions, *picture.others), self._config.attributes), ((picture.places,), PLACES)):
+            unknown = [name for clause in clauses for name, _ in clause if name not in known]
+            if unknown:
+                return f"no attribute {unknown[0]!r}: there are {', '.join(known)}"
+        return None
 
     def estimate(self, explained: Sequence[Evidence], asked: Sequence[Sequence[View]]) -> Effort:
         """Nothing is asked of anybody."""
@@ -113,6 +126,18 @@ def truth_backend(config: Truth, contents: Contents, scenes: Scenes | None) -> T
     if scenes is None:
         raise RecipeError("interpret.backend truth needs interpret.scenes: the embedded world's are demo://scenes.jsonl")
     return TruthBackend(config, contents, scenes)
+
+
+def _patch(token: Token, box: Box, share: float, size: tuple[int, int] | None) -> dict[str, str]:
+    height, width = size or (box[3], box[2])
+    middles = (box[1] + box[3]) / 2 / max(height, 1), (box[0] + box[2]) / 2 / max(width, 1)
+    thirds = [min(max(int(3 * middle), 0), 2) for middle in middles]
+    return {
+        "zone": zone(share),
+        "part": "crop" if token.tile else "whole",
+        "height": ("top", "middle", "bottom")[thirds[0]],
+        "side": ("left", "middle", "right")[thirds[1]],
+    }
 
 
 def _words(pieces: Sequence[str]) -> tuple[str, ...]:
