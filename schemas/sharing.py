@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
 
 SHARING = pa.schema(
@@ -14,17 +14,25 @@ SHARING = pa.schema(
         column("level", pa.string(), "geometry, concept or latent"),
         column("dictionary", pa.string(), "Latent level: the dictionary; its control ends in /random", nullable=True),
         column("metric", pa.string(), "What is measured, see the list in the documentation"),
-        column("value", pa.float64(), "The estimate from all pairs", nullable=True),
+        column("value", pa.float64(), "The estimate from all pairs, corrected where noise pulls it to one side", nullable=True),
         column("low", pa.float64(), "Lower end of its 95% interval, see the documentation", nullable=True),
         column("high", pa.float64(), "Upper end of it", nullable=True),
         column(
-            "null", pa.float64(), "The value if pairs, classes or labels meant nothing; null where none is defined", nullable=True
+            "null",
+            pa.float64(),
+            "The value if pairs, classes or labels meant nothing, or of random subspaces; null where none is defined",
+            nullable=True,
         ),
         column("null_low", pa.float64(), "Lower end of the null's 95% range, where it was drawn", nullable=True),
         column("null_high", pa.float64(), "Upper end of it", nullable=True),
         column("half_one", pa.float64(), "The same from one half of the pairs", nullable=True),
         column("half_two", pa.float64(), "The same from the other half", nullable=True),
-        column("n", pa.int64(), "Pairs that the number rests on; of latents, those that count", "pairs or latents"),
+        column(
+            "n",
+            pa.int64(),
+            "Pairs that the number rests on; of latents, those that count",
+            "pairs or latents",
+        ),
         column("parents", pa.string(), "Digest of the harvest, then of the dictionary where there is one"),
     ],
     metadata={"schema_version": str(VERSION)},
@@ -32,6 +40,7 @@ SHARING = pa.schema(
 
 SHARING_LATENTS = pa.schema(
     [
+        column("model", pa.string(), "trained or untrained"),
         column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
         column("dictionary", pa.string(), "The dictionary; its control ends in /random"),
         column("latent", pa.int32(), "Number of the latent"),

@@ -1,11 +1,13 @@
 """The sharing job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.sharing import share_plainly, share_units
@@ -14,26 +16,62 @@ from linrep.errors import RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.coder import random_dictionary
+from linrep.sae.coder import Largest, random_dictionary
 from linrep.sae.formats import saelens
 from linrep.sharing.artefact import committed, finish, open_sharing, plan_artefact, write_sharing_manifest
-from linrep.sharing.config import Dictionary, SharingConfig
+from linrep.sharing.config import ModelDictionary, SharingConfig
 from linrep.sharing.study import plan_study
 from tests.conftest import write_corpora
 from tests.sharing.planted import CONFIG, write_pairs
+
+
+def planned(folder: Path, coders: dict, **changes):
+    """The plan of a study with some dictionaries, by model and name."""
+    rng = np.random.default_rng(0)
+    images, texts = rng.standard_normal((2, 60, 3, 12))
+    stores = [write_pairs(folder / name, images, texts, tokens=3, digest=name) for name in ("trained", "untrained")]
+    named = [ModelDictionary(path=name, layer=0, model=model) for model, name in coders]
+    config = SMALL.model_copy(update={"dictionaries": tuple(named), **changes})
+    latents = tuple((Latents(name, own, own.decoder),) * 2 for (_, name), own in coders.items())
+    study = plan_study(stores[0], config, stores[1], latents)
+    return plan_artefact(place(folder), "t", study, tuple(own.digest for own in coders.values()))
+
+
+def test_dictionaries_that_activate_differently_are_different_parents(tmp_path):
+    """The same weights, three or eight of them active."""
+    few = random_dictionary(torch.randn(50, 12, generator=torch.Generator().manual_seed(0)), 20, 3)
+    many = replace(few, rule=Largest(8))
+    one, other = (planned(tmp_path, {("trained", "x"): own}).manifest for own in (few, many))
+    assert one.parents["dictionary-0"] != other.parents["dictionary-0"]
+    assert one.digest != other.digest
+
+
+def test_two_dictionaries_of_one_layer_and_name_are_refused_in_one_line(tmp_path):
+    own = random_dictionary(torch.randn(50, 12), 20, 3)
+    stores = [write_pairs(tmp_path / name, *np.ones((2, 60, 3, 12)), tokens=3, digest=name) for name in ("a", "b")]
+    twice = SMALL.model_copy(
+        update={"dictionaries": (ModelDictionary(path="1/x", layer=0), ModelDictionary(path="2/x", layer=0))}
+    )
+    both = (Latents("x", own, own.decoder),) * 2
+    with pytest.raises(RecipeError, match="two of layer 0 of the trained model are called x") as raised:
+        plan_study(stores[0], twice, None, (both, both))
+    assert "\n" not in str(raised.value)
+    # Of different models they may have one name, and each is of its own model's store.
+    found = planned(tmp_path / "m", {("trained", "x"): own, ("untrained", "x"): own})
+    names = [unit.name for unit in found.study.units if unit.dictionary is not None and not unit.control]
+    assert names == ["trained-layer-000-dictionary-00", "untrained-layer-000-dictionary-01"]
+
 
 SMALL = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, neighbours=3, resamples=50, min_per_class=2)
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
-    import torch
-
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 150, 3, 12))
     store = write_pairs(tmp_path / "store", images, texts, np.arange(150) % 4, tokens=3)
     coder = random_dictionary(torch.randn(50, 12), 20, 3)
-    config = CONFIG.model_copy(update={"dictionaries": (Dictionary(path="x", layer=0),), "tokens": 100})
+    config = CONFIG.model_copy(update={"dictionaries": (ModelDictionary(path="x", layer=0),), "tokens": 100})
     both = Latents("x", coder, coder.decoder)
     study = plan_study(store, config, None, ((both, both),))
     found = []
@@ -53,8 +91,6 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vlm, tmp_path):
-    import torch
-
     from linrep.cluster.run_harvest import run_harvest
     from linrep.vlm.untrained import write_untrained
 
@@ -71,7 +107,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     run_harvest(again, place(tmp_path / "u"))
     saelens.write(place(tmp_path / "sae"), random_dictionary(torch.randn(64, 32), 48, 4))
     sharing = SMALL.model_copy(
-        update={"untrained": str(tmp_path / "u"), "dictionaries": (Dictionary(path=str(tmp_path / "sae"), layer=2),)}
+        update={"untrained": str(tmp_path / "u"), "dictionaries": (ModelDictionary(path=str(tmp_path / "sae"), layer=2),)}
     )
     recipe = recipe.model_copy(update={"sharing": sharing})
     first = run_sharing(recipe, workspace)
@@ -105,6 +141,6 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     assert resumed.sharing.table().equals(first.sharing.table())
     # A dictionary of another width.
     saelens.write(place(tmp_path / "wide"), random_dictionary(torch.randn(64, 16), 48, 4))
-    wrong = sharing.model_copy(update={"dictionaries": (Dictionary(path=str(tmp_path / "wide"), layer=2),)})
+    wrong = sharing.model_copy(update={"dictionaries": (ModelDictionary(path=str(tmp_path / "wide"), layer=2),)})
     with pytest.raises(RecipeError, match="is for width 16, the store has 32"):
         run_sharing(recipe.model_copy(update={"sharing": wrong}), workspace)

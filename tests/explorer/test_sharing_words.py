@@ -60,3 +60,19 @@ def test_summary_and_figure_show_the_tables_own_numbers():
     (panel,) = layer_figures(table)["sharing_geometry"].axes
     drawn = {str(curve.get_label()): list(curve.get_ydata()) for curve in panel.lines}
     assert drawn["trained"] == [0.1, 0.3]
+
+
+def test_the_words_speak_of_latents_of_both_models_beside_random_directions():
+    rows = [row("hub", layer, 0.2, 0.01, 0.0) for layer in (0, 1)]
+    for model, dictionary, values in (
+        ("trained", "sae", (0.1, 0.4)), ("trained", "sae/random", (0.7, 0.8)), ("untrained", "sae", (0.6, 0.3)),
+    ):  # fmt: skip
+        for layer, value in enumerate(values):
+            rows.append({**row("bimodal_mass", layer, value, 0.01, 1.0, model), "level": "latent", "dictionary": dictionary})
+    said = plain_words(table_of(rows, SHARING))
+    share = "the share of activation on bimodal latents"
+    assert f"Of the trained model's latents in sae: {share} grows (0.10 in layer 0, 0.40 in layer 1, null 1.00, of" in said
+    assert "of random directions 0.80)" in said
+    assert f"Of the untrained model's latents in sae: {share} falls (0.60 in layer 0, 0.30 in layer 1, null 1.00)" in said
+    curves = {str(c.get_label()) for c in layer_figures(table_of(rows, SHARING))["sharing_latent"].axes[0].lines}
+    assert {"sae", "sae/random", "untrained, sae"} <= curves

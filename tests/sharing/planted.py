@@ -4,21 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 import linrep.store
 from linrep.places import place
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.grouped import parts_of
-from linrep.sharing.study import TRAINED, Study, Unit, plan_study
-from linrep.sharing.sums import Gathered, gather_part, merge
+from linrep.sharing.study import TRAINED, Pairs, Study, Unit, plan_study
+from linrep.sharing.sums import Drawn, Gathered, Labels, Sums, gather_part, merge
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
-from linrep.store.statistics import Sums
+from linrep.store.statistics import Sums as Sizes
 from linrep.store.write import samples_table, vector_column, writing_chunk
 from schemas import vectors
 
 CONFIG = SharingConfig(groups=10, reservoir=400, subspace=3, clusters=4, resamples=200, neighbours=5)
-CLASSES = ("boat", "tree", "key", "bell")
+CLASSES = ("boat", "tree", "key", "bell", "car", "cup", "hat", "fish", "house", "star")
 
 
 def write_pairs(
@@ -68,7 +69,7 @@ def write_pairs(
                     }
                     arrays = [columns.get(f.name, pa.nulls(len(taken), f.type)) for f in schema]
                     writer.vectors(view, 0, modality, pa.Table.from_arrays(arrays, schema=schema))
-            writer.commit(samples_table(samples), {(0, "image"): Sums.zero(d)}, len(samples), len(samples), (), 0.0, "float32")
+            writer.commit(samples_table(samples), {(0, "image"): Sizes.zero(d)}, len(samples), len(samples), (), 0.0, "float32")
     write_manifest(
         place(folder),
         Manifest(
@@ -84,6 +85,33 @@ def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) 
     study = plan_study(store, config, latents=latents)
     pairs = study.pairs[TRAINED]
     return study, merge([gather_part(store, 0, pairs, part, config) for part in parts_of(store, "pooled", 0)])
+
+
+def in_memory(images: np.ndarray, texts: np.ndarray, labels: np.ndarray, config: SharingConfig) -> tuple[Pairs, Gathered]:
+    """What a pass over a store of these pairs finds, without the store; rows that are dealt to groups in turn."""
+    n, rng = len(images), np.random.default_rng(17)
+    index, of = np.arange(n), np.arange(n)
+    classes = CLASSES[: labels.max() + 1]
+    group, swapped = index % config.groups, rng.random(n) < 0.5
+    pairs = Pairs(
+        {"image": of, "text": of},
+        tuple(map(str, of)),
+        group,
+        index < config.reservoir,
+        classes,
+        labels,
+        rng.permutation(labels),
+        swapped,
+    )
+    x, y = torch.from_numpy(images), torch.from_numpy(texts)
+    a, b = x[:50].mean(0), y[:50].mean(0)
+    sums = []
+    for g in range(config.groups):
+        own = np.flatnonzero(group == g)
+        named = Labels(labels[own], pairs.shuffled[own], swapped[own], len(classes))
+        sums.append(Sums.of(x[own], y[own], a, b, named))
+    drawn = np.flatnonzero(pairs.drawn)
+    return pairs, Gathered(tuple(sums), (a, b), Drawn(drawn, x[drawn].float(), y[drawn].float()))
 
 
 UNIT = Unit(TRAINED, 0)

@@ -1,6 +1,7 @@
 """Geometry and concepts on planted pairs: the truth inside the interval, the null where nothing is shared, sums equal to rows."""
 
 import dataclasses
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -10,21 +11,12 @@ from sklearn.metrics import homogeneity_score
 
 from linrep.errors import RecipeError
 from linrep.sharing.concepts import concepts, direction_cosines
-from linrep.sharing.geometry import (
-    centred,
-    cka,
-    debiased_cka,
-    geometry,
-    homogeneity,
-    hub,
-    neighbourhood_overlap,
-    principal_angles,
-    unbiased_hsic,
-)
+from linrep.sharing.geometry import cka, debiased_cka, from_sums, hub, permuted_cka, principal_angles
 from linrep.sharing.intervals import jackknife, of_classes
+from linrep.sharing.rows import centred, from_rows, homogeneity, neighbourhood_overlap
 from linrep.sharing.study import TRAINED, plan_study
 from linrep.sharing.sums import unit
-from tests.sharing.planted import CONFIG, gathered, write_pairs
+from tests.sharing.planted import CONFIG, gathered, in_memory, write_pairs
 
 N, D, K = 600, 24, 3
 RNG = np.random.default_rng(3)
@@ -66,7 +58,7 @@ def apart(tmp_path_factory):
 def measures(fixture) -> dict:
     _, _, study, found = fixture
     own = study.pairs[TRAINED]
-    return {m.metric: m for m in [*geometry(found, own, CONFIG), *concepts(found, own, CONFIG)]}
+    return {m.metric: m for m in [*from_sums(found, CONFIG), *from_rows(found, own, CONFIG), *concepts(found, own, CONFIG)]}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +95,14 @@ def test_the_streamed_hub_score_is_the_one_over_all_pairs_of_rows(shared):
     assert hub(found.total(range(10))) == pytest.approx(np.diag(all_cosines).mean() - others, abs=1e-12)
 
 
+def unbiased_hsic(k: torch.Tensor, m: torch.Tensor) -> float:
+    """The unbiased estimator of HSIC from two kernels, term by term (Song et al., 2012, equation 5)."""
+    n = len(k)
+    k, m = k - torch.diag(k.diagonal()), m - torch.diag(m.diagonal())
+    inside = (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(0) @ m.sum(1))
+    return float(inside) / (n * (n - 3))
+
+
 @pytest.mark.parametrize("which", ["shared", "apart"])
 def test_streamed_cka_is_the_one_of_kernels(which, request):
     images, texts, _, found = request.getfixturevalue(which)
@@ -117,6 +117,45 @@ def test_streamed_cka_is_the_one_of_kernels(which, request):
     for a, b in ((k, m), (raw_k, raw_m)):
         slow = unbiased_hsic(a, b) / (unbiased_hsic(a, a) * unbiased_hsic(b, b)) ** 0.5
         assert debiased_cka(s) == pytest.approx(slow, rel=1e-6, abs=1e-9)
+
+
+def test_the_null_of_cka_is_its_mean_over_all_permutations_of_all_pairs(tmp_path):
+    """Of seven pairs there are 5,040 permutations; the reservoir holds fewer pairs and does not matter."""
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(z) for z in rng.standard_normal((2, 7, 3)))
+    _, found = in_memory(x.numpy(), y.numpy(), np.arange(7) % 2, CONFIG.model_copy(update={"groups": 7, "reservoir": 3}))
+    k, m = centred(x) @ centred(x).T, centred(y) @ centred(y).T
+    orders = torch.tensor(list(permutations(range(7))))
+    plain = (k * m[orders[:, :, None], orders[:, None, :]]).sum((1, 2)) / (k.norm() * m.norm())
+    fair = [unbiased_hsic(k, m[order][:, order]) for order in orders[::20]]
+    assert permuted_cka(found.everything) == pytest.approx(float(plain.mean()), rel=1e-9)
+    assert abs(np.mean(fair)) < 3 * np.std(fair) / len(fair) ** 0.5
+
+
+def test_the_null_of_class_directions_is_that_of_classes_dealt_anew_to_whole_pairs(of_shared):
+    """Means of the same pairs point the same way, class or no class: what is common stands to noise as they do."""
+    m = of_shared["direction_cosine"]
+    signal = 3 * 4 + 3 * 1.5**2 / 4
+    assert m.null == pytest.approx(signal / (signal + D * 0.3**2), abs=0.06)
+    # The mean over other classes follows from the value: all cosines of four centred directions add up to nothing.
+    assert of_shared["direction_cosine_other"].value == pytest.approx(-m.value / 3, abs=0.02)
+
+
+def test_a_share_has_an_interval_where_all_pairs_are_right_too(of_shared):
+    assert of_shared["modality_probe"].low == pytest.approx(1 / (1 + 1.96**2 / 400), abs=1e-3)  # Wilson, 400 of 400
+
+
+def test_halves_of_the_pairs_are_measured_as_if_the_others_were_not_there(shared, of_shared):
+    _, _, study, found = shared
+    own = study.pairs[TRAINED]
+    other = np.isin(own.group[found.drawn.pair], range(1, 10, 2))
+    changed = dataclasses.replace(
+        found,
+        sums=tuple(s if g % 2 == 0 else found.sums[0] for g, s in enumerate(found.sums)),
+        drawn=dataclasses.replace(found.drawn, x=torch.where(torch.from_numpy(other)[:, None], 0.1, found.drawn.x)),
+    )
+    for m in [*from_rows(changed, own, CONFIG), *concepts(changed, own, CONFIG)]:
+        assert m.halves[0] == pytest.approx(of_shared[m.metric].halves[0], abs=1e-9), m.metric
 
 
 def test_shared_structure_is_returned_within_its_interval(of_shared):
@@ -166,7 +205,7 @@ def test_controls_are_at_chance(of_shared, of_apart):
 def test_without_an_offset_nothing_tells_the_modalities_apart(tmp_path):
     images, texts = pairs(True, offset=0.0)
     study, found = gathered(write_pairs(tmp_path / "s", images, texts))
-    m = {m.metric: m for m in geometry(found, study.pairs[TRAINED], CONFIG)}
+    m = {m.metric: m for m in [*from_sums(found, CONFIG), *from_rows(found, study.pairs[TRAINED], CONFIG)]}
     assert abs(m["modality_probe"].value - 0.5) < 0.06
     assert m["cluster_homogeneity"].value < 0.05
     assert m["cosine_matched"].value == pytest.approx(np.diag(cosine(images, texts)).mean(), abs=1e-3)

@@ -15,8 +15,8 @@ from linrep.sharing.latents import (
     latent_rows,
     merge_fired,
     modality_scores,
-    overlap,
 )
+from linrep.sharing.shares import overlaps, scores, shares
 from linrep.sharing.study import TRAINED, plan_study
 from tests.sharing.planted import CONFIG, write_pairs
 
@@ -89,14 +89,18 @@ def test_the_planted_share_of_bimodal_latents_is_returned(matched):
     images, texts = tokens(True)
     mass = [(z > 0).sum((0, 1)) for z in (images, texts)]
     truth = (mass[0] + mass[1])[:BOTH].sum() / (mass[0] + mass[1]).sum()
-    assert m["bimodal_mass"].value == pytest.approx(truth)
+    s = found.total(range(CONFIG.groups))
+    assert scores(s.mass.numpy(), CONFIG)["bimodal_mass"][0] == pytest.approx(truth)
     # In the population a bimodal latent fires on a third of the tokens, the others on a quarter.
     expected = 2 * BOTH / 3 / (2 * BOTH / 3 + 18 / 4)
     assert m["bimodal_mass"].low <= expected <= m["bimodal_mass"].high
     assert m["overlap_0.05"].value == BOTH / F
-    assert overlap(found.total(range(CONFIG.groups)), 0.3) == 1.0  # only the bimodal ones fire so often
+    often = CONFIG.model_copy(update={"thresholds": (0.3,)})
+    assert overlaps((s.fired / s.tokens).numpy(), often)["overlap_0.3"][0] == 1.0  # only the bimodal ones fire so often
     histogram = [v.value for name, v in m.items() if name.startswith("modality_score_")]
-    assert histogram == pytest.approx([9 / F, 0, 0, 0, 0, BOTH / F, 0, 0, 0, 9 / F])
+    assert histogram == pytest.approx([9 / F, 0, 0, 0, 0, BOTH / F, 0, 0, 0, 0, 9 / F])
+    # Balanced latents lie inside of a bin, not at its end.
+    assert m["modality_score_0.45_0.55"].value == BOTH / F
 
 
 def test_cofiring_and_bridges_know_the_pairs_and_return_their_nulls_without(matched, unmatched):
@@ -139,3 +143,60 @@ def test_cross_modal_weights_are_high_where_top_tokens_are_alike(matched):
     weights = [row["cross_modal_weight"] for row in latent_rows(found, latents)]
     assert [w is not None for w in weights] == [True] * BOTH + [False] * 18
     assert m["cross_modal_weight"].value > m["cross_modal_weight"].null
+
+
+def population(rng: np.random.Generator, f: int, alike: float) -> np.ndarray:
+    """Firing rates of f latents on images and on texts: a share of them fires on both alike, the others mostly on one."""
+    score = np.where(rng.random(f) < alike, 0.5, rng.beta(0.4, 0.4, f))
+    return 10 ** rng.uniform(-2.5, -0.5, f) * 2 * np.stack([score, 1 - score])
+
+
+def seen(rng: np.random.Generator, rates: np.ndarray, tokens: int, config) -> dict:
+    """What some groups of tokens tell of such latents; each activation is 1."""
+    fired = rng.poisson(rates * tokens, (20, *rates.shape)).astype(float)
+    return {m.metric: m for m in shares(fired, fired, np.full(20, float(tokens)), config)}
+
+
+def test_shares_of_latents_lie_in_their_intervals_as_often_as_they_say():
+    """The truth is the share in the population that the latents were drawn from: of 20, 15 or fewer in 3 of 1,000 cases."""
+    config = CONFIG.model_copy(update={"thresholds": (0.01,), "resamples": 60, "min_firings": 1})
+    many = population(np.random.default_rng(99), 400_000, 0.3)
+    truth = {name: share for name, (share, _) in {**overlaps(many, config), **scores(many, config)}.items()}
+    worlds = [(rng := np.random.default_rng(seed), population(rng, 400, 0.3)) for seed in range(20)]
+    found = [seen(rng, rates, 1000, config) for rng, rates in worlds]
+    for name, wanted in truth.items():
+        assert sum(m[name].low <= wanted <= m[name].high for m in found) >= 16, name
+
+
+def test_dead_latents_are_no_reason_for_an_overlap_nor_against_one():
+    """Three quarters dead, the rest above the rate on images and on texts independently: a b / (a + b - a b) of the living."""
+    rng = np.random.default_rng(0)
+    above = rng.random((2, 2000)) < 0.5
+    rates = np.where(above, 0.2, 0.02) * (np.arange(2000) < 500)
+    config = CONFIG.model_copy(update={"thresholds": (0.1,), "min_firings": 20})
+    m = seen(rng, rates, 500, config)["overlap_0.1"]
+    assert m.n == 500
+    assert m.null == pytest.approx(1 / 3, abs=0.03)
+    assert m.low <= m.null <= m.high
+
+
+def test_scores_without_a_modality_lie_in_the_middle_and_there_is_their_null(unmatched):
+    _, _, m = unmatched
+    # Latents of images alone: half of the groups counted as texts leaves half of their firing, about.
+    assert m["modality_score_0.45_0.55"].null > 0.6
+    assert m["bimodal_mass"].null == pytest.approx(1)
+    assert m["modality_score_0.91_1.00"].null == 0
+    assert m["modality_score_0.91_1.00"].low > 0
+
+
+def test_the_null_of_the_diagonal_is_that_of_other_pairs():
+    """By hand: the product of the means over all pairs of different pairs, on the diagonal and in all."""
+    from linrep.sharing.latents import Fires, diagonal_null
+
+    torch.manual_seed(0)
+    z, w, decoder = torch.rand(5, 7), torch.rand(5, 7), torch.randn(7, 3)
+    s = Fires.none(7)
+    for one, other in zip(z, w, strict=True):
+        s = s + Fires.of((one[None], other[None]), decoder)
+    others = sum(torch.outer(z[i], w[j]) for i in range(5) for j in range(5) if i != j) * (decoder @ decoder.T)
+    assert diagonal_null(s, decoder) == pytest.approx(float(others.trace() / others.sum()), rel=1e-4)

@@ -1,7 +1,6 @@
 """The sharing job from recipe to complete artefact: planned, locked, resumed, watched, finished and tracked."""
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import polars as pl
@@ -15,9 +14,10 @@ from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
 from linrep.harvest.plan import plan_harvest
-from linrep.places import Place, remove_unfinished
+from linrep.places import Place, place, remove_unfinished
 from linrep.recipe import Recipe
-from linrep.sae.coder import Sae
+from linrep.sae.artefact import read_manifest
+from linrep.sae.layer import layer_name
 from linrep.sharing.artefact import (
     Sharing,
     SharingPlan,
@@ -28,9 +28,14 @@ from linrep.sharing.artefact import (
     read_sharing_manifest,
     write_sharing_manifest,
 )
-from linrep.sharing.study import plan_study
+from linrep.sharing.config import ModelDictionary, SharingConfig
+from linrep.sharing.study import TRAINED, UNTRAINED, plan_study
 from linrep.store.layout import MANIFEST
+from linrep.store.read import Store
 from linrep.store.read import open as open_store
+
+HERE = "workspace://"
+"""Begins paths that lie in the workspace."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,59 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     if not (harvest.place / MANIFEST).is_file():
         raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
     config, store = recipe.sharing, open_store(str(harvest.place))
-    untrained = None if config.untrained is None else open_store(config.untrained)
+    stores = {TRAINED: (store, workspace)}
+    if config.untrained is not None:
+        other = config.untrained.replace(HERE, f"{workspace}/", 1) if config.untrained.startswith(HERE) else config.untrained
+        found = open_store(other)
+        stores[UNTRAINED] = (found, place(str(found.place)).parent.parent)
+    untrained = stores[UNTRAINED][0] if UNTRAINED in stores else None
     # Checked before the dictionaries are read, and their controls made, from rows of the store.
     plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
-    coders = read_dictionaries(config.dictionaries, store, "sharing")
-    latents = tuple(with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
-    study = plan_study(store, config, untrained, latents)
-    return plan_artefact(workspace, recipe.name, study, tuple(_digest(coder) for coder in coders))
+    config = with_own(config, stores)
+    coders, latents = [], []
+    for dictionary in config.dictionaries:
+        if dictionary.model not in stores:
+            raise RecipeError("sharing.dictionaries: one is of the untrained model, whose harvest sharing.untrained must name")
+        seen = stores[dictionary.model][0]
+        coders += read_dictionaries([dictionary], seen, "sharing")
+        latents.append(with_control(dictionary, coders[-1], seen, config.seed))
+    study = plan_study(store, config, untrained, tuple(latents))
+    return plan_artefact(workspace, recipe.name, study, tuple(coder.digest for coder in coders))
 
 
-def _digest(coder: Sae) -> str:
-    weights = hashlib.sha256()
-    for tensor in (coder.encoder, coder.b_enc, coder.decoder, coder.b_dec):
-        weights.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest(weights.hexdigest(), coder.rule.kind)
+def with_own(config: SharingConfig, stores: Mapping[str, tuple[Store, Place]]) -> SharingConfig:
+    """The config with the dictionaries named that `own` asks for.
+
+    Args:
+        config: As the recipe has it.
+        stores: Each model's harvest, and the workspace that it lies in.
+
+    Raises:
+        RecipeError: A model has no such dictionary, or several artefacts have one.
+    """
+    if config.own is None:
+        return config
+    found = list(config.dictionaries)
+    for model, (store, workspace) in stores.items():
+        folders = []
+        for name in (workspace / "saes").names():
+            manifest = read_manifest(workspace / "saes" / name)
+            if (
+                manifest is not None
+                and manifest.parents.get("harvest") == store.manifest.digest
+                and config.own in manifest.coders
+            ):
+                folders.append((workspace / "saes" / name, manifest.layers))
+        if len(folders) != 1:
+            there = "there is none" if not folders else f"{len(folders)} artefacts have one"
+            raise RecipeError(
+                f"sharing.own: {there} called {config.own} of the {model} model in {workspace / 'saes'}: "
+                + ("jobs/train_sae.py makes it" if not folders else "name them in sharing.dictionaries")
+            )
+        folder, layers = folders[0]
+        layers = [k for k in layers if config.layers == "all" or k in config.layers]
+        found += [ModelDictionary(path=str(folder / layer_name(k) / config.own), layer=k, model=model) for k in layers]
+    return config.model_copy(update={"dictionaries": tuple(found)})
 
 
 def run_sharing(recipe: Recipe, workspace: Place) -> SharingOutcome:

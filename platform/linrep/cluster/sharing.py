@@ -12,9 +12,10 @@ from linrep.errors import LinrepError
 from linrep.places import Place
 from linrep.sharing.artefact import UnitCommit, rows_of, write_unit
 from linrep.sharing.concepts import concepts
-from linrep.sharing.geometry import geometry
+from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import Part, parts_of
 from linrep.sharing.latents import fire_part, latent_measures, latent_rows, merge_fired
+from linrep.sharing.rows import from_rows
 from linrep.sharing.study import Study, Unit
 from linrep.sharing.sums import gather_part, merge
 
@@ -104,11 +105,11 @@ def _measure_and_write(study: Study, unit: Unit, place: Place, parents: Parents,
     pairs, config = study.pairs[unit.model], study.config
     if unit.dictionary is None:
         found = merge(parts)
-        rows = rows_of(study, unit, "geometry", geometry(found, pairs, config), parents)
+        rows = rows_of(study, unit, "geometry", [*from_sums(found, config), *from_rows(found, pairs, config)], parents)
         rows += rows_of(study, unit, "concept", concepts(found, pairs, config), parents)
         return write_unit(place, unit, rows, [], found.n, time.time() - begun)
     latents = study.latents[unit.dictionary][unit.control]
     fired = merge_fired(parts)
     rows = rows_of(study, unit, "latent", latent_measures(fired, latents, config), parents)
-    each = [{"layer": unit.layer, "dictionary": latents.name, **row} for row in latent_rows(fired, latents)]
+    each = [{"model": unit.model, "layer": unit.layer, "dictionary": latents.name, **row} for row in latent_rows(fired, latents)]
     return write_unit(place, unit, rows, each, len(pairs), time.time() - begun)

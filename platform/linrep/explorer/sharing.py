@@ -65,18 +65,19 @@ def _panel(name: str, label: str, rows: pl.DataFrame) -> Panel:
     curves = []
     for (model, dictionary), own in rows.group_by(["model", "dictionary"], maintain_order=True):
         title = str(dictionary or model)
+        title = f"{model}, {title}" if dictionary and model != "trained" else title
         curves.append(_curve(title, own))
-        if own["null"].is_not_null().any() and ((dictionary is None and model == "trained") or dictionary):
+        if own["null"].is_not_null().any() and model == "trained":
             curves.append(Curve(f"{title}, null", _x(own), _y(own, "null"), control=True))
     return Panel(name.replace("_", " "), "layer", label, tuple(curves), x_whole=True)
 
 
 def _histograms(rows: pl.DataFrame) -> list[Panel]:
     parts = []
-    for (layer, dictionary), own in rows.group_by(["layer", "dictionary"], maintain_order=True):
+    for (layer, model, dictionary), own in rows.group_by(["layer", "model", "dictionary"], maintain_order=True):
         middle = tuple(sum(float(end) for end in name.split("_")[-2:]) / 2 for name in own["metric"])
         curve = Curve(str(dictionary), middle, _y(own, "value"), _y(own, "low"), _y(own, "high"))
-        parts.append(Panel(f"layer {layer}", "0 text only, 1 image only", "share of latents", (curve,)))
+        parts.append(Panel(f"layer {layer}, {model}", "0 text only, 1 image only", "share of latents", (curve,)))
     return parts
 
 
@@ -111,7 +112,7 @@ def summary_lines(table: pa.Table) -> list[str]:
         lines.append(f"  {name:34} {_shown(first):>24} {_shown(last):>24} {null:>7} {other:>16} {_reliability(own):>9}")
     for row in frame.filter(pl.col("metric").is_in([name for name, _ in LATENTS])).iter_rows(named=True):
         null = "" if row["null"] is None else f"{row['null']:.3f}"
-        lines.append(f"  layer {row['layer']:2} {row['dictionary']:25} {row['metric']:22} {_shown(row)} {null}")
+        lines.append(f"  layer {row['layer']:2} {row['model']:9} {row['dictionary']:22} {row['metric']:22} {_shown(row)} {null}")
     return lines
 
 
@@ -179,7 +180,9 @@ def plain_words(table: pa.Table) -> str:
     text = "What the curves show: " + "; ".join(said) + "."
     text += " The claim is: quite disjoint, and increasingly shared in deeper layers. "
     text += ("Against it: " + "; ".join(against) + ".") if against else "No curve is against it."
-    control = frame.filter((pl.col("model") == "untrained") & pl.col("value").is_not_null() & pl.col("low").is_not_null())
+    text += _latent_words(frame)
+    plain = frame.filter((pl.col("model") == "untrained") & pl.col("dictionary").is_null())
+    control = plain.drop_nulls(["value", "low"])
     if len(control):
         names = ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_image_to_text_centred")
         last = control.filter((pl.col("layer") == control["layer"].max()) & pl.col("metric").is_in(names))
@@ -189,6 +192,33 @@ def plain_words(table: pa.Table) -> str:
             if beyond
             else f" In the untrained model's last layer none of {', '.join(names)} is more than {SLIGHT} above its null."
         )
+    return text
+
+
+def _latent_words(frame: pl.DataFrame) -> str:
+    """What latents show, of each dictionary of each model, beside its control of random directions."""
+    text, rows = "", frame.filter(pl.col("dictionary").is_not_null() & ~pl.col("dictionary").str.ends_with("/random"))
+    for (model, dictionary), own in rows.group_by(["model", "dictionary"], maintain_order=True):
+        random = frame.filter((pl.col("model") == model) & (pl.col("dictionary") == f"{dictionary}/random"))
+        said = []
+        for name, words in (
+            ("bimodal_mass", "the share of activation on bimodal latents"),
+            ("overlap_0.01", "the share of latents that fire on both modalities"),
+            ("cofire", "firing on a photograph and on its caption"),
+            ("bridge_cosine", "the cosine of what both write"),
+        ):
+            ends, control = _ends(own, name), _ends(random, name)
+            if ends is None:
+                continue
+            first, last = ends
+            beside = "" if control is None else f", of random directions {control[1]['value']:.2f}"
+            null = "" if last["null"] is None else f", null {last['null']:.2f}"
+            said.append(
+                f"{words} {_course(first, last)} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
+                f"{last['layer']}{null}{beside})"
+            )
+        if said:
+            text += f" Of the {model} model's latents in {dictionary}: " + "; ".join(said) + "."
     return text
 
 

@@ -113,8 +113,8 @@ def plan_artefact(workspace: Place, name: str, study: Study, weights: tuple[str,
     parents = {("harvest" if model == TRAINED else model): store.manifest.digest for model, store in study.stores.items()}
     parents |= {f"dictionary-{i}": own for i, own in enumerate(weights)}
     # What stores and dictionaries hold counts, not where they lie.
-    values = config.model_dump(mode="json", exclude={"untrained", "dictionaries"})
-    values |= {"layers": list(study.layers), "at": [d.layer for d in config.dictionaries]}
+    values = config.model_dump(mode="json", exclude={"untrained", "dictionaries", "own"})
+    values |= {"layers": list(study.layers), "at": [[d.model, d.layer] for d in config.dictionaries]}
     key = digest(VERSION, parents, values)
     manifest = SharingManifest(
         name=name,

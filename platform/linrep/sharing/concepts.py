@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.geometry import scatters, solve
-from linrep.sharing.intervals import Measure, of_classes, of_groups, of_rows
+from linrep.sharing.intervals import Measure, mean_of_classes, of_classes, of_groups, of_hits
 from linrep.sharing.study import Pairs
 from linrep.sharing.sums import Gathered, Sums, unit
 
@@ -23,27 +23,34 @@ def concepts(found: Gathered, pairs: Pairs, config: SharingConfig) -> list[Measu
     return [*_directions(found, pairs), *_transfers(found, pairs, config)]
 
 
-def class_directions(s: Sums) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d"]]:
-    """Class means minus the mean of the classes, of images and of texts."""
-    counts = s.counts.clamp(min=1)[:, None]
-    x, y = s.cx[0] / counts, s.cy[0] / counts
+def class_directions(s: Sums, shuffled: bool = False) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d"]]:
+    """Class means minus the mean of the classes, of images and of texts; or those of the classes dealt out anew."""
+    counts = (s.shuffled if shuffled else s.counts).clamp(min=1)[:, None]
+    x, y = s.cx[int(shuffled)] / counts, s.cy[int(shuffled)] / counts
     return x - x.mean(0), y - y.mean(0)
 
 
-def direction_cosines(s: Sums) -> Float[Tensor, "c c"]:
+def direction_cosines(s: Sums, shuffled: bool = False) -> Float[Tensor, "c c"]:
     """Cosine of each class's direction in images (rows) with each class's in texts (columns)."""
-    x, y = class_directions(s)
+    x, y = class_directions(s, shuffled)
     return unit(x) @ unit(y).T
 
 
 def _directions(found: Gathered, pairs: Pairs) -> Iterator[Measure]:
     c, groups = len(pairs.classes), len(found.sums)
     n = int((pairs.label >= 0).sum())
-    cosines = direction_cosines(found.everything)
-    other = float((cosines.sum() - cosines.diagonal().sum()) / (c * (c - 1)))
-    yield of_groups(
-        "direction_cosine", groups, lambda chosen: float(direction_cosines(found.total(chosen)).diagonal().mean()), other, n
-    )
+
+    def own_cosines(chosen: Sequence[int]) -> np.ndarray:
+        return direction_cosines(found.total(chosen)).diagonal().numpy()
+
+    def other_cosine(chosen: Sequence[int]) -> float:
+        cosines = direction_cosines(found.total(chosen))
+        return float((cosines.sum() - cosines.diagonal().sum()) / (c * (c - 1)))
+
+    # Pairs dealt to classes at random stay pairs: what any set of photographs has in common with its captions is no concept.
+    null = float(direction_cosines(found.everything, shuffled=True).diagonal().mean())
+    yield mean_of_classes("direction_cosine", own_cosines, groups, null, n)
+    yield of_groups("direction_cosine_other", groups, other_cosine, None, n, (-1.0, 1.0))
     own = torch.arange(c)
     for (source, target), dim in zip(WAYS, (1, 0), strict=True):
 
@@ -55,23 +62,38 @@ def _directions(found: Gathered, pairs: Pairs) -> Iterator[Measure]:
 
 
 def _transfers(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
-    drawn = found.drawn
-    labelled = np.flatnonzero(pairs.label[drawn.pair] >= 0)
-    even = (pairs.group[drawn.pair[labelled]] % 2 == 0).tolist()
-    right: dict[str, np.ndarray] = {}
-    control: dict[str, np.ndarray] = {}
-    for g in range(len(found.sums)):
-        at = np.flatnonzero(pairs.group[drawn.pair[labelled]] == g)
-        if not len(at):
+    everyone = range(len(found.sums))
+    right, control = transfers(found, pairs, config, everyone)
+    half = [transfers(found, pairs, config, own)[0] for own in (everyone[::2], everyone[1::2])]
+    labels = labels_in_order(found, pairs, everyone)
+    for name, hits in right.items():
+        own = (float(half[0][name].mean()), float(half[1][name].mean())) if all(half) else None
+        yield of_hits(name, hits, float(control[name].mean()), own, labels)
+
+
+def labels_in_order(found: Gathered, pairs: Pairs, groups: Sequence[int]) -> Int64[np.ndarray, " m"]:
+    """Class of each drawn, labelled pair, group by group: the order of `transfers`."""
+    of, group = pairs.label[found.drawn.pair], pairs.group[found.drawn.pair]
+    return np.concatenate([of[(of >= 0) & (group == g)] for g in groups])
+
+
+def transfers(
+    found: Gathered, pairs: Pairs, config: SharingConfig, groups: Sequence[int]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Which drawn, labelled pairs of some groups each probe gets right, held out group by group; and of shuffled labels."""
+    drawn, whole = found.drawn, found.total(groups)
+    right: dict[str, list[np.ndarray]] = {}
+    control: dict[str, list[np.ndarray]] = {}
+    for g in groups:
+        own = np.flatnonzero((pairs.label[drawn.pair] >= 0) & (pairs.group[drawn.pair] == g))
+        if not len(own):
             continue
-        own = labelled[at]
-        s = found.everything - found.sums[g]
+        s = whole - found.sums[g]
         for which, (hits, labels) in enumerate(((right, pairs.label), (control, pairs.shuffled))):
             truth = torch.from_numpy(labels[drawn.pair[own]])
             for name, scores in _scores(found, s, own, which, config):
-                hits.setdefault(name, np.zeros(len(labelled)))[at] = (scores.argmax(1) == truth).double().numpy()
-    for name, hits in right.items():
-        yield of_rows(name, hits, float(control[name].mean()), config.resamples, config.seed, even)
+                hits.setdefault(name, []).append((scores.argmax(1) == truth).double().numpy())
+    return tuple({name: np.concatenate(hits) for name, hits in some.items()} for some in (right, control))  # pyright: ignore[reportReturnType]
 
 
 def _scores(found: Gathered, s: Sums, own: np.ndarray, which: int, config: SharingConfig) -> Iterator[tuple[str, Tensor]]:

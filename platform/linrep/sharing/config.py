@@ -8,20 +8,38 @@ from linrep.config import Section
 from linrep.dictionary import Dictionary
 
 
+class ModelDictionary(Dictionary):
+    """A dictionary of either model."""
+
+    model: Literal["trained", "untrained"] = Field(default="trained", description="Whose activations it is of.")
+
+
 class SharingConfig(Section):
     """Which layers to compare, and with what; the pairs of the store are the samples, so contents are matched."""
 
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store, or all.")
     untrained: str | None = Field(
         default=None,
-        description="Harvest store (or a workspace with one) of the untrained model over the same corpora: a control.",
+        description="Harvest store (or a workspace with one) of the untrained model over the same corpora: a control. "
+        "A path that begins with workspace:// lies in this workspace.",
     )
-    dictionaries: tuple[Dictionary, ...] = Field(default=(), description="Dictionaries for the latent level; none leaves it out.")
+    dictionaries: tuple[ModelDictionary, ...] = Field(
+        default=(), description="Dictionaries for the latent level; none leaves it out."
+    )
+    own: str | None = Field(
+        default=None,
+        description="Name of a dictionary (topk-32-x8-s0) that jobs/train_sae.py made of each model's harvest: it is compared at "
+        "every layer where there is one, beside those of `dictionaries`.",
+    )
     thresholds: tuple[float, ...] = Field(
         default=(0.001, 0.01, 0.1), description="Firing rates above which a latent counts as one of a modality."
     )
     bimodal: float = Field(default=0.2, gt=0, lt=0.5, description="Bimodal: a modality score between this and one minus this.")
-    groups: int = Field(default=20, ge=4, description="Groups of pairs for jackknife intervals; each costs 2 d^2 + d numbers.")
+    min_firings: PositiveInt = Field(
+        default=100,
+        description="Tokens on which a latent must fire to count in shares of latents: fewer tell no score.",
+    )
+    groups: int = Field(default=20, ge=4, description="Groups of pairs for jackknife intervals; each costs 3 d^2 numbers.")
     reservoir: int = Field(default=2048, ge=32, description="Pairs drawn for what compares rows with each other.")
     tokens: int = Field(default=4096, ge=16, description="Tokens of each modality drawn for cross-modal weights.")
     subspace: PositiveInt = Field(default=8, description="Dimensions of the leading subspaces that are compared.")

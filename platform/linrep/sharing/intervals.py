@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.stats import binomtest, t
+from jaxtyping import Bool, Float, Int64
+from scipy.stats import norm, t
 
 
 @dataclass(frozen=True)
@@ -64,31 +64,71 @@ def bootstrap(values: Float[np.ndarray, " n"], resamples: int, seed: int) -> tup
     return float(low), float(high)
 
 
+def wilson(share: float, n: float, noise: float = 0.0) -> tuple[float, float]:
+    """The 95% interval of a share of n cases; it has a width where all cases are alike, too.
+
+    Args:
+        share: The estimate.
+        n: Cases; of weighted ones, as many equal ones as say as much.
+        noise: Variance of the estimate beside that of drawing n cases: it is as if there were fewer.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    if not n > 0 or not math.isfinite(share):
+        return float("nan"), float("nan")
+    spread = share * (1 - share)
+    n = spread / (spread / n + noise) if spread > 0 else n
+    z = float(norm.ppf(0.975))
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(spread / n + z * z / (4 * n * n))
+    return max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach))
+
+
+def of_hits(
+    metric: str,
+    hits: Float[np.ndarray, " n"],
+    null: float,
+    halves: tuple[float, float] | None,
+    classes: Int64[np.ndarray, " n"] | None = None,
+) -> Measure:
+    """The share of the pairs for which something holds, with Wilson's interval; half a pair counts half.
+
+    Args:
+        metric: Its name.
+        hits: One value for each pair.
+        null: The share that chance would give.
+        halves: The share in each half of the pairs.
+        classes: Class of each pair, where pairs of a class stand or fall together: a probe is right or wrong about a class.
+    """
+    share, n, noise = float(hits.mean()), len(hits), 0.0
+    if classes is not None:
+        sums = np.bincount(classes, hits - share)
+        noise = max(0.0, float((sums**2).sum()) / n**2 - share * (1 - share) / n)
+    return Measure(metric, share, *wilson(share, n, noise), null, n, halves)
+
+
 def of_rows(
     metric: str,
     values: Float[np.ndarray, " n"],
-    null: float | Float[np.ndarray, " m"] | None,
+    null: float | Float[np.ndarray, " m"],
+    halves: tuple[float, float] | None,
     resamples: int,
     seed: int,
-    even: Sequence[bool] | None = None,
 ) -> Measure:
-    """The mean of one value for each pair, with its interval.
+    """The mean of one value for each pair, with its bootstrap interval.
 
     Args:
         metric: Its name.
         values: One for each pair.
         null: The expected mean under the null, or its values under permutations.
+        halves: The mean in each half of the pairs.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
-        even: Which pairs make the first half.
     """
     low, high = bootstrap(values, resamples, seed)
     drawn = null if isinstance(null, np.ndarray) else None
     ends = (None, None) if drawn is None else tuple(float(q) for q in np.quantile(drawn, [0.025, 0.975]))
-    first = np.arange(len(values)) % 2 == 0 if even is None else np.array(even, bool)
-    halves = (float(values[first].mean()), float(values[~first].mean())) if first.any() and not first.all() else None
-    expected = float(drawn.mean()) if drawn is not None else None if null is None else float(np.mean(null))
-    return Measure(metric, float(values.mean()), low, high, expected, len(values), halves, *ends)
+    return Measure(metric, float(values.mean()), low, high, float(np.mean(null)), len(values), halves, *ends)
 
 
 def of_groups(
@@ -97,6 +137,7 @@ def of_groups(
     measure: Callable[[Sequence[int]], float],
     null: float | None,
     n: int,
+    ends: tuple[float, float] | None = None,
 ) -> Measure:
     """A function of groups' sums, with its jackknife interval and its value on both halves.
 
@@ -106,10 +147,21 @@ def of_groups(
         measure: The value from some groups, by their numbers; it must not depend on their order.
         null: What it would be if there were nothing.
         n: Pairs in all groups.
+        ends: Where the value cannot leave these ends, so that noise pulls it to one side, they are given: the value is then
+            corrected by what the groups that are left out say of that bias.
+
+    Source of the correction: Quenouille, "Notes on bias in estimation", 1956.
     """
     everyone = range(groups)
     value = measure(everyone)
-    low, high = jackknife(value, [measure([g for g in everyone if g != left]) for left in everyone])
+    without = [measure([g for g in everyone if g != left]) for left in everyone]
+    if ends is not None:
+        kept = [w for w in without if math.isfinite(w)]
+        value = len(kept) * value - (len(kept) - 1) * float(np.mean(kept)) if kept else value
+        low, high = (min(max(end, ends[0]), ends[1]) for end in jackknife(value, without))
+        value = min(max(value, ends[0]), ends[1])
+    else:
+        low, high = jackknife(value, without)
     return Measure(metric, value, low, high, null, n, (measure(everyone[::2]), measure(everyone[1::2])))
 
 
@@ -126,9 +178,30 @@ def of_classes(metric: str, hits: Callable[[Sequence[int]], Bool[np.ndarray, " c
         null: The share that chance would give.
         n: Pairs in all groups.
 
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
     found = hits(range(groups))
-    low, high = binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
+    share, c = float(found.mean()), len(found)
     halves = (float(hits(range(groups)[::2]).mean()), float(hits(range(groups)[1::2]).mean()))
-    return Measure(metric, float(found.mean()), float(low), float(high), null, n, halves)
+    return Measure(metric, share, *wilson(share, c), null, n, halves)
+
+
+def mean_of_classes(
+    metric: str, each: Callable[[Sequence[int]], Float[np.ndarray, " c"]], groups: int, null: float, n: int
+) -> Measure:
+    """The mean over the classes of something that noise makes smaller, corrected for that, with Student's interval over classes.
+
+    Args:
+        metric: Its name.
+        each: The classes' values, between -1 and 1, from some groups of pairs.
+        groups: How many groups there are.
+        null: What it would be if classes meant nothing.
+        n: Pairs in all groups.
+    """
+    everyone = range(groups)
+    without = np.mean([each([g for g in everyone if g != left]) for left in everyone], axis=0)
+    corrected = groups * each(everyone) - (groups - 1) * without
+    value, c = float(corrected.mean()), len(corrected)
+    reach = float(t.ppf(0.975, c - 1)) * float(corrected.std(ddof=1)) / math.sqrt(c)
+    low, value, high = (min(max(v, -1.0), 1.0) for v in (value - reach, value, value + reach))
+    halves = (float(each(everyone[::2]).mean()), float(each(everyone[1::2]).mean()))
+    return Measure(metric, value, low, high, null, n, halves)

@@ -5,7 +5,6 @@ Tokens are balanced pair by pair: a pair gives as many of its image's tokens as 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from linrep.sample import unit_hash
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.grouped import Addable, Grouped, Part, by_group
 from linrep.sharing.intervals import Measure, of_groups
+from linrep.sharing.shares import shares
 from linrep.sharing.study import Pairs
 from linrep.sharing.sums import unit
 from linrep.store.blocks import blocks
@@ -26,8 +26,6 @@ from linrep.store.read import Store
 
 TOP = 8
 """Tokens of each modality that a cross-modal weight compares."""
-BINS = 10
-"""Of the histogram of modality scores."""
 ROOM = 2**26
 """Bytes of dense activations held at once."""
 
@@ -144,13 +142,6 @@ def modality_scores(s: Fires) -> Float[Tensor, " f"]:
     return s.mass[0] / (s.mass[0] + s.mass[1])
 
 
-def overlap(s: Fires, threshold: float) -> float:
-    """Of the latents whose firing rate is above a threshold on one modality or the other, the share that is so on both."""
-    above = s.fired / s.tokens > threshold
-    either = int((above[0] | above[1]).sum())
-    return int((above[0] & above[1]).sum()) / either if either else float("nan")
-
-
 def bridge(z_image: Float[Tensor, "n f"], z_text: Float[Tensor, "n f"], decoder: Float[Tensor, "f d"]) -> Float[Tensor, "f f"]:
     """Bridge scores of all pairs of latents, for dictionaries small enough; the streamed measures are its sum and its diagonal.
 
@@ -173,7 +164,6 @@ def latent_measures(found: Fired, latents: Latents, config: SharingConfig) -> li
     s = found.everything
     if not float(s.tokens):
         raise RecipeError("sharing: no pair has single tokens of both modalities: harvest with harvest.views [pooled, tokens]")
-    alive = int(((s.fired[0] + s.fired[1]) > 0).sum())
     pairs = round(float(s.pairs))
     squares = latents.decoder.double().square().sum(1)
     groups = len(found.sums)
@@ -185,20 +175,11 @@ def latent_measures(found: Fired, latents: Latents, config: SharingConfig) -> li
         return float((s.fired[m] / s.tokens).sum())
 
     rows = [row("l0_image", lambda s: mean_rate(s, 0), None), row("l0_text", lambda s: mean_rate(s, 1), None)]
-    rates = (s.fired / s.tokens).numpy()
-    for threshold in config.thresholds:
-        # If a latent's rate on one modality said nothing about the other's, they would meet as often as independent ones do.
-        a, b = ((rates[m] > threshold).mean() for m in (0, 1))
-        expected = float(a * b / (a + b - a * b)) if a + b > 0 else float("nan")
-        rows.append(row(f"overlap_{threshold:g}", lambda s, t=threshold: overlap(s, t), expected, alive))
-    rows.append(row("bimodal_mass", lambda s: bimodal_mass(s, config.bimodal), None, alive))
-    edges = np.linspace(0, 1, BINS + 1)
-    for low, high in pairwise(edges.tolist()):
-        name = f"modality_score_{low:.1f}_{high:.1f}"
-        rows.append(row(name, lambda s, low=low, high=high: _share_between(s, low, high), None, alive))
+    fired, mass = (np.stack([getattr(one, name).numpy() for one in found.sums]) for name in ("fired", "mass"))
+    rows += shares(fired, mass, np.array([float(one.tokens) for one in found.sums]), config)
     rows += [
         row("bridge_cosine", bridge_cosine, bridge_cosine_null(s, latents.decoder)),
-        row("bridge_diagonal_share", lambda s: float((s.product * squares).sum() / s.inner), None),
+        row("bridge_diagonal_share", lambda s: float((s.product * squares).sum() / s.inner), diagonal_null(s, latents.decoder)),
         # Shares are weighted by how often a latent is present at all: rare latents would drown the mean in zeros.
         row(
             "cofire",
@@ -207,20 +188,6 @@ def latent_measures(found: Fired, latents: Latents, config: SharingConfig) -> li
         ),
     ]
     return [*rows, *_weights(found, latents, s, config)]
-
-
-def bimodal_mass(s: Fires, margin: float) -> float:
-    """Share of all activation mass on latents whose modality score is neither near 0 nor near 1."""
-    scores = modality_scores(s)
-    inside = (scores > margin) & (scores < 1 - margin)
-    return float(s.mass[:, inside].sum() / s.mass.sum())
-
-
-def _share_between(s: Fires, low: float, high: float) -> float:
-    scores = modality_scores(s)
-    alive = ~scores.isnan()
-    inside = alive & (scores >= low) & ((scores < high) | (high == 1))
-    return float(inside.sum() / alive.sum())
 
 
 def bridge_cosine(s: Fires) -> float:
@@ -235,6 +202,13 @@ def bridge_cosine_null(s: Fires, decoder: Float[Tensor, "f d"]) -> float:
     scale = float((s.norms[0] * s.norms[1]).sqrt() / s.pairs)
     others = float((written[0] @ written[1] - s.inner) / (s.pairs * (s.pairs - 1)))
     return others / scale if scale > 0 else float("nan")
+
+
+def diagonal_null(s: Fires, decoder: Float[Tensor, "f d"]) -> float:
+    """The share of the bridge scores from a latent to itself over images and captions of different pairs, exactly."""
+    written = s.means @ decoder.double()
+    own = ((s.means[0] * s.means[1] - s.product) * decoder.double().square().sum(1)).sum()
+    return float(own / (written[0] @ written[1] - s.inner))
 
 
 def cross_modal_weights(found: Fired, latents: Latents) -> Float[Tensor, "3 f"]:

@@ -98,7 +98,7 @@ class Study:
         """All units."""
         plain = [Unit(model, layer) for model in self.stores for layer in self.layers]
         own = [
-            Unit(TRAINED, dictionary.layer, i, control)
+            Unit(dictionary.model, dictionary.layer, i, control)
             for i, dictionary in enumerate(self.config.dictionaries)
             for control in (False, True)
         ]
@@ -122,14 +122,18 @@ def plan_study(
     stores = {TRAINED: store, **({UNTRAINED: untrained} if untrained is not None else {})}
     wanted = () if config.layers == "all" else config.layers
     for model, own in stores.items():
-        _check(own, model, (*wanted, *(d.layer for d in config.dictionaries if model == TRAINED)), bool(config.dictionaries))
+        at = tuple(d.layer for d in config.dictionaries if d.model == model)
+        _check(own, model, (*wanted, *at), bool(at))
     if untrained is not None and untrained.manifest.layers != store.manifest.layers and config.layers == "all":
         raise RecipeError(f"sharing.untrained: {untrained.place} has other layers than {store.place}: name sharing.layers")
     for dictionary, (own, _) in zip(config.dictionaries, latents, strict=True):
-        if own.coder.d_model != store.manifest.width:
-            raise RecipeError(
-                f"sharing.dictionaries: {dictionary.path} is for width {own.coder.d_model}, the store has {store.manifest.width}"
-            )
+        width = stores[dictionary.model].manifest.width
+        if own.coder.d_model != width:
+            raise RecipeError(f"sharing.dictionaries: {dictionary.path} is for width {own.coder.d_model}, the store has {width}")
+    known = [(d.model, d.layer, own.name) for d, (own, _) in zip(config.dictionaries, latents, strict=True)]
+    for model, layer, name in known:
+        if known.count((model, layer, name)) > 1:
+            raise RecipeError(f"sharing.dictionaries: two of layer {layer} of the {model} model are called {name}: rename one")
     return Study(stores, config, {model: find_pairs(own, config) for model, own in stores.items()}, latents)
 
 
@@ -137,7 +141,7 @@ def _check(store: Store, model: str, layers: tuple[int, ...], tokens: bool) -> N
     what = "sharing" if model == TRAINED else "sharing.untrained"
     if not store.complete or store.manifest.status != "complete":
         raise RecipeError(f"{what}: the harvest {store.place} is not complete: run jobs/harvest.py with its recipe again")
-    views = ("pooled", "tokens") if tokens and model == TRAINED else ("pooled",)
+    views = ("pooled", "tokens") if tokens else ("pooled",)
     for view in views:
         if view not in store.manifest.views:
             there = ", ".join(store.manifest.views)

@@ -1,6 +1,6 @@
 """One streamed pass over a layer's pairs: sums by group, and the rows of the pairs in the reservoir.
 
-Sums are taken in float64 about a reference near the means, so that little cancels. Memory: groups x (2 d^2 + (8 + 4 c) d)
+Sums are taken in float64 about a reference near the means, so that little cancels. Memory: groups x (3 d^2 + (8 + 4 c) d)
 numbers of eight bytes, and two rows for each pair of the reservoir, however many pairs there are.
 """
 
