@@ -23,6 +23,9 @@ from linrep.sae.train import Rows, Trainer
 RATE = 1e-3
 SIZES = {"768x12288": (768, 12288, 32, 2048), "256x4096": (256, 4096, 32, 2048), "512x32768": (512, 32768, 64, 1024)}
 
+SMALL = (128, 1024, 16, 1024)
+"""Of the long comparison at equal loss."""
+
 
 class Ours:
     """This library's trainer behind the peers' interface."""
@@ -95,10 +98,9 @@ def speed(size: str, rounds: int, clock: Callable[[], float]) -> None:
         print(f"  {name}: skipped, {reason}")
 
 
-def loss(steps: int) -> None:
+def loss(steps: int, d: int, f: int, k: int, n: int) -> None:
     """Train every contender from equal weights on equal batches, and score held-out rows."""
-    d, f, k, n = 128, 1024, 16, 1024
-    x = data((steps + 2) * n, d, 512, 12, seed=1)
+    x = data((steps + 2) * n, d, 4 * d, 12, seed=1)
     train, held_out, decoder = x[: steps * n], x[-2 * n :], unit_rows(f, d, seed=0)
     peers, _ = available()
     made = {"linrep": Ours} | peers
@@ -113,7 +115,7 @@ def loss(steps: int) -> None:
     print(f"\nheld-out FVU after {steps} steps from equal weights: d {d}, {f} latents, k {k}, {n} rows, learning rate {RATE}")
     for name, fvu in results.items():
         print(f"  {name}: {fvu:.4f}")
-    print(json.dumps({"title": "held-out FVU after equal steps", "steps": steps, "fvu": results}))
+    print(json.dumps({"title": "held-out FVU after equal steps", "d": d, "latents": f, "steps": steps, "fvu": results}))
 
 
 def main() -> None:
@@ -122,6 +124,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200, help="of the comparison at equal loss; 0 leaves it out")
+    parser.add_argument("--timed-steps", type=int, default=20, help="of the same at the first of the sizes; 0 leaves it out")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--cpu-time", action="store_true", help="count the processor's time, for machines that are not idle")
     args = parser.parse_args()
@@ -130,7 +133,9 @@ def main() -> None:
     for size in args.sizes:
         speed(size, args.rounds, time.process_time if args.cpu_time else time.perf_counter)
     if args.steps:
-        loss(args.steps)
+        loss(args.steps, *SMALL)
+    if args.timed_steps:
+        loss(args.timed_steps, *SIZES[args.sizes[0]])
 
 
 if __name__ == "__main__":
