@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, RidgeClassifier
 from sklearn.neighbors import NearestCentroid
 
 from linrep.probe.closed import class_means, lda, rank_coordinates, ridge, sparse
-from linrep.probe.moments import Gatherer, gather, merge
+from linrep.probe.moments import gather, merge
 
 
 def rows(n: int = 400, d: int = 24, c: int = 5, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
@@ -86,16 +86,6 @@ def test_parts_merge_to_the_whole_and_the_reference_does_not_matter():
     assert whole.counts["b"].tolist() == [(y == c).sum() for c in range(3)]
     assert np.allclose(whole.scatter.numpy(), np.cov(x.numpy().T, bias=True) * 400, rtol=1e-8, atol=1e-6)
     assert whole.norm == pytest.approx(float(x.norm(dim=1).sum()))
-
-
-def test_memory_does_not_grow_with_the_rows():
-    gatherer = Gatherer({"y": 4}, 16)
-    sizes = []
-    for n in (10, 5000):
-        x, y = rows(n, 16, 4)
-        gatherer.add(x, {"y": y})
-        sizes.append(sum(t.nbytes for t in (gatherer.moments.gram, *gatherer.moments.sums.values())))
-    assert sizes[0] == sizes[1] == 8 * (16 * 16 + 4 * 16)
 
 
 def test_a_planted_direction_is_recovered():
