@@ -81,7 +81,7 @@ def _own_memory() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process its own memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    """Eight times the rows, 28 MB more of them in the store, of which the half to train on take 56 MB in float64: only noise above."""
+    """Eight times the rows, 28 MB more of them in the store; the half to train on takes 56 MB in float64. Only noise above."""
     monkeypatch.setattr("linrep.store.blocks.BATCH_BYTES", MB)
     monkeypatch.setattr("linrep.probe.moments.BLOCK_BYTES", MB)
     monkeypatch.setattr("linrep.probe.unit.PARTS", 1)
