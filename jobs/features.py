@@ -15,7 +15,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Look into the dictionaries, and say where the results lie."""
     from linrep.cluster.run_features import run_features
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_features(request.recipe, place(request.workspace))
     where = outcome.features.place
@@ -25,7 +26,7 @@ def main(request: Request) -> None:
     print(f"  latents:  linrep.features.artefact.open_features('{where}').table()")
     print(f"  examples: linrep.features.artefact.open_features('{where}').examples('DICTIONARY', first=0, last=8)")
     print(f"  export:   python -m linrep.features.exports neuronpedia '{where}' FOLDER   (or delphi)")
-    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

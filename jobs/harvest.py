@@ -17,7 +17,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Harvest, and say where the store lies and how to read it."""
     from linrep.cluster.run_harvest import run_harvest
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_harvest(request.recipe, place(request.workspace), request.reindex)
     where = outcome.store.place
@@ -26,7 +27,7 @@ def main(request: Request) -> None:
     print("What to do next:")
     print(f"  look:     python -c {shlex.quote(f'import linrep.store as s; print(s.open({quoted(where)}))')}")
     print(f"  read:     linrep.store.open({quoted(where)}).{outcome.reading}")
-    print(f"  compare:  mlflow ui --backend-store-uri {shlex.quote(redacted(outcome.tracking_uri))}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
     print(f"  renew:    the corpora are as {outcome.index} lists them; if they changed since, add --reindex")
     if where.key:
         print("The address is shown without its key: put it back, or keep it in the environment (AWS_ACCESS_KEY_ID, ...).")

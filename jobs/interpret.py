@@ -16,7 +16,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Interpret, and say what came out and where it lies."""
     from linrep.cluster.run_interpret import run_interpret
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_interpret(request.recipe, place(request.workspace))
     found = outcome.interpretation
@@ -25,7 +26,7 @@ def main(request: Request) -> None:
     print("What to do next:")
     print(f"  read:     linrep.interpret.artefact.open_interpretation('{found.place}').table('explanations')")
     print(f"  edit:     change {found.place}/explanations.csv, then add --interpret.edited FILE")
-    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

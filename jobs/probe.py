@@ -15,7 +15,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Probe, and say where the results lie and how to read them."""
     from linrep.cluster.run_probe import run_probe
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_probe(request.recipe, place(request.workspace))
     where = outcome.probes.place
@@ -24,7 +25,7 @@ def main(request: Request) -> None:
     print("What to do next:")
     print(f"  table:       linrep.probe.artefact.open_probes('{where}').table()")
     print(f"  directions:  linrep.probe.artefact.open_probes('{where}').directions")
-    print(f"  compare:     mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:     {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

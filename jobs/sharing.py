@@ -16,7 +16,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Compare, and say what it shows and where the results lie."""
     from linrep.cluster.run_sharing import run_sharing
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_sharing(request.recipe, place(request.workspace))
     where = outcome.sharing.place
@@ -25,7 +26,7 @@ def main(request: Request) -> None:
     print(f"{outcome.words}\n")
     print("What to do next:")
     print(f"  table:    linrep.sharing.artefact.open_sharing('{where}').table()")
-    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

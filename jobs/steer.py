@@ -15,7 +15,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Steer, and say what came out and where it lies."""
     from linrep.cluster.run_steer import run_steer
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_steer(request.recipe, place(request.workspace))
     if outcome.waiting is not None:
@@ -25,7 +26,7 @@ def main(request: Request) -> None:
     print(f"\n{outcome.text}")
     print("What to do next:")
     print(f"  read:     python -c \"import polars as p; print(p.read_parquet('{outcome.judged}/effects.parquet'))\"")
-    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from linrep.recipe import Request
 def main(request: Request) -> None:
     """Train and test, and say what came out and where it lies."""
     from linrep.cluster.run_train_sae import run_train_sae
-    from linrep.places import place, redacted
+    from linrep.places import place
+    from linrep.tracking import pages
 
     outcome = run_train_sae(request.recipe, place(request.workspace), request.evaluate)
     what = "dictionary is tested" if request.evaluate else "dictionaries are complete"
@@ -26,7 +27,7 @@ def main(request: Request) -> None:
     print(f"  tables:   python -c \"import polars as p; print(p.read_parquet('{outcome.tested}/quality.parquet'))\"")
     if not request.evaluate:
         print(f"  read:     linrep.sae.formats.read('{outcome.place}/layer-.../...'), or sae_lens.SAE.load_from_disk of the same")
-    print(f"  compare:  mlflow ui --backend-store-uri {redacted(outcome.tracking_uri)}")
+    print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tracking: one run per artefact, found again; nothing lost while a server is away."""
 
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,6 +114,17 @@ def test_a_server_that_takes_a_minute_to_come_back_loses_nothing(tmp_path, monke
 def test_how_to_look_at_runs_depends_on_where_they_are_kept():
     assert tracking.pages("sqlite:////runs/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////runs/mlflow.db"
     assert tracking.pages("https://me:secret@host:5000/x") == "MLflow's pages are at https://host:5000/x"
+    assert tracking.pages("sqlite:////my runs/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db'"
+
+
+@pytest.mark.parametrize("job", sorted((Path(__file__).parents[1] / "jobs").glob("*.py")), ids=lambda job: job.stem)
+def test_every_job_ends_by_saying_where_a_server_has_its_pages(job, monkeypatch, tmp_path, capsys):
+    outcome = MagicMock(tracking_uri="http://me:secret@host:5000", n_new=1, n_tested=1, waiting=None)
+    runs = f"linrep.cluster.run_{job.stem}"
+    monkeypatch.setitem(sys.modules, runs, MagicMock(**{f"run_{job.stem}.return_value": outcome}))
+    runpy.run_path(str(job), run_name="job")["main"](MagicMock(workspace=str(tmp_path), evaluate=False))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  compare:")]
+    assert line.split(maxsplit=1)[1] == "MLflow's pages are at http://host:5000"
 
 
 def test_artifacts_lie_beside_the_database(tmp_path):

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 import time
@@ -165,7 +166,7 @@ def tracking_uri(workspace: Place) -> str:
 def pages(uri: str) -> str:
     """How to look at the runs that are kept at an address: a command, or where the server's pages are."""
     shown = redacted(uri)
-    return f"MLflow's pages are at {shown}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+    return f"MLflow's pages are at {shown}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
 
 
 def notice(workspace: Place) -> str | None:
