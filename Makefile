@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKSPACE ?= runs
+PROCESSES ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -66,7 +67,7 @@ ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 500
 test test-all: export HF_HUB_OFFLINE = 1
 
 test: $(VENV)/.installed-test ## the fast tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 test-all: $(VENV)/.installed-test ## every test, the slow ones too
 	$(BIN)/python -m pytest $(ARGS)
