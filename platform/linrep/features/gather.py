@@ -10,9 +10,9 @@ from jaxtyping import Int64
 from linrep.features.codes import peaks, read_codes
 from linrep.features.config import FeaturesConfig
 from linrep.features.labels import BINS, Attribute, Histograms
-from linrep.largest import Largest, draw_key, strength_key
 from linrep.features.monosemanticity import Embedded, Weighted
 from linrep.features.rates import Rates
+from linrep.largest import Largest, draw_key, strength_key
 from linrep.places import Place
 from linrep.store.layout import MODALITIES, Modality
 
