@@ -35,8 +35,14 @@ def sample(number: int, text: str | None = None, picture: bool = True) -> Sample
     return Sample(id=f"s{number}", corpus="c", modality=modality, uri="u", split="test", text=text, image=image)
 
 
+def prepared(preparer: Preparer, one: Sample) -> Prepared:
+    """What the preparer makes of a sample that it does not skip."""
+    found = preparer(one)
+    assert isinstance(found, Prepared), found
+    return found
+
+
 @pytest.fixture(scope="session")
 def steer_prepared(steer_preparer: Preparer) -> list[Prepared]:
-    found = [steer_preparer(one) for one in (sample(0), sample(1, "a red boat"), sample(2, "a tree", picture=False))]
-    assert all(isinstance(one, Prepared) for one in found)
-    return found  # pyright: ignore[reportReturnType]
+    samples = (sample(0), sample(1, "a red boat"), sample(2, "a tree", picture=False))
+    return [prepared(steer_preparer, one) for one in samples]

@@ -143,7 +143,7 @@ def test_a_server_that_refuses_ends_the_job_with_one_line(server, judge):
 
 def test_a_server_that_is_not_there_costs_verdicts_not_the_job(tmp_path):
     judge = ChatJudge(Chat(url="http://127.0.0.1:9/v1", model="m", tries=2), place(tmp_path), pause=0.01)
-    assert "no verdict after 2 tries" in judge([answer("x")])[0].error
+    assert "no verdict after 2 tries" in str(judge([answer("x")])[0].error)
 
 
 def test_answers_are_data_and_cannot_break_the_prompt(server, judge):

@@ -9,7 +9,7 @@ from linrep.steer.edits import Add, Intervention, row_edits
 from linrep.steer.sites import Everywhere, ImageTokens, LastToken, Patches, positions
 from linrep.vlm.decode import Edited, pad, run
 from linrep.vlm.prepare import Preparer
-from tests.steer.conftest import sample
+from tests.steer.conftest import prepared, sample
 
 SITES = (ImageTokens(), Patches(box=(0, 0, 0.5, 0.6)), LastToken(), Everywhere())
 PROMPTS = ("<image> what is it ?", "<image> what colour is it ?")
@@ -18,7 +18,7 @@ PROMPTS = ("<image> what is it ?", "<image> what colour is it ?")
 @pytest.fixture(scope="module")
 def sequences(random_vlm):
     made = [Preparer.from_path(random_vlm, image_prompt=prompt) for prompt in PROMPTS]
-    return [[prepare(sample(i)) for prepare in made] for i in (0, 1, 2)]
+    return [[prepared(prepare, sample(i)) for prepare in made] for i in (0, 1, 2)]
 
 
 def given(vlm, layer, call):
@@ -34,8 +34,8 @@ def given(vlm, layer, call):
 def test_an_edit_moves_its_site_and_nothing_else_through_prefix_and_question(steer_vlm, sequences, number):
     asked = lay_out(steer_vlm, sequences, SITES)
     shift = torch.randn(32, generator=torch.Generator().manual_seed(0))
-    rows = [Intervention(Add(shift, strength, relative=False), (2,), SITES[number].kind) for strength in (1.0, 2.0, 3.0)]
-    rows[1] = None  # a row without an edit among rows with one
+    first, last = (Intervention(Add(shift, strength, relative=False), (2,), SITES[number].kind) for strength in (1.0, 3.0))
+    rows = [first, None, last]  # a row without an edit among rows with one
     prefix, prefix_real = pad([a.prefix for a in asked])
     suffix, suffix_real = pad([a.suffixes[1] for a in asked])
     masks = [a.masks[number][1] for a in asked]
@@ -76,7 +76,7 @@ def test_what_prompts_share_is_as_long_as_it_can_be(sequences):
 def test_prompts_that_differ_before_the_picture_still_read_it(steer_vlm, random_vlm):
     """The shared part ends before the picture, so the picture is in what each prompt has for itself."""
     made = [Preparer.from_path(random_vlm, image_prompt=prompt) for prompt in ("see : <image> what ?", "look : <image> what ?")]
-    prompts = [prepare(sample(1)) for prepare in made]
+    prompts = [prepared(prepare, sample(1)) for prepare in made]
     (asked,) = lay_out(steer_vlm, [prompts], SITES[:1])
     for i, one in enumerate(prompts):
         embeds = torch.cat([asked.prefix, asked.suffixes[i]])

@@ -1,6 +1,6 @@
 """Directions and controls: one norm for all, controls where they should be, and clear words where there is no direction."""
 
-from typing import Any
+from typing import TypeVar
 
 import pytest
 import torch
@@ -8,11 +8,12 @@ import torch
 from linrep.directions import Directions, DirectionSet
 from linrep.errors import StoreError
 from linrep.steer.config import Dose, SteerConfig
-from linrep.steer.edits import Add, Replace, Swap
+from linrep.steer.edits import Ablate, Add, Clamp, Replace, Swap
 from linrep.steer.vectors import NoDirection, Vectors, check_directions
 from tests.steer.test_edits import Dictionary
 
 NAMES = ("boat", "tree", "house")
+E = TypeVar("E", Ablate, Swap, Clamp)
 
 
 def entry(kind, view="pooled", layer=1, seed=0, width=4, scale=1.0):
@@ -147,18 +148,22 @@ def test_a_wrong_recipe_names_what_is_wrong(values, message):
         SteerConfig.model_validate(values)
 
 
-def both(vectors: Vectors, name: str, where: tuple[str, int, str, str]) -> tuple[Any, Any]:
-    """An edit and its control."""
-    return vectors.edit(name, None, None, *where), vectors.edit(name, "random", None, *where)
+def both(vectors: Vectors, kind: type[E], where: tuple[str, int, str, str]) -> tuple[E, E]:
+    """An edit of a kind and its control."""
+    name = kind.__name__.lower()
+    edit, control = vectors.edit(name, None, None, *where), vectors.edit(name, "random", None, *where)
+    assert isinstance(edit, kind)
+    assert isinstance(control, kind)
+    return edit, control
 
 
 def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors):
     where = ("image", 1, "boat", "tree")
     centre = SET.entries[0].vectors.mean(0)
-    ablate, control = both(vectors, "ablate", where)
+    ablate, control = both(vectors, Ablate, where)
     torch.testing.assert_close(control.direction, vectors.direction("random", *where))
     torch.testing.assert_close(ablate.direction, vectors.direction("class_mean", *where))
-    swap, other = both(vectors, "swap", where)
+    swap, other = both(vectors, Swap, where)
     torch.testing.assert_close(other.centre, centre)
     for name in ("source", "target"):
         mine, theirs = (getattr(one, name) - centre for one in (swap, other))
@@ -166,7 +171,7 @@ def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors)
         assert abs(mine @ theirs) < 0.99 * mine.norm() ** 2
     angles = [torch.cosine_similarity(one.source - centre, one.target - centre, dim=0) for one in (swap, other)]
     torch.testing.assert_close(*angles)
-    clamp, other = both(vectors, "clamp", where)
+    clamp, other = both(vectors, Clamp, where)
     assert other.latent != clamp.latent
     rows = clamp.coder.decoder
     torch.testing.assert_close(other.value * rows[other.latent].norm(), torch.tensor(clamp.value) * rows[clamp.latent].norm())
@@ -177,17 +182,20 @@ def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors)
     assert isinstance(vectors.edit("mean", "other_tokens", None, *where), Replace)
 
 
-class Large(Dictionary):
+class Large:
     """A dictionary whose dense identity would take 40 GB; it counts how often all rows are searched."""
 
     def __init__(self):
-        self.n_latents, self.searched = 100_000, 0
+        self.d_model, self.n_latents, self.searched = 4, 100_000, 0
         self._rows = torch.randn(self.n_latents, 4, generator=torch.Generator().manual_seed(5))
 
     @property
     def decoder(self):
         self.searched += 1
         return self._rows
+
+    def encode(self, x):
+        raise AssertionError("a vector was encoded")
 
     def decode(self, z):
         raise AssertionError("a unit of every latent was decoded")
@@ -197,8 +205,10 @@ def test_a_sparse_direction_of_a_large_dictionary_is_searched_once_for_all_stren
     coder = Large()
     vectors = Vectors(SET, Dose(), coders={1: coder}, k=2)
     first = vectors.edit("add", "sae_sparse", 0.5, "image", 1, "boat", "tree")
+    assert isinstance(first, Add)
     n = coder.searched
     again = vectors.edit("add", "sae_sparse", 1.0, "image", 1, "boat", "tree")
+    assert isinstance(again, Add)
     assert coder.searched == n > 0
     assert torch.equal(first.direction, again.direction)
     assert again.strength == 1.0
