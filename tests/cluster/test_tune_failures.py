@@ -1,15 +1,37 @@
-"""What a search says of workers that end early, and that it cleans up after Tune."""
+# ruff: noqa: F811  (fixtures of neighbours come in by their names)
+"""A search whose workers die, run out of memory or never start; and one that goes on when its budget is raised."""
+
+import math
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
 
+from linrep import tracking
 from linrep.cluster import tune_sae
-from linrep.cluster.run_tune_sae import front_table, printable, trials_table
-from linrep.cluster.tune_sae import clear, reason_of
+from linrep.cluster.run_tune_sae import front_table, printable, run_tune_sae, trials_table
+from linrep.cluster.tune_sae import clear, errors_by_pack, folder_of, reason_of, search_on_ray, start_reason_of
+from linrep.errors import ServiceError
 from linrep.explorer.fronts import search_lines
+from linrep.harvest.config import Pool
 from linrep.places import place
-from linrep.sae.pack import Trial
+from linrep.sae.pack import Ended, Trial
+from linrep.sae.rounds import search_plainly
+from linrep.sae.search import TuneConfig
+from linrep.sae.tuning import commit_trial, failed_trial, plan_tune, read_trials
+from tests.cluster.test_train_sae import one_thread, split_corpora, workspace  # noqa: F401
+from tests.cluster.test_tune_sae import TUNE, fresh, recipe_of, told  # noqa: F401
+from tests.sae.test_search import SAE, store, tune  # noqa: F401
+
+FOUR: TuneConfig = tune(
+    rows=640,
+    space={"architectures": [{"kind": "topk", "k": [2]}], "expansion": [2], "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2]},
+    stop={"kind": "halving", "first": 0.25, "factor": 2},
+    pack=3,
+)
+"""One bracket: three candidates in a pack, one in another."""
 
 
 def traceback_of(error: Exception) -> RayTaskError:
@@ -22,6 +44,16 @@ def traceback_of(error: Exception) -> RayTaskError:
     return RayTaskError("train", text, error)
 
 
+MONITOR = """Failure # 1 (occurred at 2026-01-01_00-00-00)
+1 worker(s) were killed due to the node running low on memory. 22 GB used / 23 GB limit
+Considered workers: [
+Selected to kill: (Task: task name=ImplicitFunc.train)
+]
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io
+"""
+"""As Tune notes it when Ray ends a worker for want of memory; shortened."""
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -30,12 +62,30 @@ def traceback_of(error: Exception) -> RayTaskError:
         (traceback_of(torch.OutOfMemoryError("tried 2 GiB")), "out of memory: torch.OutOfMemoryError: tried 2 GiB"),
         (traceback_of(RuntimeError("CUDA: out of memory")), "out of memory: builtins.RuntimeError: CUDA: out of memory"),
         (OutOfMemoryError("Task was killed:\nthe node is low on memory."), "out of memory: the node is low on memory."),
+        (MONITOR, "out of memory: 1 worker(s) were killed due to the node running low on memory. 22 GB used / 23 GB limit"),
+        ("Failure # 1 (occurred at noon)\nlow on memory\nFailure # 2 (occurred at one)\nThe node died.\n", "The node died."),
         (tune_sae.RayActorError(), "its worker was killed"),
         (KeyError(), "KeyError"),
     ],
 )  # fmt: skip
 def test_the_reason_comes_from_the_type_and_the_last_line(error, reason):
     assert reason_of(error) == reason
+
+
+def test_a_worker_that_never_began_is_not_said_to_have_been_killed():
+    assert start_reason_of(tune_sae.RayActorError()) == start_reason_of(None)
+    assert "died before it began; the worker's log" in start_reason_of(None)
+    assert start_reason_of(traceback_of(MemoryError("full"))) == "out of memory: builtins.MemoryError: full"
+
+
+def test_each_pack_is_told_its_own_error_whatever_order_tune_ends_them_in():
+    """Tune moves a trial that is tried again behind the others."""
+    names = [folder_of(SimpleNamespace(config={"pack": i})) for i in (10, 0, 1)]
+    full = MemoryError()
+    results = [
+        SimpleNamespace(path=f"/s/ray/run-1/{name}", error=error) for name, error in zip(names, [None, "lost", full], strict=True)
+    ]
+    assert errors_by_pack(results) == {0: "lost", 1: full, 10: None}
 
 
 def test_what_tune_wrote_is_deleted_from_disks_and_object_stores(bucket, tmp_path):
@@ -55,3 +105,99 @@ def test_an_interval_that_is_not_known_does_not_end_a_search_at_its_last_line():
     assert front["fvu_low"].null_count == 2
     text = "\n".join(search_lines(printable(front), trials_table({"a": trial}), 64, 64, {1: "a: the only one"}))
     assert "image 0.500 [nan, nan] (0.900)" in text
+
+
+@pytest.mark.slow
+def test_a_lost_worker_costs_one_candidate_and_its_mates_end_as_they_would(store, tmp_path, one_thread, local_ray, monkeypatch):
+    """One candidate's worker kills itself after a few steps, another's says that memory is out, whoever shares its pack."""
+    plan = plan_tune(store, "t", FOUR, SAE, place(tmp_path / "ray"))
+    every = plan.proposer.round(0, {})
+    killed, full = every[0], every[3]
+
+    def trial(config: dict, shared: dict) -> None:  # sent by value, so it takes what it needs along
+        import os
+        import signal
+
+        import torch
+
+        from linrep.cluster import tune_sae as there
+
+        real = there.train_pack
+
+        def train_pack(pack, *more):
+            names = {one.name for one in pack.candidates}
+            for event in real(pack, *more):
+                if isinstance(event, int) and killed.name in names:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if isinstance(event, int) and full.name in names:
+                    raise torch.OutOfMemoryError("CUDA is full")
+                yield event
+
+        there.train_pack = train_pack  # type: ignore[assignment]
+        try:
+            there._trial(config, shared)
+        finally:
+            there.train_pack = real
+
+    monkeypatch.setattr(tune_sae, "_trial", trial)
+    found = {event.name: event for event in search_on_ray(plan, Pool(threads=1)) if isinstance(event, Trial)}
+    assert found == read_trials(plan.place)
+    assert (found[killed.name].status, found[killed.name].reason) == ("failed", "its worker was killed")
+    assert found[full.name].status == "failed"
+    assert found[full.name].reason.startswith("out of memory: ")
+    assert not (plan.place / "ray").exists()
+
+    plain = plan_tune(store, "t", FOUR, SAE, place(tmp_path / "plain"))
+    for one in (killed, full):
+        commit_trial(plain.place, Ended(failed_trial(one, "never came", plain.store.manifest.width, plain.within), {}))
+    want = {trial.name: told(trial) for trial in search_plainly(plain)}
+    assert len(want) == len(every) - 2
+    assert {name: told(found[name]) for name in want} == want
+    assert sorted(trial["status"] for trial in want.values()) == ["finished", "stopped"]
+
+
+@pytest.mark.slow
+def test_a_trial_that_cannot_start_is_one_clear_line_and_nobody_is_blamed(store, tmp_path, local_ray, monkeypatch):
+    class Poison:
+        """Whatever process it is sent to cannot read it."""
+
+        def __init__(self) -> None:
+            self.home = os.getpid()
+
+        def __setstate__(self, state: dict) -> None:
+            if os.getpid() != state["home"]:
+                raise ImportError("no module named torch")
+            self.__dict__ |= state
+
+    poison = Poison()
+
+    def trial(config: dict, shared: dict) -> None:
+        raise AssertionError(poison)
+
+    monkeypatch.setattr(tune_sae, "_trial", trial)
+    plan = plan_tune(store, "t", FOUR, SAE, place(tmp_path))
+    with pytest.raises(ServiceError, match="Ray could not start a trial") as error:
+        list(search_on_ray(plan, Pool(threads=1)))
+    assert "\n" not in str(error.value)
+    assert "its worker died before it began; the worker's log" in str(error.value)
+    assert not read_trials(plan.place)
+
+
+@pytest.mark.slow
+def test_a_search_whose_budget_is_raised_goes_on(split_corpora, random_vlm, fresh, one_thread, local_ray):
+    """And its held-out rows are too few for intervals."""
+    space = {**TUNE.space.model_dump(), "learning_rate": [1e-3]}
+    few = {"space": space, "stop": {"kind": "none"}, "held_out": 8, "pack": 2}
+
+    def run(budget: int | None) -> tuple[str, int]:
+        outcome = run_tune_sae(recipe_of(split_corpora, random_vlm, **few, budget=budget), place(fresh))
+        return outcome.place.path, outcome.n_new
+
+    (first, n), again, rest, none = run(2 * TUNE.rows), run(2 * TUNE.rows), run(None), run(None)
+    assert (n, again, rest, none) == (2, (first, 0), (first, 2), (first, 0))
+    frame = tracking.compare(place(fresh), ["trial"])
+    assert len(frame) == 4
+    front = tracking.compare_tables(place(fresh), "tables/front")
+    best = set(front.filter(front["on_front"])["candidate"])
+    assert {row["name"] for row in frame.to_dicts() if row["tags.linrep.front"] == "true"} == best
+    assert math.isfinite(front["fvu"].sum())

@@ -10,14 +10,15 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import ray
 import torch
 from ray import tune
-from ray.exceptions import RayActorError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
@@ -187,6 +188,7 @@ def _run(
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, shared=shared), each),
         param_space={"pack": tune.grid_search(list(range(len(groups))))},
+        tune_config=tune.TuneConfig(trial_dirname_creator=folder_of),
         run_config=tune.RunConfig(
             name=f"run-{uuid.uuid4().hex[:8]}",
             storage_path=scratch.path,
@@ -220,14 +222,23 @@ def _run(
     (results,) = outcome
     if isinstance(results, BaseException):
         raise ServiceError(f"Ray Tune gave the search up: {reason_of(results)}") from results
-    # Results stand in the order of the packs. One that never began is nobody's fault among its candidates.
-    for i, (group, result) in enumerate(zip(groups, results, strict=True)):
-        if i not in begun:
-            why = "no reason given" if result.error is None else reason_of(result.error)
-            line = f"Ray could not start a trial ({why}): run the same command again when that is mended"
-            raise ServiceError(line) from result.error
-        if result.error is not None:
-            reasons |= {one.name: reason_of(result.error) for one in group.members}
+    found = errors_by_pack(list(results))
+    for i, group in enumerate(groups):
+        if i not in begun:  # nobody's fault among its candidates
+            line = f"Ray could not start a trial ({start_reason_of(found[i])}): run the same command again when that is mended"
+            raise ServiceError(line) from (found[i] if isinstance(found[i], BaseException) else None)
+        if found[i] is not None:
+            reasons |= {one.name: reason_of(found[i]) for one in group.members}
+
+
+def folder_of(trial: Any) -> str:
+    """Name of the folder that Tune keeps a trial's records in: it tells which pack a result is of."""
+    return f"pack-{trial.config['pack']}"
+
+
+def errors_by_pack(results: Iterable[Any]) -> dict[int, Any]:
+    """What Tune says of each pack: an error, its text, or None. A trial that is tried again moves to the end of Tune's list."""
+    return {int(PurePath(result.path).name.removeprefix("pack-")): result.error for result in results}
 
 
 def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
@@ -279,12 +290,28 @@ def _threads(each: Mapping[str, float], n_packs: int) -> int:
     return max(1, int(cpus / at_once))
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a worker ended, in a line: from the error's type and its last line, since the lines before it name anything."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def reason_of(error: BaseException | str) -> str:
+    """Why a worker ended, in a line: from the error's type and its last line, since the lines before it name anything.
+
+    Args:
+        error: What was raised, or what Tune noted of it: of Ray's own errors that is only the text, one failure after another.
+    """
+    text = error.rpartition("Failure # ")[2] if isinstance(error, str) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # What Ray writes of a worker that it ended for want of memory goes on for pages and ends with advice.
+    low = [line for line in lines if "low on memory" in line] if isinstance(error, str | OutOfMemoryError) else []
+    if low:
+        return f"out of memory: {low[0][:300]}"
     last = lines[-1][:300] if lines else type(error).__name__
     # The last line of a traceback begins with the type of the error, with its module.
     kinds = {kind.__name__ for kind in type(error).__mro__} | {last.partition(":")[0].rpartition(".")[2]}
     if kinds & OUT_OF_MEMORY or any(sign in last for sign in ("out of memory", "can't allocate memory")):
         return f"out of memory: {last}"
     return "its worker was killed" if isinstance(error, RayActorError | WorkerCrashedError) else last
+
+
+def start_reason_of(error: BaseException | str | None) -> str:
+    """Why a worker never began, in a line. Of one that could not even load its code Ray says only that it died."""
+    if error is None or isinstance(error, RayActorError | WorkerCrashedError):
+        return "its worker died before it began; the worker's log, in the folder of Ray's session, says why"
+    return reason_of(error)
