@@ -28,7 +28,7 @@ from linrep.sharing.artefact import (
     read_sharing_manifest,
     write_sharing_manifest,
 )
-from linrep.sharing.config import ModelDictionary, SharingConfig
+from linrep.sharing.config import Model, ModelDictionary, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, plan_study
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
@@ -67,7 +67,7 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     if not (harvest.place / MANIFEST).is_file():
         raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
     config, store = recipe.sharing, open_store(str(harvest.place))
-    stores = {TRAINED: (store, workspace)}
+    stores: dict[Model, tuple[Store, Place]] = {TRAINED: (store, workspace)}
     if config.untrained is not None:
         other = config.untrained.replace(HERE, f"{workspace}/", 1) if config.untrained.startswith(HERE) else config.untrained
         found = open_store(other)
@@ -87,7 +87,7 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     return plan_artefact(workspace, recipe.name, study, tuple(coder.digest for coder in coders))
 
 
-def with_own(config: SharingConfig, stores: Mapping[str, tuple[Store, Place]]) -> SharingConfig:
+def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]]) -> SharingConfig:
     """The config with the dictionaries named that `own` asks for.
 
     Args:

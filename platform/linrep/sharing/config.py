@@ -7,11 +7,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from linrep.config import Section
 from linrep.dictionary import Dictionary
 
+Model = Literal["trained", "untrained"]
+
 
 class ModelDictionary(Dictionary):
     """A dictionary of either model."""
 
-    model: Literal["trained", "untrained"] = Field(default="trained", description="Whose activations it is of.")
+    model: Model = Field(default="trained", description="Whose activations it is of.")
 
 
 class SharingConfig(Section):
