@@ -12,8 +12,8 @@ from linrep.features.codes import Peaks, encode_file
 from linrep.features.examples import choose
 from linrep.features.gather import Gathered, gather, runs
 from linrep.features.labels import BINS, Attribute, Histograms
-from linrep.largest import Largest, draw_key, of_strength, strength_key
 from linrep.features.study import plan_study
+from linrep.largest import Largest, draw_key, of_strength, strength_key
 from linrep.places import place
 from tests.features.planted import CLASSES, CONFIG, draw, identity, write_store
 
