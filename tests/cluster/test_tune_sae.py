@@ -6,18 +6,13 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 import yaml
-from PIL import Image
 
 import linrep.store
 from linrep import tracking
@@ -212,67 +207,3 @@ def test_a_killed_search_ends_with_the_same_trials(split_corpora, random_vlm, fr
     assert {name: told(trial) for name, trial in found.items()} == {name: told(trial) for name, trial in plain.items()}
     frame = tracking.compare(place(fresh), ["trial"])
     assert sorted(frame["name"]) == sorted(plain)
-
-
-CHROMIUM = next(filter(None, (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: `make test-deps` says how to install it")
-def test_the_ui_of_mlflow_shows_the_figure_and_the_compare_view(
-    split_corpora, random_vlm, fresh, tmp_path, one_thread, local_ray
-):
-    """Screenshots by a headless browser: neither page is blank, and the page's text names what it should show."""
-    outcome = run_tune_sae(recipe_of(split_corpora, random_vlm), place(fresh))
-    frame = tracking.compare(place(fresh), ["tune", "trial"])
-    (parent,) = frame.filter(frame["stage"] == "tune")["run"]
-    children = frame.filter((frame["stage"] == "trial") & (frame["status"] == "FINISHED")).head(2)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        outcome.tracking_uri,
-    ]
-    with (tmp_path / "ui.log").open("w") as log:
-        server = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-    base = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 300  # a crowded machine starts the server in minutes
-        while True:
-            try:
-                urllib.request.urlopen(f"{base}/health", timeout=30)
-                break
-            except OSError:
-                assert time.monotonic() < end, (tmp_path / "ui.log").read_text()
-                time.sleep(0.3)
-        experiment = "1"
-        runs = ",".join(f'"{run}"' for run in children["run"])
-        pages = {
-            "figure": (
-                f"{base}/#/experiments/{experiment}/runs/{parent}/artifacts/figures/front_layer02.png",
-                ["front_layer02.png"],
-            ),
-            "compare": (f'{base}/#/compare-runs?runs=[{runs}]&experiments=["{experiment}"]', list(children["name"])),
-        }
-        for name, (url, texts) in pages.items():
-            shot = tmp_path / f"{name}.png"
-            browser = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"]
-            browser += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=30000"]
-            subprocess.run([*browser, f"--screenshot={shot}", url], check=True, timeout=180, capture_output=True)
-            page = subprocess.run([*browser, "--dump-dom", url], check=True, timeout=180, capture_output=True, text=True).stdout
-            assert all(text in page for text in texts), name
-            pixels = np.asarray(Image.open(shot).convert("L"), dtype=float)
-            assert pixels.std() > 10, name
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(10)
-    assert torch.get_num_threads() == 1
