@@ -6,19 +6,22 @@ from statistics import NormalDist
 Z = NormalDist().inv_cdf(0.975)
 
 
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """The 95% interval of a share of n cases; NaN without cases.
+def wilson(share: float, n: float, noise: float = 0.0) -> tuple[float, float]:
+    """The 95% interval of a share of n cases; it has a width where all cases are alike, too. NaN without cases.
 
     Args:
         share: The estimate.
-        n: Independent cases.
+        n: Independent cases; of weighted ones, as many equal ones as say as much.
+        noise: Variance of the estimate beside that of drawing n cases: it is as if there were fewer.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
     if not n > 0 or not math.isfinite(share):
         return float("nan"), float("nan")
+    spread = share * (1 - share)
+    n = spread / (spread / n + noise) if spread > 0 else n
     middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    reach = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    reach = Z / (1 + Z * Z / n) * math.sqrt(spread / n + Z * Z / (4 * n * n))
     return max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach))
 
 

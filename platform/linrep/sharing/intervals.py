@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from scipy.stats import norm, t
+from scipy.stats import t
+
+from linrep.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,6 @@ def bootstrap(values: Float[np.ndarray, " n"], resamples: int, seed: int) -> tup
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
-
-
-def wilson(share: float, n: float, noise: float = 0.0) -> tuple[float, float]:
-    """The 95% interval of a share of n cases; it has a width where all cases are alike, too.
-
-    Args:
-        share: The estimate.
-        n: Cases; of weighted ones, as many equal ones as say as much.
-        noise: Variance of the estimate beside that of drawing n cases: it is as if there were fewer.
-
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    if not n > 0 or not math.isfinite(share):
-        return float("nan"), float("nan")
-    spread = share * (1 - share)
-    n = spread / (spread / n + noise) if spread > 0 else n
-    z = float(norm.ppf(0.975))
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(spread / n + z * z / (4 * n * n))
-    return max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach))
 
 
 def of_hits(
