@@ -52,6 +52,15 @@ def test_explained_variance_is_about_the_mean() -> None:
     assert one == pytest.approx(other, rel=1e-4)
 
 
+def test_the_spread_of_rows_far_from_zero_is_exact() -> None:
+    """Norms of 3e4 and a spread of 1: squares rounded in float32 would leave the difference of two sums 1e-7 of 1e9."""
+    x = 8192 + torch.randint(-8, 9, (300, D), generator=torch.Generator().manual_seed(0)).float() / 8
+    zero = Sae(torch.zeros(1, D), torch.zeros(1), torch.zeros(1, D), torch.full((D,), 8192.0), Rectify(), False)
+    wide = x.double()
+    true = (wide - 8192).square().sum() / (wide - wide.mean(0)).square().sum()
+    assert evaluate(zero, [rows(x)]).quality["image"].fvu == pytest.approx(float(true), rel=1e-6)
+
+
 def test_inputs_without_variance_have_a_defined_value() -> None:
     same = torch.full((5, D), 3.0)
     assert evaluate(identity(D), [rows(same)]).quality["image"].fvu == 0

@@ -127,18 +127,19 @@ class _Sums:
         x = x[finite].to(sae.b_dec.dtype)
         if not len(x):
             return
+        wide = x.double()  # the spread is a difference: squares rounded in float32 would leave it 1e-7 of the norms
         codes = sae.codes(x)
         written = gather_sum(sae.decoder, codes.latents, codes.values, codes.offsets)
         back, around = written + sae.b_dec, x - sae.b_dec
         active = codes.values > 0
         parts = (
-            (back - x).square().sum(1), x.square().sum(1), torch.cosine_similarity(back, x),
+            (back - x).square().sum(1), wide.square().sum(1), torch.cosine_similarity(back, x),
             torch.zeros_like(x[:, 0]).index_add_(0, codes.rows(), active.to(x.dtype)),
             written.square().sum(1), (written * around).sum(1),
         )  # fmt: skip
         self.n += len(x)
         self.moments += torch.stack([part.double().sum() for part in parts])
-        self.total += x.double().sum(0)
+        self.total += wide.sum(0)
         self.fires += torch.bincount(codes.latents[active], minlength=sae.n_latents)
 
     def plus(self, other: "_Sums") -> "_Sums":
