@@ -136,16 +136,17 @@ def find_clauses(
     found: list[Clause] = []
     covered = np.zeros(len(things.gain), bool)
     while len(found) < n_clauses:
-        best, most = (), things.total(covered) + 1e-9
+        best, most, widest = (), things.total(covered) + 1e-9, covered
         for clause in _clauses(things, shapes, n_values, price, covered):
             cost = price * sum(len(said) for _, said in clause) + price * (len(clause) - 1)
-            total = things.total(covered | things.covered([clause])) - cost
+            wider = covered | things.covered([clause])
+            total = things.total(wider) - cost
             if total > most:
-                best, most = clause, total
+                best, most, widest = clause, total, wider
         if not best:
             break
         found.append(best)
-        covered |= things.covered([best])
+        covered = widest
     return tuple(found)
 
 
