@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -312,6 +313,19 @@ def workers_of(driver: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def start(command: list[str], log: IO[str]) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+
+
+def wait_for_checkpoint(job: subprocess.Popen, workspace: Path, log: Path) -> None:
+    end = time.monotonic() + 900
+    while not list((workspace / "saes").glob("*/checkpoints/layer-002.pt")):
+        assert job.poll() is None, log.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "driver"])
 def test_a_killed_process_changes_no_weight(victim, split_corpora, random_vlm, fresh, tmp_path, one_thread):
@@ -319,15 +333,10 @@ def test_a_killed_process_changes_no_weight(victim, split_corpora, random_vlm, f
     steps = 4000
     recipe = recipe_of(split_corpora, random_vlm, rows=steps * 32, checkpoint_every=100)
     command = job_of(recipe, tmp_path)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
     with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+        job = start(command, log)
+        wait_for_checkpoint(job, fresh, tmp_path / "log")
         driver = psutil.Process(job.pid)
-        end = time.monotonic() + 900
-        while not list((fresh / "saes").glob("*/checkpoints/layer-002.pt")):
-            assert job.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
         processes = driver.children(recursive=True)
         victims = workers_of(driver) if victim == "worker" else [driver]
         assert victims
@@ -337,10 +346,36 @@ def test_a_killed_process_changes_no_weight(victim, split_corpora, random_vlm, f
             job.wait(60)
             psutil.wait_procs(processes, timeout=60)
             assert not list((fresh / "saes").glob("*/commits/layer-002.json"))
-            job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+            job = start(command, log)
         assert job.wait(900) == 0, (tmp_path / "log").read_text()
     (here,) = (fresh / "saes").iterdir()
     assert weights(here) == plainly(fresh, tmp_path / "plain", recipe.sae)
     (commit,) = (json.loads(p.read_text()) for p in (here / "commits").glob("*.json"))
     assert commit["steps"] == steps
     assert dataclasses.asdict(plan_saes(linrep.store.open(str(fresh)), "t", recipe.sae, place(fresh)).manifest)["coders"]
+
+
+@pytest.mark.slow
+def test_one_of_two_workers_killed_in_the_middle_of_a_sum_changes_no_weight(
+    split_corpora, random_vlm, workspace, tmp_path, one_thread
+):
+    """The other waits in an all-reduce for it; both begin again at the checkpoint. A sum of two has one order: same bytes."""
+    recipe = recipe_of(split_corpora, random_vlm, rows=2000 * 32, checkpoint_every=100, workers=2)
+    ended = []
+    for name in ("killed", "whole"):
+        folder = Path(shutil.copytree(workspace, tmp_path / name / "ws"))
+        log_path = tmp_path / name / "log"
+        with log_path.open("w") as log:
+            job = start(job_of(recipe, tmp_path / name), log)
+            if name == "killed":
+                wait_for_checkpoint(job, folder, log_path)
+                one, _ = workers_of(psutil.Process(job.pid))
+                one.send_signal(signal.SIGKILL)
+                assert not list((folder / "saes").glob("*/commits/layer-002.json"))
+            assert job.wait(900) == 0, log_path.read_text()
+        (here,) = (folder / "saes").iterdir()
+        (commit,) = (json.loads(p.read_text()) for p in (here / "commits").glob("*.json"))
+        assert commit["steps"] == 2000
+        ended.append(weights(here))
+    assert ended[0] == ended[1]
+    assert len(ended[0]) == 2 * 2 + 1
