@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column changes its meaning, its type or its name."""
 
 SHARING = pa.schema(
@@ -25,7 +25,12 @@ SHARING = pa.schema(
         ),
         column("null_low", pa.float64(), "Lower end of the null's 95% range, where it was drawn", nullable=True),
         column("null_high", pa.float64(), "Upper end of it", nullable=True),
-        column("half_one", pa.float64(), "The same from one half of the pairs", nullable=True),
+        column(
+            "half_one",
+            pa.float64(),
+            "The same from one half of the pairs; null of reliabilities, which compare the halves",
+            nullable=True,
+        ),
         column("half_two", pa.float64(), "The same from the other half", nullable=True),
         column(
             "n",
@@ -50,9 +55,23 @@ SHARING_LATENTS = pa.schema(
         column("mean_text", pa.float64(), "Mean activation over text tokens", "model's own scale"),
         column("modality_score", pa.float64(), "mean_image / (mean_image + mean_text): 1 image only, 0 text only", nullable=True),
         column("bridge", pa.float64(), "Mean over pairs of the product of its means, times its decoder row's squared norm"),
+        column(
+            "bridge_partner",
+            pa.int32(),
+            "The other latent with the largest bridge score, whichever of the two is on images, over the pairs in the reservoir; "
+            "null where no score is above 0",
+            nullable=True,
+        ),
+        column("bridge_partner_score", pa.float64(), "That bridge score", nullable=True),
         column("cofire", pa.float64(), "Share of the pairs where it fires on the image and on the caption", "share"),
         column("cofire_null", pa.float64(), "The same for images and captions of different pairs, exactly", "share"),
-        column("cross_modal_weight", pa.float64(), "Mean cosine of its top image tokens and its top text tokens", nullable=True),
+        column(
+            "cross_modal_weight",
+            pa.float64(),
+            "Mean cosine of its 8 strongest image tokens and its 8 strongest text tokens; null of fewer than 2 of either",
+            nullable=True,
+        ),
+        column("cross_modal_weight_centred", pa.float64(), "The same with each modality's mean token removed", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},
 )

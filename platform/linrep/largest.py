@@ -1,7 +1,8 @@
 """The k largest keys of every latent, exactly, whatever the order in which they come.
 
 A key holds all that decides: activation first and then the sample's rank among the hashes (the strongest samples, ties broken
-the same everywhere), or the rank first (a fair draw of samples). Keys differ, since a sample is offered to a latent once.
+the same everywhere), or the rank first (a fair draw of samples). Keys differ where a sample is offered to a latent once; of equal
+ones, which a sample's tokens may have, those that were offered first go first.
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ class Largest:
         self._positions = np.zeros((f, k), np.int32)
         self._waiting: list[Entries] = []
         self._n_waiting = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Latents, and keys that each keeps."""
+        f, k = self._keys.shape
+        return f, k
 
     def offer(self, latent: Int64[np.ndarray, " n"], key: UInt64[np.ndarray, " n"], position: Int32[np.ndarray, " n"]) -> None:
         """Take keys in. What is below a latent's k-th key is passed over at once."""

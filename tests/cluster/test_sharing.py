@@ -1,7 +1,9 @@
 """The sharing job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
 
 import json
+import weakref
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import polars as pl
 import pytest
 import torch
 
+from linrep.cluster import sharing as on_ray
 from linrep.cluster.run_sharing import run_sharing
-from linrep.cluster.sharing import share_plainly, share_units
+from linrep.cluster.sharing import in_the_store, share_plainly, share_units
 from linrep.dictionary import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
@@ -66,27 +69,67 @@ SMALL = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, neighbours
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
+def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 150, 3, 12))
     store = write_pairs(tmp_path / "store", images, texts, np.arange(150) % 4, tokens=3)
     coder = random_dictionary(torch.randn(50, 12), 20, 3)
-    config = CONFIG.model_copy(update={"dictionaries": (ModelDictionary(path="x", layer=0),), "tokens": 100})
+    config = CONFIG.model_copy(update={"dictionaries": (ModelDictionary(path="x", layer=0),)})
     both = Latents("x", coder, coder.decoder)
     study = plan_study(store, config, None, ((both, both),))
     found = []
-    for name, run in (("plain", share_plainly), ("ray", share_units)):
+    # Also where the object store has room for one part of a layer at a time.
+    for name, run, room in (("plain", share_plainly, None), ("ray", share_units, None), ("narrow", share_units, (1, 1))):
+        if room is not None:
+            monkeypatch.setattr("linrep.cluster.sharing.in_the_store", lambda *_, room=room: room)
         plan = plan_artefact(place(tmp_path / name), "t", study, ("a",))
         assert {c.unit for c in run(study, study.units, plan.place, plan.manifest.parents)} == committed(plan.place)
         write_sharing_manifest(plan.place, finish(plan))
         found.append(open_sharing(str(tmp_path / name)))
-    for table in ("sharing", "latents"):
-        one, other = (pl.DataFrame(pl.from_arrow(f.table(table))) for f in found)
+    for table, which in product(("sharing", "latents"), (1, 2)):
+        one, other = (pl.DataFrame(pl.from_arrow(found[i].table(table))) for i in (0, which))
         assert one.height > 10
         numbers = [c for c, kind in one.schema.items() if kind.is_float()]
         assert one.drop(numbers).equals(other.drop(numbers))
         for column in numbers:
             assert (one[column].fill_null(-1) - other[column].fill_null(-1)).abs().max() < 1e-3, column
+
+
+def test_of_a_layer_two_parts_sums_exist_at_once_while_the_next_is_gathered(tmp_path, monkeypatch):
+    """What was added up so far, and the part that is being read: never all eight."""
+    rng = np.random.default_rng(0)
+    images, texts = rng.standard_normal((2, 160, 3, 12))
+    store = write_pairs(tmp_path / "store", images, texts, tokens=3, chunk=20)
+    coder = random_dictionary(torch.randn(50, 12), 20, 3)
+    config = CONFIG.model_copy(update={"dictionaries": (ModelDictionary(path="x", layer=0),)})
+    study = plan_study(store, config, None, ((Latents("x", coder, coder.decoder),) * 2,))
+    made_so_far: list[weakref.ref] = []
+    most: list[int] = []
+
+    def tracked(call):
+        def made(*args):
+            found = call(*args)
+            made_so_far.append(weakref.ref(found))
+            most.append(sum(one() is not None for one in made_so_far))
+            return found
+
+        return made
+
+    for name in ("_gather", "add_gathered", "add_fired"):
+        monkeypatch.setattr(on_ray, name, tracked(getattr(on_ray, name)))
+    plan = plan_artefact(place(tmp_path / "plain"), "t", study, ("a",))
+    assert len(list(share_plainly(study, study.units, plan.place, plan.manifest.parents))) == 3
+    # Eight parts of three units, and while two are added, their sum.
+    assert len(most) == 3 * (8 + 7)
+    assert max(most) <= 3
+
+
+def test_parts_wait_until_the_object_store_has_room_for_their_sums():
+    """By hand: a unit holds its sums so far, what an addition gives, and its parts under way."""
+    assert in_the_store(room=100, cpus=4, units=10) == (8, 8)
+    assert in_the_store(room=12, cpus=4, units=10) == (4, 1)
+    assert in_the_store(room=12, cpus=4, units=2) == (2, 4)
+    assert in_the_store(room=0, cpus=4, units=10) == (1, 1)  # what is too small is tried all the same
 
 
 @pytest.mark.usefixtures("local_ray")

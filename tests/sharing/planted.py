@@ -1,5 +1,6 @@
 """Pairs whose truth is known, written as a store without a model."""
 
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pyarrow as pa
 import torch
 
 import linrep.store
+from linrep.dictionary import Latents
 from linrep.places import place
 from linrep.sharing.config import SharingConfig
+from linrep.sharing.fires import Fired, add_fired, fire_part
 from linrep.sharing.grouped import parts_of
 from linrep.sharing.study import TRAINED, Pairs, Study, Unit, plan_study
-from linrep.sharing.sums import Drawn, Gathered, Labels, Sums, gather_part, merge
+from linrep.sharing.sums import Drawn, Gathered, Labels, Sums, add_gathered, gather_part
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
 from linrep.store.statistics import Sums as Sizes
@@ -84,7 +87,15 @@ def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) 
     """The study of a store and the sums of its layer 0, on the plain path."""
     study = plan_study(store, config, latents=latents)
     pairs = study.pairs[TRAINED]
-    return study, merge([gather_part(store, 0, pairs, part, config) for part in parts_of(store, "pooled", 0)])
+    found = (gather_part(store, 0, pairs, part, config) for part in parts_of(store, "pooled", 0))
+    return study, reduce(add_gathered, found)
+
+
+def fired(store: Store, latents: Latents, config: SharingConfig = CONFIG) -> tuple[Pairs, Fired]:
+    """The pairs of a store and what fires on its layer 0, on the plain path."""
+    pairs = plan_study(store, config).pairs[TRAINED]
+    found = (fire_part(store, pairs, part, latents, config) for part in parts_of(store, "tokens", 0))
+    return pairs, reduce(add_fired, found)
 
 
 def in_memory(images: np.ndarray, texts: np.ndarray, labels: np.ndarray, config: SharingConfig) -> tuple[Pairs, Gathered]:

@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.dictionary import Latents
-from linrep.sharing.grouped import parts_of
+from linrep.dictionary import Active, Latents
+from linrep.sharing.bridges import partners
+from linrep.sharing.fires import Codes, Fires, Kept
 from linrep.sharing.latents import (
     bridge,
     bridge_cosine,
     cofire_null,
-    fire_part,
+    diagonal_null,
     latent_measures,
     latent_rows,
-    merge_fired,
     modality_scores,
 )
 from linrep.sharing.shares import overlaps, scores, shares
-from linrep.sharing.study import TRAINED, plan_study
-from tests.sharing.planted import CONFIG, write_pairs
+from linrep.sharing.weights import compare
+from tests.sharing.planted import CONFIG, fired, write_pairs
 
 F, BOTH, T, N = 24, 6, 4, 240
-CONFIG = CONFIG.model_copy(update={"thresholds": (0.05,), "tokens": 2000})
+CONFIG = CONFIG.model_copy(update={"thresholds": (0.05,)})
 
 
 class Identity:
@@ -53,10 +53,17 @@ def run(folder, matched: bool):
     images, texts = tokens(matched)
     latents = Latents("identity", Identity(), torch.eye(F))
     store = write_pairs(folder, images, texts, tokens=T)
-    config = CONFIG.model_copy(update={"dictionaries": ()})
-    pairs = plan_study(store, config).pairs[TRAINED]
-    found = merge_fired([fire_part(store, pairs, part, latents, config) for part in parts_of(store, "tokens", 0)])
-    return found, latents, {m.metric: m for m in latent_measures(found, latents, config)}
+    pairs, found = fired(store, latents, CONFIG)
+    weights = compare(store, 0, pairs, found)
+    measures = latent_measures(found, weights, latents, pairs, CONFIG)
+    return found, latent_rows(found, weights, latents), {m.metric: m for m in measures}
+
+
+def fires(z: torch.Tensor, w: torch.Tensor, decoder: torch.Tensor) -> Fires:
+    """The sums of pairs of one token each: rows of activations on images and on captions."""
+    one = np.ones(len(z), np.int64)
+    codes = [Codes.of(Active(*(own > 0).nonzero(as_tuple=True), own[own > 0]), one, z.shape[1]) for own in (z, w)]
+    return Fires.of((codes[0], codes[1]), len(z), torch.zeros(2, decoder.shape[1], dtype=torch.float64), decoder)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def unmatched(tmp_path_factory):
 
 
 def test_rates_and_scores_are_those_of_the_tokens(matched):
-    found, latents, _ = matched
+    found, rows, _ = matched
     s = found.total(range(CONFIG.groups))
     images, texts = tokens(True)
     assert float(s.tokens) == N * T
@@ -78,7 +85,6 @@ def test_rates_and_scores_are_those_of_the_tokens(matched):
     assert torch.equal(s.fired[1], torch.from_numpy((texts > 0).sum((0, 1)).astype(float)))
     assert modality_scores(s)[:BOTH].tolist() == [0.5] * BOTH
     assert modality_scores(s)[BOTH:].tolist() == [1.0] * 9 + [0.0] * 9
-    rows = latent_rows(found, latents)
     assert rows[0]["cofire"] == rows[0]["rate_image"]
     assert rows[0]["cofire_null"] == pytest.approx(rows[0]["rate_image"] ** 2, abs=0.01)
     assert rows[20]["rate_image"] == 0
@@ -113,24 +119,16 @@ def test_cofiring_and_bridges_know_the_pairs_and_return_their_nulls_without(matc
 
 
 def test_the_null_of_cofiring_is_the_mean_over_all_permutations():
-    from linrep.sharing.latents import Fires
-
     a, b = torch.tensor([1.0, 1.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
-    s = Fires.none(1)
-    for x, y in zip(a, b, strict=True):
-        s = s + Fires.of((x.reshape(1, 1), y.reshape(1, 1)), torch.eye(1))
+    s = fires(a[:, None], b[:, None], torch.eye(1))
     by_hand = np.mean([float(a[i] * b[j]) for i in range(4) for j in range(4) if i != j])
     assert float(cofire_null(s)) == pytest.approx(by_hand)
 
 
 def test_streamed_bridge_is_the_sum_of_all_bridge_scores():
-    from linrep.sharing.latents import Fires
-
     torch.manual_seed(0)
     z, w, decoder = torch.rand(5, 7), torch.rand(5, 7), torch.randn(7, 3)
-    s = Fires.none(7)
-    for one, other in zip(z, w, strict=True):
-        s = s + Fires.of((one[None], other[None]), decoder)
+    s = fires(z[:2], w[:2], decoder) + fires(z[2:], w[2:], decoder)
     scores = bridge(z, w, decoder)
     assert float(s.inner / s.pairs) == pytest.approx(float(scores.sum()), rel=1e-5)
     assert torch.allclose((s.product / s.pairs).float() * decoder.square().sum(1), scores.diagonal(), rtol=1e-4)
@@ -139,10 +137,44 @@ def test_streamed_bridge_is_the_sum_of_all_bridge_scores():
 
 
 def test_cross_modal_weights_are_high_where_top_tokens_are_alike(matched):
-    found, latents, m = matched
-    weights = [row["cross_modal_weight"] for row in latent_rows(found, latents)]
+    _, rows, m = matched
+    weights = [row["cross_modal_weight"] for row in rows]
     assert [w is not None for w in weights] == [True] * BOTH + [False] * 18
-    assert m["cross_modal_weight"].value > m["cross_modal_weight"].null
+    for name in ("cross_modal_weight", "cross_modal_weight_centred"):
+        assert m[name].value > m[name].null
+
+
+def test_the_strongest_partner_of_every_latent_is_that_of_the_whole_matrix(matched):
+    """Dense reference: all scores at once, the larger of the two ways round, no diagonal; also in blocks of three rows."""
+    found, rows, _ = matched
+    means = []
+    for kept in found.kept:
+        means.append(np.zeros((N, F)))
+        means[-1][kept.pair, kept.latent] = kept.mean
+    z, w = (torch.from_numpy(one) for one in means)
+    decoder = torch.from_numpy(np.random.default_rng(1).standard_normal((F, 5)))
+    scores = bridge(z, w, decoder).numpy()
+    scores = np.maximum(scores, scores.T)
+    np.fill_diagonal(scores, 0)
+    for room in (2**20, 8 * F * 3):
+        partner, score = partners(found.kept, decoder, room)
+        assert partner.tolist() == scores.argmax(1).tolist()
+        assert score == pytest.approx(scores.max(1))
+    # Of decoder rows at right angles no two latents write anything alike, and there is no partner.
+    assert [row["bridge_partner"] for row in rows] == [None] * F
+
+
+def test_a_latent_of_pictures_and_the_latent_of_their_words_are_partners():
+    """By hand: latent 0 fires by 2 on both images, latent 3 by 1 on one of the captions, and their rows' product is 5."""
+    kept = tuple(
+        Kept(np.array(pair), np.array(latent), np.array(mean), 2)
+        for pair, latent, mean in (([0, 1], [0, 0], [2.0, 2.0]), ([0, 1], [3, 1], [1.0, 1.0]))
+    )
+    decoder = torch.tensor([[1.0, 2.0], [1.0, -1.0], [1.0, 2.0], [1.0, 2.0]])
+    partner, score = partners((kept[0], kept[1]), decoder)
+    assert partner.tolist() == [3, -1, -1, 0]
+    assert score[[0, 3]].tolist() == pytest.approx([5.0, 5.0])
+    assert np.isnan(score[[1, 2]]).all()
 
 
 def population(rng: np.random.Generator, f: int, alike: float) -> np.ndarray:
@@ -191,12 +223,8 @@ def test_scores_without_a_modality_lie_in_the_middle_and_there_is_their_null(unm
 
 def test_the_null_of_the_diagonal_is_that_of_other_pairs():
     """By hand: the product of the means over all pairs of different pairs, on the diagonal and in all."""
-    from linrep.sharing.latents import Fires, diagonal_null
-
     torch.manual_seed(0)
     z, w, decoder = torch.rand(5, 7), torch.rand(5, 7), torch.randn(7, 3)
-    s = Fires.none(7)
-    for one, other in zip(z, w, strict=True):
-        s = s + Fires.of((one[None], other[None]), decoder)
+    s = fires(z[:2], w[:2], decoder) + fires(z[2:], w[2:], decoder)
     others = sum(torch.outer(z[i], w[j]) for i in range(5) for j in range(5) if i != j) * (decoder @ decoder.T)
     assert diagonal_null(s, decoder) == pytest.approx(float(others.trace() / others.sum()), rel=1e-4)

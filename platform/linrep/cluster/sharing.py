@@ -1,4 +1,4 @@
-"""Sharing on Ray: sums of a layer's files are gathered by tasks anywhere, merged and measured by one task for each unit."""
+"""Sharing on Ray: sums of a layer's files are gathered by tasks anywhere, added as they come, and measured by one task a unit."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,14 @@ from linrep.errors import LinrepError
 from linrep.places import Place
 from linrep.sharing.artefact import UnitCommit, rows_of, write_unit
 from linrep.sharing.concepts import concepts
+from linrep.sharing.fires import TOP, Fired, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
-from linrep.sharing.grouped import Part, parts_of
-from linrep.sharing.latents import fire_part, latent_measures, latent_rows, merge_fired
+from linrep.sharing.grouped import PARTS, Part, parts_of
+from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
 from linrep.sharing.rows import from_rows
 from linrep.sharing.study import Study, Unit
-from linrep.sharing.sums import gather_part, merge
+from linrep.sharing.sums import add_gathered, gather_part
+from linrep.sharing.weights import compare
 
 UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
@@ -40,17 +42,15 @@ def share_units(study: Study, units: Sequence[Unit], place: Place, parents: Pare
         LinrepError: Whatever a worker raised of its kind.
     """
     shared = ray.put(study)
-    gather = ray.remote(num_cpus=1)(_gather)
     measure = ray.remote(num_cpus=1)(_measure)
     waiting, running = list(units), []
     there = ray.cluster_resources()
     room = STORE_SHARE * there.get("object_store_memory", 0) / max(bytes_of(study), 1)
-    at_once = max(1, min(UNITS_AHEAD * int(there.get("CPU", 1)), int(room)))
+    at_once, window = in_the_store(int(room), int(there.get("CPU", 1)), len(waiting))
     while waiting or running:
         while waiting and len(running) < at_once:
             unit = waiting.pop(0)
-            parts = [gather.remote(shared, unit, part) for part in parts_for(study, unit)]
-            running.append(measure.remote(shared, unit, place, parents, time.time(), *parts))
+            running.append(measure.remote(shared, unit, place, parents, time.time(), _summed(shared, study, unit, window)))
         done, running = ray.wait(running)
         for outcome in ray.get(done):
             if isinstance(outcome, LinrepError):
@@ -63,18 +63,51 @@ def share_units(study: Study, units: Sequence[Unit], place: Place, parents: Pare
 def share_plainly(study: Study, units: Sequence[Unit], place: Place, parents: Parents) -> Iterator[UnitCommit]:
     """The same in this process, without Ray."""
     for unit in units:
-        parts = [_gather(study, unit, part) for part in parts_for(study, unit)]
-        outcome = _measure(study, unit, place, parents, time.time(), *parts)
+        outcome = _measure(study, unit, place, parents, time.time(), _summed_plainly(study, unit))
         if isinstance(outcome, LinrepError):
             raise outcome
         yield outcome
 
 
+def _summed_plainly(study: Study, unit: Unit) -> Any:
+    # No name is left with a part when the next one is read: `functools.reduce` would keep it.
+    total = None
+    for part in parts_for(study, unit):
+        total = _add(total, _gather(study, unit, part))
+    return total
+
+
 def bytes_of(study: Study) -> int:
-    """Bytes of all sums of a unit before they are merged."""
+    """Bytes of one part's sums of a unit."""
     d = max(store.manifest.width for store in study.stores.values())
     f = max((own.coder.n_latents for own, _ in study.latents), default=0)
-    return 8 * 8 * study.config.groups * max(3 * d * d, 9 * f)
+    return 8 * study.config.groups * max(3 * d * d, 9 * f + 2 * d) + 2 * 2 * 12 * TOP * f
+
+
+def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
+    """Units under way at once, and parts of each: a part waits until there is room for its sums.
+
+    A unit's sums so far, those of its parts under way and what an addition gives lie in the object store together.
+
+    Args:
+        room: So many parts' sums fit.
+        cpus: Of the cluster.
+        units: Still to do.
+    """
+    at_once = max(1, min(UNITS_AHEAD * cpus, units, room // 3))
+    return at_once, max(1, min(PARTS, room // at_once - 2))
+
+
+def _summed(shared: Any, study: Study, unit: Unit, window: int) -> Any:
+    """A reference to the sums of all parts, added in their order; of those not added yet no more than the window exist."""
+    tasks: list[Any] = [ray.remote(num_cpus=1, num_returns=2)(task) for task in (_gather_after, _add_and_tell)]
+    gather, add = tasks
+    total, added = None, []
+    for i, part in enumerate(parts_for(study, unit)):
+        own, there = gather.remote(shared, unit, part, added[i - window] if i >= window else None)
+        total, there = (own, there) if total is None else add.remote(total, own)
+        added.append(there)
+    return total
 
 
 def parts_for(study: Study, unit: Unit) -> list[Part]:
@@ -87,6 +120,25 @@ def _gather(study: Study, unit: Unit, part: Part) -> Any:
     return or_error(partial(_gather_part, study, unit, part))
 
 
+def _gather_after(study: Study, unit: Unit, part: Part, added: None) -> tuple[Any, None]:
+    """The sums of a part, begun only when there is room for them."""
+    return _gather(study, unit, part), None
+
+
+def _add_and_tell(total: Any, own: Any) -> tuple[Any, None]:
+    return _add(total, own), None
+
+
+def _add(total: Any, own: Any) -> Any:
+    """The sums of both, or the error that one of them is."""
+    if total is None:
+        return own
+    for one in (total, own):
+        if isinstance(one, LinrepError):
+            return one
+    return add_fired(total, own) if isinstance(total, Fired) else add_gathered(total, own)
+
+
 def _gather_part(study: Study, unit: Unit, part: Part) -> Any:
     store, pairs = study.stores[unit.model], study.pairs[unit.model]
     if unit.dictionary is None:
@@ -94,22 +146,19 @@ def _gather_part(study: Study, unit: Unit, part: Part) -> Any:
     return fire_part(store, pairs, part, study.latents[unit.dictionary][unit.control], study.config)
 
 
-def _measure(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, *parts: Any) -> UnitCommit | LinrepError:
-    for part in parts:
-        if isinstance(part, LinrepError):
-            return part
-    return or_error(partial(_measure_and_write, study, unit, place, parents, begun, list(parts)))
+def _measure(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, found: Any) -> UnitCommit | LinrepError:
+    return found if isinstance(found, LinrepError) else or_error(partial(_write, study, unit, place, parents, begun, found))
 
 
-def _measure_and_write(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, parts: list[Any]) -> UnitCommit:
+def _write(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, found: Any) -> UnitCommit:
     pairs, config = study.pairs[unit.model], study.config
     if unit.dictionary is None:
-        found = merge(parts)
         rows = rows_of(study, unit, "geometry", [*from_sums(found, config), *from_rows(found, pairs, config)], parents)
         rows += rows_of(study, unit, "concept", concepts(found, pairs, config), parents)
         return write_unit(place, unit, rows, [], found.n, time.time() - begun)
     latents = study.latents[unit.dictionary][unit.control]
-    fired = merge_fired(parts)
-    rows = rows_of(study, unit, "latent", latent_measures(fired, latents, config), parents)
-    each = [{"model": unit.model, "layer": unit.layer, "dictionary": latents.name, **row} for row in latent_rows(fired, latents)]
+    weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found))
+    rows = rows_of(study, unit, "latent", latent_measures(found, weights, latents, pairs, config), parents)
+    named = {"model": unit.model, "layer": unit.layer, "dictionary": latents.name}
+    each = [{**named, **row} for row in latent_rows(found, weights, latents)]
     return write_unit(place, unit, rows, each, len(pairs), time.time() - begun)

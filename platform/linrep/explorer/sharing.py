@@ -31,6 +31,8 @@ LATENTS = (
     ("cofire", "fires on image and caption"),
     ("bridge_cosine", "sum of bridge scores, as a cosine"),
     ("cross_modal_weight", "cross-modal weight"),
+    ("cross_modal_weight_centred", "the same, each mean removed"),
+    ("reliability_modality_score", "reliability of modality scores"),
 )
 TENTH = 0.1
 """Changes over the layers of less than this share of the distance from the null are called flat."""

@@ -43,7 +43,6 @@ class SharingConfig(Section):
     )
     groups: int = Field(default=20, ge=4, description="Groups of pairs for jackknife intervals; each costs 3 d^2 numbers.")
     reservoir: int = Field(default=2048, ge=32, description="Pairs drawn for what compares rows with each other.")
-    tokens: int = Field(default=4096, ge=16, description="Tokens of each modality drawn for cross-modal weights.")
     subspace: PositiveInt = Field(default=8, description="Dimensions of the leading subspaces that are compared.")
     neighbours: PositiveInt = Field(default=10, description="Neighbours of a row that are compared.")
     clusters: int = Field(default=20, ge=2, description="Clusters of the rows of both modalities, for their homogeneity.")

@@ -62,10 +62,10 @@ def by_group(parts: Sequence[Grouped[S]]) -> tuple[S, ...]:
 
 
 def parts_of(store: Store, view: View, layer: int) -> list[Part]:
-    """The parts that a layer is gathered in: runs of chunks, both modalities of each together."""
+    """The parts that a layer is gathered in, at least one: runs of chunks, both modalities of each together."""
     images = files_of(store, view, layer, "image", PARTS)
     texts = {file.path.rsplit("/", 1)[-1]: file for file in store.select(view, layer, "text").files}
     return [
         {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
-        for part in images
+        for part in images or [()]
     ]

@@ -204,7 +204,6 @@ def _together(parts: Sequence[Drawn], width: int) -> Drawn:
     return Drawn(pair[order], torch.cat([part.x for part in parts])[at], torch.cat([part.y for part in parts])[at])
 
 
-def merge(parts: Sequence[Gathered]) -> Gathered:
-    """All parts together, added in their order."""
-    first = parts[0]
-    return replace(first, sums=by_group(parts), drawn=_together([part.drawn for part in parts], first.drawn.x.shape[1]))
+def add_gathered(one: Gathered, other: Gathered) -> Gathered:
+    """Two parts together, in their order."""
+    return replace(one, sums=by_group([one, other]), drawn=_together([one.drawn, other.drawn], one.drawn.x.shape[1]))
