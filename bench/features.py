@@ -8,7 +8,7 @@ token of a sample fires other latents, more to keep than real pictures give. By 
 do not change.
 
 The size of the target is `--rows 2000000 --rounds 1` (3 GB of temporary files, and more for the codes). What does not depend on
-rows (neighbours, tables) weighs more at fewer; `--classes 1000` is an ImageNet's worth of values to tell, in as many more passes.
+rows (neighbours, tables) weighs more at fewer; `--classes 1000` is an ImageNet's worth of values to tell, in as many more runs.
 """
 
 import argparse

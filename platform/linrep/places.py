@@ -100,11 +100,15 @@ class Place:
         """
         return _walk_local(self.path, "", frozenset()) if self.local else self._walk_store()
 
-    def open(self) -> io.BufferedReader:
-        """The file for reading, seekable; the caller closes it."""
+    def open(self, ahead: int = _BUFFER) -> io.BufferedReader:
+        """The file for reading, seekable; the caller closes it.
+
+        Args:
+            ahead: Bytes that are read at once at least: few for who wants little of a large file.
+        """
         if self.local:
-            return io.BufferedReader(io.FileIO(self.path), _BUFFER)
-        return io.BufferedReader(cast(Any, self.files.open_input_file(self.path)), _BUFFER)
+            return io.BufferedReader(io.FileIO(self.path), ahead)
+        return io.BufferedReader(cast(Any, self.files.open_input_file(self.path)), ahead)
 
     def read_bytes(self) -> bytes:
         """All of the file."""
@@ -210,6 +214,12 @@ def remove_unfinished(folder: Place) -> None:
     if folder.local:
         for path in Path(folder.path).rglob(".*.part"):
             path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Place) -> None:
+    """Delete a folder and all that lies in it, if it is there."""
+    if folder.is_folder():
+        folder.files.delete_dir(folder.path)
 
 
 def redacted(text: str) -> str:

@@ -9,9 +9,9 @@ import torch
 from safetensors.numpy import save_file
 
 from linrep.errors import ModelError, RecipeError
-from linrep.features.codes import Peaks
 from linrep.features.embeddings import read_embedded
 from linrep.features.monosemanticity import Embedded, Weighted
+from linrep.features.peaks import Peaks
 from linrep.features.uniqueness import unique
 from linrep.features.words import lens, nearest
 from linrep.places import place

@@ -1,8 +1,7 @@
-"""Features on Ray: files are encoded by tasks anywhere; runs of latents are gathered part by part, merged, and filled in."""
+"""Features on Ray: parts are encoded and turned over anywhere; runs of latents are gathered by parts, merged and filled in."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import ray
@@ -11,6 +10,7 @@ from linrep.cluster.harvest import or_error
 from linrep.errors import LinrepError
 from linrep.features.artefact import UnitCommit, write_unit
 from linrep.features.codes import codes_file, encode_file
+from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
 from linrep.features.gather import Gathered, gather
 from linrep.features.study import PARTS, Part, Study, Unit
@@ -44,12 +44,15 @@ def find_features(
         LinrepError: Whatever a worker raised of its kind.
     """
     shared = ray.put(study)
-    tasks: list[Any] = [ray.remote(num_cpus=1)(task) for task in (_encode, _gather, _choose, _fill, _write)]
-    encode, collect, settle, show, write = tasks
+    tasks: list[Any] = [ray.remote(num_cpus=1)(task) for task in (_encode, _turn, _gather, _choose, _fill, _write)]
+    encode, over, collect, settle, show, write = tasks
     settle = settle.options(num_returns=2)
     # Encoding comes first for every dictionary: later passes read files, and wait for all of their dictionary's.
     coders = {unit.coder: unit for unit in (*units, *coded)}
     ready = {coder: [encode.remote(shared, unit, part, place) for part in study.parts(unit)] for coder, unit in coders.items()}
+    for coder, unit in {unit.coder: unit for unit in units}.items():
+        done = zip(study.parts(unit), ready[coder], strict=True)
+        ready[coder] = [over.remote(shared, unit, part, place, rows) for part, rows in done]
     room = STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0) / (PARTS * study.config.memory_gb * 1e9)
     at_once = max(1, min(UNITS_AHEAD, int(room)))
     waiting, running = list(units), []
@@ -86,7 +89,8 @@ def find_plainly(study: Study, units: Sequence[Unit], place: Place, encoded: Wat
     """The same in this process, without Ray."""
     for unit in {unit.coder: unit for unit in units}.values():
         for part in study.parts(unit):
-            encoded(*_raised([_encode(study, unit, part, place)]))
+            rows = _encode(study, unit, part, place)
+            encoded(*_raised([_turn(study, unit, part, place, rows)]))
     for unit in units:
         begun, parts = time.time(), study.parts(unit)
         # One part at a time: what each gathers is as large as the whole.
@@ -114,13 +118,25 @@ def _encode(study: Study, unit: Unit, part: Part, place: Place) -> int | LinrepE
     return or_error(encode)
 
 
+def _turn(study: Study, unit: Unit, part: Part, place: Place, rows: int | LinrepError) -> int | LinrepError:
+    """The same rows, whose codes are there latent by latent now."""
+    if isinstance(rows, LinrepError):
+        return rows
+
+    def over() -> int:
+        turn(study.codes(unit, part, place), study.of(unit).coder.n_latents, study.turned(unit, part, place))
+        return rows
+
+    return or_error(over)
+
+
 def rows_of(part: Part) -> int:
     """Rows of the store that a part holds."""
     return sum(file.rows for _, file in part)
 
 
 def _gather(study: Study, unit: Unit, part: Part, place: Place) -> Gathered | LinrepError:
-    return or_error(partial(gather, study.codes(unit, part, place), unit.run, study.known, study.config))
+    return or_error(lambda: gather(turned(study.turned(unit, part, place)), unit.run, study.known, study.config))
 
 
 def _choose(study: Study, unit: Unit, *parts: Gathered | LinrepError) -> tuple[Any, Any]:
@@ -161,8 +177,11 @@ def _words(study: Study) -> Unembedding | None:
 def _fill(study: Study, unit: Unit, part: Part, place: Place, chosen: Examples | LinrepError) -> Any:
     if isinstance(chosen, LinrepError):
         return chosen
-    files = study.codes(unit, part, place)
-    return or_error(partial(fill, files, unit.run, chosen, study.ids, study.n_tokens, study.config))
+
+    def filled() -> Any:
+        return fill(turned(study.turned(unit, part, place)), unit.run, chosen, study.ids, study.n_tokens, study.config)
+
+    return or_error(filled)
 
 
 def _write(study: Study, unit: Unit, place: Place, begun: float, rows: Any, *shown: Any) -> UnitCommit | LinrepError:

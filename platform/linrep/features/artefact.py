@@ -3,6 +3,7 @@
 features/<name>-<digest>/
   manifest.json                                          what was looked into: harvest, dictionaries, config
   codes/dictionary-00/image/part-000012.parquet          active latents of the tokens of chunk 12, see `linrep.features.codes`
+  turned/dictionary-00/image-part-000012/*               the same latent by latent, until complete: `linrep.features.columns`
   units/dictionary-00-0000000/examples.parquet           examples of the latents from 0 on; features, labels beside it
   commits/dictionary-00-0000000.json                     written last: the unit counts
   features.parquet, labels.parquet                       all units together, once complete; examples stay where they are
@@ -17,9 +18,9 @@ import pyarrow.compute as pc
 
 from linrep.config import digest
 from linrep.errors import StoreError
-from linrep.features.study import Study, Unit
+from linrep.features.study import TURNED, Study, Unit
 from linrep.features.uniqueness import unique
-from linrep.places import Place, place
+from linrep.places import Place, place, remove_folder
 from linrep.store.layout import MANIFEST, MODALITIES, Modality
 from linrep.store.manifest import now
 from linrep.store.tables import read_table, write_table
@@ -334,6 +335,7 @@ def finish(plan: FeaturesPlan) -> FeaturesManifest:
         table = pa.concat_tables(parts)
         write_table(plan.place, f"{name}.parquet", _with_uniqueness(plan, table) if name == "features" else table)
     commits = [UnitCommit(**(plan.place / "commits" / f"{unit.name}.json").read_json()) for unit in units]
+    remove_folder(plan.place / TURNED)  # what is left to do needs them no more
     return replace(plan.manifest, status="complete", finished=now(), chance=commits[0].chance, tokens=commits[0].tokens)
 
 

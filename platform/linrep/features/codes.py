@@ -1,4 +1,4 @@
-"""The active latents of every token, on disk: encoded once, a file for each chunk and modality, read by every later pass.
+"""The active latents of every token, on disk: encoded once, a file for each chunk and modality.
 
 So a dictionary's encoder runs over the store once, however many passes the statistics take; a file is written whole or not at
 all, and one that is there is not made again. Within a file rows stand by sample and position. What is held in memory is one
@@ -7,7 +7,7 @@ file's codes: a chunk of the store, however many chunks there are.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,6 @@ from linrep.store.tables import read_table, write_table
 from schemas.features import FEATURE_CODES
 
 COLUMNS = ("position", "token_id", "tile", "row", "col")
-PIECE = 2**20
-"""Entries that are sorted at once, at least one sample's."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +61,13 @@ class Coded:
         """The token of each entry."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
-    def within(self, first: int, last: int) -> "Coded":
-        """The entries of a run of latents, numbered from 0; all tokens stay."""
-        inside = (self.latents >= first) & (self.latents < last)
-        if inside.all() and first == 0:
-            return self
-        counts = np.concatenate([[0], inside.cumsum(dtype=np.int64)])
-        return replace(self, offsets=counts[self.offsets], latents=self.latents[inside] - first, values=self.values[inside])
-
-    def pieces(self) -> Iterator["Coded"]:
-        """The same in pieces of whole samples, so that none has many more entries than can be sorted at once."""
+    def pieces(self, most: int) -> Iterator["Coded"]:
+        """The same in pieces of whole samples, each of no more entries than that, or of one sample."""
         starts = np.flatnonzero(np.diff(self.sample, prepend=-1))
         ends = np.append(starts[1:], len(self))
         first = 0
         for i, end in enumerate(ends):
-            if i + 1 == len(ends) or self.offsets[ends[i + 1]] - self.offsets[first] > PIECE:
+            if i + 1 == len(ends) or self.offsets[ends[i + 1]] - self.offsets[first] > most:
                 yield self.tokens(first, int(end))
                 first = int(end)
 
@@ -89,42 +79,6 @@ class Coded:
             self.sample[own], self.position[own], self.token_id[own], self.tile[own], self.row[own], self.col[own],
             self.offsets[first : last + 1] - self.offsets[first], self.latents[entries], self.values[entries],
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """For each sample and each latent that fires on it, once: the token where it fires most (the first of equals).
-
-    Attributes:
-        sample: The sample.
-        latent: The latent.
-        value: Its activation there.
-        position: The token's place in the sequence.
-    """
-
-    sample: Int64[np.ndarray, " p"]
-    latent: Int64[np.ndarray, " p"]
-    value: Float32[np.ndarray, " p"]
-    position: Int32[np.ndarray, " p"]
-
-
-def peaks(coded: Coded) -> Peaks:
-    """Where each latent fires most on each sample."""
-    if not len(coded.latents):
-        return Peaks(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32))
-    token = coded.token
-    # Samples counted from 0 within the piece keep the keys small; the sort is stable, so positions rise within a key.
-    nth = np.cumsum(np.diff(coded.sample, prepend=coded.sample[0]) != 0)
-    key = nth[token] * (int(coded.latents.max()) + 1) + coded.latents
-    order = np.argsort(key, kind="stable")
-    key, value = key[order], coded.values[order]
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
-    most = np.maximum.reduceat(value, starts)
-    lengths = np.diff(np.append(starts, len(key)))
-    at = np.flatnonzero(value == np.repeat(most, lengths))
-    group = np.repeat(np.arange(len(starts)), lengths)[at]
-    at = order[at[np.flatnonzero(np.diff(group, prepend=-1))]]
-    return Peaks(coded.sample[token[at]], coded.latents[at].astype(np.int64), coded.values[at], coded.position[token[at]])
 
 
 def codes_file(coder: str, modality: Modality, file: WrittenFile) -> str:
@@ -147,7 +101,7 @@ def encode_file(store: Store, file: WrittenFile, wanted: Bool[np.ndarray, " s"],
     if target.is_file():
         return 0
     parts = [_encode(block, encoder) for block in blocks(store, (file,), "tokens", wanted, COLUMNS)]
-    coded = _by_sample(_together(parts))
+    coded = _by_sample(together(parts))
     write_table(target.parent, target.name, to_table(coded))
     return len(coded)
 
@@ -166,7 +120,8 @@ def coded_of(row: Tensor, latent: Tensor, value: Tensor, block: Block) -> Coded:
     return Coded(sample=block.sample, **columns, offsets=offsets, **entries)
 
 
-def _together(parts: list[Coded]) -> Coded:
+def together(parts: list[Coded]) -> Coded:
+    """The tokens of several, one after the other."""
     if not parts:
         nothing = {np.int64: np.zeros(0, np.int64), np.int32: np.zeros(0, np.int32), np.int16: np.zeros(0, np.int16)}
         whole, small = nothing[np.int32], nothing[np.int16]
@@ -209,7 +164,7 @@ def read_codes(where: Place) -> Coded:
     table = read_table(where.parent, where.name).combine_chunks()
     columns = {name: table[name].to_numpy() for name in ("sample", *COLUMNS)}
     if not len(table):
-        return _together([])
+        return together([])
     latents, values = (table[name].chunk(0).buffers() for name in ("latents", "values"))
     ends = np.frombuffer(latents[1], np.int64, len(table) + 1) // 4
     n = int(ends[-1])

@@ -7,15 +7,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int32, Int64
 
-from linrep.features.codes import Coded, read_codes
+from linrep.features.columns import Columns
 from linrep.features.config import FeaturesConfig
 from linrep.features.gather import Gathered, Known
 from linrep.largest import of_draw, of_strength
-from linrep.places import Place
 from linrep.store.layout import MODALITIES, Modality
 from schemas.features import FEATURE_EXAMPLES
 
 KINDS = ("top", "quantile")
+_PLACES = 2**32
+"""More than there are positions."""
 _LISTS = ("positions", "activations", "token_ids", "tiles", "rows", "cols")
 
 
@@ -41,7 +42,7 @@ class Chosen:
     activation: Float32[np.ndarray, " e"]
     position: Int32[np.ndarray, " e"]
 
-    def of(self, chosen: Bool[np.ndarray, " e"]) -> "Chosen":
+    def of(self, chosen: Bool[np.ndarray, " e"] | Int64[np.ndarray, " c"]) -> "Chosen":
         """Some of them."""
         return Chosen(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
@@ -85,7 +86,7 @@ def _rank_within(group: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 
 
 def fill(
-    files: Sequence[tuple[Modality, Place]],
+    columns: Sequence[Columns],
     run: tuple[int, int],
     chosen: dict[Modality, Chosen],
     ids: pa.Array,
@@ -95,57 +96,58 @@ def fill(
     """The examples whose samples lie in some files, with the tokens where they fire; layer and dictionary are left open.
 
     Args:
-        files: Files of codes.
+        columns: Files of turned codes.
         run: The latents.
         chosen: The examples of all files.
         ids: Names of the store's samples.
         n_tokens: Tokens that each sample has, by modality.
         config: How much to show.
     """
+    by_sample = {m: own.of(np.argsort(own.sample, kind="stable")) for m, own in chosen.items()}
     tables = []
-    for modality, file in files:
-        coded = read_codes(file).within(*run)
-        there = np.isin(chosen[modality].sample, np.unique(coded.sample))
-        if there.any():
-            tables.append(_fill(coded, chosen[modality].of(there), modality, run[0], ids, n_tokens[modality], config))
+    for one in columns:
+        own = by_sample[one.shape.modality]
+        # The files of a modality are runs of samples: what lies between a file's first and last is in it.
+        here = np.arange(*np.searchsorted(own.sample, [one.shape.first, one.shape.last + 1]))
+        if len(here):
+            tables.append(_fill(one, run, own.of(here), ids, n_tokens[one.shape.modality], config))
     open_schema = pa.schema([field for field in FEATURE_EXAMPLES if field.name not in ("layer", "dictionary")])
     return pa.concat_tables(tables) if tables else open_schema.empty_table()
 
 
 def _fill(
-    coded: Coded, own: Chosen, modality: Modality, first: int, ids: pa.Array, n_tokens: np.ndarray, config: FeaturesConfig
+    one: Columns, run: tuple[int, int], own: Chosen, ids: pa.Array, n_tokens: np.ndarray, config: FeaturesConfig
 ) -> pa.Table:
-    f = int(max(own.latent.max(), coded.latents.max(initial=0))) + 1
-    token = coded.token
-    # By sample, then latent; the sort is stable, so a latent's tokens stay in the order of their positions.
-    by_latent = np.argsort(coded.sample[token] * f + coded.latents, kind="stable")
-    keys = (coded.sample[token] * f + coded.latents)[by_latent]
-    asked = own.sample * f + own.latent
+    fired, held, modality = one.fired(run), one.held(), one.shape.modality
+    m = len(held.samples)
+    which, sample = (np.searchsorted(held.samples, samples) for samples in (fired.sample, own.sample))
+    begin, end = held.ends[sample], held.ends[sample + 1]
+    # Entries stand by latent, sample and position, tokens by sample and position: what is looked for is a run of either.
+    keys, asked = fired.latent * m + which, own.latent * m + sample
     left, right = np.searchsorted(keys, asked), np.searchsorted(keys, asked, side="right")
-    begin, end = np.searchsorted(coded.sample, own.sample), np.searchsorted(coded.sample, own.sample, side="right")
+    of, entry = _ragged(left, right)
+    places = np.repeat(np.arange(m), np.diff(held.ends)) * _PLACES + held.position
     if modality == "image":
-        of, at = _ragged(left, right)
-        entry = by_latent[at]
-        of, entry = _strongest(of, entry, coded.values[entry], config.patches)
-        shown, values = token[entry], coded.values[entry]
+        of, entry = _strongest(of, entry, fired.value[entry], config.patches)
+        values = fired.value[entry]
+        shown = np.searchsorted(places, sample[of] * _PLACES + fired.position[entry])
     else:
-        # Samples' tokens stand by position: a window of positions is a run of them.
-        places = coded.sample * 2**32 + coded.position
-        middle = own.sample * 2**32 + own.position
+        fires, active = of * _PLACES + fired.position[entry], fired.value[entry]
+        middle = sample * _PLACES + own.position
         of, shown = _ragged(
             np.maximum(np.searchsorted(places, middle - config.around), begin),
             np.minimum(np.searchsorted(places, middle + config.around, side="right"), end),
         )
-        values = _values_at(coded, token, shown, own.latent[of], f)
+        values = _values_at(fires, active, of * _PLACES + held.position[shown])
     counts = np.bincount(of, minlength=len(asked))
     lists = {
-        "positions": coded.position[shown], "activations": values, "token_ids": coded.token_id[shown],
-        "tiles": coded.tile[shown], "rows": coded.row[shown], "cols": coded.col[shown],
+        "positions": held.position[shown], "activations": values, "token_ids": held.token_id[shown],
+        "tiles": held.tile[shown], "rows": held.row[shown], "cols": held.col[shown],
     }  # fmt: skip
     ends = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
     nowhere = np.zeros(len(asked) + 1, np.int32)
     columns = {
-        "latent": pa.array((own.latent + first).astype(np.int32)),
+        "latent": pa.array((own.latent + run[0]).astype(np.int32)),
         "modality": pa.array([modality] * len(asked)),
         "kind": pa.array(np.array(KINDS, object)[own.kind], pa.string()),
         "quantile": pa.array(own.quantile.astype(np.int32), mask=own.quantile < 0),
@@ -184,10 +186,9 @@ def _strongest(of: np.ndarray, entry: np.ndarray, values: np.ndarray, most: int)
     return of[kept], entry[kept]
 
 
-def _values_at(coded: Coded, token: np.ndarray, shown: np.ndarray, latent: np.ndarray, f: int) -> Float32[np.ndarray, " n"]:
-    """Activations of given latents on given tokens, 0 where they are silent."""
-    if not len(coded.latents):
-        return np.zeros(len(shown), np.float32)
-    keys, asked = token * f + coded.latents, shown * f + latent
+def _values_at(keys: Int64[np.ndarray, " s"], values: Float32[np.ndarray, " s"], asked: Int64[np.ndarray, " n"]) -> np.ndarray:
+    """The value at each key that is asked for, 0 where it is not among the keys, which rise."""
+    if not len(keys):
+        return np.zeros(len(asked), np.float32)
     at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-    return np.where(keys[at] == asked, coded.values[at], np.float32(0))
+    return np.where(keys[at] == asked, values[at], np.float32(0))

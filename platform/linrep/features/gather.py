@@ -1,4 +1,4 @@
-"""One pass over the codes for a run of latents: everything that is summed, counted or kept, part by part, then together."""
+"""One pass over a run of latents of the turned codes: everything that is summed, counted or kept, by parts, then together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int64
 
-from linrep.features.codes import peaks, read_codes
+from linrep.features.columns import Columns
 from linrep.features.config import FeaturesConfig
 from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.monosemanticity import Embedded, Weighted
+from linrep.features.peaks import peaks
 from linrep.features.rates import Rates
 from linrep.largest import Largest, draw_key, strength_key
-from linrep.places import Place
 from linrep.store.layout import MODALITIES, Modality
 
 OVERSAMPLED = 3
@@ -83,18 +83,18 @@ def runs(n_latents: int, known: Known, config: FeaturesConfig) -> list[tuple[int
     return list(pairwise(ends))
 
 
-def gather(files: Sequence[tuple[Modality, Place]], run: tuple[int, int], known: Known, config: FeaturesConfig) -> Gathered:
-    """Read some files of codes and gather a run of latents."""
+def gather(columns: Sequence[Columns], run: tuple[int, int], known: Known, config: FeaturesConfig) -> Gathered:
+    """Read a run of latents from some files of turned codes, and gather it."""
     f = run[1] - run[0]
     found = Gathered(f, known, config)
-    for modality, file in files:
-        for coded in read_codes(file).within(*run).pieces():
-            own, samples = peaks(coded), np.unique(coded.sample)
-            found.rates[modality] = found.rates[modality] + Rates.of(coded, own, f)
-            rank = known.rank[own.sample]
-            found.top[modality].offer(own.latent, strength_key(own.value, rank), own.position)
-            found.drawn[modality].offer(own.latent, draw_key(own.value, rank), own.position)
-            found.told[modality].add(own, samples, known.attributes[modality], known.half)
-            if found.alike is not None and known.embedded is not None and modality == "image":
-                found.alike.add(own, samples, known.embedded)
+    for one in columns:
+        modality, fired = one.shape.modality, one.fired(run)
+        own = peaks(fired)
+        found.rates[modality] = found.rates[modality] + Rates.of(fired, own, f)
+        rank = known.rank[own.sample]
+        found.top[modality].offer(own.latent, strength_key(own.value, rank), own.position)
+        found.drawn[modality].offer(own.latent, draw_key(own.value, rank), own.position)
+        found.told[modality].add(own, fired.samples, known.attributes[modality], known.half)
+        if found.alike is not None and known.embedded is not None and modality == "image":
+            found.alike.add(own, fired.samples, known.embedded)
     return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int64, UInt32
 
-from linrep.features.codes import Peaks
+from linrep.features.peaks import Peaks
 
 BINS = 64
 _SHIFT = np.uint32(20)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy import sparse
 
-from linrep.features.codes import Peaks
+from linrep.features.peaks import Peaks
 
 
 @dataclass(frozen=True)

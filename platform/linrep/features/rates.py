@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from linrep.features.codes import Coded, Peaks
+from linrep.features.columns import Fired
+from linrep.features.peaks import Peaks
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,18 @@ class Rates:
         return Rates(0, 0, count, total, total, np.zeros(f, np.float32), count)
 
     @staticmethod
-    def of(coded: Coded, own: Peaks, f: int) -> "Rates":
+    def of(fired: Fired, own: Peaks, f: int) -> "Rates":
         """Of some whole samples."""
-        value = coded.values.astype(np.float64)
+        value = fired.value.astype(np.float64)
         most = np.zeros(f, np.float32)
         np.maximum.at(most, own.latent, own.value)
         return Rates(
-            tokens=len(coded),
-            samples=len(np.unique(coded.sample)),
-            fired=np.bincount(coded.latents, minlength=f),
+            tokens=fired.tokens,
+            samples=len(fired.samples),
+            fired=np.bincount(fired.latent, minlength=f),
             # Of nothing, bincount gives whole numbers.
-            total=np.bincount(coded.latents, value, f).astype(np.float64),
-            squares=np.bincount(coded.latents, value * value, f).astype(np.float64),
+            total=np.bincount(fired.latent, value, f).astype(np.float64),
+            squares=np.bincount(fired.latent, value * value, f).astype(np.float64),
             most=most,
             present=np.bincount(own.latent, minlength=f),
         )

@@ -25,6 +25,9 @@ from linrep.vlm.config import ModelConfig
 PARTS = 8
 """A layer's files are read in so many parts at most, whatever the cluster: sums in one order."""
 
+TURNED = "turned"
+"""Folder, in the artefact, of turned codes."""
+
 Part = tuple[tuple[Modality, WrittenFile], ...]
 
 
@@ -111,6 +114,11 @@ class Study:
     def codes(self, unit: Unit, part: Part, here: Place) -> list[tuple[Modality, Place]]:
         """The files of codes of a part."""
         return [(m, here / codes_file(unit.coder, m, file)) for m, file in part]
+
+    def turned(self, unit: Unit, part: Part, here: Place) -> Place:
+        """The folder of the turned codes of a part: named by its first file."""
+        _, first = self.codes(unit, part, here)[0]
+        return here / TURNED / unit.coder / f"{part[0][0]}-{first.name.removesuffix('.parquet')}"
 
 
 def plan_study(

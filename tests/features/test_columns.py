@@ -1,0 +1,146 @@
+"""Turned codes are the same entries, latent by latent; a run of latents reads its own, so runs cost no passes over all codes."""
+
+import io
+
+import numpy as np
+import pytest
+
+from linrep.cluster.features import find_plainly
+from linrep.errors import StoreError
+from linrep.features import columns
+from linrep.features.artefact import finish, plan_artefact
+from linrep.features.codes import codes_file, read_codes
+from linrep.features.columns import turn, turned
+from linrep.features.peaks import peaks
+from linrep.features.study import TURNED, plan_study
+from linrep.places import place
+from tests.features.planted import CONFIG, draw, identity, write_store
+
+F, N = 16, 40
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Images, texts, and the files of codes of all of them, in chunks of 7 samples."""
+    folder = tmp_path_factory.mktemp("columns")
+    images, texts = draw(N, F, 1), draw(N, F, 2)
+    study = plan_study(write_store(folder / "s", images, texts, np.arange(N) % 4, chunk=7), CONFIG, latents=identity(F))
+    unit, here = study.units[0], place(folder / "w")
+    list(find_plainly(study, [unit], here))
+    files = [(m, here / codes_file(unit.coder, m, file)) for part in study.parts(unit) for m, file in part]
+    assert len(files) == 12
+    return images, texts, study.ids.to_pylist(), files
+
+
+def told(x: np.ndarray, run: tuple[int, int]) -> list[tuple[int, int, float]]:
+    """Latent, position and activation of a sample's entries of a run of latents, one by one."""
+    return [(j - run[0], t, float(x[t, j])) for j in range(*run) for t in range(len(x)) if x[t, j] > 0]
+
+
+@pytest.mark.parametrize("piece", [1, 100, 2**20])
+def test_every_entry_of_a_run_is_there_once_by_latent_sample_and_position(made, tmp_path, monkeypatch, piece):
+    images, texts, ids, files = made
+    monkeypatch.setattr(columns, "PIECE", piece)
+    turn(files, F, place(tmp_path / "t"))
+    found = turned(place(tmp_path / "t"))
+    # A sample a file, a few samples a file, all samples of a modality in one.
+    assert len(found) == 2 if piece > 100 else len(found) == 2 * N if piece == 1 else 2 < len(found) < 2 * N
+    for run in ((0, F), (0, 5), (5, 11), (11, F), (4, 4)):
+        for modality, letter, first, samples in (("image", "i", 1, images), ("text", "t", 0, texts)):
+            mine, seen = [], []
+            for one in (one for one in found if one.shape.modality == modality):
+                fired, held = one.fired(run), one.held()
+                entries = list(zip(fired.latent.tolist(), fired.sample.tolist(), fired.position.tolist(), strict=True))
+                assert entries == sorted(entries)
+                mine += [(ids[s], j, t, v) for (j, s, t), v in zip(entries, fired.value.tolist(), strict=True)]
+                seen += [ids[s] for s in fired.samples]
+                assert held.samples.tolist() == fired.samples.tolist()
+                assert (one.shape.first, one.shape.last) == (held.samples[0], held.samples[-1])
+                assert fired.tokens == len(held.position)
+                for s, begin, end in zip(held.samples, held.ends[:-1], held.ends[1:], strict=True):
+                    n = len(samples[int(ids[s][1:])])
+                    assert held.position[begin:end].tolist() == list(range(first, first + n))
+                    assert held.token_id[begin:end].tolist() == ([99] * n if letter == "i" else list(range(10, 10 + n)))
+                    assert held.row[begin:end].tolist() == ([t // 4 for t in range(n)] if letter == "i" else [-1] * n)
+            wanted = [(f"{letter}{i}", j, t + first, v) for i, x in enumerate(samples) for j, t, v in told(x, run)]
+            assert sorted(mine) == sorted(wanted)
+            assert seen == [f"{letter}{i}" for i in range(N)]
+
+
+def test_a_peak_is_the_first_of_the_largest_on_each_sample(made, tmp_path):
+    images, _, ids, files = made
+    turn(files, F, place(tmp_path / "t"))
+    own = peaks(turned(place(tmp_path / "t"))[0].fired((3, 9)))
+    fires = [(j, i, images[i][:, j]) for j in range(3, 9) for i in range(N) if images[i][:, j].max() > 0]
+    wanted = [(j - 3, i, z.max(), 1 + int(z.argmax())) for j, i, z in fires]
+    numbers = [int(ids[s][1:]) for s in own.sample]
+    assert list(zip(own.latent.tolist(), numbers, own.value.tolist(), own.position.tolist(), strict=True)) == wanted
+
+
+def test_turned_codes_are_made_once_and_a_damaged_file_is_refused(made, tmp_path):
+    files = made[3]
+    here = place(tmp_path / "t")
+    turn(files, F, here)
+    turn([], F, here)  # nothing is read again
+    found = turned(here)
+    path = tmp_path / "t" / found[0].shape.name
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(StoreError, match=r"image-000000\.bin is cut short: delete .*/t and run the job again"):
+        found[0].fired((0, F))
+    path.unlink()
+    with pytest.raises(StoreError, match=r"no turned codes at .*image-000000\.bin"):
+        found[0].held()
+
+
+def test_turned_codes_of_no_tokens_are_none(tmp_path):
+    turn([], F, place(tmp_path / "t"))
+    assert turned(place(tmp_path / "t")) == []
+
+
+class Counting(io.FileIO):
+    """What is read of files, in bytes."""
+
+    n = 0
+
+    def readinto(self, buffer) -> int:
+        n = super().readinto(buffer) or 0
+        Counting.n += n
+        return n
+
+    def readall(self) -> bytes:
+        found = super().readall()
+        Counting.n += len(found)
+        return found
+
+
+def test_many_runs_of_latents_read_little_more_than_one_run(tmp_path, monkeypatch):
+    f, n = 256, 24
+    store = write_store(tmp_path / "s", draw(n, f, 1, 0.5), draw(n, f, 2, 0.5), np.arange(n) % 4)
+    read, n_units = [], []
+    for name, gb in (("one", 0.25), ("many", 5e-5)):
+        study = plan_study(store, CONFIG.model_copy(update={"memory_gb": gb, "neighbours": 0}), latents=identity(f))
+        plan = plan_artefact(place(tmp_path / name), "t", study, {})
+        units = [unit for unit in study.units if not unit.control]
+        monkeypatch.setattr("linrep.places.io.FileIO", Counting)
+        Counting.n = 0
+        list(find_plainly(study, units, plan.place))
+        monkeypatch.undo()
+        read.append(Counting.n)
+        n_units.append(len(units))
+    entries = sum(len(read_codes(place(path)).latents) for path in (tmp_path / "one").rglob("codes/*/*/*.parquet"))
+    assert n_units[0] == 1
+    assert n_units[1] > 10
+    assert read[0] > 2 * 8 * entries
+    # Runs used to read all codes twice each: as many times as much as there are runs.
+    assert read[1] < 2.5 * read[0]
+
+
+def test_a_complete_artefact_is_without_turned_codes(tmp_path):
+    study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2)), CONFIG, latents=identity(F))
+    plan = plan_artefact(place(tmp_path / "w"), "t", study, {})
+    list(find_plainly(study, study.units, plan.place))
+    assert (plan.place / TURNED).names() == ["dictionary-00", "dictionary-00-random"]
+    finish(plan)
+    assert not (plan.place / TURNED).exists()
+    assert (plan.place / "codes").names() == ["dictionary-00", "dictionary-00-random"]
+    finish(plan)
