@@ -20,25 +20,27 @@ SHARING = pa.schema(
         column(
             "null",
             pa.float64(),
-            "The value if pairs, classes or labels meant nothing, or of random subspaces; null where none is defined",
+            "The value if pairs, classes or labels meant nothing, or of random subspaces or directions; null where there is none",
             nullable=True,
         ),
-        column("null_low", pa.float64(), "Lower end of the null's 95% range, where it was drawn", nullable=True),
+        column("null_low", pa.float64(), "Lower end of the null's 95% range, where it was drawn or measured", nullable=True),
         column("null_high", pa.float64(), "Upper end of it", nullable=True),
         column(
             "half_one",
             pa.float64(),
-            "The same from one half of the pairs; null of reliabilities, which compare the halves",
+            "The same from one half of the pairs; null of reliabilities, which compare the halves, and of steering",
             nullable=True,
         ),
         column("half_two", pa.float64(), "The same from the other half", nullable=True),
         column(
             "n",
             pa.int64(),
-            "Pairs that the number rests on; of latents, those that count",
+            "Pairs that the number rests on; of latents, those that count; of steering, photographs",
             "pairs or latents",
         ),
-        column("parents", pa.string(), "Digest of the harvest, then of the dictionary where there is one"),
+        column(
+            "parents", pa.string(), "Digest of the harvest, then of the dictionary or the steering results where there are any"
+        ),
     ],
     metadata={"schema_version": str(VERSION)},
 )

@@ -10,6 +10,7 @@ from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
+from linrep.cluster.steered import read_steered
 from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
@@ -74,7 +75,8 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
         stores[UNTRAINED] = (found, place(str(found.place)).parent.parent)
     untrained = stores[UNTRAINED][0] if UNTRAINED in stores else None
     # Checked before the dictionaries are read, and their controls made, from rows of the store.
-    plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
+    plain = plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
+    steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
     coders, latents = [], []
     for dictionary in config.dictionaries:
@@ -84,7 +86,10 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
         coders += read_dictionaries([dictionary], seen, "sharing")
         latents.append(with_control(dictionary, coders[-1], seen, config.seed))
     study = plan_study(store, config, untrained, tuple(latents))
-    return plan_artefact(workspace, recipe.name, study, tuple(coder.digest for coder in coders))
+    weights = tuple(coder.digest for coder in coders)
+    if steered is None:
+        return plan_artefact(workspace, recipe.name, study, weights)
+    return plan_artefact(workspace, recipe.name, replace(study, steered=steered.measures), weights, steered.digest)
 
 
 def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]]) -> SharingConfig:

@@ -12,6 +12,7 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.session import cluster
+from linrep.cluster.steered import RESULT
 from linrep.config import digest
 from linrep.directions import read_directions
 from linrep.errors import RecipeError, StoreError, TooManySkipped
@@ -35,9 +36,6 @@ from linrep.store.read import Store
 from linrep.store.tables import read_table, write_table
 from linrep.vlm.files import locate
 from linrep.vlm.processor import load_processor
-
-RESULT = "result.json"
-"""Written last: the runs are judged and tracked, and no verdict is waited for."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import ray
 from linrep.cluster.harvest import or_error
 from linrep.errors import LinrepError
 from linrep.places import Place
-from linrep.sharing.artefact import UnitCommit, rows_of, write_unit
+from linrep.sharing.artefact import STEERING, UnitCommit, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, Fired, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import PARTS, Part, parts_of
 from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
 from linrep.sharing.rows import from_rows
-from linrep.sharing.study import Study, Unit
+from linrep.sharing.study import TRAINED, Study, Unit
 from linrep.sharing.sums import add_gathered, gather_part
 from linrep.sharing.weights import compare
 
@@ -155,6 +155,8 @@ def _write(study: Study, unit: Unit, place: Place, parents: Parents, begun: floa
     if unit.dictionary is None:
         rows = rows_of(study, unit, "geometry", [*from_sums(found, config), *from_rows(found, pairs, config)], parents)
         rows += rows_of(study, unit, "concept", concepts(found, pairs, config), parents)
+        if unit.model == TRAINED and unit.layer in study.steered:
+            rows += rows_of(study, unit, "concept", study.steered[unit.layer], parents, (STEERING,))
         return write_unit(place, unit, rows, [], found.n, time.time() - begun)
     latents = study.latents[unit.dictionary][unit.control]
     weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found))

@@ -7,6 +7,7 @@ sharing/<name>-<digest>/
   sharing.parquet, latents.parquet              all units together, once complete
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -100,7 +101,13 @@ class SharingPlan:
     manifest: SharingManifest = field(repr=False)
 
 
-def plan_artefact(workspace: Place, name: str, study: Study, weights: tuple[str, ...] = ()) -> SharingPlan:
+STEERING = "steering"
+"""Among the parents: the steering results that were read."""
+
+
+def plan_artefact(
+    workspace: Place, name: str, study: Study, weights: tuple[str, ...] = (), steering: str | None = None
+) -> SharingPlan:
     """Name the artefact of a study and describe it.
 
     Args:
@@ -108,13 +115,16 @@ def plan_artefact(workspace: Place, name: str, study: Study, weights: tuple[str,
         name: Name of the recipe.
         study: What will be done.
         weights: Digest of each dictionary's weights.
+        steering: Digest of the steering results, if any were read.
     """
     config: SharingConfig = study.config
     parents = {("harvest" if model == TRAINED else model): store.manifest.digest for model, store in study.stores.items()}
     parents |= {f"dictionary-{i}": own for i, own in enumerate(weights)}
-    # What stores and dictionaries hold counts, not where they lie.
-    values = config.model_dump(mode="json", exclude={"untrained", "dictionaries", "own"})
+    parents |= {} if steering is None else {STEERING: steering}
+    # What stores, dictionaries and steering results hold counts, not where they lie.
+    values = config.model_dump(mode="json", exclude={"untrained", "dictionaries", "own", "steering"})
     values |= {"layers": list(study.layers), "at": [[d.model, d.layer] for d in config.dictionaries]}
+    values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
     key = digest(VERSION, parents, values)
     manifest = SharingManifest(
         name=name,
@@ -169,11 +179,23 @@ def write_sharing_manifest(here: Place, manifest: SharingManifest) -> None:
     (here / MANIFEST).write_json(asdict(manifest))
 
 
-def rows_of(study: Study, unit: Unit, level: str, measures: list[Measure], parents: dict[str, str]) -> list[dict[str, object]]:
-    """Measures as rows of the `SHARING` contract; what is not finite becomes null."""
+def rows_of(
+    study: Study, unit: Unit, level: str, measures: Sequence[Measure], parents: dict[str, str], more: tuple[str, ...] = ()
+) -> list[dict[str, object]]:
+    """Measures as rows of the `SHARING` contract; what is not finite becomes null.
+
+    Args:
+        study: What is compared.
+        unit: Of which the measures are.
+        level: Of the measures.
+        measures: The numbers.
+        parents: Digests of harvests and dictionaries, and of what else was read.
+        more: Which of them the rows name beside their harvest and their dictionary.
+    """
     store = study.stores[unit.model]
     dictionary = None if unit.dictionary is None else study.latents[unit.dictionary][unit.control].name
     own = [store.manifest.digest, *([parents[f"dictionary-{unit.dictionary}"]] if unit.dictionary is not None else [])]
+    own += [parents[name] for name in more]
     rows = []
     for m in measures:
         halves = m.halves or (None, None)

@@ -33,6 +33,11 @@ class SharingConfig(Section):
         description="Name of a dictionary (topk-32-x8-s0) that jobs/train_sae.py made of each model's harvest: it is compared at "
         "every layer where there is one, beside those of `dictionaries`.",
     )
+    steering: str | None = Field(
+        default=None,
+        description="Steering results of the same harvest, by their folder in the workspace's steering (FOLDER/JUDGE where "
+        "several judges read the answers): do directions found in texts steer what is said of images?",
+    )
     thresholds: tuple[float, ...] = Field(
         default=(0.001, 0.01, 0.1), description="Firing rates above which a latent counts as one of a modality."
     )

@@ -5,7 +5,7 @@ the same number of samples about the same things: counts are balanced and concep
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -14,6 +14,7 @@ from linrep.dictionary import Latents
 from linrep.errors import RecipeError
 from linrep.sample import unit_hash
 from linrep.sharing.config import SharingConfig
+from linrep.sharing.intervals import Measure
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
@@ -81,12 +82,14 @@ class Study:
         config: What to compare.
         pairs: The pairs of each store.
         latents: The dictionaries with their controls, in the order of the config.
+        steered: What a steering job of the trained model found about directions from texts, by layer.
     """
 
     stores: Mapping[str, Store]
     config: SharingConfig
     pairs: Mapping[str, Pairs]
     latents: tuple[tuple[Latents, Latents], ...] = ()
+    steered: Mapping[int, tuple[Measure, ...]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -1,0 +1,70 @@
+"""The steering results that a sharing job reads, found in the workspace and checked against its harvest."""
+
+from dataclasses import dataclass
+
+from linrep.errors import RecipeError
+from linrep.places import Place
+from linrep.sharing.intervals import Measure
+from linrep.sharing.steered import FROM_TEXT, steered
+from linrep.store.layout import MANIFEST
+from linrep.store.read import Store
+from linrep.store.tables import read_table
+from schemas.steering import VERSION
+
+RESULT = "result.json"
+"""Written last by a steering job: its runs are judged and tracked, and no verdict is waited for."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What a steering job found about directions from texts.
+
+    Attributes:
+        digest: Of the steering artefact.
+        measures: By layer.
+    """
+
+    digest: str
+    measures: dict[int, tuple[Measure, ...]]
+
+
+def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, ...]) -> Steered:
+    """The effects of a steering job's directions from texts.
+
+    Args:
+        name: Folder of the artefact in the workspace's steering; where several judges read its answers, a slash and the judge's.
+        workspace: Where everything lies.
+        store: The harvest that it must be of.
+        layers: Layers that are compared.
+
+    Raises:
+        RecipeError: There is no such artefact, it is of another harvest or not complete, or no direction of it is from texts.
+    """
+    folder, _, judge = name.partition("/")
+    here, where = workspace / "steering" / folder, f"sharing.steering: {name}"
+    if not (here / MANIFEST).is_file():
+        there = ", ".join((workspace / "steering").names()) or "nothing"
+        raise RecipeError(f"{where} is not in {workspace / 'steering'}, which holds {there}: run jobs/steer.py first")
+    manifest = (here / MANIFEST).read_json()
+    if manifest.get("schema_version") != VERSION:
+        raise RecipeError(f"{where} is not of schema version {VERSION}: run jobs/steer.py again")
+    made_from = manifest["parents"]["harvest"]
+    if made_from != store.manifest.digest:
+        raise RecipeError(f"{where} is of the harvest {made_from}, this recipe's is {store.manifest.digest}: name one of its own")
+    judges = [own for own in (here / "judged").names() if (here / "judged" / own / RESULT).is_file()]
+    if not judges or (judge and judge not in judges):
+        what = f"no answers read by {judge}" if judge else "no judged answers"
+        raise RecipeError(f"{where} has {what} yet: run jobs/steer.py with its recipe to the end")
+    if not judge and len(judges) > 1:
+        raise RecipeError(
+            f"{where} was read by several judges: name one, as in {folder}/{judges[0]}; there are {', '.join(judges)}"
+        )
+    found = steered(read_table(here / "judged" / (judge or judges[0]), "effects.parquet"))
+    if not found:
+        kinds = ", ".join(manifest["config"]["directions"])
+        raise RecipeError(
+            f"{where} has no direction from texts, only {kinds}: run jobs/steer.py with {FROM_TEXT}class_mean in steer.directions"
+        )
+    if not set(found) & set(layers):
+        raise RecipeError(f"{where} steers at layers {', '.join(map(str, found))}, none of which is compared: see sharing.layers")
+    return Steered(manifest["digest"], found)
