@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt64
+from scipy import sparse
 
 WAITING = 2**20
 """Keys that wait, of those that may be among the largest, before they are sorted in."""
@@ -90,19 +91,25 @@ class Largest:
         waiting, self._waiting, self._n_waiting = self._waiting, [], 0
         if not waiting:
             return
-        k = self._keys.shape[1]
-        latent = np.concatenate([w.latent for w in waiting])
-        there = np.unique(latent)
-        latent = np.concatenate([np.repeat(there, k), latent])
-        key = np.concatenate([self._keys[there].ravel(), *(w.key for w in waiting)])
-        position = np.concatenate([self._positions[there].ravel(), *(w.position for w in waiting)])
-        order = np.lexsort((~key, latent))
+        f, k = self._keys.shape
+        latent, key, position = (np.concatenate([getattr(w, n) for w in waiting]) for n in ("latent", "key", "position"))
+        # By latent, from the largest key down: the counting sort leaves the keys of a latent in the order in which they come.
+        falling = np.argsort(~key)
+        order = np.asarray(sparse.csr_matrix((falling, latent[falling], [0, len(key)]), (1, f)).tocsc().data, np.int64)
         latent, key, position = latent[order], key[order], position[order]
         starts = np.flatnonzero(np.diff(latent, prepend=-1))
-        rank = np.arange(len(latent)) - np.repeat(starts, np.diff(np.append(starts, len(latent))))
-        kept = rank < k
-        self._keys[latent[kept], rank[kept]] = key[kept]
-        self._positions[latent[kept], rank[kept]] = position[kept]
+        lengths = np.diff(np.append(starts, len(latent)))
+        rank = np.arange(len(latent)) - np.repeat(starts, lengths)
+        may = rank < k
+        there = latent[starts]
+        nth = np.repeat(np.arange(len(there)), lengths)[may]
+        # What is kept and what has come, side by side: a row for each latent.
+        keys, positions = np.zeros((len(there), 2 * k), np.uint64), np.zeros((len(there), 2 * k), np.int32)
+        keys[:, :k], positions[:, :k] = self._keys[there], self._positions[there]
+        keys[nth, k + rank[may]], positions[nth, k + rank[may]] = key[may], position[may]
+        best = np.argsort(~keys, axis=1)[:, :k]
+        self._keys[there] = np.take_along_axis(keys, best, 1)
+        self._positions[there] = np.take_along_axis(positions, best, 1)
 
     def __getstate__(self) -> dict[str, np.ndarray]:
         self._settle()

@@ -10,7 +10,8 @@ from linrep.errors import StoreError
 from linrep.features import columns
 from linrep.features.artefact import finish, plan_artefact
 from linrep.features.codes import codes_file, read_codes
-from linrep.features.columns import turn, turned
+from linrep.features.columns import in_pieces, turn, turned
+from linrep.features.labels import Histograms
 from linrep.features.peaks import peaks
 from linrep.features.study import TURNED, plan_study
 from linrep.places import place
@@ -65,6 +66,24 @@ def test_every_entry_of_a_run_is_there_once_by_latent_sample_and_position(made, 
             wanted = [(f"{letter}{i}", j, t + first, v) for i, x in enumerate(samples) for j, t, v in told(x, run)]
             assert sorted(mine) == sorted(wanted)
             assert seen == [f"{letter}{i}" for i in range(N)]
+
+
+def test_pieces_of_one_modality_hold_what_the_files_hold(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "PIECE", 60)
+    turn(made[3], F, place(tmp_path / "t"))
+    found = turned(place(tmp_path / "t"))
+    for run in ((0, F), (2, 4)):
+        pieces = list(in_pieces(found, run))
+        assert all(len(fired.value) <= 60 or len(fired.samples) == 1 for _, fired in pieces)
+        assert len(pieces) == len(found) if run == (0, F) else len(pieces) < len(found) / 2
+        for modality in ("image", "text"):
+            files = [one.fired(run) for one in found if one.shape.modality == modality]
+            mine = [fired for m, fired in pieces if m == modality]
+            for name in ("latent", "sample", "position", "value", "samples"):
+                one, other = (np.concatenate([getattr(fired, name) for fired in some]) for some in (files, mine))
+                np.testing.assert_array_equal(one, other)
+            assert sum(fired.tokens for fired in mine) == sum(fired.tokens for fired in files)
+    assert list(in_pieces([], (0, F))) == []
 
 
 def test_a_peak_is_the_first_of_the_largest_on_each_sample(made, tmp_path):
@@ -133,6 +152,15 @@ def test_many_runs_of_latents_read_little_more_than_one_run(tmp_path, monkeypatc
     assert read[0] > 2 * 8 * entries
     # Runs used to read all codes twice each: as many times as much as there are runs.
     assert read[1] < 2.5 * read[0]
+
+
+def test_an_attribute_is_scored_once_for_all_tables(tmp_path, monkeypatch):
+    scored, told = [], Histograms.told
+    monkeypatch.setattr(Histograms, "told", lambda self, *args: scored.append(args[0]) or told(self, *args))
+    labels = np.arange(N) % 4
+    study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2), labels), CONFIG, latents=identity(F))
+    list(find_plainly(study, study.units, place(tmp_path / "w")))
+    assert scored == [0] * 2  # the class of images, once for the dictionary and once for its control; texts have none
 
 
 def test_a_complete_artefact_is_without_turned_codes(tmp_path):

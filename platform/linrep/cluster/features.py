@@ -14,7 +14,7 @@ from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
 from linrep.features.gather import Gathered, gather
 from linrep.features.study import PARTS, Part, Study, Unit
-from linrep.features.tables import example_table, feature_table, label_table
+from linrep.features.tables import example_table, feature_table, label_table, telling
 from linrep.places import Place
 from linrep.store.layout import Modality
 from linrep.vlm.unembed import Unembedding, read_unembedding
@@ -155,10 +155,10 @@ def _settle(study: Study, unit: Unit, parts: Iterable[Gathered | LinrepError]) -
         whole.merge(part)
 
     def settled() -> tuple[Any, Any]:
-        layer = config.dictionaries[unit.dictionary].layer
+        layer, told = config.dictionaries[unit.dictionary].layer, telling(whole, study.known, config)
         tables = {
-            "features": feature_table(whole, study.known, latents, unit.run, layer, config, _words(study)),
-            "labels": label_table(whole, study.known, latents, unit.run[0], layer, config),
+            "features": feature_table(whole, told, study.known, latents, unit.run, layer, config, _words(study)),
+            "labels": label_table(told, study.known, latents, unit.run[0], layer),
         }
         tokens = {m: rates.tokens for m, rates in whole.rates.items()}
         chance = None if whole.alike is None else whole.alike.chance

@@ -187,6 +187,30 @@ def turned(folder: Place) -> list[Columns]:
     return [Columns(folder / about["name"], Shape(**about)) for about in (folder / LIST).read_json()]
 
 
+def in_pieces(columns: Sequence[Columns], run: tuple[int, int]) -> Iterator[tuple[Modality, Fired]]:
+    """The entries of a run of latents from some files, in pieces of about so many of one modality.
+
+    A run of few latents has few entries in each file, and what is done with a piece costs by latents too. Within a piece entries
+    stand file by file, and in each by latent, sample and position; no sample is in two files.
+    """
+    waiting: list[Fired] = []
+    modality = None
+    for one in columns:
+        fired = one.fired(run)
+        if modality is not None and (modality != one.shape.modality or sum(len(w.value) for w in (*waiting, fired)) > PIECE):
+            yield modality, _joined(waiting)
+            waiting = []
+        modality = one.shape.modality
+        waiting.append(fired)
+    if modality is not None:
+        yield modality, _joined(waiting)
+
+
+def _joined(parts: Sequence[Fired]) -> Fired:
+    names = ("latent", "sample", "position", "value", "samples")
+    return Fired(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names}, tokens=sum(p.tokens for p in parts))
+
+
 def _pieces(files: Iterator[Place]) -> Iterator[Coded]:
     """The tokens of some files in pieces of whole samples, each of about so many entries."""
     waiting: list[Coded] = []

@@ -65,18 +65,19 @@ def _choose(found: Gathered, modality: Modality, known: Known, config: FeaturesC
     )
     drawn = found.drawn[modality].entries()
     value, rank = of_draw(drawn.key)
-    order = np.lexsort((rank, value, drawn.latent))
+    # One number a key: a sort of numbers is many times faster than one of several columns.
+    order = np.argsort(drawn.latent << 32 | value.view(np.uint32), kind="stable")  # those of one latent come by rank
     latent, value, rank, position = drawn.latent[order], value[order], rank[order], drawn.position[order]
     place, size = _rank_within(latent), np.bincount(latent)[latent] if len(latent) else latent
     quantile = place * config.quantiles // np.maximum(size, 1)
-    order = np.lexsort((rank, quantile, latent))
+    order = np.argsort((latent * config.quantiles + quantile) << 32 | rank)
     latent, value, rank, position, quantile = latent[order], value[order], rank[order], position[order], quantile[order]
     nth = _rank_within(latent * config.quantiles + quantile)
     fair = Chosen(latent, np.ones(len(nth), np.int64), quantile, nth, known.by_rank[rank], value, position)
     fair = fair.of(nth < config.per_quantile)
     both = Chosen(*(np.concatenate([getattr(best, n), getattr(fair, n)]) for n in best.__dataclass_fields__))
-    order = np.lexsort((both.rank, both.quantile, both.kind, both.latent))
-    return Chosen(*(getattr(both, n)[order] for n in both.__dataclass_fields__))
+    order = np.argsort(both.latent, kind="stable")  # the top of each before its draw, as they stand in both
+    return both.of(order)
 
 
 def _rank_within(group: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int64
 
-from linrep.features.columns import Columns
+from linrep.features.columns import Columns, in_pieces
 from linrep.features.config import FeaturesConfig
 from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.monosemanticity import Embedded, Weighted
@@ -87,8 +87,7 @@ def gather(columns: Sequence[Columns], run: tuple[int, int], known: Known, confi
     """Read a run of latents from some files of turned codes, and gather it."""
     f = run[1] - run[0]
     found = Gathered(f, known, config)
-    for one in columns:
-        modality, fired = one.shape.modality, one.fired(run)
+    for modality, fired in in_pieces(columns, run):
         own = peaks(fired)
         found.rates[modality] = found.rates[modality] + Rates.of(fired, own, f)
         rank = known.rank[own.sample]

@@ -111,9 +111,16 @@ class Histograms:
 
     def merge(self, other: "Histograms") -> None:
         """Count what another one counted."""
-        top = np.maximum(self.top, other.top)
-        self._hang(top)
-        self.counts += _moved(other.counts, np.where(other.top > 0, top - other.top, 0).astype(np.int16))
+        self._hang(np.maximum(self.top, other.top))
+        down = (self.top - other.top).astype(np.int64)
+        step = max(1, ROOM_BYTES // (8 * max(self.counts[0].size, 1))) if len(self.top) else 1
+        for start in range(0, len(self.top), step):
+            # Of many values most are empty: what is there is moved one by one.
+            own, new = (counts[start : start + step].reshape(-1) for counts in (self.counts, other.counts))
+            cell = np.flatnonzero(new)
+            group, place = np.divmod(cell, BINS)
+            place = np.maximum(place - down[start + group // (2 * self.sums.shape[1])], 0)
+            np.add.at(own, group * BINS + place, new[cell])
         self.sums += other.sums
         self.samples += other.samples
 
@@ -123,7 +130,7 @@ class Histograms:
         rise[self.top == 0] = 0  # nothing was counted there yet
         for by in np.unique(rise[rise > 0]):
             own = np.flatnonzero(rise == by)
-            self.counts[own] = _moved(self.counts[own], np.full(len(own), by, np.int16))
+            self.counts[own] = _moved(self.counts[own], min(int(by), BINS - 1))
         self.top = top
 
     def told(self, attribute: int, min_samples: int, present: Int64[np.ndarray, " f"]) -> Told:
@@ -150,23 +157,24 @@ class Histograms:
         return none
 
     def _tell(self, rows: Int64[np.ndarray, " r"], own: slice, enough: np.ndarray, out: Told) -> None:
-        counts, n = self.counts[rows, own].astype(np.float64), self.samples[own].astype(np.float64)
+        n, each = self.samples[own].astype(np.float64), np.arange(len(rows))
         # From the highest bin down: samples of each value, and of all values, at and above.
-        right = counts[..., ::-1].cumsum(-1)
-        said = right.sum(1, keepdims=True)
-        f1 = 2 * right / np.maximum(said + n[None, :, :, None], 1)
+        right = self.counts[rows, own, 0, ::-1].cumsum(-1, dtype=np.float64)
+        f1 = 2 * right / np.maximum(right.sum(1, keepdims=True) + n[None, :, :1], 1)
         f1[:, ~enough] = -1
         # Of equal ones the lowest threshold: what lies between it and the others fires, and none of it was wrong.
-        value, place = np.divmod(f1[:, :, 0, ::-1].reshape(len(rows), -1).argmax(1), BINS)
+        value, place = np.divmod(f1[:, :, ::-1].reshape(len(rows), -1).argmax(1), BINS)
         place = BINS - 1 - place
-        each = np.arange(len(rows))
-        out.value[rows] = value
-        out.f1_chosen[rows], out.f1[rows] = f1[each, value, 0, place], f1[each, value, 1, place]
+        out.value[rows], out.f1_chosen[rows] = value, f1[each, value, place]
+        # On the other half, of this one value.
+        other = self.counts[rows, own, 1]
+        yes = other[each, value].astype(np.float64)
+        no = other.sum(1, dtype=np.float64) - yes
+        right, said = yes[:, ::-1].cumsum(1)[each, place], (yes + no)[:, ::-1].cumsum(1)[each, place]
+        out.f1[rows] = 2 * right / np.maximum(said + n[value, 1], 1)
         lowest = place == BINS - 1
         out.threshold[rows] = np.where(lowest, 0.0, _edge((self.top[rows] - place).astype(np.int16)))
         out.n[rows] = n[value, 1]
-        yes = counts[each, value, 1]
-        no = counts[:, :, 1].sum(1) - yes
         p, q = n[value, 1], n[:, 1].sum() - n[value, 1]
         silent_yes, silent_no = p - yes.sum(1), q - no.sum(1)
         below = silent_no[:, None] + no.cumsum(1) - no
@@ -189,13 +197,9 @@ def _edge(number: Int16[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     return (number.astype(np.uint32) << _SHIFT).view(np.float32).astype(np.float64)
 
 
-def _moved(counts: UInt32[np.ndarray, "f v 2 bins"], by: Int16[np.ndarray, " f"]) -> UInt32[np.ndarray, "f v 2 bins"]:
+def _moved(counts: UInt32[np.ndarray, "f v 2 bins"], by: int) -> UInt32[np.ndarray, "f v 2 bins"]:
     """Counts moved down by some bins; what falls out at the bottom stays in the lowest one."""
-    moved = counts.copy()
-    for n in np.unique(by[by > 0]):
-        own = np.flatnonzero(by == n)
-        step = min(int(n), BINS - 1)
-        moved[own, ..., : BINS - step] = counts[own, ..., step:]
-        moved[own, ..., BINS - step :] = 0
-        moved[own, ..., 0] = counts[own, ..., : step + 1].sum(-1)
+    moved = np.zeros_like(counts)
+    moved[..., : BINS - by] = counts[..., by:]
+    moved[..., 0] += counts[..., :by].sum(-1, dtype=np.uint32)
     return moved

@@ -11,13 +11,25 @@ from linrep.features.config import FeaturesConfig
 from linrep.features.gather import Gathered, Known
 from linrep.features.labels import Told
 from linrep.features.words import lens, nearest
-from linrep.store.layout import MODALITIES
+from linrep.store.layout import MODALITIES, Modality
 from linrep.vlm.unembed import Unembedding
 from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES
+
+Telling = dict[Modality, list[Told]]
+"""How the latents of a run tell each attribute of each modality."""
+
+
+def telling(found: Gathered, known: Known, config: FeaturesConfig) -> Telling:
+    """Score the attributes: once for all tables, since it takes far longer than they do."""
+    return {
+        m: [found.told[m].told(i, config.min_samples, found.rates[m].present) for i in range(len(known.attributes[m]))]
+        for m in MODALITIES
+    }
 
 
 def feature_table(
     found: Gathered,
+    told: Telling,
     known: Known,
     latents: Latents,
     run: tuple[int, int],
@@ -37,20 +49,18 @@ def feature_table(
     image, text = (found.rates[m].mean for m in MODALITIES)
     both = image + text
     columns["modality_score"] = _nulls(np.divide(image, both, out=np.full(n, np.nan), where=both > 0))
-    columns |= _best(found, known, n, config)
+    columns |= _best(told["image"], known, n)
     columns |= _weights(latents, run, config, words)
     scores = np.full(n, np.nan) if found.alike is None else found.alike.scores(config.min_samples)
     columns |= {"monosemanticity": _nulls(scores), "uniqueness": [None] * n, "most_alike": [None] * n}
     return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in FEATURES], schema=FEATURES)
 
 
-def _best(found: Gathered, known: Known, n: int, config: FeaturesConfig) -> dict[str, Any]:
+def _best(tellings: Sequence[Told], known: Known, n: int) -> dict[str, Any]:
     """The attribute and value of image samples that each latent tells best, by F1 where it was chosen."""
-    attributes = known.attributes["image"]
     columns: dict[str, list[Any]] = {name: [None] * n for name in ("best_attribute", "best_value", "f1", "auroc", "entropy")}
     most = np.full(n, -1.0)
-    for i, attribute in enumerate(attributes):
-        told = found.told["image"].told(i, config.min_samples, found.rates["image"].present)
+    for attribute, told in zip(known.attributes["image"], tellings, strict=True):
         for j in np.flatnonzero((told.value >= 0) & (np.nan_to_num(told.f1_chosen, nan=-1) > most)):
             columns["best_attribute"][j], columns["best_value"][j] = attribute.name, attribute.values[told.value[j]]
             columns["f1"][j], columns["auroc"][j] = float(told.f1[j]), _nulls(told.auroc[j : j + 1])[0]
@@ -77,12 +87,11 @@ def _weights(latents: Latents, run: tuple[int, int], config: FeaturesConfig, wor
     return columns
 
 
-def label_table(found: Gathered, known: Known, latents: Latents, first: int, layer: int, config: FeaturesConfig) -> pa.Table:
+def label_table(tellings: Telling, known: Known, latents: Latents, first: int, layer: int) -> pa.Table:
     """One row a latent, modality and attribute, of those with enough samples."""
     tables = []
     for m in MODALITIES:
-        for i, attribute in enumerate(known.attributes[m]):
-            told = found.told[m].told(i, config.min_samples, found.rates[m].present)
+        for attribute, told in zip(known.attributes[m], tellings[m], strict=True):
             at = np.flatnonzero(told.value >= 0)
             own = Told(*(getattr(told, name)[at] for name in told.__dataclass_fields__))
             columns: dict[str, Any] = {name: _nulls(values) for name, values in vars(own).items()}
