@@ -26,8 +26,8 @@ import torch
 from bench.timing import Rates, report
 from linrep.cluster.features import Watch, find_plainly
 from linrep.dictionary import Dictionary, Latents
-from linrep.features.artefact import plan_artefact
 from linrep.features.config import FeaturesConfig
+from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
 from linrep.places import place
 from linrep.sae.coder import random_dictionary

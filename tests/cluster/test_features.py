@@ -12,9 +12,11 @@ from linrep.cluster.features import find_features, find_plainly
 from linrep.cluster.run_features import plan_features, run_features
 from linrep.dictionary import Dictionary
 from linrep.errors import RecipeError, StoreError
-from linrep.features.artefact import committed, finish, open_features, plan_artefact, write_features_manifest
+from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.config import FeaturesConfig
+from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
+from linrep.features.units import committed, finish
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe

@@ -8,12 +8,13 @@ import pytest
 from linrep.cluster.features import find_plainly
 from linrep.errors import StoreError
 from linrep.features import columns
-from linrep.features.artefact import finish, plan_artefact
 from linrep.features.codes import codes_file, read_codes
 from linrep.features.columns import in_pieces, turn, turned
 from linrep.features.labels import Histograms
 from linrep.features.peaks import peaks
+from linrep.features.plan import plan_artefact
 from linrep.features.study import TURNED, plan_study
+from linrep.features.units import finish
 from linrep.places import place
 from tests.features.planted import CONFIG, draw, identity, write_store
 

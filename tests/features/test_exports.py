@@ -8,11 +8,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from linrep.cluster.features import find_plainly
-from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
+from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.exports.__main__ import main
 from linrep.features.exports.delphi import write_delphi
 from linrep.features.exports.neuronpedia import token_text, write_neuronpedia
+from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
+from linrep.features.units import finish
 from linrep.places import place
 from tests.features.planted import CONFIG, draw, identity, write_store
 

@@ -7,13 +7,15 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from linrep.cluster.features import find_plainly
-from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
+from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.codes import encode_file
 from linrep.features.examples import choose
 from linrep.features.gather import Gathered, gather, runs
 from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.peaks import Peaks
+from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
+from linrep.features.units import finish
 from linrep.largest import Largest, draw_key, of_strength, strength_key
 from linrep.places import place
 from tests.features.planted import CLASSES, CONFIG, draw, identity, write_store

@@ -13,10 +13,12 @@ from linrep.cluster.interpret import dictionaries
 from linrep.dictionary import Dictionary
 from linrep.errors import StoreError
 from linrep.explorer.features import feature_metrics
-from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
+from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.exports.__main__ import main
 from linrep.features.exports.neuronpedia import write_neuronpedia
+from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
+from linrep.features.units import finish
 from linrep.places import place
 from tests.features.planted import CONFIG, draw, identity, write_store
 

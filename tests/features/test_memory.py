@@ -6,9 +6,11 @@ import numpy as np
 import polars as pl
 
 from linrep.cluster.features import find_plainly
-from linrep.features.artefact import committed, finish, open_features, plan_artefact, resumed, write_features_manifest
+from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.labels import BINS, Attribute, Histograms
+from linrep.features.plan import plan_artefact, resumed
 from linrep.features.study import plan_study
+from linrep.features.units import committed, finish
 from linrep.places import place
 from tests.features.planted import CONFIG, draw, identity, write_store
 

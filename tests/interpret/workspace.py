@@ -7,8 +7,9 @@ import torch
 from linrep.cluster.features import find_plainly
 from linrep.cluster.run_features import plan_features
 from linrep.dictionary import Dictionary
-from linrep.features.artefact import finish, write_features_manifest
+from linrep.features.artefact import write_features_manifest
 from linrep.features.config import FeaturesConfig
+from linrep.features.units import finish
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.finish import complete_manifest

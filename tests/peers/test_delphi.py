@@ -26,9 +26,11 @@ def test_delphi_takes_its_examples_from_our_cache(tmp_path):
     from delphi.config import ConstructorConfig, SamplerConfig
 
     from linrep.cluster.features import find_plainly
-    from linrep.features.artefact import finish, open_features, plan_artefact, write_features_manifest
+    from linrep.features.artefact import open_features, write_features_manifest
     from linrep.features.exports.delphi import write_delphi
+    from linrep.features.plan import plan_artefact
     from linrep.features.study import plan_study
+    from linrep.features.units import finish
     from tests.features.planted import CONFIG, draw, identity, write_store
 
     images, texts = draw(N, F, 1), draw(N, F, 2)

@@ -8,13 +8,13 @@ import ray
 
 from linrep.cluster.harvest import or_error
 from linrep.errors import LinrepError
-from linrep.features.artefact import UnitCommit, write_unit
 from linrep.features.codes import codes_file, encode_file
 from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
 from linrep.features.gather import Gathered, gather
 from linrep.features.study import PARTS, Part, Study, Unit
 from linrep.features.tables import example_table, feature_table, label_table, telling
+from linrep.features.units import UnitCommit, write_unit
 from linrep.places import Place
 from linrep.store.layout import Modality
 from linrep.vlm.unembed import Unembedding, read_unembedding

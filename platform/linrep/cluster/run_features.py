@@ -11,19 +11,11 @@ from linrep.cluster.session import cluster
 from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.features import feature_figures, feature_metrics, flat, summary_lines
-from linrep.features.artefact import (
-    Features,
-    FeaturesPlan,
-    committed,
-    finish,
-    has_codes,
-    plan_artefact,
-    read_features_manifest,
-    resumed,
-    write_features_manifest,
-)
+from linrep.features.artefact import Features, read_features_manifest, write_features_manifest
 from linrep.features.embeddings import read_embedded
+from linrep.features.plan import FeaturesPlan, plan_artefact, resumed
 from linrep.features.study import plan_study
+from linrep.features.units import committed, finish, has_codes
 from linrep.harvest.plan import DEMO, located, plan_harvest, write_demo
 from linrep.places import Place, remove_unfinished
 from linrep.probe.labels import attribute_values, read_attributes

@@ -1,4 +1,4 @@
-"""The features on disk: codes, then rows of each run of latents as they come, a commit for each written last, tables at the end.
+"""The features on disk, for who reads them: tables, examples and codes of a complete artefact, and its manifest.
 
 features/<name>-<digest>/
   manifest.json                                          what was looked into: harvest, dictionaries, config
@@ -9,24 +9,17 @@ features/<name>-<digest>/
   features.parquet, labels.parquet                       all units together, once complete; examples stay where they are
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from linrep.config import digest
 from linrep.errors import StoreError
-from linrep.features.study import TURNED, Study, Unit
-from linrep.features.uniqueness import unique
-from linrep.places import Place, place, remove_folder
-from linrep.store.layout import MANIFEST, MODALITIES, Modality
-from linrep.store.manifest import now
-from linrep.store.tables import read_table, write_table
-from schemas.features import FEATURE_EXAMPLES, FEATURES, VERSION
-
-TABLES = ("features", "labels")
+from linrep.places import Place, place
+from linrep.store.layout import MANIFEST, Modality
+from linrep.store.tables import read_table
+from schemas.features import FEATURE_EXAMPLES, VERSION
 
 
 @dataclass(frozen=True)
@@ -177,98 +170,6 @@ class Features:
         return [folder / name for name in folder.names() if name.endswith(".parquet")]
 
 
-@dataclass(frozen=True)
-class UnitCommit:
-    """What a unit took.
-
-    Attributes:
-        unit: Its name.
-        latents: Latents.
-        tokens: Tokens read, by modality.
-        chance: Monosemanticity of a blind latent, where it was measured.
-        seconds: From the first pass over the codes to the tables.
-    """
-
-    unit: str
-    latents: int
-    tokens: dict[str, int]
-    chance: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class FeaturesPlan:
-    """A features job before it runs.
-
-    Attributes:
-        place: The artefact.
-        study: What to do.
-        manifest: The manifest to start with.
-    """
-
-    place: Place
-    study: Study
-    manifest: FeaturesManifest = field(repr=False)
-
-
-def plan_artefact(workspace: Place, name: str, study: Study, parents: dict[str, str]) -> FeaturesPlan:
-    """Name the artefact of a study and describe it.
-
-    Args:
-        workspace: Where everything lies.
-        name: Name of the recipe.
-        study: What will be done.
-        parents: Digests of dictionaries, attributes and embeddings.
-    """
-    config = study.config
-    parents = {"harvest": study.store.manifest.digest, **parents}
-    # What dictionaries and embeddings hold counts, not where they lie; nor does it count in how many passes they are looked into.
-    values = config.model_dump(mode="json", exclude={"dictionaries", "embeddings", "memory_gb"})
-    values |= {"at": [d.layer for d in config.dictionaries]}
-    key = digest(VERSION, parents, values)
-    manifest = FeaturesManifest(
-        name=name,
-        digest=key,
-        parents=parents,
-        store=str(study.store.place),
-        model=str(study.store.manifest.model.get("path", "")),
-        config=config.model_dump(mode="json"),
-        dictionaries=[asdict(own) for own in looked_into(study)],
-        attributes={m: {a.name: list(a.values) for a in own} for m, own in study.known.attributes.items()},
-        units={unit.name: _described(study, unit) for unit in study.units},
-        codes={unit.coder: _counted(study, unit) for unit in study.units},
-        created=now(),
-    )
-    return FeaturesPlan(workspace / "features" / f"{name}-{key}", study, manifest)
-
-
-def resumed(plan: FeaturesPlan, manifest: FeaturesManifest) -> FeaturesPlan:
-    """The plan of a study that was begun before, in the runs of latents that it was begun with, whatever the memory is now."""
-    cut: dict[str, list[tuple[int, int]]] = {}
-    for unit in manifest.units.values():
-        cut.setdefault(unit["coder"], []).append((unit["first"], unit["last"]))
-    study = replace(plan.study, cut={coder: tuple(own) for coder, own in cut.items()})
-    return replace(plan, study=study, manifest=replace(plan.manifest, created=manifest.created, units=manifest.units))
-
-
-def looked_into(study: Study) -> list[Looked]:
-    """The dictionaries of a study, controls after their own."""
-    return [
-        Looked(study.config.dictionaries[unit.dictionary].layer, study.of(unit).name, unit.coder, study.of(unit).coder.n_latents)
-        for unit in {unit.coder: unit for unit in study.units}.values()
-    ]
-
-
-def _described(study: Study, unit: Unit) -> dict[str, Any]:
-    layer = study.config.dictionaries[unit.dictionary].layer
-    return {"coder": unit.coder, "layer": layer, "dictionary": study.of(unit).name, "first": unit.run[0], "last": unit.run[1]}
-
-
-def _counted(study: Study, unit: Unit) -> dict[Modality, int]:
-    files = [modality for part in study.parts(unit) for modality, _ in part]
-    return {modality: files.count(modality) for modality in MODALITIES}
-
-
 def open_features(where: str | Place) -> Features:
     """The results in a folder; a workspace that holds just one will do.
 
@@ -306,54 +207,3 @@ def read_features_manifest(here: Place) -> FeaturesManifest | None:
 def write_features_manifest(here: Place, manifest: FeaturesManifest) -> None:
     """Write, or replace, the manifest."""
     (here / MANIFEST).write_json(asdict(manifest))
-
-
-def write_unit(here: Place, unit: Unit, tables: dict[str, pa.Table], commit: UnitCommit) -> UnitCommit:
-    """Write what a unit found, and commit it."""
-    for name, table in tables.items():
-        write_table(here / "units" / unit.name, f"{name}.parquet", table)
-    (here / "commits" / f"{unit.name}.json").write_json(asdict(commit))
-    return commit
-
-
-def committed(here: Place) -> set[str]:
-    """Names of the units that are done."""
-    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
-
-
-def has_codes(plan: FeaturesPlan) -> bool:
-    """Whether the codes of every dictionary are there, which somebody may have deleted."""
-    found = Features(plan.place, plan.manifest)
-    return all(found.has_codes(coder, modality) for coder in found.manifest.codes for modality in MODALITIES)
-
-
-def finish(plan: FeaturesPlan) -> FeaturesManifest:
-    """Put the units' tables together; returns the manifest of the complete artefact, not written yet."""
-    units = plan.study.units
-    for name in TABLES:
-        parts = [read_table(plan.place / "units" / unit.name, f"{name}.parquet") for unit in units]
-        table = pa.concat_tables(parts)
-        write_table(plan.place, f"{name}.parquet", _with_uniqueness(plan, table) if name == "features" else table)
-    commits = [UnitCommit(**(plan.place / "commits" / f"{unit.name}.json").read_json()) for unit in units]
-    remove_folder(plan.place / TURNED)  # what is left to do needs them no more
-    return replace(plan.manifest, status="complete", finished=now(), chance=commits[0].chance, tokens=commits[0].tokens)
-
-
-def _with_uniqueness(plan: FeaturesPlan, table: pa.Table) -> pa.Table:
-    """The features with the two columns that need the examples of a whole dictionary."""
-    columns: dict[str, list[Any]] = {"uniqueness": [], "most_alike": []}
-    coders = dict.fromkeys(unit.coder for unit in plan.study.units)
-    for coder in coders:
-        own = [unit for unit in plan.study.units if unit.coder == coder]
-        wanted = ["latent", "kind", "sample_id"]
-        examples = pa.concat_tables([read_table(plan.place / "units" / u.name, "examples.parquet", wanted) for u in own])
-        top = examples.filter(pc.field("kind") == "top").combine_chunks()
-        sample = np.unique(top["sample_id"].to_numpy(), return_inverse=True)[1]
-        found = unique(top["latent"].to_numpy().astype(np.int64), sample.astype(np.int64), own[-1].run[1])
-        columns["uniqueness"] += [None if v != v else v for v in found.uniqueness.tolist()]
-        columns["most_alike"] += [None if v < 0 else v for v in found.most_alike.tolist()]
-    for name, values in columns.items():
-        table = table.set_column(
-            FEATURES.get_field_index(name), FEATURES.field(name), pa.array(values, FEATURES.field(name).type)
-        )
-    return table
