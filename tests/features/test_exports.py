@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -64,6 +65,69 @@ def test_neuronpedia_gets_every_feature_and_example(found, tmp_path):
             peak = int(texts[number][:, latent].argmax())
             assert row["tokens"] == [f" w{10 + t}" for t in range(max(0, peak - 2), min(len(texts[number]), peak + 3))]
     assert token_text(3, 1, 12, 7, WORDS) == "<img r12 c07>"
+
+
+NUMBER, NUMBERS, TEXTS, TIME = (int, float), "numbers", "texts", "time"
+IMPORT = {
+    "release.jsonl": {
+        "name": str, "description": str, "creatorName": str, "creatorId": str, "createdAt?": TIME, "descriptionShort?": str,
+        "creatorNameShort?": str, "urls?": TEXTS,
+    },
+    "model.jsonl": {
+        "id": str, "instruct": bool, "creatorId": str, "displayName?": str, "displayNameShort?": str, "createdAt?": TIME,
+        "updatedAt?": TIME,
+    },
+    "sourceset.jsonl": {
+        "modelId": str, "name": str, "creatorId": str, "visibility?": str, "description?": str, "creatorName?": str,
+        "releaseName?": str, "createdAt?": TIME,
+    },
+    "source.jsonl": {
+        "id": str, "modelId": str, "setName": str, "creatorId": str, "visibility?": str, "dataset?": str, "createdAt?": TIME,
+    },
+    "features/batch-0.jsonl.gz": {
+        "modelId": str, "layer": str, "index": str, "creatorId?": str, "createdAt?": TIME, "maxActApprox?": NUMBER,
+        "hasVector?": bool, "vector?": NUMBERS, "hookName?": str, "topkCosSimIndices?": NUMBERS, "topkCosSimValues?": NUMBERS,
+        "neg_str?": TEXTS, "neg_values?": NUMBERS, "pos_str?": TEXTS, "pos_values?": NUMBERS, "frac_nonzero?": NUMBER,
+    },
+    "activations/batch-0.jsonl.gz": {
+        "id": str, "tokens": TEXTS, "index": str, "layer": str, "modelId": str, "maxValue": NUMBER, "maxValueTokenIndex": int,
+        "minValue": NUMBER, "values": NUMBERS, "creatorId": str, "createdAt?": TIME, "dataIndex?": str,
+        "qualifyingTokenIndex?": int,
+    },
+}  # fmt: skip
+"""Fields that Neuronpedia's importer knows and we write, by file; a question mark: it fills them in where they are missing.
+
+Source: the records of neuronpedia_utils.db_models, with which Neuronpedia writes such an import itself.
+"""
+
+
+def fits(value, kind) -> bool:
+    if kind == NUMBERS:
+        return isinstance(value, list) and all(fits(v, NUMBER) for v in value)
+    if kind == TEXTS:
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if kind == TIME:
+        return datetime.fromisoformat(value).year > 2000
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def test_neuronpedias_records_are_filled_field_by_field_and_name_each_other(found, tmp_path):
+    write_neuronpedia(found[2], "own", WORDS, place(tmp_path), "m")
+    records = {}
+    for name, fields in IMPORT.items():
+        records[name] = lines(tmp_path / "m/0-own" / name)
+        kinds = {field.removesuffix("?"): kind for field, kind in fields.items()}
+        needed = {field for field in fields if not field.endswith("?")}
+        for row in records[name]:
+            assert needed <= row.keys() <= kinds.keys()
+            assert [field for field, value in row.items() if not fits(value, kinds[field])] == []
+    (release,), (model,), (group,), (source,), features, activations = records.values()
+    assert (group["modelId"], group["releaseName"]) == (model["id"], release["name"])
+    assert (source["modelId"], source["setName"], source["id"]) == (model["id"], group["name"], f"0-{group['name']}")
+    for row in (*features, *activations):
+        assert (row["modelId"], row["layer"]) == (model["id"], source["id"])
+    assert {row["index"] for row in activations} <= {row["index"] for row in features}
+    assert len({row["creatorId"] for rows in records.values() for row in rows}) == 1
 
 
 def test_delphi_cache_is_the_codes(found, tmp_path):

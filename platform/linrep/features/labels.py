@@ -9,7 +9,7 @@ largest error that this can make goes with it.
 A value and its threshold are chosen on one half of the samples and scored on the other: the best of many is good by luck.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,15 +112,8 @@ class Histograms:
     def merge(self, other: "Histograms") -> None:
         """Count what another one counted."""
         self._hang(np.maximum(self.top, other.top))
-        down = (self.top - other.top).astype(np.int64)
-        step = max(1, ROOM_BYTES // (8 * max(self.counts[0].size, 1))) if len(self.top) else 1
-        for start in range(0, len(self.top), step):
-            # Of many values most are empty: what is there is moved one by one.
-            own, new = (counts[start : start + step].reshape(-1) for counts in (self.counts, other.counts))
-            cell = np.flatnonzero(new)
-            group, place = np.divmod(cell, BINS)
-            place = np.maximum(place - down[start + group // (2 * self.sums.shape[1])], 0)
-            np.add.at(own, group * BINS + place, new[cell])
+        for rows in self._blocks(np.arange(len(self.top))):
+            _add(self.counts, rows, other.counts[rows], self.top[rows] - other.top[rows])
         self.sums += other.sums
         self.samples += other.samples
 
@@ -128,10 +121,17 @@ class Histograms:
         """Hang the bins from higher tops."""
         rise = top - self.top
         rise[self.top == 0] = 0  # nothing was counted there yet
-        for by in np.unique(rise[rise > 0]):
-            own = np.flatnonzero(rise == by)
-            self.counts[own] = _moved(self.counts[own], min(int(by), BINS - 1))
+        for rows in self._blocks(np.flatnonzero(rise)):
+            counts = self.counts[rows]
+            self.counts[rows] = 0
+            _add(self.counts, rows, counts, rise[rows])
         self.top = top
+
+    def _blocks(self, rows: Int64[np.ndarray, " r"]) -> Iterator[Int64[np.ndarray, " b"]]:
+        """Some latents, as many at a time as there is room for."""
+        step = max(1, ROOM_BYTES // (8 * 2 * BINS * max(self.sums.shape[1], 1)))
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step]
 
     def told(self, attribute: int, min_samples: int, present: Int64[np.ndarray, " f"]) -> Told:
         """How each latent tells one attribute.
@@ -197,9 +197,19 @@ def _edge(number: Int16[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     return (number.astype(np.uint32) << _SHIFT).view(np.float32).astype(np.float64)
 
 
-def _moved(counts: UInt32[np.ndarray, "f v 2 bins"], by: int) -> UInt32[np.ndarray, "f v 2 bins"]:
-    """Counts moved down by some bins; what falls out at the bottom stays in the lowest one."""
-    moved = np.zeros_like(counts)
-    moved[..., : BINS - by] = counts[..., by:]
-    moved[..., 0] += counts[..., :by].sum(-1, dtype=np.uint32)
-    return moved
+def _add(
+    counts: UInt32[np.ndarray, "f v 2 bins"],
+    rows: Int64[np.ndarray, " b"],
+    more: UInt32[np.ndarray, "b v 2 bins"],
+    down: Int16[np.ndarray, " b"],
+) -> None:
+    """Count more of some latents, some bins further down; what falls out at the bottom stays in the lowest one.
+
+    Of many values most bins are empty: what is there is moved one by one.
+    """
+    cell = np.flatnonzero(more != 0)
+    group, place = np.divmod(cell, BINS)
+    size = 2 * max(more.shape[1], 1)
+    nth, group = np.divmod(group, size)
+    place = np.maximum(place - down[nth], 0)
+    np.add.at(counts.reshape(-1), (rows[nth] * size + group) * BINS + place, more.reshape(-1)[cell])
