@@ -8,7 +8,8 @@ token of a sample fires other latents, more to keep than real pictures give. By 
 do not change.
 
 The size of the target is `--rows 2000000 --rounds 1` (3 GB of temporary files, and more for the codes). What does not depend on
-rows (neighbours, tables) weighs more at fewer; `--classes 1000` is an ImageNet's worth of values to tell, in as many more runs.
+rows (neighbours, tables) weighs more at fewer; `--classes 1000` is an ImageNet's worth of values to tell, in as many more runs of
+latents. A value needs ten samples: fewer rows than 640,000 have so many values only with fewer `--tokens` a sample.
 """
 
 import argparse
@@ -38,15 +39,13 @@ from linrep.store.statistics import Sums
 from linrep.store.write import samples_table, vector_column, writing_chunk
 from schemas import vectors
 
-TOKENS = 32
-"""Tokens of a sample."""
 FILE = 8192
 """Rows of a file of the store; a chunk has two files."""
 MOST = 1.2
 """Peak memory with four times the rows, as a multiple, at most."""
 
 
-def write(folder: Path, rows: int, width: int, classes: int) -> None:
+def write(folder: Path, rows: int, width: int, classes: int, tokens: int) -> None:
     """A complete store of one layer: half of the rows are of images, half of texts."""
     schema, draw = vectors(width, "float16"), np.random.default_rng(0)
     n_chunks = max(1, rows // (2 * FILE))
@@ -54,14 +53,14 @@ def write(folder: Path, rows: int, width: int, classes: int) -> None:
         with writing_chunk(place(folder), chunk, schema) as writer:
             samples = []
             for modality in MODALITIES:
-                names = [f"{modality}/{chunk}-{i:05d}" for i in range(FILE // TOKENS)]
+                names = [f"{modality}/{chunk}-{i:05d}" for i in range(FILE // tokens)]
                 for i, name in enumerate(names, chunk * len(names)):
                     label = {"label": i % classes, "class_name": f"class {i % classes}"} if modality == "image" else {}
                     given = {"sample_id": name, "modality": modality, "uri": f"{name}.JPEG", "corpus": "bench", "split": "train"}
-                    samples.append({**given, **label, "n_image_tokens": TOKENS, "n_text_tokens": TOKENS})
+                    samples.append({**given, **label, "n_image_tokens": tokens, "n_text_tokens": tokens})
                 columns = {
-                    "sample_id": pa.array([name for name in names for _ in range(TOKENS)]),
-                    "position": pa.array(np.tile(np.arange(TOKENS, dtype=np.int32), len(names))),
+                    "sample_id": pa.array([name for name in names for _ in range(tokens)]),
+                    "position": pa.array(np.tile(np.arange(tokens, dtype=np.int32), len(names))),
                     "is_special": pa.array(np.zeros(FILE, bool)),
                     "norm": pa.array(np.full(FILE, width**0.5, np.float32)),
                     "split": pa.array(["train"] * FILE),
@@ -73,7 +72,7 @@ def write(folder: Path, rows: int, width: int, classes: int) -> None:
             writer.commit(samples_table(samples), {(0, "image"): Sums.zero(width)}, n, 2 * FILE, (), 0.0, "float32")
     manifest = Manifest(
         name="bench", digest="0123456789", model={}, layers=(0,), views=("tokens",), dtype="float16", width=width, corpora={},
-        harvest={}, n_chunks=n_chunks, chunk_size=2 * FILE // TOKENS, status="complete",
+        harvest={}, n_chunks=n_chunks, chunk_size=2 * FILE // tokens, status="complete",
     )  # fmt: skip
     write_manifest(place(folder), manifest)
 
@@ -116,10 +115,10 @@ def one_round(folder: Path, width: int, n_latents: int, k: int) -> tuple[int, di
     return rows, {"features": time.process_time() - start - seconds, "encoder products": seconds}, passes
 
 
-def peak(rows: int, width: int, n_latents: int, k: int, classes: int) -> float:
+def peak(rows: int, width: int, n_latents: int, k: int, classes: int, tokens: int) -> float:
     """Peak memory, in MB, of a process that works through a store of so many rows."""
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), rows, width, classes)
+        write(Path(folder), rows, width, classes, tokens)
         code = (
             "import resource, sys; from pathlib import Path; from bench.features import features; "
             f"features(Path(sys.argv[1]), {width}, {n_latents}, {k}); "
@@ -136,6 +135,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=16384)
     parser.add_argument("--active", type=int, default=32)
     parser.add_argument("--classes", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=32, help="of a sample, a power of two")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-rows", type=int, default=65536, help="of the smaller store; 0 leaves the memory out")
@@ -144,9 +144,9 @@ def main() -> None:
     shape = (args.width, args.latents, args.active)
     rates: dict[str, list[float]] = {"features": [], "encoder products": []}
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "first", 2 * FILE, args.width, args.classes)
+        write(Path(folder) / "first", 2 * FILE, args.width, args.classes, args.tokens)
         one_round(Path(folder) / "first", *shape)  # a small one that does not count: libraries are loaded, memory is there
-        write(Path(folder) / "store", args.rows, args.width, args.classes)
+        write(Path(folder) / "store", args.rows, args.width, args.classes, args.tokens)
         rows = passes = 0
         for _ in range(args.rounds):
             rows, seconds, passes = one_round(Path(folder) / "store", *shape)
@@ -160,7 +160,7 @@ def main() -> None:
     report(title, Rates("rows", rates), [("features", "encoder products", 0.5)])
     if args.memory_rows:
         few, many = args.memory_rows, 4 * args.memory_rows
-        small, large = (peak(n, *shape, args.classes) for n in (few, many))
+        small, large = (peak(n, *shape, args.classes, args.tokens) for n in (few, many))
         verdict = "met" if large <= MOST * small else f"missed by {large / small - MOST:.2f}"
         print(f"\npeak memory: {small:.0f} MB for {few:,} rows, {large:.0f} MB for four times as many")
         print(f"  larger / smaller: {large / small:.3f}  <= {MOST}  {verdict}")

@@ -1,7 +1,8 @@
 """Neuronpedia's own client reads the records of our bulk import, named as its database names them.
 
-The client (`pip install neuronpedia`, 1.2.1 when this was written) knows the records that the site hands out. The import itself has no
-package: `tests/features/test_exports.py` holds it to the fields of the site's importer. Without the client, or Ray, this is skipped.
+The client (`pip install neuronpedia`, 1.2.1 when this was written) knows the records that the site hands out. The import has no
+package of its own: `tests/features/test_exports.py` holds it to the fields of the site's importer. Without the client, or Ray,
+this is skipped.
 """
 
 import gzip
