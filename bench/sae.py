@@ -1,11 +1,11 @@
 """One training step of a TopK dictionary: `python -m bench.sae`.
 
 Against its floor, the encoder's forward product alone, and against other libraries where they are installed, all in one
-interleaved run; then how well each reconstructs held-out rows after equal steps from equal weights, since a fast step that learns
-less is no gain. SAELens and dictionary_learning clip gradients at norm 1, which under Adam acts like a higher learning rate in a
-short training, so this library stands there as it is and clipped. One row of the first part is a step in which half of the latents
-are dead and AuxK teaches them. On a machine that others use too, `--threads 1 --cpu-time` counts the processor's time instead of the
-clock's.
+interleaved run; then how well each reconstructs held-out rows after equal steps from equal weights, since a fast step that
+learns less is no gain. SAELens and dictionary_learning clip gradients at norm 1, which under Adam acts like a higher learning
+rate in a short training, so this library stands there as it is and clipped. One row of the first part is a step in which half
+of the latents are dead and AuxK teaches them. On a machine that others use too, `--threads 1 --cpu-time` counts the
+processor's time instead of the clock's.
 """
 
 import argparse
