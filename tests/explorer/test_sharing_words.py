@@ -2,7 +2,8 @@
 
 import pytest
 
-from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
+from linrep.explorer.sharing import layer_figures, summary_lines
+from linrep.explorer.sharing_words import plain_words
 from linrep.store.tables import table_of
 from schemas.sharing import SHARING
 
@@ -76,3 +77,16 @@ def test_the_words_speak_of_latents_of_both_models_beside_random_directions():
     assert f"Of the untrained model's latents in sae: {share} falls (0.60 in layer 0, 0.30 in layer 1, null 1.00)" in said
     curves = {str(c.get_label()) for c in layer_figures(table_of(rows, SHARING))["sharing_latent"].axes[0].lines}
     assert {"sae", "sae/random", "untrained, sae"} <= curves
+
+
+def test_the_words_put_directions_from_texts_beside_those_from_images():
+    """The largest of either over layers and strengths: an image-derived one without a twin from texts does not count."""
+    rows = [row("hub", layer, 0.2, 0.01, 0.0) for layer in (0, 1)]
+    for metric, values in (
+        ("turned_by_text_class_mean_at_image_1", (0.1, 0.2)), ("turned_by_class_mean_at_image_1", (0.7, 0.6)),
+        ("turned_by_ridge_at_image_1", (0.9, 0.9)),
+    ):  # fmt: skip
+        rows += [{**row(metric, layer, value, 0.1, 0.03 * layer), "level": "concept"} for layer, value in enumerate(values)]
+    said = plain_words(table_of(rows, SHARING))
+    assert "texts turn up to 0.20 of the answers about images, those found in images up to 0.70, random ones up to 0.03" in said
+    assert "Directions found in texts" not in words((0.1, 0.01), (0.2, 0.01))

@@ -13,7 +13,8 @@ from linrep.cluster.session import cluster
 from linrep.cluster.steered import read_steered
 from linrep.config import digest
 from linrep.errors import RecipeError
-from linrep.explorer.sharing import layer_figures, plain_words, summary_lines
+from linrep.explorer.sharing import layer_figures, summary_lines
+from linrep.explorer.sharing_words import plain_words
 from linrep.harvest.plan import plan_harvest
 from linrep.places import Place, place, remove_unfinished
 from linrep.recipe import Recipe

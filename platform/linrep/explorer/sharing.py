@@ -1,4 +1,4 @@
-"""Figures, lines and words of the sharing results: curves over layers beside their nulls and the untrained model."""
+"""Figures and lines of the sharing results: curves over layers beside their nulls and the untrained model."""
 
 import polars as pl
 import pyarrow as pa
@@ -34,10 +34,6 @@ LATENTS = (
     ("cross_modal_weight_centred", "the same, each mean removed"),
     ("reliability_modality_score", "reliability of modality scores"),
 )
-TENTH = 0.1
-"""Changes over the layers of less than this share of the distance from the null are called flat."""
-SLIGHT = 0.05
-"""A measure that is no further above its null than this is not held against it."""
 
 
 def layer_figures(table: pa.Table) -> dict[str, Figure]:
@@ -132,113 +128,3 @@ def _reliability(rows: pl.DataFrame) -> str:
     """Correlation over layers of the values from both halves of the pairs."""
     r = rows.drop_nulls(["half_one", "half_two"]).select(pl.corr("half_one", "half_two")).item() if len(rows) > 2 else None
     return "" if r is None or r != r else f"{r:.3f}"
-
-
-def plain_words(table: pa.Table) -> str:
-    """A paragraph on what the curves show, and where they disagree with the claim that modalities are disjoint and converge.
-
-    Args:
-        table: Rows of the `SHARING` contract.
-    """
-    frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
-    own = frame.filter((pl.col("model") == "trained") & pl.col("dictionary").is_null())
-    said, against = [], []
-    probe, clusters = _ends(own, "modality_probe"), _ends(own, "cluster_homogeneity")
-    if probe:
-        apart = probe[1]["value"] > 0.95
-        said.append(
-            f"A linear probe tells image from text with accuracy {probe[0]['value']:.2f} in layer {probe[0]['layer']} and "
-            f"{probe[1]['value']:.2f} in layer {probe[1]['layer']} (control {probe[1]['null']:.2f})"
-            + (": the modalities stay apart to the last layer" if apart else "")
-        )
-    if clusters:
-        said.append(f"homogeneity of clusters by modality goes from {clusters[0]['value']:.2f} to {clusters[1]['value']:.2f}")
-    for name, words in (
-        ("hub", "the hub score"),
-        ("cka_debiased", "CKA"),
-        ("subspace_overlap", "the overlap of leading subspaces"),
-        ("neighbourhood_overlap", "the share of common neighbours"),
-        ("direction_cosine", "the cosine of class directions"),
-        ("transfer_image_to_text_centred", "transfer of probes from image to text"),
-        ("transfer_text_to_image_centred", "transfer of probes from text to image"),
-    ):
-        ends = _ends(own, name)
-        if ends is None:
-            continue
-        first, last = ends
-        said.append(f"{words} {_course(first, last)} ({first['value']:.2f} to {last['value']:.2f})")
-        values = own.filter(pl.col("metric") == name).drop_nulls("value")
-        peak = values.sort("value", descending=True).row(0, named=True)
-        if _course(first, last) == "falls":
-            against.append(f"{words} falls with depth")
-        elif last["layer"] > peak["layer"] > first["layer"] and _course(peak, last) == "falls":
-            against.append(
-                f"{words} is highest in layer {peak['layer']} ({peak['value']:.2f}) and falls to {last['value']:.2f} after it"
-            )
-        elif _course(first, last) == "stays flat":
-            against.append(f"{words} does not grow")
-        if first["null"] is not None and first["low"] is not None and first["low"] > first["null"] + SLIGHT:
-            against.append(
-                f"{words} is above its null in layer {first['layer']} already ({first['value']:.2f} against {first['null']:.2f})"
-            )
-    text = "What the curves show: " + "; ".join(said) + "."
-    text += " The claim is: quite disjoint, and increasingly shared in deeper layers. "
-    text += ("Against it: " + "; ".join(against) + ".") if against else "No curve is against it."
-    text += _latent_words(frame)
-    plain = frame.filter((pl.col("model") == "untrained") & pl.col("dictionary").is_null())
-    control = plain.drop_nulls(["value", "low"])
-    if len(control):
-        names = ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_image_to_text_centred")
-        last = control.filter((pl.col("layer") == control["layer"].max()) & pl.col("metric").is_in(names))
-        beyond = [r["metric"] for r in last.iter_rows(named=True) if r["null"] is not None and r["low"] > r["null"] + SLIGHT]
-        text += (
-            f" In the untrained model's last layer {', '.join(beyond)} are above their nulls too: that much is not learned."
-            if beyond
-            else f" In the untrained model's last layer none of {', '.join(names)} is more than {SLIGHT} above its null."
-        )
-    return text
-
-
-def _latent_words(frame: pl.DataFrame) -> str:
-    """What latents show, of each dictionary of each model, beside its control of random directions."""
-    text, rows = "", frame.filter(pl.col("dictionary").is_not_null() & ~pl.col("dictionary").str.ends_with("/random"))
-    for (model, dictionary), own in rows.group_by(["model", "dictionary"], maintain_order=True):
-        random = frame.filter((pl.col("model") == model) & (pl.col("dictionary") == f"{dictionary}/random"))
-        said = []
-        for name, words in (
-            ("bimodal_mass", "the share of activation on bimodal latents"),
-            ("overlap_0.01", "the share of latents that fire on both modalities"),
-            ("cofire", "firing on a photograph and on its caption"),
-            ("bridge_cosine", "the cosine of what both write"),
-        ):
-            ends, control = _ends(own, name), _ends(random, name)
-            if ends is None:
-                continue
-            first, last = ends
-            beside = "" if control is None else f", of random directions {control[1]['value']:.2f}"
-            null = "" if last["null"] is None else f", null {last['null']:.2f}"
-            said.append(
-                f"{words} {_course(first, last)} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
-                f"{last['layer']}{null}{beside})"
-            )
-        if said:
-            text += f" Of the {model} model's latents in {dictionary}: " + "; ".join(said) + "."
-    return text
-
-
-def _ends(frame: pl.DataFrame, name: str) -> tuple[dict, dict] | None:
-    rows = frame.filter((pl.col("metric") == name) & pl.col("value").is_not_null())
-    return (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else None
-
-
-def _course(first: dict, last: dict) -> str:
-    """Flat where the change is small beside the distance from the null, or where each end lies in the other's interval."""
-    change = last["value"] - first["value"]
-    ends = (first["low"], first["high"], last["low"], last["high"])
-    overlaps = (
-        None not in ends and first["low"] <= last["value"] <= first["high"] and last["low"] <= first["value"] <= last["high"]
-    )
-    distance = max(abs(row["value"] - (row["null"] or 0.0)) for row in (first, last))
-    if abs(change) <= TENTH * distance or overlaps:
-        return "stays flat"
-    return "grows" if change > 0 else "falls"
