@@ -51,7 +51,10 @@ class Entries:
 
 
 class Largest:
-    """The k largest keys of each of f latents, and a position that goes with each key. Bytes: 12 f k, and what waits."""
+    """The k largest keys of each of f latents, and a position that goes with each key; of equal keys those that came first.
+
+    Bytes: 12 f k, and what waits.
+    """
 
     def __init__(self, f: int, k: int) -> None:
         self._keys = np.zeros((f, k), np.uint64)  # falling; 0 is an empty place
@@ -94,7 +97,7 @@ class Largest:
         f, k = self._keys.shape
         latent, key, position = (np.concatenate([getattr(w, n) for w in waiting]) for n in ("latent", "key", "position"))
         # By latent, from the largest key down: the counting sort leaves the keys of a latent in the order in which they come.
-        falling = np.argsort(~key)
+        falling = np.argsort(~key, kind="stable")
         order = np.asarray(sparse.csr_matrix((falling, latent[falling], [0, len(key)]), (1, f)).tocsc().data, np.int64)
         latent, key, position = latent[order], key[order], position[order]
         starts = np.flatnonzero(np.diff(latent, prepend=-1))
@@ -107,7 +110,7 @@ class Largest:
         keys, positions = np.zeros((len(there), 2 * k), np.uint64), np.zeros((len(there), 2 * k), np.int32)
         keys[:, :k], positions[:, :k] = self._keys[there], self._positions[there]
         keys[nth, k + rank[may]], positions[nth, k + rank[may]] = key[may], position[may]
-        best = np.argsort(~keys, axis=1)[:, :k]
+        best = np.argsort(~keys, axis=1, kind="stable")[:, :k]
         self._keys[there] = np.take_along_axis(keys, best, 1)
         self._positions[there] = np.take_along_axis(positions, best, 1)
 

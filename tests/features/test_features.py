@@ -182,6 +182,20 @@ def test_the_largest_are_exact_in_any_order_and_over_any_parts():
         np.testing.assert_array_equal(of_strength(own.key)[0], value[own.position])
 
 
+def test_of_equal_keys_those_that_came_first_are_kept():
+    """A latent may fire equally on many tokens of one picture: which are its strongest must not depend on a sort's whims."""
+    rng = np.random.default_rng(1)
+    n, f, k = 3000, 3, 20
+    latent, key = rng.integers(f, size=n), rng.integers(1, 4, n).astype(np.uint64)
+    kept, where = Largest(f, k), np.arange(n, dtype=np.int32)
+    for i, some in enumerate(np.array_split(where, 9)):
+        kept.offer(latent[some], key[some], where[some])
+        if i % 2:
+            kept.entries()
+    expected = [sorted(np.flatnonzero(latent == j), key=lambda i: (-int(key[i]), i))[:k] for j in range(f)]
+    assert kept.entries().position.tolist() == [i for some in expected for i in some]
+
+
 def test_best_values_and_f1_are_those_of_named_thresholds(found):
     images, _, study, features = found
     labels = frame(features.table("labels")).filter((pl.col("dictionary") == "own") & (pl.col("modality") == "image"))
