@@ -2,8 +2,10 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable
 
+from linrep.corpora.names import default_name, imagenet_names
 from linrep.corpora.runs import Class
 from linrep.errors import CorpusError
 from linrep.places import Place, place
@@ -55,7 +57,8 @@ def select(ids: Iterable[str], names: dict[str, str], wanted: tuple[str, ...] | 
 
     Args:
         ids: The classes that the corpus holds.
-        names: Their names; a class without one is called by its id.
+        names: Their names; one that is a wnid is looked up, and a class that the list leaves out is called by its id. Empty where
+            there is no list: then `default_name` tells, unless two classes would be called the same.
         wanted: Ids, or names in any case; None for all.
         where: The corpus, for the message.
 
@@ -63,14 +66,23 @@ def select(ids: Iterable[str], names: dict[str, str], wanted: tuple[str, ...] | 
         CorpusError: A wanted class is unknown (the message lists near matches), or its name is that of several.
     """
     ids = set(ids)
-    numbers = all(name.isdecimal() for name in ids)
-    every = tuple(
-        Class(name, names.get(name, name)) for name in sorted(ids, key=lambda name: (int(name) if numbers else 0, name))
-    )
+    numbers = all(name.isdecimal() and len(name) < 100 for name in ids)
+    called = _called(ids, names)
+    every = tuple(Class(name, called[name]) for name in sorted(ids, key=lambda name: (int(name) if numbers else 0, name)))
     if wanted is None:
         return every
     taken = {_match(want, every, where) for want in wanted}
     return tuple(known for known in every if known in taken)
+
+
+def _called(ids: set[str], names: dict[str, str]) -> dict[str, str]:
+    """Name of each class."""
+    if names:
+        given = {id: names.get(id, "").strip() or id for id in ids}
+        return {id: imagenet_names().get(name, name) if id != name else name for id, name in given.items()}
+    default = {id: default_name(id) for id in ids}
+    taken = Counter(default.values())
+    return {id: name if taken[name] == 1 else id for id, name in default.items()}
 
 
 def _match(want: str, every: tuple[Class, ...], where: object) -> Class:
