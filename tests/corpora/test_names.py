@@ -8,15 +8,22 @@ from linrep.corpora.names import default_name, imagenet_names, is_word, not_word
 
 WORDS = (
     "tench", "chain saw", "chain_saw", "French horn", "Old English sheepdog", "black-and-tan coonhound", "jack-o'-lantern",
-    "bull's eye", "T-shirt", "iPod", "ox", "CD player", "Boeing 747", "Audi S4 Sedan 2012", "18-wheeler", "3D glasses", "crane (134)",
-    "4-wheel drive car", "église", "Straßenbahn", "船", "собака", "कुत्ता", "facade", "decade", "added face", "class", "sports category",
-    "9-spotted ladybug", "cat (animal)", "other", "background", "rhythm", "image of a dog", "St. Bernard", "1950s car", "group of 7 people",
+    "bull's eye", "T-shirt", "iPod", "ox", "CD player",
+    "Boeing 747", "Audi S4 Sedan 2012", "18-wheeler", "3D glasses", "crane (134)",
+    "4-wheel drive car", "église", "Straßenbahn", "船", "собака",
+    "कुत्ता", "facade", "decade", "added face", "class", "sports category",
+    "9-spotted ladybug", "cat (animal)", "other", "background",
+    "rhythm", "image of a dog", "St. Bernard", "1950s car", "group of 7 people",
 )  # fmt: skip
 NO_WORDS = (
-    "", " ", "7", "-1", "007", "3.5", "1e9", "1,000", "n03000684", "N03000684", "n03000684 (2)", "n02085620-Chihuahua", "class 7", "class_7",
-    "class-007", "Class7", "label_3", "category 12", "c17", "id_42", "img 0001", "n01", "x9", "a1b2c3", "9f86d081", "9f86d081884c7d659a2f",
-    "deadbeef-c0ffee12", "123e4567-e89b-12d3-a456-426614174000", "deadbeef-dead-dead-dead-deadbeef0000", "nan", "NaN", "None", "null",
-    "N/A", "<NA>", "undefined", "001.Black_footed_Albatross", "7_tench", "?", "---", "_", "x", "xkqzwrtp", "٣", "tench\u200b\x00", "\x07",
+    "", " ", "7", "-1", "007", "3.5", "1e9",
+    "1,000", "n03000684", "N03000684", "n03000684 (2)", "n02085620-Chihuahua", "class 7", "class_7",
+    "class-007", "Class7", "label_3", "category 12", "c17", "id_42",
+    "img 0001", "n01", "x9", "a1b2c3", "9f86d081", "9f86d081884c7d659a2f",
+    "deadbeef-c0ffee12", "123e4567-e89b-12d3-a456-426614174000", "deadbeef-dead-dead-dead-deadbeef0000",
+    "nan", "NaN", "None", "null",
+    "N/A", "<NA>", "undefined", "001.Black_footed_Albatross", "7_tench", "?",
+    "---", "_", "x", "xkqzwrtp", "٣", "tench\u200b\x00", "\x07",
 )  # fmt: skip
 
 

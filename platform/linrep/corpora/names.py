@@ -1,6 +1,6 @@
 """Names of classes: those of ILSVRC-2012, what a class without a name of its own is called, and which names are no words.
 
-A name is what a judge looks for in an answer and what a question asks, so `n03000684` and `class 7` are no names that anyone says.
+A judge looks for a class's name in an answer, and a question asks for it: nobody says `n03000684` or `class 7`.
 """
 
 import re
@@ -19,9 +19,12 @@ _HEX = re.compile(r"(?=.*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _UUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[^\w'’]+|_+")
 _GENERIC = frozenset(
-    "category categories cat cls class classes cluster concept dir file folder group id idx image images img index item key kind "
-    "label lbl no num number object obj sample synset tag target type wnid".split()
-)
+    {
+        "category", "categories", "cat", "cls", "class", "classes", "cluster", "concept", "dir", "file", "folder",
+        "group", "id", "idx", "image", "images", "img", "index", "item", "key", "kind", "label", "lbl", "no", "num",
+        "number", "object", "obj", "sample", "synset", "tag", "target", "type", "wnid",
+    }
+)  # fmt: skip
 """Words that only number a class: `class 7`, `label_3`."""
 
 _PLACEHOLDERS = frozenset({"nan", "none", "null", "nil", "undefined", "n/a", "na", "<na>", "nat"})
@@ -38,8 +41,8 @@ def is_word(name: str) -> bool:
     """Whether a class's name is made of words that an answer could hold.
 
     No words are: nothing at all, numbers, wnids, hashes and other codes of letters and digits, one of these in front of a word
-    (`001.albatross`), words that only number a class (`class 7`), and the spellings of a missing value (`nan`, `None`). A word may
-    have any script, and digits may stand beside it (`Boeing 747`).
+    (`001.albatross`), words that only number a class (`class 7`), and the spellings of a missing value (`nan`, `None`). A word
+    may have any script, and digits may stand beside it (`Boeing 747`).
     """
     name = unicodedata.normalize("NFC", name).strip()
     low = name.lower()
