@@ -33,7 +33,7 @@ _PLACEHOLDERS = frozenset({"nan", "none", "null", "nil", "undefined", "n/a", "na
 @lru_cache(maxsize=1)
 def imagenet_names() -> dict[str, str]:
     """Name of each of the 1,000 classes of ILSVRC-2012, by its wnid; no two names are equal."""
-    text = resources.files(__package__).joinpath("ilsvrc2012.txt").read_text("utf-8")
+    text = resources.files("linrep.corpora").joinpath("ilsvrc2012.txt").read_text("utf-8")
     return dict(line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
 
 
