@@ -123,7 +123,7 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
         moved = run_interpret(asking(made[1], other), ws).interpretation
         assert other.asked == []
         # On another account its answers cost nothing.
-        fewer = run_interpret(asking(made[1], other, resamples=101), ws).interpretation
+        fewer = run_interpret(asking(made[1], other, chunk_size=17), ws).interpretation
     assert moved.place == here
     assert fewer.place != here
     assert (fewer.manifest.spent["calls"], fewer.manifest.spent["cost"]) == (0, 0)

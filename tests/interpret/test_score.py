@@ -25,14 +25,16 @@ def test_balanced_accuracy_by_hand():
 def test_who_always_says_the_same_scores_one_half_whatever_the_numbers():
     for said in (True, False):
         found = score_answers([True] * 30 + [False] * 5, [said] * 35, [False] * 35)
-        assert found.value == found.low == found.high == 0.5
+        assert found.value == 0.5
+        # Five negatives leave much open: Wilson's interval of 0 or 5 of 5 is .43 wide, and counts half.
+        assert found.high - found.low > 0.2
 
 
 def test_the_interval_holds_the_truth_nineteen_times_in_twenty():
     rng, held = np.random.default_rng(0), 0
-    for i in range(300):
+    for _ in range(300):
         said = np.concatenate([rng.random(40) < 0.7, rng.random(40) < 0.4])
-        found = score_answers([True] * 40 + [False] * 40, said.tolist(), [False] * 80, 400, i)
+        found = score_answers([True] * 40 + [False] * 40, said.tolist(), [False] * 80)
         held += found.low <= 0.65 <= found.high
     assert 0.9 <= held / 300 <= 0.99
 

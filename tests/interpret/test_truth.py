@@ -66,7 +66,8 @@ def test_planted_latents_score_one_and_another_latents_words_score_half(results)
     own = [row for row in ruled if row["control"] == "own"]
     assert len(own) == 12
     for row in own:
-        assert row["value"] == row["low"] == 1.0, row
+        assert row["value"] == 1.0, row
+        assert 0.5 < row["low"] < 1.0, row
         assert min(row["n_positive"], row["n_negative"]) >= 8, row
     shuffled = [row["value"] for row in ruled if row["control"] == "shuffled"]
     assert len(shuffled) == 12

@@ -52,7 +52,6 @@ def write_recipe(folder: Path, model: ModelConfig) -> Recipe:
             show=Shown(top=2, spread=1, silent=2),
             score=Scored(positives=6, negatives=6),
             chunk_size=2,
-            resamples=100,
         ),
     )
     features = plan_features(recipe, place(folder / "ws"))

@@ -25,7 +25,6 @@ CONFIG = InterpretConfig(
     scenes="x",
     show=Shown(top=6, spread=2, silent=20),
     score=Scored(positives=20, negatives=20),
-    resamples=200,
     around=40,
 )
 

@@ -4,13 +4,13 @@ import argparse
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binomtest
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from linrep.demo import model_folder
 from linrep.demo.language import COLOUR, GROUND, WHAT, parse_answer
 from linrep.demo.looking import answers, group
 from linrep.demo.scene import draw_scene, is_unseen
+from linrep.stats.wilson import wilson
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper end."""
-        low, high = binomtest(self.hits, self.n).proportion_ci(method="wilson")
-        return float(low), float(high)
+        return wilson(self.value, self.n)
 
 
 def named(n: int, first: int = 20000) -> dict[str, Share]:

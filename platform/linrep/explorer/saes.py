@@ -7,10 +7,9 @@ from typing import Any
 import matplotlib.figure
 import polars as pl
 import pyarrow as pa
-import torch
 
 from linrep.sae.report import COSINES, LIKELIEST
-from linrep.sae.resample import interval
+from linrep.stats.interval import of_mean
 
 SHOWN = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "latents_needed", "stability", "n_texts")
 GOOD = 0.8
@@ -103,9 +102,8 @@ def _found(truth: pl.DataFrame) -> list[str]:
 
 def _difference(rows: pl.DataFrame) -> str:
     """Mean difference of F1 over the values of an attribute, each value against itself, with its 95% interval."""
-    apart = torch.from_numpy((rows["f1"] - rows["control"]).to_numpy().copy())
-    low, high = interval(torch.stack([apart, torch.ones_like(apart)], dim=1), lambda sums: sums[:, 0] / sums[:, 1])
-    return f"{float(apart.mean()):+.2f}" + ("" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]")
+    apart = of_mean((rows["f1"] - rows["control"]).to_numpy())
+    return f"{apart.value:+.2f}" + ("" if math.isnan(apart.low) else f" [{apart.low:+.2f}, {apart.high:+.2f}]")
 
 
 def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[str, Any]:

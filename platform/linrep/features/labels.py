@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int64, UInt32
 
 from linrep.features.peaks import Peaks
+from linrep.stats.auroc import of_histograms
 
 BINS = 64
 _SHIFT = np.uint32(20)
@@ -177,10 +178,10 @@ class Histograms:
         out.n[rows] = n[value, 1]
         p, q = n[value, 1], n[:, 1].sum() - n[value, 1]
         silent_yes, silent_no = p - yes.sum(1), q - no.sum(1)
-        below = silent_no[:, None] + no.cumsum(1) - no
         tied = (yes * no).sum(1)
         pairs = np.maximum(p * q, 1)
-        out.auroc[rows] = np.where(q > 0, ((yes * below).sum(1) + (tied + silent_yes * silent_no) / 2) / pairs, np.nan)
+        # Silent samples share the lowest bin.
+        out.auroc[rows] = of_histograms(*(np.c_[silent, some] for silent, some in ((silent_no, no), (silent_yes, yes))))
         out.auroc_error[rows] = np.where(q > 0, tied / 2 / pairs, np.nan)
         means = self.sums[rows, own][:, enough] / n[enough].sum(1)
         share = means / np.maximum(means.sum(1, keepdims=True), np.finfo(float).tiny)

@@ -102,5 +102,4 @@ class InterpretConfig(Section):
         default=None, description="A CSV of explanations that people edited (explanations.csv of a finished run): scored anew."
     )
     chunk_size: PositiveInt = Field(default=16, description="Latents per chunk: the unit of commit and of resuming.")
-    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of the intervals.")
     seed: int = Field(default=0, description="Seed of draws and of the shuffle.")

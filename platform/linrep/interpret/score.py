@@ -1,10 +1,12 @@
-"""Scores from answers: balanced accuracy with a bootstrap interval, and the overlap of firing patches with an object."""
+"""Scores from answers: balanced accuracy with its interval, and the overlap of firing patches with an object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
+
+from linrep.stats.wilson import of_bounded, of_sum, unanimous, wilson
 
 FEWEST = 4
 """Answered positives, and negatives, without which there is no score."""
@@ -39,17 +41,15 @@ class Score:
     n_unanswered: int
 
 
-def score_answers(
-    truth: Sequence[bool], said: Sequence[bool | None], hard: Sequence[bool], resamples: int = 1000, seed: int = 0
-) -> Score:
+def score_answers(truth: Sequence[bool], said: Sequence[bool | None], hard: Sequence[bool]) -> Score:
     """The balanced accuracy of some answers: the mean of sensitivity and specificity, so that one half is chance.
+
+    Its interval is put together from Wilson's of both: where all answers are right it has a width, too.
 
     Args:
         truth: The right answers.
         said: The given ones; None for none, which counts neither as right nor as wrong.
         hard: Which negatives are hard.
-        resamples: Bootstrap resamples; positives and negatives are drawn apart, so that their numbers stay.
-        seed: Of the draws.
 
     Source: Brodersen et al., "The balanced accuracy and its posterior distribution", 2010.
     """
@@ -60,8 +60,8 @@ def score_answers(
     value = low = high = None
     if min(len(found), len(refused)) >= FEWEST:
         value = float(found.mean() + refused.mean()) / 2
-        drawn = (_draws(found, resamples, seed) + _draws(refused, resamples, seed + 1)) / 2
-        low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
+        parts = [(0.5, float(own.mean()), *wilson(float(own.mean()), len(own))) for own in (found, refused)]
+        low, high = of_sum(parts)
     return Score(
         value=value,
         low=low,
@@ -80,11 +80,6 @@ def _mean(x: Bool[np.ndarray, " n"]) -> float | None:
     return float(x.mean()) if len(x) else None
 
 
-def _draws(x: Bool[np.ndarray, " n"], resamples: int, seed: int) -> Float[np.ndarray, " r"]:
-    """The mean of each resample: how many of n draws are right is binomial."""
-    return np.random.default_rng(seed).binomial(len(x), x.mean(), resamples) / len(x)
-
-
 @dataclass(frozen=True)
 class Overlap:
     """Mean intersection over union, with its 95% interval over pictures; None where too few pictures can be compared."""
@@ -95,14 +90,14 @@ class Overlap:
     n: int
 
 
-def mean_overlap(values: Sequence[float], resamples: int = 1000, seed: int = 0) -> Overlap:
+def mean_overlap(values: Sequence[float]) -> Overlap:
     """The mean over pictures."""
     x = np.array(values, float)
-    if len(x) < FEWEST:
-        return Overlap(None, None, None, len(x))
-    drawn = x[np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Overlap(float(x.mean()), float(low), float(high), len(x))
+    n, mean = len(x), float(x.mean()) if len(x) else float("nan")
+    if n < FEWEST:
+        return Overlap(None, None, None, n)
+    alike = np.ptp(x) == 0
+    return Overlap(mean, *(unanimous(mean, n) if alike else of_bounded(mean, float(x.var(ddof=1)) / n, n)), n)
 
 
 def overlap(fires: Bool[np.ndarray, " n"], on_object: Bool[np.ndarray, " n"]) -> float | None:

@@ -161,7 +161,7 @@ def _score_row(
     one: _Asked, said: Sequence[bool | None], explanations: Mapping[Latent, Explained], config: InterpretConfig
 ) -> Row:
     trials = one.trials
-    found: Score = score_answers([t.truth for t in trials], said, [t.hard for t in trials], config.resamples, config.seed)
+    found: Score = score_answers([t.truth for t in trials], said, [t.hard for t in trials])
     return {
         **_which(one.case.latent),
         "modality": one.modality,
@@ -200,7 +200,7 @@ def overlap_rows(cases: Sequence[Case], contents: Contents, scenes: Scenes, conf
                 if value is not None:
                     values[control].append(value)
         for control, found in values.items():
-            mean = mean_overlap(found, config.resamples, config.seed)
+            mean = mean_overlap(found)
             if mean.n:
                 rows.append(
                     {

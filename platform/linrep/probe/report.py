@@ -12,8 +12,9 @@ from linrep.directions import Directions, DirectionSet
 from linrep.probe.fit import Trial
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
-from linrep.probe.score import Interval, bootstrap, by_class
+from linrep.probe.score import bootstrap, by_class
 from linrep.probe.study import Study, Task, Unit
+from linrep.stats.interval import Interval
 from linrep.store.tables import table_of
 from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBES
 

@@ -1,35 +1,22 @@
-"""Scores of classifiers on held-out rows, added up block by block, and their intervals by resampling samples."""
+"""Scores of classifiers on held-out rows, added up block by block, and their intervals over samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from linrep.intervals import unanimous
+from linrep.stats import auroc, clusters
+from linrep.stats.interval import Interval
+from linrep.stats.jackknife import error
+from linrep.stats.wilson import of_bounded, of_clusters, unanimous
 
 BINS = 512
 SPREAD = 6.0
 """AUROC comes from histograms of the scores: `BINS` bins over the mean of a class's scores plus or minus so many deviations."""
 FOLDS = 20
 """The interval of the AUROC leaves out one of so many groups of samples at a time."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95% interval.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end.
-        high: Upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 class Tally:
@@ -121,7 +108,7 @@ class Tally:
         folds = self._by_class[0].any(1)
         by_class = areas(whole)
         without = [_mean(own) for own in areas(whole - self._counts[folds])]
-        return jackknife(_mean(by_class), without, self.n_clusters), by_class
+        return folded(_mean(by_class), without, self.n_clusters, np.inf), by_class
 
     def balanced(self) -> Interval:
         """Mean over classes of the share of their rows that are right: one over c for a constant answer, however uneven c classes
@@ -136,15 +123,13 @@ class Tally:
                 return _mean(left[1] / left[0])
 
         nothing = np.zeros((2, self._c), np.int64)
-        return jackknife(recall(nothing), [recall(np.stack([rows[f], right[f]])) for f in folds], self.n_clusters)
+        without = [recall(np.stack([rows[f], right[f]])) for f in folds]
+        return folded(recall(nothing), without, self.n_clusters, self.n_clusters)
 
     @property
     def class_of(self) -> Int64[np.ndarray, " n"]:
         """The class of each cluster, -1 for those without a row."""
         return self._class_of
-
-
-NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list[Interval]]:
@@ -158,30 +143,23 @@ def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list
     return [list(intervals) for intervals in zip(*out, strict=True)]
 
 
-def jackknife(value: float, without: Sequence[float], n: int) -> Interval:
-    """The interval of a share from its values without each of some groups of samples.
+def folded(value: float, without: Sequence[float], n: int, most: float) -> Interval:
+    """The interval of a value between 0 and 1 from its values without each of some groups of samples.
 
     Args:
         value: From all samples.
         without: From all but one group.
         n: Samples: they decide where all groups agree, as where everything is right.
+        most: So many yes-or-no cases say as much as the samples do, at most; infinite for areas, whose pairs are many more.
     """
     left = np.array([v for v in without if np.isfinite(v)])
     if len(left) < 2:
         return Interval(value, float("nan"), float("nan"))
     if not np.ptp(left):
         return Interval(value, *unanimous(value, n))
-    error = 1.96 * float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()))
-    return Interval(value, max(0.0, value - error), min(1.0, value + error))
-
-
-def areas(counts: Int64[np.ndarray, "*many c 2 bins"]) -> Float[np.ndarray, "*many c"]:
-    """Area under the curve from histograms of the rest (0) and the class (1); rows of one bin count half."""
-    rest, own = counts[..., 0, :].astype(float), counts[..., 1, :].astype(float)
-    below = np.cumsum(rest, axis=-1) - rest
-    pairs = own.sum(-1) * rest.sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (own * (below + rest / 2)).sum(-1) / pairs, np.nan)
+    variance = error(left) ** 2
+    found = of_bounded(value, variance, len(left)) if most > n else of_clusters(value, most, variance, len(left))
+    return Interval(value, *found)
 
 
 def bootstrap(
@@ -191,10 +169,7 @@ def bootstrap(
     seed: int,
     lowest: Sequence[float] | None = None,
 ) -> list[Interval]:
-    """Shares of hits among rows with their intervals, resampling clusters; all quantities see the same draws.
-
-    Where every cluster has the same share, as where all is right, every draw has, too: the number of clusters then says how much
-    is left open.
+    """Shares of hits among rows, with Wilson's intervals over clusters; differences of shares by resampling clusters.
 
     Args:
         rows: Rows of each cluster.
@@ -203,24 +178,15 @@ def bootstrap(
         seed: Seed of the draws.
         lowest: The least that each quantity can be: 0 if None, -1 for a difference.
     """
-    present = rows > 0
-    if not present.any():
-        return [NOTHING for _ in hits]
-    all_rows, all_hits = rows[present], np.stack([h[present] for h in hits], axis=1).astype(float)
-    rng, shares = np.random.default_rng(seed), []
-    step = max(1, 2**23 // len(all_rows))
-    for start in range(0, n, step):
-        drawn = min(step, n - start)
-        weights = rng.multinomial(len(all_rows), np.full(len(all_rows), 1 / len(all_rows)), size=drawn).astype(float)
-        shares.append(weights @ all_hits / (weights @ all_rows)[:, None])
-    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975], axis=0)
-    values = all_hits.sum(0) / all_rows.sum()
-    found = [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
-    agreed = np.ptp(all_hits / all_rows[:, None], axis=0) == 0
-    for i in np.flatnonzero(agreed).tolist():
-        ends = unanimous(found[i].value, len(all_rows), lowest[i] if lowest is not None else 0.0)
-        found[i] = Interval(found[i].value, *ends)
-    return found
+    moved = [i for i in range(len(hits)) if lowest is not None and lowest[i] < 0]
+    apart = clusters.differences(rows, np.stack([hits[i] for i in moved], axis=1).astype(float), n, seed) if moved else ()
+    found = dict(zip(moved, apart, strict=True))
+    return [found[i] if i in found else clusters.share(rows, own.astype(float)) for i, own in enumerate(hits)]
+
+
+def areas(counts: Int64[np.ndarray, "*many c 2 bins"]) -> Float[np.ndarray, "*many c"]:
+    """Area under the curve from histograms of the rest (0) and the class (1)."""
+    return auroc.of_histograms(counts[..., 0, :], counts[..., 1, :])
 
 
 def _mean(values: Float[np.ndarray, " c"]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
 from linrep.sae.search import Candidate
 from linrep.sae.train import Rows, Trainer, fit
+from linrep.stats.interval import of_mean
 from linrep.store.layout import Modality
 from linrep.store.mixture import Mixture, Source, held_out
 from linrep.store.stream import Share
@@ -258,7 +260,8 @@ def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n 
         text = modality == "text"
         whole = evaluate(sae, _pieces(x, BATCH, text)).quality[modality]
         parts = [evaluate(sae, _pieces(part, BATCH, text)).quality[modality].fvu for part in x.chunk(FOLDS) if len(part) > 1]
-        half = 1.96 * float(torch.tensor(parts).std()) / math.sqrt(len(parts)) if len(parts) > 1 else math.nan
+        spread = of_mean(np.array(parts))
+        half = (spread.high - spread.low) / 2
         found |= {f"fvu_{modality}": whole.fvu, f"fvu_{modality}_low": whole.fvu - half, f"fvu_{modality}_high": whole.fvu + half}
         found |= {f"{name}_{modality}": getattr(whole, name) for name in ("l0", "alive", "dense")}
     for name in ("fvu", "l0"):

@@ -6,11 +6,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linrep.sae.resample import interval
+from linrep.stats.bootstrap import of_sums
 from linrep.vlm.batch import Batch
 from linrep.vlm.hooks import edit
 from linrep.vlm.likelihood import cross_entropy, log_probabilities, predicting
@@ -87,12 +88,12 @@ class Losses:
             ce=ce,
             ce_spliced=ce_spliced,
             ce_zero=ce_zero,
-            ce_recovered=float(_ce_share(total[None])),
-            ce_interval=interval(self.sums, _ce_share),
+            ce_recovered=float(_ce_share(total[None].numpy())[0]),
+            ce_interval=of_sums(self.sums.double().cpu().numpy(), _ce_share),
             kl_spliced=kl_spliced,
             kl_zero=kl_zero,
-            kl_recovered=float(_kl_share(total[None])),
-            kl_interval=interval(self.sums, _kl_share),
+            kl_recovered=float(_kl_share(total[None].numpy())[0]),
+            kl_interval=of_sums(self.sums.double().cpu().numpy(), _kl_share),
         )
 
 
@@ -153,17 +154,19 @@ def guarded(gain: float, harm: float) -> float:
     return gain / harm if harm >= LEAST_HARM else math.nan
 
 
-def _ce_share(sums: Float[Tensor, "r 7"]) -> Float[Tensor, " r"]:
+def _ce_share(sums: Float[np.ndarray, "r 7"]) -> Float[np.ndarray, " r"]:
     return _shares(sums[:, 5] - sums[:, 3], sums[:, 5] - sums[:, 2], sums[:, 0])
 
 
-def _kl_share(sums: Float[Tensor, "r 7"]) -> Float[Tensor, " r"]:
+def _kl_share(sums: Float[np.ndarray, "r 7"]) -> Float[np.ndarray, " r"]:
     return _shares(sums[:, 6] - sums[:, 4], sums[:, 6], sums[:, 0])
 
 
-def _shares(gains: Float[Tensor, " r"], harms: Float[Tensor, " r"], tokens: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+def _shares(
+    gains: Float[np.ndarray, " r"], harms: Float[np.ndarray, " r"], tokens: Float[np.ndarray, " r"]
+) -> Float[np.ndarray, " r"]:
     each = zip((gains / tokens).tolist(), (harms / tokens).tolist(), strict=True)
-    return torch.tensor([guarded(gain, harm) for gain, harm in each], dtype=torch.float64)
+    return np.array([guarded(gain, harm) for gain, harm in each])
 
 
 def _harm(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from linrep.sae.activity import Activity
+from linrep.stats.auroc import of_scores
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def best_latents(z: Activity, y: Int[Tensor, " n"], z_test: Activity, y_test: In
     ):
         true = y_test == v
         score = f1_of(columns[j] >= t, true) if best > 0 else 0.0
-        found.append(BestLatent(v, j, t, score, best, auroc(areas[k], true)))
+        found.append(BestLatent(v, j, t, score, best, of_scores(areas[k].cpu().numpy(), true.cpu().numpy())))
     return found
 
 
@@ -137,18 +138,6 @@ def _first_best(score: Float[Tensor, " s"], value: Int[Tensor, " s"], n_values: 
     last = torch.full((n_values,), len(score), device=score.device)
     at = last.scatter_reduce_(0, value[wins], wins, "amin")
     return best, torch.where(at < len(score), at, torch.zeros_like(at))
-
-
-def auroc(score: Float[Tensor, " n"], true: Bool[Tensor, " n"]) -> float:
-    """Share of the pairs of a true and an untrue sample in which the true one has the higher score, ties for one half.
-
-    NaN where only one of the two is there.
-    """
-    _, place, sizes = score.unique(return_inverse=True, return_counts=True)
-    middle = (sizes.cumsum(0) - (sizes - 1) / 2)[place].double()
-    n_true, n = int(true.sum()), len(true)
-    pairs = n_true * (n - n_true)
-    return (float(middle[true].sum()) - n_true * (n_true + 1) / 2) / pairs if pairs else float("nan")
 
 
 def f1_of(said: Bool[Tensor, " n"], true: Bool[Tensor, " n"]) -> float:

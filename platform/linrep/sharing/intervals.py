@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy.stats import t
 
-from linrep.intervals import wilson
+from linrep.stats.wilson import wilson
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import hypergeom
 
-from linrep.intervals import wilson
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
+from linrep.stats.wilson import wilson
 
 BINS = 11
 """Of the histogram of modality scores: an odd number, so that .5, where balanced latents lie, is inside of one."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from linrep.intervals import unanimous
+from linrep.stats.wilson import unanimous
 
 N_DRAWS = 1000
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from linrep.intervals import unanimous, wilson
+from linrep.stats.wilson import unanimous, wilson
 
 
 @pytest.mark.parametrize(
