@@ -48,18 +48,20 @@ $(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 
 install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 
+# Through the environment, so that any name of a folder arrives as it is.
+demo demo-tune ui: export WORKSPACE := $(WORKSPACE)
+
 demo: $(VENV)/.installed ## harvest the embedded world: no network, no GPU; a second call finds its results
-	$(BIN)/python jobs/harvest.py --config recipes/demo.yaml --workspace $(WORKSPACE) $(ARGS)
+	$(BIN)/python jobs/harvest.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 demo-tune: $(VENV)/.installed ## search width and sparsity on the harvest of `make demo`, for `make ui` to show
-	$(BIN)/python jobs/tune_sae.py --config recipes/demo.yaml --workspace $(WORKSPACE) $(ARGS)
+	$(BIN)/python jobs/tune_sae.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 # A server has pages of its own: a second one over it is refused by MLflow.
 ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 5000; or where the server of MLFLOW_TRACKING_URI has them
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http://*|https://*) echo "MLflow's pages are at $$(echo "$$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,')" ;; \
-	"") test -f "$(WORKSPACE)/mlflow.db" || { echo "no results in $(WORKSPACE): run 'make demo' and then 'make demo-tune' (or jobs/tune_sae.py with your recipe) for a search, or name a folder: make ui WORKSPACE=..." >&2; exit 1; }; \
-		exec $(BIN)/mlflow ui --backend-store-uri "sqlite:///$(abspath $(WORKSPACE))/mlflow.db" --workers 1 $(ARGS) ;; \
+	"") uri=$$($(BIN)/python -m linrep.tracking "$$WORKSPACE") || exit 1; exec $(BIN)/mlflow ui --backend-store-uri "$$uri" --workers 1 $(ARGS) ;; \
 	*) exec $(BIN)/mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --workers 1 $(ARGS) ;; \
 	esac
 

@@ -3,9 +3,12 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from linrep.tracking.database import file_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,11 +23,13 @@ def make(tmp_path):
     for name in ("pip", "mlflow"):
         (bin_ / name).write_text('#!/bin/sh\necho "$0 $@"\n')
         (bin_ / name).chmod(0o755)
+    (bin_ / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (bin_ / "python").chmod(0o755)
     (tmp_path / "venv" / ".installed").touch()
 
     def run(uri: str, workspace: Path) -> subprocess.CompletedProcess:
         words = ["make", "-s", "ui", f"VENV={tmp_path}/venv", f"WORKSPACE={workspace}"]
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "platform")}
         return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
     return run
@@ -45,3 +50,15 @@ def test_a_database_is_opened_and_where_there_is_none_the_jobs_that_make_one_are
     assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db" in done.stdout
     done = make("sqlite:////other.db", tmp_path)
     assert "mlflow ui --backend-store-uri sqlite:////other.db" in done.stdout
+
+
+def test_a_workspace_may_have_any_name(make, tmp_path):
+    odd = tmp_path / "my runs? 'q' [x] %25"
+    odd.mkdir()
+    (odd / "mlflow.db").touch()
+    done = make("", odd)
+    assert done.stdout.split()[-3].startswith("sqlite"), done.stderr
+    assert file_of(done.stdout.split()[-3]) == odd / "mlflow.db"
+    done = make("", tmp_path / "-none 'such")
+    assert done.returncode != 0
+    assert "no results in" in done.stderr

@@ -22,6 +22,7 @@ from linrep import tracking
 from linrep.errors import ServiceError
 from linrep.explorer.figures import Curve, layer_curves
 from linrep.places import place
+from linrep.tracking import client, runs
 
 
 def runs_of(uri: str) -> list:
@@ -83,7 +84,7 @@ def test_a_run_that_was_made_but_not_confirmed_is_not_made_again(tmp_path, monke
             raise OSError("connection reset")
         return found
 
-    monkeypatch.setattr(tracking, "PAUSES", (0.01,))
+    monkeypatch.setattr(client, "PAUSES", (0.01,))
     monkeypatch.setattr(MlflowClient, "create_run", made_but_not_said)
     with tracking.run(place(tmp_path), "tune", "n", "k", {}) as run:
         calls.append(None)  # the next one fails the first time, too
@@ -159,7 +160,7 @@ def test_a_run_whose_first_job_died_early_gets_its_parameters_from_the_next(tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "_log_params", die)
+        patch.setattr(runs, "_log_params", die)
         with pytest.raises(KeyboardInterrupt), tracking.run(here, "harvest", "n", "k", {"a": 1}):
             pass
     with tracking.run(here, "harvest", "n", "k", {"a": 1}):
@@ -179,7 +180,7 @@ def test_a_parameter_that_a_later_job_changes_is_a_tag_beside_the_first(tmp_path
 
 @pytest.mark.parametrize("cause", [ValueError("the disk is full"), KeyboardInterrupt()])
 def test_a_server_that_died_meanwhile_does_not_hide_why_the_job_ended(tmp_path, monkeypatch, cause):
-    monkeypatch.setattr(tracking, "PAUSES", ())
+    monkeypatch.setattr(client, "PAUSES", ())
 
     def gone(*_: object, **__: object) -> None:
         raise OSError("connection refused")
@@ -197,12 +198,12 @@ def test_a_server_that_died_meanwhile_does_not_hide_why_the_job_ended(tmp_path, 
 
 
 def test_code_that_is_no_checkout_takes_its_commit_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "uploaded" / "tracking.py"))
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "uploaded" / "tracking.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.delenv(tracking.COMMIT, raising=False)
-    assert tracking._git() == {}
+    assert runs._git() == {}
     monkeypatch.setenv(tracking.COMMIT, f"{'ab' * 20}-dirty")
-    assert tracking._git() == {"git.commit": "ab" * 20, "git.changed": "true"}
+    assert runs._git() == {"git.commit": "ab" * 20, "git.changed": "true"}
     monkeypatch.setenv(tracking.COMMIT, "cd" * 20)
     with tracking.run(place(tmp_path), "harvest", "n", "k", {}):
         pass
@@ -277,7 +278,7 @@ def test_a_server_that_restarts_loses_no_metric(server, tmp_path, monkeypatch):
 
 def test_a_server_that_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "PAUSES", (0.01,))
+    monkeypatch.setattr(client, "PAUSES", (0.01,))
     with (
         pytest.raises(ServiceError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"),
         tracking.run(place(tmp_path), "harvest", "n", "k", {}),

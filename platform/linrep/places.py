@@ -74,6 +74,11 @@ class Place:
         """The folder that it lies in."""
         return replace(self, path=self.path.rstrip("/").rpartition("/")[0] or ("/" if self.local else ""))
 
+    def within(self, folder: "Place") -> str:
+        """The path below a folder, which stays true when the folder is moved; the whole address of what lies elsewhere."""
+        base = folder.path.rstrip("/") + "/"
+        return self.path.removeprefix(base) if self.local == folder.local and self.path.startswith(base) else str(self)
+
     def is_file(self) -> bool:
         """Whether a file is there."""
         return self._info().type == fs.FileType.File
@@ -236,6 +241,12 @@ def place(where: "str | Path | Place") -> Place:
     if isinstance(where, Place):
         return where
     where = str(where)
+    try:
+        where.encode()
+    except UnicodeEncodeError:
+        raise PlaceError(f"cannot open {where!r}: names of files must be UTF-8, rename it") from None
+    if "\0" in where:
+        raise PlaceError(f"cannot open {where!r}: no name holds a zero byte")
     if not URI.match(where):
         return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(where)).replace(os.sep, "/"), local=True)
     try:

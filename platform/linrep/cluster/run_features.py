@@ -8,7 +8,6 @@ from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
-from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.features import feature_figures, feature_metrics, flat, summary_lines
 from linrep.features.artefact import Features, read_features_manifest, write_features_manifest
@@ -110,8 +109,8 @@ def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutco
     todo = [unit for unit in plan.study.units if unit.name not in done]
     name = f"features {plan.manifest.name}-{plan.manifest.digest}"
     params = {"name": recipe.name, "features": recipe.features.model_dump(mode="json")}
-    with tracking.run(workspace, "features", name, digest(str(plan.place)), params, plan.manifest.parents) as run:
-        run.tags({"linrep.features": str(plan.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(workspace, "features", name, tracking.key_of(workspace, plan.place), params, plan.manifest.parents) as run:
+        run.tags({"linrep.features": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
         if todo or not has_codes(plan):
             with cluster():
                 # Ray is imported only where there is work: finished results say so at once.

@@ -81,8 +81,10 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
     n_allowed = int(recipe.pool.max_skipped * plan.index.n_samples)
     name = f"harvest {recipe.name}-{plan.manifest.digest}"
     parents = {"model": plan.job.model_digest, "corpora": plan.index.digest}
-    with tracking.run(workspace, "harvest", name, digest(str(plan.place)), recipe.model_dump(mode="json"), parents) as run:
-        run.tags({"linrep.store": str(plan.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(
+        workspace, "harvest", name, tracking.key_of(workspace, plan.place), recipe.model_dump(mode="json"), parents
+    ) as run:
+        run.tags({"linrep.store": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
         _refuse(commits, n_allowed, plan)
         if todo:
             with cluster():

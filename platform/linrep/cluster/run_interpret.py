@@ -10,7 +10,6 @@ from linrep.cluster.ask import ask, say
 from linrep.cluster.interpret import build_cases
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.plan_interpret import InterpretPlan, plan_interpret
-from linrep.config import digest
 from linrep.explorer.interpret import score_figures, score_metrics, summary_lines
 from linrep.harvest.plan import located
 from linrep.interpret.artefact import (
@@ -117,8 +116,8 @@ def _interpret(
     todo = sum(chunk_name(stage, i) not in done for stage in ("explain", "score") for i in range(n_chunks))
     name = f"interpret {plan.manifest.name}-{plan.manifest.digest} {backend.source}"
     params = {"name": recipe.name, "interpret": config.model_dump(mode="json")}
-    with tracking.run(workspace, "interpret", name, digest(str(plan.place)), params, plan.manifest.parents) as run:
-        run.tags({"linrep.interpretations": str(plan.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(workspace, "interpret", name, tracking.key_of(workspace, plan.place), params, plan.manifest.parents) as run:
+        run.tags({"linrep.interpretations": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
         if todo:
             cases = list(build_cases(plan.features, plan.store, config))
             chunks = [cases[start : start + config.chunk_size] for start in range(0, len(cases), config.chunk_size)]

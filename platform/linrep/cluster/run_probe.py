@@ -9,7 +9,6 @@ from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
-from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.probes import layer_figures, main_probes, summary_lines
 from linrep.harvest.plan import DEMO, plan_harvest, write_demo
@@ -113,8 +112,8 @@ def _probe(recipe: Recipe, workspace: Place, plan: ProbePlan) -> ProbeOutcome:
     todo = [unit for unit in plan.study.units if unit.name not in done]
     name = f"probe {plan.manifest.name}-{plan.manifest.digest}"
     params = {"name": recipe.name, "probe": recipe.probe.model_dump(mode="json")}
-    with tracking.run(workspace, "probe", name, digest(str(plan.place)), params, plan.manifest.parents) as run:
-        run.tags({"linrep.probes": str(plan.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(workspace, "probe", name, tracking.key_of(workspace, plan.place), params, plan.manifest.parents) as run:
+        run.tags({"linrep.probes": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
         if todo:
             with cluster():
                 # Ray is imported only where there is work: finished probes say so at once.

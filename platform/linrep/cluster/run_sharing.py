@@ -11,7 +11,6 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
 from linrep.cluster.steered import read_steered
-from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_words import plain_words
@@ -152,8 +151,8 @@ def _share(recipe: Recipe, workspace: Place, plan: SharingPlan) -> SharingOutcom
     todo = [unit for unit in plan.study.units if unit.name not in done]
     name = f"sharing {plan.manifest.name}-{plan.manifest.digest}"
     params = {"name": recipe.name, "sharing": recipe.sharing.model_dump(mode="json")}
-    with tracking.run(workspace, "sharing", name, digest(str(plan.place)), params, plan.manifest.parents) as run:
-        run.tags({"linrep.sharing": str(plan.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(workspace, "sharing", name, tracking.key_of(workspace, plan.place), params, plan.manifest.parents) as run:
+        run.tags({"linrep.sharing": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
         if todo:
             with cluster():
                 # Ray is imported only where there is work: finished results say so at once.

@@ -147,8 +147,8 @@ def _steer(
     if todo:
         folder, _ = locate(plan.job.model)
         check_names(load_processor(folder).tokenizer, config.ask, plan.manifest.pairs)
-    with tracking.run(workspace, "steer", name, digest(str(judged)), params, plan.manifest.parents) as run:
-        run.tags({"linrep.steering": str(plan.job.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(workspace, "steer", name, tracking.key_of(workspace, judged), params, plan.manifest.parents) as run:
+        run.tags({"linrep.steering": tracking.inside(workspace, plan.job.place), "linrep.digest": plan.manifest.digest})
         if todo:
             with cluster():
                 # Ray, and what it needs, is imported only where there is work.

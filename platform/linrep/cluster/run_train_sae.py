@@ -116,8 +116,8 @@ def _run(
     parents = {**plan.manifest.parents, **({"probe": probes} if probes else {})}
     name = f"sae {plan.manifest.name}-{plan.manifest.digest}"
     params = {"name": recipe.name, "sae": recipe.sae.model_dump(mode="json")}
-    with tracking.run(workspace, "sae", name, digest(str(plan.place)), params, parents) as run:
-        run.tags({"linrep.saes": str(plan.place), "linrep.digest": plan.manifest.digest})
+    with tracking.run(workspace, "sae", name, tracking.key_of(workspace, plan.place), params, parents) as run:
+        run.tags({"linrep.saes": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
         untested = [layer for layer in plan.manifest.layers if not _layer(tested, layer).is_folder()]
         if todo or untested:
             with cluster():
@@ -326,7 +326,7 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
             coders=(here.name,), steps=0, reads={}, status="complete", created=now(), finished=now(),
         )  # fmt: skip
         params = {"name": recipe.name, "path": str(here), "layer": layer}
-        with tracking.run(workspace, "sae", f"sae of {here.name}", digest(str(tested)), params, parents) as run:
+        with tracking.run(workspace, "sae", f"sae of {here.name}", tracking.key_of(workspace, tested), params, parents) as run:
             with cluster():
                 _test(recipe, harvest, store, tested, {layer: partial(_given, here.name, sae)}, [sae.n_latents], directions)
             text = _finish(recipe, run, tested, manifest, None)

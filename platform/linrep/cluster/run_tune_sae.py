@@ -88,8 +88,8 @@ def _run(recipe: Recipe, workspace: Place, plan: TunePlan, manifest: dict[str, A
     before = read_trials(plan.place)
     name = f"tune {plan.place.name}"
     params = {"name": recipe.name, "tune": manifest["tune"], "sae": manifest["sae"]}
-    with tracking.run(workspace, "tune", name, digest(str(plan.place)), params, manifest["parents"]) as run:
-        run.tags({"linrep.tune": str(plan.place), "linrep.digest": plan.digest})
+    with tracking.run(workspace, "tune", name, tracking.key_of(workspace, plan.place), params, manifest["parents"]) as run:
+        run.tags({"linrep.tune": tracking.inside(workspace, plan.place), "linrep.digest": plan.digest})
         for trial in before.values():  # a driver that was killed may not have told the last ones
             _tell(run, plan, recipe, trial)
         _search(recipe, plan, run, before)
@@ -133,7 +133,7 @@ def _tell(run: tracking.Run, plan: TunePlan, recipe: Recipe, trial: Trial) -> tr
     if trial.control is not None:
         metrics.append((trial.rows, {f"control/{name}": value for name, value in trial.control.items()}))
     metrics.append((trial.rows, {"rows": float(trial.rows), "seconds": trial.seconds}))
-    return run.child("trial", trial.name, digest(str(plan.place), trial.name), params, tags, metrics, trial.status == "failed")
+    return run.child("trial", trial.name, digest(run.id, trial.name), params, tags, metrics, trial.status == "failed")
 
 
 def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str, Trial]) -> str:

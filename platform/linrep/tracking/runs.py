@@ -1,0 +1,281 @@
+"""A run in MLflow, from its beginning to the mark that says how it ended."""
+
+import contextlib
+import math
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from linrep.errors import ServiceError
+from linrep.places import Place, place, redacted
+from linrep.store.tables import write_table
+from linrep.tracking.client import open_client, patiently
+from linrep.tracking.where import EXPERIMENT, opened_uri
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+
+KEY = "linrep.key"
+ERROR = "linrep.error"
+LONGEST_PARAM = 500
+LONGEST_TAG = 5000
+COMMIT = "LINREP_GIT_COMMIT"
+"""Environment variable that names the commit where the code is no checkout: in a submitted job, in an image."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open MLflow run.
+
+    Attributes:
+        id: The run's id.
+        uri: The tracking server or database.
+    """
+
+    id: str
+    uri: str
+    _client: "MlflowClient"
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return patiently(call, self.uri)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, in one request."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(name, float(value), now, step) for name, value in values.items()]
+        for start in range(0, len(batch), 1000):
+            piece = batch[start : start + 1000]
+            self._ask(lambda piece=piece: self._client.log_batch(self.id, metrics=piece))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags, in one request."""
+        from mlflow.entities import RunTag
+
+        batch = [RunTag(name, str(value)) for name, value in values.items()]
+        self._ask(lambda: self._client.log_batch(self.id, tags=batch))
+
+    def json(self, value: Any, name: str) -> None:
+        """Keep a value as a JSON artifact."""
+        self._ask(lambda: self._client.log_dict(self.id, value, name))
+
+    def text(self, value: str, name: str) -> None:
+        """Keep a text as an artifact."""
+        self._ask(lambda: self._client.log_text(self.id, value, name))
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Keep a figure as an artifact; the name's ending (.png, .svg, .pdf) says in which form."""
+        self._ask(lambda: self._client.log_figure(self.id, figure, name))
+
+    def table(self, name: str, table: pa.Table) -> None:
+        """Keep a table as two artifacts, name.parquet and name.csv."""
+        with tempfile.TemporaryDirectory() as folder:
+            base = name.rsplit("/", 1)
+            write_table(place(folder), f"{base[-1]}.parquet", table)
+            pacsv.write_csv(table, f"{folder}/{base[-1]}.csv")
+            where = base[0] if len(base) > 1 else None
+            for ending in ("parquet", "csv"):
+                path = f"{folder}/{base[-1]}.{ending}"
+                self._ask(lambda path=path: self._client.log_artifact(self.id, path, where))
+
+    def folder(self, folder: Place, name: str) -> None:
+        """Keep all files of a folder as artifacts, below a name."""
+        with tempfile.TemporaryDirectory() as copy:
+            for path, _ in folder.walk():
+                file = Path(copy) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes((folder / path).read_bytes())
+            self._ask(lambda: self._client.log_artifacts(self.id, copy, name))
+
+    def child(
+        self,
+        stage: str,
+        name: str,
+        key: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        metrics: Sequence[tuple[int, Mapping[str, float]]],
+        failed: bool = False,
+    ) -> "Run":
+        """A part of this run that is over, as a run below it; one that was logged before is left as it is.
+
+        Args:
+            stage: What kind of part.
+            name: What people see.
+            key: Digest of the part.
+            params: What tells it from the others.
+            tags: More about it.
+            metrics: Step, and numbers by name; what is not finite is left out.
+            failed: Whether it failed.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self._client
+        experiment = self._ask(lambda: client.get_run(self.id)).info.experiment_id
+        run_id = _begun(client, self.uri, experiment, stage, key, name, {"mlflow.parentRunId": self.id})
+        info = self._ask(lambda: client.get_run(run_id)).info
+        if info.status == "RUNNING":
+            # One time for all: a driver that died in the middle and logs them again makes no point twice.
+            points = [
+                Metric(metric, float(value), info.start_time, step)
+                for step, values in metrics
+                for metric, value in values.items()
+                if math.isfinite(value)
+            ]
+            shown = [Param(param, _shown(value)) for param, value in params.items()]
+            told = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
+            self._ask(lambda: client.log_batch(run_id, params=shown, tags=told))
+            for start in range(0, len(points), 1000):
+                piece = points[start : start + 1000]
+                self._ask(lambda piece=piece: client.log_batch(run_id, metrics=piece))
+            self._ask(lambda: client.set_terminated(run_id, "FAILED" if failed else "FINISHED"))
+        return Run(run_id, self.uri, client)
+
+
+@contextlib.contextmanager
+def run(
+    workspace: Place, stage: str, name: str, key: str, params: Mapping[str, Any], parents: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """The run of a job: continued where the same key was begun before, else new; closed when the block ends.
+
+    Args:
+        workspace: Where the database lies, unless a server is named.
+        stage: harvest, probe, ...
+        name: What people see.
+        key: Digest of what the job makes.
+        params: The recipe, nested; logged flat, with dots.
+        parents: Digests of what the job reads, by stage.
+
+    Raises:
+        ServiceError: The tracking server does not answer.
+    """
+    uri = opened_uri(workspace)
+    client = open_client(uri)
+    experiment = _experiment(client, workspace, uri)
+    run_id = _begun(client, uri, experiment, stage, key, name, {})
+    patiently(lambda: client.update_run(run_id, status="RUNNING"), uri)
+    opened = Run(run_id, uri, client)
+    _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
+    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in (parents or {}).items()} | _git())
+    try:
+        yield opened
+    except BaseException as error:
+        _close(opened, error)
+        raise
+    _forget_error(opened)
+    patiently(lambda: client.set_terminated(run_id, "FINISHED"), uri)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values with dotted names.
+
+    >>> flat({"a": {"b": 1}, "c": [2, 3]})
+    {'a.b': 1, 'c': [2, 3]}
+    """
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return out
+
+
+def _experiment(client: "MlflowClient", workspace: Place, uri: str) -> str:
+    found = patiently(lambda: client.get_experiment_by_name(EXPERIMENT), uri)
+    if found is not None:
+        return found.experiment_id
+    # A SQLite database has it from the start, with artifacts beside it; a server says itself where they go.
+    local = None if uri.startswith("http") or not workspace.local else (Path(workspace.path) / "mlartifacts").as_uri()
+    try:
+        return patiently(lambda: client.create_experiment(EXPERIMENT, artifact_location=local), uri)
+    except ServiceError:
+        again = client.get_experiment_by_name(EXPERIMENT)  # another job may have made it meanwhile
+        if again is None:
+            raise
+        return again.experiment_id
+
+
+def _begun(client: "MlflowClient", uri: str, experiment: str, stage: str, key: str, name: str, tags: Mapping[str, str]) -> str:
+    """The run of a key, begun now if it was not before."""
+    query = f"tags.`{KEY}` = '{key}' and tags.`linrep.stage` = '{stage}'"
+
+    def find_or_create() -> str:
+        # Looked for at each try: a server may have made the run and gone away before it could say so.
+        found = client.search_runs([experiment], query, max_results=1)
+        run = found[0] if found else client.create_run(experiment, run_name=name, tags={KEY: key, "linrep.stage": stage, **tags})
+        return run.info.run_id
+
+    return patiently(find_or_create, uri)
+
+
+def _forget_error(run: Run) -> None:
+    """Take the reason of an earlier failure off a run that has succeeded."""
+
+    def forget() -> None:
+        if ERROR in run._client.get_run(run.id).data.tags:
+            run._client.delete_tag(run.id, ERROR)
+
+    run._ask(forget)
+
+
+def _git() -> dict[str, str]:
+    """The commit of the code, and whether files differ from it: from the checkout, else from the environment."""
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        changed = bool(commit) and bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.TimeoutExpired):
+        commit, changed = "", False
+    if not commit:
+        said = os.environ.get(COMMIT, "").strip()
+        commit, changed = said.removesuffix("-dirty"), said.endswith("-dirty")
+    return {"git.commit": commit, "git.changed": str(changed).lower()} if commit else {}
+
+
+def _log_params(run: Run, params: dict[str, str]) -> None:
+    """Log what the run does not have yet: its first job may have died before it had logged any.
+
+    MLflow's parameters are fixed. One that a later job of the run changed (where it runs, not what it makes) becomes a tag.
+    """
+    from mlflow.entities import Param
+
+    there = run._ask(lambda: run._client.get_run(run.id)).data.params
+    missing = [Param(name, value) for name, value in params.items() if name not in there]
+    for start in range(0, len(missing), 100):
+        piece = missing[start : start + 100]
+        run._ask(lambda piece=piece: run._client.log_batch(run.id, params=piece))
+    changed = {f"linrep.now.{name}": value for name, value in params.items() if there.get(name, value) != value}
+    if changed:
+        run.tags(changed)
+
+
+def _close(run: Run, error: BaseException) -> None:
+    """Mark a run that failed or was interrupted. A server that does not answer now must not hide why the job ended."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    try:
+        if not interrupted:
+            run.tags({ERROR: str(error)[:LONGEST_PARAM]})
+        run._ask(lambda: run._client.set_terminated(run.id, "KILLED" if interrupted else "FAILED"))
+    except ServiceError as silent:
+        error.add_note(f"({silent}; the run is not marked)")
+
+
+def _shown(value: Any) -> str:
+    """A parameter as text; a corpus in an object store may carry its key in its URI, which is nobody's to read here."""
+    text = str(value)
+    return (redacted(text) if "://" in text else text)[:LONGEST_PARAM]
