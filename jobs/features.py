@@ -7,12 +7,15 @@ It reads the harvest of the same recipe (jobs/harvest.py makes it), which must h
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Look into the dictionaries, and say where the results lie."""
     from linrep.cluster.run_features import run_features
     from linrep.places import place

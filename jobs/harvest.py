@@ -9,12 +9,15 @@ example --harvest.layers 8,16,24 --pool.gpus 0.5 --corpora.images.path /data/ima
 import json
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Harvest, and say where the store lies and how to read it."""
     from linrep.cluster.run_harvest import run_harvest
     from linrep.places import place

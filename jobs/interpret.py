@@ -8,12 +8,15 @@ its key in OPENAI_API_KEY. To score explanations that people edited: --interpret
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Interpret, and say what came out and where it lies."""
     from linrep.cluster.run_interpret import run_interpret
     from linrep.places import place

@@ -7,12 +7,15 @@ commit are probed. Every field of the recipe can be set from here, for example -
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Probe, and say where the results lie and how to read them."""
     from linrep.cluster.run_probe import run_probe
     from linrep.places import place

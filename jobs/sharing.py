@@ -8,12 +8,15 @@ latents are compared; docs/sharing.md has the commands that make them. Without: 
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Compare, and say what it shows and where the results lie."""
     from linrep.cluster.run_sharing import run_sharing
     from linrep.places import place

@@ -7,12 +7,15 @@ field can be set from here, for example --steer.dose.strengths 0.5,1,2 --steer.j
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Steer, and say what came out and where it lies."""
     from linrep.cluster.run_steer import run_steer
     from linrep.places import place

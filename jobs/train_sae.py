@@ -8,12 +8,15 @@ from the last checkpoint. Every field can be set from here: --sae.layers 8,16 --
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Train and test, and say what came out and where it lies."""
     from linrep.cluster.run_train_sae import run_train_sae
     from linrep.places import place

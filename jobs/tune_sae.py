@@ -7,12 +7,15 @@ be set from here: --tune.space.layers 16 --tune.search.kind random --tune.search
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
-from linrep.recipe import Request
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
 
 
-def main(request: Request) -> None:
+def main(request: "Request") -> None:
     """Search, and say what came out and how to train what is recommended."""
     from linrep.cluster.run_tune_sae import run_tune_sae
     from linrep.places import place, redacted

@@ -1,8 +1,10 @@
 """The harvest job as its user meets it: a process with a command line, that may be killed."""
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -186,6 +188,38 @@ def check_survival(recipe: Path, workspace: Path, whole: Path, n_kills: int, see
 
 def test_a_killed_harvest_ends_in_the_same_rows(recipe, uninterrupted, tmp_path):
     check_survival(recipe, tmp_path, uninterrupted[0], n_kills=3, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
+)
+def test_a_signal_at_any_moment_keeps_what_is_committed_and_closes_the_run(random_vlm, tmp_path, number, status, word):
+    """In the start, in Ray's start, at work and at the end: one line, and the same command goes on."""
+    corpora = write_corpora(tmp_path / "corpora", n_images=120, n_texts=60, n_pairs=40)
+    recipe = write_recipe(tmp_path, corpora, random_vlm, chunk_size=4)
+    workspace, draw, database = tmp_path / "workspace", random.Random(number), tmp_path / "workspace" / "mlflow.db"
+    for _ in range(8):
+        driver = subprocess.Popen(command(recipe, workspace), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(draw.uniform(0.3, 25))
+        commits = set(workspace.rglob("commits/*.json"))
+        driver.send_signal(number)
+        out, said = driver.communicate(timeout=120)
+        if driver.returncode == 0:
+            break
+        assert driver.returncode in (status, -number), said  # the interpreter itself had not started
+        told = [line for line in said.splitlines() if not line.startswith("harvest: ")]
+        if driver.returncode == status:
+            assert (out, told) == ("", [f"{word}: run the same command again to resume"])
+        assert commits <= set(workspace.rglob("commits/*.json"))
+        if database.exists():
+            with sqlite3.connect(database) as found:
+                assert "RUNNING" not in {one for (one,) in found.execute("SELECT status FROM runs")}
+    done = run(*command(recipe, workspace))
+    assert done.returncode == 0, done.stderr
+    assert linrep.store.open(str(workspace)).complete
 
 
 @pytest.mark.slow

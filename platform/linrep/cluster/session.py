@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from linrep.cluster.stop import kept_handlers
 from linrep.errors import ServiceError
 from linrep.places import redacted
 
@@ -38,8 +39,9 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _connect(os.environ.get("RAY_ADDRESS"))
     try:
+        with kept_handlers():
+            _connect(os.environ.get("RAY_ADDRESS"))
         yield
     finally:
         ray.shutdown()

@@ -1,0 +1,107 @@
+"""Signals that end a job: each becomes one KeyboardInterrupt, so that whatever happens, what is open is closed."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+PATIENCE_S = 2.0
+"""Signals that follow the first within this time say the same again; a later one ends the process at once."""
+
+
+@dataclass
+class Stop:
+    """What has been heard so far.
+
+    Attributes:
+        number: The first signal, None before there is one.
+        ended: Whether the job is over: a signal then has nothing to close any more.
+        alone: Whether the process is the job's own: what others print while it ends is then kept from the terminal.
+    """
+
+    number: int | None = None
+    ended: bool = False
+    alone: bool = False
+    _at: float = 0.0
+    _kept: list[tuple[int, int]] = field(default_factory=list)
+
+    def hear(self, number: int, _: object = None) -> None:
+        """Take in a signal."""
+        if self.ended or (self.number is not None and time.monotonic() - self._at > PATIENCE_S):
+            os._exit(128 + number)
+        if self.number is None:
+            self.number, self._at = number, time.monotonic()
+            if self.alone:
+                self._hush()
+            raise KeyboardInterrupt
+
+    def _hush(self) -> None:
+        """Nothing more on standard output and error: Ray tells at length, in lines of its own, what it is ending."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # one of them may be closed
+                self._kept.append((os.dup(number), number))
+                os.dup2(nowhere, number)
+        os.close(nowhere)
+
+    def speak(self) -> None:
+        """Print again."""
+        while self._kept:
+            kept, number = self._kept.pop()
+            os.dup2(kept, number)
+            os.close(kept)
+
+    @property
+    def word(self) -> str:
+        """How the job ended, for people."""
+        return WORDS[signal.Signals(self.number or signal.SIGINT)]
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells expect."""
+        return 128 + (self.number or signal.SIGINT)
+
+
+def listen(stop: Stop) -> Callable[[], None]:
+    """Let a stop hear the signals of this process; those that are ignored stay so. Returns what ends it again."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before = {number: signal.getsignal(number) for number in WORDS}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, stop.hear)
+
+    def end() -> None:
+        for number in heard:
+            signal.signal(number, before[number])
+
+    return end
+
+
+@contextlib.contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Put handlers of signals back after the block, whoever replaces them in it, and take an exit that those ask for as a stop.
+
+    Ray's start has SIGTERM end the process by `sys.exit`, from wherever it comes: in its C++ core that is an abort.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in WORDS}
+    try:
+        yield
+    except SystemExit as error:
+        owner = getattr(before[signal.SIGTERM], "__self__", None)
+        if not isinstance(owner, Stop):
+            raise
+        with contextlib.suppress(KeyboardInterrupt):
+            owner.hear(signal.SIGTERM)
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
