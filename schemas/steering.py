@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
@@ -107,11 +107,15 @@ EFFECTS = pa.schema(
         column(
             "low",
             pa.float64(),
-            "Lower end of the 95% interval: bootstrap over pairs and samples within pairs; of shares of answers that are all "
-            "alike, what as many pairs leave room for",
+            "Lower end of the 95% interval over source classes, target classes and samples; of shares Wilson's, with as many "
+            "independent answers as say as much",
             nullable=True,
         ),
         column("high", pa.float64(), "Upper end of the interval", nullable=True),
+        column("half_one", pa.float64(), "The same from every second source class: what a best cell is chosen by", nullable=True),
+        column("half_two", pa.float64(), "From the other source classes: what is reported of a chosen cell", nullable=True),
+        column("half_two_low", pa.float64(), "Lower end of that one's interval", nullable=True),
+        column("half_two_high", pa.float64(), "Upper end of it", nullable=True),
         column("n_pairs", pa.int32(), "Pairs of classes that count"),
         column("n", pa.int32(), "Samples (of a pair) that count"),
     ]
@@ -130,7 +134,7 @@ MATCHED = pa.schema(
         column(
             "low",
             pa.float64(),
-            "Lower end of the 95% interval: bootstrap over pairs, photographs and texts; null of a single one",
+            "Lower end of the 95% interval: jackknife over source classes, target classes, images and texts; null of one alone",
             nullable=True,
         ),
         column("high", pa.float64(), "Upper end of the interval", nullable=True),

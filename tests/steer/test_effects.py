@@ -1,11 +1,13 @@
 """Effects from planted runs: what was planted comes out, controls stand beside it, and nothing is counted that was not run."""
 
+import numpy as np
 import pytest
 
 from linrep.steer.config import Asking, Dose, Question, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched, value_of
 from linrep.steer.judges.readers import by_choice, by_parser, by_words
 from linrep.steer.judges.verdict import Verdict
+from linrep.steer.summary import _site
 from linrep.store.tables import table_of
 from schemas.steering import ANSWERS, CELLS, DAMAGE
 
@@ -194,3 +196,34 @@ def test_classes_of_one_name_are_judged_by_the_name_that_answers_can_hold():
     cells = table_of([{**who, "edit": "none", "p_target": 0.1, "logp_source": -0.1, "logp_target": -2.0}], CELLS)
     (verdict,) = judge_answers(rows, cells, CONFIG, by_words).to_pylist()
     assert (verdict["source"], verdict["score"]) == ("crane (134)", -1)
+
+
+def test_a_best_dose_is_reported_from_answers_that_had_no_part_in_the_choice():
+    """Fifty-two doses of one truth, .47: chosen by one half of the sources the other half's shares have a mean of .47.
+
+    Chosen and read on the same answers the best of them is far above it.
+    """
+
+    def by_target(asked):
+        return [Verdict(score=1.0 if answer.text.startswith(answer.target) else -1.0) for answer in asked]
+
+    rng, answers = np.random.default_rng(0), []
+    strengths = [float(s) for s in range(1, 53)]
+    for p in range(8):
+        for i in range(4):
+            who = {"source": f"a{p}", "target": f"b{p}", "sample_id": f"a{p}-{i}", "question": 0, "about": "class"}
+            answers.append({**who, "edit": "none", "text": f"a{p} ."})
+            for strength, turned in zip(strengths, rng.random(52) < 0.47, strict=True):
+                which = {"site": "image", "layer": 1, "edit": "add", "direction": "class_mean", "strength": strength}
+                answers.append({**who, **which, "text": f"b{p} ." if turned else f"a{p} ."})
+    cells, config = table_of([], CELLS), CONFIG.model_copy(update={"dose": Dose(strengths=tuple(strengths))})
+    verdicts = judge_answers(table_of(answers, ANSWERS), cells, config, by_target)
+    found = effects(cells, verdicts, table_of([], DAMAGE), config)
+    rows = value_of(found, "turned", edit="add")
+    best, row = max(row["value"] for row in rows), max(rows, key=lambda row: row["half_one"])
+    assert best > 0.6
+    assert max(row["half_one"] for row in rows) > 0.65
+    assert row["half_two_low"] <= 0.47 <= row["half_two_high"]
+    assert abs(row["half_two"] - 0.47) < 0.25  # sixteen answers have a standard error of .125
+    line = next(line for line in _site("image", found.to_pylist()) if " class_mean " in line)
+    assert f"{row['half_two']:.2f} [{row['half_two_low']:.2f}, {row['half_two_high']:.2f}]" in line

@@ -1,130 +1,157 @@
-"""Intervals against a slow bootstrap and against coverage; matched damage by hand."""
+"""Intervals against the formula with loops and against coverage; matched damage by hand."""
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
-from linrep.steer.intervals import N_DRAWS, at_matched_damage, estimate
+from linrep.steer.intervals import at_matched_damage, estimate
 
 
-def rows(n_pairs, n_samples, spread_pairs, spread_samples, seed, mean=0.3):
+def ring(n_classes, n_pairs):
+    """Ordered pairs as a plan deals them: all with the next class, then all with the one after that."""
+    return [(i % n_classes, (i % n_classes + 1 + i // n_classes) % n_classes) for i in range(n_pairs)]
+
+
+def planted(n_classes, n_pairs, n_images, of_class, seed, mean=0.0):
+    """Answers whose logit is the sum of a source's, a target's and an image's effect; an image serves all pairs of its class."""
     rng = np.random.default_rng(seed)
-    pair = np.repeat(np.arange(n_pairs), n_samples)
-    sample = np.tile(np.arange(n_samples), n_pairs)
-    value = mean + np.repeat(rng.normal(0, spread_pairs, n_pairs), n_samples) + rng.normal(0, spread_samples, len(pair))
-    return pair, sample, value
+    source, target = np.repeat(np.array(ring(n_classes, n_pairs)), n_images, axis=0).T
+    leaves, comes = rng.normal(0, of_class, (2, n_classes))
+    image = source * n_images + np.tile(np.arange(n_images), n_pairs)
+    logit = mean + leaves[source] + comes[target] + rng.normal(0, 0.5, n_classes * n_images)[image]
+    return source, target, image, (rng.random(len(source)) < 1 / (1 + np.exp(-logit))).astype(float)
 
 
-def slowly(pair, sample, value, seed):
-    """The same bootstrap with loops and other random numbers."""
-    rng = np.random.default_rng(seed)
-    groups = [[value[(pair == p) & (sample == s)] for s in np.unique(sample[pair == p])] for p in np.unique(pair)]
-    means = []
-    for _ in range(N_DRAWS):
-        drawn = []
-        for _ in groups:
-            group = groups[rng.integers(len(groups))]
-            for _ in group:
-                drawn.extend(group[rng.integers(len(group))])
-        means.append(np.mean(drawn))
-    return np.quantile(means, [0.025, 0.975])
+def by_loops(source, target, image, value):
+    """Two-way variance of the mean, written out: sources, and targets, less what both count twice; images lie in sources."""
+    away = value - value.mean()
+
+    def of(clusters):
+        kinds = sorted(set(clusters))
+        sums = [sum(a for a, c in zip(away, clusters, strict=True) if c == kind) for kind in kinds]
+        return len(kinds) / (len(kinds) - 1) * sum(s * s for s in sums) / len(away) ** 2
+
+    s, both = of(source), of(list(zip(source, target, strict=True)))
+    i, all_three = of(image), of(list(zip(target, image, strict=True)))
+    tt = of(target)
+    return max(s + tt + i - both - i - all_three + all_three, s, tt, both, i, all_three)
 
 
-def test_the_interval_equals_a_slow_bootstrap_also_with_ragged_pairs_and_repeated_rows():
-    pair, sample, value = rows(8, 5, 0.3, 0.2, seed=1)
-    pair, sample, value = (np.concatenate([x, x[:7]]) for x in (pair, sample, value))  # some samples have two rows
-    keep = np.arange(len(pair)) % 11 != 3
-    pair, sample, value = pair[keep], sample[keep], value[keep]
-    found = estimate(pair, sample, value)
-    assert found.value == pytest.approx(value.mean())
-    assert (found.n_pairs, found.n) == (8, len(set(zip(pair, sample, strict=True))))
-    low, high = slowly(pair, sample, value, seed=2)
-    assert found.low == pytest.approx(low, abs=0.02)
-    assert found.high == pytest.approx(high, abs=0.02)
+def test_the_interval_of_any_values_is_that_of_the_formula():
+    source, target, image, _ = planted(6, 14, 3, 1.0, 0)
+    value = np.random.default_rng(1).normal(0, 1, len(source)) + source
+    found = estimate(source, target, image, value)
+    reach = t.ppf(0.975, 5) * by_loops(source.tolist(), target.tolist(), image.tolist(), value) ** 0.5
+    assert (found.value, found.n_pairs, found.n) == (pytest.approx(value.mean()), 14, 42)
+    assert (found.low, found.high) == pytest.approx((value.mean() - reach, value.mean() + reach))
 
 
-def test_it_covers_the_truth_where_pairs_differ_and_one_that_ignores_pairs_does_not():
-    hits, naive = 0, 0
-    for seed in range(60):
-        pair, sample, value = rows(15, 6, 0.3, 0.1, seed)
-        found = estimate(pair, sample, value, seed)
-        hits += found.low <= 0.3 <= found.high
-        ignoring = estimate(np.arange(len(pair)), np.zeros_like(pair), value, seed)
-        naive += ignoring.low <= 0.3 <= ignoring.high
-    assert hits >= 51
-    assert naive < hits - 8
+def test_it_covers_the_truth_where_pairs_share_classes_and_one_over_pairs_alone_does_not():
+    """Two hundred pairs of sixteen classes: over pairs alone about half of the intervals hold the truth, .5 by symmetry."""
+    held, naive = 0, 0
+    for seed in range(40):
+        source, target, image, value = planted(16, 200, 4, 1.0, seed)
+        found = estimate(source, target, image, value, "share")
+        held += found.low <= 0.5 <= found.high
+        pairs = estimate(source * 16 + target, np.zeros_like(source), np.arange(len(source)), value, "share")
+        naive += pairs.low <= 0.5 <= pairs.high
+    assert held >= 35
+    assert naive <= 29
+
+
+def test_images_that_serve_several_pairs_count_once():
+    """One source, eight targets, the same four images in each: what images do is known from four, whatever the pairs."""
+    image = np.tile(np.arange(4), 8)
+    found = estimate(np.zeros(32, int), np.repeat(np.arange(8), 4), image, (image < 2).astype(float), "share")
+    assert found.high - found.low > 0.6  # two of four
+    apart = estimate(np.zeros(32, int), np.repeat(np.arange(8), 4), np.arange(32), (image < 2).astype(float), "share")
+    assert apart.high - apart.low < 0.4  # sixteen of thirty-two
 
 
 def test_nothing_gives_nan_and_one_sample_gives_no_interval():
-    assert np.isnan(estimate(np.array([0]), np.array([0]), np.array([np.nan])).value)
-    one = estimate(np.array([0, 0]), np.array([3, 3]), np.array([0.0, 1.0]))
-    assert (one.value, one.n) == (0.5, 1)
-    assert np.isnan(one.low)
+    one, two = np.array([0]), np.array([0, 0])
+    assert np.isnan(estimate(one, one, one, np.array([np.nan])).value)
+    for kind in ("share", "difference", "bounded", "any"):
+        found = estimate(two, two, two, np.array([0.0, 1.0]), kind)
+        assert (found.value, found.n) == (0.5, 1)
+        assert np.isnan(found.low)
+
+
+def test_a_share_of_none_or_all_leaves_the_room_that_as_many_pairs_leave():
+    """Wilson's upper end at 0 of n is z^2/(n + z^2): 0.3244 for 8 pairs, 0.1072 for 32 photographs of a single pair."""
+    pair, sample, zeros = np.repeat(np.arange(8), 4), np.arange(32), np.zeros(32, int)
+    none = estimate(pair, pair, sample, np.zeros(32), "share")
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(0.3244, abs=1e-4)
+    every = estimate(pair, pair, sample, np.ones(32), "share")
+    assert (every.value, every.high) == (1, 1)
+    assert every.low == pytest.approx(1 - 0.3244, abs=1e-4)
+    assert estimate(zeros, zeros, sample, np.zeros(32), "share").high == pytest.approx(0.1072, abs=1e-4)
+    same = estimate(pair, pair, sample, np.zeros(32), "difference")  # two directions that turn the same answers
+    assert (same.low, same.high) == pytest.approx((-0.3244, 0.3244), abs=1e-4)
+    alike = estimate(pair, pair, sample, np.full(32, 0.8))  # no share: alike because nothing acts
+    assert (alike.low, alike.high) == pytest.approx((0.8, 0.8))
+
+
+def test_shares_of_none_and_of_nearly_none_have_intervals_of_one_kind():
+    """One of 32 in 8 pairs: the pairs say as much as 31 cases, 21 by Student's t. By hand: Wilson's 1 of 32 with n = 21.3."""
+    pair, sample = np.repeat(np.arange(8), 4), np.arange(32)
+    high = [estimate(pair, pair, sample, (sample < hits).astype(float), "share").high for hits in range(3)]
+    assert high[0] == pytest.approx(0.324, abs=1e-3)
+    assert high[1] == pytest.approx(0.202, abs=1e-3)
+    assert high[2] > high[1]
+
+
+def test_the_interval_of_a_rare_event_covers_it_also_where_none_was_seen():
+    held = 0
+    pair = np.repeat(np.arange(8), 4)
+    for seed in range(60):
+        value = (np.random.default_rng(seed).random(32) < 0.02).astype(float)  # half of these samples hold no event at all
+        found = estimate(pair, pair, np.arange(32), value, "share")
+        held += found.low <= 0.02 <= found.high
+    assert held >= 54
+
+
+def curves(*of_pairs, name="i"):
+    """Curves of pairs 0 to 1, 1 to 2, ...; each pair's samples have names of their own."""
+    return {
+        (f"c{p}", f"c{p + 1}"): {f"{name}{p}-{i}": list(own) for i, own in enumerate(rows)} for p, rows in enumerate(of_pairs)
+    }
 
 
 def test_efficacy_at_matched_damage_by_hand():
     strengths = np.array([0.0, 1.0, 2.0])
-    efficacy, damage = np.array([[0.0, 0.4, 0.8]] * 3), np.array([[0.0, 0.1, 0.5]] * 3)
-    efficacy, damage = list(efficacy[:, None]), list(damage[:, None])  # one photograph and one text for each pair
+    efficacy, damage = curves(*[[[0.0, 0.4, 0.8]]] * 3), curves(*[[[0.0, 0.1, 0.5]]] * 3)
     half = at_matched_damage(strengths, efficacy, damage, 0.3)  # half way from the second to the third strength
     assert (half.reached, half.strength, half.n_pairs) == (True, 1.5, 3)
     assert half.efficacy == pytest.approx(0.6)
-    assert half.low == pytest.approx(half.high) == pytest.approx(0.6)  # equal pairs leave nothing to draw
+    assert half.low == pytest.approx(half.high) == pytest.approx(0.6)  # equal pairs leave nothing open
     never = at_matched_damage(strengths, efficacy, damage, 0.9)
     assert (never.reached, never.strength) == (False, 2.0)
     assert never.efficacy == pytest.approx(0.8)
 
 
 def test_a_direction_that_breaks_less_reaches_more_at_equal_damage():
-    strengths = np.array([0.0, 1.0, 2.0])
-    efficacy = np.array([[0.0, 0.5, 0.9]] * 2)
-    gentle = at_matched_damage(strengths, list(efficacy[:, None]), list(np.array([[[0.0, 0.1, 0.2]]] * 2)), 0.2)
-    rough = at_matched_damage(strengths, list(efficacy[:, None]), list(np.array([[[0.0, 0.4, 0.8]]] * 2)), 0.2)
+    strengths, efficacy = np.array([0.0, 1.0, 2.0]), curves(*[[[0.0, 0.5, 0.9]]] * 2)
+    gentle = at_matched_damage(strengths, efficacy, curves(*[[[0.0, 0.1, 0.2]]] * 2), 0.2)
+    rough = at_matched_damage(strengths, efficacy, curves(*[[[0.0, 0.4, 0.8]]] * 2), 0.2)
     assert gentle.efficacy == pytest.approx(0.9)
     assert rough.efficacy == pytest.approx(0.25)
 
 
-def shares(n_pairs, n_samples, p, seed):
-    rng = np.random.default_rng(seed)
-    pair = np.repeat(np.arange(n_pairs), n_samples)
-    return pair, np.tile(np.arange(n_samples), n_pairs), (rng.random(len(pair)) < p).astype(float)
-
-
-def test_a_share_of_none_or_all_leaves_the_room_that_as_many_pairs_leave():
-    """Wilson's upper end at 0 of n is z^2/(n + z^2): 0.3244 for 8 pairs, 0.1072 for 32 photographs of a single pair."""
-    pair, sample = np.repeat(np.arange(8), 4), np.tile(np.arange(4), 8)
-    none = estimate(pair, sample, np.zeros(32), span=(0.0, 1.0))
-    assert (none.value, none.low) == (0, 0)
-    assert none.high == pytest.approx(0.3244, abs=1e-4)
-    every = estimate(pair, sample, np.ones(32), span=(0.0, 1.0))
-    assert (every.value, every.high) == (1, 1)
-    assert every.low == pytest.approx(1 - 0.3244, abs=1e-4)
-    assert estimate(np.zeros(32, int), np.arange(32), np.zeros(32), span=(0.0, 1.0)).high == pytest.approx(0.1072, abs=1e-4)
-    same = estimate(pair, sample, np.zeros(32), span=(-1.0, 1.0))  # two directions that turn the same answers
-    assert (same.low, same.high) == pytest.approx((-0.3244, 0.3244), abs=1e-4)
-    alike = estimate(pair, sample, np.full(32, 0.8))  # no share: alike because nothing acts
-    assert (alike.low, alike.high) == (0.8, 0.8)
-
-
-def test_the_interval_of_a_rare_event_covers_it_also_where_none_was_seen():
-    hits = 0
-    for seed in range(60):
-        found = estimate(*shares(8, 4, 0.02, seed), seed, span=(0.0, 1.0))  # half of these samples hold no event at all
-        hits += found.low <= 0.02 <= found.high
-    assert hits >= 54
-
-
-def test_the_interval_at_matched_damage_draws_pairs_photographs_and_texts():
+def test_the_interval_at_matched_damage_leaves_out_classes_images_and_texts():
     strengths = np.array([0.0, 1.0])
-    flat, rising = np.array([[0.0, 0.2]] * 6), np.array([[0.0, 0.2]] * 4)
-    mixed = np.array([[0.0, 0.1], [0.0, 0.9]] * 3)  # photographs of a pair that differ; all pairs are alike
-    spread = at_matched_damage(strengths, [mixed] * 5, [rising] * 5, 0.2)
-    assert spread.efficacy == pytest.approx(0.5)
-    # By hand: 30 photographs of standard deviation 0.4 have a mean with standard error 0.4/sqrt(30) = 0.073.
-    assert spread.low == pytest.approx(0.5 - 1.96 * 0.073, abs=0.02)
-    assert spread.high == pytest.approx(0.5 + 1.96 * 0.073, abs=0.02)
-    texts = at_matched_damage(strengths, [flat] * 5, [np.array([[0.0, 0.1], [0.0, 0.9]])] * 5, 0.25)
-    assert texts.high - texts.low > 0.02  # the same photographs, but where the damage is reached is uncertain
-    pairs = at_matched_damage(strengths, [flat, 4 * flat, flat, 4 * flat], [rising] * 4, 0.2)
-    assert pairs.high - pairs.low > 0.4
-    ragged = at_matched_damage(strengths, [flat, flat[:1]], [rising, rising[:2]], 0.2)
+    flat, rising = [[0.0, 0.2]] * 6, [[0.0, 0.2]] * 4
+    # By hand: five pairs whose efficacies are .1 .3 .5 .7 .9 have a mean of .5 with a standard error of .3162 / sqrt(5) = .1414,
+    # and Student's t with 4 degrees of freedom is 2.776.
+    efficacies, reach = (0.1, 0.3, 0.5, 0.7, 0.9), 2.776 * 0.1414
+    spread = at_matched_damage(strengths, curves(*[[[0.0, e]] * 3 for e in efficacies]), curves(*[rising] * 5), 0.2)
+    assert (spread.efficacy, spread.low, spread.high) == pytest.approx((0.5, 0.5 - reach, 0.5 + reach), abs=1e-3)
+    one = {("a", "b"): {f"i{i}": [0.0, e] for i, e in enumerate(efficacies)}}
+    of_images = at_matched_damage(strengths, one, {("a", "b"): {"t": [0.0, 0.2]}}, 0.2)
+    assert of_images.high - of_images.low > 0.5  # a single pair: its images
+    texts = {pair: {"t0": [0.0, 0.1], "t1": [0.0, 0.9]} for pair in curves(*[flat] * 5)}  # the same texts in every pair
+    found = at_matched_damage(strengths, curves(*[flat] * 5), texts, 0.25)
+    assert found.high - found.low > 0.02  # where the damage is reached is uncertain
+    ragged = at_matched_damage(strengths, curves(flat, flat[:1]), curves(rising, rising[:2]), 0.2)
     assert (ragged.efficacy, ragged.low) == pytest.approx((0.2, 0.2))

@@ -83,7 +83,8 @@ def lens_figure(lens: pa.Table) -> Figure:
         for layer in layers:
             here = [row for row in rows if row["layer"] == layer]
             of_class = np.array([classes.index(row["class_name"]) for row in here])
-            found.append(estimate(of_class, np.arange(len(here)), np.array([row[column] for row in here], float)))
+            value = np.array([row[column] for row in here], float)
+            found.append(estimate(of_class, np.zeros_like(of_class), np.arange(len(here)), value, "bounded"))
         low, high = (tuple(getattr(e, end) for e in found) for end in ("low", "high"))
         return Curve(label, tuple(map(float, layers)), tuple(e.value for e in found), low, high, control)
 

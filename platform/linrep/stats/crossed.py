@@ -22,7 +22,15 @@ Ids = Sequence[Int64[np.ndarray, " n"]]
 
 def numbered(*columns: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """One number for each combination of some columns, from 0."""
-    return np.unique(np.stack(columns), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    found, *others = (np.unique(column, return_inverse=True)[1].astype(np.int64) for column in columns)
+    return _together(found, *others)
+
+
+def _together(found: Int64[np.ndarray, " n"], *others: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The same of columns that are numbered from 0 already."""
+    for other in others:
+        found = np.unique(found * (other.max() + 1) + other, return_inverse=True)[1].astype(np.int64)
+    return found
 
 
 def kinds_that_differ(ids: Ids) -> list[Int64[np.ndarray, " n"]]:
@@ -48,7 +56,7 @@ def combined(ids: Ids, variance: Callable[[Int64[np.ndarray, " n"]], float]) -> 
     total, each = 0.0, []
     for size in range(1, len(kinds) + 1):
         for chosen in combinations(kinds, size):
-            each.append(variance(numbered(*chosen)))
+            each.append(variance(_together(*chosen)))
             total += each[-1] if size % 2 else -each[-1]
     return max(total, *each), min(int(own.max()) + 1 for own in kinds)
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Int64
 
 from linrep.steer.cells import NO_DIRECTION
 from linrep.steer.config import CONTROLS, TOKENS, SteerConfig
-from linrep.steer.intervals import Estimate, at_matched_damage, estimate
+from linrep.steer.intervals import Estimate, Kind, Pair, at_matched_damage, estimate
 from linrep.steer.judges.verdict import Answer, Judge
 from linrep.steer.names import spoken
 from linrep.store.tables import table_of
@@ -78,19 +78,31 @@ def effects(cells: pa.Table, verdicts: pa.Table, damage: pa.Table, config: Steer
     """Every measure of every edit, of schema `EFFECTS`; what the measures mean is in `MEASURES`."""
     rows = _measured(_frame(cells), _frame(verdicts), _frame(damage))
     out: list[dict[str, object]] = []
-    pairs = {pair: i for i, pair in enumerate(rows.select(["source", "target"]).unique(maintain_order=True).iter_rows())}
+    classes = pl.Enum(sorted({*rows["source"], *rows["target"]}))
     rows = rows.with_columns(
-        pl.struct(["source", "target"]).map_elements(lambda p: pairs[p["source"], p["target"]], pl.Int64).alias("pair"),
+        pl.col("source").cast(classes).to_physical().cast(pl.Int64),
+        pl.col("target").cast(classes).to_physical().cast(pl.Int64),
         pl.col("sample_id").rank("dense").cast(pl.Int64).alias("sample"),
     )
+    rows = rows.with_columns(in_second_half(rows["source"].to_numpy(), rows["sample"].to_numpy()))
     rows = pl.concat([rows, _over_random(rows)])
     for (measure, *which), group in rows.group_by(["measure", *WHICH], maintain_order=True):
-        found = estimate(
-            group["pair"].to_numpy(), group["sample"].to_numpy(), group["value"].to_numpy(), span=_span(str(measure))
+        whole, *halves = (
+            estimate(*(own[name].to_numpy() for name in ("source", "target", "sample", "value")), kind=_kind(str(measure)))
+            for own in (group, group.filter(~pl.col("second")), group.filter(pl.col("second")))
         )
-        if found.n:
-            out.append(_row(dict(zip(WHICH, which, strict=True)), str(measure), found))
+        if whole.n:
+            out.append(_row(dict(zip(WHICH, which, strict=True)), str(measure), whole, halves))
     return table_of(out, EFFECTS)
+
+
+def in_second_half(source: Int64[np.ndarray, " r"], sample: Int64[np.ndarray, " r"]) -> pl.Series:
+    """Which rows are of the half that reports what was chosen on the other: every second source with all of its images.
+
+    So no pair and no image is in both. Of a single source, every second image.
+    """
+    of = source if len(np.unique(source)) > 1 else sample
+    return pl.Series("second", np.unique(of, return_inverse=True)[1] % 2 == 1)
 
 
 def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame) -> pl.DataFrame:
@@ -145,7 +157,7 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
 def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
     """What a direction does more than the random one in the same cell, sample by sample."""
     paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "left", "damage"]) & (pl.col("edit") != "none"))
-    key = ["measure", "pair", "sample", "site", "layer", "edit", "strength"]
+    key = ["measure", "source", "target", "sample", "site", "layer", "edit", "strength"]
     is_control = pl.col("direction").is_in(["random", *TOKENS]).fill_null(False)  # edits other than additions have no direction
     control = paired.filter(is_control).group_by(key, maintain_order=True).agg(pl.col("value").mean().alias("control"))
     both = paired.filter(~is_control).join(control, on=key, nulls_equal=True, maintain_order="left")
@@ -154,14 +166,15 @@ def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
     ).select(rows.columns)
 
 
-def _span(measure: str) -> tuple[float, float] | None:
-    """Least and largest value of one answer, where a measure is a share of answers, or a difference of two shares."""
-    if not measure.startswith(("turned", "left", "kept_", "answered")):
-        return None
-    return (-1.0, 1.0) if measure.endswith("_over_random") else (0.0, 1.0)
+def _kind(measure: str) -> Kind:
+    """What the values of a measure are."""
+    if measure.startswith(("turned", "left", "kept_", "answered")):
+        return "difference" if measure.endswith("_over_random") else "share"
+    return "bounded" if measure in ("p_target", "coherence") else "any"
 
 
-def _row(which: dict[str, object], measure: str, found: Estimate) -> dict[str, object]:
+def _row(which: dict[str, object], measure: str, found: Estimate, halves: Sequence[Estimate]) -> dict[str, object]:
+    one, two = halves
     return {
         **which,
         "control": which["direction"] in CONTROLS,
@@ -169,6 +182,10 @@ def _row(which: dict[str, object], measure: str, found: Estimate) -> dict[str, o
         "value": found.value,
         "low": _or_none(found.low),
         "high": _or_none(found.high),
+        "half_one": _or_none(one.value),
+        "half_two": _or_none(two.value),
+        "half_two_low": _or_none(two.low),
+        "half_two_high": _or_none(two.high),
         "n_pairs": found.n_pairs,
         "n": found.n,
     }
@@ -196,7 +213,7 @@ def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
         if not whole:
             continue
         found = at_matched_damage(
-            np.array(strengths), [good[pair] for pair in whole], [bad[pair] for pair in whole], config.damage.matched
+            np.array(strengths), {pair: good[pair] for pair in whole}, {pair: bad[pair] for pair in whole}, config.damage.matched
         )
         out.append(
             {
@@ -216,15 +233,15 @@ def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
     return table_of(out, MATCHED)
 
 
-def _curves(frame: pl.DataFrame, column: str, strengths: Sequence[float]) -> dict[tuple[str, str], Float[np.ndarray, "n s"]]:
-    """For each pair a row for every sample that gave a value at every strength; the unedited run is at strength 0."""
+def _curves(frame: pl.DataFrame, column: str, strengths: Sequence[float]) -> dict[Pair, dict[str, list[float]]]:
+    """For each pair every sample that gave a value at every strength; the unedited run is at strength 0."""
     points = frame.filter(pl.col(column).is_finite()).select([*WHO, pl.col("strength").fill_null(0.0), pl.col(column)])
-    found: dict[tuple[str, str], list[list[float]]] = {}
-    for (source, target, _), rows in points.group_by(WHO, maintain_order=True):
+    found: dict[Pair, dict[str, list[float]]] = {}
+    for (source, target, sample), rows in points.group_by(WHO, maintain_order=True):
         at = dict(rows.select(["strength", column]).iter_rows())
         if all(s in at for s in strengths):
-            found.setdefault((str(source), str(target)), []).append([at[s] for s in strengths])
-    return {pair: np.array(rows, float) for pair, rows in found.items()}
+            found.setdefault((str(source), str(target)), {})[str(sample)] = [at[s] for s in strengths]
+    return found
 
 
 def _or_none(value: float) -> float | None:

@@ -1,14 +1,19 @@
-"""Means with intervals over pairs of classes and samples within pairs, and efficacies read off at equal damage."""
+"""Means with intervals over classes and samples, and efficacies read off at equal damage."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 
-from linrep.stats.wilson import unanimous
+from linrep.stats import crossed
 
-N_DRAWS = 1000
+Kind = Literal["share", "difference", "bounded", "any"]
+"""What is averaged: yes or no; differences of two of these; values between 0 and 1; any numbers."""
+INTERVAL = {"share": crossed.share, "difference": crossed.difference, "bounded": crossed.bounded, "any": crossed.mean}
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Estimate:
 
     Attributes:
         value: The mean; NaN of nothing.
-        low: Lower end; NaN where a single sample leaves nothing to draw from.
+        low: Lower end; NaN where a single sample leaves nothing to compare.
         high: Upper end.
         n_pairs: Pairs that count.
         n: Samples that count, a sample once for each pair.
@@ -31,64 +36,35 @@ class Estimate:
 
 
 def estimate(
-    pair: Int[np.ndarray, " r"],
+    source: Int[np.ndarray, " r"],
+    target: Int[np.ndarray, " r"],
     sample: Int[np.ndarray, " r"],
     value: Float[np.ndarray, " r"],
-    seed: int = 0,
-    span: tuple[float, float] | None = None,
+    kind: Kind = "any",
 ) -> Estimate:
-    """The mean of all rows, and its interval by a bootstrap that draws pairs and, within each, samples.
+    """The mean of all rows, with an interval over source classes, target classes and samples.
 
-    Rows of one sample stay together, and so do the samples of a pair: what a pair's direction does to one photograph says
-    little about other pairs. Differences between two directions are estimated from their differences row by row, so that what
-    both share cancels.
+    Pairs that share a class vary together: what is easily left, or easily reached, is so in all of its pairs. So do the runs of
+    one image, whichever pair they are for. Differences between two directions are estimated from their differences row by row,
+    so that what both share cancels.
 
     Args:
-        pair: Number of each row's pair.
-        sample: Number of its sample within the pair; any numbers will do.
+        source: Number of the class that each row's direction leads away from.
+        target: Number of the class that it leads to.
+        sample: Number of its sample, the same in all pairs.
         value: What is averaged; rows that are not finite are left out.
-        seed: Of the draws.
-        span: Least and largest value there can be, of shares: where all rows are alike every draw is, too, and the interval is
-            what as many pairs (of one pair: samples) leave room for. None for measures that are alike only by their nature.
+        kind: What the values are.
 
-    Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (hierarchical data).
+    Source: Cameron, Gelbach & Miller, "Robust inference with multiway clustering", 2011, see `linrep.stats.crossed`.
     """
     finite = np.isfinite(value)
-    pair, sample, value = pair[finite], sample[finite], value[finite]
+    source, target, sample = (x[finite].astype(np.int64) for x in (source, target, sample))
+    value = value[finite].astype(float)
     if not len(value):
-        return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
-    sums, counts, sizes = _by_sample(pair, sample, value)
-    n_pairs, n = len(sizes), int(sizes.sum())
-    mean = float(value.mean())
-    if n < 2:
-        return Estimate(mean, float("nan"), float("nan"), n_pairs, n)
-    if (value == value[0]).all():  # every draw gives the same
-        ends = (mean, mean) if span is None else unanimous(mean, n_pairs if n_pairs > 1 else n, *span)
-        return Estimate(mean, *ends, n_pairs, n)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(n_pairs, size=(N_DRAWS, n_pairs))
-    width = sums.shape[1]
-    inner = (rng.random((N_DRAWS, n_pairs, width)) * sizes[drawn][:, :, None]).astype(np.int64)
-    used = np.arange(width) < sizes[drawn][:, :, None]
-    total = np.where(used, sums[drawn[:, :, None], inner], 0).sum((1, 2))
-    weight = np.where(used, counts[drawn[:, :, None], inner], 0).sum((1, 2))
-    low, high = np.quantile(total / weight, [0.025, 0.975])
-    return Estimate(mean, float(low), float(high), n_pairs, n)
-
-
-def _by_sample(
-    pair: Int[np.ndarray, " r"], sample: Int[np.ndarray, " r"], value: Float[np.ndarray, " r"]
-) -> tuple[Float[np.ndarray, "p s"], Float[np.ndarray, "p s"], Int[np.ndarray, " p"]]:
-    """Sum and count of every pair's samples, filled up with zeros, and how many samples each pair has."""
-    both, row = np.unique(np.stack([pair, sample], axis=1), axis=0, return_inverse=True)
-    row = row.reshape(-1)
-    _, first, sizes = np.unique(both[:, 0], return_index=True, return_counts=True)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    column = np.arange(len(both)) - first[owner]
-    sums, counts = np.zeros((len(sizes), sizes.max())), np.zeros((len(sizes), sizes.max()))
-    sums[owner, column] = np.bincount(row, weights=value, minlength=len(both))
-    counts[owner, column] = np.bincount(row, minlength=len(both))
-    return sums, counts, sizes
+        return Estimate(math.nan, math.nan, math.nan, 0, 0)
+    n_pairs = int(crossed.numbered(source, target).max()) + 1
+    n = int(crossed.numbered(source, target, sample).max()) + 1
+    return Estimate(float(value.mean()), *INTERVAL[kind](value, (source, target, sample)), n_pairs, n)
 
 
 @dataclass(frozen=True)
@@ -99,7 +75,7 @@ class Matched:
         reached: Whether the strengths reach that damage; else all values are those of the largest strength.
         strength: Strength there, interpolated.
         efficacy: Efficacy there, interpolated.
-        low: Lower end of the 95% interval; NaN where a single sample leaves nothing to draw from.
+        low: Lower end of the 95% interval; NaN where a single sample leaves nothing to compare.
         high: Upper end.
         n_pairs: Pairs.
     """
@@ -112,47 +88,63 @@ class Matched:
     n_pairs: int
 
 
-def at_matched_damage(
-    strengths: Float[np.ndarray, " s"],
-    efficacy: Sequence[Float[np.ndarray, "_ s"]],
-    damage: Sequence[Float[np.ndarray, "_ s"]],
-    level: float,
-    seed: int = 0,
-) -> Matched:
-    """Efficacy at the smallest strength whose mean damage reaches a level, with an interval over pairs, photographs and texts.
+Curves = Mapping[Pair, Mapping[str, Sequence[float]]]
+"""By pair and sample, a value at each strength."""
+
+
+def at_matched_damage(strengths: Float[np.ndarray, " s"], efficacy: Curves, damage: Curves, level: float) -> Matched:
+    """Efficacy at the smallest strength whose mean damage reaches a level, with an interval over classes, images and texts.
+
+    All pairs weigh the same, whatever their samples. The interval is a jackknife: each source, target, image or text is left
+    out in turn, from both curves.
 
     Args:
         strengths: Rising, the first one 0 (the unedited run).
-        efficacy: For each pair its photographs at each strength, one row a photograph.
-        damage: For each pair its texts, likewise; 0 at strength 0.
+        efficacy: What each pair's images give at each strength.
+        damage: What each pair's texts lose, likewise; 0 at strength 0. The same pairs.
         level: The damage asked for.
-        seed: Of the draws.
     """
-    n = len(efficacy)
-    good, harm = (np.stack([x.mean(0) for x in part]).mean(0)[None] for part in (efficacy, damage))
-    value = _read_off(strengths, good, harm, level)
-    rng = np.random.default_rng(seed)
-    low = high = float("nan")
-    if n > 1 or len(efficacy[0]) > 1:
-        pairs = rng.integers(n, size=(N_DRAWS, n))
-        good, harm = (_drawn_means(part, pairs, rng) for part in (efficacy, damage))
-        low, high = np.quantile(_read_off(strengths, good, harm, level)[2], [0.025, 0.975])
-    reached, strength, found = (x[0] for x in value)
-    return Matched(bool(reached), float(strength), float(found), float(low), float(high), n)
+    good, bad = _Rows.of(efficacy, "image"), _Rows.of(damage, "text")
+
+    def read(kept_good: Bool[np.ndarray, "b n"], kept_bad: Bool[np.ndarray, "b m"]) -> tuple[np.ndarray, ...]:
+        return _read_off(strengths, good.means(kept_good), bad.means(kept_bad), level)
+
+    reached, strength, found = (x[0] for x in read(*(np.ones((1, len(own.value)), bool) for own in (good, bad))))
+    ids = [
+        np.unique(np.concatenate([one, other]), return_inverse=True)[1].astype(np.int64)
+        for one, other in zip(good.ids, bad.ids, strict=True)
+    ]
+
+    def without(cluster: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " g"]:
+        kept = cluster != np.arange(cluster.max() + 1)[:, None]
+        return read(kept[:, : len(good.value)], kept[:, len(good.value) :])[2]
+
+    low, high = crossed.by_leaving_out(ids, float(found), without)
+    return Matched(bool(reached), float(strength), float(found), low, high, len(efficacy))
 
 
-def _drawn_means(
-    part: Sequence[Float[np.ndarray, "_ s"]], pairs: Int[np.ndarray, "b p"], rng: np.random.Generator
-) -> Float[np.ndarray, "b s"]:
-    """Mean over drawn pairs of the mean over samples drawn within each."""
-    sizes = np.array([len(x) for x in part])
-    filled = np.zeros((len(part), sizes.max(), part[0].shape[1]))
-    for i, x in enumerate(part):
-        filled[i, : len(x)] = x
-    inner = (rng.random((*pairs.shape, sizes.max())) * sizes[pairs][:, :, None]).astype(np.int64)
-    used = np.arange(sizes.max()) < sizes[pairs][:, :, None]
-    weight = used / sizes[pairs][:, :, None] / pairs.shape[1]
-    return np.stack([np.einsum("pi,pis->s", w, filled[p[:, None], i]) for p, i, w in zip(pairs, inner, weight, strict=True)])
+@dataclass(frozen=True)
+class _Rows:
+    """Curves as rows: one for each pair and sample."""
+
+    ids: tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]]
+    pair: Int64[np.ndarray, " n"]
+    value: Float[np.ndarray, "n s"]
+
+    @classmethod
+    def of(cls, curves: Curves, of: str) -> "_Rows":
+        rows = [(*pair, f"{of} {name}", i, own) for i, pair in enumerate(curves) for name, own in curves[pair].items()]
+        source, target, sample, pair, value = zip(*rows, strict=True)
+        return cls((np.array(source), np.array(target), np.array(sample)), np.array(pair), np.array(value, float))
+
+    def means(self, kept: Bool[np.ndarray, "b n"]) -> Float[np.ndarray, "b s"]:
+        """Mean over pairs of the mean over their samples that are kept; pairs that are left without one do not count."""
+        out = []
+        for chosen in kept:  # one at a time: of thousands of rows all at once would take much room
+            n = np.bincount(self.pair[chosen], minlength=int(self.pair.max()) + 1)
+            weight = chosen / np.maximum(n, 1)[self.pair]
+            out.append(weight @ self.value / max((n > 0).sum(), 1) if chosen.any() else np.full(self.value.shape[1], math.nan))
+        return np.stack(out)
 
 
 def _read_off(

@@ -35,11 +35,15 @@ def summary(where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.
 
 
 def _site(site: str, rows: Sequence[Row]) -> list[str]:
-    """For each layer and direction its strongest dose by `turned`, or by p_target where nothing was judged."""
+    """For each layer and direction its best dose by `turned`, or by p_target where nothing was judged.
+
+    The dose is chosen on one half of the source classes, and everything in its line is from the other half: the best of several
+    doses is good by luck where it was chosen.
+    """
     measure = "turned" if any(row["measure"] == "turned" for row in rows) else "p_target"
     adds = [row for row in rows if row["edit"] == "add"]
     lines = [
-        f"Adding directions at {site}, each at the strength at which it turns most "
+        f"Adding directions at {site}: strength chosen on one half of the source classes, numbers from the other half "
         + ("(share of answers turned to the target" if measure == "turned" else "(probability of the target")
         + ", 95% interval; * marks controls)",
         f"  {'layer':>5}  {'direction':14} {'strength':>8}  {measure:^20}"
@@ -51,19 +55,25 @@ def _site(site: str, rows: Sequence[Row]) -> list[str]:
             doses = [row for row in here if row["direction"] == direction and row["measure"] == measure]
             if not doses:
                 continue
-            best = max(doses, key=lambda row: row["value"])
+            # Without a half to choose on, the largest strength: no choice at all.
+            best = max(doses, key=lambda row: (row["half_one"] is not None, row["half_one"] or 0.0, row["strength"]))
             cell = {
-                row["measure"]: row["value"]
+                row["measure"]: row["half_two"]
                 for row in here
                 if (row["direction"], row["strength"]) == (direction, best["strength"])
             }
             star = "*" if best["control"] else " "
             lines.append(
-                f"  {layer:>5} {star}{direction:14} {best['strength']:>8g}  {_with_interval(best):^20}"
+                f"  {layer:>5} {star}{direction:14} {best['strength']:>8g}  {_with_interval(_second(best)):^20}"
                 f"  {_number(cell.get('p_target')):>9} {_number(cell.get('coherence')):>8}"
                 f" {_number(cell.get('turned_kept_all')):>6} {_number(cell.get('damage')):>7}"
             )
     return lines
+
+
+def _second(row: Row) -> Row:
+    """The same cell from the half on which nothing was chosen."""
+    return {"value": row["half_two"], "low": row["half_two_low"], "high": row["half_two_high"]}
 
 
 def _others(rows: Sequence[Row]) -> list[str]:

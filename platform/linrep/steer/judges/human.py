@@ -168,7 +168,7 @@ class Agreement:
     Attributes:
         n: Answers that both judged.
         share: Share of them with the same score.
-        low: Lower end of its 95% interval (bootstrap over answers).
+        low: Lower end of its 95% interval (Wilson's, over answers).
         high: Upper end.
         kappa: Cohen's kappa: 0 as much agreement as chance gives, 1 complete; NaN where both always say the same one thing.
     """
@@ -191,7 +191,7 @@ def agreement(one: dict[str, Verdict], other: dict[str, Verdict]) -> Agreement:
         return Agreement(0, *(float("nan"),) * 4)
     same = (a == b).astype(float)
     index: Int[np.ndarray, " n"] = np.arange(len(both))
-    found = estimate(index, np.zeros_like(index), same)
+    found = estimate(np.zeros_like(index), np.zeros_like(index), index, same, "share")
     chance = sum(float((a == step).mean() * (b == step).mean()) for step in np.unique(np.concatenate([a, b])))
     kappa = (found.value - chance) / (1 - chance) if chance < 1 else float("nan")
     return Agreement(len(both), found.value, found.low, found.high, kappa)
