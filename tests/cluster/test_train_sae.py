@@ -195,6 +195,7 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
     refused("no layer 1 in .*: it has 0, 2", layers=[1])
     refused("there is no harvest of this recipe", where=tmp_path / "empty")
     refused("no dictionary at", evaluate=str(tmp_path))
+    refused("topk-9999-x2-s0 has k 9999, but expansion 2 of .* latents", grid={"sparsity": [4, 9999]})
     (store,) = (fresh / "harvests").iterdir()
     file = next((store / "tokens/layer=2/modality=text").iterdir())
     file.write_bytes(file.read_bytes()[:-20])

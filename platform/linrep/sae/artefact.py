@@ -87,12 +87,14 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
     """Work out what to train: layers, rows, scales. Opens the store's footers; starts no cluster.
 
     Raises:
-        RecipeError: A layer is not in the store, the grid names no dictionary, or no row is held out to examine it on.
+        RecipeError: A layer is not in the store, the grid names no dictionary, or one of too few latents, or no row
+            is held out to examine it on.
         StoreError: The store is not complete, lacks rows that are asked for, or is damaged.
     """
     if not store.complete or store.manifest.status != "complete":
         raise StoreError(f"the harvest {store.place} is not complete: run jobs/harvest.py with the same recipe first")
     layers = check_layers(store, config)
+    config.check_active(store.manifest.width)
     check_held_out(store, layers[0])  # samples are held out, not rows: the other layers have the same
     # "all" and the list that means the same layers make the same dictionaries.
     key = digest(VERSION, store.manifest.digest, {**config.decisive(), "layers": list(layers)})

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
+from linrep.errors import RecipeError
 from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
@@ -107,6 +108,23 @@ class SaeConfig(Section):
     def decisive(self) -> dict[str, object]:
         """What decides weights, as plain values: the section without cadence and evaluation."""
         return self.model_dump(mode="json", exclude={"checkpoint_every", "evaluation"})
+
+    def check_active(self, width: int) -> None:
+        """Refuse SAEs that are to have more active latents than latents: all would be active, and the name would lie.
+
+        Args:
+            width: Of the residual stream.
+
+        Raises:
+            RecipeError: Names one.
+        """
+        for name, coder in self.coders().items():
+            most, field = coder.n_latents(width), _sparsity_field(coder)
+            if field != "l1" and sparsity_of(coder) > most:
+                raise RecipeError(
+                    f"sae: {name} has {field} {sparsity_of(coder):g}, but expansion {coder.expansion:g} of {width} dimensions "
+                    f"gives {most} latents: lower {field} or raise expansion"
+                )
 
     def coders(self) -> dict[str, CoderConfig]:
         """All dictionaries of a layer by name.

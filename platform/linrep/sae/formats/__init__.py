@@ -17,8 +17,10 @@ def read(where: "str | Path | Place") -> Sae:
     here = place(where)
     if here.name.endswith(".pkl"):
         return paper.read(here)
-    for reader in (saelens, dictionary_learning, sparsify):
-        if (here / reader.WEIGHTS).is_file():
-            return reader.read(here)
-    known = ", ".join(reader.WEIGHTS for reader in (saelens, dictionary_learning, sparsify))
-    raise FormatError(f"no dictionary at {here}: it holds none of {known}, and is no .pkl of the paper's")
+    readers = {reader.WEIGHTS: reader for reader in (saelens, dictionary_learning, sparsify)}
+    there = [name for name in readers if (here / name).is_file()]
+    if not there:
+        raise FormatError(f"no dictionary at {here}: it holds none of {', '.join(readers)}, and is no .pkl of the paper's")
+    if len(there) > 1:
+        raise FormatError(f"{here} holds {' and '.join(there)}, dictionaries of several formats: leave one in a folder")
+    return readers[there[0]].read(here)

@@ -1,13 +1,10 @@
 """Tensors and JSON in files of any place, with errors that name the file."""
 
 import io
-import json
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -23,20 +20,23 @@ def read_json(file: Place) -> dict[str, Any]:
     """
     try:
         value = file.read_json()
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"cannot read {file}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of too many digits
+        raise FormatError(f"cannot read {file}: {_said(error)}") from None
     if not isinstance(value, dict):
         raise FormatError(f"{file} holds no settings but {type(value).__name__}")
     return value
 
 
 def read_safetensors(file: Place) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, in float32."""
+    """The tensors of a safetensors file, as they were saved.
+
+    Raises:
+        FormatError: It is missing or damaged.
+    """
     try:
-        tensors = load(file.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"cannot read {file}: {error}") from None
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        return load(file.read_bytes())
+    except Exception as error:  # a damaged header leads to whatever its numbers mean to torch
+        raise FormatError(f"cannot read {file}: {_said(error)}") from None
 
 
 def write_safetensors(file: Place, tensors: Mapping[str, Tensor]) -> None:
@@ -45,19 +45,25 @@ def write_safetensors(file: Place, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_pickle(file: Place) -> dict[str, Tensor]:
-    """The tensors of a pickled state dict; nothing else that a pickle may do is done.
+    """The tensors of a pickled state dict, as they were saved; nothing else that a pickle may do is done.
 
     Raises:
         FormatError: The pickle asks for more than tensors, or cannot be read.
     """
     try:
-        state = torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise FormatError(f"{file} is not a pickle of tensors alone, and nothing more is unpickled: {said}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        content = file.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot read {file}: {_said(error)}") from None
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle leads to whatever its bytes mean to the unpickler
+        raise FormatError(f"{file} is not a pickle of tensors alone, and nothing more is unpickled: {_said(error)}") from None
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise FormatError(f"{file} is not a mapping from names to tensors")
-    return {name.removeprefix("module."): value.float() if value.is_floating_point() else value for name, value in state.items()}
+    plain = {name.removeprefix("module."): value for name, value in state.items()}
+    if len(plain) < len(state):
+        raise FormatError(f"{file} has a tensor twice, with and without module. before its name")
+    return plain
 
 
 def write_pickle(file: Place, tensors: Mapping[str, Tensor]) -> None:
@@ -67,13 +73,6 @@ def write_pickle(file: Place, tensors: Mapping[str, Tensor]) -> None:
     file.write_bytes(buffer.getvalue())
 
 
-def pick(tensors: Mapping[str, Tensor], file: Place, *names: str) -> list[Tensor]:
-    """Tensors by name.
-
-    Raises:
-        FormatError: One is missing.
-    """
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise FormatError(f"{file} lacks {', '.join(missing)}: it has {', '.join(sorted(tensors)) or 'nothing'}")
-    return [tensors[name] for name in names]
+def _said(error: BaseException) -> str:
+    """The first line of an error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -8,7 +8,8 @@ import re
 from linrep.errors import FormatError
 from linrep.places import Place
 from linrep.sae.coder import Rectify, Sae
-from linrep.sae.formats.files import pick, read_pickle
+from linrep.sae.formats.files import read_pickle
+from linrep.sae.formats.weights import Weights
 
 
 def read(file: Place) -> Sae:
@@ -18,9 +19,14 @@ def read(file: Place) -> Sae:
         FormatError: The name tells no norm, or the file is not such a pickle.
     """
     norm = re.search(r"_norm(\d+(?:\.\d+)?)\.pkl$", file.name)
-    if norm is None:
+    if norm is None or float(norm[1]) == 0:
         raise FormatError(f"{file.name} does not end in _norm<mean norm>.pkl, so the scale of its inputs is unknown: rename it")
-    encoder, b_enc, decoder, b_dec = pick(read_pickle(file), file, "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+    weights = Weights(file, read_pickle(file), {})
+    (encoder,) = weights.take("fc1.weight", axes=("f", "d"))
+    (b_enc,) = weights.take("fc1.bias", axes=("f",))
+    (decoder,) = weights.take("fc2.weight", axes=("d", "f"))
+    (b_dec,) = weights.take("fc2.bias", axes=("d",))
+    weights.finish()
     layer = re.search(r"layer(\d+)", file.name)
     about = {"architecture": "relu", "file": file.name} | ({} if layer is None else {"layer": int(layer[1])})
     scale = encoder.shape[1] ** 0.5 / float(norm[1])

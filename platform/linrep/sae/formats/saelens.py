@@ -1,6 +1,7 @@
 """SAELens v6, the native format: cfg.json, sae_weights.safetensors, and sparsity.safetensors where firing rates are known.
 
-Matrices are stored as W_enc [d, f] and W_dec [f, d]. BatchTopK and Matryoshka dictionaries are jumprelu on disk.
+Matrices are stored as W_enc [d, f] and W_dec [f, d]. BatchTopK and Matryoshka dictionaries are jumprelu on disk. The flat
+cfg.json of releases before 6.0.0 is read too; see `linrep.sae.formats.saelens_fields` for what each field does.
 """
 
 from typing import Any, assert_never
@@ -12,11 +13,15 @@ from torch import Tensor
 from linrep.errors import FormatError
 from linrep.places import Place
 from linrep.sae.coder import Above, Gate, Largest, Rectify, Sae
-from linrep.sae.formats.files import pick, read_json, read_safetensors, write_safetensors
+from linrep.sae.formats import saelens_fields
+from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
+from linrep.sae.formats.settings import Settings
+from linrep.sae.formats.weights import Weights, check_k
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 VERSION = "6.54.12"
 """The release whose files these equal; below 6.0.0, or without a version, SAELens drops the names of model and hook."""
+SIZES = {"d": "d_in", "f": "d_sae"}
 NEVER = -10.0
 """log10 of the firing rate of a latent that never fired, as SAELens writes it."""
 
@@ -79,34 +84,46 @@ def read(folder: Place) -> Sae:
     """Read a dictionary.
 
     Raises:
-        FormatError: A file is missing or damaged, or the dictionary rescales its inputs by what only they can tell.
+        FormatError: A file is missing or damaged, or a field or a tensor asks for what no dictionary here does.
     """
-    config, file = read_json(folder / CONFIG), folder / WEIGHTS
-    tensors = read_safetensors(file)
-    if config.get("normalize_activations", "none") not in ("none", None):
-        raise FormatError(
-            f"{folder} normalises activations ({config['normalize_activations']!r}): fold that into the weights first, "
-            "or read a dictionary saved with 'none'"
-        )
-    architecture = config.get("architecture", "standard")
-    encoder, decoder, b_dec = pick(tensors, file, "W_enc", "W_dec", "b_dec")
-    (b_enc,) = pick(tensors, file, "b_gate" if architecture == "gated" else "b_enc")
-    match architecture:
+    settings, file = Settings(folder / CONFIG, read_json(folder / CONFIG)), folder / WEIGHTS
+    old = saelens_fields.is_old(settings)
+    settings = settings.renamed(saelens_fields.RENAMED) if old else settings
+    told = saelens_fields.read(settings, folder, old)
+    weights = Weights(file, read_safetensors(file), {"d": told.d_in, "f": told.d_sae}, (CONFIG, SIZES), told.dtype)
+    (encoder,) = weights.take("W_enc", axes=("d", "f"))
+    (decoder,) = weights.take("W_dec", axes=("f", "d"))
+    (b_dec,) = weights.take("b_dec", axes=("d",))
+    (b_enc,) = weights.take("b_gate" if told.architecture == "gated" else "b_enc", axes=("f",))
+    match told.architecture:
         case "standard":
             rule = Rectify()
         case "topk":
-            rule = Largest(int(config["k"]))
+            rule = Largest(check_k(saelens_fields.k(settings), told.d_sae, settings.file))
         case "jumprelu":
-            rule = Above(*pick(tensors, file, "threshold"))
+            rule = Above(*weights.take("threshold", axes=("f",)))
         case "gated":
-            rule = Gate(*pick(tensors, file, "r_mag", "b_mag"))
-        case _:
-            raise FormatError(f"{folder} is of architecture {architecture!r}: known are standard, topk, jumprelu and gated")
-    centred = bool(config.get("apply_b_dec_to_input", architecture != "jumprelu"))
-    about = {name: value for name, value in config.get("metadata", {}).items() if not name.startswith("sae_lens_")}
-    sae = Sae(encoder.t().contiguous(), b_enc, decoder, b_dec, rule, centred, {**about, "architecture": architecture})
-    # Weighted activations are what such a dictionary compares and gives: unit rows have them as they are.
-    return sae.with_unit_decoder() if config.get("rescale_acts_by_decoder_norm") else sae
+            rule = Gate(*weights.take("r_mag", "b_mag", axes=("f",)))
+    _check_scaling(weights, told.finetuned)
+    settings.finish()
+    weights.finish()
+    sae = Sae(encoder.t().contiguous(), b_enc, decoder, b_dec, rule, told.centred, told.about)
+    if not told.rescaled:
+        return sae
+    if not bool((decoder.norm(dim=1) > 0).all()):
+        raise FormatError(f"{file} has rows of W_dec of norm 0, by which rescale_acts_by_decoder_norm divides")
+    return sae.with_unit_decoder()  # weighted activations are what it compares and gives: unit rows have them as they are
+
+
+def _check_scaling(weights: Weights, finetuned: bool) -> None:
+    """Old releases wrote a factor for each latent, of ones where they did not tune it."""
+    if "scaling_factor" not in weights:
+        if finetuned:
+            raise FormatError(f"{weights.file} lacks scaling_factor, which finetuning_scaling_factor in {CONFIG} asks for")
+        return
+    (factor,) = weights.take("scaling_factor", axes=("f",))
+    if not bool((factor == 1).all()):
+        raise FormatError(f"{weights.file} has a scaling_factor that is not 1: fold it into W_dec first")
 
 
 def write_firing(folder: Place, firing: Float[Tensor, " f"]) -> None:
@@ -119,5 +136,7 @@ def read_firing(folder: Place) -> Float[Tensor, " f"] | None:
     file = folder / SPARSITY
     if not file.is_file():
         return None
-    (logs,) = pick(read_safetensors(file), file, "sparsity")
+    weights = Weights(file, read_safetensors(file), {})
+    (logs,) = weights.take("sparsity", axes=("f",))
+    weights.finish()
     return torch.where(logs > NEVER, torch.pow(10.0, logs), torch.zeros_like(logs))
