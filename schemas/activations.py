@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
 
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -33,12 +33,30 @@ SAMPLES = pa.schema(
 STATISTICS = pa.schema(
     [
         column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-        column("group", pa.string(), "image (newlines included), text (the samples' own) or special (prompt, template, start)"),
-        column("n", pa.int64(), "Vectors counted", "tokens"),
+        column(
+            "group",
+            pa.string(),
+            "image (newlines included), text (the samples' own) or special (prompt, template, start); last_image and last_text: "
+            "the last position of each sample",
+        ),
+        column("n", pa.int64(), "Vectors that the sums are over; those of high norm are not among them", "tokens"),
         column("n_nonfinite", pa.int64(), "Of these, how many are not finite in the stored number format", "tokens"),
         column("sum", pa.binary(), "Sum of the vectors: float64, little-endian, one per dimension"),
         column("sum_squares", pa.binary(), "Sum of the squared vectors: float64, little-endian, one per dimension"),
         column("norm_counts", pa.binary(), "Histogram of the norms: int64, little-endian, bins as in linrep.store.statistics"),
+        column("n_high_norm", pa.int64(), "Vectors above the manifest's limit, kept apart from all of these sums", "tokens"),
+        column(
+            "high_norm_counts",
+            pa.binary(),
+            "Histogram of their norms, with the same bins; null where the store has no limits",
+            nullable=True,
+        ),
+        column(
+            "high_norm_positions",
+            pa.binary(),
+            "How many of them stand at each place of the sequence, from 0: int64, little-endian; null likewise",
+            nullable=True,
+        ),
     ]
 )
 
@@ -69,6 +87,13 @@ def vectors(width: int, dtype: str) -> pa.Schema:
                 nullable=True,
             ),
             column("n_tokens", pa.int32(), "How many tokens a mean is over; null for single tokens", "tokens", nullable=True),
+            column(
+                "n_high_norm",
+                pa.int32(),
+                "Tokens of high norm that were kept out of the mean; null for single tokens, whose norm says it",
+                "tokens",
+                nullable=True,
+            ),
             column("norm", pa.float32(), "Euclidean norm of the vector before it was rounded for storage", "model's own scale"),
             column("label", pa.int32(), "Class number of the sample", nullable=True),
             column("split", pa.string(), "train, val or test"),

@@ -15,6 +15,7 @@ from ray.data import ActorPoolStrategy
 from linrep.cluster.session import quiet_data
 from linrep.corpora import Chunk
 from linrep.errors import LinrepError, ModelError, RecipeError, ServiceError
+from linrep.harvest.calibrate import calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
@@ -22,6 +23,7 @@ from linrep.harvest.plan import Job, located
 from linrep.retry import retried
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
+from linrep.store.limits import Limits
 from linrep.store.summary import size
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
@@ -125,7 +127,7 @@ def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
     vlm = load(located(job.model), max(job.layers), device, precision(pool, device))
     if vlm.card.digest != job.model_digest:
         raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} on the driver")
-    harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
+    harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch, job.limits)
     if begun_in not in (None, harvester.precision):
         here = harvester.precision
         raise RecipeError(f"the store was begun in {begun_in}, this worker would run in {here}: set pool.precision to {begun_in}")
@@ -137,6 +139,39 @@ def precision(pool: Pool, device: torch.device) -> torch.dtype:
     if pool.precision != "auto":
         return getattr(torch, pool.precision)
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Limits:
+    """The norms above which tokens of this harvest are kept apart, see `linrep.harvest.calibrate`: a task of its own.
+
+    Args:
+        job: What to harvest.
+        chunks: All chunks.
+        pool: How a model runs.
+        begun_in: Number format that earlier chunks ran in, None where there are none.
+
+    Raises:
+        LinrepError: Whatever the worker raised of its kind.
+    """
+    gpus = gpus_of(pool, ray.cluster_resources())
+    # The process ends with its task: the model must be out of the way of the actors'.
+    task = ray.remote(num_cpus=pool.cpus, num_gpus=gpus, max_calls=1)(_calibrate)
+    found = ray.get(task.remote(job, calibration_turns(chunks), pool, begun_in))
+    if isinstance(found, LinrepError):
+        raise found
+    return found
+
+
+def _calibrate(job: Job, turns: Sequence[Sequence[Sequence[Chunk]]], pool: Pool, begun_in: str | None) -> Limits | LinrepError:
+    def limits() -> Limits:
+        return calibrate(_load(job, pool, begun_in), turns, job.corpora, _preparer(job.model, job.config))  # pyright: ignore[reportArgumentType]
+
+    return or_error(limits)
+
+
+def gpus_of(pool: Pool, there: Mapping[str, float]) -> float:
+    """GPUs that hold a model: as the pool says, else one where the cluster has any."""
+    return pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
 
 
 def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Iterator[Commit]:
@@ -153,7 +188,7 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
     """
     quiet_data()
     there = ray.cluster_resources()
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    gpus = gpus_of(pool, there)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
     reserved = reserve(pool, fewest, job.chunk_bytes, None if "RAY_ADDRESS" in os.environ else there)
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]

@@ -1,7 +1,7 @@
 """The harvest from recipe to complete store: planned, locked, resumed, watched, finished and tracked."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
@@ -15,6 +15,7 @@ from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST, MODALITIES
+from linrep.store.limits import as_records, from_records
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.read import Store
 
@@ -89,10 +90,17 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
         if todo:
             with cluster():
                 # Ray, and what it needs, is imported only where there is work: a finished harvest says so at once.
-                from linrep.cluster.harvest import harvest_chunks
+                from linrep.cluster.harvest import harvest_chunks, usual_norms
 
                 begun_in = next((commit.precision for commit in commits.values()), None)
-                _watch(harvest_chunks(plan.job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
+                running = read_manifest(plan.place)
+                if not running.limits and recipe.harvest.high_norm is not None:
+                    # Before the first row: all chunks, on whatever machine and after whatever stop, use the same limits.
+                    found = usual_norms(plan.job, plan.chunks, recipe.pool, begun_in)
+                    running = replace(running, limits=as_records(found))
+                    write_manifest(plan.place, running)
+                job = replace(plan.job, limits=from_records(running.limits))
+                _watch(harvest_chunks(job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
         manifest = complete_manifest(plan.place, commits)
         run.metrics(metrics(manifest))
         run.json(asdict(manifest), MANIFEST)

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from linrep.config import Section
 from linrep.store.layout import View
+from linrep.store.statistics import HIGH_NORM
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 
@@ -32,6 +33,11 @@ class HarvestConfig(Section):
     max_text_tokens: PositiveInt = Field(default=512, description="Longer texts are cut after this many tokens.")
     chunk_size: PositiveInt = Field(default=256, description="Samples per chunk: the unit of work, retry and commit.")
     seed: int = Field(default=0, description="Seed of the choice of tokens.")
+    high_norm: float | None = Field(
+        default=HIGH_NORM,
+        gt=1,
+        description="Tokens above so many times the median norm of their modality (attention sinks) are kept apart; null: none",
+    )
 
     @field_validator("layers")
     @classmethod

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from linrep.places import Place
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest, read_manifest
@@ -11,6 +13,8 @@ from linrep.store.statistics import Sums
 from linrep.store.write import write_statistics
 
 QUANTILES = (0.01, 0.5, 0.99)
+POSITIONS = 8
+"""Positions of tokens of high norm that the manifest names; the statistics have all."""
 
 
 def complete_manifest(place: Place, commits: dict[int, Commit]) -> Manifest:
@@ -34,7 +38,10 @@ def counts(commits: dict[int, Commit]) -> dict[str, int]:
 
 
 def record(layer: int, group: str, sums: Sums) -> dict[str, Any]:
-    """What the manifest says of one layer and group; norms to within a histogram bin (2.2%)."""
+    """What the manifest says of one layer and group; norms to within a histogram bin (2.2%).
+
+    Tokens of high norm are in none of these numbers but their own: how many there are, and at which positions the most stand.
+    """
     norms = {f"norm_p{round(100 * q)}": _plain(sums.norm_quantile(q)) for q in QUANTILES}
     return {
         "layer": layer,
@@ -45,8 +52,16 @@ def record(layer: int, group: str, sums: Sums) -> dict[str, Any]:
         "total_variance": _plain(float(sums.variance.sum())),
         "max_std": _plain(float(sums.variance.max() ** 0.5)),
         "n_high_norm": sums.n_high_norm,
+        "high_norm_positions": positions(sums),
         "n_nonfinite": sums.n_nonfinite,
     }
+
+
+def positions(sums: Sums) -> list[list[int]]:
+    """Where most tokens of high norm stand: place in the sequence and how many, the most first."""
+    counts = np.zeros(0, np.int64) if sums.high_positions is None else sums.high_positions
+    order = np.argsort(-counts, kind="stable")[:POSITIONS]
+    return [[int(i), int(counts[i])] for i in order if counts[i]]
 
 
 def _plain(value: float) -> float | None:

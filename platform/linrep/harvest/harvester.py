@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float32, Int, Shaped
 from torch import Tensor
 
 from linrep.harvest.config import HarvestConfig
-from linrep.harvest.select import NO_GROUP, Choice, choose
+from linrep.harvest.select import Choice, choose
+from linrep.harvest.sums import Counted, LayerLimits, Reduced, layer_sums
 from linrep.store.layout import GROUPS, Modality, View
-from linrep.store.statistics import N_BINS, Sums, norm_bin
+from linrep.store.limits import Limits
+from linrep.store.statistics import Sums
 from linrep.vlm.batch import collate, pack
 from linrep.vlm.hooks import forward, record
 from linrep.vlm.load import VLM
@@ -21,25 +23,6 @@ from linrep.vlm.prepared import Prepared
 from schemas import vectors
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """One layer of a micro-batch, reduced on the device and on its way to the host.
-
-    Attributes:
-        rows: Vectors in the stored number format and their norms, by view and modality.
-        norms: Norm of every position.
-        total: Sum over each sequence's positions of a group.
-        squares: Sum of squares likewise.
-        nonfinite: Whether a position has values that the stored number format cannot hold.
-    """
-
-    rows: dict[tuple[View, Modality], tuple[Shaped[Tensor, "n d"], Float[Tensor, " n"]]]
-    norms: Float[Tensor, "b t"]
-    total: Float[Tensor, "b groups d"]
-    squares: Float[Tensor, "b groups d"]
-    nonfinite: Shaped[Tensor, "b t"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +48,16 @@ class Harvester:
         config: What to keep.
         layers: Layers to record.
         tokens_per_batch: Most positions in a micro-batch, padding included.
+        limits: Norms above which tokens are kept apart, see `linrep.harvest.calibrate`; None looks for none.
     """
 
-    def __init__(self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int) -> None:
+    def __init__(
+        self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int, limits: Limits | None = None
+    ) -> None:
         self.vlm, self.config, self.layers, self.tokens_per_batch = vlm, config, tuple(layers), tokens_per_batch
         self.schema = vectors(vlm.card.width, config.dtype)
+        self.limits = {layer: LayerLimits.of(limits, layer) for layer in self.layers}
+        self._on_device = {layer: torch.from_numpy(own.tokens).to(vlm.device) for layer, own in self.limits.items()}
         self._model_in_use = threading.Lock()
 
     @property
@@ -98,7 +86,7 @@ class Harvester:
         reduced: dict[int, Reduced] = {}
 
         def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
-            reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.dtype]))
+            reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.dtype], self._on_device[layer]))
 
         inputs = collate(batch, self.vlm)
         with self._model_in_use, record(self.vlm, self.layers, take):
@@ -113,10 +101,15 @@ class Harvester:
             pending.done.synchronize()
         tables, sums = {}, {}
         for layer, reduced in pending.layers.items():
+            counted = Counted.of(pending.choice, reduced.norms.numpy(), self.limits[layer])
             for key, (stored, norms) in reduced.rows.items():
-                table = pending.choice.views[key].table(self.schema, _bytes_of(_settled(stored)), _settled(norms).numpy())
+                kept = pending.choice.views[key]
+                counts = counted.columns(kept) if key[0] == "pooled" else None
+                table = kept.table(self.schema, _bytes_of(_settled(stored)), _settled(norms).numpy(), counts)
+                if counts is not None and not counts["n_tokens"].all():  # no mean where all tokens are of high norm
+                    table = table.filter(pa.array(counts["n_tokens"] > 0))
                 tables[key[0], layer, key[1]] = table
-            sums |= {(layer, group): s for group, s in _sums(pending.choice, reduced).items()}
+            sums |= {(layer, group): s for group, s in layer_sums(pending.choice, reduced, counted).items()}
         return Rows(tables, sums, pending.n_tokens)
 
 
@@ -130,27 +123,30 @@ class _Pending:
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """The choice as tensors: a 0-1 weight per group and position, and the flat index of each kept row."""
+    """The choice as tensors: the group of each position, a 0-1 weight per group and position, the flat index of each kept row."""
 
+    group: Int[Tensor, "b t"]
     weights: Float[Tensor, "b groups t"]
-    counts: Float[Tensor, "b groups"]
     flat: dict[tuple[View, Modality], Tensor]
 
 
 def _to_device(choice: Choice, device: torch.device) -> _OnDevice:
-    def move(x: Tensor) -> Tensor:
-        return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
-
     group = torch.from_numpy(choice.group)
     weights = torch.stack([group == g for g in range(len(GROUPS))], dim=1).float()
     flat = {}
     for (view, modality), kept in choice.views.items():
         stride = len(GROUPS) if view == "pooled" else choice.group.shape[1]
-        flat[view, modality] = move(torch.from_numpy(kept.sample * stride + kept.position))
-    return _OnDevice(move(weights), move(torch.from_numpy(choice.counts).float()), flat)
+        flat[view, modality] = _move(torch.from_numpy(kept.sample * stride + kept.position), device)
+    return _OnDevice(_move(group, device), _move(weights, device), flat)
 
 
-def reduce(h: Float[Tensor, "b t d"], choice: Choice, on_device: _OnDevice, stored: torch.dtype) -> Reduced:
+def _move(x: Tensor, device: torch.device) -> Tensor:
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+
+def reduce(
+    h: Float[Tensor, "b t d"], choice: Choice, on_device: _OnDevice, stored: torch.dtype, limits: Float32[Tensor, " groups_1"]
+) -> Reduced:
     """Everything that is kept of one layer; runs on the model's device inside the forward pass.
 
     Args:
@@ -158,14 +154,17 @@ def reduce(h: Float[Tensor, "b t d"], choice: Choice, on_device: _OnDevice, stor
         choice: What to keep.
         on_device: The same as tensors.
         stored: Number format of the store.
+        limits: Norm above which a position of each group is kept apart; the last one is for padding.
     """
     x = h.float()
     squared = x * x
     norms = squared.sum(-1).sqrt()
-    # A position that is not finite is counted, and left out of the sums: 0 times inf would spoil every group's.
-    finite = norms.isfinite().unsqueeze(-1)
-    total, squares = on_device.weights @ torch.where(finite, x, 0), on_device.weights @ torch.where(finite, squared, 0)
-    means = (total / on_device.counts.clamp(min=1).unsqueeze(-1)).flatten(0, 1)
+    # A position that is not finite is counted, and left out of the sums: 0 times inf would spoil every group's. One of high norm
+    # is left out by its weight.
+    finite = norms.isfinite()
+    weights = on_device.weights * (finite & (norms <= limits[on_device.group])).unsqueeze(1)
+    total, squares = (weights @ torch.where(finite.unsqueeze(-1), own, 0) for own in (x, squared))
+    means = (total / weights.sum(-1, keepdim=True).clamp(min=1)).flatten(0, 1)
     positions = h.flatten(0, 1)
     rows = {}
     for key in choice.views:
@@ -191,22 +190,6 @@ def _to_host(reduced: Reduced) -> Reduced:
 
     rows = {key: (move(stored), move(norms)) for key, (stored, norms) in reduced.rows.items()}
     return Reduced(rows, move(reduced.norms), move(reduced.total), move(reduced.squares), move(reduced.nonfinite))
-
-
-def _sums(choice: Choice, reduced: Reduced) -> dict[str, Sums]:
-    real = choice.group != NO_GROUP
-    bins = norm_bin(reduced.norms.numpy()[real])
-    group = choice.group[real]
-    histogram = np.bincount(group * N_BINS + bins, minlength=len(GROUPS) * N_BINS).reshape(len(GROUPS), N_BINS)
-    nonfinite = np.bincount(group, weights=reduced.nonfinite.numpy()[real], minlength=len(GROUPS))
-    # float32 per sequence on the device, float64 across sequences.
-    total, squares = (x.numpy().sum(0, dtype=np.float64) for x in (reduced.total, reduced.squares))
-    n = choice.counts.sum(0)
-    return {
-        name: Sums(int(n[g]), int(nonfinite[g]), total[g], squares[g], histogram[g].astype(np.int64))
-        for g, name in enumerate(GROUPS)
-        if n[g]
-    }
 
 
 def _settled(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

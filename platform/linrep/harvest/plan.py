@@ -14,6 +14,7 @@ from linrep.demo.world import DemoWorld, write_world
 from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig
 from linrep.places import Place
+from linrep.store.limits import Limits
 from linrep.store.manifest import Manifest, now
 from linrep.vlm.card import ModelCard, check_layers, describe
 from linrep.vlm.config import ModelConfig
@@ -39,6 +40,7 @@ class Job:
         layers: Layers to record.
         model_digest: A worker refuses to run a model with another one.
         chunk_bytes: Most bytes of tiles in the prepared samples of a chunk.
+        limits: Norms above which tokens are kept apart, those of the store's manifest; None before they are known.
     """
 
     place: Place
@@ -48,6 +50,7 @@ class Job:
     layers: tuple[int, ...]
     model_digest: str
     chunk_bytes: int
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)

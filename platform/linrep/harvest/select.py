@@ -1,12 +1,12 @@
 """Which positions of a micro-batch each view keeps, and the columns that describe them; the same for every layer."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from linrep.harvest.config import HarvestConfig
 from linrep.store.layout import GROUPS, MODALITIES, Modality, View
@@ -38,9 +38,16 @@ class Kept:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def table(self, schema: pa.Schema, vectors: np.ndarray, norms: Float32[np.ndarray, " n"]) -> pa.Table:
-        """The rows with a layer's vectors and norms."""
-        columns = {**self.columns, "norm": pa.array(norms, pa.float32()), "vector": vector_column(vectors)}
+    def table(
+        self,
+        schema: pa.Schema,
+        vectors: np.ndarray,
+        norms: Float32[np.ndarray, " n"],
+        counts: Mapping[str, Int32[np.ndarray, " n"]] | None = None,
+    ) -> pa.Table:
+        """The rows with a layer's vectors, norms, and what was counted there."""
+        counted = {name: pa.array(values) for name, values in (counts or {}).items()}
+        columns = {**self.columns, **counted, "norm": pa.array(norms, pa.float32()), "vector": vector_column(vectors)}
         arrays = [columns.get(f.name, pa.nulls(len(self), f.type)) for f in schema]
         return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -85,8 +92,7 @@ def choose(batch: Sequence[Prepared], config: HarvestConfig) -> Choice:
 
 def _pooled(batch: Sequence[Prepared], counts: Int64[np.ndarray, "b groups"], group: int) -> Kept:
     sample = np.flatnonzero(counts[:, group])
-    columns = {"n_tokens": pa.array(counts[sample, group].astype(np.int32))}
-    return Kept(sample, np.full_like(sample, group), {**_of_samples(batch, sample), **columns})
+    return Kept(sample, np.full_like(sample, group), _of_samples(batch, sample))
 
 
 def _tokens(batch: Sequence[Prepared], modality: Modality, config: HarvestConfig) -> Kept:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import Modality, View, samples_file
-from linrep.store.read import Selection, Store, as_array
+from linrep.store.read import Store, as_array
 from linrep.store.tables import read_table
 
 BATCH_BYTES = 2**25
@@ -66,8 +66,8 @@ def blocks(
 ) -> Iterator[Block]:
     """The rows of some samples in some files, in their order, never more than a piece at a time.
 
-    Single tokens that are not the sample's own (start, prompt, template) and the learned vectors that end a row of patches are
-    left out, and so is a row that the store's number format could not hold.
+    Single tokens that are not the sample's own (start, prompt, template), those of high norm and the learned vectors that end a
+    row of patches are left out, and so is a row that the store's number format could not hold.
 
     Args:
         store: The store.
@@ -86,7 +86,7 @@ def blocks(
         assert found is not None, file.path
         chunk = int(found.group(1))
         ids = read_table(store.place, samples_file(chunk))["sample_id"].combine_chunks()
-        for batch in Selection(store.place, (file,), manifest.width, manifest.dtype, None).batches(names, rows):
+        for batch in store.reading((file,)).batches(names, rows):
             # Ids repeat row after row and stand in the order of the samples; looked up among the chunk's own they are few.
             found_at = pc.call_function("index_in", [_plain(batch["sample_id"])], pc.SetLookupOptions(value_set=ids))
             sample = first[chunk] + found_at.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -176,7 +176,9 @@ def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0,
 def rows_of_samples(
     selection: Selection, numbers: Mapping[str, int]
 ) -> tuple[Shaped[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
-    """All rows of some samples, finite or not, and the number of the sample of each. Vectors are read only where a sample is.
+    """The rows of some samples that the selection takes, finite or not, and the number of the sample of each.
+
+    Vectors are read only where a sample is.
 
     Args:
         selection: The store's files.
@@ -188,15 +190,15 @@ def rows_of_samples(
     for file in selection.files:
         with selection._open(file) as parquet:
             for i in range(parquet.num_row_groups):
-                names = parquet.read_row_group(i, columns=["sample_id"])["sample_id"]
-                places = pc.call_function("index_in", [names], pc.SetLookupOptions(value_set=wanted))
-                found = places.is_valid().to_numpy()
+                known = parquet.read_row_group(i, columns=["sample_id", "norm"])
+                places = pc.call_function("index_in", [known["sample_id"]], pc.SetLookupOptions(value_set=wanted))
+                found = places.is_valid().to_numpy() & selection.takes(file, known["norm"].to_numpy())
                 if not found.any():
                     continue
                 column = parquet.read_row_group(i, columns=["vector"])["vector"].combine_chunks()
                 kind = np.dtype(EXPONENTS[selection.dtype][0])
                 vectors.append(as_array(column, selection.width, kind)[found])
-                owners.append(values[places.drop_null().to_numpy()])
+                owners.append(values[places.to_numpy()[found].astype(np.int64)])
     return np.concatenate(vectors), np.concatenate(owners)
 
 

@@ -8,7 +8,8 @@ statistics.parquet                                     the same over all chunks,
 commits/000012.json                                    written last: what chunk 12 wrote
 """
 
-from typing import Literal
+import re
+from typing import Literal, get_args
 
 View = Literal["pooled", "tokens", "last"]
 Modality = Literal["image", "text"]
@@ -16,6 +17,10 @@ Group = Literal["image", "text", "special"]
 
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 GROUPS: tuple[Group, ...] = ("image", "text", "special")
+LAST_GROUPS = ("last_image", "last_text")
+"""Groups of the statistics beside those of all tokens: last positions of what holds a photograph, and of texts."""
+
+_FOLDER = re.compile(rf"({'|'.join(get_args(View))})/layer=(\d+)/modality=({'|'.join(MODALITIES)})/")
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
@@ -24,6 +29,12 @@ STATISTICS = "statistics.parquet"
 def vectors_file(view: View, layer: int, modality: Modality, chunk: int) -> str:
     """Path of a chunk's vectors, relative to the store."""
     return f"{view}/layer={layer}/modality={modality}/part-{chunk:06d}.parquet"
+
+
+def parse_folder(path: str) -> tuple[View, int, Modality] | None:
+    """View, layer and modality of the vectors in a file; None for other files."""
+    found = _FOLDER.match(path)
+    return None if found is None else (found[1], int(found[2]), found[3])  # pyright: ignore[reportReturnType]
 
 
 def samples_file(chunk: int) -> str:

@@ -33,6 +33,7 @@ class Manifest:
         chunk_size: Samples per chunk, at most.
         status: running until every chunk is committed.
         counts: Samples, tokens, skipped and bytes, once complete.
+        limits: One record per layer and group: the norm above which a token is kept apart, see `linrep.store.limits`.
         statistics: One record per layer and group: n, norms, variance, high-norm tokens; once complete.
         created: When the harvest began, UTC.
         finished: When it was complete.
@@ -53,6 +54,7 @@ class Manifest:
     chunk_size: int
     status: Literal["running", "complete"] = "running"
     counts: dict[str, int] = field(default_factory=dict)
+    limits: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[dict[str, Any]] = field(default_factory=list)
     created: str = ""
     finished: str = ""

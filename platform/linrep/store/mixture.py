@@ -14,7 +14,7 @@ from linrep.sample import Split
 from linrep.store.groups import Keep, RowGroup, count_rows, read_group, row_groups
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.read import Selection, Store
-from linrep.store.statistics import BINS_PER_OCTAVE, HIGH_NORM, LOWEST_OCTAVE, N_BINS, Sums, norm_bin
+from linrep.store.statistics import BINS_PER_OCTAVE, LOWEST_OCTAVE, N_BINS, Sums, norm_bin
 from linrep.store.stream import REASONS, Share, Stream
 
 HighNorm = Literal["drop", "clip", "keep"]
@@ -51,7 +51,7 @@ def find_sources(
         layer: Layer k.
         split: Rows of other splits do not count.
         special: Whether start, prompt and template tokens count; they stand under text.
-        high_norm: What to do with rows whose norm is above ten times the median of their modality.
+        high_norm: What to do with rows whose norm is above the store's limit for their modality.
 
     Raises:
         StoreError: The store lacks the layer or the tokens view, or a file is damaged or of another width.
@@ -63,7 +63,7 @@ def find_sources(
         sums = statistics.get((layer, modality))
         if not sum(file.rows for file in selection.files) or sums is None or not sums.n:
             continue
-        limit = float("inf") if high_norm == "keep" else HIGH_NORM * sums.norm_quantile(0.5)
+        limit = float("inf") if high_norm == "keep" else store.limit("tokens", layer, modality)
         keep = Keep(split, special, limit, clip=high_norm == "clip")
         groups = row_groups(selection)
         rows, counted = count_rows(selection, keep)
@@ -79,7 +79,7 @@ def mean_norm(sums: Sums, limit: float = float("inf"), clip: bool = False) -> fl
         StoreError: There are no rows, or all of them are zero.
     """
     middles = 2.0 ** (LOWEST_OCTAVE + (np.arange(N_BINS) + 0.5) / BINS_PER_OCTAVE)
-    counts = sums.norm_counts.astype(np.float64)
+    counts = (sums.norm_counts + (0 if sums.high_counts is None else sums.high_counts)).astype(np.float64)
     counts[-1] = 0  # what is not finite stands here
     if np.isfinite(limit):
         above = np.arange(N_BINS) > int(norm_bin(np.array([limit]))[0])

@@ -2,8 +2,8 @@
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from linrep.errors import StoreError
 from linrep.places import Place, place
 from linrep.sample import Split
 from linrep.store.commit import Commit, WrittenFile, read_commits
-from linrep.store.layout import MANIFEST, STATISTICS, Modality, View
+from linrep.store.layout import MANIFEST, STATISTICS, Modality, View, parse_folder
+from linrep.store.limits import from_records, group_of, limit_of, norm_limits
 from linrep.store.manifest import Manifest, read_manifest
-from linrep.store.statistics import Sums, from_table, merge
+from linrep.store.statistics import HIGH_NORM, Sums, from_table, merge
 from linrep.store.summary import summary
 from schemas import SAMPLES, vectors
 
@@ -76,6 +77,7 @@ class Store:
         modality: Modality | None = None,
         split: Split | None = None,
         special: bool | None = None,
+        high_norm: bool | None = False,
     ) -> "Selection":
         """The rows of one view and layer; nothing is read yet.
 
@@ -86,6 +88,8 @@ class Store:
                 tokens view that holds also the start, prompt and template tokens of photographs.
             split: train, val or test; None for all.
             special: False leaves out start, prompt and template tokens, True all others; None takes all. Means hold none.
+            high_norm: False leaves out tokens above the store's limit (attention sinks), True all others; None takes all. Means
+                hold none.
 
         Raises:
             StoreError: The store lacks this view or layer.
@@ -100,7 +104,45 @@ class Store:
             raise StoreError(f"no modality {modality!r}: there are image and text")
         modalities = get_args(Modality) if modality is None else (modality,)
         files = [file for m in modalities for file in self._files(f"{view}/layer={layer}/modality={m}/")]
-        return Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, split, special)
+        return self.reading(files, split, special, high_norm)
+
+    def reading(
+        self,
+        files: Sequence[WrittenFile],
+        split: Split | None = None,
+        special: bool | None = None,
+        high_norm: bool | None = False,
+    ) -> "Selection":
+        """The rows of some files of vectors, as `select` gives them."""
+        folders = {file.path.rsplit("/", 1)[0]: file.path for file in files} if high_norm is not None else {}
+        limits = {folder: self.limit(*found) for folder, path in folders.items() if (found := parse_folder(path)) is not None}
+        if not high_norm:
+            limits = {folder: limit for folder, limit in limits.items() if limit < float("inf")}
+        manifest = self.manifest
+        return Selection(self.place, tuple(files), manifest.width, manifest.dtype, split, special, bool(high_norm), limits)
+
+    def limit(self, view: View, layer: int, modality: Modality) -> float:
+        """The norm above which a row is kept apart; infinite where none is.
+
+        The manifest says it. A store without limits there is measured by its statistics, or else by the norms of its rows.
+        """
+        group, factor = group_of(view, modality), self.manifest.harvest.get("high_norm", HIGH_NORM)
+        if group is None or factor is None:
+            return float("inf")
+        key = (layer, group)
+        if self.manifest.limits:
+            return self._limits.get(key, float("inf"))
+        if key not in self._limits:
+            files = self._files(f"{view}/layer={layer}/modality={modality}/")
+            whole = Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, None)
+            self._limits[key] = limit_of(whole.table(["norm", "is_special"]), factor)
+        return self._limits[key]
+
+    @cached_property
+    def _limits(self) -> dict[tuple[int, str], float]:
+        if self.manifest.limits or (self.manifest.status == "complete" and not (self.place / STATISTICS).is_file()):
+            return from_records(self.manifest.limits)
+        return dict(norm_limits(self.statistics(), self.manifest.harvest.get("high_norm", HIGH_NORM)))
 
     def samples(self) -> pa.Table:
         """The samples of all committed chunks, skipped ones included (their `error` says why)."""
@@ -108,7 +150,7 @@ class Store:
         return pa.concat_tables(tables) if tables else SAMPLES.empty_table()
 
     def statistics(self) -> dict[tuple[int, str], Sums]:
-        """Sums by layer and group (image, text, special) over all tokens, kept or not."""
+        """Sums by layer and group over all tokens, drawn for the tokens view or not; those of high norm are only counted."""
         if self.manifest.status == "complete":
             return from_table(self._read(STATISTICS))
         return merge(from_table(self._read(file.path)) for file in self._files("statistics/"))
@@ -137,6 +179,8 @@ class Selection:
         dtype: Number format of the vectors on disk.
         split: Rows of other splits are left out.
         special: Rows that are (or are not) start, prompt and template tokens are left out, see `Store.select`.
+        high_norm: Where a folder has a limit, whether rows above it are taken alone, or left out.
+        limits: Norm above which a row is high, by folder.
     """
 
     place: Place
@@ -145,13 +189,15 @@ class Selection:
     dtype: str
     split: Split | None
     special: bool | None = None
+    high_norm: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self._n_rows
 
     @cached_property
     def _n_rows(self) -> int:
-        if not self._asked:
+        if not self._asked and not self.limits:
             return sum(file.rows for file in self.files)
         return len(self.table(["split"]))
 
@@ -166,6 +212,21 @@ class Selection:
             asked["is_special"] = marked if self.special else marked.is_null() | ~marked
         return asked
 
+    def _asked_of(self, file: WrittenFile, parquet: pq.ParquetFile) -> dict[str, pc.Expression]:
+        """What rows of a file must fulfil; its footer says whether any of its norms can be high."""
+        limit = self.limits.get(file.path.rsplit("/", 1)[0])
+        if limit is None or (not self.high_norm and _largest(parquet, "norm") <= limit):
+            return self._asked
+        norm = pc.field("norm")
+        # What is not finite is broken, not high, and is told as such by those who look for it.
+        high = (norm > limit) & (norm < float("inf"))
+        return {**self._asked, "norm": high if self.high_norm else ~high}
+
+    def takes(self, file: WrittenFile, norms: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which rows of a file it takes as far as their norms say."""
+        high = (norms > self.limits.get(file.path.rsplit("/", 1)[0], float("inf"))) & np.isfinite(norms)
+        return high if self.high_norm else ~high
+
     def batches(self, columns: Sequence[str] | None = None, batch_size: int = 8192) -> Iterator[pa.RecordBatch]:
         """The rows in order, in pieces, without holding more than a piece.
 
@@ -173,10 +234,11 @@ class Selection:
             columns: Columns to read, None for all.
             batch_size: Rows in a piece, at most.
         """
-        wanted, asked = None if columns is None else list(columns), self._asked
-        read = None if wanted is None else list(dict.fromkeys([*wanted, *asked]))
+        wanted = None if columns is None else list(columns)
         for file in self.files:
             with self._open(file) as parquet:
+                asked = self._asked_of(file, parquet)
+                read = None if wanted is None else list(dict.fromkeys([*wanted, *asked]))
                 for batch in parquet.iter_batches(batch_size, columns=read, use_threads=True):
                     kept = batch.filter(_all(asked)) if asked else batch
                     yield kept if wanted is None else kept.select(wanted)
@@ -196,8 +258,8 @@ class Selection:
         return pa.concat_tables(tables) if tables else empty
 
     def _table(self, file: WrittenFile, names: list[str]) -> pa.Table:
-        asked = self._asked
         with self._open(file) as parquet:
+            asked = self._asked_of(file, parquet)
             table = parquet.read(columns=list(dict.fromkeys([*names, *asked]))).replace_schema_metadata()
         return table.filter(_all(asked)).select(names) if asked else table
 
@@ -229,16 +291,27 @@ class Selection:
         """The rows as a lazy polars frame; vectors are binary."""
         import polars as pl
 
-        paths = [(self.place / file.path).path for file in self.files]
-        if not paths:
-            frame = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table())).lazy()
-        elif self.place.local:
-            frame = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
-        else:
-            frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.files, format="parquet"))
+        folders: dict[str, list[str]] = {}
+        for file in self.files:
+            folders.setdefault(file.path.rsplit("/", 1)[0], []).append((self.place / file.path).path)
+        frames = [self._scan(paths, self.limits.get(folder)) for folder, paths in folders.items()]
+        empty = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table())).lazy()
+        frame = pl.concat(frames) if frames else empty
         if self.split is not None:
             frame = frame.filter(pl.col("split") == self.split)
         return frame if self.special is None else frame.filter(pl.col("is_special").fill_null(False) == self.special)
+
+    def _scan(self, paths: list[str], limit: float | None) -> "pl.LazyFrame":
+        import polars as pl
+
+        if self.place.local:
+            frame = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
+        else:
+            frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.files, format="parquet"))
+        if limit is None:
+            return frame
+        high = (pl.col("norm") > limit) & pl.col("norm").is_finite()
+        return frame.filter(high if self.high_norm else ~high)
 
     def polars(self) -> "pl.DataFrame":
         """The rows as a polars frame; vectors are binary."""
@@ -247,6 +320,18 @@ class Selection:
 
 def _all(asked: dict[str, pc.Expression]) -> pc.Expression:
     return functools.reduce(operator.and_, asked.values())
+
+
+def _largest(parquet: pq.ParquetFile, column: str) -> float:
+    """The largest value of a column that the footer tells; infinite where it does not."""
+    largest = 0.0
+    for i in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(i)
+        found = next((c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column), None)
+        if found is None or not found.is_stats_set or not found.statistics.has_min_max:
+            return float("inf")
+        largest = max(largest, float(found.statistics.max))
+    return largest
 
 
 def as_array(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Shaped[np.ndarray, "n d"]:

@@ -15,7 +15,7 @@ N_BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
 """Bin i holds norms from 2**(LOWEST_OCTAVE + i / 32) to the next: 2.2% wide; the first and last also hold what lies beyond."""
 
 HIGH_NORM = 10.0
-"""A token counts as high-norm above this many times its group's median norm (attention sinks lie 1 to 2 orders above)."""
+"""A token is high-norm above so many times its group's median, unless the recipe says otherwise (sinks lie 10 to 100 above)."""
 
 
 def norm_bin(norms: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
@@ -28,14 +28,16 @@ def norm_bin(norms: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over n vectors of d dimensions.
+    """Sums over n vectors of d dimensions, and a count of those of high norm that were kept apart.
 
     Attributes:
-        n: Vectors.
+        n: Vectors that the sums are over.
         n_nonfinite: Of these, how many the stored number format cannot hold.
         total: Sum per dimension.
         squares: Sum of squares per dimension.
         norm_counts: Vectors per norm bin.
+        high_counts: Vectors kept apart per norm bin; None where none were looked for.
+        high_positions: Vectors kept apart by their place in the sequence, as far as there are any.
     """
 
     n: int
@@ -43,6 +45,8 @@ class Sums:
     total: Float[np.ndarray, " d"]
     squares: Float[np.ndarray, " d"]
     norm_counts: Int64[np.ndarray, " bins"]
+    high_counts: Int64[np.ndarray, " bins"] | None = None
+    high_positions: Int64[np.ndarray, " p"] | None = None
 
     @classmethod
     def zero(cls, width: int) -> "Sums":
@@ -56,6 +60,8 @@ class Sums:
             self.total + other.total,
             self.squares + other.squares,
             self.norm_counts + other.norm_counts,
+            _padded_sum(self.high_counts, other.high_counts),
+            _padded_sum(self.high_positions, other.high_positions),
         )
 
     @property
@@ -77,11 +83,22 @@ class Sums:
 
     @property
     def n_high_norm(self) -> int:
-        """Vectors whose norm is above `HIGH_NORM` times the median, to within a bin."""
+        """Vectors that were kept apart; where none were looked for, those above `HIGH_NORM` times the median, to within a bin."""
+        if self.high_counts is not None:
+            return int(self.high_counts.sum())
         if not self.n:
             return 0
         first = int(norm_bin(np.array([HIGH_NORM * self.norm_quantile(0.5)]))[0]) + 1
         return int(self.norm_counts[first:].sum())
+
+
+def _padded_sum(one: Int64[np.ndarray, " _"] | None, other: Int64[np.ndarray, " _"] | None) -> Int64[np.ndarray, " _"] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    short, long = sorted((one, other), key=len)
+    total = long.copy()
+    total[: len(short)] += short
+    return total
 
 
 def to_table(sums: dict[tuple[int, str], Sums]) -> pa.Table:
@@ -95,6 +112,9 @@ def to_table(sums: dict[tuple[int, str], Sums]) -> pa.Table:
             "sum": s.total.astype("<f8").tobytes(),
             "sum_squares": s.squares.astype("<f8").tobytes(),
             "norm_counts": s.norm_counts.astype("<i8").tobytes(),
+            "n_high_norm": s.n_high_norm,
+            "high_norm_counts": _bytes(s.high_counts),
+            "high_norm_positions": _bytes(s.high_positions),
         }
         for (layer, group), s in sorted(sums.items())
     ]
@@ -110,9 +130,19 @@ def from_table(table: pa.Table) -> dict[tuple[int, str], Sums]:
             np.frombuffer(row["sum"], "<f8"),
             np.frombuffer(row["sum_squares"], "<f8"),
             np.frombuffer(row["norm_counts"], "<i8"),
+            _counts(row["high_norm_counts"]),
+            _counts(row["high_norm_positions"]),
         )
         for row in table.to_pylist()
     }
+
+
+def _bytes(counts: Int64[np.ndarray, " _"] | None) -> bytes | None:
+    return None if counts is None else counts.astype("<i8").tobytes()
+
+
+def _counts(data: bytes | None) -> Int64[np.ndarray, " _"] | None:
+    return None if data is None else np.frombuffer(data, "<i8")
 
 
 def merge(parts: Iterable[dict[tuple[int, str], Sums]]) -> dict[tuple[int, str], Sums]:

@@ -1,7 +1,11 @@
 """A store in a few lines of text."""
 
+from collections.abc import Sequence
+
 from linrep.store.commit import Commit
+from linrep.store.layout import GROUPS
 from linrep.store.manifest import Manifest
+from linrep.store.statistics import HIGH_NORM
 
 
 def size(n_bytes: int | float) -> str:
@@ -23,12 +27,55 @@ def statistics_lines(manifest: Manifest) -> list[str]:
         f"{'high-norm':>10} {'not finite':>11}",
     ]
     for s in manifest.statistics:
-        if s["n"]:
+        if s["n"] and s["group"] in GROUPS:
             lines.append(
                 f"  {s['layer']:>5}  {s['group']:8} {s['n']:>11,} {s['norm_p50']:>9.3g} {s['norm_p99']:>9.3g} "
                 f"{s['max_std']:>9.3g} {s['n_high_norm']:>10,} {s['n_nonfinite']:>11,}"
             )
     return lines
+
+
+WORDS = {
+    "image": "image tokens",
+    "text": "text tokens",
+    "special": "special tokens",
+    "last_image": "last positions after an image",
+    "last_text": "last positions of texts",
+}
+
+
+def high_norm_lines(manifest: Manifest, layers: Sequence[int] | None = None) -> list[str]:
+    """How many tokens of high norm are kept apart, and where they stand; no line where there are none.
+
+    Args:
+        manifest: Of a complete store.
+        layers: Layers that are meant, None for all.
+    """
+    lines = []
+    for group, name in WORDS.items():
+        own = [s for s in manifest.statistics if s["group"] == group and (layers is None or s["layer"] in layers)]
+        some = sorted(s["layer"] for s in own if s["n_high_norm"])
+        if some:
+            most = max(own, key=lambda s: s["n_high_norm"])
+            n, of = most["n_high_norm"], most["n_high_norm"] + most["n"]
+            places = ", ".join(f"{position} ({count:,})" for position, count in most["high_norm_positions"][:3])
+            where = f"; at positions {places}" if places else ""
+            lines.append(f"    {name:30} {n:,} of {of:,} at layer {most['layer']}{where}; there are some at layers {_runs(some)}")
+    if not lines:
+        return []
+    factor = manifest.harvest.get("high_norm", HIGH_NORM)
+    return [f"  tokens of high norm, above {factor:g} x the median, are kept apart from all numbers below; at most:", *lines]
+
+
+def _runs(layers: Sequence[int]) -> str:
+    """Layers in words: 3, 12-28."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def summary(where: str, manifest: Manifest, commits: dict[int, Commit]) -> str:
@@ -50,4 +97,4 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit]) -> str:
         first = f"{view}/layer={manifest.layers[0]}/modality="
         rows = {m: sum(f.rows for f in files if f.path.startswith(first + m)) for m in ("image", "text")}
         lines.append(f"  {view:8} {rows['image']:,} image rows, {rows['text']:,} text rows a layer")
-    return "\n".join(lines + statistics_lines(manifest))
+    return "\n".join([*lines, *high_norm_lines(manifest), *statistics_lines(manifest)])

@@ -1,0 +1,71 @@
+"""Before the first chunk: what norms are usual in this model on these corpora, from a few samples; see `linrep.store.limits`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from linrep.corpora import Chunk, Corpora
+from linrep.corpora.narrow import narrow
+from linrep.harvest.chunk import prepare_chunk
+from linrep.harvest.config import HarvestConfig
+from linrep.harvest.harvester import Harvester
+from linrep.store.limits import Limits, norm_limits
+from linrep.store.statistics import merge
+from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Prepared
+
+SAMPLES = 64
+"""Samples of each corpus that are measured: thousands of tokens, whose median is far steadier than the limit needs."""
+CHUNKS = 16
+"""Chunks that these are spread over, so that a corpus sorted by class is not measured on one class."""
+TRIES = 4
+"""How many times as many are read where samples are skipped."""
+
+
+def calibration_turns(chunks: Sequence[Chunk], n: int = SAMPLES) -> list[list[list[Chunk]]]:
+    """What is read to find usual norms: for each corpus so many records, then as many others, in case samples are skipped."""
+    corpora = dict.fromkeys(chunk.corpus for chunk in chunks)
+    return [_turns([chunk for chunk in chunks if chunk.corpus == corpus], n) for corpus in corpora]
+
+
+def calibrate(
+    harvester: Harvester, turns: Sequence[Sequence[Sequence[Chunk]]], corpora: Corpora, preparer: Preparer, n: int = SAMPLES
+) -> Limits:
+    """The limits that a few samples of each corpus give: the same samples on every machine, in one order.
+
+    Args:
+        harvester: Holds the model; its own limits are not used.
+        turns: What `calibration_turns` gave.
+        corpora: Where they lie.
+        preparer: Prepares samples.
+        n: Samples of each corpus that are enough.
+    """
+    found: list[Prepared] = []
+    for of_corpus in turns:
+        ready = 0
+        for turn in of_corpus:
+            if ready < n:
+                samples = [one for part in turn for one in prepare_chunk(part, corpora, preparer) if isinstance(one, Prepared)]
+                found, ready = found + samples, ready + len(samples)
+    return measure(harvester, found)
+
+
+def measure(harvester: Harvester, prepared: Sequence[Prepared]) -> Limits:
+    """The limits that the tokens of some samples give."""
+    views = tuple(view for view in harvester.config.views if view == "last")
+    config: HarvestConfig = harvester.config.model_copy(update={"views": views})
+    plain = Harvester(harvester.vlm, config, harvester.layers, harvester.tokens_per_batch)
+    return norm_limits(merge(rows.sums for rows in plain(prepared)), config.high_norm)
+
+
+def _turns(chunks: Sequence[Chunk], n: int) -> list[list[Chunk]]:
+    """Parts of some chunks with n records in all, spread over the chunks and within each; and again, with other records."""
+    at = np.unique(np.linspace(0, len(chunks) - 1, CHUNKS).round().astype(int))
+    each = -(-n // len(at))
+    turns: list[list[Chunk]] = [[] for _ in range(TRIES)]
+    for chunk in (chunks[i] for i in at):
+        records = np.unique(np.linspace(0, chunk.n_records - 1, TRIES * each).round().astype(int)).tolist()
+        for turn, parts in enumerate(turns):
+            if records[turn::TRIES]:
+                parts.append(narrow(chunk, records[turn::TRIES]))
+    return turns

@@ -1,0 +1,81 @@
+"""Attention sinks: tokens of very large norm, kept apart from every mean, variance, direction, correlation and ranking.
+
+What is high is decided once for a store and stands in its manifest. A pooled row is a mean, formed while the model runs, so the
+norms must be known before the first chunk:
+
+1. A few samples of each corpus, the same on every machine, run through the model first. The median norm of their tokens, by layer
+   and group, times the recipe's factor (`harvest.high_norm`) is the limit. It is written to the manifest of the running store.
+2. The harvest leaves tokens above the limit out of pooled means, of the sums of the statistics and of their norms. It counts them
+   by sample (`n_high_norm` of a pooled row), by norm and by position (`high_norm_counts`, `high_norm_positions`).
+3. Rows of single tokens are all written. Their norm against the manifest's limit says which are high; readers leave those out
+   unless they are asked for, as with special tokens.
+
+Start, prompt and template tokens stand under text and are measured by the texts' limit. A last position is one of its own: its
+limit is from the median of last positions. A store without limits in its manifest is measured by its
+own statistics, or by the rows that it holds.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from linrep.store.layout import LAST_GROUPS, MODALITIES, Modality, View
+from linrep.store.statistics import HIGH_NORM, Sums
+
+Limits = Mapping[tuple[int, str], float]
+"""Norm above which a token is high, by layer and group; a group without one has none that is high."""
+
+
+def norm_limits(sums: Mapping[tuple[int, str], Sums], factor: float | None = HIGH_NORM) -> Limits:
+    """The limits that some tokens give.
+
+    Args:
+        sums: Sums by layer and group, of tokens of all norms.
+        factor: Times the median; None for no limits.
+    """
+    if factor is None:
+        return {}
+    medians = {key: s.norm_quantile(0.5) for key, s in sums.items() if s.n}
+    for layer in {layer for layer, _ in medians}:
+        # Special tokens stand under text; where there are no others, they are measured by their own median.
+        text = medians.get((layer, "text"), medians.get((layer, "special")))
+        if text is not None:
+            medians |= {(layer, "text"): text, (layer, "special"): text}
+    # As float32, like the norms that are held against them: then a reader and the harvest never disagree.
+    return {key: float(np.float32(factor * median)) for key, median in sorted(medians.items()) if np.isfinite(median)}
+
+
+def limit_of(rows: pa.Table, factor: float) -> float:
+    """The limit that some rows give, special ones not counted; infinite where there are none.
+
+    Args:
+        rows: Columns `norm` and `is_special`.
+        factor: Times the median.
+    """
+    norms, special = rows["norm"].to_numpy(), rows["is_special"].fill_null(False).to_numpy()
+    norms = norms[np.isfinite(norms) & ~special.astype(bool)]
+    median = float(np.median(norms)) if len(norms) else 0.0
+    return float(np.float32(factor * median)) if median > 0 else float("inf")
+
+
+def as_records(limits: Limits) -> list[dict[str, Any]]:
+    """The limits as they stand in a manifest."""
+    return [{"layer": layer, "group": group, "limit": limit} for (layer, group), limit in sorted(limits.items())]
+
+
+def from_records(records: list[dict[str, Any]]) -> dict[tuple[int, str], float]:
+    """The limits that `as_records` wrote."""
+    return {(record["layer"], record["group"]): float(record["limit"]) for record in records}
+
+
+def group_of(view: View, modality: Modality) -> str | None:
+    """Whose limit holds for the rows of a view; None for means, which hold no high tokens."""
+    match view:
+        case "pooled":
+            return None
+        case "tokens":
+            return modality
+        case "last":
+            return LAST_GROUPS[MODALITIES.index(modality)]
