@@ -27,6 +27,7 @@ def main(request: "Request") -> None:
     where = outcome.store.place
     print("Nothing to do: the harvest is complete." if not outcome.n_new else "Harvest complete.")
     print(f"\n{outcome.store}\n")
+    print("\n".join(["Corpora:", *(f"  {line}" for line in outcome.account), ""]))
     print("What to do next:")
     print(f"  look:     python -c {shlex.quote(f'import linrep.store as s; print(s.open({quoted(where)}))')}")
     print(f"  read:     linrep.store.open({quoted(where)}).{outcome.reading}")

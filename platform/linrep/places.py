@@ -98,12 +98,16 @@ class Place:
             raise FileNotFoundError(f"no file at {self}")
         return info.size
 
-    def walk(self) -> Iterator[tuple[str, int]]:
+    def walk(self, everything: bool = False) -> Iterator[tuple[str, int]]:
         """Every file below the folder, in no promised order: its path relative to the folder, and its bytes.
 
         Names that start with a dot, or lie in a folder whose name does, are left out. Links are followed.
+
+        Args:
+            everything: Give hidden files too, and with -1 bytes what can be no data: pipes, sockets and devices, and (with a
+                slash at its end) a folder that may not be opened.
         """
-        return _walk_local(self.path, "", frozenset()) if self.local else self._walk_store()
+        return _walk_local(self.path, "", frozenset(), everything) if self.local else self._walk_store(everything)
 
     def open(self, ahead: int = _BUFFER) -> io.BufferedReader:
         """The file for reading, seekable; the caller closes it.
@@ -164,11 +168,12 @@ class Place:
     def _info(self) -> fs.FileInfo:
         return self.files.get_file_info([self.path])[0]
 
-    def _walk_store(self) -> Iterator[tuple[str, int]]:
+    def _walk_store(self, everything: bool) -> Iterator[tuple[str, int]]:
         base = self.path.rstrip("/") + "/"
         for info in self.files.get_file_info(fs.FileSelector(self.path, recursive=True)):
             relative = info.path.removeprefix(base)
-            if info.type == fs.FileType.File and not any(part.startswith(".") for part in relative.split("/")):
+            hidden = any(part.startswith(".") for part in relative.split("/"))
+            if info.type == fs.FileType.File and (everything or not hidden):
                 yield relative, info.size
 
 
@@ -261,15 +266,26 @@ def place(where: "str | Path | Place") -> Place:
     return Place(files, path.rstrip("/") or "/", local=False, key=key, options=options)
 
 
-def _walk_local(folder: str, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, int]]:
+def _walk_local(folder: str, prefix: str, above: frozenset[str], everything: bool) -> Iterator[tuple[str, int]]:
     above = above | {os.path.realpath(folder)}
-    with os.scandir(folder) as entries:
+    try:
+        opened = os.scandir(folder)
+    except PermissionError:
+        if not (everything and prefix):
+            raise
+        yield prefix, -1
+        return
+    with opened as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") and not everything:
                 continue
             if entry.is_dir():
                 if not (entry.is_symlink() and os.path.realpath(entry.path) in above):  # a link to a folder above never ends
-                    yield from _walk_local(entry.path, f"{prefix}{entry.name}/", above)
-            elif entry.is_file() or entry.is_symlink():
+                    yield from _walk_local(entry.path, f"{prefix}{entry.name}/", above, everything)
+            elif entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size
+            elif entry.is_symlink() and not os.path.exists(entry.path):
                 # A broken link counts as an empty file: it is then skipped, with a reason, when it is read.
-                yield prefix + entry.name, entry.stat().st_size if entry.is_file() else 0
+                yield prefix + entry.name, 0
+            elif everything:
+                yield prefix + entry.name, -1

@@ -7,6 +7,22 @@ from typing import Literal
 Modality = Literal["image", "text", "pair"]
 Split = Literal["train", "val", "test"]
 
+IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+}
+"""The image formats that are decoded, by their names in Pillow, and the endings of their files. Nothing else is ever decoded."""
+
+IMAGE_ENDINGS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
+
+LARGEST_IMAGE = 256 << 20
+"""Bytes of an encoded image that is read at all: a damaged size, or an endless file, must not fill the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from transformers.image_transforms import convert_to_rgb
 
+from linrep.sample import IMAGE_FORMATS
 from linrep.vlm.picture import BadPicture, decode, to_rgb
 
 
@@ -111,3 +112,101 @@ def test_broken_in_any_byte_never_raises_anything_else():
                 broken[at] = rng.integers(0, 256)
             with contextlib.suppress(BadPicture):
                 assert decode(bytes(broken)).mode == "RGB"
+
+
+DECODED = {
+    "JPEG": ("RGB", "L", "CMYK"),
+    "PNG": ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P", "1"),
+    "GIF": ("P", "L"), "TIFF": ("RGB", "RGBA", "L", "CMYK", "1", "I;16", "F"), "AVIF": ("RGB", "RGBA"),
+}  # fmt: skip
+OTHERS = (
+    "EPS",
+    "PPM",
+    "TGA",
+    "ICO",
+    "PCX",
+    "SGI",
+    "DDS",
+    "JPEG2000",
+    "IM",
+    "MSP",
+    "SPIDER",
+    "XBM",
+    "PDF",
+    "ICNS",
+    "BLP",
+    "DIB",
+    "QOI",
+)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in DECODED.items() for mode in modes])
+def test_every_format_that_is_named_is_decoded_in_every_mode_it_has(kind, mode):
+    image = (
+        some_image("L").convert("I").convert("I;16") if mode == "I;16" else some_image("L" if mode == "F" else mode).convert(mode)
+    )
+    decoded = decode(encoded(image, kind))
+    assert (decoded.mode, decoded.size) == ("RGB", (9, 12))
+
+
+def test_the_formats_that_are_decoded_are_those_of_the_list():
+    assert set(DECODED) == set(IMAGE_FORMATS)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_no_other_format_is_decoded_whatever_the_file_is_called(kind):
+    image = some_image({"MSP": "1", "XBM": "1", "SPIDER": "F", "BLP": "P", "ICNS": "RGBA"}.get(kind, "RGB")).resize((16, 16))
+    with pytest.raises(BadPicture, match="not a picture of JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF"):
+        decode(encoded(image, kind))
+
+
+def test_no_program_is_started_for_any_bytes(monkeypatch):
+    def started(*args, **kwargs):
+        raise AssertionError(f"a program is started: {args}")
+
+    for name in (
+        "subprocess.Popen",
+        "subprocess.run",
+        "subprocess.call",
+        "subprocess.check_call",
+        "subprocess.check_output",
+        "os.system",
+    ):
+        monkeypatch.setattr(name, started)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    for data in (
+        postscript,
+        b"\xc5\xd0\xd3\xc6" + postscript,
+        b"%PDF-1.4\n",
+        b"\xd7\xcd\xc6\x9a" + bytes(100),
+        b"\x01\0\0\0" + bytes(100),
+    ):
+        with pytest.raises(BadPicture, match="not a picture"):
+            decode(data)
+
+
+def test_of_several_frames_the_first_counts():
+    frames = [Image.new("RGB", (4, 4), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    for kind, options in (("GIF", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("AVIF", {"quality": 100})):
+        decoded = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
+        assert np.abs(np.asarray(decoded, int) - [255, 0, 0]).max() <= 3, kind
+
+
+def test_a_cameras_pair_of_pictures_is_its_first_one():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(
+        buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), (0, 0, 255))]
+    )
+    assert decode(buffer.getvalue()).getpixel((4, 4))[0] > 250
+
+
+def test_cut_short_anywhere_every_format_is_refused_or_whole():
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"):
+        data = encoded(Image.effect_noise((40, 40), 60).convert("RGB"), kind)
+        right = np.asarray(decode(data))
+        for cut in np.linspace(1, len(data) - 1, 12).astype(int):
+            try:
+                got = np.asarray(decode(data[:cut]))
+            except BadPicture:
+                continue
+            np.testing.assert_array_equal(got, right, err_msg=f"{kind} cut at {cut} of {len(data)}")

@@ -9,6 +9,7 @@ from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
 from linrep.config import digest
 from linrep.errors import TooManySkipped
+from linrep.harvest.account import account
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place, remove_unfinished
@@ -35,6 +36,11 @@ class Outcome:
     n_new: int
     tracking_uri: str
     index: Place
+
+    @property
+    def account(self) -> list[str]:
+        """What became of all that lies in the corpora."""
+        return account(self.store.manifest.corpora, self.store.commits)
 
     @property
     def reading(self) -> str:

@@ -9,6 +9,7 @@ from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
+from linrep.corpora.names import unspoken
 from linrep.errors import RecipeError
 from linrep.explorer.probes import layer_figures, main_probes, summary_lines
 from linrep.harvest.plan import DEMO, plan_harvest, write_demo
@@ -148,7 +149,9 @@ def _track(run: tracking.Run, probes: Probes) -> None:
 
 
 def _summary(probes: Probes) -> str:
-    return "\n".join(summary_lines(probes.table(), probes.manifest.left_out))
+    classes = {name for task in probes.manifest.tasks if task["attribute"] == "class" for name in task["classes"]}
+    odd = [f"  {line}" for line in unspoken(sorted(classes))]
+    return "\n".join([*summary_lines(probes.table(), probes.manifest.left_out), *odd])
 
 
 def metrics(probes: Probes) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from linrep.corpora.names import default_name, imagenet_names
 from linrep.corpora.runs import Class
+from linrep.corpora.streams import decoded
 from linrep.errors import CorpusError
 from linrep.places import Place, place
 
@@ -38,7 +39,7 @@ def read_names(file: Place | str) -> dict[str, str]:
     """
     file = place(file) if isinstance(file, str) else file
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = decoded(file.read_bytes())
         if file.name.endswith(".txt"):
             lines = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
             return {wnid: names.split(",")[0].strip() for wnid, names in lines}

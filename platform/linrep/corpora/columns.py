@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -74,12 +75,16 @@ def _group(file: Place, parquet: pq.ParquetFile, group: int, first: int, rows: l
     try:
         for batch in parquet.iter_batches(_FEW if large else _MANY, row_groups=[group], columns=columns):
             own = [row for row in rows[done : done + len(batch)] if row < first + len(batch)]
-            for row, values in zip(own, _values(batch.take([row - first for row in own])) if own else [], strict=True):
-                yield Record(row, values)
+            # Value by value: `take` knows no string_view, and one value that is not UTF-8 must not cost the others.
+            held = {name: batch.column(name) for name in batch.schema.names}
+            for row in own:
+                yield Record(row, {name: plain(column[row - first]) for name, column in held.items()})
             first, done = first + len(batch), done + len(own)
             if done == len(rows):
                 return
         damage: Exception = EOFError("the row group ends early")
+    except pa.ArrowNotImplementedError as error:
+        raise CorpusError(f"cannot read {', '.join(columns)} of {file}, row group {group}: {error}") from error
     except (pa.ArrowException, OSError) as error:
         if file.may_pass(error):
             raise
@@ -88,28 +93,30 @@ def _group(file: Place, parquet: pq.ParquetFile, group: int, first: int, rows: l
         yield Record(row, {}, f"damaged parquet page in row group {group}: {damage}")
 
 
-def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:  # a string column with bytes that are not UTF-8: they stay bytes, and the reader says so
-        columns = {name: [_plain(value) for value in batch.column(name)] for name in batch.schema.names}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A Python value of an Arrow scalar; a text that is not UTF-8 stays bytes, and the reader says so."""
     try:
         return value.as_py()
     except UnicodeDecodeError:
-        return value.as_buffer().to_pybytes() if is_text(value.type) else None
+        pass
+    if pa.types.is_dictionary(value.type):
+        value = value.value
+    if pa.types.is_struct(value.type):
+        return {name: plain(part) for name, part in value.items()}
+    return value.as_buffer().to_pybytes() if is_text(value.type) else None
 
 
 def column_type(parquet: pq.ParquetFile, name: str) -> pa.DataType | None:
-    """Type of a column, without its dictionary encoding; None if the file has no such column."""
+    """Type of a column, without its dictionary encoding or extension; None if the file has no such column."""
     schema = parquet.schema_arrow
     if name not in schema.names:
         return None
+    if schema.names.count(name) > 1:
+        raise CorpusError(f"column {name!r} is given {schema.names.count(name)} times in one file: rename all but one")
     kind = schema.field(name).type
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    while isinstance(kind, pa.BaseExtensionType | pa.DictionaryType):
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
+    return kind
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -117,20 +124,45 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether values of this type are bytes."""
+    known = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return known or pa.types.is_fixed_size_binary(kind)
+
+
+def is_written(kind: pa.DataType) -> bool:
+    """Whether values of this type are texts, or bytes that may be UTF-8; a column without a value has no type."""
+    return is_text(kind) or is_binary(kind) or pa.types.is_null(kind)
+
+
 def is_picture(kind: pa.DataType) -> bool:
-    """Whether values of this type can be encoded photographs: bytes, or the hub's struct of bytes and path."""
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 or kind.get_field_index("path") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    """Whether values of this type can be encoded images: bytes, or the hub's struct of bytes and path."""
+    if not pa.types.is_struct(kind):
+        return is_binary(kind)
+    parts = {name: kind.field(name).type for name in ("bytes", "path") if kind.get_field_index(name) >= 0}
+    fits = {"bytes": is_binary, "path": is_text}
+    return bool(parts) and all(fits[name](part) or pa.types.is_null(part) for name, part in parts.items())
+
+
+def is_label(kind: pa.DataType) -> bool:
+    """Whether values of this type can name a class: numbers that may be integral, and texts."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or is_written(kind)
 
 
 def label_names(parquet: pq.ParquetFile, column: str) -> dict[str, str]:
-    """Names of integer labels that the hub's `datasets` wrote into the schema; empty if it did not."""
+    """Names of integer labels that the hub's `datasets` wrote into the schema; empty if it did not.
+
+    The hub's list of ImageNet gives all words of a synset, "tench, Tinca tinca": the first is taken if it names one class only.
+    """
     written = (parquet.schema_arrow.metadata or {}).get(b"huggingface")
     if not written:
         return {}
     try:
         names = json.loads(written)["info"]["features"][column]["names"]
-        return {str(number): str(name) for number, name in enumerate(names)}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return {}
+    first = [name.split(",")[0].strip().replace("_", " ") or name for name in names]
+    times = Counter(first)
+    return {str(i): one if times[one] == 1 else name for i, (one, name) in enumerate(zip(first, names, strict=True))}

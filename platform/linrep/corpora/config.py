@@ -49,7 +49,8 @@ class ImageParquet(Section):
     path: str = Field(description="A file, a folder or a glob of parquet files: a local path or a URI (s3://, gs://).")
     image_column: str = Field(default="image", description="Encoded photographs: bytes, or a struct of bytes and path.")
     label_column: str = Field(
-        default="label", description="Classes, as integers or strings; photographs have no label where it is absent."
+        default="label",
+        description="Classes, as integers or strings; null, NaN, blank and -1 are no label. Images have none where it is absent.",
     )
     id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
     classes: tuple[str, ...] | None = Field(default=None, description="Classes to take, by label or by name; all if absent.")
@@ -67,7 +68,9 @@ class ImageTar(Section):
     """Photographs in tar shards, as WebDataset has them: <key>.jpg beside <key>.cls or <key>.json."""
 
     kind: Literal["tar"] = Field(default="tar", description="Photographs in tar shards, members grouped by key.")
-    path: str = Field(description="A file, a folder or a glob of .tar (.tar.gz) files: a local path or a URI (s3://, gs://).")
+    path: str = Field(
+        description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://)."
+    )
     label_column: str = Field(
         default="label", description="Where a key has no .cls file: field of its .json that holds the class; else no label."
     )
@@ -84,7 +87,7 @@ class ImageTar(Section):
 
 
 class TextFiles(Section):
-    """Texts in files: .parquet, .jsonl (.ndjson), .txt with one document a line; the last two also with .gz."""
+    """Texts in files: .parquet, .jsonl (.ndjson), .txt with one document a line; the last two also compressed (.gz, .zst)."""
 
     kind: Literal["files"] = Field(default="files", description="Texts as rows of parquet, JSONL or plain files.")
     path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
@@ -94,7 +97,7 @@ class TextFiles(Section):
 
 
 class PairFiles(Section):
-    """Photographs with a caption each, listed in .parquet or .jsonl (.jsonl.gz) files."""
+    """Photographs with a caption each, listed in .parquet or .jsonl files."""
 
     kind: Literal["files"] = Field(default="files", description="Image-caption pairs as rows of parquet or JSONL files.")
     path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
@@ -106,6 +109,10 @@ class PairFiles(Section):
     image_root: str | None = Field(
         default=None, description="Folder that the photographs' paths start from; if absent, the listing file's."
     )
+    outside: bool = Field(
+        default=False,
+        description="Also read images outside the folder (or bucket) of the list, or of image_root; else such a pair is skipped.",
+    )
     caption_alone: bool = Field(default=True, description="Also give each caption as a text of its own, with the pair's id.")
     max_samples: PositiveInt | None = Field(default=None, description="Pairs to take, chosen by a hash of the id.")
 
@@ -114,7 +121,9 @@ class PairTar(Section):
     """Photographs with a caption each in tar shards, as WebDataset has them: <key>.jpg beside <key>.txt or <key>.json."""
 
     kind: Literal["tar"] = Field(default="tar", description="Image-caption pairs in tar shards, members grouped by key.")
-    path: str = Field(description="A file, a folder or a glob of .tar (.tar.gz) files: a local path or a URI (s3://, gs://).")
+    path: str = Field(
+        description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://)."
+    )
     text_column: str = Field(
         default="caption", description="Where a key has no .txt file: field of its .json that holds the caption."
     )
@@ -123,6 +132,7 @@ class PairTar(Section):
     id_column: ClassVar[str] = "id"
     image_column: ClassVar[str] = "image"
     image_root: ClassVar[None] = None
+    outside: ClassVar[bool] = False
 
 
 # Unions of one kind so far are written as that kind; a second kind makes them `Annotated[A | B, Field(discriminator="kind")]`.

@@ -1,10 +1,29 @@
-"""Which files a path, a folder or a glob names."""
+"""Which files a path, a folder or a glob names, and what lies among them that is no data."""
 
 import re
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
+from linrep.corpora.junk import junk
 from linrep.errors import CorpusError
 from linrep.places import URI, Place, place
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a corpus.
+
+    Attributes:
+        root: The folder that they are relative to: a file's own; for a glob, the last one without a wildcard.
+        files: Relative path and bytes of each, sorted.
+        left_out: How many other files lie there, by the reason why they are no data.
+    """
+
+    root: Place
+    files: list[tuple[str, int]]
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def resolve(root: Place, path: str) -> Place:
@@ -13,25 +32,60 @@ def resolve(root: Place, path: str) -> Place:
 
 
 def find(where: str) -> tuple[Place, list[tuple[str, int]]]:
+    """The folder, and relative path and bytes of the files that a path, a folder or a glob names; junk is left out."""
+    found = find_files(where, lambda path: None)
+    return found.root, found.files
+
+
+def find_files(where: str, unfit: Callable[[str], str | None]) -> Found:
     """The files that a path, a folder or a glob (`*` within a name, `**` over folders, `?`) names.
 
-    Returns:
-        The folder that they are relative to (a file's own; for a glob, the last one without a wildcard), and every file's
-        relative path and bytes, sorted.
+    Args:
+        where: A file that is named is taken as it is. Of a folder or a glob, junk and what is `unfit` is left out.
+        unfit: Why a file, by its path, is none of the corpus; None if it is one.
 
     Raises:
-        CorpusError: Nothing is there, or nothing matches.
+        CorpusError: Nothing is there, nothing matches, or a folder may not be opened.
     """
     root, wild = root_of(where)
-    if wild is None:
-        return root, sorted(root.walk())
-    if (root / wild).is_file():
-        return root, [(wild, (root / wild).size())]
-    matches = re.compile(_pattern(wild)).fullmatch
-    found = sorted((relative, size) for relative, size in root.walk() if matches(relative))
-    if not found:
+    if wild is not None and (root / wild).is_file():
+        reason = unfit(wild)
+        return Found(root, [] if reason else [(wild, (root / wild).size())], Counter([reason] if reason else []))
+    matches: Callable[[str], object] = re.compile(_pattern(wild)).fullmatch if wild is not None else bool
+    files, left_out = [], Counter()
+    for path, size in _walk(root):
+        if not matches(path):
+            continue
+        reason = junk(path)
+        if reason is None and path.endswith("/"):
+            raise CorpusError(f"the folder {root / path} may not be opened: change its permissions, or leave it out with a glob")
+        reason = reason or unfit(path) or _unreadable(path, size)
+        if reason:
+            left_out[reason] += 1
+        else:
+            files.append((path, size))
+    if wild is not None and not files and not left_out:
         raise CorpusError(f"no file matches {root / wild}")
-    return root, found
+    return Found(root, sorted(files), left_out)
+
+
+def _unreadable(path: str, size: int) -> str | None:
+    if size < 0:
+        return "no regular file"
+    return None if encodes(path) else "name is not UTF-8"
+
+
+def _walk(root: Place) -> Iterator[tuple[str, int]]:
+    """All that lies there; the one error of an unreadable folder is ours."""
+    try:
+        yield from root.walk(everything=True)
+    except PermissionError as error:
+        raise CorpusError(f"the folder {root} may not be opened: {error.strerror or error}") from error
+
+
+def ending(path: str) -> str:
+    """The ending of a file's name in lower case with its dot, for counting what is left out."""
+    return PurePosixPath(path).suffix.lower() or "no ending"
 
 
 def root_of(where: str) -> tuple[Place, str | None]:

@@ -1,5 +1,6 @@
-"""Scanning a folder of photographs: names and sizes only, no file is opened."""
+"""Scanning a folder of images: names and sizes only, no file is opened."""
 
+from collections import Counter
 from itertools import compress
 
 import numpy as np
@@ -7,52 +8,77 @@ import pyarrow as pa
 
 from linrep.corpora.classes import find_names, read_names, select
 from linrep.corpora.config import ImageFolder
+from linrep.corpora.find import Found, ending, find_files
+from linrep.corpora.labels import class_id
 from linrep.corpora.runs import RUNS, Scan, choose, hashes
 from linrep.errors import CorpusError
 from linrep.places import Place, place
+from linrep.sample import IMAGE_ENDINGS
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ENDINGS = IMAGE_ENDINGS
+_OTHER_IMAGES = frozenset(
+    {
+        ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".ico", ".icns", ".psd", ".svg", ".eps", ".ppm",
+        ".pgm", ".pbm", ".pnm", ".tga", ".dds", ".exr", ".hdr", ".pcx", ".dng", ".cr2", ".cr3", ".nef", ".arw",
+        ".orf", ".rw2", ".raf", ".raw", ".wmf", ".emf", ".xcf", ".qoi", ".sgi", ".pfm", ".fits", ".dcm", ".pdf",
+    }
+)  # fmt: skip
 
 
 def scan_folder(source: ImageFolder) -> Scan:
-    """One run for every photograph taken, sorted by path; its class is the first folder of its path.
+    """One run for every image taken, sorted by path; its class is the first folder of its path.
 
     Raises:
-        CorpusError: The folder is missing or holds no photograph, or a wanted class is unknown.
+        CorpusError: The folder is missing or holds no image, or a wanted class is unknown.
     """
     folder = place(source.path)
     if not folder.is_folder():
         raise CorpusError(f"no folder of photographs at {folder}")
-    paths, sizes = _photographs(folder)
-    if not len(paths):
-        raise CorpusError(f"no photograph in {folder}: files should end in {', '.join(ENDINGS)}")
-    # "" stands for the photographs that lie directly in the folder and so have no class.
-    folders = [path[: max(path.find("/"), 0)] for path in paths.to_pylist()]
+    found = find_files(source.path, _unfit)
+    if not found.files:
+        raise CorpusError(f"no photograph in {folder}: files should end in {', '.join(ENDINGS)}{_instead(found)}")
+    paths, sizes = _sorted(found)
+    ids = {name: _class_of(name, folder) for name in {path[: max(path.find("/"), 0)] for path in paths.to_pylist()}}
+    # None stands for the images that lie directly in the folder, or in one whose name says so, and so have no class.
+    folders = [ids[path[: max(path.find("/"), 0)]] for path in paths.to_pylist()]
     names = find_names(folder) if source.names is None else read_names(source.names)
-    classes = select(set(folders) - {""}, names, source.classes, folder)
-    number = {known.id: i for i, known in enumerate(classes)}
+    classes = select({name for name in folders if name is not None}, names, source.classes, folder)
+    number: dict[str | None, int] = {known.id: i for i, known in enumerate(classes)}
     labels = np.fromiter((number.get(name, -1) for name in folders), dtype=np.int32, count=len(folders))
     taken = labels >= 0 if source.classes is not None else np.ones(len(folders), dtype=bool)
     if source.per_class is not None or source.max_samples is not None:
         left = np.flatnonzero(taken)
-        ids = (f"images/{path}" for path in compress(paths.to_pylist(), taken))
-        taken[left] = choose(hashes(ids), labels[left], source.per_class, source.max_samples)
-    return Scan(_runs(paths, sizes, labels, taken), classes, {"kind": source.kind})
+        given = (f"images/{path}" for path in compress(paths.to_pylist(), taken))
+        taken[left] = choose(hashes(given), labels[left], source.per_class, source.max_samples)
+    left_out = {"files": found.left_out, "records": Counter({"not chosen": int((~taken).sum())} if not taken.all() else {})}
+    counts = {what: dict(sorted(some.items())) for what, some in left_out.items() if some}
+    return Scan(_runs(paths, sizes, labels, taken), classes, {"kind": source.kind}, counts)
 
 
-def _photographs(folder: Place) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Paths, sorted by their bytes, and sizes."""
-    paths: list[str] = []
-    sizes: list[int] = []
-    for path, size in folder.walk():
-        if path.lower().endswith(ENDINGS):
-            paths.append(path)
-            sizes.append(size)
+def _unfit(path: str) -> str | None:
+    end = ending(path)
+    if end in ENDINGS:
+        return None
+    return f"an image format that is not decoded ({end})" if end in _OTHER_IMAGES else f"no image ({end})"
+
+
+def _instead(found: Found) -> str:
+    there = ", ".join(f"{n:,} {reason}" for reason, n in found.left_out.most_common(3))
+    return f"; there are {there}" if there else ""
+
+
+def _class_of(name: str, folder: Place) -> str | None:
     try:
-        found = pa.table({"path": pa.array(paths, pa.string()), "size": pa.array(sizes, pa.int64())}).sort_by("path")
-    except UnicodeEncodeError as error:
-        raise CorpusError(f"a file name in {folder} is not UTF-8: {error.object!r}") from error
-    return found["path"], found["size"].to_numpy()
+        return None if class_id(name) is None else name
+    except ValueError as error:
+        raise CorpusError(f"the folder {name!r} in {folder} is no class: {error}") from error
+
+
+def _sorted(found: Found) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Paths, sorted by their bytes, and sizes."""
+    paths, sizes = zip(*found.files, strict=True)
+    table = pa.table({"path": pa.array(paths, pa.string()), "size": pa.array(sizes, pa.int64())}).sort_by("path")
+    return table["path"], table["size"].to_numpy()
 
 
 def _runs(paths: pa.ChunkedArray, sizes: np.ndarray, labels: np.ndarray, taken: np.ndarray) -> pa.Table:
@@ -67,5 +93,6 @@ def _runs(paths: pa.ChunkedArray, sizes: np.ndarray, labels: np.ndarray, taken: 
         "count": pa.array(np.ones(n, np.int32)),
         "rows": pa.nulls(n, RUNS.field("rows").type),
         "labels": pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32)), values),
+        "trouble": pa.nulls(n, pa.string()),
     }
     return pa.table(columns, schema=RUNS)

@@ -23,7 +23,7 @@ from linrep.corpora.runs import RUNS, Class, Scan, labels_of
 from linrep.errors import CorpusError
 from linrep.places import Place, place, redacted
 
-_FORMAT = 1
+_FORMAT = 2
 _SLICE = 1 << 16
 
 
@@ -59,6 +59,8 @@ class CorpusSummary(NamedTuple):
         n_files: Files to read.
         n_bytes: Their size; of containers all of it, even where only some rows are taken.
         classes: Records of each class, by its name (by its id where two classes share a name), in order of their labels.
+        n_unlabelled: Records without a class, in a corpus that has classes.
+        left_out: How much of what lies there is no sample, by what it is ("files", "records", "members") and why.
     """
 
     n_records: int
@@ -66,6 +68,8 @@ class CorpusSummary(NamedTuple):
     n_files: int
     n_bytes: int
     classes: dict[str, int]
+    n_unlabelled: int
+    left_out: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,14 @@ class Index:
         classes: For each corpus its classes; a label is a place in here.
         facts: What else decides the samples: splits, and for each corpus kind, columns and a hash of its ids.
         digest: Names all of the above; equal for equal content, wherever it lies.
+        left_out: For each corpus, how much of what lies there is no sample, see `CorpusSummary`. Nothing that decides a sample.
     """
 
     runs: dict[str, pa.Table]
     classes: dict[str, tuple[Class, ...]]
     facts: dict[str, Any]
     digest: str
+    left_out: dict[str, dict[str, dict[str, int]]]
 
     @cached_property
     def n_samples(self) -> int:
@@ -116,6 +122,7 @@ class Index:
         pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=1 << 18)
         (where / "index.parquet").write_bytes(buffer.getvalue())
         head = {"format": _FORMAT, "digest": self.digest, "n_runs": len(table), "facts": self.facts, "classes": self.classes}
+        head["left_out"] = self.left_out
         (where / "index.json").write_bytes(json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False).encode())
 
     @classmethod
@@ -130,6 +137,7 @@ class Index:
             head = json.loads((where / "index.json").read_bytes())
             table = pq.read_table(pa.BufferReader((where / "index.parquet").read_bytes()))
             form, n_runs, corpora = head["format"], head["n_runs"], head["facts"]["corpora"]
+            left_out = head.get("left_out", {})
         except FileNotFoundError as error:
             raise CorpusError(f"no index in {where}: build it with build_index(...).write(folder)") from error
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -141,7 +149,7 @@ class Index:
         order = [corpus for corpus in ("images", "text", "pairs") if corpus in corpora]
         runs = {corpus: table.filter(pc.field("corpus") == corpus).drop_columns("corpus").cast(RUNS) for corpus in order}
         classes = {corpus: tuple(Class(*one) for one in head["classes"][corpus]) for corpus in order}
-        return cls(runs, classes, head["facts"], head["digest"])
+        return cls(runs, classes, head["facts"], head["digest"], left_out)
 
     def _cut(self, corpus: str, size: int, number: int) -> Iterator[Chunk]:
         runs, each = self.runs[corpus].combine_chunks(), self._samples_each(corpus)
@@ -164,7 +172,8 @@ class Index:
         runs, classes = self.runs[corpus], self.classes[corpus]
         n = int(runs["count"].to_numpy().sum())
         files = runs.group_by("path").aggregate([("size", "max")])
-        counts = np.bincount(labels_of(runs), minlength=len(classes))
+        labels = labels_of(runs)
+        counts = np.bincount(labels, minlength=len(classes))
         names = [one.name for one in classes]
         keys = [one.name if names.count(one.name) == 1 else one.id for one in classes]
         return CorpusSummary(
@@ -173,6 +182,8 @@ class Index:
             n_files=len(files),
             n_bytes=int(files["size_max"].to_numpy().sum()),
             classes=dict(zip(keys, counts.tolist(), strict=True)),
+            n_unlabelled=n - len(labels) if classes else 0,
+            left_out=self.left_out.get(corpus, {}),
         )
 
 
@@ -186,7 +197,8 @@ def build_index(corpora: Corpora) -> Index:
     runs = {name: scan.runs for name, scan in scans.items()}
     classes = {name: scan.classes for name, scan in scans.items()}
     facts = {"splits": corpora.splits.model_dump(mode="json"), "corpora": {name: scan.facts for name, scan in scans.items()}}
-    return Index(runs, classes, facts, _digest(runs, classes, facts))
+    left_out = {name: scan.left_out for name, scan in scans.items()}
+    return Index(runs, classes, facts, _digest(runs, classes, facts), left_out)
 
 
 def _scan(name: str, source: Any) -> Scan:

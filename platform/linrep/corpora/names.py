@@ -5,10 +5,11 @@ A judge looks for a class's name in an answer, and a question asks for it: nobod
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from importlib import resources
 
+_MOST = 5  # names that a line shows
 _WNID = re.compile(r"n\d{8}")
 _LED_BY_WNID = re.compile(r"\An\d{8}[-_. ]+(?=[^\W\d_])")
 _LED_BY_NUMBER = re.compile(r"\A(?:0\d*[-_. ]+|\d+[._]+)(?=[^\W\d_])")
@@ -62,6 +63,15 @@ def is_word(name: str) -> bool:
 def not_words(names: Iterable[str]) -> list[str]:
     """Those of the names that are no words, in their order."""
     return [name for name in names if not is_word(name)]
+
+
+def unspoken(names: Collection[str]) -> list[str]:
+    """A line for people if some of the classes have names that are no words; nothing else."""
+    odd = not_words(names)
+    if not odd:
+        return []
+    some = ", ".join(odd[:_MOST]) + (", ..." if len(odd) > _MOST else "")
+    return [f"{len(odd):,} of {len(names):,} class names are no words ({some}): no answer holds them; set corpora.images.names"]
 
 
 def default_name(class_id: str) -> str:

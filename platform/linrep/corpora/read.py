@@ -9,15 +9,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from linrep.corpora.columns import read_columns
 from linrep.corpora.config import Containers, Corpora, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, Splits, TextFiles
+from linrep.corpora.confine import Fence, Outside
 from linrep.corpora.containers import format_of, record_id
-from linrep.corpora.find import encodes, resolve, root_of
+from linrep.corpora.find import encodes, root_of
 from linrep.corpora.index import Chunk
 from linrep.corpora.lines import Record, read_lines
 from linrep.corpora.runs import Piece, pieces
 from linrep.corpora.shards import read_shard
+from linrep.corpora.streams import NUL
 from linrep.errors import CorpusError
 from linrep.places import Place, place
-from linrep.sample import Sample, Skipped, Split, split_of
+from linrep.sample import LARGEST_IMAGE, Sample, Skipped, Split, split_of
 
 _THREADS = 8  # files are fetched this many at a time: folders on network mounts and object stores answer slowly
 _AHEAD = 32
@@ -30,7 +32,7 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
     """The samples of a chunk, `chunk.n_samples` of them, always in the same order; photographs come as encoded bytes.
 
     A photograph is not decoded here, so one that is damaged inside is still a sample. A pair whose photograph or caption is
-    missing is skipped in both its forms, so that the corpus stays balanced.
+    missing is skipped in both its forms, so that the corpus stays balanced. Whatever is wrong with one record is its own reason.
 
     Raises:
         CorpusError: A container is missing or has changed since it was indexed.
@@ -101,6 +103,7 @@ def _texts(own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Samp
 def _pairs(own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
     root, _ = root_of(source.path)
     pictures = None if source.image_root is None else place(source.image_root)
+    fence = Fence(pictures or root, source.outside)
 
     def both(item: tuple[str, Record, int | None]) -> list[Sample | Skipped]:
         path, record, _ = item
@@ -111,7 +114,10 @@ def _pairs(own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Ite
         sample = Sample(id=name, corpus="pairs", modality="pair", uri=picture.path or path, split=split, text=text, pair_id=name)
         loaded = _Loaded(picture.image, record.trouble or trouble or picture.trouble)
         if loaded.trouble is None and loaded.image is None:
-            loaded = _fetch(resolve(pictures or (root / path).parent, picture.path or ""), None)
+            try:
+                loaded = _fetch(fence.find(pictures or (root / path).parent, picture.path or ""), None)
+            except Outside as reason:
+                loaded = _Loaded(None, str(reason))
         pair = _with_picture(sample, loaded)
         if not source.caption_alone:
             return [pair]
@@ -129,7 +135,9 @@ def _records(own: list[Piece], source: Containers, columns: list[str]) -> Iterat
         wanted, file = list(group), root / path
         _refuse_changed(file, wanted[0].size)
         labels = (label for piece in wanted for label in piece.labels)
-        if isinstance(source, ImageTar | PairTar):
+        if wanted[0].trouble is not None:  # what is wrong with a whole file is wrong with each of its records
+            records: Iterator[Record] = (Record(row, {}, piece.trouble) for piece in wanted for row in piece.rows)
+        elif isinstance(source, ImageTar | PairTar):
             records = read_shard(file, path, wanted, source)
         elif format_of(path) == "parquet":
             records = read_columns(file, wanted, columns)
@@ -162,9 +170,12 @@ class _Picture(NamedTuple):
 def _fetch(file: Place, size: int | None) -> _Loaded:
     """The file's bytes, or why there are none; `size` is what the index says."""
     try:
+        # A disk also holds pipes and devices, whose reading would never end.
+        if (file.size() if file.local or size is None else size) > LARGEST_IMAGE:
+            return _Loaded(None, f"more than {LARGEST_IMAGE} bytes are not read")
         image = file.read_bytes()
     except FileNotFoundError:
-        return _Loaded(None, "no such file")
+        return _Loaded(None, "no regular file" if file.local and _is_special(file) else "no such file")
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         if file.may_pass(error):
             raise
@@ -172,6 +183,11 @@ def _fetch(file: Place, size: int | None) -> _Loaded:
     if size is not None and len(image) != size and image:
         return _Loaded(None, f"has {len(image)} bytes, the index says {size}: it changed since (--reindex)")
     return _Loaded(image)
+
+
+def _is_special(file: Place) -> bool:
+    """Whether something is there that is neither a file nor nothing."""
+    return file.exists() and not file.is_file()
 
 
 def _picture(value: Any, column: str) -> _Picture:
@@ -183,6 +199,8 @@ def _picture(value: Any, column: str) -> _Picture:
 
 
 def _with_picture(sample: Sample, loaded: _Loaded) -> Sample | Skipped:
+    if loaded.image and len(loaded.image) > LARGEST_IMAGE and loaded.trouble is None:
+        return Skipped(sample, f"more than {LARGEST_IMAGE} bytes are not read")
     if loaded.image:
         return replace(sample, image=loaded.image) if loaded.trouble is None else Skipped(sample, loaded.trouble)
     return Skipped(sample, loaded.trouble or "empty file")
@@ -196,11 +214,16 @@ def _text(record: Record, column: str) -> tuple[str | None, str | None]:
     if text is None:
         return None, f"no text in column {column!r}"
     if isinstance(text, bytes):
-        return None, "text is not UTF-8"
+        try:
+            text = text.rstrip(b"\0").decode("utf-8-sig")  # columns of fixed width are filled up with zeros
+        except UnicodeDecodeError:
+            return None, "text is not UTF-8"
     if not isinstance(text, str):
         return None, f"column {column!r} holds {type(text).__name__}, not a text"
     if not encodes(text):
         return None, "text has half a surrogate pair and cannot be written as UTF-8"
+    if "\0" in text:
+        return None, f"text {NUL}"
     return (text, None) if text.strip() else (text, "empty text")
 
 

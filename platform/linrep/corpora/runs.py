@@ -22,6 +22,7 @@ RUNS = pa.schema(
         pa.field("count", pa.int32(), nullable=False),  # records taken
         pa.field("rows", pa.list_(pa.int32())),  # which, counted from start; null: all
         pa.field("labels", pa.list_(pa.int32())),  # class number of every record taken; null: the corpus has none
+        pa.field("trouble", pa.string()),  # why none of them can be used; null: each stands for itself
     ]
 )
 
@@ -40,11 +41,13 @@ class Scan(NamedTuple):
         runs: Table of schema `RUNS`, sorted by path and start.
         classes: The classes taken, sorted by id; a record's label is its class's place in here.
         facts: What else decides the samples' content (kind, columns, a hash of the ids), as JSON values.
+        left_out: How much of what lies there is no sample, by what it is ("files", "records", "members") and why.
     """
 
     runs: pa.Table
     classes: tuple[Class, ...]
     facts: dict[str, Any]
+    left_out: dict[str, dict[str, int]]
 
 
 class Piece(NamedTuple):
@@ -57,6 +60,7 @@ class Piece(NamedTuple):
         offset: Byte at which that record starts, for lines.
         rows: Numbers of the records to read, increasing.
         labels: Their class numbers, None where unknown.
+        trouble: Why none of them can be used, None if each stands for itself.
     """
 
     path: str
@@ -65,6 +69,7 @@ class Piece(NamedTuple):
     offset: int | None
     rows: range | list[int]
     labels: list[int | None]
+    trouble: str | None = None
 
 
 def pieces(runs: pa.Table, skip: int, n_records: int) -> Iterator[Piece]:
@@ -80,6 +85,7 @@ def pieces(runs: pa.Table, skip: int, n_records: int) -> Iterator[Piece]:
             offset=run["offset"],
             rows=range(start + first, start + last) if rows is None else [start + row for row in rows[first:last]],
             labels=[None] * (last - first) if run["labels"] is None else run["labels"][first:last],
+            trouble=run["trouble"],
         )
 
 

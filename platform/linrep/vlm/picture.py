@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from linrep.sample import IMAGE_FORMATS
 from linrep.vlm.tokens import Layout
 
 _ORIENTATION = 0x0112
@@ -21,7 +22,9 @@ def decode(encoded: bytes) -> Image.Image:
     """An upright RGB picture from its encoded bytes.
 
     Transparency is laid over white and the camera's orientation is applied, as transformers does when it opens files. 16-bit grey
-    keeps its upper eight bits, where Pillow would clip it to white.
+    keeps its upper eight bits, where Pillow would clip it to white. Of several frames or pages the first one counts.
+
+    Only `IMAGE_FORMATS` are decoded, whatever the file is called: some of Pillow's other decoders start programs.
 
     Raises:
         BadPicture: Empty, not a picture, cut short, corrupt, without pixels, or so large that it must be an attack.
@@ -32,7 +35,7 @@ def decode(encoded: bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; its bomb warning is an error instead:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded))
+            image = Image.open(io.BytesIO(encoded), formats=tuple(IMAGE_FORMATS))
             image.load()
             if 0 in image.size:
                 raise BadPicture(f"picture of {image.width}x{image.height} pixels")
@@ -44,7 +47,8 @@ def decode(encoded: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadPicture(f"picture too large: {error}") from error
     except Image.UnidentifiedImageError:
-        raise BadPicture(f"not a picture: {len(encoded)} bytes starting with {encoded[:8]!r}") from None
+        known = ", ".join(IMAGE_FORMATS)
+        raise BadPicture(f"not a picture of {known}: {len(encoded)} bytes starting with {encoded[:8]!r}") from None
     except (
         Exception
     ) as error:  # Pillow's decoders raise whatever they trip over (OSError, SyntaxError, struct.error, IndexError ...)

@@ -1,0 +1,91 @@
+"""Where the image of a pair lies, which the list of pairs says: a list must not lead out of its corpus."""
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import unquote, urlsplit
+
+from linrep.errors import PlaceError
+from linrep.places import Place, place, redacted
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+_ALIASES = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
+_HOW = "download the images, or set corpora.pairs.image_root or corpora.pairs.outside"
+
+
+class Outside(ValueError):
+    """Why a path leads to no image of the corpus."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a path of a list may lead to.
+
+    Attributes:
+        inside: The folder (on a disk) or the folder whose bucket (in an object store) everything must lie in.
+        open: Whether the recipe lets paths lead out of it.
+    """
+
+    inside: Place
+    open: bool = False
+
+    def find(self, base: Place, path: str) -> Place:
+        """The image that a path names.
+
+        Args:
+            base: The folder that a relative path starts from.
+            path: A relative path, an absolute one, or an address.
+
+        Raises:
+            Outside: It leads out of the corpus, or has a scheme that is not read.
+        """
+        try:
+            found = self._address(path) if self._is_address(path) else self._file(base, path)
+            if not self.open and not self._holds(found):
+                raise Outside(f"the image lies outside the corpus ({self.inside}): {redacted(path)[:100]!r}; {_HOW}")
+        except ValueError as error:
+            if isinstance(error, Outside):
+                raise
+            raise Outside(f"cannot be read: {error}") from None  # a zero byte in a path, a broken address
+        return found
+
+    def _file(self, base: Place, path: str) -> Place:
+        root = path if base.local and path.startswith("/") else f"{base.path}/{path}"
+        return replace(base, path=posixpath.normpath(root))
+
+    def _is_address(self, path: str) -> bool:
+        scheme = _SCHEME.match(path)
+        return scheme is not None and (path[scheme.end() :].startswith("//") or scheme[1].lower() in ("data", "file"))
+
+    def _address(self, path: str) -> Place:
+        scheme = path.partition(":")[0].lower()
+        if scheme in ("http", "https", "ftp", "ftps", "data"):
+            raise Outside(
+                f"{scheme}: addresses are not fetched ({redacted(path)[:100]!r}): {_HOW.partition(',')[0]} and list their paths"
+            )
+        if scheme == "file":
+            parts = urlsplit(path)
+            if parts.netloc not in ("", "localhost"):
+                raise Outside(f"the image lies on another machine: {redacted(path)[:100]!r}")
+            return place(unquote(parts.path))
+        here = None if self.inside.local else self.inside.files.type_name
+        if _ALIASES.get(scheme, scheme) == _ALIASES.get(here or "", here):
+            # With the corpus's own key and endpoint, whatever the address says: a list brings no others.
+            bucket, slash, key = path.partition("://")[2].partition("?")[0].partition("/")
+            return replace(self.inside, path=posixpath.normpath(bucket.rpartition("@")[2] + slash + unquote(key)))
+        if not self.open:
+            raise Outside(f"the image lies outside the corpus ({self.inside}): {redacted(path)[:100]!r}; {_HOW}")
+        try:
+            return place(path)
+        except PlaceError as error:
+            raise Outside(str(error)) from None
+
+    def _holds(self, found: Place) -> bool:
+        """Whether a place lies inside, links followed."""
+        if found.local != self.inside.local:
+            return False
+        if not found.local:
+            return found.path.split("/")[0] == self.inside.path.split("/")[0]
+        fence = os.path.realpath(self.inside.path)
+        return os.path.commonpath([fence, os.path.realpath(found.path)]) == fence
