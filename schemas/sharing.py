@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a column changes its meaning, its type or its name."""
 
 SHARING = pa.schema(
@@ -28,7 +28,7 @@ SHARING = pa.schema(
         column(
             "half_one",
             pa.float64(),
-            "The same from one half of the pairs; null of reliabilities, which compare the halves, and of steering",
+            "The same from one half of the pairs (of steering, of the source classes); null of reliabilities, which compare them",
             nullable=True,
         ),
         column("half_two", pa.float64(), "The same from the other half", nullable=True),
@@ -38,6 +38,7 @@ SHARING = pa.schema(
             "Pairs that the number rests on; of latents, those that count; of steering, photographs",
             "pairs or latents",
         ),
+        column("note", pa.string(), "Why there is no value, or none that is corrected for noise", nullable=True),
         column(
             "parents", pa.string(), "Digest of the harvest, then of the dictionary or the steering results where there are any"
         ),

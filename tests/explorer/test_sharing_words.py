@@ -12,7 +12,7 @@ def row(metric: str, layer: int, value: float, reach: float, null: float | None,
     return {
         "model": model, "layer": layer, "level": "geometry", "dictionary": None, "metric": metric, "value": value,
         "low": value - reach, "high": value + reach, "null": null, "null_low": None, "null_high": None,
-        "half_one": value, "half_two": value, "n": 100, "parents": "0",
+        "half_one": value, "half_two": value, "n": 100, "note": None, "parents": "0",
     }  # fmt: skip
 
 
@@ -45,7 +45,9 @@ def test_how_much_a_change_is_counts_from_the_null():
 def test_a_rise_agrees_with_the_claim_unless_it_falls_again():
     assert words((0.01, 0.001), (0.2, 0.001), (0.4, 0.001)).endswith("above its null.")
     assert "No curve is against it." in words((0.01, 0.001), (0.2, 0.001), (0.4, 0.001))
-    assert "is highest in layer 1 (0.40) and falls to 0.20 after it" in words((0.01, 0.001), (0.4, 0.001), (0.2, 0.001))
+    assert "is highest in layer 1 by one half of the pairs, 0.40 by the other, and falls to 0.20 after it" in words(
+        (0.01, 0.001), (0.4, 0.001), (0.2, 0.001)
+    )
 
 
 def test_what_an_untrained_model_has_too_is_not_called_learned():
@@ -80,13 +82,25 @@ def test_the_words_speak_of_latents_of_both_models_beside_random_directions():
 
 
 def test_the_words_put_directions_from_texts_beside_those_from_images():
-    """The largest of either over layers and strengths: an image-derived one without a twin from texts does not count."""
+    """Chosen by the first half, said from the second; an image-derived one without a twin from texts does not count."""
     rows = [row("hub", layer, 0.2, 0.01, 0.0) for layer in (0, 1)]
     for metric, values in (
         ("turned_by_text_class_mean_at_image_1", (0.1, 0.2)), ("turned_by_class_mean_at_image_1", (0.7, 0.6)),
         ("turned_by_ridge_at_image_1", (0.9, 0.9)),
     ):  # fmt: skip
-        rows += [{**row(metric, layer, value, 0.1, 0.03 * layer), "level": "concept"} for layer, value in enumerate(values)]
+        rows += [
+            {**row(metric, layer, value, 0.1, 0.03 * layer), "level": "concept", "half_two": value - 0.08}
+            for layer, value in enumerate(values)
+        ]
     said = plain_words(table_of(rows, SHARING))
-    assert "texts turn up to 0.20 of the answers about images, those found in images up to 0.70, random ones up to 0.03" in said
+    assert "texts turn 0.12 of the answers about images, those found in images 0.62, a random one there 0.03" in said
     assert "Directions found in texts" not in words((0.1, 0.01), (0.2, 0.01))
+
+
+def test_a_measure_without_a_value_says_why_in_words_and_summary():
+    none = {"value": None, "low": None, "high": None, "half_one": None, "half_two": None, "note": "the directions are noise"}
+    rows = [row("hub", layer, 0.2, 0.01, 0.0) for layer in (0, 1)]
+    rows += [{**row("direction_cosine", layer, 0.2, 0.01, 0.0), **none} for layer in (0, 1)]
+    table = table_of(rows, SHARING)
+    assert "Direction cosine has no value in layer 0, 1: the directions are noise." in plain_words(table)
+    assert "  note: direction_cosine, layer 1, trained: the directions are noise" in summary_lines(table)

@@ -9,7 +9,15 @@ from linrep.sharing.reliability import correlation, reliabilities, spearman_brow
 def test_spearman_and_browns_formula_is_theirs():
     """By hand: 2 r / (1 + r)."""
     assert [spearman_brown(r) for r in (0.0, 0.5, 1.0)] == pytest.approx([0, 2 / 3, 1])
-    assert spearman_brown(-0.5) == -1  # -2 is no correlation
+    assert spearman_brown(-0.5) == -2  # no correlation, and not clipped to one
+
+
+def test_halves_that_contradict_each_other_have_no_reliability():
+    x = np.arange(10.0)
+    split, whole = reliabilities({"x": (x, -x + np.sin(x))}, np.ones(10, bool))
+    assert split.value < -0.9
+    assert np.isnan(whole.value)
+    assert "contradict" in str(whole.why)
 
 
 def test_the_correlation_and_its_jackknife_are_those_of_the_slow_way():

@@ -113,6 +113,9 @@ def summary_lines(table: pa.Table) -> list[str]:
         null = "" if row["null"] is None else f"{row['null']:.3f}"
         whose = f"{row['model']:9} {row['dictionary'] or '':22}"
         lines.append(f"  layer {row['layer']:2} {whose} {row['metric']:26} {_shown(row)} {null}")
+    for row in frame.filter(pl.col("note").is_not_null()).iter_rows(named=True):
+        whose = f"{row['model']}{'' if row['dictionary'] is None else ', ' + row['dictionary']}"
+        lines.append(f"  note: {row['metric']}, layer {row['layer']}, {whose}: {row['note']}")
     return lines
 
 

@@ -43,12 +43,13 @@ def plain_words(table: pa.Table) -> str:
         first, last = ends
         said.append(f"{words} {_course(first, last)} ({first['value']:.2f} to {last['value']:.2f})")
         values = own.filter(pl.col("metric") == name).drop_nulls("value")
-        peak = values.sort("value", descending=True).row(0, named=True)
+        peak = _peak(values)
         if _course(first, last) == "falls":
             against.append(f"{words} falls with depth")
-        elif last["layer"] > peak["layer"] > first["layer"] and _course(peak, last) == "falls":
+        elif peak is not None and last["layer"] > peak["layer"] > first["layer"] and _course(peak, last) == "falls":
             against.append(
-                f"{words} is highest in layer {peak['layer']} ({peak['value']:.2f}) and falls to {last['value']:.2f} after it"
+                f"{words} is highest in layer {peak['layer']} by one half of the pairs, {peak['value']:.2f} by the other, and "
+                f"falls to {last['value']:.2f} after it"
             )
         elif _course(first, last) == "stays flat":
             against.append(f"{words} does not grow")
@@ -60,6 +61,10 @@ def plain_words(table: pa.Table) -> str:
     text += " The claim is: quite disjoint, and increasingly shared in deeper layers. "
     text += ("Against it: " + "; ".join(against) + ".") if against else "No curve is against it."
     text += _steered_words(own) + _latent_words(frame)
+    undefined = own.filter(pl.col("value").is_null() & pl.col("note").is_not_null())
+    for (metric, note), rows in undefined.group_by(["metric", "note"], maintain_order=True):
+        layers = ", ".join(map(str, rows["layer"]))
+        text += f" {str(metric).replace('_', ' ').capitalize()} has no value in layer {layers}: {note}."
     plain = frame.filter((pl.col("model") == "untrained") & pl.col("dictionary").is_null())
     control = plain.drop_nulls(["value", "low"])
     if len(control):
@@ -74,21 +79,43 @@ def plain_words(table: pa.Table) -> str:
     return text
 
 
+def _peak(values: pl.DataFrame) -> dict | None:
+    """The layer that is highest by one half of the pairs, with what the other half says of it; None without halves.
+
+    The highest of several layers is too high where it was chosen.
+    """
+    halves = values.drop_nulls(["half_one", "half_two", "low"])
+    if not len(halves):
+        return None
+    row = halves.sort("half_one", descending=True, maintain_order=True).row(0, named=True)
+    moved = row["half_two"] - row["value"]
+    return {**row, "value": row["half_two"], "low": row["low"] + moved, "high": row["high"] + moved}
+
+
 def _steered_words(own: pl.DataFrame) -> str:
     """What directions found in texts do to answers about images, beside those found in images."""
     turned = own.filter(pl.col("metric").str.starts_with("turned_by_")).drop_nulls("value")
     of_texts = turned.filter(pl.col("metric").str.starts_with("turned_by_text_"))
     if not len(of_texts):
         return ""
+    best = _reported(of_texts)
+    if best is None:
+        return ""
     twins = of_texts.select("layer", pl.col("metric").str.replace("turned_by_text_", "turned_by_", literal=True))
-    of_images = turned.join(twins, ["layer", "metric"], "semi").select(pl.col("value").max()).item()
-    beside = "" if of_images is None else f", those found in images up to {of_images:.2f}"
-    null = of_texts["null"].max()
-    beside += "" if null is None else f", random ones up to {null:.2f}"
+    of_images = _reported(turned.join(twins, ["layer", "metric"], "semi"))
+    beside = "" if of_images is None else f", those found in images {of_images['half_two']:.2f}"
+    null = best["null"]
+    beside += "" if null is None else f", a random one there {null:.2f}"
     return (
-        f" Directions found in texts turn up to {of_texts['value'].max():.2f} of the answers about images{beside}, of all "
-        "layers, sites and strengths."
+        f" Directions found in texts turn {best['half_two']:.2f} of the answers about images{beside}, at the layer, site and "
+        "strength that is best on the other half of the source classes."
     )
+
+
+def _reported(rows: pl.DataFrame) -> dict | None:
+    """The row that is best on one half, which is to be reported from the other; None without halves."""
+    halves = rows.drop_nulls(["half_one", "half_two"])
+    return halves.sort("half_one", descending=True, maintain_order=True).row(0, named=True) if len(halves) else None
 
 
 def _latent_words(frame: pl.DataFrame) -> str:

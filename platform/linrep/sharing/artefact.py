@@ -211,6 +211,7 @@ def rows_of(
                 "dictionary": dictionary,
                 "metric": m.metric,
                 "n": m.n,
+                "note": m.why,
                 "parents": " ".join(own),
                 **{name: None if v is None or v - v != 0 else v for name, v in numbers.items()},
             }

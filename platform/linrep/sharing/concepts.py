@@ -4,14 +4,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from linrep.sharing.config import SharingConfig
+from linrep.sharing.crossfit import direction_cosine, finds_its_class
 from linrep.sharing.geometry import scatters, solve
-from linrep.sharing.intervals import Measure, mean_of_classes, of_classes, of_groups, of_hits
+from linrep.sharing.intervals import Measure, of_classes, of_hits
 from linrep.sharing.study import Pairs
-from linrep.sharing.sums import Gathered, Sums, unit
+from linrep.sharing.sums import Gathered, Sums
 
 WAYS = (("image", "text"), ("text", "image"))
 
@@ -20,42 +21,17 @@ def concepts(found: Gathered, pairs: Pairs, config: SharingConfig) -> list[Measu
     """All measures of the concept level; none where pairs have no classes."""
     if not pairs.classes:
         return []
-    return [*_directions(found, pairs), *_transfers(found, pairs, config)]
+    return [*_directions(found, pairs, config), *_transfers(found, pairs, config)]
 
 
-def class_directions(s: Sums, shuffled: bool = False) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d"]]:
-    """Class means minus the mean of the classes, of images and of texts; or those of the classes dealt out anew."""
-    counts = (s.shuffled if shuffled else s.counts).clamp(min=1)[:, None]
-    x, y = s.cx[int(shuffled)] / counts, s.cy[int(shuffled)] / counts
-    return x - x.mean(0), y - y.mean(0)
-
-
-def direction_cosines(s: Sums, shuffled: bool = False) -> Float[Tensor, "c c"]:
-    """Cosine of each class's direction in images (rows) with each class's in texts (columns)."""
-    x, y = class_directions(s, shuffled)
-    return unit(x) @ unit(y).T
-
-
-def _directions(found: Gathered, pairs: Pairs) -> Iterator[Measure]:
+def _directions(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
     c, groups = len(pairs.classes), len(found.sums)
     n = int((pairs.label >= 0).sum())
+    yield direction_cosine(found, n, config.seed)
+    for (source, target), axis in zip(WAYS, (1, 0), strict=True):
 
-    def own_cosines(chosen: Sequence[int]) -> np.ndarray:
-        return direction_cosines(found.total(chosen)).diagonal().numpy()
-
-    def other_cosine(chosen: Sequence[int]) -> float:
-        cosines = direction_cosines(found.total(chosen))
-        return float((cosines.sum() - cosines.diagonal().sum()) / (c * (c - 1)))
-
-    # Pairs dealt to classes at random stay pairs: what any set of photographs has in common with its captions is no concept.
-    null = float(direction_cosines(found.everything, shuffled=True).diagonal().mean())
-    yield mean_of_classes("direction_cosine", own_cosines, groups, null, n)
-    yield of_groups("direction_cosine_other", groups, other_cosine, None, n, (-1.0, 1.0))
-    own = torch.arange(c)
-    for (source, target), dim in zip(WAYS, (1, 0), strict=True):
-
-        def hits(chosen: Sequence[int], dim: int = dim) -> np.ndarray:
-            return (direction_cosines(found.total(chosen)).argmax(dim) == own).numpy()
+        def hits(chosen: Sequence[int], axis: int = axis) -> np.ndarray:
+            return finds_its_class(found, chosen, axis)
 
         # A guess is right once in c classes.
         yield of_classes(f"class_retrieval_{source}_to_{target}", hits, groups, 1 / c, n)

@@ -1,14 +1,15 @@
-"""Values with intervals: the jackknife for functions of sums, the bootstrap for means over pairs, Wilson's for shares."""
+"""Values with intervals: the jackknife for functions of sums, Student's for means over pairs, Wilson's for shares."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from scipy.stats import t
 
-from linrep.stats.wilson import wilson
+from linrep.stats.interval import of_mean
+from linrep.stats.jackknife import corrected, jackknife
+from linrep.stats.nulls import Null, of_draws
+from linrep.stats.wilson import of_clusters, wilson
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Measure:
         halves: The same from each half of the pairs.
         null_low: Lower end of the null's 95% range, where it was drawn.
         null_high: Upper end of it.
+        why: Why there is no value, or none that is corrected; None where nothing is to be said.
     """
 
     metric: str
@@ -36,34 +38,7 @@ class Measure:
     halves: tuple[float, float] | None = None
     null_low: float | None = None
     null_high: float | None = None
-
-
-def jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:
-    """The 95% interval of a value from its values with one of g groups left out each.
-
-    Args:
-        value: From all groups.
-        without: From all but one; those that are not finite are left out.
-
-    Source: Tukey, 1958; Student's t with g - 1 degrees of freedom, as groups are few.
-    """
-    kept = np.array([w for w in without if math.isfinite(w)])
-    g = len(kept)
-    if g < 2:
-        return float("nan"), float("nan")
-    error = math.sqrt((g - 1) / g * float(((kept - kept.mean()) ** 2).sum()))
-    reach = float(t.ppf(0.975, g - 1)) * error
-    return value - reach, value + reach
-
-
-def bootstrap(values: Float[np.ndarray, " n"], resamples: int, seed: int) -> tuple[float, float]:
-    """The 95% interval of a mean over pairs, by drawing pairs with replacement."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    why: str | None = None
 
 
 def of_hits(
@@ -82,11 +57,13 @@ def of_hits(
         halves: The share in each half of the pairs.
         classes: Class of each pair, where pairs of a class stand or fall together: a probe is right or wrong about a class.
     """
-    share, n, noise = float(hits.mean()), len(hits), 0.0
-    if classes is not None:
-        sums = np.bincount(classes, hits - share)
-        noise = max(0.0, float((sums**2).sum()) / n**2 - share * (1 - share) / n)
-    return Measure(metric, share, *wilson(share, n, noise), null, n, halves)
+    share, n = float(hits.mean()), len(hits)
+    found = wilson(share, n)
+    if classes is not None and 0 < share < 1:  # of hits that are all alike classes do not say how far they stand together
+        sums = np.bincount(np.unique(classes, return_inverse=True)[1], hits - share)
+        g = len(sums)
+        found = of_clusters(share, n, float((sums**2).sum()) / n**2 * g / (g - 1), g) if g > 1 else found
+    return Measure(metric, share, *found, null, n, halves)
 
 
 def of_rows(
@@ -94,23 +71,19 @@ def of_rows(
     values: Float[np.ndarray, " n"],
     null: float | Float[np.ndarray, " m"],
     halves: tuple[float, float] | None,
-    resamples: int,
-    seed: int,
 ) -> Measure:
-    """The mean of one value for each pair, with its bootstrap interval.
+    """The mean of one value for each pair, with Student's interval.
 
     Args:
         metric: Its name.
         values: One for each pair.
         null: The expected mean under the null, or its values under permutations.
         halves: The mean in each half of the pairs.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
     """
-    low, high = bootstrap(values, resamples, seed)
-    drawn = null if isinstance(null, np.ndarray) else None
-    ends = (None, None) if drawn is None else tuple(float(q) for q in np.quantile(drawn, [0.025, 0.975]))
-    return Measure(metric, float(values.mean()), low, high, float(np.mean(null)), len(values), halves, *ends)
+    found = of_mean(values)
+    drawn = of_draws(null) if isinstance(null, np.ndarray) else Null(null, float("nan"), float("nan"))
+    ends = (drawn.low, drawn.high) if isinstance(null, np.ndarray) else (None, None)
+    return Measure(metric, found.value, found.low, found.high, drawn.value, len(values), halves, *ends)
 
 
 def of_groups(
@@ -130,21 +103,16 @@ def of_groups(
         null: What it would be if there were nothing.
         n: Pairs in all groups.
         ends: Where the value cannot leave these ends, so that noise pulls it to one side, they are given: the value is then
-            corrected by what the groups that are left out say of that bias.
-
-    Source of the correction: Quenouille, "Notes on bias in estimation", 1956.
+            corrected by what the groups that are left out say of that bias, where they can, see `linrep.stats.jackknife`.
     """
     everyone = range(groups)
     value = measure(everyone)
     without = [measure([g for g in everyone if g != left]) for left in everyone]
-    if ends is not None:
-        kept = [w for w in without if math.isfinite(w)]
-        value = len(kept) * value - (len(kept) - 1) * float(np.mean(kept)) if kept else value
-        low, high = (min(max(end, ends[0]), ends[1]) for end in jackknife(value, without))
-        value = min(max(value, ends[0]), ends[1])
-    else:
-        low, high = jackknife(value, without)
-    return Measure(metric, value, low, high, null, n, (measure(everyone[::2]), measure(everyone[1::2])))
+    halves = (measure(everyone[::2]), measure(everyone[1::2]))
+    if ends is None:
+        return Measure(metric, value, *jackknife(value, without), null, n, halves)
+    found, why = corrected(value, without, *ends)
+    return Measure(metric, found.value, found.low, found.high, null, n, halves, why=why)
 
 
 def of_classes(metric: str, hits: Callable[[Sequence[int]], Bool[np.ndarray, " c"]], groups: int, null: float, n: int) -> Measure:
@@ -165,25 +133,3 @@ def of_classes(metric: str, hits: Callable[[Sequence[int]], Bool[np.ndarray, " c
     share, c = float(found.mean()), len(found)
     halves = (float(hits(range(groups)[::2]).mean()), float(hits(range(groups)[1::2]).mean()))
     return Measure(metric, share, *wilson(share, c), null, n, halves)
-
-
-def mean_of_classes(
-    metric: str, each: Callable[[Sequence[int]], Float[np.ndarray, " c"]], groups: int, null: float, n: int
-) -> Measure:
-    """The mean over the classes of something that noise makes smaller, corrected for that, with Student's interval over classes.
-
-    Args:
-        metric: Its name.
-        each: The classes' values, between -1 and 1, from some groups of pairs.
-        groups: How many groups there are.
-        null: What it would be if classes meant nothing.
-        n: Pairs in all groups.
-    """
-    everyone = range(groups)
-    without = np.mean([each([g for g in everyone if g != left]) for left in everyone], axis=0)
-    corrected = groups * each(everyone) - (groups - 1) * without
-    value, c = float(corrected.mean()), len(corrected)
-    reach = float(t.ppf(0.975, c - 1)) * float(corrected.std(ddof=1)) / math.sqrt(c)
-    low, value, high = (min(max(v, -1.0), 1.0) for v in (value - reach, value, value + reach))
-    halves = (float(each(everyone[::2]).mean()), float(each(everyone[1::2]).mean()))
-    return Measure(metric, value, low, high, null, n, halves)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import t
 
 from linrep.sharing.intervals import Measure
+from linrep.stats.jackknife import jackknife
 
 
 def reliabilities(
@@ -28,12 +28,15 @@ def reliabilities(
         n = int(both.sum())
         yield Measure(f"split_half_{name}", r, low, high, 0.0, n)
         value, low, high = (spearman_brown(v) for v in (r, low, high))
-        yield Measure(f"reliability_{name}", value, low, high, 0.0, n)
+        why = None
+        if value < 0:
+            value, why = float("nan"), f"the halves contradict each other ({r:.2f}): there is no reliability"
+        yield Measure(f"reliability_{name}", value, low, high, 0.0, n, why=why)
 
 
 def spearman_brown(r: float) -> float:
-    """The reliability of twice as many pairs as gave a correlation; it is not let below -1."""
-    return max(-1.0, 2 * r / (1 + r)) if r > -1 else -1.0 if r == -1 else float("nan")
+    """The reliability of twice as many pairs as gave a correlation; of negative ones it falls without end, and is not clipped."""
+    return 2 * r / (1 + r) if r > -1 else float("nan") if r != r else -float("inf")
 
 
 def correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
@@ -55,6 +58,5 @@ def correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple
     with np.errstate(invalid="ignore", divide="ignore"):
         without = np.clip(cross / np.sqrt(xx * yy), -most, most)
     without = np.arctanh(without[np.isfinite(without)])
-    z, g = np.arctanh(r), len(without)
-    reach = float(t.ppf(0.975, g - 1)) * float(np.sqrt((g - 1) * without.var()))
-    return r, float(np.tanh(z - reach)), float(np.tanh(z + reach))
+    low, high = jackknife(float(np.arctanh(r)), without)
+    return r, float(np.tanh(low)), float(np.tanh(high))

@@ -9,9 +9,13 @@ from torch import Tensor
 
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.geometry import scatters, solve
-from linrep.sharing.intervals import Measure, jackknife, of_hits, of_rows
+from linrep.sharing.intervals import Measure, of_hits, of_rows
 from linrep.sharing.study import Pairs
 from linrep.sharing.sums import Gathered, unit
+from linrep.stats.interval import ends
+from linrep.stats.jackknife import error
+from linrep.stats.nulls import of_draws
+from linrep.stats.wilson import of_bounded
 
 STARTS = 5
 """Of the clustering: from a bad start it keeps two clusters in one."""
@@ -41,10 +45,11 @@ def from_rows(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[
     for name, values in whole.items():
         own = (float(half[0][name].mean()), float(half[1][name].mean())) if all(half) else None
         if name == "neighbourhood_overlap":
-            low, high = jackknife(float(values.mean()), [float(some[name].mean()) for some in held_out])
-            yield Measure(name, float(values.mean()), max(0.0, low), min(1.0, high), nulls[name], n, own)
+            noise = error([float(some[name].mean()) for some in held_out]) ** 2
+            low, high = of_bounded(float(values.mean()), noise, len(held_out))
+            yield Measure(name, float(values.mean()), low, high, nulls[name], n, own)
         elif name in nulls:
-            yield of_rows(name, values, nulls[name], own, config.resamples, config.seed)
+            yield of_rows(name, values, nulls[name], own)
         else:
             yield of_hits(name, values, 1 / n, own)
     groups = range(len(found.sums))
@@ -87,11 +92,11 @@ def _clusters(
     ]
     value = homogeneity(labels, assigned)
     # Drawing again adds as much bias once more as the draw of the pairs did: mirrored at the value, it goes the other way.
-    low, high = (float(q) for q in np.quantile(spread, [0.025, 0.975]))
+    low, high = map(float, ends(np.array(spread)))
     low, high = max(0.0, min(low, 2 * value - high)), min(1.0, max(high, 2 * value - low))
-    ends = tuple(float(q) for q in np.quantile(shuffled, [0.025, 0.975]))
+    null = of_draws(shuffled)
     own = halves(lambda at: homogeneity(*clustered(at)))
-    return Measure("cluster_homogeneity", value, min(low, value), max(high, value), float(shuffled.mean()), n, own, *ends)
+    return Measure("cluster_homogeneity", value, min(low, value), max(high, value), null.value, n, own, null.low, null.high)
 
 
 def centred(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -52,11 +52,15 @@ def shares(
     for name, (value, n) in whole.items():
         spread = np.array([one[name][0] for one in drawn])
         spread = spread[np.isfinite(spread)]
-        value = float(np.clip(2 * value - spread.mean(), 0, 1)) if len(spread) else value
-        noise = float(spread.var()) * groups / (groups - 1) if len(spread) else 0.0
+        noise, why = float(spread.var()) * groups / (groups - 1) if len(spread) else 0.0, None
+        bias = float(spread.mean()) - value if len(spread) else 0.0
+        if 0 <= value - bias <= 1:
+            value -= bias
+        else:  # a share that is corrected out of its range is none: the plain one, and the bias widens its interval
+            noise, why = noise + bias**2, f"not corrected for noise, which would make it {value - bias:.3f}"
         halves = (half[0][name][0], half[1][name][0])
         null, low, high = nulls[name]
-        yield Measure(name, value, *wilson(value, n, noise), null, int(counted.sum()), halves, low, high)
+        yield Measure(name, value, *wilson(value, n, noise), null, int(counted.sum()), halves, low, high, why)
 
 
 def overlaps(rates: Float[np.ndarray, "2 f"], config: SharingConfig) -> dict[str, Share]:

@@ -40,4 +40,5 @@ def _of_cell(here: dict[str, dict[str, Any]]) -> Iterator[Measure]:
             low, high = (float("nan") if row[end] is None else row[end] for end in ("low", "high"))
             metric = f"turned_by_{direction}_at_{row['site']}_{row['strength']:g}"
             null = chance["value"]
-            yield Measure(metric, row["value"], low, high, null, row["n"], None, chance["low"], chance["high"])
+            halves = None if None in (row["half_one"], row["half_two"]) else (row["half_one"], row["half_two"])
+            yield Measure(metric, row["value"], low, high, null, row["n"], halves, chance["low"], chance["high"])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
-from scipy.stats import t
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -19,6 +18,7 @@ from linrep.sharing.fires import TOP, Fired, Fires, Top
 from linrep.sharing.intervals import Measure
 from linrep.sharing.study import Pairs
 from linrep.sharing.tokens import tokens_of
+from linrep.stats.interval import student
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 
@@ -176,8 +176,7 @@ def weight_measures(found: Fired, weights: Weights, pairs: Pairs) -> Iterator[Me
         ]
         reach = _reach(own[known].numpy(), energies[0][known].numpy(), left)
         value, one, other = (_mean(w.weights(kind).numpy(), e.numpy()) for w, e in zip(weights, energies, strict=True))
-        low, high = max(-1.0, value - reach), min(1.0, value + reach)
-        yield Measure(name, value, low, high, weights[0].others[kind], int(known.sum()), (one, other))
+        yield Measure(name, value, value - reach, value + reach, weights[0].others[kind], int(known.sum()), (one, other))
 
 
 def _mean(w: Float[np.ndarray, " f"], energy: Float[np.ndarray, " f"]) -> float:
@@ -209,4 +208,4 @@ def _reach(
     common = (g - 1) * max(0.0, float(np.nanvar(means)) - float(shares**2 @ own))
     # As few degrees of freedom as the groups have, or the latents: so many of one energy say as much (Kish, 1965).
     freedom = max(1.0, min(g - 1, 1 / float((shares**2).sum()) - 1))
-    return float(t.ppf(0.975, freedom)) * float(np.sqrt(among + common))
+    return student(freedom + 1) * float(np.sqrt(among + common))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from linrep.stats.interval import student
+from linrep.stats.interval import NOTHING, Interval, student
 
 
 def error(without: Sequence[float] | Float[np.ndarray, " g"]) -> float:
@@ -33,11 +33,12 @@ def jackknife(value: float, without: Sequence[float] | Float[np.ndarray, " g"]) 
     return (value - reach, value + reach) if math.isfinite(reach) else (math.nan, math.nan)
 
 
-def corrected(value: float, without: Sequence[float], lowest: float, highest: float) -> tuple[float, str | None]:
-    """A value without the bias that noise gives it, as the groups that are left out tell; NaN and why where they cannot.
+def corrected(value: float, without: Sequence[float], lowest: float, highest: float) -> tuple[Interval, str | None]:
+    """A value without the bias that noise gives it, as the groups that are left out tell; and why not, where they cannot.
 
-    The correction multiplies the noise of what is left out by the number of groups. It is of no use where it takes the value
-    out of its range, or changes it by more than half of the range. Nothing is clipped: an end of the range is no estimate.
+    The correction multiplies the noise of what is left out by the number of groups. It is of no use where it takes the value out
+    of its range. The plain value then stands, with an interval that is wider by the bias. Nothing is clipped: an end of the range
+    is no estimate.
 
     Args:
         value: From all groups.
@@ -48,9 +49,10 @@ def corrected(value: float, without: Sequence[float], lowest: float, highest: fl
     Source: Quenouille, "Notes on bias in estimation", 1956.
     """
     kept = [w for w in without if math.isfinite(w)]
-    if not kept or not math.isfinite(value):
-        return math.nan, "not defined for some groups of pairs"
-    found = len(kept) * value - (len(kept) - 1) * float(np.mean(kept))
-    if not lowest <= found <= highest or abs(found - value) > (highest - lowest) / 2:
-        return math.nan, f"the correction for noise is unstable: {value:.2f} becomes {found:.2f}"
-    return found, None
+    if len(kept) < 2 or not math.isfinite(value):
+        return NOTHING, "without some groups of pairs there is no value"
+    bias, reach, noise = (len(kept) - 1) * (float(np.mean(kept)) - value), student(len(kept)), error(kept)
+    if lowest <= value - bias <= highest:
+        return Interval(value - bias, value - bias - reach * noise, value - bias + reach * noise), None
+    wide = reach * math.hypot(noise, bias)
+    return Interval(value, value - wide, value + wide), f"not corrected for noise, which would make it {value - bias:.2f}"
