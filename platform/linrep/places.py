@@ -163,7 +163,8 @@ class Place:
     def may_pass(self, error: BaseException) -> bool:
         """Whether an error in reading may pass on a second try (a store that does not answer), or the file itself is bad."""
         lasting = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-        return isinstance(error, OSError) and not self.local and not isinstance(error, lasting)
+        refused = "ACCESS_DENIED" in str(error)  # of one object: pyarrow has no PermissionError for it
+        return isinstance(error, OSError) and not self.local and not isinstance(error, lasting) and not refused
 
     def _info(self) -> fs.FileInfo:
         return self.files.get_file_info([self.path])[0]

@@ -300,3 +300,24 @@ def test_a_name_that_is_not_utf8_still_names_its_bytes(world):
             archive.addfile(info, io.BytesIO(b"%d" % i))
     samples = world.samples(images={"kind": "tar", "path": str(world.root)})
     assert [(s.id, s.image) for s in samples] == [(f"images/{i}.tar:0", b"%d" % i) for i in range(3)]
+
+
+def test_a_compressed_shard_is_decompressed_a_few_times_and_not_for_every_record(world, monkeypatch):
+    data = random.Random(0).randbytes(100_000)
+    members = b"".join(plain(f"{i:04d}.jpg", data, tarfile.GNU_FORMAT) for i in range(100)) + b"\0" * 1024
+    n_read = 0
+    real = gzip.GzipFile.read
+
+    def counted(self, size=-1):
+        nonlocal n_read
+        part = real(self, size)
+        n_read += len(part)
+        return part
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    (world.root / "s.tar").write_bytes(gzip.compress(members, 1))
+    images = {"kind": "tar", "path": str(world.root / "s.tar")}
+    corpora, (chunk,) = world.corpora(images=images), world.chunks(1000, images=images)
+    n_read = 0
+    assert len(world.read(chunk, corpora)) == 100
+    assert len(members) <= n_read < 4 * len(members)

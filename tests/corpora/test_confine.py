@@ -192,3 +192,26 @@ def test_no_record_ends_more_than_itself(world):
     assert all(reason and "\n" not in reason and "Traceback" not in reason for reason in reasons)
     texts = {"path": pairs["path"]}
     assert len(world.outcomes(text=texts)) == 400
+
+
+def test_an_object_that_may_not_be_read_is_skipped_alone_and_a_store_that_does_not_answer_is_tried_again(
+    world, bucket, monkeypatch
+):
+    root = place(bucket("denied"))
+    for name in ("a.jpg", "b.jpg"):
+        (root / name).write_bytes(b"a")
+    (root / "l.jsonl").write_bytes(b"".join(json.dumps({"image": f"{n}.jpg", "text": "x"}).encode() + b"\n" for n in "aba"))
+    message = "When reading information for key 'b.jpg': AWS Error ACCESS_DENIED during HeadObject operation: No response body."
+    real = type(root).read_bytes
+
+    def denied(self):
+        if self.name == "b.jpg":
+            raise OSError(message)
+        return real(self)
+
+    monkeypatch.setattr(type(root), "read_bytes", denied)
+    pairs = {"path": bucket("denied"), "caption_alone": False}
+    assert [isinstance(one, Skipped) for one in world.outcomes(pairs=pairs)] == [False, True, False]
+    message = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28, Timeout was reached"
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        world.outcomes(pairs=pairs)

@@ -45,7 +45,7 @@ def read_names(file: Place | str) -> dict[str, str]:
             return {wnid: names.split(",")[0].strip() for wnid, names in lines}
         listed = json.loads(text).items()
         return dict((key, name) if isinstance(name, str) else _indexed(*name) for key, name in listed)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CorpusError(f'cannot read class names from {file}: {error}; it should hold {{"<class id>": "<name>"}}') from error
 
 

@@ -4,6 +4,7 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from urllib.parse import unquote, urlsplit
 
 from linrep.errors import PlaceError
@@ -62,7 +63,7 @@ class Fence:
         scheme = path.partition(":")[0].lower()
         if scheme in ("http", "https", "ftp", "ftps", "data"):
             raise Outside(
-                f"{scheme}: addresses are not fetched ({redacted(path)[:100]!r}): {_HOW.partition(',')[0]} and list their paths"
+                f"{scheme} addresses are not fetched ({redacted(path)[:100]!r}): {_HOW.partition(',')[0]} and list their paths"
             )
         if scheme == "file":
             parts = urlsplit(path)
@@ -87,5 +88,8 @@ class Fence:
             return False
         if not found.local:
             return found.path.split("/")[0] == self.inside.path.split("/")[0]
-        fence = os.path.realpath(self.inside.path)
-        return os.path.commonpath([fence, os.path.realpath(found.path)]) == fence
+        return os.path.commonpath([self._real, os.path.realpath(found.path)]) == self._real
+
+    @cached_property
+    def _real(self) -> str:
+        return os.path.realpath(self.inside.path)

@@ -59,7 +59,7 @@ class CorpusSummary(NamedTuple):
         n_files: Files to read.
         n_bytes: Their size; of containers all of it, even where only some rows are taken.
         classes: Records of each class, by its name (by its id where two classes share a name), in order of their labels.
-        n_unlabelled: Records without a class, in a corpus that has classes.
+        n_unlabelled: Images without a class.
         left_out: How much of what lies there is no sample, by what it is ("files", "records", "members") and why.
     """
 
@@ -182,7 +182,7 @@ class Index:
             n_files=len(files),
             n_bytes=int(files["size_max"].to_numpy().sum()),
             classes=dict(zip(keys, counts.tolist(), strict=True)),
-            n_unlabelled=n - len(labels) if classes else 0,
+            n_unlabelled=n - len(labels) if corpus == "images" else 0,
             left_out=self.left_out.get(corpus, {}),
         )
 

@@ -51,8 +51,8 @@ def class_id(value: Any) -> str | None:
 def _number(value: int | float | Decimal) -> str:
     if isinstance(value, int):
         return str(value) if abs(value) < 10**LONGEST else "9" * (LONGEST + 1)  # Python refuses to write longer ones
-    if math.isnan(value):
+    if value != value:
         return ""
-    if math.isinf(value) or value != int(value):
-        raise ValueError(f"{value} is no integer")
+    if not math.isfinite(value) or value != int(value):
+        raise ValueError(f"{value} is no integer below 1e308")
     return str(int(value))

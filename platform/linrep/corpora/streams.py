@@ -29,6 +29,7 @@ _MARKS = (  # the longer ones first: UTF-32's mark begins with UTF-16's
 )
 _HEAD = 16
 _BLOCK = 1 << 16
+_BACK = 16 << 20  # bytes that are kept decompressed: an archive is read a step back, again and again, and each may begin anew
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
@@ -139,15 +140,16 @@ NUL = "holds zero bytes, as UTF-16 without a mark does: write it as UTF-8"
 
 
 def _decompressed(raw: BufferedReader, head: bytes) -> BufferedIOBase:
+    stream: Any = None
     if head.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=raw)
-    if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):  # a block, or the end of an empty stream
-        return bz2.BZ2File(raw)
-    if head.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(raw)
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return BufferedReader(Rewound(lambda: _zstandard(raw)))
-    return raw
+        stream = gzip.GzipFile(fileobj=raw)
+    elif head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):  # a block, or the end of an empty stream
+        stream = bz2.BZ2File(raw)
+    elif head.startswith(b"\xfd7zXZ\0"):
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115
+    elif head.startswith(b"\x28\xb5\x2f\xfd"):
+        stream = Rewound(lambda: _zstandard(raw))
+    return raw if stream is None else BufferedReader(stream, _BACK)
 
 
 def _zstandard(raw: BufferedReader) -> Callable[[int], bytes]:
