@@ -72,7 +72,7 @@ def test_a_folder_of_images_accounts_for_every_file(world):
     assert summary.n_records + sum(left_out.values()) == all_files(world.root / "d")
     assert left_out[JUNK] == len(JUNK_PATHS)
     assert left_out[HIDDEN] == len(HIDDEN_PATHS)
-    assert left_out["an image format that is not decoded (.heic)"] == 1
+    assert left_out["of an image format that is not decoded (.heic)"] == 1
     assert set(summary.classes) == {path.partition("/")[0] for path in DATA}
 
 
@@ -96,7 +96,7 @@ def test_every_ending_of_a_format_that_is_decoded_is_taken(world, ending):
 
 def test_a_folder_without_an_image_says_what_lies_there(world):
     world.bytes("d/a.heic", b"x")
-    with pytest.raises(CorpusError, match=r"no photograph in .*; there are 1 an image format that is not decoded \(.heic\)"):
+    with pytest.raises(CorpusError, match=r"no photograph in .*; there are 1 of an image format that is not decoded \(.heic\)"):
         world.index(images={"path": str(world.root / "d")})
 
 

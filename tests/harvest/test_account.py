@@ -15,7 +15,7 @@ CORPORA = {
         "n_samples": 1200,
         "n_unlabelled": 30,
         "classes": {"tench": 5, "n99999999": 4, "7": 3},
-        "left_out": {"files": {"left by an operating system or a tool": 12, "an image format that is not decoded (.heic)": 2}},
+        "left_out": {"files": {"left by an operating system or a tool": 12, "of an image format that is not decoded (.heic)": 2}},
     },
     "pairs": {"n_samples": 10, "n_unlabelled": 0, "classes": {}, "left_out": {}},
 }
@@ -28,7 +28,7 @@ def test_the_last_words_hold_every_count():
     }
     assert account(CORPORA, commits) == [
         "images: 1,199 of 1,200 samples read, 1 skipped; 30 without a label; 14 files left out (12 left by an operating system "
-        "or a tool, 2 an image format that is not decoded (.heic))",
+        "or a tool, 2 of an image format that is not decoded (.heic))",
         "2 of 3 class names are no words (n99999999, 7): no answer holds them; set corpora.images.names",
         "pairs: 8 of 10 samples read, 2 skipped",
         "skipped: 2 https addresses are not fetched, 1 no such file",

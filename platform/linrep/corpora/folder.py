@@ -59,7 +59,7 @@ def _unfit(path: str) -> str | None:
     end = ending(path)
     if end in ENDINGS:
         return None
-    return f"an image format that is not decoded ({end})" if end in _OTHER_IMAGES else f"no image ({end})"
+    return f"of an image format that is not decoded ({end})" if end in _OTHER_IMAGES else f"no image ({end})"
 
 
 def _instead(found: Found) -> str:
