@@ -11,6 +11,7 @@ from PIL import Image
 from linrep.sae.splice import guarded, splice
 from linrep.sample import Sample
 from linrep.vlm.batch import collate
+from linrep.vlm.hooks import record
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 
@@ -103,3 +104,21 @@ def test_what_cannot_be_spliced_is_said(parts, random_vlm) -> None:
         splice(load(random_vlm, 2), batches, 2, SAME, "both")
     with pytest.raises(ValueError, match="nothing to predict"):
         splice(vlm, [], 2, SAME, "both")
+
+
+@pytest.mark.parametrize("where", ["image", "text", "both"])
+def test_positions_of_high_norm_are_left_as_they_are(parts, where) -> None:
+    vlm, batches, _ = parts
+    norms = []
+    for batch in batches:
+        with record(vlm, [2]) as seen, torch.inference_mode():
+            vlm.model(**batch.inputs())
+        own = {"image": batch.image_mask, "text": batch.text_mask, "both": batch.image_mask | batch.text_mask}[where]
+        norms.append(seen[2].norm(dim=-1)[own])
+    limit = float(torch.cat(norms).median())
+    half = splice(vlm, batches, 2, ZERO, where, {"image": limit, "text": limit})
+    assert half.n_replaced == int((torch.cat(norms) <= limit).sum()) < len(torch.cat(norms))
+    none = splice(vlm, batches, 2, ZERO, where, {"image": 0.0, "text": 0.0})
+    assert none.n_replaced == 0
+    assert none.ce_spliced == none.ce_zero == pytest.approx(none.ce, abs=1e-6)
+    assert none.kl_zero == pytest.approx(0, abs=1e-6)

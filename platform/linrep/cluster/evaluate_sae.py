@@ -28,7 +28,7 @@ from linrep.sae.stability import living, match
 from linrep.sae.study import Evaluation as EvaluationConfig
 from linrep.sample import Skipped
 from linrep.store.groups import rows_of_samples
-from linrep.store.layout import Modality
+from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import find_sources, held_out, to_tensor
 from linrep.store.read import Store
 from linrep.store.tables import table_of, write_table
@@ -222,7 +222,9 @@ def _spliced(report: Report, exam: Examination, pairs: Sequence[tuple[Dictionary
     batches: Iterator[Batch] = (collate([captions[i] for i in group], vlm) for group in groups)
     wheres: tuple[Where, ...] = ("image", "text", "both") if captions[0].pixels is not None else ("text",)
     coders = {f"{role} {one.name}": d.replacing() for one, control in pairs for role, d in (("own", one), ("control", control))}
-    found = splice_each(vlm, batches, pairs[0][0].layer, coders, wheres)
+    layer = pairs[0][0].layer
+    limits = {m: exam.store.limit("tokens", layer, m) for m in MODALITIES}
+    found = splice_each(vlm, batches, layer, coders, wheres, limits)
     for one, _ in pairs:
         for where in wheres:
             own, control = (found[f"{role} {one.name}", where] for role in ("own", "control"))

@@ -23,6 +23,7 @@ from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
 from linrep.store.samples import read_samples
+from linrep.store.summary import high_norm_lines
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def run_features(recipe: Recipe, workspace: Place) -> FeaturesOutcome:
     with sole_driver(plan.place):
         manifest = read_features_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":
-            return _outcome(Features(plan.place, manifest), 0, tracking.tracking_uri(workspace))
+            return _outcome(plan, Features(plan.place, manifest), 0, tracking.tracking_uri(workspace))
         if manifest is None:
             write_features_manifest(plan.place, plan.manifest)
         else:
@@ -123,15 +124,16 @@ def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutco
                     for commit in find_features(plan.study, todo, plan.place, lambda n: progress.add(n, 0), every):
                         progress.add(0, commit.latents)
         features = Features(plan.place, finish(plan))
-        outcome = _outcome(features, len(todo), run.uri)
+        outcome = _outcome(plan, features, len(todo), run.uri)
         _track(run, outcome)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_features_manifest(plan.place, features.manifest)
     return outcome
 
 
-def _outcome(features: Features, n_new: int, uri: str) -> FeaturesOutcome:
+def _outcome(plan: FeaturesPlan, features: Features, n_new: int, uri: str) -> FeaturesOutcome:
     lines = summary_lines(features.table(), features.manifest.chance)
+    lines += high_norm_lines(plan.study.store.manifest, [one.layer for one in plan.study.config.dictionaries])
     return FeaturesOutcome(features, n_new, uri, "\n".join(lines))
 
 

@@ -34,6 +34,7 @@ from linrep.interpret.views import Latent
 from linrep.places import Place, place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.store.layout import MANIFEST
+from linrep.store.summary import high_norm_lines
 from linrep.vlm.card import describe
 from linrep.vlm.prepare import Preparer
 
@@ -88,7 +89,7 @@ def run_interpret(recipe: Recipe, workspace: Place) -> InterpretOutcome:
     with sole_driver(plan.place):
         manifest = read_interpret_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":
-            return _outcome(Interpretation(plan.place, manifest), 0, tracking.tracking_uri(workspace))
+            return _outcome(plan, Interpretation(plan.place, manifest), 0, tracking.tracking_uri(workspace))
         contents = _contents(recipe, plan)
         backend = make_backend(recipe, plan, contents, workspace)
         if plan.edited:
@@ -126,7 +127,7 @@ def _interpret(
             print(f"interpret: {backend.source} took {backend.spent()}", file=sys.stderr)
         found = Interpretation(plan.place, finish(plan.place, plan.manifest))
         _write_sheet(found)
-        outcome = _outcome(found, todo, run.uri)
+        outcome = _outcome(plan, found, todo, run.uri)
         _track(run, outcome)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_interpret_manifest(plan.place, found.manifest)
@@ -141,8 +142,9 @@ def _write_sheet(found: Interpretation) -> None:
     write_sheet(found.place / SHEET, *_frames(found))
 
 
-def _outcome(found: Interpretation, n_new: int, uri: str) -> InterpretOutcome:
+def _outcome(plan: InterpretPlan, found: Interpretation, n_new: int, uri: str) -> InterpretOutcome:
     lines = summary_lines(found.table("scores"), found.table("explanations"), found.manifest.alive, found.manifest.width)
+    lines += high_norm_lines(plan.store.manifest, [_key(name)[0] for name in found.manifest.latents])
     return InterpretOutcome(found, n_new, uri, "\n".join(lines))
 
 

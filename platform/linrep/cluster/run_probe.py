@@ -30,7 +30,9 @@ from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
 from linrep.sae.formats import read as read_coder
 from linrep.store.layout import MANIFEST
+from linrep.store.read import Store
 from linrep.store.read import open as open_store
+from linrep.store.summary import high_norm_lines
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def run_probe(recipe: Recipe, workspace: Place) -> ProbeOutcome:
         manifest = read_probe_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":
             probes = Probes(plan.place, manifest)
-            return ProbeOutcome(probes, 0, tracking.tracking_uri(workspace), _summary(probes))
+            return ProbeOutcome(probes, 0, tracking.tracking_uri(workspace), _summary(probes, plan.study.store))
         if manifest is None:
             write_probe_manifest(plan.place, plan.manifest)
         else:
@@ -126,10 +128,10 @@ def _probe(recipe: Recipe, workspace: Place, plan: ProbePlan) -> ProbeOutcome:
                 gpus = recipe.pool.gpus if recipe.pool.gpus is not None else float(has_gpu)
                 _watch(probe_units(plan.study, todo, plan.place, gpus), len(done), len(plan.study.units))
         probes = Probes(plan.place, finish(plan))
-        _track(run, probes)
+        _track(run, probes, plan.study.store)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_probe_manifest(plan.place, probes.manifest)
-    return ProbeOutcome(probes, len(todo), run.uri, _summary(probes))
+    return ProbeOutcome(probes, len(todo), run.uri, _summary(probes, plan.study.store))
 
 
 def _watch(new: Iterable[UnitCommit], n_done: int, n_units: int) -> None:
@@ -138,20 +140,22 @@ def _watch(new: Iterable[UnitCommit], n_done: int, n_units: int) -> None:
             progress.add(1, commit.rows)
 
 
-def _track(run: tracking.Run, probes: Probes) -> None:
+def _track(run: tracking.Run, probes: Probes, store: Store) -> None:
     run.metrics(metrics(probes))
     run.json(asdict(probes.manifest), MANIFEST)
     for name in ("probes", "classes", "confusions"):
         run.table(f"tables/{name}", probes.table(name))
     for name, figure in layer_figures(probes.table()).items():
         run.figure(f"figures/{name}.png", figure)
-    run.text(_summary(probes), "summary.txt")
+    run.text(_summary(probes, store), "summary.txt")
 
 
-def _summary(probes: Probes) -> str:
+def _summary(probes: Probes, store: Store) -> str:
+    table = probes.table()
     classes = {name for task in probes.manifest.tasks if task["attribute"] == "class" for name in task["classes"]}
     odd = [f"  {line}" for line in unspoken(sorted(classes))]
-    return "\n".join([*summary_lines(probes.table(), probes.manifest.left_out), *odd])
+    apart = high_norm_lines(store.manifest, table["layer"].unique().to_pylist())
+    return "\n".join([*summary_lines(table, probes.manifest.left_out), *odd, *apart])
 
 
 def metrics(probes: Probes) -> dict[str, float]:

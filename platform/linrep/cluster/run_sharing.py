@@ -34,6 +34,7 @@ from linrep.sharing.study import TRAINED, UNTRAINED, plan_study
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
+from linrep.store.summary import high_norm_lines
 
 HERE = "workspace://"
 """Begins paths that lie in the workspace."""
@@ -137,7 +138,7 @@ def run_sharing(recipe: Recipe, workspace: Place) -> SharingOutcome:
     with sole_driver(plan.place):
         manifest = read_sharing_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":
-            return _outcome(Sharing(plan.place, manifest), 0, tracking.tracking_uri(workspace))
+            return _outcome(plan, Sharing(plan.place, manifest), 0, tracking.tracking_uri(workspace))
         if manifest is None:
             write_sharing_manifest(plan.place, plan.manifest)
         else:
@@ -161,7 +162,7 @@ def _share(recipe: Recipe, workspace: Place, plan: SharingPlan) -> SharingOutcom
                 new = share_units(plan.study, todo, plan.place, plan.manifest.parents)
                 _watch(new, len(done), len(plan.study.units))
         sharing = Sharing(plan.place, finish(plan))
-        outcome = _outcome(sharing, len(todo), run.uri)
+        outcome = _outcome(plan, sharing, len(todo), run.uri)
         _track(run, outcome)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_sharing_manifest(plan.place, sharing.manifest)
@@ -174,9 +175,10 @@ def _watch(new: Iterable[UnitCommit], n_done: int, n_units: int) -> None:
             progress.add(1, commit.pairs)
 
 
-def _outcome(sharing: Sharing, n_new: int, uri: str) -> SharingOutcome:
+def _outcome(plan: SharingPlan, sharing: Sharing, n_new: int, uri: str) -> SharingOutcome:
     table = sharing.table()
-    return SharingOutcome(sharing, n_new, uri, "\n".join(summary_lines(table)), plain_words(table))
+    lines = [*summary_lines(table), *high_norm_lines(plan.study.stores[TRAINED].manifest, plan.study.layers)]
+    return SharingOutcome(sharing, n_new, uri, "\n".join(lines), plain_words(table))
 
 
 def _track(run: tracking.Run, outcome: SharingOutcome) -> None:

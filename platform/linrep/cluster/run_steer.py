@@ -161,6 +161,7 @@ def _steer(
         source = judge.source
         tables, extra = _judge(config, plan, commits, judge)
         text = summary(str(plan.job.place), manifest, tables["effects"], tables["matched"], extra)
+        text += "".join(f"{line}\n" for line in plan.kept_apart)
         _write(judged, tables, text)
         _track(run, manifest, tables, text, extra)
     if judge.waiting is None:

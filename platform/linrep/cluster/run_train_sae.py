@@ -46,6 +46,7 @@ from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
+from linrep.store.summary import high_norm_lines
 from linrep.store.tables import read_table, write_table
 from schemas.saes import EXAMINATION
 
@@ -132,7 +133,7 @@ def _run(
                 n_latents = [coder.n_latents(plan.store.manifest.width) for coder in recipe.sae.coders().values()]
                 _test(recipe, harvest, plan.store, tested, coders, n_latents, directions)
         manifest = replace(plan.manifest, status="complete", finished=now())
-        text = _finish(recipe, run, tested, manifest, plan.place)
+        text = _finish(recipe, run, tested, manifest, plan.place, plan.store)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     (plan.place / MANIFEST).write_json(asdict(manifest))
     (tested / RESULT).write_json({"parents": parents, "finished": now(), "config": recipe.sae.evaluation.model_dump(mode="json")})
@@ -248,7 +249,7 @@ def _layer(tested: Place, layer: int) -> Place:
     return folder if (folder / "done.json").is_file() else tested / "layers" / "none"
 
 
-def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManifest, here: Place | None) -> str:
+def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManifest, here: Place | None, store: Store) -> str:
     """Put the layers' tables together, write cards and summary, and track everything."""
     from linrep.explorer.saes import figures, summary_lines
 
@@ -258,7 +259,7 @@ def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManif
         write_table(tested, f"{name}.parquet", tables[name])
     lines = summary_lines(tables, manifest.reads)
     left = [_left_out(commit) for layer in manifest.layers if here and (commit := read_commit(here, layer))]
-    text = "\n".join([*lines, *(line for line in left if line)])
+    text = "\n".join([*lines, *(line for line in left if line), *high_norm_lines(store.manifest, manifest.layers)])
     (tested / SUMMARY).write_bytes(text.encode())
     run.metrics(metrics(tables["quality"]))
     run.json(asdict(manifest), MANIFEST)
@@ -329,7 +330,7 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
         with tracking.run(workspace, "sae", f"sae of {here.name}", tracking.key_of(workspace, tested), params, parents) as run:
             with cluster():
                 _test(recipe, harvest, store, tested, {layer: partial(_given, here.name, sae)}, [sae.n_latents], directions)
-            text = _finish(recipe, run, tested, manifest, None)
+            text = _finish(recipe, run, tested, manifest, None, store)
         (tested / RESULT).write_json({"parents": parents, "finished": now(), "path": str(here), "layer": layer})
     return SaeOutcome(tested, tested, 0, 1, run.uri, text)
 

@@ -22,6 +22,7 @@ from linrep.sae.tuning import TunePlan, largest_cost, plan_tune, read_trials, re
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import open as open_store
+from linrep.store.summary import high_norm_lines
 from linrep.store.tables import table_of, write_table
 from schemas.tuning import FRONT, TRIALS
 
@@ -152,7 +153,8 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
         run.table(f"tables/{name}", table)
     rows = sum(trial.rows for trial in trials.values())
     reasons = {layer: f"{one.name}: {one.reason}" for layer, one in known.items()}
-    text = "\n".join(search_lines(printable(tables["front"]), tables["trials"], rows, largest_cost(plan), reasons))
+    lines = search_lines(printable(tables["front"]), tables["trials"], rows, largest_cost(plan), reasons)
+    text = "\n".join([*lines, *high_norm_lines(plan.store.manifest, plan.layers)])
     (plan.place / SUMMARY).write_bytes(text.encode())
     run.text(text, SUMMARY)
     told = {str(layer): asdict(one) for layer, one in known.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linrep.stats.bootstrap import of_sums
 from linrep.vlm.batch import Batch
-from linrep.vlm.hooks import edit
+from linrep.vlm.hooks import edit, record
 from linrep.vlm.likelihood import cross_entropy, log_probabilities, predicting
 from linrep.vlm.load import VLM
 
@@ -97,14 +97,26 @@ class Losses:
         )
 
 
-def splice(vlm: VLM, batches: Iterable[Batch], layer: int, coders: Mapping[str, Replace], where: Where) -> Recovered:
+def splice(
+    vlm: VLM,
+    batches: Iterable[Batch],
+    layer: int,
+    coders: Mapping[str, Replace],
+    where: Where,
+    limits: Mapping[str, float] | None = None,
+) -> Recovered:
     """What one dictionary recovers at some positions; see `splice_each`."""
-    return splice_each(vlm, batches, layer, {"": coders}, (where,))["", where].recovered()
+    return splice_each(vlm, batches, layer, {"": coders}, (where,), limits)["", where].recovered()
 
 
 @torch.inference_mode()
 def splice_each(
-    vlm: VLM, batches: Iterable[Batch], layer: int, coders: Mapping[str, Mapping[str, Replace]], wheres: Sequence[Where]
+    vlm: VLM,
+    batches: Iterable[Batch],
+    layer: int,
+    coders: Mapping[str, Mapping[str, Replace]],
+    wheres: Sequence[Where],
+    limits: Mapping[str, float] | None = None,
 ) -> dict[tuple[str, Where], Losses]:
     """Run the model over each batch: once as it is, once with zeros for each choice of positions, and once for each dictionary.
 
@@ -115,6 +127,8 @@ def splice_each(
         coders: By name of the dictionary, what replaces image rows and text rows, under `image` and `text`: the same dictionary,
             or one for each. Takes raw activations in float32.
         wheres: Positions to replace. Prompt and special tokens are never touched.
+        limits: Norms above which positions are left as they are, too, under `image` and `text`: no dictionary saw such rows, and
+            without its attention sinks the model says nothing.
 
     Returns:
         By name and positions. Samples without text of their own are passed over.
@@ -130,15 +144,17 @@ def splice_each(
         rows, columns = predicting(batch)
         if not len(rows):
             continue
-        plain = log_probabilities(vlm, batch, rows, columns)
+        with record(vlm, (layer,), lambda _, h: h.float().norm(dim=-1)) as norms:
+            plain = log_probabilities(vlm, batch, rows, columns)
+        masks = {name: _mask(batch, name, norms[layer], (limits or {}).get(name, math.inf)) for name in ("image", "text")}
         targets = batch.input_ids[rows, columns + 1]
         untouched = [torch.ones_like(plain[:, 0]), cross_entropy(plain, targets)]
 
         for where in wheres:
-            harmed = _harm(vlm, batch, layer, zeros, where, plain, targets)
-            n_replaced = sum(_mask(batch, name).sum(1) for name in _names(where))
+            harmed = _harm(vlm, batch, layer, zeros, _of(masks, where), plain, targets)
+            n_replaced = sum(mask.sum(1) for mask in _of(masks, where).values())
             for name, replace in coders.items():
-                left = _harm(vlm, batch, layer, replace, where, plain, targets)
+                left = _harm(vlm, batch, layer, replace, _of(masks, where), plain, targets)
                 per_token = torch.stack([*untouched, *left, *harmed], dim=1).double().cpu()
                 sums = torch.zeros(len(batch), 6, dtype=torch.float64).index_add_(0, rows.cpu(), per_token)
                 with_text = sums[:, 0] > 0
@@ -170,10 +186,16 @@ def _shares(
 
 
 def _harm(
-    vlm: VLM, batch: Batch, layer: int, replace: Mapping[str, Replace], where: Where, plain: Tensor, targets: Tensor
+    vlm: VLM,
+    batch: Batch,
+    layer: int,
+    replace: Mapping[str, Replace],
+    masks: Mapping[str, Tensor],
+    plain: Tensor,
+    targets: Tensor,
 ) -> list[Float[Tensor, " s"]]:
     """CE of each token, and its KL divergence from the untouched model's prediction, with positions replaced."""
-    with _replaced(vlm, batch, layer, replace, where):
+    with _replaced(vlm, layer, replace, masks):
         changed = log_probabilities(vlm, batch, *predicting(batch))
     return [cross_entropy(changed, targets), (plain.exp() * (plain - changed)).sum(1)]
 
@@ -182,18 +204,20 @@ def _zeros(h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return torch.zeros_like(h)
 
 
-def _names(where: Where) -> tuple[str, ...]:
-    return ("image", "text") if where == "both" else (where,)
+def _of(masks: Mapping[str, Tensor], where: Where) -> Mapping[str, Tensor]:
+    return masks if where == "both" else {where: masks[where]}
 
 
-def _mask(batch: Batch, name: str) -> Tensor:
-    return batch.image_mask if name == "image" else batch.text_mask
+def _mask(batch: Batch, name: str, norms: Float[Tensor, "b t"], limit: float) -> Tensor:
+    """Positions of one modality, without those of high norm."""
+    mask = batch.image_mask if name == "image" else batch.text_mask
+    return mask & ~((norms > limit) & norms.isfinite()).to(mask.device)
 
 
 @contextmanager
-def _replaced(vlm: VLM, batch: Batch, layer: int, replace: Mapping[str, Replace], where: Where) -> Iterator[None]:
+def _replaced(vlm: VLM, layer: int, replace: Mapping[str, Replace], masks: Mapping[str, Tensor]) -> Iterator[None]:
     with ExitStack() as stack:
-        for name in _names(where):
+        for name, mask in masks.items():
             change = replace[name]
-            stack.enter_context(edit(vlm, {layer: lambda h, change=change: change(h.float())}, _mask(batch, name)))
+            stack.enter_context(edit(vlm, {layer: lambda h, change=change: change(h.float())}, mask))
         yield

@@ -22,6 +22,7 @@ from linrep.store.layout import samples_file
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
+from linrep.store.summary import high_norm_lines
 from linrep.store.tables import read_table
 from linrep.vlm.config import ModelConfig
 from schemas.steering import VERSION
@@ -139,12 +140,14 @@ class SteerPlan:
         manifest: What the artefact is.
         chunks: The work.
         names: All classes with directions.
+        kept_apart: What the harvest kept out of them, in lines.
     """
 
     job: SteerJob
     manifest: SteerManifest
     chunks: tuple[SteerChunk, ...]
     names: tuple[str, ...]
+    kept_apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ def plan_steer(
         damage_texts=about,
         created=now(),
     )
-    return SteerPlan(job, manifest, cut, classes)
+    return SteerPlan(job, manifest, cut, classes, tuple(high_norm_lines(store.manifest, layers)))
 
 
 def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tuple[int, ...]:

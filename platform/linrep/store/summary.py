@@ -64,7 +64,7 @@ def high_norm_lines(manifest: Manifest, layers: Sequence[int] | None = None) -> 
     if not lines:
         return []
     factor = manifest.harvest.get("high_norm", HIGH_NORM)
-    return [f"  tokens of high norm, above {factor:g} x the median, are kept apart from all numbers below; at most:", *lines]
+    return [f"  tokens of high norm, above {factor:g} x the median, are kept apart from all numbers; at most:", *lines]
 
 
 def _runs(layers: Sequence[int]) -> str:

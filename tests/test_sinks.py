@@ -1,0 +1,109 @@
+"""Attention sinks among a store's tokens change no number of any stage: they are those of the same store without."""
+
+from functools import reduce
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from linrep.cluster.dictionaries import with_control
+from linrep.cluster.features import find_plainly
+from linrep.dictionary import Dictionary
+from linrep.features.artefact import open_features, write_features_manifest
+from linrep.features.plan import plan_artefact
+from linrep.features.study import plan_study as plan_features
+from linrep.features.units import finish
+from linrep.places import place
+from linrep.probe.config import ProbeConfig
+from linrep.probe.study import Unit
+from linrep.probe.study import plan_study as plan_probes
+from linrep.probe.unit import gather_part, parts_of, probe_unit
+from linrep.sae.coder import Largest, Sae
+from linrep.sharing.fires import add_fired, fire_part
+from linrep.sharing.grouped import parts_of as parts_of_pairs
+from linrep.sharing.study import TRAINED
+from linrep.sharing.study import plan_study as plan_sharing
+from linrep.sharing.weights import compare
+from linrep.store import Store
+from tests.features import planted as features
+from tests.probe.planted import write_planted
+from tests.sharing import planted as pairs
+from tests.sharing.test_weights import LATENTS, D, F, T
+from tests.sinks import with_sinks
+
+
+def both(store: Store, tmp_path) -> tuple[Store, Store]:
+    own = with_sinks(store, tmp_path / "sinks")
+    n = len(store.select("tokens", 0, high_norm=None))
+    assert len(own.select("tokens", 0, high_norm=None)) > n  # they are there
+    return store, own
+
+
+def test_probes_and_their_directions(tmp_path):
+    stores = both(write_planted(tmp_path / "plain", n_images=90), tmp_path)
+    config = ProbeConfig(alphas=(1e-2,), shrinkages=(0.1,), sparse=(1,), curve=(), resamples=20, softmax=None)
+    found = []
+    for store in stores:
+        study = plan_probes(store, config)
+        unit = Unit("tokens", 2)
+        found.append(probe_unit(study, unit, [gather_part(study, unit, part) for part in parts_of(study, unit)]))
+    assert len(found[0].probes)
+    assert found[0].probes.equals(found[1].probes)
+    for one, other in zip(found[0].directions.entries, found[1].directions.entries, strict=True):
+        assert torch.equal(one.vectors, other.vectors)
+        assert one.token_norm == other.token_norm < 1000
+
+
+def test_latents_shared_by_pairs_and_their_strongest_tokens(tmp_path):
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((2, 60, T, D)).astype(np.float16)
+    tokens[..., :F] = rng.choice([0, 0, 0, 1, 2, 3], (2, 60, T, F))
+    stores = both(pairs.write_pairs(tmp_path / "plain", tokens[0], tokens[1], tokens=T, chunk=16), tmp_path)
+    found = []
+    for store in stores:
+        known = plan_sharing(store, pairs.CONFIG).pairs[TRAINED]
+        sums = reduce(
+            add_fired, (fire_part(store, known, part, LATENTS, pairs.CONFIG) for part in parts_of_pairs(store, "tokens", 0))
+        )
+        found.append((sums.everything, compare(store, 0, known, sums)))
+    (plain, weights), (own, others) = found
+    for name in plain.__dataclass_fields__:
+        assert torch.equal(getattr(plain, name), getattr(own, name)), name
+    assert float(plain.mass.sum()) > 0
+    for one, other in zip(weights, others, strict=True):
+        assert torch.equal(one.pair, other.pair)
+        assert torch.equal(one.cosines, other.cosines)
+        assert one.others == other.others
+
+
+@pytest.mark.parametrize("coordinate", [0, 3])
+def test_features_their_examples_and_labels(tmp_path, coordinate):
+    f = 8
+    images, texts = features.draw(40, f, 1), features.draw(40, f, 2)
+    plain = features.write_store(tmp_path / "plain", images, texts, np.arange(40) % 4)
+    tables = []
+    for i, store in enumerate((plain, with_sinks(plain, tmp_path / "sinks", coordinate))):
+        study = plan_features(store, features.CONFIG, latents=features.identity(f))
+        plan = plan_artefact(place(tmp_path / f"w{i}"), "t", study, {"dictionary-0": "a"})
+        assert list(find_plainly(study, study.units, plan.place))
+        write_features_manifest(plan.place, finish(plan))
+        found = open_features(str(tmp_path / f"w{i}"))
+        tables.append([pl.DataFrame(pl.from_arrow(found.table(name))) for name in ("features", "labels")])
+        tables[-1].append(pl.DataFrame(pl.from_arrow(found.examples("own", 0, f))))
+    for one, other in zip(*tables, strict=True):
+        assert len(one)
+        assert one.equals(other)
+
+
+def test_controls_of_random_directions(tmp_path):
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((2, 60, 4, 10)).astype(np.float16)
+    stores = both(pairs.write_pairs(tmp_path / "plain", tokens[0], tokens[1], tokens=4), tmp_path)
+    w = torch.randn(12, 10, generator=torch.Generator().manual_seed(0))
+    sae = Sae(w, torch.zeros(12), w, torch.zeros(10), Largest(3), False)
+    one, other = (with_control(Dictionary(path="x", layer=0), sae, store, 0)[1].coder for store in stores)
+    assert isinstance(one, Sae)
+    assert isinstance(other, Sae)
+    assert torch.equal(one.decoder, other.decoder)
+    assert torch.equal(one.b_dec, other.b_dec)
