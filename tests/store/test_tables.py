@@ -32,5 +32,5 @@ def test_wrong_rows_and_files_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"no table at .*/none\.parquet"):
         read_table(place(tmp_path), "none.parquet")
     (tmp_path / "no.parquet").write_bytes(b"hello")
-    with pytest.raises(StoreError, match=r"no\.parquet is not a parquet table"):
+    with pytest.raises(StoreError, match=r"no\.parquet is no whole parquet file"):
         read_table(place(tmp_path), "no.parquet")

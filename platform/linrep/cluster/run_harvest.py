@@ -15,10 +15,10 @@ from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit, read_commits
-from linrep.store.layout import MANIFEST, MODALITIES
+from linrep.store.layout import MANIFEST, MODALITIES, STATISTICS
 from linrep.store.limits import as_records, from_records
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
-from linrep.store.read import Store
+from linrep.store.read import Store, read_store
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outc
     with sole_driver(driver_place(recipe, workspace)):
         plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex)
         with sole_driver(plan.place):
-            commits = read_commits(plan.place)
+            commits = read_commits(plan.place, plan.manifest.n_chunks)
             if (plan.place / MANIFEST).is_file():
-                manifest = read_manifest(plan.place)
-                if manifest.status == "complete":
-                    return Outcome(Store(plan.place, manifest, commits), 0, tracking.tracking_uri(workspace), plan.index_place)
+                store = read_store(plan.place, to_mend=True)
+                # A complete one whose damaged commit or statistics were deleted is completed again.
+                if store.manifest.status == "complete" and store.complete and (plan.place / STATISTICS).is_file():
+                    return Outcome(store, 0, tracking.tracking_uri(workspace), plan.index_place)
             else:
                 write_manifest(plan.place, plan.manifest)
             return _harvest(recipe, workspace, plan, commits)

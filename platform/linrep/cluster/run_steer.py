@@ -31,8 +31,8 @@ from linrep.steer.plan import SteerManifest, SteerPlan, choose_layers, plan_stee
 from linrep.steer.summary import summary
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST
-from linrep.store.manifest import now, read_manifest
-from linrep.store.read import Store
+from linrep.store.manifest import now
+from linrep.store.read import Store, read_store
 from linrep.store.tables import read_table, write_table
 from linrep.vlm.files import locate
 from linrep.vlm.processor import load_processor
@@ -67,7 +67,7 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
     """
     plan, config = plan_steering(recipe, workspace), recipe.steer
     with sole_driver(plan.job.place):
-        commits = read_commits(plan.job.place)
+        commits = read_commits(plan.job.place, plan.manifest.n_chunks)
         judged = plan.job.place / "judged" / f"{config.judge.kind}-{digest(config.judge, config.damage.matched)}"
         judge = make_judge(config.judge, plan.job.place / "judged" / "replies", plan.names)
         if len(commits) == plan.manifest.n_chunks and _is_final(judged, judge):
@@ -93,10 +93,9 @@ def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
     """
     config = recipe.steer
     harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    manifest = harvest.place / MANIFEST
-    if not manifest.is_file() or manifest.read_json()["status"] != "complete":
+    store = read_store(harvest.place) if (harvest.place / MANIFEST).is_file() else None
+    if store is None or store.manifest.status != "complete":
         raise StoreError(f"no complete harvest at {harvest.place}: run jobs/harvest.py with this recipe first")
-    store = Store(harvest.place, read_manifest(harvest.place), read_commits(harvest.place))
     file = find_directions(recipe, workspace)
     found = read_directions(file)
     layers = choose_layers(config, found, store.manifest.model["n_layers"])

@@ -12,7 +12,7 @@ from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.features.monosemanticity import Embedded
 from linrep.places import place
-from linrep.store.tables import read_table
+from linrep.store.tables import read_foreign
 
 
 def read_embedded(path: str, ids: Sequence[str]) -> tuple[Embedded, str]:
@@ -49,7 +49,7 @@ def read_embedded(path: str, ids: Sequence[str]) -> tuple[Embedded, str]:
 
 def _parquet(path: str) -> tuple[list[str], Float[np.ndarray, "n e"]]:
     file = place(path)
-    table = read_table(file.parent, file.name)
+    table = read_foreign(file)
     if not {"sample_id", "vector"} <= set(table.column_names):
         raise RecipeError(f"features.embeddings: {file} has columns {table.column_names}, it needs sample_id and vector")
     lists = table["vector"].combine_chunks()

@@ -1,6 +1,7 @@
 """The end of a harvest: statistics merged from the commits, and the manifest marked complete."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ POSITIONS = 8
 
 def complete_manifest(place: Place, commits: dict[int, Commit]) -> Manifest:
     """Write the statistics of all chunks, merged in their order; returns the manifest of the complete store, not written yet."""
-    running = read_manifest(place)
+    # One that is complete already is made anew where a damaged chunk was harvested again.
+    running = replace(read_manifest(place), status="running")
     sums = Store(place, running, commits).statistics()
-    write_statistics(place, sums)
+    seal = write_statistics(place, sums)
     records = [record(layer, group, s) for (layer, group), s in sorted(sums.items())]
-    return running.finish(counts(commits), records)
+    return running.finish(counts(commits), records, seal)
 
 
 def counts(commits: dict[int, Commit]) -> dict[str, int]:

@@ -6,9 +6,7 @@ from linrep.corpora import Chunk, Corpora, read
 from linrep.corpora.narrow import narrow
 from linrep.errors import CorpusError
 from linrep.sample import Skipped
-from linrep.store.layout import samples_file
 from linrep.store.read import Store
-from linrep.store.tables import read_table
 
 
 class Pictures:
@@ -26,7 +24,7 @@ class Pictures:
         for number in sorted(store.commits):
             # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
             record = -1
-            for row in read_table(store.place, samples_file(number)).select(["sample_id", "modality"]).to_pylist():
+            for row in store.samples_of(number, ["sample_id", "modality"]).to_pylist():
                 record += not row["sample_id"].endswith("#caption")
                 if row["modality"] != "text":
                     self._where[row["sample_id"]] = number, record

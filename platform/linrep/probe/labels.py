@@ -15,7 +15,7 @@ from linrep.probe.config import Attributes
 from linrep.sample import unit_hash
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.samples import SPLITS, Samples
-from linrep.store.tables import read_table
+from linrep.store.tables import read_foreign
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _rows(path: str) -> list[dict]:
     if not file.is_file():
         raise CorpusError(f"probe.attributes: no file at {file}")
     if path.endswith(".parquet"):
-        return read_table(file.parent, file.name).to_pylist()
+        return read_foreign(file).to_pylist()
     rows = []
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:

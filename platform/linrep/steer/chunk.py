@@ -12,7 +12,7 @@ from linrep.places import Place
 from linrep.sample import Sample, Skipped
 from linrep.steer.plan import Item, SteerChunk, SteerJob
 from linrep.steer.steerer import Produced, Steerer
-from linrep.store.commit import Commit, WrittenFile, write_commit
+from linrep.store.commit import Commit, repair, write_commit
 from linrep.store.tables import read_table, table_of, write_table
 from schemas.steering import ANSWERS, CELLS, DAMAGE, LENS
 
@@ -57,8 +57,7 @@ def steer_chunk(steerer: Steerer, chunk: SteerChunk, job: SteerJob) -> Commit:
     files = []
     for name, rows in sorted(produced.tables.items()):
         path = f"{name}/part-{chunk.number:06d}.parquet"
-        write_table(job.place, path, table_of(rows, SCHEMAS[name]))
-        files.append(WrittenFile(path, len(rows), (job.place / path).size()))
+        files.append(write_table(job.place, path, table_of(rows, SCHEMAS[name])))
     commit = Commit(
         chunk=chunk.number,
         files=tuple(files),
@@ -80,6 +79,6 @@ def read_tables(place: Place, commits: Mapping[int, Commit], name: str) -> pa.Ta
         commits: Its commits.
         name: cells, answers, damage or lens.
     """
-    paths = [file.path for _, commit in sorted(commits.items()) for file in commit.files if file.path.startswith(f"{name}/")]
-    tables = [read_table(place, path) for path in paths]
+    files = [file for _, commit in sorted(commits.items()) for file in commit.files if file.path.startswith(f"{name}/")]
+    tables = [read_table(place, file.path, None, repair(place, file), file) for file in files]
     return pa.concat_tables(tables) if tables else SCHEMAS[name].empty_table()

@@ -18,12 +18,10 @@ from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
 from linrep.steer.names import spoken
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
-from linrep.store.layout import samples_file
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
 from linrep.store.summary import high_norm_lines
-from linrep.store.tables import read_table
 from linrep.vlm.config import ModelConfig
 from schemas.steering import VERSION
 
@@ -280,7 +278,7 @@ def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_H
     captions: list[_Held] = []
     texts: list[_Held] = []
     for number in sorted(store.commits):
-        rows = read_table(store.place, samples_file(number)).select(["sample_id", "corpus", "modality", "split", "error"])
+        rows = store.samples_of(number, ["sample_id", "corpus", "modality", "split", "error"])
         # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
         record = -1
         for row in rows.to_pylist():

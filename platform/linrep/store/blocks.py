@@ -1,6 +1,5 @@
 """Rows of a store as blocks of vectors with the numbers of their samples, a file at a time."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,10 +13,8 @@ from torch import Tensor
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import Modality, View, samples_file
 from linrep.store.read import Store, as_array
-from linrep.store.tables import read_table
 
 BATCH_BYTES = 2**25
-_CHUNK = re.compile(r"part-(\d+)\.parquet$")
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,8 @@ def blocks(
     kind = np.dtype("<u2" if manifest.dtype == "bfloat16" else np.dtype(manifest.dtype).newbyteorder("<"))
     rows = max(1, BATCH_BYTES // (kind.itemsize * manifest.width))
     for file in files:
-        found = _CHUNK.search(file.path)
-        assert found is not None, file.path
-        chunk = int(found.group(1))
-        ids = read_table(store.place, samples_file(chunk))["sample_id"].combine_chunks()
+        chunk = file.chunk
+        ids = store.samples_of(chunk, ["sample_id"])["sample_id"].combine_chunks()
         for batch in store.reading((file,)).batches(names, rows):
             # Ids repeat row after row and stand in the order of the samples; looked up among the chunk's own they are few.
             found_at = pc.call_function("index_in", [_plain(batch["sample_id"])], pc.SetLookupOptions(value_set=ids))

@@ -9,11 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from linrep.errors import StoreError
 from linrep.sample import Split
 from linrep.store.commit import WrittenFile
 from linrep.store.read import Selection, as_array
-from schemas.activations import BYTES_PER_VALUE
 
 EXPONENTS = {"float16": ("<u2", 0x7C00), "bfloat16": ("<u2", 0x7F80), "float32": ("<u4", 0x7F800000)}
 """Integers of the same size, and the bits that are all set in what is infinite or no number."""
@@ -25,9 +23,14 @@ LOOKED_AT = 32
 class RowGroup:
     """A row group: its file in the store, its number there, its rows before anything is left out."""
 
-    path: str
+    file: WrittenFile
     number: int
     rows: int
+
+    @property
+    def path(self) -> str:
+        """Of its file."""
+        return self.file.path
 
 
 @dataclass(frozen=True)
@@ -82,28 +85,15 @@ def row_groups(selection: Selection) -> tuple[RowGroup, ...]:
     """The row groups of a selection's files, in their order; nothing but footers is read.
 
     Raises:
-        StoreError: A file is missing, is cut short, or holds vectors of another width than the manifest says.
+        StoreError: A file is missing, is not as it was written, or holds vectors of another width than the manifest says.
     """
     with ThreadPoolExecutor(16) as pool:
         return tuple(group for groups in pool.map(lambda file: _groups(selection, file), selection.files) for group in groups)
 
 
 def _groups(selection: Selection, file: WrittenFile) -> list[RowGroup]:
-    where = selection.place / file.path
-    try:
-        with selection._open(file) as parquet:
-            kind = parquet.schema_arrow.field("vector").type
-            groups = [RowGroup(file.path, i, parquet.metadata.row_group(i).num_rows) for i in range(parquet.num_row_groups)]
-    except FileNotFoundError:
-        raise StoreError(f"{where} is missing, though its commit names it: harvest the store again") from None
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
-        raise StoreError(f"{where} is no whole parquet file ({_line(error)}): delete its commit and harvest again") from None
-    wanted = pa.binary(selection.width * BYTES_PER_VALUE[selection.dtype])
-    if kind != wanted:
-        raise StoreError(
-            f"{where} holds vectors of type {kind}, but the manifest says width {selection.width} in {selection.dtype} ({wanted})"
-        )
-    return groups
+    with selection.open_file(file) as parquet:
+        return [RowGroup(file, i, parquet.metadata.row_group(i).num_rows) for i in range(parquet.num_row_groups)]
 
 
 def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
@@ -115,7 +105,7 @@ def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
     looked_at = files if len(files) <= LOOKED_AT else [files[i] for i in np.linspace(0, len(files) - 1, LOOKED_AT).astype(int)]
 
     def count(file: WrittenFile) -> int:
-        with selection._open(file) as parquet:
+        with selection.open_file(file) as parquet:
             return int(keep.of(parquet.read(columns=["split", "is_special"]))[0].sum())
 
     with ThreadPoolExecutor(8) as pool:
@@ -139,12 +129,8 @@ def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0,
     Raises:
         StoreError: The group cannot be read.
     """
-    where = selection.place / group.path
-    try:
-        with selection._open(WrittenFile(group.path, group.rows, 0)) as parquet:
-            table = parquet.read_row_group(group.number, columns=["split", "is_special", "norm", "vector"], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"cannot read row group {group.number} of {where} ({_line(error)}): harvest its chunk again") from None
+    with selection.open_file(group.file) as parquet:
+        table = parquet.read_row_group(group.number, columns=["split", "is_special", "norm", "vector"], use_threads=False)
     mine = np.zeros(len(table), bool)
     mine[part::parts] = True
     table = table.filter(pa.array(mine)) if parts > 1 else table
@@ -188,7 +174,7 @@ def rows_of_samples(
     values = np.array(list(numbers.values()), np.int64)
     vectors, owners = [_none(selection)], [np.empty(0, np.int64)]
     for file in selection.files:
-        with selection._open(file) as parquet:
+        with selection.open_file(file) as parquet:
             for i in range(parquet.num_row_groups):
                 known = parquet.read_row_group(i, columns=["sample_id", "norm"])
                 places = pc.call_function("index_in", [known["sample_id"]], pc.SetLookupOptions(value_set=wanted))
@@ -204,7 +190,3 @@ def rows_of_samples(
 
 def _none(selection: Selection) -> Shaped[np.ndarray, "n d"]:
     return np.empty((0, selection.width), EXPONENTS[selection.dtype][0])
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,11 +1,12 @@
 """The manifest: what a store is, where it came from, and what its statistics say."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from linrep.errors import StoreError
 from linrep.places import Place
+from linrep.records import read_record, write_record
 from linrep.store.layout import MANIFEST, View
 from schemas.activations import VERSION
 
@@ -35,6 +36,7 @@ class Manifest:
         counts: Samples, tokens, skipped and bytes, once complete.
         limits: One record per layer and group: the norm above which a token is kept apart, see `linrep.store.limits`.
         statistics: One record per layer and group: n, norms, variance, high-norm tokens; once complete.
+        statistics_seal: Seal of the table of sums, once complete.
         created: When the harvest began, UTC.
         finished: When it was complete.
         schema_version: Version of the row contracts.
@@ -56,14 +58,16 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     limits: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[dict[str, Any]] = field(default_factory=list)
+    statistics_seal: str = ""
     created: str = ""
     finished: str = ""
     schema_version: int = VERSION
     layer_convention: str = LAYER_CONVENTION
 
-    def finish(self, counts: dict[str, int], statistics: list[dict[str, Any]]) -> "Manifest":
+    def finish(self, counts: dict[str, int], statistics: list[dict[str, Any]], seal: str) -> "Manifest":
         """The manifest of the complete store."""
-        return replace(self, status="complete", counts=counts, statistics=statistics, finished=now())
+        more = {"statistics": statistics, "statistics_seal": seal, "finished": now()}
+        return replace(self, status="complete", counts=counts, **more)
 
 
 def now() -> str:
@@ -73,18 +77,17 @@ def now() -> str:
 
 def write_manifest(place: Place, manifest: Manifest) -> None:
     """Write, or replace, a store's manifest."""
-    (place / MANIFEST).write_json(asdict(manifest))
+    write_record(place / MANIFEST, manifest)
 
 
 def read_manifest(place: Place) -> Manifest:
     """The manifest of a store.
 
     Raises:
-        StoreError: There is none, or it is of a version that this program cannot read.
+        StoreError: There is none, it is damaged, or it is of a version that this program cannot read.
     """
     if not (place / MANIFEST).is_file():
         raise StoreError(f"no activation store at {place}: {MANIFEST} is missing")
-    value = (place / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION:
-        raise StoreError(f"{place} has schema version {value.get('schema_version')}, this program reads {VERSION}")
-    return Manifest(**{**value, "layers": tuple(value["layers"]), "views": tuple(value["views"])})
+    return read_record(
+        place / MANIFEST, Manifest, "delete it and run jobs/harvest.py with the same recipe again: chunks are kept"
+    )

@@ -3,6 +3,7 @@
 import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
@@ -10,20 +11,33 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Shaped
 
 from linrep.errors import StoreError
 from linrep.places import Place, place
 from linrep.sample import Split
-from linrep.store.commit import Commit, WrittenFile, read_commits
-from linrep.store.layout import MANIFEST, STATISTICS, Modality, View, parse_folder
+from linrep.store.commit import PART, Commit, WrittenFile, read_commits, repair, strange_commits
+from linrep.store.layout import (
+    MANIFEST,
+    STATISTICS,
+    Modality,
+    View,
+    commit_file,
+    parse_folder,
+    samples_file,
+    statistics_file,
+    vectors_file,
+)
 from linrep.store.limits import from_records, group_of, limit_of, norm_limits
 from linrep.store.manifest import Manifest, read_manifest
+from linrep.store.sealed import sealed
 from linrep.store.statistics import HIGH_NORM, Sums, from_table, merge
 from linrep.store.summary import summary
+from linrep.store.tables import read_table
+from linrep.store.verify import Verified, verify_store
 from schemas import SAMPLES, vectors
+from schemas import STATISTICS as STATISTICS_SCHEMA
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,11 +58,33 @@ def open(path: str) -> "Store":
     """
     here = place(path)
     if not (here / MANIFEST).is_file():
-        names = (here / "harvests").names()
+        names = [name for name in (here / "harvests").names() if (here / "harvests" / name).is_folder()]
         if len(names) > 1:
             raise StoreError(f"{here} holds {len(names)} harvests, name one of them: {', '.join(names)}")
         here = here / "harvests" / names[0] if names else here
-    return Store(here, read_manifest(here), read_commits(here))
+    return read_store(here)
+
+
+def read_store(here: Place, to_mend: bool = False) -> "Store":
+    """The store in just this folder.
+
+    Args:
+        here: The folder.
+        to_mend: Whether a complete store that has lost a commit will do: for who harvests its chunk again.
+
+    Raises:
+        StoreError: There is none, or its manifest or a commit is damaged or lost.
+    """
+    manifest = read_manifest(here)
+    store = Store(here, manifest, read_commits(here, manifest.n_chunks))
+    store.check_files()
+    if manifest.status == "complete" and not store.complete and not to_mend:
+        lost = next(here / commit_file(chunk) for chunk in range(manifest.n_chunks) if chunk not in store.commits)
+        raise StoreError(
+            f"{lost} is missing, though {MANIFEST} says that the store of {manifest.n_chunks:,} chunks is complete: "
+            "run jobs/harvest.py with the same recipe again"
+        )
+    return store
 
 
 @dataclass(frozen=True)
@@ -68,7 +104,7 @@ class Store:
     @property
     def complete(self) -> bool:
         """Whether every chunk is committed."""
-        return len(self.commits) == self.manifest.n_chunks
+        return all(chunk in self.commits for chunk in range(self.manifest.n_chunks))
 
     def select(
         self,
@@ -146,24 +182,80 @@ class Store:
 
     def samples(self) -> pa.Table:
         """The samples of all committed chunks, skipped ones included (their `error` says why)."""
-        tables = [self._read(file.path) for file in self._files("samples/")]
+        tables = [self.samples_of(chunk) for chunk in sorted(self.commits)]
         return pa.concat_tables(tables) if tables else SAMPLES.empty_table()
+
+    def samples_of(self, chunk: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The samples of one committed chunk.
+
+        Args:
+            chunk: Its number.
+            columns: Columns to read, None for all.
+        """
+        file = self._file(chunk, samples_file(chunk))
+        names = None if columns is None else list(columns)
+        return read_table(self.place, file.path, names, repair(self.place, file), file, SAMPLES)
 
     def statistics(self) -> dict[tuple[int, str], Sums]:
         """Sums by layer and group over all tokens, drawn for the tokens view or not; those of high norm are only counted."""
         if self.manifest.status == "complete":
-            return from_table(self._read(STATISTICS))
-        return merge(from_table(self._read(file.path)) for file in self._files("statistics/"))
+            again = "delete it and run jobs/harvest.py with the same recipe again: it only adds up the chunks' own"
+            sums = from_table(read_table(self.place, STATISTICS, None, again, self.manifest.statistics_seal, STATISTICS_SCHEMA))
+            listed = {(s["layer"], s["group"]): s["n"] for s in self.manifest.statistics}
+            if listed and listed != {key: own.n for key, own in sums.items()}:
+                raise StoreError(f"{self.place / STATISTICS} is of another store than {self.place / MANIFEST}: {again}")
+            return sums
+        files = [self._file(chunk, statistics_file(chunk)) for chunk in sorted(self.commits)]
+        return merge(from_table(read_table(self.place, f.path, None, repair(self.place, f), f, STATISTICS_SCHEMA)) for f in files)
 
     def _files(self, prefix: str) -> list[WrittenFile]:
         return [file for _, commit in sorted(self.commits.items()) for file in commit.files if file.path.startswith(prefix)]
 
-    def _read(self, path: str) -> pa.Table:
-        with (self.place / path).open() as file:
-            return pq.read_table(file)
+    def _file(self, chunk: int, path: str) -> WrittenFile:
+        return next(file for file in self.commits[chunk].files if file.path == path)
+
+    def check_files(self) -> None:
+        """Hold what the commits name against the layout: nothing is opened.
+
+        Raises:
+            StoreError: A commit lacks its samples or sums, or names a file that the manifest has no place for.
+        """
+        for chunk, commit in self.commits.items():
+            own, known = {samples_file(chunk), statistics_file(chunk)}, self._layout(chunk)
+            named = {file.path for file in commit.files}
+            for paths, what in ((named - known, "names {}, which manifest.json has no place for"), (own - named, "lacks {}")):
+                if paths:
+                    again = "delete it and run the same job again: it makes the chunk anew"
+                    raise StoreError(f"{self.place / commit_file(chunk)} {what.format(min(paths))}: {again}")
+
+    def _layout(self, chunk: int) -> set[str]:
+        """Every file that a chunk of this store may have."""
+        views, layers = self.manifest.views, self.manifest.layers
+        known = {vectors_file(view, layer, m, chunk) for view in views for layer in layers for m in get_args(Modality)}
+        return known | {samples_file(chunk), statistics_file(chunk)}
+
+    def strangers(self) -> list[str]:
+        """Files in the store that it does not know, which no reader reads: paths from its folder, sorted.
+
+        Files of chunks that are not committed yet do not count.
+        """
+        known = {MANIFEST, STATISTICS, *(file.path for commit in self.commits.values() for file in commit.files)}
+        known |= {commit_file(chunk) for chunk in self.commits}
+        return sorted(path for path, _ in self.place.walk() if path not in known and not self._pending(path))
+
+    def _pending(self, path: str) -> bool:
+        """Whether a path is that of a file of a chunk that is not committed yet."""
+        found = PART.search(path)
+        chunk = int(found.group(1)) if found else -1
+        return 0 <= chunk < self.manifest.n_chunks and chunk not in self.commits and path in self._layout(chunk)
+
+    def verify(self) -> "Verified":
+        """Read every file whole and hold it against the sums that were taken when it was written."""
+        return verify_store(self)
 
     def __repr__(self) -> str:
-        return summary(str(self.place), self.manifest, self.commits)
+        strange = self.strangers() if self.place.local else strange_commits(self.place, self.manifest.n_chunks)
+        return summary(str(self.place), self.manifest, self.commits, strange)
 
     __str__ = __repr__
 
@@ -236,18 +328,41 @@ class Selection:
         """
         wanted = None if columns is None else list(columns)
         for file in self.files:
-            with self._open(file) as parquet:
+            with self.open_file(file) as parquet:
                 asked = self._asked_of(file, parquet)
                 read = None if wanted is None else list(dict.fromkeys([*wanted, *asked]))
                 for batch in parquet.iter_batches(batch_size, columns=read, use_threads=True):
                     kept = batch.filter(_all(asked)) if asked else batch
                     yield kept if wanted is None else kept.select(wanted)
 
-    def _open(self, file: WrittenFile) -> pq.ParquetFile:
-        where = self.place / file.path
-        if where.local:
-            return pq.ParquetFile(where.path, memory_map=True)
-        return pq.ParquetFile(where.files.open_input_file(where.path), pre_buffer=True)
+    @contextmanager
+    def open_file(self, file: WrittenFile) -> Iterator[pq.ParquetFile]:
+        """One of the files, held against its commit and the manifest; what is read of it is checked.
+
+        Raises:
+            StoreError: It is missing, is not as it was written, or holds vectors of another width or number format.
+        """
+        where, again = self.place / file.path, repair(self.place, file)
+        with sealed(where, again, file.seal, file.bytes) as parquet:
+            wanted, found = vectors(self.width, self.dtype), parquet.schema_arrow
+            at = found.get_field_index("vector")
+            if at < 0 or found.field(at).type != wanted.field("vector").type:
+                kind = found.field(at).type if at >= 0 else "nothing"
+                raise StoreError(
+                    f"{where} holds vectors of type {kind}, but the manifest says width {self.width} in {self.dtype} "
+                    f"({wanted.field('vector').type}): {again}"
+                )
+            said = (found.field(at).metadata or {}).get(b"dtype", b"").decode()
+            if said != self.dtype or not found.equals(wanted):
+                what = (
+                    f"in {said}, but the manifest says {self.dtype}"
+                    if said != self.dtype
+                    else "in other columns than this version"
+                )
+                raise StoreError(f"{where} holds vectors {what}: {again}")
+            if parquet.metadata.num_rows != file.rows:
+                raise StoreError(f"{where} holds {parquet.metadata.num_rows:,} rows, but its commit says {file.rows:,}: {again}")
+            yield parquet
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows as an Arrow table; vectors stay bytes, see `numpy` and `torch`."""
@@ -258,7 +373,7 @@ class Selection:
         return pa.concat_tables(tables) if tables else empty
 
     def _table(self, file: WrittenFile, names: list[str]) -> pa.Table:
-        with self._open(file) as parquet:
+        with self.open_file(file) as parquet:
             asked = self._asked_of(file, parquet)
             table = parquet.read(columns=list(dict.fromkeys([*names, *asked]))).replace_schema_metadata()
         return table.filter(_all(asked)).select(names) if asked else table
@@ -285,33 +400,29 @@ class Selection:
         for batch in self.batches(["vector"], max(PIECE_BYTES // (self.width * kind.itemsize), 1)):
             out[start : start + len(batch)] = as_array(batch["vector"], self.width, kind)
             start += len(batch)
+        assert start == len(out), "every file holds the rows that its commit says"
         return out
 
     def scan(self) -> "pl.LazyFrame":
         """The rows as a lazy polars frame; vectors are binary."""
         import polars as pl
+        from polars.io.plugins import register_io_source
 
-        folders: dict[str, list[str]] = {}
-        for file in self.files:
-            folders.setdefault(file.path.rsplit("/", 1)[0], []).append((self.place / file.path).path)
-        frames = [self._scan(paths, self.limits.get(folder)) for folder, paths in folders.items()]
-        empty = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table())).lazy()
-        frame = pl.concat(frames) if frames else empty
-        if self.split is not None:
-            frame = frame.filter(pl.col("split") == self.split)
-        return frame if self.special is None else frame.filter(pl.col("is_special").fill_null(False) == self.special)
+        empty = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table()))
 
-    def _scan(self, paths: list[str], limit: float | None) -> "pl.LazyFrame":
-        import polars as pl
+        # Our own reader under polars' lazy frame: what polars reads is checked as everything else is.
+        def read(
+            columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+        ) -> Iterator[pl.DataFrame]:
+            for batch in self.batches(columns, batch_size or 8192):
+                if n_rows is not None:
+                    batch, n_rows = batch.slice(0, n_rows), max(0, n_rows - len(batch))
+                frame = pl.DataFrame(pl.from_arrow(batch))
+                yield frame if predicate is None else frame.filter(predicate)
+                if n_rows == 0:
+                    break
 
-        if self.place.local:
-            frame = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
-        else:
-            frame = pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.place.files, format="parquet"))
-        if limit is None:
-            return frame
-        high = (pl.col("norm") > limit) & pl.col("norm").is_finite()
-        return frame.filter(high if self.high_norm else ~high)
+        return register_io_source(read, schema=empty.schema)
 
     def polars(self) -> "pl.DataFrame":
         """The rows as a polars frame; vectors are binary."""

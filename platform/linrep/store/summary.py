@@ -78,8 +78,8 @@ def _runs(layers: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def summary(where: str, manifest: Manifest, commits: dict[int, Commit]) -> str:
-    """What the store holds, for reading."""
+def summary(where: str, manifest: Manifest, commits: dict[int, Commit], strangers: Sequence[str] = ()) -> str:
+    """What the store holds, for reading, and which files in it are not its own."""
     files = [file for commit in commits.values() for file in commit.files]
     n_skipped = sum(len(commit.skipped) for commit in commits.values())
     state = "complete" if manifest.status == "complete" else f"{len(commits)} of {manifest.n_chunks} chunks, not complete"
@@ -97,4 +97,7 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit]) -> str:
         first = f"{view}/layer={manifest.layers[0]}/modality="
         rows = {m: sum(f.rows for f in files if f.path.startswith(first + m)) for m in ("image", "text")}
         lines.append(f"  {view:8} {rows['image']:,} image rows, {rows['text']:,} text rows a layer")
+    if strangers:
+        shown = ", ".join(strangers[:10]) + (", ..." if len(strangers) > 10 else "")
+        lines.append(f"  ignored  {len(strangers):,} files that are not the store's: {shown}")
     return "\n".join([*lines, *high_norm_lines(manifest), *statistics_lines(manifest)])

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Shaped
 
 from linrep.places import PendingFile, Place
 from linrep.store.commit import Commit, WrittenFile, write_commit
 from linrep.store.layout import STATISTICS, Modality, View, samples_file, statistics_file, vectors_file
+from linrep.store.sealed import SealedWriter
 from linrep.store.statistics import Sums, to_table
+from linrep.store.tables import write_table
 from schemas import SAMPLES
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -96,41 +97,38 @@ class _ParquetFile:
         self._name, self._rows, self._published = name, 0, False
         plain = [field.name for field in schema if field.name != "vector"]
         # Dictionary, compression and min-max statistics cost time on vectors and gain nothing.
-        self._writer = pq.ParquetWriter(
+        self._writer = SealedWriter(
             self._pending.stream,
             schema,
-            compression={name: "NONE" if name == "vector" else "ZSTD" for name in schema.names},  # pyright: ignore[reportArgumentType]
-            use_dictionary=[name for name in plain if name != "norm"],  # pyright: ignore[reportArgumentType]
-            write_statistics=plain,  # pyright: ignore[reportArgumentType]
+            compression={name: "NONE" if name == "vector" else "ZSTD" for name in schema.names},
+            use_dictionary=[name for name in plain if name != "norm"],
+            write_statistics=plain,
             data_page_size=8 * 2**20,
             store_schema=True,
         )
 
     def add(self, table: pa.Table) -> None:
         """Write a row group."""
-        self._writer.write_table(table, row_group_size=max(len(table), 1))
+        self._writer.add(table, row_group_size=max(len(table), 1))
         self._rows += len(table)
 
     def publish(self) -> WrittenFile:
         """Finish the file and give it its name."""
-        self._writer.close()
-        size = self._pending.stream.tell()
+        size, seal = self._writer.close()
         self._pending.publish()
         self._published = True
-        return WrittenFile(self._name, self._rows, size)
+        return WrittenFile(self._name, self._rows, size, seal)
 
     def discard(self) -> None:
         """Remove the file unless it was published; never raises, as `PendingFile.discard`."""
         if not self._published:
-            with contextlib.suppress(OSError, pa.ArrowException):  # it writes a footer, which a full disk does not take
-                self._writer.close()
+            self._writer.abandon()
             self._pending.discard()
 
 
-def write_statistics(place: Place, sums: dict[tuple[int, str], Sums]) -> None:
-    """Write the sums over the whole store."""
-    with (place / STATISTICS).writing() as stream:
-        pq.write_table(to_table(sums), stream)
+def write_statistics(place: Place, sums: dict[tuple[int, str], Sums]) -> str:
+    """Write the sums over the whole store; gives the file's seal."""
+    return write_table(place, STATISTICS, to_table(sums)).seal
 
 
 def samples_table(rows: list[dict[str, object]]) -> pa.Table:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from linrep.places import Place, place
-from linrep.store.tables import read_table
+from linrep.store.tables import read_foreign
 from linrep.tracking.client import open_client, patiently
 from linrep.tracking.database import file_of
 from linrep.tracking.where import EXPERIMENT, tracking_uri
@@ -72,7 +72,7 @@ def compare_tables(workspace: Place, name: str, stages: Sequence[str] = (), wher
         if f"{name}.parquet" in {file.path for file in client.list_artifacts(run.info.run_id, folder or None)}:
             with tempfile.TemporaryDirectory() as copy:
                 path = Path(client.download_artifacts(run.info.run_id, f"{name}.parquet", copy))
-                frame = pl.DataFrame(pl.from_arrow(read_table(place(path.parent), path.name)))
+                frame = pl.DataFrame(pl.from_arrow(read_foreign(place(path))))
             own = (pl.lit(run.info.run_id).alias("run_id"), pl.lit(run.info.run_name).alias("run_name"))
             found.append(frame.with_columns(*own))
     return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame()
