@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
+import torch
+import xxhash
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
@@ -137,6 +139,7 @@ def write_directions(where: str | Path | Place, directions: DirectionSet, parent
         "parents": json.dumps(dict(parents if parents is not None else directions.parents), sort_keys=True),
         "entries": json.dumps(entries, ensure_ascii=False, allow_nan=False),
     }
+    metadata["check"] = _check(metadata, tensors)
     place(where).write_bytes(safetensors.torch.save(tensors, metadata))
 
 
@@ -156,11 +159,26 @@ def read_directions(where: str | Path | Place) -> DirectionSet:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         if header["format"] != FORMAT:
             raise StoreError(f"{file} has format {header['format']}, this program reads {FORMAT}")
+        if header.get("check", _check(header, tensors)) != _check(header, tensors):
+            raise StoreError(f"{file} is damaged (it is not as it was written): delete it and run the probe job again")
         records, parents = json.loads(header["entries"]), json.loads(header["parents"])
         entries = tuple(_entry(record, tensors[key]) for key, record in records.items())
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        return DirectionSet(entries, parents)
+    except StoreError:
+        raise
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise StoreError(f"{file} holds no directions ({type(error).__name__}): name the file that the probe job wrote") from None
-    return DirectionSet(entries, parents)
+
+
+def _check(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """A sum over all that a file says, however its header is laid out."""
+    found = xxhash.xxh3_64()
+    for name in ("format", "parents", "entries"):
+        found.update(f"{name} {header[name]}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _entry(record: dict[str, object], vectors: Float[Tensor, "m d"]) -> Directions:

@@ -16,6 +16,8 @@ from linrep.errors import StoreError
 from linrep.places import Place
 
 CHECK, STATUS, VERSION = "check", "status", "schema_version"
+MANIFEST = "manifest.json"
+MEND_COMMIT = "delete it and run the job that made it again: it makes this part anew"
 _NAME = re.compile(r"[^/\\\0]+(/[^/\\\0]+)*")
 
 T = TypeVar("T")
@@ -117,6 +119,41 @@ def inside(folder: Place, path: str, file: Place, repair: str) -> Place:
     if not is_inside(path):
         raise StoreError(f"{file} is damaged (the path {path!r:.100} leads out of {folder}): {repair}")
     return folder / path
+
+
+def committed_units(here: Place) -> set[str]:
+    """Names of an artefact's committed units, strangers among them: what is no unit's name is never asked for."""
+    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+
+
+def repair_of_unit(here: Place, unit: str) -> str:
+    """What to do about a damaged file of a unit of an artefact."""
+    commit = here / "commits" / f"{unit}.json"
+    return f"delete {commit} and {here / MANIFEST}, and run the job that made it again: it makes this part anew"
+
+
+def repair_of_whole(here: Place) -> str:
+    """What to do about a damaged table of a whole artefact."""
+    return f"delete {here / MANIFEST} and run the job that made it again: it puts the table together from its parts"
+
+
+def only_artefact(here: Place, folder: str, what: str) -> Place:
+    """The artefact in a place, or the only one of its stage in a workspace; the place itself where there is none.
+
+    Args:
+        here: An artefact or a workspace.
+        folder: The stage's folder in a workspace.
+        what: Artefacts of the stage, in words.
+
+    Raises:
+        StoreError: There are several to choose from.
+    """
+    if (here / MANIFEST).is_file():
+        return here
+    names = [name for name in (here / folder).names() if (here / folder / name).is_folder()]
+    if len(names) > 1:
+        raise StoreError(f"{here} holds {len(names)} {what}, name one of them: {', '.join(names)}")
+    return here / folder / names[0] if names else here
 
 
 @functools.lru_cache(maxsize=64)

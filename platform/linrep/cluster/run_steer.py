@@ -20,6 +20,7 @@ from linrep.harvest.plan import located, plan_harvest
 from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
 from linrep.recipe import Recipe
+from linrep.records import read_object, write_record
 from linrep.sae.formats import read as read_coder
 from linrep.steer.asked import check_names
 from linrep.steer.chunk import read_tables
@@ -27,7 +28,7 @@ from linrep.steer.config import Dictionary, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.choose import make_judge
 from linrep.steer.judges.verdict import JobJudge
-from linrep.steer.plan import SteerManifest, SteerPlan, choose_layers, plan_steer
+from linrep.steer.plan import SteerManifest, SteerPlan, choose_layers, plan_steer, read_steer_manifest
 from linrep.steer.summary import summary
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST
@@ -74,15 +75,19 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
             text = (judged / "summary.txt").read_bytes().decode()
             return SteerOutcome(plan.job.place, judged, 0, tracking.tracking_uri(workspace), text)
         judge.check()
-        if not (plan.job.place / MANIFEST).is_file():
-            (plan.job.place / MANIFEST).write_json(asdict(plan.manifest))
+        begun = read_steer_manifest(plan.job.place)
+        if begun is None:
+            write_record(plan.job.place / MANIFEST, plan.manifest)
+        else:
+            plan = replace(plan, manifest=replace(plan.manifest, created=begun.created))
         return _steer(recipe, workspace, plan, commits, judged, judge)
 
 
 def _is_final(judged: Place, judge: JobJudge) -> bool:
     """Whether verdicts are there, and what they were read from is still the same."""
     file = judged / RESULT
-    return file.is_file() and file.read_json().get("source") == judge.source
+    again = "delete it and run jobs/steer.py with the same recipe again: it judges the answers anew"
+    return file.is_file() and read_object(file, again).get("source") == judge.source
 
 
 def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
@@ -197,7 +202,7 @@ def _complete(plan: SteerPlan, commits: dict[int, Commit]) -> SteerManifest:
         "n_tokens": sum(commit.n_tokens for commit in commits.values()),
     }
     manifest = replace(plan.manifest, status="complete", counts=counts, finished=now())
-    (plan.job.place / MANIFEST).write_json(asdict(manifest))
+    write_record(plan.job.place / MANIFEST, manifest)
     return manifest
 
 

@@ -28,6 +28,7 @@ from linrep.harvest.plan import DEMO, Plan, plan_harvest, write_demo
 from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
 from linrep.recipe import Recipe
+from linrep.records import write_record
 from linrep.sae.artefact import (
     SaeManifest,
     SaePlan,
@@ -97,7 +98,7 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
     with sole_driver(plan.place):
         manifest = read_manifest(plan.place)
         if manifest is None:
-            (plan.place / MANIFEST).write_json(asdict(plan.manifest))
+            write_record(plan.place / MANIFEST, plan.manifest)
         else:
             plan = replace(plan, manifest=replace(plan.manifest, created=manifest.created))
         directions, probes = _directions(recipe, workspace)
@@ -135,7 +136,7 @@ def _run(
         manifest = replace(plan.manifest, status="complete", finished=now())
         text = _finish(recipe, run, tested, manifest, plan.place, plan.store)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
-    (plan.place / MANIFEST).write_json(asdict(manifest))
+    write_record(plan.place / MANIFEST, manifest)
     (tested / RESULT).write_json({"parents": parents, "finished": now(), "config": recipe.sae.evaluation.model_dump(mode="json")})
     return SaeOutcome(plan.place, tested, len(todo), len(untested), run.uri, text)
 

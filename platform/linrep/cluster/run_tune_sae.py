@@ -16,6 +16,7 @@ from linrep.errors import RecipeError, TrainingFailed
 from linrep.harvest.plan import plan_harvest
 from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
+from linrep.records import field_of, read_object
 from linrep.sae.front import Point, Recommendation, front, recommend
 from linrep.sae.pack import Trial
 from linrep.sae.tuning import TunePlan, largest_cost, plan_tune, read_trials, read_waiting, recommended
@@ -59,14 +60,27 @@ def run_tune_sae(recipe: Recipe, workspace: Place) -> TuneOutcome:
         raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
     plan = plan_tune(open_store(str(harvest.place)), recipe.name, recipe.tune, recipe.sae, workspace)
     with sole_driver(plan.place):
-        manifest = (plan.place / MANIFEST).read_json() if (plan.place / MANIFEST).is_file() else _manifest(recipe, plan)
-        spent = manifest["tune"]["budget"] == plan.tune.budget  # one that was raised goes on with the same search
+        manifest = _begun(plan) or _manifest(recipe, plan)
+        spent = manifest["tune"].get("budget") == plan.tune.budget  # one that was raised goes on with the same search
         if manifest["status"] == "complete" and spent:
             text = (plan.place / SUMMARY).read_bytes().decode()
             return TuneOutcome(plan.place, 0, tracking.tracking_uri(workspace), plan.place / RECIPE, text)
         manifest |= {"tune": plan.tune.model_dump(mode="json"), "status": "running", "finished": ""}
         (plan.place / MANIFEST).write_json(manifest)
         return _run(recipe, workspace, plan, manifest)
+
+
+def _begun(plan: TunePlan) -> dict[str, Any] | None:
+    file, again = (
+        plan.place / MANIFEST,
+        "delete it and run jobs/tune_sae.py with the same recipe again: what is committed is kept",
+    )
+    if not file.is_file():
+        return None
+    manifest = read_object(file, again)
+    for name, kind in (("tune", dict), ("sae", dict), ("parents", dict), ("status", str), ("created", str)):
+        field_of(manifest, name, kind, file, again)
+    return manifest
 
 
 def _manifest(recipe: Recipe, plan: TunePlan) -> dict[str, Any]:

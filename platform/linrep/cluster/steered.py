@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from linrep.errors import RecipeError
 from linrep.places import Place
+from linrep.records import field_of, read_object
 from linrep.sharing.intervals import Measure
 from linrep.sharing.steered import FROM_TEXT, steered
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
 from linrep.store.tables import read_table
-from schemas.steering import VERSION
+from schemas.steering import EFFECTS, VERSION
 
 RESULT = "result.json"
 """Written last by a steering job: its runs are judged and tracked, and no verdict is waited for."""
@@ -45,10 +46,12 @@ def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, .
     if not (here / MANIFEST).is_file():
         there = ", ".join((workspace / "steering").names()) or "nothing"
         raise RecipeError(f"{where} is not in {workspace / 'steering'}, which holds {there}: run jobs/steer.py first")
-    manifest = (here / MANIFEST).read_json()
+    again = "delete it and run jobs/steer.py with its recipe again: what is committed is kept"
+    manifest = read_object(here / MANIFEST, again)
     if manifest.get("schema_version") != VERSION:
         raise RecipeError(f"{where} is not of schema version {VERSION}: run jobs/steer.py again")
-    made_from = manifest["parents"]["harvest"]
+    made_from = field_of(manifest, "parents", dict, here / MANIFEST, again).get("harvest")
+    own_digest = field_of(manifest, "digest", str, here / MANIFEST, again)
     if made_from != store.manifest.digest:
         raise RecipeError(f"{where} is of the harvest {made_from}, this recipe's is {store.manifest.digest}: name one of its own")
     judges = [own for own in (here / "judged").names() if (here / "judged" / own / RESULT).is_file()]
@@ -59,12 +62,15 @@ def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, .
         raise RecipeError(
             f"{where} was read by several judges: name one, as in {folder}/{judges[0]}; there are {', '.join(judges)}"
         )
-    found = steered(read_table(here / "judged" / (judge or judges[0]), "effects.parquet"))
+    read_by = here / "judged" / (judge or judges[0])
+    found = steered(
+        read_table(read_by, "effects.parquet", repair=f"delete {read_by} and run jobs/steer.py again", schema=EFFECTS)
+    )
     if not found:
-        kinds = ", ".join(manifest["config"]["directions"])
+        kinds = ", ".join(map(str, field_of(manifest, "config", dict, here / MANIFEST, again).get("directions", ())))
         raise RecipeError(
             f"{where} has no direction from texts, only {kinds}: run jobs/steer.py with {FROM_TEXT}class_mean in steer.directions"
         )
     if not set(found) & set(layers):
         raise RecipeError(f"{where} steers at layers {', '.join(map(str, found))}, none of which is compared: see sharing.layers")
-    return Steered(manifest["digest"], found)
+    return Steered(own_digest, found)

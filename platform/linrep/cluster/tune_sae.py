@@ -32,10 +32,10 @@ from linrep.sae.tuning import (
     commit_trial,
     failed_trial,
     keep_waiting,
+    read_trial,
     read_trials,
     read_waiting,
     read_waits,
-    trial_of,
 )
 
 SCRATCH = "ray"
@@ -281,7 +281,7 @@ def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
 
 def _new(place: Place, names: set[str]) -> list[Trial]:
     files = {name: place / "trials" / f"{name}.json" for name in sorted(names)}
-    return [trial_of(file.read_json()) for file in files.values() if file.is_file()]
+    return [read_trial(file) for file in files.values() if file.is_file()]
 
 
 def _threads(each: Mapping[str, float], n_packs: int) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from linrep.corpora.config import Corpora, ImageFolder
 from linrep.corpora.containers import scan_containers
@@ -121,8 +122,10 @@ class Index:
         buffer = io.BytesIO()
         pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=1 << 18)
         (where / "index.parquet").write_bytes(buffer.getvalue())
-        head = {"format": _FORMAT, "digest": self.digest, "n_runs": len(table), "facts": self.facts, "classes": self.classes}
+        head: dict[str, Any] = {"table": xxhash.xxh3_64_hexdigest(buffer.getvalue())}
+        head |= {"format": _FORMAT, "digest": self.digest, "n_runs": len(table), "facts": self.facts, "classes": self.classes}
         head["left_out"] = self.left_out
+        head["check"] = _check(head)
         (where / "index.json").write_bytes(json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False).encode())
 
     @classmethod
@@ -135,21 +138,23 @@ class Index:
         where = place(folder)
         try:
             head = json.loads((where / "index.json").read_bytes())
-            table = pq.read_table(pa.BufferReader((where / "index.parquet").read_bytes()))
-            form, n_runs, corpora = head["format"], head["n_runs"], head["facts"]["corpora"]
-            left_out = head.get("left_out", {})
+            raw = (where / "index.parquet").read_bytes()
+            if head["format"] != _FORMAT:
+                raise CorpusError(f"the index in {where} has format {head['format']}, not {_FORMAT}: build it anew")
+            if head.pop("check", None) != _check(head) or head["table"] != xxhash.xxh3_64_hexdigest(raw):
+                raise CorpusError(f"the index in {where} is damaged (it is not as it was written): delete it and build it anew")
+            table = pq.read_table(pa.BufferReader(raw))
+            order = [corpus for corpus in ("images", "text", "pairs") if corpus in head["facts"]["corpora"]]
+            runs = {corpus: table.filter(pc.field("corpus") == corpus).drop_columns("corpus").cast(RUNS) for corpus in order}
+            classes = {corpus: tuple(Class(*one) for one in head["classes"][corpus]) for corpus in order}
+        except CorpusError:
+            raise
         except FileNotFoundError as error:
             raise CorpusError(f"no index in {where}: build it with build_index(...).write(folder)") from error
-        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise CorpusError(f"the index in {where} is damaged ({error}): delete it and build it anew") from error
-        if form != _FORMAT or n_runs != len(table):
-            raise CorpusError(
-                f"the index in {where} has format {form} and {len(table)} runs, not {_FORMAT} and {n_runs}: build it anew"
-            )
-        order = [corpus for corpus in ("images", "text", "pairs") if corpus in corpora]
-        runs = {corpus: table.filter(pc.field("corpus") == corpus).drop_columns("corpus").cast(RUNS) for corpus in order}
-        classes = {corpus: tuple(Class(*one) for one in head["classes"][corpus]) for corpus in order}
-        return cls(runs, classes, head["facts"], head["digest"], left_out)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())[:200]
+            raise CorpusError(f"the index in {where} is damaged ({said}): delete it and build it anew") from error
+        return cls(runs, classes, head["facts"], head["digest"], head.get("left_out", {}))
 
     def _cut(self, corpus: str, size: int, number: int) -> Iterator[Chunk]:
         runs, each = self.runs[corpus].combine_chunks(), self._samples_each(corpus)
@@ -208,6 +213,11 @@ def _scan(name: str, source: Any) -> Scan:
             f"corpora.{name} takes nothing of {redacted(source.path)}: loosen its classes, per_class or max_samples"
         )
     return scan
+
+
+def _check(head: dict[str, Any]) -> str:
+    own = json.loads(json.dumps(head))
+    return xxhash.xxh3_64_hexdigest(json.dumps(own, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _digest(runs: dict[str, pa.Table], classes: dict[str, tuple[Class, ...]], facts: dict[str, Any]) -> str:

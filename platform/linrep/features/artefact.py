@@ -9,7 +9,8 @@ features/<name>-<digest>/
   features.parquet, labels.parquet                       all units together, once complete; examples stay where they are
 """
 
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -17,9 +18,14 @@ import pyarrow.compute as pc
 
 from linrep.errors import StoreError
 from linrep.places import Place, place
+from linrep.records import find_record, inside, only_artefact, repair_of_unit, repair_of_whole, write_record
 from linrep.store.layout import MANIFEST, Modality
 from linrep.store.tables import read_table
 from schemas.features import FEATURE_EXAMPLES, VERSION
+
+MEND = "delete it and run jobs/features.py with the same recipe again: what is committed is kept"
+"""What to do about a damaged manifest."""
+_CODES = re.compile(r"part-[0-9]{6,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Features:
 
     def table(self, name: Literal["features", "labels"] = "features") -> pa.Table:
         """One of the tables; `schemas.features` explains the columns."""
-        return read_table(self.place, f"{name}.parquet")
+        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place))
 
     @property
     def dictionaries(self) -> list[Looked]:
@@ -136,7 +142,7 @@ class Features:
         looked = self.dictionary(dictionary, layer)
         end = looked.latents if last is None else last
         tables = [
-            read_table(self.place / "units" / name, "examples.parquet")
+            read_table(self._inside(f"units/{name}"), "examples.parquet", repair=repair_of_unit(self.place, name))
             for name, unit in self.manifest.units.items()
             if unit["coder"] == looked.coder and unit["first"] < end and unit["last"] > first
         ]
@@ -163,11 +169,14 @@ class Features:
 
     def has_codes(self, coder: str, modality: Modality) -> bool:
         """Whether all of these files are there."""
-        return len(self._codes(coder, modality)) >= self.manifest.codes[coder][modality]
+        return len(self._codes(coder, modality)) == self.manifest.codes[coder][modality]
 
     def _codes(self, coder: str, modality: Modality) -> list[Place]:
-        folder = self.place / "codes" / coder / modality
-        return [folder / name for name in folder.names() if name.endswith(".parquet")]
+        folder = self._inside(f"codes/{coder}/{modality}")
+        return [folder / name for name in folder.names() if _CODES.fullmatch(name)]
+
+    def _inside(self, path: str) -> Place:
+        return inside(self.place, path, self.place / MANIFEST, MEND)
 
 
 def open_features(where: str | Place) -> Features:
@@ -176,12 +185,7 @@ def open_features(where: str | Place) -> Features:
     Raises:
         StoreError: There are none, several to choose from, or they are not complete.
     """
-    here = place(where)
-    if not (here / MANIFEST).is_file():
-        names = (here / "features").names()
-        if len(names) > 1:
-            raise StoreError(f"{here} holds {len(names)} features results, name one of them: {', '.join(names)}")
-        here = here / "features" / names[0] if names else here
+    here = only_artefact(place(where), "features", "features results")
     manifest = read_features_manifest(here)
     if manifest is None:
         raise StoreError(f"no features results at {here}: {MANIFEST} is missing")
@@ -194,16 +198,11 @@ def read_features_manifest(here: Place) -> FeaturesManifest | None:
     """The manifest in a folder, None where there is none.
 
     Raises:
-        StoreError: It is of a version that this program cannot read.
+        StoreError: It is damaged, or of a version that this program cannot read.
     """
-    if not (here / MANIFEST).is_file():
-        return None
-    value = (here / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION or "codes" not in value:
-        raise StoreError(f"{here} holds no features results of schema version {VERSION}")
-    return FeaturesManifest(**value)
+    return find_record(here / MANIFEST, FeaturesManifest, MEND)
 
 
 def write_features_manifest(here: Place, manifest: FeaturesManifest) -> None:
     """Write, or replace, the manifest."""
-    (here / MANIFEST).write_json(asdict(manifest))
+    write_record(here / MANIFEST, manifest)

@@ -11,7 +11,7 @@ chunk. They are scratch: made of the codes, and gone when the artefact is comple
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -21,6 +21,7 @@ from scipy import sparse
 from linrep.errors import StoreError
 from linrep.features.codes import Coded, read_codes, together
 from linrep.places import Place
+from linrep.records import inside, read_record, write_record
 from linrep.store.layout import MODALITIES, Modality
 
 PIECE = 2**20
@@ -112,6 +113,13 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """The files of a part."""
+
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
 class Columns:
     """A file of turned codes.
 
@@ -179,12 +187,14 @@ def turn(files: Sequence[tuple[Modality, Place]], n_latents: int, folder: Place)
     for modality in MODALITIES:
         for i, coded in enumerate(_pieces(file for m, file in files if m == modality)):
             shapes.append(_write(coded, n_latents, folder, modality, i))
-    (folder / LIST).write_json([asdict(shape) for shape in shapes])
+    write_record(folder / LIST, Shapes(tuple(shapes)))
 
 
 def turned(folder: Place) -> list[Columns]:
     """The turned codes of a part."""
-    return [Columns(folder / about["name"], Shape(**about)) for about in (folder / LIST).read_json()]
+    repair = f"delete {folder} and run the job again"
+    shapes = read_record(folder / LIST, Shapes, repair).shapes
+    return [Columns(inside(folder, shape.name, folder / LIST, repair), shape) for shape in shapes]
 
 
 def in_pieces(columns: Sequence[Columns], run: tuple[int, int]) -> Iterator[tuple[Modality, Fired]]:

@@ -1,6 +1,6 @@
 """Runs of latents as they come: written, committed, and put together when all are there."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from linrep.features.plan import FeaturesPlan
 from linrep.features.study import TURNED, Unit
 from linrep.features.uniqueness import unique
 from linrep.places import Place, remove_folder
+from linrep.records import MEND_COMMIT, committed_units, read_record, repair_of_unit, write_record
 from linrep.store.layout import MODALITIES
 from linrep.store.manifest import now
 from linrep.store.tables import read_table, write_table
@@ -43,13 +44,13 @@ def write_unit(here: Place, unit: Unit, tables: dict[str, pa.Table], commit: Uni
     """Write what a unit found, and commit it."""
     for name, table in tables.items():
         write_table(here / "units" / unit.name, f"{name}.parquet", table)
-    (here / "commits" / f"{unit.name}.json").write_json(asdict(commit))
+    write_record(here / "commits" / f"{unit.name}.json", commit)
     return commit
 
 
 def committed(here: Place) -> set[str]:
     """Names of the units that are done."""
-    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+    return committed_units(here)
 
 
 def has_codes(plan: FeaturesPlan) -> bool:
@@ -62,12 +63,17 @@ def finish(plan: FeaturesPlan) -> FeaturesManifest:
     """Put the units' tables together; returns the manifest of the complete artefact, not written yet."""
     units = plan.study.units
     for name in TABLES:
-        parts = [read_table(plan.place / "units" / unit.name, f"{name}.parquet") for unit in units]
+        parts = [_unit_table(plan, unit, name) for unit in units]
         table = pa.concat_tables(parts)
         write_table(plan.place, f"{name}.parquet", _with_uniqueness(plan, table) if name == "features" else table)
-    commits = [UnitCommit(**(plan.place / "commits" / f"{unit.name}.json").read_json()) for unit in units]
+    commits = [read_record(plan.place / "commits" / f"{unit.name}.json", UnitCommit, MEND_COMMIT) for unit in units]
     remove_folder(plan.place / TURNED)  # what is left to do needs them no more
     return replace(plan.manifest, status="complete", finished=now(), chance=commits[0].chance, tokens=commits[0].tokens)
+
+
+def _unit_table(plan: FeaturesPlan, unit: Unit, name: str, columns: list[str] | None = None) -> pa.Table:
+    repair = repair_of_unit(plan.place, unit.name)
+    return read_table(plan.place / "units" / unit.name, f"{name}.parquet", columns, repair)
 
 
 def _with_uniqueness(plan: FeaturesPlan, table: pa.Table) -> pa.Table:
@@ -77,7 +83,7 @@ def _with_uniqueness(plan: FeaturesPlan, table: pa.Table) -> pa.Table:
     for coder in coders:
         own = [unit for unit in plan.study.units if unit.coder == coder]
         wanted = ["latent", "kind", "sample_id"]
-        examples = pa.concat_tables([read_table(plan.place / "units" / u.name, "examples.parquet", wanted) for u in own])
+        examples = pa.concat_tables([_unit_table(plan, unit, "examples", wanted) for unit in own])
         top = examples.filter(pc.field("kind") == "top").combine_chunks()
         sample = np.unique(top["sample_id"].to_numpy(), return_inverse=True)[1]
         found = unique(top["latent"].to_numpy().astype(np.int64), sample.astype(np.int64), own[-1].run[1])

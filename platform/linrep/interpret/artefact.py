@@ -21,6 +21,16 @@ from linrep.interpret.config import InterpretConfig
 from linrep.interpret.study import Explained
 from linrep.interpret.views import Latent
 from linrep.places import Place, place
+from linrep.records import (
+    MEND_COMMIT,
+    committed_units,
+    find_record,
+    only_artefact,
+    read_record,
+    repair_of_unit,
+    repair_of_whole,
+    write_record,
+)
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.tables import read_table, table_of, write_table
@@ -31,6 +41,8 @@ STAGES: tuple[Stage, ...] = ("explain", "score")
 TABLES = {"explanations": EXPLANATIONS, "scores": SCORES, "answers": ANSWERS}
 OF_STAGE: dict[Stage, tuple[str, ...]] = {"explain": ("explanations",), "score": ("scores", "answers")}
 SHEET = "explanations.csv"
+MEND = "delete it and run jobs/interpret.py with the same recipe again: what is committed is kept"
+"""What to do about a damaged manifest."""
 LIMITS = {"url", "parallel", "timeout", "tries", "price", "budget", "key_variable", "image_tokens", "device"}
 """Fields of backends that decide where and how patiently, and no answer."""
 
@@ -86,7 +98,7 @@ class Interpretation:
 
     def table(self, name: Literal["explanations", "scores", "answers"] = "scores") -> pa.Table:
         """One of the tables; `schemas.interpret` explains the columns."""
-        return read_table(self.place, f"{name}.parquet")
+        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=TABLES[name])
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ def chunk_name(stage: Stage, number: int) -> str:
 
 def committed(here: Place) -> set[str]:
     """Names of the chunks that are done."""
-    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+    return committed_units(here)
 
 
 def write_chunk(
@@ -129,7 +141,7 @@ def write_chunk(
     for table in OF_STAGE[stage]:
         write_table(here / "chunks" / name, f"{table}.parquet", table_of(tables[table], TABLES[table]))
     commit = ChunkCommit(name, latents, asdict(effort))
-    (here / "commits" / f"{name}.json").write_json(asdict(commit))
+    write_record(here / "commits" / f"{name}.json", commit)
     return commit
 
 
@@ -137,21 +149,27 @@ def read_explained(here: Place, numbers: Sequence[int]) -> dict[Latent, Explaine
     """The explanations of some chunks."""
     found = {}
     for number in numbers:
-        for row in read_table(here / "chunks" / chunk_name("explain", number), "explanations.parquet").to_pylist():
+        for row in _chunk_table(here, "explain", number, "explanations").to_pylist():
             latent = Latent(row["layer"], row["dictionary"], row["latent"])
             found[latent] = Explained(row["explanation"], row["source"], row["before"], row["error"])
     return found
+
+
+def _chunk_table(here: Place, stage: Stage, number: int, name: str) -> pa.Table:
+    chunk = chunk_name(stage, number)
+    repair = repair_of_unit(here, chunk)
+    return read_table(here / "chunks" / chunk, f"{name}.parquet", None, repair, None, TABLES[name])
 
 
 def finish(here: Place, manifest: InterpretManifest) -> InterpretManifest:
     """Put the chunks' tables together; returns the manifest of the complete artefact, not written yet."""
     for stage, names in OF_STAGE.items():
         for name in names:
-            folders = [here / "chunks" / chunk_name(stage, number) for number in range(manifest.n_chunks)]
-            parts = [read_table(folder, f"{name}.parquet") for folder in folders]
+            parts = [_chunk_table(here, stage, number, name) for number in range(manifest.n_chunks)]
             write_table(here, f"{name}.parquet", pa.concat_tables(parts) if parts else TABLES[name].empty_table())
-    commits = [(here / "commits" / name).read_json()["effort"] for name in (here / "commits").names() if name.endswith(".json")]
-    spent = {name: sum(effort[name] for effort in commits) for name in Effort.__dataclass_fields__}
+    names = [chunk_name(stage, number) for stage in STAGES for number in range(manifest.n_chunks)]
+    efforts = [read_record(here / "commits" / f"{name}.json", ChunkCommit, MEND_COMMIT).effort for name in names]
+    spent = {name: sum(effort[name] for effort in efforts) for name in Effort.__dataclass_fields__}
     return replace(manifest, status="complete", finished=now(), spent=spent)
 
 
@@ -161,12 +179,7 @@ def open_interpretation(where: str | Place) -> Interpretation:
     Raises:
         StoreError: There are none, several to choose from, or they are not complete.
     """
-    here = place(where)
-    if not (here / MANIFEST).is_file():
-        names = (here / "interpretations").names()
-        if len(names) > 1:
-            raise StoreError(f"{here} holds {len(names)} interpretations, name one of them: {', '.join(names)}")
-        here = here / "interpretations" / names[0] if names else here
+    here = only_artefact(place(where), "interpretations", "interpretations")
     manifest = read_interpret_manifest(here)
     if manifest is None:
         raise StoreError(f"no interpretations at {here}: {MANIFEST} is missing")
@@ -179,16 +192,11 @@ def read_interpret_manifest(here: Place) -> InterpretManifest | None:
     """The manifest in a folder, None where there is none.
 
     Raises:
-        StoreError: It is of a version that this program cannot read.
+        StoreError: It is damaged, or of a version that this program cannot read.
     """
-    if not (here / MANIFEST).is_file():
-        return None
-    value = (here / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION or "alive" not in value:
-        raise StoreError(f"{here} holds no interpretations of schema version {VERSION}")
-    return InterpretManifest(**value)
+    return find_record(here / MANIFEST, InterpretManifest, MEND)
 
 
 def write_interpret_manifest(here: Place, manifest: InterpretManifest) -> None:
     """Write, or replace, the manifest."""
-    (here / MANIFEST).write_json(asdict(manifest))
+    write_record(here / MANIFEST, manifest)

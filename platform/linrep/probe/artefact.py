@@ -22,6 +22,7 @@ from linrep.places import Place, place
 from linrep.probe.config import ProbeConfig
 from linrep.probe.report import Result
 from linrep.probe.study import Study, Unit
+from linrep.records import committed_units, find_record, only_artefact, repair_of_unit, repair_of_whole, write_record
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.samples import SPLITS
@@ -31,6 +32,8 @@ from schemas.probes import VERSION
 TABLES = ("probes", "classes", "confusions")
 DIRECTIONS = "directions.safetensors"
 LABELS = "labels.parquet"
+MEND = "delete it and run jobs/probe.py with the same recipe again: what is committed is kept"
+"""What to do about a damaged manifest."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Probes:
 
     def table(self, name: Literal["probes", "classes", "confusions", "labels"] = "probes") -> pa.Table:
         """One of the tables; `schemas.probes` explains the columns."""
-        return read_table(self.place, f"{name}.parquet")
+        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place))
 
     @property
     def directions(self) -> DirectionSet:
@@ -169,12 +172,7 @@ def open_probes(where: str | Place) -> Probes:
     Raises:
         StoreError: There are none, several to choose from, or they are not complete.
     """
-    here = place(where)
-    if not (here / MANIFEST).is_file():
-        names = (here / "probes").names()
-        if len(names) > 1:
-            raise StoreError(f"{here} holds {len(names)} sets of probes, name one of them: {', '.join(names)}")
-        here = here / "probes" / names[0] if names else here
+    here = only_artefact(place(where), "probes", "sets of probes")
     manifest = read_probe_manifest(here)
     if manifest is None:
         raise StoreError(f"no probes at {here}: {MANIFEST} is missing")
@@ -187,19 +185,14 @@ def read_probe_manifest(here: Place) -> ProbeManifest | None:
     """The manifest in a folder, None where there is none.
 
     Raises:
-        StoreError: It is of a version that this program cannot read.
+        StoreError: It is damaged, or of a version that this program cannot read.
     """
-    if not (here / MANIFEST).is_file():
-        return None
-    value = (here / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION or "tasks" not in value:
-        raise StoreError(f"{here} holds no probes of schema version {VERSION}")
-    return ProbeManifest(**value)
+    return find_record(here / MANIFEST, ProbeManifest, MEND)
 
 
 def write_probe_manifest(here: Place, manifest: ProbeManifest) -> None:
     """Write, or replace, the manifest."""
-    (here / MANIFEST).write_json(asdict(manifest))
+    write_record(here / MANIFEST, manifest)
 
 
 def write_unit(here: Place, unit: Unit, result: Result, rows: int, started: float) -> UnitCommit:
@@ -217,20 +210,22 @@ def write_unit(here: Place, unit: Unit, result: Result, rows: int, started: floa
         write_table(folder, f"{name}.parquet", getattr(result, name))
     write_directions(folder / DIRECTIONS, result.directions)
     commit = UnitCommit(unit.name, rows, round(time.monotonic() - started, 3))
-    (here / "commits" / f"{unit.name}.json").write_json(asdict(commit))
+    write_record(here / "commits" / f"{unit.name}.json", commit)
     return commit
 
 
 def committed(here: Place) -> set[str]:
     """Names of the units that are done."""
-    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+    return committed_units(here)
 
 
 def finish(plan: ProbePlan) -> ProbeManifest:
     """Put the units' results together; returns the manifest of the complete artefact, not written yet."""
     units = plan.study.units
     for name in TABLES:
-        parts = [read_table(plan.place / "units" / unit.name, f"{name}.parquet") for unit in units]
+        parts = [
+            read_table(plan.place / "units" / u.name, f"{name}.parquet", repair=repair_of_unit(plan.place, u.name)) for u in units
+        ]
         write_table(plan.place, f"{name}.parquet", pa.concat_tables(parts))
     entries = [e for unit in units for e in read_directions(plan.place / "units" / unit.name / DIRECTIONS).entries]
     write_directions(plan.place / DIRECTIONS, DirectionSet(tuple(entries)), plan.manifest.parents)

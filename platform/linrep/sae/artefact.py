@@ -15,6 +15,7 @@ from typing import Any, Literal
 from linrep.config import digest
 from linrep.errors import RecipeError, StoreError
 from linrep.places import Place
+from linrep.records import find_record
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
 from linrep.sae.layer import LayerJob, layer_name, read_commit
@@ -25,6 +26,9 @@ from linrep.store.mixture import find_sources, passes, proportion
 from linrep.store.read import Store
 from linrep.vlm.sites import transformer_lens_name
 from schemas.saes import VERSION
+
+MEND = "delete it and run jobs/train_sae.py with the same recipe again: what is committed is kept"
+"""What to do about a damaged manifest."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +172,9 @@ def read_manifest(place: Place) -> SaeManifest | None:
     """The manifest in a folder, None where there is none.
 
     Raises:
-        StoreError: It is of a version that this program cannot read.
+        StoreError: It is damaged, or of a version that this program cannot read.
     """
-    if not (place / MANIFEST).is_file():
-        return None
-    value = (place / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION or "coders" not in value:
-        raise StoreError(f"{place} holds no dictionaries of schema version {VERSION}")
-    return SaeManifest(**{**value, "layers": tuple(value["layers"]), "coders": tuple(value["coders"])})
+    return find_record(place / MANIFEST, SaeManifest, MEND)
 
 
 def open_coders(folder: Place, name: str) -> dict[str, Sae]:

@@ -5,7 +5,7 @@ Knows no cluster: the workers of one are given as a `Reducer` and a way to gathe
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import torch
 
 from linrep.errors import StoreError
 from linrep.places import Place
+from linrep.records import read_record, write_record
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
 from linrep.sae.machine import Product
@@ -62,6 +63,9 @@ class LayerJob:
     def checkpoint(self) -> Place:
         """Where the state of a run under way lies."""
         return self.place / "checkpoints" / f"{layer_name(self.layer)}.pt"
+
+
+LAYER_AGAIN = "delete it and run jobs/train_sae.py with the same recipe again: it trains this layer anew"
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,10 @@ def read_commit(place: Place, layer: int) -> LayerCommit | None:
     file = place / "commits" / f"{layer_name(layer)}.json"
     if not file.is_file():
         return None
-    value = file.read_json()
-    return LayerCommit(**{**value, "coders": tuple(value["coders"])})
+    commit = read_record(file, LayerCommit, LAYER_AGAIN)
+    if commit.layer != layer:
+        raise StoreError(f"{file} is damaged (it is the commit of layer {commit.layer}): {LAYER_AGAIN}")
+    return commit
 
 
 def _begin(job: LayerJob, reducer: Reducer, device: str | torch.device) -> dict[str, Trainer]:
@@ -229,4 +235,4 @@ def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: 
         if measure not in ("coder", "step")
     ]
     write_table(job.folder, HISTORY, pa.Table.from_pylist(rows, schema=TRAINING))
-    (job.place / "commits" / f"{layer_name(job.layer)}.json").write_json(asdict(commit))
+    write_record(job.place / "commits" / f"{layer_name(job.layer)}.json", commit)

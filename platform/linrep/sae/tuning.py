@@ -10,7 +10,7 @@ tunes/<name>-<digest>/
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from linrep.config import digest
 from linrep.errors import RecipeError, StoreError
 from linrep.places import Place
+from linrep.records import read_record, write_record
 from linrep.sae.artefact import check_layers
 from linrep.sae.config import CoderConfig
 from linrep.sae.formats import saelens
@@ -207,14 +208,21 @@ def _records(folder: Place) -> dict[str, Trial]:
     found = {}
     for path, _ in folder.walk():
         if path.endswith(".json"):
-            trial = trial_of((folder / path).read_json())
-            found[trial.name] = trial
+            trial = read_trial(folder / path)
+            if trial.name == path.removesuffix(".json"):  # another tool's copy, "x (1).json", is no candidate
+                found[trial.name] = trial
     return dict(sorted(found.items()))
 
 
-def trial_of(value: Mapping[str, Any]) -> Trial:
-    """The record that a commit holds."""
-    return Trial(**{**value, "scores": tuple(value["scores"]), "reports": tuple(value["reports"])})
+def read_trial(file: Place) -> Trial:
+    """The record that a commit holds.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    return read_record(
+        file, Trial, "delete it and run jobs/tune_sae.py with the same recipe again: it trains this candidate anew"
+    )
 
 
 def commit_trial(place: Place, ended: Ended) -> None:
@@ -222,14 +230,14 @@ def commit_trial(place: Place, ended: Ended) -> None:
     name = ended.trial.name
     for modality, sae in ended.coders.items():
         saelens.write(place / "coders" / (f"{name}-{modality}" if modality else name), sae)
-    (place / "trials" / f"{name}.json").write_json(asdict(ended.trial))
+    write_record(place / "trials" / f"{name}.json", ended.trial)
 
 
 def keep_waiting(place: Place, waits: Waits) -> None:
     """Write the state of a candidate that waits, then its record."""
     with (place / "waiting" / f"{waits.trial.name}.pt").writing() as stream:
         torch.save(waits.state, stream)
-    (place / "waiting" / f"{waits.trial.name}.json").write_json(asdict(waits.trial))
+    write_record(place / "waiting" / f"{waits.trial.name}.json", waits.trial)
 
 
 def read_waits(place: Place, name: str) -> Waits:
@@ -245,7 +253,7 @@ def read_waits(place: Place, name: str) -> Waits:
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         said = " ".join(str(error).split())[:200]
         raise StoreError(f"{file} is damaged ({said}): delete {place / 'waiting'} to train these candidates again") from None
-    return Waits(trial_of((place / "waiting" / f"{name}.json").read_json()), state)
+    return Waits(read_trial(place / "waiting" / f"{name}.json"), state)
 
 
 def remove_waiting(place: Place) -> None:

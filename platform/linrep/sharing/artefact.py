@@ -8,7 +8,7 @@ sharing/<name>-<digest>/
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow as pa
 from linrep.config import digest
 from linrep.errors import StoreError
 from linrep.places import Place, place
+from linrep.records import committed_units, find_record, only_artefact, repair_of_unit, repair_of_whole, write_record
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
 from linrep.sharing.study import TRAINED, Study, Unit
@@ -25,6 +26,8 @@ from linrep.store.tables import read_table, table_of, write_table
 from schemas.sharing import SHARING, SHARING_LATENTS, VERSION
 
 TABLES = {"sharing": SHARING, "latents": SHARING_LATENTS}
+MEND = "delete it and run jobs/sharing.py with the same recipe again: what is committed is kept"
+"""What to do about a damaged manifest."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Sharing:
 
     def table(self, name: Literal["sharing", "latents"] = "sharing") -> pa.Table:
         """One of the tables; `schemas.sharing` explains the columns."""
-        return read_table(self.place, f"{name}.parquet")
+        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=TABLES[name])
 
 
 @dataclass(frozen=True)
@@ -146,12 +149,7 @@ def open_sharing(where: str | Place) -> Sharing:
     Raises:
         StoreError: There are none, several to choose from, or they are not complete.
     """
-    here = place(where)
-    if not (here / MANIFEST).is_file():
-        names = (here / "sharing").names()
-        if len(names) > 1:
-            raise StoreError(f"{here} holds {len(names)} sharing results, name one of them: {', '.join(names)}")
-        here = here / "sharing" / names[0] if names else here
+    here = only_artefact(place(where), "sharing", "sharing results")
     manifest = read_sharing_manifest(here)
     if manifest is None:
         raise StoreError(f"no sharing results at {here}: {MANIFEST} is missing")
@@ -164,19 +162,14 @@ def read_sharing_manifest(here: Place) -> SharingManifest | None:
     """The manifest in a folder, None where there is none.
 
     Raises:
-        StoreError: It is of a version that this program cannot read.
+        StoreError: It is damaged, or of a version that this program cannot read.
     """
-    if not (here / MANIFEST).is_file():
-        return None
-    value = (here / MANIFEST).read_json()
-    if value.get("schema_version") != VERSION or "stores" not in value:
-        raise StoreError(f"{here} holds no sharing results of schema version {VERSION}")
-    return SharingManifest(**value)
+    return find_record(here / MANIFEST, SharingManifest, MEND)
 
 
 def write_sharing_manifest(here: Place, manifest: SharingManifest) -> None:
     """Write, or replace, the manifest."""
-    (here / MANIFEST).write_json(asdict(manifest))
+    write_record(here / MANIFEST, manifest)
 
 
 def rows_of(
@@ -227,18 +220,23 @@ def write_unit(
     write_table(folder, "sharing.parquet", table_of(rows, SHARING))
     write_table(folder, "latents.parquet", table_of(latents, SHARING_LATENTS))
     commit = UnitCommit(unit.name, pairs, round(seconds, 3))
-    (here / "commits" / f"{unit.name}.json").write_json(asdict(commit))
+    write_record(here / "commits" / f"{unit.name}.json", commit)
     return commit
 
 
 def committed(here: Place) -> set[str]:
     """Names of the units that are done."""
-    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
+    return committed_units(here)
 
 
 def finish(plan: SharingPlan) -> SharingManifest:
     """Put the units' tables together; returns the manifest of the complete artefact, not written yet."""
     for name in TABLES:
-        parts = [read_table(plan.place / "units" / unit.name, f"{name}.parquet") for unit in plan.study.units]
+        parts = [
+            read_table(
+                plan.place / "units" / u.name, f"{name}.parquet", None, repair_of_unit(plan.place, u.name), None, TABLES[name]
+            )
+            for u in plan.study.units
+        ]
         write_table(plan.place, f"{name}.parquet", pa.concat_tables(parts))
     return replace(plan.manifest, status="complete", finished=now())

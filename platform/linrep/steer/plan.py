@@ -13,11 +13,13 @@ from linrep.corpora.narrow import narrow
 from linrep.directions import DirectionSet
 from linrep.errors import RecipeError
 from linrep.places import Place
+from linrep.records import find_record
 from linrep.sample import unit_hash
 from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
 from linrep.steer.names import spoken
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
+from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
@@ -127,6 +129,16 @@ class SteerManifest:
     created: str = ""
     finished: str = ""
     schema_version: int = VERSION
+
+
+def read_steer_manifest(here: Place) -> SteerManifest | None:
+    """The manifest in a folder, None where there is none.
+
+    Raises:
+        StoreError: It is damaged, or of a version that this program cannot read.
+    """
+    again = "delete it and run jobs/steer.py with the same recipe again: what is committed is kept"
+    return find_record(here / MANIFEST, SteerManifest, again)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from linrep.errors import StoreError
 from linrep.places import Place, place
+from linrep.records import only_artefact
 from linrep.sample import Split
 from linrep.store.commit import PART, Commit, WrittenFile, read_commits, repair, strange_commits
 from linrep.store.layout import (
@@ -56,13 +57,7 @@ def open(path: str) -> "Store":
     Raises:
         StoreError: There is no store, or there are several to choose from.
     """
-    here = place(path)
-    if not (here / MANIFEST).is_file():
-        names = [name for name in (here / "harvests").names() if (here / "harvests" / name).is_folder()]
-        if len(names) > 1:
-            raise StoreError(f"{here} holds {len(names)} harvests, name one of them: {', '.join(names)}")
-        here = here / "harvests" / names[0] if names else here
-    return read_store(here)
+    return read_store(only_artefact(place(path), "harvests", "harvests"))
 
 
 def read_store(here: Place, to_mend: bool = False) -> "Store":
