@@ -59,7 +59,7 @@ def verify_store(store: "Store") -> Verified:
             damaged.append(str(error))
     for view in store.manifest.views:
         for layer in store.manifest.layers:
-            selection = store.select(view, layer)
+            selection = store.select(view, layer, high_norm=None)
             for file in selection.files:
                 try:
                     with selection.open_file(file):
