@@ -1,6 +1,7 @@
 """A micro-batch's layer on the host: what was counted at each position, and the sums that the statistics are made of."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, Shaped
@@ -88,41 +89,56 @@ class Counted:
 def layer_sums(choice: Choice, reduced: Reduced, counted: Counted) -> dict[str, Sums]:
     """The sums of one layer by group: of all tokens, and of last positions where that view is kept."""
     real = choice.group != NO_GROUP
-    high, group = counted.high[real], choice.group[real]
-    bins, position = norm_bin(reduced.norms.numpy()[real]), np.nonzero(real)[1]
-    nonfinite = reduced.nonfinite.numpy()[real]
+    known = counted.limits.known
+    norms, nonfinite, position = reduced.norms.numpy()[real], reduced.nonfinite.numpy()[real], np.nonzero(real)[1]
     # float32 per sequence on the device, float64 across sequences.
     total, squares = (x.numpy().sum(0, dtype=np.float64) for x in (reduced.total, reduced.squares))
-    found = {}
-    for g, name in enumerate(GROUPS):
-        own = group == g
-        if own.any():
-            few = _few(bins, nonfinite, position, own, high, counted.limits.known)
-            found[name] = Sums(few[0], few[1], total[g], squares[g], *few[2:])
+    tallies = _tallies(choice.group[real], counted.high[real], norms, nonfinite, position, len(GROUPS), known)
+    found = {
+        name: Sums(own.n, own.n_nonfinite, total[g], squares[g], own.norms, own.high, own.places)
+        for g, (name, own) in enumerate(zip(GROUPS, tallies, strict=True))
+        if own.n or own.n_high
+    }
     for (view, modality), (stored, norms) in reduced.rows.items():
         if view == "last":
-            m = MODALITIES.index(modality)
-            at = choice.views[view, modality]
-            lengths, x = norms.numpy(), stored.double().numpy()
+            m, at, lengths = MODALITIES.index(modality), choice.views[view, modality], norms.numpy()
             high = np.isfinite(lengths) & (lengths > counted.limits.last[m])
             broken = reduced.nonfinite.numpy()[at.sample, at.position]
-            few = _few(norm_bin(lengths), broken, at.position, np.ones(len(at), bool), high, counted.limits.known)
-            x = x[~high & np.isfinite(x).all(1)]
-            found[LAST_GROUPS[m]] = Sums(few[0], few[1], x.sum(0), np.square(x).sum(0), *few[2:])
+            (own,) = _tallies(np.zeros(len(at), np.int64), high, lengths, broken, at.position, 1, known)
+            x = stored.double().numpy()[~high]
+            x = x[np.isfinite(x).all(1)]
+            both = x.sum(0), np.square(x).sum(0)
+            found[LAST_GROUPS[m]] = Sums(own.n, own.n_nonfinite, *both, own.norms, own.high, own.places)
     return found
 
 
-def _few(
-    bins: Int64[np.ndarray, " n"],
+class _Tally(NamedTuple):
+    """What a group's sums hold besides the vectors': the fields of `Sums`, and how many are of high norm."""
+
+    n: int
+    n_nonfinite: int
+    norms: Int64[np.ndarray, " bins"]
+    high: Int64[np.ndarray, " bins"] | None
+    places: Int64[np.ndarray, " p"] | None
+    n_high: int
+
+
+def _tallies(
+    group: Int64[np.ndarray, " n"],
+    high: Bool[np.ndarray, " n"],
+    norms: Float32[np.ndarray, " n"],
     nonfinite: Bool[np.ndarray, " n"],
     position: Int64[np.ndarray, " n"],
-    own: Bool[np.ndarray, " n"],
-    high: Bool[np.ndarray, " n"],
+    n_groups: int,
     known: bool,
-) -> tuple[int, int, Int64[np.ndarray, " bins"], Int64[np.ndarray, " bins"] | None, Int64[np.ndarray, " p"] | None]:
-    """What a group's sums hold besides the vectors': how many, how many broken, norms; norms and places of those kept apart."""
-    kept, apart = own & ~high, own & high
-    norms, others = (np.bincount(bins[some], minlength=N_BINS).astype(np.int64) for some in (kept, apart))
-    places = np.bincount(position[apart]).astype(np.int64)
-    counts = int(kept.sum()), int(nonfinite[kept].sum())
-    return (*counts, norms, others, places) if known else (*counts, norms, None, None)
+) -> list[_Tally]:
+    """The tally of each group, from one pass over all positions."""
+    key = group + n_groups * high
+    bins = np.bincount(key * N_BINS + norm_bin(norms), minlength=2 * n_groups * N_BINS).reshape(2, n_groups, N_BINS)
+    n, broken = (np.bincount(key, w, 2 * n_groups).reshape(2, n_groups).astype(np.int64) for w in (None, nonfinite))
+    tallies = []
+    for g in range(n_groups):
+        places = np.bincount(position[high & (group == g)]) if n[1, g] else np.zeros(0, np.int64)
+        apart = (bins[1, g].astype(np.int64), places.astype(np.int64)) if known else (None, None)
+        tallies.append(_Tally(int(n[0, g]), int(broken[0, g]), bins[0, g].astype(np.int64), *apart, int(n[1, g])))
+    return tallies
