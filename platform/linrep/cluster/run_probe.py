@@ -152,7 +152,7 @@ def _track(run: tracking.Run, probes: Probes, store: Store) -> None:
 
 def _summary(probes: Probes, store: Store) -> str:
     table = probes.table()
-    classes = {name for task in probes.manifest.tasks if task["attribute"] == "class" for name in task["classes"]}
+    classes = {name for task in probes.manifest.tasks if task["attribute"] == "class" for name in task["names"]}
     odd = [f"  {line}" for line in unspoken(sorted(classes))]
     apart = high_norm_lines(store.manifest, table["layer"].unique().to_pylist())
     return "\n".join([*summary_lines(table, probes.manifest.left_out), *odd, *apart])
