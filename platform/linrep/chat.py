@@ -1,27 +1,31 @@
 """A client of OpenAI-compatible chat servers: patient with a busy one, asks nothing twice, counts what it costs."""
 
 import json
+import math
 import os
 import random
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
-from http.client import HTTPException
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
 from linrep.errors import ServiceError
 from linrep.places import Place
+from linrep.wire import Elsewhere, NoReply, Reply, exchange
 
-PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
-"""Statuses after which the same request may succeed."""
+PASSING = (408, 409, 425, 429)
+"""Statuses under 500 after which the same request may succeed; of those above it may after any."""
+OF_THE_REQUEST = (400, 413, 422)
+"""Statuses that may be about what is in a request: too long, or filtered. Then others may be answered."""
+MOST_TOKENS = 10**9
+"""That one answer can have taken: a server that counts more has not counted."""
 LONGEST_PAUSE = 60.0
 
 T = TypeVar("T")
@@ -34,10 +38,27 @@ class ChatServer(Section):
     url: str = Field(description="Address up to and without /chat/completions, for example http://localhost:8000/v1.")
     model: str = Field(description="Name of the model.")
     key_variable: str = Field(default="OPENAI_API_KEY", description="Environment variable that holds the key; unset for none.")
-    timeout: PositiveFloat = Field(default=60, description="Seconds that one request may take.")
+    proxy_variable: str | None = Field(
+        default=None, description="Environment variable with the address of a proxy to go through (HTTPS_PROXY); null for none."
+    )
+    timeout: PositiveFloat = Field(default=60, description="Seconds that one request may take, to the last byte of the reply.")
     tries: PositiveInt = Field(default=5, description="Times that a request is made before its answer goes without a verdict.")
     parallel: PositiveInt = Field(default=8, description="Requests at once.")
     price: tuple[float, float] = Field(default=(0.0, 0.0), description="Cost of a million prompt and completion tokens.")
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            raise ValueError(f"is no address: {url!r}") from None
+        if not good or parts.query or parts.fragment:
+            raise ValueError(f"must be http(s)://host[:port]/path and no more, got {url!r}")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a name or password: put the key into the environment variable that key_variable names")
+        return url
 
 
 @dataclass
@@ -51,6 +72,7 @@ class Usage:
         prompt_tokens: As the server counted them.
         completion_tokens: Likewise.
         cost: By the recipe's prices.
+        uncounted: Requests whose tokens the server did not count, or not readably: they cost more than is known.
     """
 
     requests: int = 0
@@ -59,6 +81,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    uncounted: int = 0
 
 
 @dataclass
@@ -69,17 +92,20 @@ class Paid:
         requests: Requests that were answered.
         prompt_tokens: As the server counted them.
         completion_tokens: Likewise.
+        uncounted: Requests whose tokens it did not count.
     """
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    uncounted: int = 0
 
     def add(self, other: "Paid") -> None:
         """Take in what another request took."""
         self.requests += other.requests
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
+        self.uncounted += other.uncounted
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,7 @@ class ChatClient:
         file = self.cache / f"{sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}.json"
         known = self._known(file, read)
         if known is not None:
-            self._count_known(file.name, known[1])
+            self._count_known(file.name, *known[1:])
             return known[0]
         last, paid = NoAnswer("never asked", away=True), Paid()
         for attempt in range(self.server.tries):
@@ -144,17 +170,19 @@ class ChatClient:
                 with self._lock:
                     self.usage.retries += 1
             try:
-                said, reply = self._request(body, paid)
+                said, model = self._request(body, paid)
                 value = read(said)
             except _Wait as wait:
                 last = NoAnswer(str(wait), away=True)
                 if attempt + 1 < self.server.tries:
-                    time.sleep(wait.seconds if wait.seconds is not None else self._backoff(attempt))
+                    time.sleep(self._backoff(attempt) if wait.seconds is None else max(wait.seconds, self.pause / 2))
                 continue
+            except _Refused as refused:
+                return NoAnswer(str(refused), away=False)
             except ValueError as error:  # the server answers, but not as asked: another try may do better
                 last = NoAnswer(f"a reply that is not as asked: {error}", away=False)
                 continue
-            kept = {"said": said, "model": reply.get("model"), "payer": self.payer, "paid": asdict(paid)}
+            kept = {"said": said, "model": model, "payer": self.payer, "paid": asdict(paid)}
             file.write_json(kept)
             with self._lock:
                 self._counted.add(file.name)
@@ -168,19 +196,23 @@ class ChatClient:
             ServiceError: It does not; one line says what to do.
         """
         where, variable = self.server.url, self.server.key_variable
-        request = urllib.request.Request(f"{where.rstrip('/')}/models", headers=self._headers())
         try:
-            with urllib.request.urlopen(request, timeout=min(self.server.timeout, 15.0)) as response:
-                listed = json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in (401, 403):
-                    what = f"the key in {variable}" if os.environ.get(variable) else f"requests without a key: set {variable}"
-                    raise ServiceError(f"the {self.name} at {where} refuses {what} ({error.code})") from None
+            reply = self._exchange("models", None, min(self.server.timeout, 15.0))
+        except NoReply as error:
+            raise ServiceError(f"no {self.name} answers at {where}: {error}") from None
+        if reply.status in (401, 403):
+            what = f"the key in {variable}" if os.environ.get(variable) else f"requests without a key: set {variable}"
+            raise ServiceError(f"the {self.name} at {where} refuses {what} ({reply.status})")
+        if not 200 <= reply.status < 300:
             return  # it is there, and has no list of its models
-        except (OSError, HTTPException, ValueError) as error:
-            raise ServiceError(f"no {self.name} answers at {where}: {getattr(error, 'reason', None) or error}") from None
-        models = [one.get("id") for one in listed.get("data", []) if isinstance(one, dict)] if isinstance(listed, dict) else []
+        try:
+            listed = json.loads(reply.body)
+        except (ValueError, RecursionError):
+            raise ServiceError(
+                f"no {self.name} answers at {where}: instead of a list of models there is {_shown(reply.body)!r}"
+            ) from None
+        data = listed.get("data") if isinstance(listed, dict) else None
+        models = [one.get("id") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
         if models and self.server.model not in models:
             shown = ", ".join(map(str, models[:8]))
             raise ServiceError(f"the {self.name} at {where} has no model {self.server.model!r}: it has {shown}")
@@ -189,57 +221,125 @@ class ChatClient:
         return min(LONGEST_PAUSE, self.pause * 2**attempt) * random.uniform(0.5, 1.0)
 
     def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.server.key_variable)
+        variable = self.server.key_variable
+        key = os.environ.get(variable, "").strip()
+        if not (key.isascii() and (key.isprintable() or not key)) or " " in key:
+            raise ServiceError(f"the key in {variable} holds a space, or a character that no key has: set it anew")
         return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
-    def _request(self, body: dict[str, Any], paid: "Paid") -> tuple[str, dict[str, Any]]:
-        request = urllib.request.Request(
-            f"{self.server.url.rstrip('/')}/chat/completions", data=json.dumps(body).encode(), headers=self._headers()
-        )
+    def _exchange(self, path: str, body: bytes | None, seconds: float) -> Reply:
+        variable = self.server.proxy_variable
+        proxy = os.environ.get(variable) if variable else None
+        if variable and not proxy:
+            raise ServiceError(f"proxy_variable: the environment has no {variable}")
         try:
-            with urllib.request.urlopen(request, timeout=self.server.timeout) as response:
-                reply = json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                said = " ".join(error.read(500).decode(errors="replace").split())[:200]
-            if error.code not in PASSING:
-                raise ServiceError(f"the {self.name} at {self.server.url} refuses ({error.code}): {said}") from None
-            raise _Wait(f"status {error.code}: {said}", retry_after(error.headers.get("Retry-After"))) from None
-        except (OSError, HTTPException) as error:  # no connection, cut off, too slow
-            raise _Wait(f"{type(error).__name__}: {error}", None) from None
-        used = reply.get("usage") if isinstance(reply, dict) else None
-        used = used if isinstance(used, dict) else {}
-        took = Paid(1, *(int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")))
+            return exchange(f"{self.server.url.rstrip('/')}/{path}", self._headers(), body, seconds, proxy)
+        except Elsewhere as to:
+            raise ServiceError(
+                f"the {self.name} at {self.server.url} sends requests on to {to}, where the key is not taken: "
+                "if that is right, name that address as url"
+            ) from None
+
+    def _request(self, body: dict[str, Any], paid: "Paid") -> tuple[str, str | None]:
+        """What the model said, and what the server calls it."""
+        try:
+            reply = self._exchange("chat/completions", json.dumps(body).encode(), self.server.timeout)
+        except NoReply as error:
+            raise _Wait(str(error), None) from None
+        said = f"({reply.status}): {_shown(reply.body)}"
+        if reply.status in PASSING or reply.status >= 500:
+            raise _Wait(f"status {said}", retry_after(reply.headers.get("retry-after")))
+        if reply.status in OF_THE_REQUEST and self.usage.requests:
+            raise _Refused(f"the {self.name} refuses this request {said}")
+        if not 200 <= reply.status < 300:
+            raise ServiceError(f"the {self.name} at {self.server.url} refuses {said}")
+        value = read_body(reply.body)
+        took = read_usage(value)
         paid.add(took)
         with self._lock:
             self._count(took)
-        try:
-            return str(reply["choices"][0]["message"]["content"]), reply
-        except (KeyError, IndexError, TypeError):
-            raise ValueError(f"no message in {json.dumps(reply)[:120]}") from None
+        return read_content(value), value["model"] if isinstance(value.get("model"), str) else None
 
     def _count(self, took: "Paid") -> None:
         self.usage.requests += took.requests
         self.usage.prompt_tokens += took.prompt_tokens
         self.usage.completion_tokens += took.completion_tokens
+        self.usage.uncounted += took.uncounted
         self.usage.cost += (took.prompt_tokens * self.server.price[0] + took.completion_tokens * self.server.price[1]) / 1e6
 
-    def _count_known(self, name: str, kept: dict[str, Any]) -> None:
+    def _count_known(self, name: str, payer: object, paid: Paid) -> None:
         with self._lock:
-            if self.payer and kept.get("payer") == self.payer and name not in self._counted:
+            if self.payer and payer == self.payer and name not in self._counted:
                 self._counted.add(name)
-                self._count(Paid(**kept["paid"]))
+                self._count(paid)
             else:
                 self.usage.cached += 1
 
-    def _known(self, file: Place, read: Callable[[str], T]) -> tuple[T, dict[str, Any]] | None:
+    def _known(self, file: Place, read: Callable[[str], T]) -> tuple[T, object, Paid] | None:
         if not file.is_file():
             return None
         try:
             kept = file.read_json()
-            return read(kept["said"]), kept
-        except (ValueError, KeyError, TypeError):  # damaged: asked again
+            return read(kept["said"]), kept.get("payer"), Paid(**kept["paid"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # damaged: asked again
             return None
+
+
+def read_body(body: bytes) -> dict[str, Any]:
+    """The object that a reply is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):  # wrong bytes, a page in HTML, nested beyond reason
+        raise ValueError(f"no JSON in {_shown(body)!r}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"no message in {_shown(body)!r}")
+    return value
+
+
+def read_content(reply: dict[str, Any]) -> str:
+    """What the model said: a text, or parts of one.
+
+    Raises:
+        ValueError: There is no message, or no text in it.
+    """
+    choices = reply.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise ValueError(f"no message in {json.dumps(reply)[:120]}")
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [one.get("text") if isinstance(one, dict) else one for one in content]
+        content = "".join(part for part in parts if isinstance(part, str))
+    if not isinstance(content, str) or not content:
+        raise ValueError(f"a message without text (finish_reason {str(choice.get('finish_reason'))[:40]!r})")
+    # Halves of characters cannot be kept as UTF-8.
+    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def read_usage(reply: dict[str, Any]) -> Paid:
+    """What a reply says that it took; none of it where that is not readable, and then it counts as uncounted."""
+    used = reply.get("usage")
+    counts = [_tokens(used.get(name)) if isinstance(used, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    return Paid(1, counts[0] or 0, counts[1] or 0, uncounted=int(None in counts))
+
+
+def _tokens(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:  # NaN is not, either
+        return None
+    return math.ceil(value)
+
+
+def _shown(body: bytes) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in body[:500].decode(errors="replace")).split())[:200]
+
+
+class _Refused(Exception):
+    """Why one request is refused that others need not share."""
 
 
 class _Wait(Exception):
@@ -259,6 +359,6 @@ def retry_after(value: str | None, now: Callable[[], float] = time.time) -> floa
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, IndexError):
             return None
     return min(LONGEST_PAUSE, max(0.0, seconds))

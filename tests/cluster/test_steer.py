@@ -45,6 +45,7 @@ STEER = SteerConfig(
         questions=(Question(prompt="<image> what is it ?"),), choice="<image> a {first} or a {second} ?", max_new_tokens=2
     ),
     damage=Damage(texts=2, prompt="<image> see :"),
+    insist=True,  # a model of random weights says nothing that could be read
     chunk_size=20,
 )
 
@@ -392,3 +393,30 @@ def test_too_many_failed_runs_end_the_job_and_say_why(recipe, fresh):
 def test_recipes_hold_the_section(tmp_path):
     shown = yaml.safe_load((Path(__file__).parents[2] / "recipes/demo.yaml").read_text())
     assert SteerConfig.model_validate(shown["steer"]).judge.kind == "exact"
+
+
+@pytest.mark.usefixtures("plainly", "undrawn")
+def test_a_judge_that_can_read_nothing_stops_the_job_before_the_runs(recipe, fresh, capsys):
+    strict = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"insist": False})})
+    with pytest.raises(
+        LinrepError, match=r"judge words finds the class in none of 4 unedited answers: .*Nothing was run\. Ask oth"
+    ) as e:
+        run_steer(strict, place(fresh))
+    assert "\n" not in str(e.value)
+    (folder,) = (fresh / "steering").iterdir()
+    assert read_commits(place(folder)) == {}
+    insisted = run_steer(recipe, place(fresh))  # the same artefact
+    assert Path(insisted.place.path) == folder
+    assert "measure  CHANGED to the probability of the target" in insisted.text
+    assert "judge words finds the class in 0 of 4 unedited answers (0%)" in insisted.text
+
+
+@pytest.mark.usefixtures("plainly", "undrawn")
+def test_a_judge_that_can_read_is_tried_once_and_says_how_much(recipe, fresh, monkeypatch, capsys):
+    monkeypatch.setattr("linrep.steer.passes.decode", lambda vlm, said: ["a Tench."] * len(said))
+    strict = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"insist": False})})
+    outcome = run_steer(strict, place(fresh))
+    for text in (outcome.text, capsys.readouterr().err):
+        assert "judge words finds the class in 2 of 4 unedited answers (50%)" in text
+        assert "no unedited answer names 1 of the source classes: 'church'" in text
+    assert "measure  share of answers turned" in outcome.text

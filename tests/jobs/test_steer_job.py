@@ -41,6 +41,7 @@ def recipe(random_vlm, tmp_path_factory) -> Path:
             "probes": str(folder / "ws/directions.safetensors"),
             "ask": {"questions": [{"prompt": "<image> what is it ?"}], "choice": "<image> it is a", "max_new_tokens": 2},
             "damage": {"texts": 2, "prompt": "<image> see :"},
+            "insist": True,
             "chunk_size": 30,
         },
         "pool": {"tokens_per_batch": 1500, "threads": 1},

@@ -235,8 +235,7 @@ def _captions(exam: Examination) -> list[Prepared]:
     """Held-out captions under their pictures, or texts alone; nothing where there are none."""
     preparer = Preparer.from_path(
         located(exam.model),
-        image_prompt=exam.harvest.image_prompt,
-        pair_prompt=exam.config.prompt or exam.harvest.pair_prompt,
+        **{**exam.harvest.prompts, "pair_prompt": exam.config.prompt or exam.harvest.pair_prompt},
         image_size=exam.harvest.image_size,
         max_text_tokens=exam.harvest.max_text_tokens,
     )

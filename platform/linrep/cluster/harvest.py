@@ -64,8 +64,7 @@ def _preparer(model: ModelConfig, config: HarvestConfig) -> Preparer:
     """The preparer of a worker process, kept for its next chunk: loading a tokenizer takes as long as preparing one."""
     return Preparer.from_path(
         located(model),
-        image_prompt=config.image_prompt,
-        pair_prompt=config.pair_prompt,
+        **config.prompts,
         image_size=config.image_size,
         max_text_tokens=config.max_text_tokens,
     )

@@ -12,7 +12,7 @@ from linrep.harvest.plan import DEMO, Plan, plan_harvest, write_demo
 from linrep.interpret.artefact import InterpretManifest, key_of
 from linrep.interpret.config import Truth
 from linrep.interpret.contents import Scenes
-from linrep.interpret.sheet import read_sheet
+from linrep.interpret.sheet import read_edited
 from linrep.interpret.views import Latent
 from linrep.places import Place, place
 from linrep.recipe import Recipe
@@ -75,7 +75,7 @@ def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretPlan:
     scenes = None if truth is None else Scenes.read(truth)
     if isinstance(config.backend, Truth) and scenes is None:
         raise RecipeError("interpret.backend truth needs interpret.scenes: the embedded world's are demo://scenes.jsonl")
-    edited = {} if config.edited is None else read_sheet(place(config.edited))
+    edited, refused = ({}, []) if config.edited is None else read_edited(place(config.edited))
     written = [[asdict(latent), text] for latent, text in edited.items()]
     parents = {"harvest": harvest.manifest.digest, "features": features.manifest.digest}
     parents |= {"edited": digest(written)} if edited else {}
@@ -94,6 +94,7 @@ def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretPlan:
         alive=alive,
         width=width,
         n_chunks=-(-n // config.chunk_size),
+        notes=[f"of the edited explanations a row was refused: {line}" for line in refused],
         created=now(),
     )
     store = open_store(str(harvest.place))

@@ -1,5 +1,6 @@
 """The harvest from recipe to complete store: planned, locked, resumed, watched, finished and tracked."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
@@ -8,10 +9,10 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.session import cluster
 from linrep.config import digest
-from linrep.errors import TooManySkipped
+from linrep.errors import RecipeError, TooManySkipped
 from linrep.harvest.account import account
 from linrep.harvest.finish import complete_manifest
-from linrep.harvest.plan import Plan, plan_harvest
+from linrep.harvest.plan import Plan, located, plan_harvest
 from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit, read_commits
@@ -19,6 +20,9 @@ from linrep.store.layout import MANIFEST, MODALITIES, STATISTICS
 from linrep.store.limits import as_records, from_records
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.read import Store, read_store
+from linrep.vlm.files import locate as locate_model
+from linrep.vlm.processor import load_processor
+from linrep.vlm.prompts import bare_starts, doubled_start, prompts_differ
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,26 @@ def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outc
                 if store.manifest.status == "complete" and store.complete and (plan.place / STATISTICS).is_file():
                     return Outcome(store, 0, tracking.tracking_uri(workspace), plan.index_place)
             else:
-                write_manifest(plan.place, plan.manifest)
+                notes = prompt_notes(recipe)
+                write_manifest(plan.place, replace(plan.manifest, notes=notes))
+                for note in notes:
+                    print(f"harvest: {note}", file=sys.stderr, flush=True)
             return _harvest(recipe, workspace, plan, commits)
+
+
+def prompt_notes(recipe: Recipe) -> list[str]:
+    """What is to be said of the harvest's prompts: where they differ, and which do not begin with a start token.
+
+    Raises:
+        RecipeError: A prompt begins with two start tokens.
+    """
+    processor, prompts = load_processor(locate_model(located(recipe.model))[0]), recipe.harvest.prompts
+    for name, prompt in prompts.items():
+        why = doubled_start(processor.tokenizer, prompt)
+        if why is not None:
+            raise RecipeError(f"harvest.{name} {why}")
+    differ = [f"prompts differ: {one}" for one in prompts_differ(recipe.harvest.model_dump())]
+    return [*differ, *(f"harvest.{one}" for one in bare_starts(processor.tokenizer, prompts, processor.image_token))]
 
 
 def driver_place(recipe: Recipe, workspace: Place) -> Place:

@@ -72,9 +72,7 @@ def make_backend(recipe: Recipe, plan: InterpretPlan, contents: Contents, worksp
 
 def _contents(recipe: Recipe, plan: InterpretPlan) -> Contents:
     config, model = recipe.harvest, located(recipe.model)
-    preparer = Preparer.from_path(
-        model, image_prompt=config.image_prompt, pair_prompt=config.pair_prompt, max_text_tokens=config.max_text_tokens
-    )
+    preparer = Preparer.from_path(model, **config.prompts, max_text_tokens=config.max_text_tokens)
     fetch = Pictures(plan.store, plan.harvest.chunks, plan.harvest.job.corpora)
     return StoredContents(plan.store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
 
@@ -145,7 +143,8 @@ def _write_sheet(found: Interpretation) -> None:
 def _outcome(plan: InterpretPlan, found: Interpretation, n_new: int, uri: str) -> InterpretOutcome:
     lines = summary_lines(found.table("scores"), found.table("explanations"), found.manifest.alive, found.manifest.width)
     lines += high_norm_lines(plan.store.manifest, [_key(name)[0] for name in found.manifest.latents])
-    return InterpretOutcome(found, n_new, uri, "\n".join(lines))
+    notes = [f"  note: {note}" for note in found.manifest.notes]
+    return InterpretOutcome(found, n_new, uri, "\n".join([*notes, *lines]))
 
 
 def _track(run: tracking.Run, outcome: InterpretOutcome) -> None:

@@ -177,7 +177,8 @@ def _watch(new: Iterable[UnitCommit], n_done: int, n_units: int) -> None:
 
 def _outcome(plan: SharingPlan, sharing: Sharing, n_new: int, uri: str) -> SharingOutcome:
     table = sharing.table()
-    lines = [*summary_lines(table), *high_norm_lines(plan.study.stores[TRAINED].manifest, plan.study.layers)]
+    notes = [f"  note: {note}" for note in sharing.manifest.notes]
+    lines = [*notes, *summary_lines(table), *high_norm_lines(plan.study.stores[TRAINED].manifest, plan.study.layers)]
     return SharingOutcome(sharing, n_new, uri, "\n".join(lines), plain_words(table))
 
 

@@ -1,7 +1,8 @@
 """Steering from recipe to tables: planned, locked, resumed, watched, judged, drawn and tracked."""
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from linrep.cluster.steered import RESULT
 from linrep.config import digest
 from linrep.directions import read_directions
 from linrep.errors import RecipeError, StoreError, TooManySkipped
+from linrep.harvest.config import Pool
 from linrep.harvest.plan import located, plan_harvest
 from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
@@ -27,8 +29,18 @@ from linrep.steer.chunk import read_tables
 from linrep.steer.config import Dictionary, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.choose import make_judge
+from linrep.steer.judges.readable import READERS, Readable, names_of, readable
 from linrep.steer.judges.verdict import JobJudge
-from linrep.steer.plan import SteerManifest, SteerPlan, choose_layers, plan_steer, read_steer_manifest
+from linrep.steer.plan import (
+    SteerChunk,
+    SteerJob,
+    SteerManifest,
+    SteerPlan,
+    choose_layers,
+    plan_steer,
+    read_steer_manifest,
+    unedited,
+)
 from linrep.steer.summary import summary
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST
@@ -74,6 +86,8 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
         if len(commits) == plan.manifest.n_chunks and _is_final(judged, judge):
             text = (judged / "summary.txt").read_bytes().decode()
             return SteerOutcome(plan.job.place, judged, 0, tracking.tracking_uri(workspace), text)
+        if not config.insist and len(commits) < plan.manifest.n_chunks:
+            names_of(plan.manifest.pairs).refuse()
         judge.check()
         begun = read_steer_manifest(plan.job.place)
         if begun is None:
@@ -159,12 +173,15 @@ def _steer(
                 from linrep.cluster.steer import steer_chunks
 
                 begun_in = next((commit.precision for commit in commits.values()), None)
+                if not commits and not config.insist and config.judge.kind in READERS:
+                    _try_judge(steer_chunks, recipe, plan, judge)
                 _watch(steer_chunks(plan.job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
         _refuse(commits, n_allowed, plan)
         manifest = _complete(plan, commits)
         source = judge.source
         tables, extra = _judge(config, plan, commits, judge)
-        text = summary(str(plan.job.place), manifest, tables["effects"], tables["matched"], extra)
+        read = _readable(config, tables["verdicts"])
+        text = summary(str(plan.job.place), manifest, tables["effects"], tables["matched"], extra, read)
         text += "".join(f"{line}\n" for line in plan.kept_apart)
         _write(judged, tables, text)
         _track(run, manifest, tables, text, extra)
@@ -173,6 +190,37 @@ def _steer(
         made = {"judge": config.judge.model_dump(mode="json"), "source": source, "finished": now()}
         (judged / RESULT).write_json({**made, **extra})
     return SteerOutcome(plan.job.place, judged, len(todo), run.uri, text, judge.waiting)
+
+
+def _try_judge(
+    steer_chunks: Callable[[SteerJob, Sequence[SteerChunk], Pool], Iterable[Commit]],
+    recipe: Recipe,
+    plan: SteerPlan,
+    judge: JobJudge,
+) -> None:
+    """Ask every image once without an edit, before the runs are paid for, and see whether the judge can read what is said.
+
+    Raises:
+        RecipeError: It can read nothing.
+    """
+    job, chunks = unedited(plan)
+    done = read_commits(job.place)
+    left = [chunk for chunk in chunks if chunk.number not in done]
+    if left:
+        done |= {commit.chunk: commit for commit in steer_chunks(job, left, recipe.pool)}
+    answers, cells = (read_tables(job.place, done, name) for name in ("answers", "cells"))
+    found = _readable(recipe.steer, judge_answers(answers, cells, recipe.steer, judge))
+    if judge.waiting is not None:
+        print(f"steer: the judge could not be tried before the runs: {judge.waiting}", file=sys.stderr, flush=True)
+        return
+    found.refuse()
+    for line in (*plan.manifest.notes, *found.lines()):
+        print(f"steer: {line}", file=sys.stderr, flush=True)
+
+
+def _readable(config: SteerConfig, verdicts: pa.Table) -> Readable:
+    questions = [question.prompt.replace("<image>", "").strip() for question in config.ask.questions]
+    return readable(config.judge.kind, verdicts.to_pylist(), questions)
 
 
 def _watch(new: Iterable[Commit], commits: dict[int, Commit], n_allowed: int, plan: SteerPlan) -> None:

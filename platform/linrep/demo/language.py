@@ -4,6 +4,8 @@ Everything is lower case, words and marks are separated by single spaces, every 
 what an object is like (facts), which one is meant (riddles), and scenes told in words, with the questions asked of pictures.
 """
 
+import itertools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,22 +196,47 @@ class Reading:
 
 
 def parse_answer(text: str) -> Reading:
-    """Read an answer exactly: no guesses, no partial words.
+    """Read an answer exactly: whole words alone, no guesses and no plurals.
 
-    Well-formed are "boat .", "red .", "sand .", "nothing ." and "a red boat on the sand ." with "and ..." once more at most.
+    Case, the spaces around marks and the mark at the end do not count: other tokenizers than the world's own write "Boat." for
+    "boat .". Well-formed are one word ("boat", "red", "sand", "nothing") with or without an article and a beginning such as "it
+    is", and "a red boat on the sand" with "and ..." once more at most; each with one mark at the end, or none.
     """
-    words = text.split()
+    tokens = _TOKEN.findall(text.lower().replace("’", "'").replace("it's", "it is").replace("that's", "that is"))
+    words = [token for token in tokens if token[0].isalpha()]
     objects = tuple(w for w in words if w in _NAMES)
     colours = tuple(w for w in words if w in COLOURS)
     grounds = tuple(w for w in words if w in GROUNDS)
-    short = len(words) == 2 and words[1] == "." and (bool(objects or colours or grounds) or words[0] == "nothing")
-    told = len(objects) in (1, 2) and len(objects) == len(colours) == len(grounds)
-    if told:
-        phrases = [f"{article(c)} {o} on the {g}" for o, c, g in zip(objects, colours, grounds, strict=True)]
-        told = text.strip() == " and ".join(phrases) + " ."
-    return Reading(objects, colours, grounds, short or told)
+    said = " ".join(tokens[:-1] if tokens and tokens[-1] in _ENDS else tokens)
+    for beginning in _BEGINNINGS:
+        if said.startswith(f"{beginning} "):
+            said = said.removeprefix(f"{beginning} ")
+            break
+    short = said.split()[1:] if said.split()[:1] in (["a"], ["an"], ["the"]) else said.split()
+    well_formed = len(short) == 1 and (short[0] == "nothing" or len(objects) + len(colours) + len(grounds) == 1)
+    if len(objects) in (1, 2) and len(objects) == len(colours) == len(grounds):
+        phrases = [_phrases(c, o, g) for c, o, g in zip(colours, objects, grounds, strict=True)]
+        well_formed |= said in {" and ".join(told) for told in itertools.product(*phrases)}
+    return Reading(objects, colours, grounds, well_formed)
 
 
+def _phrases(colour: str, name: str, ground: str) -> list[str]:
+    return [f"{a} {colour} {name} on the {ground}" for a in (article(colour).split()[0], "the")]
+
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_ENDS = (".", "!", "?")
+_BEGINNINGS = (
+    "it is",
+    "this is",
+    "that is",
+    "there is",
+    "here is",
+    "i see",
+    "we see",
+    "here we see",
+    "the answer is",
+)
 _NAMES = frozenset(OBJECTS)
 
 

@@ -1,13 +1,14 @@
 """What a harvest keeps, and where it runs."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
 from linrep.store.layout import View
 from linrep.store.statistics import HIGH_NORM
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
+from linrep.vlm.prompts import FIELDS, filled_in
 
 
 class HarvestConfig(Section):
@@ -25,8 +26,14 @@ class HarvestConfig(Section):
     dtype: Literal["float16", "bfloat16", "float32"] = Field(
         default="float16", description="Number format of the stored vectors."
     )
-    image_prompt: str = Field(default="<image>", description="The prompt around a photograph.")
-    pair_prompt: str = Field(default="<image>\n{text}", description="The prompt around a photograph and its caption.")
+    image_prompt: str = Field(default="<image>", description="The prompt around an image, in place of <image>.")
+    pair_prompt: str = Field(
+        default="<image>\n{text}",
+        description="Around an image and its caption; left out: image_prompt with the caption on a line after the image.",
+    )
+    text_prompt: str = Field(
+        default="{text}", description="The prompt around a text; left out: image_prompt with the text in place of the image."
+    )
     image_size: tuple[PositiveInt, PositiveInt] | None = Field(
         default=None, description="Squash photographs to this height and width; null keeps the native any-resolution tiles"
     )
@@ -38,6 +45,16 @@ class HarvestConfig(Section):
         gt=1,
         description="Tokens above so many times the median norm of their modality (attention sinks) are kept apart; null: none",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_place_for_prompts(cls, values: Any) -> Any:
+        return filled_in(values) if isinstance(values, dict) else values
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The three prompts by the names of their fields: what prepares samples as this harvest does takes them all."""
+        return {name: getattr(self, name) for name in FIELDS}
 
     @field_validator("layers")
     @classmethod
@@ -65,6 +82,11 @@ class HarvestConfig(Section):
     @classmethod
     def _has_image_and_text(cls, prompt: str) -> str:
         return check_prompt(prompt, IMAGE, TEXT)
+
+    @field_validator("text_prompt")
+    @classmethod
+    def _has_text(cls, prompt: str) -> str:
+        return check_prompt(prompt, TEXT)
 
 
 class Pool(Section):

@@ -43,7 +43,7 @@ OF_STAGE: dict[Stage, tuple[str, ...]] = {"explain": ("explanations",), "score":
 SHEET = "explanations.csv"
 MEND = "delete it and run jobs/interpret.py with the same recipe again: what is committed is kept"
 """What to do about a damaged manifest."""
-LIMITS = {"url", "parallel", "timeout", "tries", "price", "budget", "key_variable", "image_tokens", "device"}
+LIMITS = {"url", "parallel", "timeout", "tries", "price", "budget", "key_variable", "proxy_variable", "image_tokens", "device"}
 """Fields of backends that decide where and how patiently, and no answer."""
 
 
@@ -65,6 +65,7 @@ class InterpretManifest:
         status: running until every chunk is committed.
         created: When the job began, UTC.
         finished: When it was complete.
+        notes: What a reader must know, such as edited explanations that could not be read.
         schema_version: Version of the tables.
     """
 
@@ -81,6 +82,7 @@ class InterpretManifest:
     status: Literal["running", "complete"] = "running"
     created: str = ""
     finished: str = ""
+    notes: list[str] = field(default_factory=list)
     schema_version: int = VERSION
 
 

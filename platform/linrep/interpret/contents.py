@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,6 +25,8 @@ from linrep.vlm.prepared import Role
 from linrep.vlm.tokens import layout, patch_box
 
 Box = tuple[float, float, float, float]
+PART = "\ufffd"
+"""How tokenizers decode part of a character."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,26 @@ class StoredContents:
 
     def _pieces(self, ids: list[int]) -> tuple[str, ...]:
         """A token's piece is what the text gains by it: decoded alone it would lose its space."""
-        decoded = [str(self._preparer.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
-        return tuple(after[len(before) :] if after.startswith(before) else after for before, after in pairwise(decoded))
+        return pieces(lambda n: str(self._preparer.tokenizer.decode(ids[:n])), len(ids))
+
+
+def pieces(decoded: Callable[[int], str], n: int) -> tuple[str, ...]:
+    """What a text gains by each of its tokens; a character that takes several tokens is gained by its last one.
+
+    Args:
+        decoded: The text of the first so many tokens.
+        n: How many there are.
+    """
+    found, before = [], ""
+    for i in range(1, n + 1):
+        after = decoded(i)
+        if after.endswith(PART) and i < n:
+            found.append("")
+            continue
+        same = next((k for k, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+        found.append(after[same:])
+        before = after
+    return tuple(found)
 
 
 class Scenes:

@@ -12,6 +12,7 @@ from linrep.interpret.contents import Contents
 from linrep.interpret.pictures import sheet, sized
 from linrep.interpret.prompts import Part, explain_parts, judge_parts, read_explanation, read_judgement
 from linrep.interpret.views import Evidence, Task, View
+from linrep.reply import after_thinking
 from linrep.sample import Sample, Skipped
 from linrep.store.layout import Modality
 from linrep.vlm.config import IMAGE, TEXT, ModelConfig
@@ -60,7 +61,7 @@ class LocalBackend:
         try:
             return Said(read_explanation(said))
         except ValueError as error:
-            line = next((line.strip() for line in said.splitlines() if line.strip()), "")
+            line = next((line.strip() for line in after_thinking(said).splitlines() if line.strip()), "")
             return Said(line) if line else Said(None, str(error))
 
     def judge(self, task: Task, explanation: str, views: Sequence[View]) -> list[bool | None]:

@@ -1,6 +1,5 @@
 """What a vision-language model is asked, as successive texts and pictures, and how its replies are read."""
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ from PIL import Image
 from linrep.interpret.contents import Contents
 from linrep.interpret.pictures import marked, masked
 from linrep.interpret.views import Evidence, Task, View
+from linrep.reply import after_thinking, last_list, last_object
 
 Part = str | Image.Image
 
@@ -88,37 +88,28 @@ def highlighted(view: View, contents: Contents) -> str:
 
 
 def read_explanation(said: str) -> str:
-    """The explanation in a reply.
+    """The explanation in a reply: the last complete one after any thinking.
 
     Raises:
         ValueError: There is none.
     """
-    found = re.search(r'\{\s*"explanation"\s*:\s*"(?:[^"\\]|\\.)*"\s*\}', said, re.DOTALL)
-    try:
-        text = str(json.loads(found.group(), strict=False)["explanation"]) if found else ""
-    except ValueError:
-        text = ""
-    text = " ".join(text.split())[:LONGEST]
+    text = last_object(said, ("explanation",))["explanation"]
+    text = " ".join(text.split())[:LONGEST] if isinstance(text, str) else ""
     if not text:
-        raise ValueError(f"no explanation in {said[:120]!r}")
+        raise ValueError(f"no explanation in {said[-120:]!r}")
     return text
 
 
 def read_judgement(said: str, n: int) -> list[bool]:
-    """The answers in a reply: a list of as many 0 and 1 as were asked; of a single one yes or no will do.
+    """The answers in a reply: the last list after any thinking of as many 0 and 1 as asked; of a single one yes or no will do.
 
     Raises:
         ValueError: They are not there, or not as many.
     """
-    found = re.search(r"\[[^\[\]]*\]", said)
-    if found is not None:
-        try:
-            values = json.loads(found.group())
-        except ValueError:
-            values = []
-        if len(values) == n and all(value in (0, 1) for value in values):  # true and false are 1 and 0
-            return [bool(value) for value in values]
-    one = re.match(r"\W*(yes|no|1|0)\b", said.strip().lower())
-    if n == 1 and one is not None:
-        return [one[1] in ("yes", "1")]
-    raise ValueError(f"no list of {n} answers in {said[:120]!r}")
+    try:
+        return [bool(value) for value in last_list(said, n, (0, 1))]  # true and false are 1 and 0
+    except ValueError:
+        one = re.match(r"\W*(yes|no|1|0)\b", after_thinking(said).strip().lower())
+        if n == 1 and one is not None:
+            return [one[1] in ("yes", "1")]
+        raise

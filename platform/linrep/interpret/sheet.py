@@ -1,8 +1,8 @@
 """Explanations as a CSV that people edit: out of a finished run, and back into a new one that scores them anew."""
 
-import csv
-import io
+import re
 from collections.abc import Collection
+from typing import NamedTuple
 
 import polars as pl
 
@@ -10,11 +10,11 @@ from linrep.errors import RecipeError
 from linrep.interpret.backends import Interpreter
 from linrep.interpret.views import Latent
 from linrep.places import Place
+from linrep.sheets import read_csv, write_csv
 
 COLUMNS = ("layer", "dictionary", "latent", "explanation")
 SCORES = ("detection_image", "detection_text", "fuzzing_image", "fuzzing_text")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes what begins so for a formula."""
+_WHOLE = re.compile(r"(\d{1,9})(?:[.,]0+)?")
 
 
 def write_sheet(file: Place, explanations: pl.DataFrame, scores: pl.DataFrame) -> None:
@@ -29,43 +29,64 @@ def write_sheet(file: Place, explanations: pl.DataFrame, scores: pl.DataFrame) -
         (r["layer"], r["dictionary"], r["latent"], f"{r['task']}_{r['modality']}"): r["value"]
         for r in scores.filter(pl.col("control") == "own").iter_rows(named=True)
     }
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, "source", *SCORES])
+    rows = []
     for row in explanations.iter_rows(named=True):
         key = (row["layer"], row["dictionary"], row["latent"])
         values = [own.get((*key, name)) for name in SCORES]
-        writer.writerow(
-            [*key, _safe(row["explanation"] or ""), row["source"], *("" if v is None else f"{v:.3f}" for v in values)]
-        )
-    file.write_bytes(out.getvalue().encode())
+        rows.append([*key, row["explanation"] or "", row["source"], *(None if v is None else round(v, 3) for v in values)])
+    write_csv(file, [*COLUMNS, "source", *SCORES], rows)
+
+
+class Edited(NamedTuple):
+    """A sheet as it came back.
+
+    Attributes:
+        texts: Explanations by latent.
+        refused: A line for each row that cannot be read.
+    """
+
+    texts: dict[Latent, str]
+    refused: list[str]
+
+
+def read_edited(file: Place) -> Edited:
+    """Explanations by latent; rows without one are left out, and a damaged row is refused by its line and costs no other.
+
+    Raises:
+        RecipeError: The file is no such sheet, or no row of it can be read.
+    """
+    try:
+        table = read_csv(file, COLUMNS)
+    except RecipeError as error:
+        raise RecipeError(f"interpret.edited: {error}") from None
+    refused = list(table.damaged)
+    found: dict[Latent, tuple[int, str]] = {}
+    contested: set[Latent] = set()
+    for row in table.rows:
+        numbers = [_WHOLE.fullmatch(row.cells[name].strip()) for name in ("layer", "latent")]
+        if numbers[0] is None or numbers[1] is None:
+            refused.append(f"line {row.line}: layer and latent should be numbers")
+            continue
+        latent = Latent(int(numbers[0][1]), row.cells["dictionary"].strip(), int(numbers[1][1]))
+        text = " ".join(row.cells["explanation"].split())
+        if latent in found and found[latent][1] != text:
+            twice = f"latent {latent.number} of {latent.dictionary} stands twice, and not alike, see line {found[latent][0]}"
+            refused.append(f"line {row.line}: {twice}")
+            contested.add(latent)
+        found.setdefault(latent, (row.line, text))
+    texts = {latent: text for latent, (_, text) in found.items() if latent not in contested}
+    if refused and not texts:
+        raise RecipeError(f"interpret.edited: {file} {refused[0]}" + (f"; and {len(refused) - 1} more" if refused[1:] else ""))
+    return Edited({latent: text for latent, text in texts.items() if text}, refused)
 
 
 def read_sheet(file: Place) -> dict[Latent, str]:
-    """Explanations by latent; rows without one are left out.
+    """The explanations of `read_edited`, which also says what is refused.
 
     Raises:
-        RecipeError: The file is no such sheet, or a row is wrong; the line is named.
+        RecipeError: As there.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig")), strict=True)
-        rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"interpret.edited: cannot read {file}: {error}") from None
-    if not rows or any(name not in rows[0][1] for name in COLUMNS):
-        raise RecipeError(f"interpret.edited: {file} is no sheet: it should have the columns {', '.join(COLUMNS)}")
-    found: dict[Latent, str] = {}
-    for line, row in rows:
-        try:
-            latent = Latent(int(row["layer"]), str(row["dictionary"]), int(row["latent"]))
-        except (TypeError, ValueError):
-            raise RecipeError(f"interpret.edited: {file} line {line}: layer and latent should be numbers") from None
-        if latent in found:
-            raise RecipeError(f"interpret.edited: {file} line {line}: latent {latent.number} of {latent.dictionary} stands twice")
-        text = _plain(" ".join((row["explanation"] or "").split()))
-        if text:
-            found[latent] = text
-    return found
+    return read_edited(file).texts
 
 
 def check_sheet(file: Place, edited: dict[Latent, str], known: Collection[Latent], interpreter: Interpreter) -> None:
@@ -82,11 +103,3 @@ def check_sheet(file: Place, edited: dict[Latent, str], known: Collection[Latent
         why = interpreter.refuse(text)
         if why is not None:
             raise RecipeError(f"{where}: {why}")
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text[:1] in FORMULA else text
-
-
-def _plain(text: str) -> str:
-    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA else text

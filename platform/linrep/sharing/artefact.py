@@ -7,7 +7,7 @@ sharing/<name>-<digest>/
   sharing.parquet, latents.parquet              all units together, once complete
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,7 +22,9 @@ from linrep.sharing.intervals import Measure
 from linrep.sharing.study import TRAINED, Study, Unit
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
+from linrep.store.read import Store
 from linrep.store.tables import read_table, table_of, write_table
+from linrep.vlm.prompts import FIELDS, filled_in, prompts_differ
 from schemas.sharing import SHARING, SHARING_LATENTS, VERSION
 
 TABLES = {"sharing": SHARING, "latents": SHARING_LATENTS}
@@ -46,6 +48,7 @@ class SharingManifest:
         status: running until every unit is committed.
         created: When the job began, UTC.
         finished: When it was complete.
+        notes: What a reader must know of the rows that were compared, such as prompts that differ.
         schema_version: Version of the tables.
     """
 
@@ -60,6 +63,7 @@ class SharingManifest:
     status: Literal["running", "complete"] = "running"
     created: str = ""
     finished: str = ""
+    notes: list[str] = field(default_factory=list)
     schema_version: int = VERSION
 
 
@@ -108,6 +112,20 @@ STEERING = "steering"
 """Among the parents: the steering results that were read."""
 
 
+def prompt_notes(stores: Mapping[str, Store]) -> list[str]:
+    """What is to be said of the prompts of the stores that are compared."""
+    notes = [
+        f"prompts of the {model} model's harvest differ: {one}"
+        for model, store in stores.items()
+        for one in prompts_differ(store.manifest.harvest)
+    ]
+    notes += [f"{model} model: {one}" for model, store in stores.items() for one in store.manifest.notes if "differ" not in one]
+    asked = {model: [filled_in(store.manifest.harvest)[name] for name in FIELDS] for model, store in stores.items()}
+    if len(set(map(tuple, asked.values()))) > 1:
+        notes.append("the models were given different prompts: " + "; ".join(f"{m} {p}" for m, p in asked.items()))
+    return notes
+
+
 def plan_artefact(
     workspace: Place, name: str, study: Study, weights: tuple[str, ...] = (), steering: str | None = None
 ) -> SharingPlan:
@@ -138,6 +156,7 @@ def plan_artefact(
         pairs={model: len(pairs) for model, pairs in study.pairs.items()},
         classes=list(study.pairs[TRAINED].classes),
         units=[unit.name for unit in study.units],
+        notes=prompt_notes(study.stores),
         created=now(),
     )
     return SharingPlan(workspace / "sharing" / f"{name}-{key}", study, manifest)

@@ -150,7 +150,7 @@ class Dictionary(Section):
 
 
 class SteerConfig(Section):
-    """A plan of cells: pairs x samples x sites x layers x directions x strengths. All but `judge` decides the runs' digest."""
+    """A plan of cells: pairs x samples x sites x layers x directions x strengths. Only `judge` and `insist` decide no run."""
 
     pairs: tuple[tuple[str, str], ...] | PositiveInt = Field(
         default=6,
@@ -183,6 +183,9 @@ class SteerConfig(Section):
     judge: Judge = Field(default=Words(), description="Who reads the answers; another one judges the same runs again.")
     sae: Dictionary | None = Field(default=None, description="A dictionary of latents to steer with.")
     probes: str | None = Field(default=None, description="File of directions; null: those of this recipe's probe job.")
+    insist: bool = Field(
+        default=False, description="Run though no unedited answer can be read by the judge, or names of classes are no words."
+    )
     chunk_size: PositiveInt = Field(default=512, description="Cells per chunk: the unit of work, retry and commit.")
     seed: int = Field(default=0, description="Seed of the pairs, the samples and the random directions.")
 

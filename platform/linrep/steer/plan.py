@@ -1,7 +1,7 @@
 """What a steering job will do, worked out before any model is loaded: pairs, held-out samples, cells, chunks, and its name."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from linrep.records import find_record
 from linrep.sample import unit_hash
 from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
+from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
 from linrep.store.layout import MANIFEST
@@ -25,6 +26,7 @@ from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
 from linrep.store.summary import high_norm_lines
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.prompts import around, filled_in
 from schemas.steering import VERSION
 
 Task = Literal["answers", "damage", "lens"]
@@ -111,6 +113,7 @@ class SteerManifest:
         counts: Cells done, failed, tokens; once complete.
         created: When it began, UTC.
         finished: When it was complete.
+        notes: What a reader must know: names that are no words, prompts that differ from the harvest's.
         schema_version: Version of the tables.
     """
 
@@ -128,6 +131,7 @@ class SteerManifest:
     counts: dict[str, int] = field(default_factory=dict)
     created: str = ""
     finished: str = ""
+    notes: list[str] = field(default_factory=list)
     schema_version: int = VERSION
 
 
@@ -223,7 +227,7 @@ def plan_steer(
         "model": store.manifest.model["digest"],
         **(parents or {}),
     }
-    decides = config.model_dump(mode="json", exclude={"judge": True, "probes": True, "sae": {"path"}})
+    decides = config.model_dump(mode="json", exclude={"judge": True, "probes": True, "insist": True, "sae": {"path"}})
     key = digest(VERSION, from_what, {**decides, "layers": list(layers)})
     place = workspace / "steering" / f"{name}-{key}"
     sources = tuple(dict.fromkeys(source for source, _ in pairs))
@@ -251,9 +255,25 @@ def plan_steer(
         n_chunks=len(cut),
         n_cells=sum(chunk.n_cells for chunk in cut),
         damage_texts=about,
+        notes=[*names_of(pairs).lines, *prompt_notes(config, store.manifest.harvest)],
         created=now(),
     )
     return SteerPlan(job, manifest, cut, classes, tuple(high_norm_lines(store.manifest, layers)))
+
+
+def prompt_notes(config: SteerConfig, harvest: Mapping[str, Any]) -> list[str]:
+    """Where the questions' prompts are others than those under which the directions were found."""
+    found = str(filled_in(harvest)["image_prompt"])
+    asked = {f"steer.ask.questions[{i}]": q.prompt for i, q in enumerate(config.ask.questions) if q.about == "class"}
+    asked |= {"steer.damage.prompt": config.damage.prompt} if config.damage.texts else {}
+    notes = [
+        f"{name} begins otherwise than the harvest's image_prompt: {prompt!r}, and directions were found under {found!r}"
+        for name, prompt in {**asked, "steer.ask.choice": config.ask.choice}.items()
+        if around(prompt)[0] != around(found)[0]
+    ]
+    if not any(prompt == found for name, prompt in asked.items() if "questions" in name):
+        notes.append(f"no question about the class is the harvest's image_prompt: directions were found under {found!r}")
+    return notes
 
 
 def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tuple[int, ...]:
@@ -307,6 +327,25 @@ def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_H
     for samples in (*photographs.values(), captions, texts):
         samples.sort(key=lambda held: unit_hash(held.sample_id, "steer"))
     return photographs, captions, texts
+
+
+def unedited(plan: SteerPlan) -> tuple[SteerJob, tuple[SteerChunk, ...]]:
+    """A small job before the job: every image of the plan under the questions, once and without an edit.
+
+    It lies in a folder of its own within the artefact, and shows whether the judge can read what the model says.
+    """
+    items: dict[str, dict[str, Item]] = {}
+    targets: dict[str, str] = {}
+    for chunk in plan.chunks:
+        if chunk.task == "answers":
+            items.setdefault(chunk.source, {}).update({item.sample_id: item for item in chunk.items})
+            targets.setdefault(chunk.source, chunk.target)
+    config = plan.job.config.model_copy(update={"directions": (), "edits": ()})
+    job = replace(plan.job, place=plan.job.place / "unedited", config=config)
+    return job, tuple(
+        SteerChunk(number, "answers", source, targets[source], tuple(own.values()), len(own))
+        for number, (source, own) in enumerate(items.items())
+    )
 
 
 def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[str, list[_Held]]) -> tuple[tuple[str, str], ...]:

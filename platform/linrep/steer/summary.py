@@ -5,14 +5,27 @@ from typing import Any
 
 import pyarrow as pa
 
+from linrep.steer.judges.readable import Readable
 from linrep.steer.plan import SteerManifest
 
 Row = dict[str, Any]
 
 
-def summary(where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.Table, extra: dict[str, Any]) -> str:
-    """What came out, for reading."""
+def summary(
+    where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.Table, extra: dict[str, Any], read: Readable | None = None
+) -> str:
+    """What came out, for reading.
+
+    Args:
+        where: The artefact.
+        manifest: What it is.
+        effects: Of schema `EFFECTS`.
+        matched: Of schema `MATCHED`.
+        extra: What else the judge says.
+        read: How the judge reads the unedited answers; it decides the measure of the tables.
+    """
     rows = effects.to_pylist()
+    measure, why = measure_of(rows, read)
     counts = manifest.counts
     lines = [
         f"Steering {manifest.name}-{manifest.digest}",
@@ -21,9 +34,12 @@ def summary(where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.
         + (" ..." if len(manifest.pairs) > 6 else ""),
         f"  runs     {counts['n_done']:,} done, {counts['n_failed']:,} failed; {counts['n_tokens']:,} tokens",
         f"  damage   {manifest.damage_texts}",
+        f"  measure  {why}",
+        *(f"  judge    {line}" for line in ([] if read is None else read.lines())),
+        *(f"  note     {note}" for note in manifest.notes),
     ]
     for site in dict.fromkeys(row["site"] for row in rows if row["site"] is not None):
-        lines += ["", *_site(site, [row for row in rows if row["site"] == site])]
+        lines += ["", *_site(site, [row for row in rows if row["site"] == site], measure)]
     others = [row for row in rows if row["edit"] not in ("none", "add")]
     if others:
         lines += ["", *_others(others)]
@@ -34,13 +50,27 @@ def summary(where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.
     return "\n".join(lines) + "\n"
 
 
-def _site(site: str, rows: Sequence[Row]) -> list[str]:
-    """For each layer and direction its best dose by `turned`, or by p_target where nothing was judged.
+def measure_of(rows: Sequence[Row], read: Readable | None) -> tuple[str, str]:
+    """The measure by which the tables choose and are headed, the same for all sites, and why that one."""
+    if read is not None and read.judge == "forced":
+        return "p_target", "probability of the target in the forced choice, as the judge is forced"
+    if any(row["measure"] == "turned" for row in rows):
+        return "turned", "share of answers turned to the target, of images whose unedited answer names the source"
+    reason = (
+        "there are no verdicts" if read is None or not read.judged else f"none of {read.n:,} unedited answers names its class"
+    )
+    return (
+        "p_target",
+        f"CHANGED to the probability of the target in the forced choice: {reason}, so no share of answers turned exists",
+    )
+
+
+def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
+    """For each layer and direction its best dose by the measure.
 
     The dose is chosen on one half of the source classes, and everything in its line is from the other half: the best of several
     doses is good by luck where it was chosen.
     """
-    measure = "turned" if any(row["measure"] == "turned" for row in rows) else "p_target"
     adds = [row for row in rows if row["edit"] == "add"]
     lines = [
         f"Adding directions at {site}: strength chosen on one half of the source classes, numbers from the other half "

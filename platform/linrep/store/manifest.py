@@ -39,6 +39,7 @@ class Manifest:
         statistics_seal: Seal of the table of sums, once complete.
         created: When the harvest began, UTC.
         finished: When it was complete.
+        notes: What a reader must know of the rows, such as prompts without a start token.
         schema_version: Version of the row contracts.
         layer_convention: What a layer's number means.
     """
@@ -61,6 +62,7 @@ class Manifest:
     statistics_seal: str = ""
     created: str = ""
     finished: str = ""
+    notes: list[str] = field(default_factory=list)
     schema_version: int = VERSION
     layer_convention: str = LAYER_CONVENTION
 

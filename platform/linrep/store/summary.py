@@ -100,4 +100,5 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit], stranger
     if strangers:
         shown = ", ".join(strangers[:10]) + (", ..." if len(strangers) > 10 else "")
         lines.append(f"  ignored  {len(strangers):,} files that are not the store's: {shown}")
+    lines += [f"  note     {note}" for note in manifest.notes]
     return "\n".join([*lines, *high_norm_lines(manifest), *statistics_lines(manifest)])

@@ -14,6 +14,7 @@ from linrep.vlm.files import locate
 from linrep.vlm.picture import BadPicture, cut, decode
 from linrep.vlm.prepared import Prepared, Role, without_image
 from linrep.vlm.processor import check_processor, load_processor
+from linrep.vlm.prompts import doubled_start
 from linrep.vlm.tokens import Layout, layout, token_map
 
 
@@ -34,7 +35,7 @@ class Preparer:
 
     Raises:
         ModelError: The processor and the model disagree, or the processor is of a kind that is not supported.
-        ValueError: A prompt lacks its placeholder, or a number is out of range.
+        ValueError: A prompt lacks its placeholder or begins with two start tokens, or a number is out of range.
     """
 
     def __init__(
@@ -73,6 +74,10 @@ class Preparer:
             "pair": pair_prompt.replace(IMAGE, self.image_token),
             "text": text_prompt,
         }
+        for name, prompt in self.prompts.items():
+            why = doubled_start(self.tokenizer, prompt)
+            if why is not None:
+                raise ValueError(f"{name}_prompt {why}")
         self._bare = self._encode("image", "")
 
     @classmethod

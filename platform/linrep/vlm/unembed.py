@@ -10,9 +10,7 @@ from linrep.errors import ModelError
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.files import locate, weight_files
 from linrep.vlm.processor import load_processor
-
-SPACES = ("▁", "Ġ")
-"""How tokenizers write a space at a token's beginning."""
+from linrep.vlm.words import written_out
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ def read_words(config: ModelConfig) -> tuple[str, ...]:
     Raises:
         ModelError: The model has no tokenizer that can be read.
     """
-    tokenizer = load_processor(locate(config)[0]).tokenizer
-    return tuple(_readable(str(token)) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+    return written_out(load_processor(locate(config)[0]).tokenizer)
 
 
 def read_unembedding(config: ModelConfig) -> Unembedding:
@@ -69,9 +66,3 @@ def _names(file: str) -> list[str]:
 def _read(file: str, name: str) -> Tensor:
     with safe_open(file, "pt") as tensors:
         return tensors.get_tensor(name).float()
-
-
-def _readable(token: str) -> str:
-    for space in SPACES:
-        token = token.replace(space, " ")
-    return token

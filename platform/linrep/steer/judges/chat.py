@@ -1,7 +1,5 @@
 """A judge behind an OpenAI-compatible chat server: every distinct answer is asked about once."""
 
-import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -9,6 +7,7 @@ from typing import Any
 
 from linrep.chat import ChatClient, NoAnswer, Usage
 from linrep.places import Place
+from linrep.reply import last_object
 from linrep.steer.config import Chat
 from linrep.steer.judges.verdict import SCALE, Answer, Verdict
 
@@ -106,26 +105,30 @@ class ChatJudge:
 
 
 def read_verdict(said: str, about: str) -> Verdict:
-    """The verdict in a reply: the first JSON object in it, with or without words around it.
+    """The verdict in a reply: the last complete one after any thinking, with or without words around it.
 
     Raises:
-        ValueError: There is none, a field is missing, or a value is off the scale.
+        ValueError: There is none, or a value is off the scale.
     """
-    found = re.search(r"\{[^{}]*\}", said)
-    if found is None:
-        raise ValueError(f"no JSON in {said[:120]!r}")
-    try:
-        value = json.loads(found.group())
-        coherence = float(value["coherence"])
-        if not 0 <= coherence <= 1:
-            raise ValueError(f"coherence {coherence} is not within 0..1")
-        if about != "class":
-            if not isinstance(value["kept"], bool):
-                raise ValueError(f"kept is {value['kept']!r}, not true or false")
-            return Verdict(kept=value["kept"], coherence=coherence)
-        score = float(value["score"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__} {error} in {found.group()[:120]!r}") from None
+    value = last_object(said, ("score" if about == "class" else "kept", "coherence"))
+    coherence = _number(value, "coherence")
+    if not 0 <= coherence <= 1:
+        raise ValueError(f"coherence {coherence} is not within 0..1")
+    if about != "class":
+        if not isinstance(value["kept"], bool):
+            raise ValueError(f"kept is {value['kept']!r}, not true or false")
+        return Verdict(kept=value["kept"], coherence=coherence)
+    score = _number(value, "score")
     if score not in SCALE:
         raise ValueError(f"score {score} is not one of {SCALE}")
     return Verdict(score=score, coherence=coherence)
+
+
+def _number(value: dict[str, Any], name: str) -> float:
+    found = value[name]
+    if isinstance(found, bool) or not isinstance(found, int | float | str):
+        raise ValueError(f"{name} is {str(found)[:40]!r}, not a number")
+    try:
+        return float(found)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name} is {str(found)[:40]!r}, not a number") from None

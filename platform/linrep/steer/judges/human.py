@@ -4,12 +4,11 @@ The sheet shows the answer and four classes in a drawn order: the source, the ta
 know which is which, nor which edit made the answer.
 """
 
-import csv
 import hashlib
-import io
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -17,6 +16,7 @@ from jaxtyping import Int
 from linrep.errors import RecipeError
 from linrep.places import Place
 from linrep.sample import unit_hash
+from linrep.sheets import read_csv, write_csv
 from linrep.steer.config import Human
 from linrep.steer.intervals import estimate
 from linrep.steer.judges.readers import by_words
@@ -26,7 +26,9 @@ CHOICES = ("A", "B", "C", "D")
 NONE = "none"
 MIX = "mix"
 COLUMNS = ("item", "question", "answer", *CHOICES, "choice", "sensible")
+SENSIBLE = {"yes": 1.0, "y": 1.0, "true": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "": None}
 HEAD = "choice: A, B, C or D for what the answer describes; none; or mix for two of them. sensible: yes or no."
+_DIGITS, _LETTERS = "0123456789abcdef", "abcdefghijklmnop"
 
 
 def write_sheet(answers: Sequence[Answer], classes: Sequence[str], file: Place, max_answers: int = 400, seed: int = 0) -> int:
@@ -45,14 +47,18 @@ def write_sheet(answers: Sequence[Answer], classes: Sequence[str], file: Place, 
     _check_number(classes)
     distinct = {answer.key: answer for answer in answers if answer.about == "class"}
     order = sorted(distinct, key=lambda key: unit_hash(key, f"sheet {seed}"))[:max_answers]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for key in order:
-        answer = distinct[key]
-        writer.writerow([key, _safe(answer.question), _safe(answer.text), *options(answer, classes, seed), "", ""])
-    file.write_bytes(out.getvalue().encode())
+    rows = [(distinct[key].question, distinct[key].text, *options(distinct[key], classes, seed), "", "") for key in order]
+    write_csv(file, COLUMNS, [(item_of(key), *row) for key, row in zip(order, rows, strict=True)])
     return len(order)
+
+
+def item_of(key: str) -> str:
+    """An answer's key in letters alone: a spreadsheet takes 99893267e9313770 for a number.
+
+    >>> item_of("09af")
+    'ajkp'
+    """
+    return key.translate(str.maketrans(_DIGITS, _LETTERS))
 
 
 def _check_number(classes: Sequence[str]) -> None:
@@ -68,50 +74,76 @@ def options(answer: Answer, classes: Sequence[str], seed: int = 0) -> list[str]:
     return sorted(four, key=lambda c: unit_hash(c, f"place {answer.key} {seed}"))
 
 
-def read_sheet(file: Place, answers: Sequence[Answer], classes: Sequence[str], seed: int = 0) -> dict[str, Verdict]:
-    """Verdicts by the answers' keys; rows that were left empty give none.
+class Filled(NamedTuple):
+    """A sheet as it came back.
+
+    Attributes:
+        verdicts: By the answers' keys.
+        refused: A line for each row that cannot be read.
+        empty: Rows without a choice yet.
+        n: Rows.
+    """
+
+    verdicts: dict[str, Verdict]
+    refused: list[str]
+    empty: int
+    n: int
+
+
+def read_filled(file: Place, answers: Sequence[Answer], classes: Sequence[str], seed: int = 0) -> Filled:
+    """What people filled in; a damaged row is refused by its line and costs no other.
 
     Raises:
-        RecipeError: The file is no such sheet, or a cell holds something else than asked for; the line is named.
+        RecipeError: The file is no such sheet, or none of the rows that were filled in can be read.
     """
-    known = {answer.key: answer for answer in answers}
+    known = {item_of(answer.key): answer for answer in answers}
+    table = read_csv(file, COLUMNS)
     found: dict[str, Verdict] = {}
-    for line, row in enumerate(_rows(file), start=2):
-        choice, sensible = ((row[name] or "").strip().lower() for name in ("choice", "sensible"))
-        if not choice:
+    lines: dict[str, int] = {}
+    refused, empty = list(table.damaged), 0
+    for row in table.rows:
+        item, choice, sensible = (_word(row.cells[name]) for name in ("item", "choice", "sensible"))
+        why = None
+        if item not in known:
+            why = f"no answer {row.cells['item']!r} in this artefact"
+        elif not choice:
+            empty += 1
             continue
-        if row["item"] not in known:
-            raise RecipeError(f"{file} line {line}: no answer {row['item']!r} in this artefact")
-        if choice not in (*(c.lower() for c in CHOICES), NONE, MIX):
-            raise RecipeError(f"{file} line {line}: choice is {choice!r}, it should be A, B, C, D, {NONE} or {MIX}")
-        if sensible not in ("yes", "no", ""):
-            raise RecipeError(f"{file} line {line}: sensible is {sensible!r}, it should be yes or no")
-        answer = known[row["item"]]
+        elif choice not in (*(c.lower() for c in CHOICES), NONE, MIX):
+            why = f"choice is {choice!r}, it should be A, B, C, D, {NONE} or {MIX}"
+        elif sensible not in SENSIBLE:
+            why = f"sensible is {sensible!r}, it should be yes or no"
+        if why is not None:
+            refused.append(f"line {row.line}: {why}")
+            continue
+        answer = known[item]
         shown = options(answer, classes, seed)
         picked = shown["abcd".index(choice)] if choice in "abcd" else choice
-        score = {answer.source: -1.0, answer.target: 1.0, MIX: 0.5}.get(picked, 0.0)
-        found[answer.key] = Verdict(score=score, coherence={"yes": 1.0, "no": 0.0, "": None}[sensible])
-    return found
+        named = {answer.source: -1.0, answer.target: 1.0}
+        score = (named if choice in "abcd" else {MIX: 0.5}).get(picked, 0.0)
+        verdict = Verdict(score=score, coherence=SENSIBLE[sensible])
+        if lines.setdefault(answer.key, row.line) != row.line and found.get(answer.key) != verdict:
+            refused.append(f"lines {lines[answer.key]} and {row.line}: the answer {item!r} stands there twice, with two verdicts")
+            found.pop(answer.key, None)
+            continue
+        found[answer.key] = verdict
+    if refused and not found and not empty:
+        raise RecipeError(f"{file} {refused[0]}" + (f"; and {len(refused) - 1} more" if len(refused) > 1 else ""))
+    return Filled(found, refused, empty, len(table.rows) + len(table.damaged))
 
 
-def unfilled(file: Place) -> tuple[int, int]:
-    """How many rows of a sheet have no choice yet, and how many it has.
+def read_sheet(file: Place, answers: Sequence[Answer], classes: Sequence[str], seed: int = 0) -> dict[str, Verdict]:
+    """The verdicts of `read_filled`, which also says what is refused and what is empty.
 
     Raises:
-        RecipeError: The file is no such sheet.
+        RecipeError: As there.
     """
-    rows = _rows(file)
-    return sum(not (row["choice"] or "").strip() for row in rows), len(rows)
+    return read_filled(file, answers, classes, seed).verdicts
 
 
-def _rows(file: Place) -> list[dict[str, str]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"cannot read the sheet {file}: {error}") from None
-    if not rows or any(name not in rows[0] for name in COLUMNS):
-        raise RecipeError(f"{file} is no sheet: it should have the columns {', '.join(COLUMNS)}")
-    return rows
+def _word(cell: str) -> str:
+    """What a person typed, without the marks and spaces around it, in small letters of usual width."""
+    return unicodedata.normalize("NFKC", cell).strip().strip(".,;:()[]'\"` ").lower()
 
 
 @dataclass
@@ -149,15 +181,17 @@ class People:
             n = write_sheet(answers, self.classes, self.file, self.config.max_answers)
             self.waiting = f"{n} answers are on {self.file}: fill in choice and sensible, then run the same command"
             return [Verdict(error="nobody has judged it yet") for _ in answers]
-        found = read_sheet(self.file, answers, self.classes)
-        empty, n = unfilled(self.file)
-        todo = f"{empty} of {n} rows of {self.file} have no choice yet: fill them in, then run the same command"
-        self.waiting = todo if empty else None
+        filled = read_filled(self.file, answers, self.classes)
+        found = filled.verdicts
+        todo = f"{filled.empty} of {filled.n} rows of {self.file} have no choice yet: fill them in, then run the same command"
+        self.waiting = todo if filled.empty else None
         # What the rules would have said of the same answers, to see how far they can be trusted.
         asked = [answer for answer in answers if answer.key in found]
         rules = {answer.key: verdict for answer, verdict in zip(asked, by_words(asked), strict=True)}
         shown = asdict(agreement(found, rules))
         self.extra = {"agreement_with_words": {k: v if v == v else None for k, v in shown.items()}}  # NaN, which JSON lacks
+        if filled.refused:
+            self.extra["sheet"] = {"rows": filled.n, "refused": len(filled.refused), "why": "; ".join(filled.refused[:5])}
         return [found.get(answer.key, Verdict(error="not on the sheet, or not filled in")) for answer in answers]
 
 
@@ -195,8 +229,3 @@ def agreement(one: dict[str, Verdict], other: dict[str, Verdict]) -> Agreement:
     chance = sum(float((a == step).mean() * (b == step).mean()) for step in np.unique(np.concatenate([a, b])))
     kappa = (found.value - chance) / (1 - chance) if chance < 1 else float("nan")
     return Agreement(len(both), found.value, found.low, found.high, kappa)
-
-
-def _safe(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,6 +1,7 @@
 """Judges that read with rules: whole words, the embedded world's parser, and the forced choice, which does not read at all."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class Rules:
 
 
 def by_words(answers: Sequence[Answer]) -> list[Verdict]:
-    """Looks for the two names as whole words, in any case, also in the plural.
+    """Looks for the two names as whole words, in any case, also in the plural ("boats", "cherries", "leaves").
 
     Only the target named: 1. Only the source: -1. Both: 0.5. None: 0. Another attribute is kept where the words of the answer are
     the same as without the edit. Coherence is the share of word triples that are no repeats; 0 for an empty answer.
@@ -49,7 +50,7 @@ def by_words(answers: Sequence[Answer]) -> list[Verdict]:
 
 
 def by_parser(answers: Sequence[Answer]) -> list[Verdict]:
-    """Reads the embedded world's sentences exactly; they are coherent where they are well formed.
+    """Reads the embedded world's sentences exactly, as `parse_answer` says; they are coherent where they are well formed.
 
     Scores as `by_words`; colours and grounds are kept where the answer names just what it names without the edit.
     """
@@ -98,7 +99,24 @@ def _score(source: bool, target: bool) -> float:
 
 
 def _names(name: str, text: str) -> bool:
-    return re.search(rf"\b{re.escape(name.lower())}(s|es)?\b", text.lower()) is not None
+    """Whether a text holds a name: its words in a row, in any case; spaces, hyphens and other marks between them count alike."""
+    name, text = _even(name), _even(text)
+    if any(unicodedata.category(c) == "Lo" for c in name):  # a script without spaces or with endings of its own
+        return name in text
+    words = re.findall(r"\w+", name)
+    if not words:
+        return False
+    last = words[-1]
+    plural = {"y": f"|{last[:-1]}ies", "f": f"|{last[:-1]}ves"}.get(last[-1], f"|{last[:-2]}ves" if last.endswith("fe") else "")
+    row = _BETWEEN.join([*words[:-1], f"(?:{last}(?:s|es)?{plural})"])
+    return re.search(rf"(?<!\w){row}(?!\w)", text) is not None
+
+
+_BETWEEN = r"[\s_\-\u2010-\u2015'’.]*"
+
+
+def _even(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def _words(text: str) -> list[str]:
