@@ -57,7 +57,7 @@ def read_record(file: Place, kind: type[T], repair: str) -> T:
             f"{file} has schema version {value[VERSION]!r:.60}, this program reads {known[VERSION].default}: "
             "run the job that made it again"
         )
-    check = value.pop(CHECK, None)
+    checked, check = CHECK in value, value.pop(CHECK, None)
     try:
         record = _adapter(kind).validate_json(json.dumps(value), strict=True)
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
@@ -65,7 +65,7 @@ def read_record(file: Place, kind: type[T], repair: str) -> T:
     other = _difference(value, json.loads(json.dumps(asdict(record))), "")  # pyright: ignore[reportArgumentType]
     if other is not None:
         raise StoreError(f"{file} is damaged ({other}): {repair}")
-    if check is not None and check != _check(value):
+    if checked and check != _check(value):
         raise StoreError(f"{file} is damaged (it was changed after it was written: its check does not match): {repair}")
     return record
 

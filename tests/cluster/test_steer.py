@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,16 @@ from linrep.harvest.config import Pool
 from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
+from linrep.records import write_record
 from linrep.sae.coder import random_dictionary
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.saelens import write as write_coder
 from linrep.steer.cells import cells
 from linrep.steer.chunk import fetch, read_tables, steer_chunk
 from linrep.steer.config import Asking, Chat, Damage, Dictionary, Dose, Forced, Human, Question, SteerConfig, Words
-from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer
+from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer, read_steer_manifest
 from linrep.store.commit import read_commits
+from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
 from linrep.store.tables import read_table
 from linrep.vlm.config import ModelConfig
@@ -141,6 +144,8 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
 def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_again(recipe, fresh):
     first = run_steer(recipe, place(fresh))
     whole = contents(first.place)
+    begun = replace(read_steer_manifest(first.place), created="2001-01-01")  # long before what follows
+    write_record(first.place / MANIFEST, begun)
     again = run_steer(recipe, place(fresh))
     assert (again.n_new, again.text) == (0, first.text)
     for lost in (0, 3):
@@ -149,11 +154,13 @@ def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_a
     assert resumed.n_new == 2
     assert contents(first.place) == whole
     assert resumed.text == first.text
+    assert read_steer_manifest(first.place).created == "2001-01-01"
     other = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": Forced()})})
     judged = run_steer(other, place(fresh))
     assert judged.n_new == 0
     assert judged.place.path == first.place.path
     assert judged.judged.path != first.judged.path
+    assert read_steer_manifest(first.place).created == "2001-01-01"
 
 
 @pytest.mark.usefixtures("plainly")
