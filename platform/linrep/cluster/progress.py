@@ -28,8 +28,10 @@ class Progress:
     ) -> None:
         self._rate = rate
         self._what, self._unit, self._total, self._done, self._tokens = what, unit, total, done, 0
-        self._first, self._out = done, sys.stderr if out is None else out
+        self._out = sys.stderr if out is None else out
         self._start = self._said = time.monotonic()
+        self._counted: tuple[float, int, int] | None = None
+        """When the first units were done, and what had been counted by then: what comes before is start-up, not speed."""
         self._bar = None
         if self._out.isatty():
             self._bar = tqdm(
@@ -38,7 +40,7 @@ class Progress:
                 initial=done,
                 file=self._out,
                 dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} " + unit + "{postfix} [{elapsed}<{remaining}]",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} " + unit + "{postfix} [{elapsed}]",
             )
         elif done:
             self._say(f"{what}: {done:,} of {total:,} {unit} were done before")
@@ -47,16 +49,32 @@ class Progress:
         """Count what a chunk brought."""
         self._tokens += n_tokens
         self._done += n_samples
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        tokens = f"{self._tokens:,} {self._rate} at {self._tokens / seconds:,.0f}/s"
+        now = time.monotonic()
+        if self._counted is None and n_samples:
+            self._counted = now, self._done, self._tokens
+        rate, left = self._measured(now)
+        tokens = f"{self._tokens:,} {self._rate}" + (f" at {rate:,.0f}/s" if rate is not None else "")
+        remaining = f"{tqdm.format_interval(left)} left" if left is not None else ""
         if self._bar is not None:
-            self._bar.set_postfix_str(tokens, refresh=False)
+            self._bar.set_postfix_str(", ".join(filter(None, (tokens, remaining))), refresh=False)
             self._bar.update(n_samples)
-        elif time.monotonic() - self._said >= LOG_SECONDS or self._done >= self._total:
-            left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
+        elif now - self._said >= LOG_SECONDS or self._done >= self._total:
             share = 100 * self._done / max(self._total, 1)
-            line = f"{self._what}: {share:3.0f}% {self._done:,}/{self._total:,} {self._unit}, {tokens}"
-            self._say(f"{line}, {tqdm.format_interval(seconds)} gone, {tqdm.format_interval(left)} left")
+            gone = f"{tqdm.format_interval(now - self._start)} gone"
+            line = f"{self._what}: {share:3.0f}% {self._done:,}/{self._total:,} {self._unit}, {tokens}, {gone}"
+            self._say(f"{line}, {remaining}" if remaining else line)
+
+    def _measured(self, now: float) -> tuple[float | None, float | None]:
+        """Tokens a second since the first units were done, and the seconds that are left at that pace; None until it is known."""
+        if self._done >= self._total:
+            return self._tokens / max(now - self._start, 1e-9), 0.0
+        if self._counted is None:
+            return None, None
+        at, done, tokens = self._counted
+        seconds = now - at
+        if self._done <= done or seconds <= 0:
+            return None, None
+        return (self._tokens - tokens) / seconds, seconds / (self._done - done) * (self._total - self._done)
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()

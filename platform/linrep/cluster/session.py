@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,12 @@ from linrep.places import redacted
 
 STARTS = 2
 """Times that Ray is started here before a job gives up: it allows its own processes 30 s, which a crowded machine can take."""
-KNOCK_S = 20.0
-"""Seconds that a named cluster has to take a connection."""
+KNOCK_S = 15.0
+"""Seconds that a named cluster has to take a connection and to answer."""
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+"""How a conversation of HTTP/2 begins, RFC 9113, sections 3.4 and 6.5: Ray's servers speak gRPC, which is that."""
+_SETTINGS = 4
+"""The kind of frame that its server answers with, the fourth byte."""
 
 PATHS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (2, 3))
 """Where `linrep` and `schemas` lie, for workers on this machine that have them from a checkout and not installed."""
@@ -56,7 +62,7 @@ def _connect(address: str | None) -> None:
             _knock(address)
             with _silent():
                 ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, OverflowError) as error:
             raise ServiceError(f"no Ray cluster answers at RAY_ADDRESS={redacted(address)}: {_first_line(error)}") from error
         return
     paths = os.pathsep.join(filter(None, [PATHS, os.environ.get("PYTHONPATH")]))
@@ -75,15 +81,53 @@ def _connect(address: str | None) -> None:
                 ) from error
 
 
-def _knock(address: str) -> None:
-    """Whether something listens there: Ray itself would try for ten minutes and say nothing.
+def check_address() -> None:
+    """See to it that a cluster is there, where RAY_ADDRESS names one: asked before a job makes anything.
 
     Raises:
-        OSError: Nothing does.
+        ServiceError: There is none.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    ray = sys.modules.get("ray")
+    if not address or (ray is not None and ray.is_initialized()):
+        return
+    try:
+        _knock(address)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ServiceError(f"no Ray cluster answers at RAY_ADDRESS={redacted(address)}: {_first_line(error)}") from error
+
+
+def _knock(address: str) -> None:
+    """Whether a server of Ray's kind listens there: Ray itself would try for ten minutes and say nothing.
+
+    Raises:
+        OSError: Nothing does, or it does not answer.
+        ValueError: It is something else.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ValueError(
+            "that is a page to look at, or to submit jobs to; a job joins a cluster at HOST:6379 or ray://HOST:10001"
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    if not (host and port.isdigit()):
+        return
+    last = time.monotonic() + KNOCK_S
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S) as door:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return
+        door.sendall(_PREFACE)
+        answer = b""
+        while len(answer) < 4:
+            door.settimeout(max(last - time.monotonic(), 0.01))
+            try:
+                said = door.recv(4 - len(answer))
+            except TimeoutError:
+                raise TimeoutError(f"something takes connections there and has said nothing for {KNOCK_S:.0f} s") from None
+            if not said:
+                raise ConnectionError("something takes connections there and ends them at once")
+            answer += said
+        if answer[3] != _SETTINGS:
+            raise ValueError("something else than Ray answers there")
 
 
 def _first_line(error: Exception) -> str:

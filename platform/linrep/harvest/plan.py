@@ -1,9 +1,13 @@
 """What a harvest will do, worked out before any cluster starts: corpora indexed, model checked, store named, chunks cut."""
 
+import contextlib
+import secrets
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -13,7 +17,8 @@ from linrep.demo import model_folder
 from linrep.demo.world import DemoWorld, write_world
 from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig
-from linrep.places import Place
+from linrep.places import Place, place
+from linrep.store.layout import MANIFEST
 from linrep.store.limits import Limits
 from linrep.store.manifest import Manifest, now
 from linrep.vlm.card import ModelCard, check_layers, describe
@@ -85,8 +90,10 @@ def plan_harvest(
     workspace: Place,
     demo: DemoWorld | None = None,
     reindex: bool = False,
+    begun: bool = False,
+    ready: Callable[[Place], None] = lambda _: None,
 ) -> Plan:
-    """Work out a harvest.
+    """Work out a harvest. The workspace gets its index, and the embedded world, once all is known to be possible.
 
     Args:
         name: Name of the recipe.
@@ -96,17 +103,41 @@ def plan_harvest(
         workspace: Where everything lies.
         demo: The embedded world to write there, where a path begins with demo://.
         reindex: Look at the corpora again, though their index is there.
+        begun: Only look for a harvest that was begun before, as the jobs do that read one.
+        ready: Called with the store's place before anything is made; what it raises leaves no trace.
 
     Raises:
+        RecipeError: It was not begun before.
         ModelError: The model cannot be used, or lacks a layer.
         CorpusError: A corpus is missing or empty.
     """
     card = describe(located(model))
     layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
     check_layers(card, layers)
-    corpora = locate(corpora, workspace, demo)
-    kept = workspace / "corpora" / f"{name}-{digest(corpora)}"
-    index = stored_index(corpora, kept, reindex)
+    none = RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    # By what the recipe says, not where the embedded world lies: a workspace that is moved keeps its index.
+    kept = workspace / "corpora" / f"{name}-{digest(corpora, demo if _inside(corpora) else None)}"
+    if begun and not (kept / "index.json").is_file():
+        raise none
+    with _world(corpora, workspace, demo) as world:
+        is_new = reindex or not (kept / "index.json").is_file()
+        index = build_index(_moved(corpora, world)) if is_new else Index.read(kept)
+        plan = _plan(name, corpora, model, config, workspace, demo, card, layers, index, kept)
+        if begun and not (plan.place / MANIFEST).is_file():
+            raise none
+        ready(plan.place)
+        if world is not None and demo is not None:
+            keep_world(world, workspace, demo)
+        if is_new:
+            index.write(kept)
+    return plan
+
+
+def _plan(
+    name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None,
+    card: ModelCard, layers: tuple[int, ...], index: Index, kept: Place,
+) -> Plan:  # fmt: skip
+    corpora = _moved(corpora, world_place(workspace, demo) if demo is not None and _inside(corpora) else None)
     chunks = index.chunks(config.chunk_size)
     # "all" and the list that means the same layers make the same store.
     key = digest(VERSION, card.digest, index.digest, {**config.model_dump(mode="json"), "layers": list(layers)})
@@ -124,8 +155,8 @@ def plan_harvest(
         chunk_size=config.chunk_size,
         created=now(),
     )
-    place = workspace / "harvests" / f"{name}-{key}"
-    job = Job(place, corpora, model, config, layers, card.digest, most_bytes(chunks, card, config))
+    store = workspace / "harvests" / f"{name}-{key}"
+    job = Job(store, corpora, model, config, layers, card.digest, most_bytes(chunks, card, config))
     return Plan(job, manifest, chunks, index, kept)
 
 
@@ -144,43 +175,70 @@ def located(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"path": str(model_folder())})
 
 
-def locate(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Corpora:
-    """The corpora with paths that can be opened; the embedded world is written to the workspace if it is not there yet."""
-    sections = {name: getattr(corpora, name) for name in ("images", "text", "pairs")}
-    inside = {name: s for name, s in sections.items() if s is not None and s.path.startswith(DEMO)}
-    if not inside:
+def _inside(corpora: Corpora) -> dict[str, Any]:
+    """The sections whose files lie in the embedded world."""
+    return {name: section for name, section in corpora.sources.items() if section.path.startswith(DEMO)}
+
+
+def _moved(corpora: Corpora, world: Place | None) -> Corpora:
+    """The corpora with paths that can be opened."""
+    if world is None:
         return corpora
-    if demo is None:
-        raise RecipeError(f"corpora.{next(iter(inside))}.path begins with {DEMO}, but the recipe has no section demo")
-    world = write_demo(workspace, demo)
+    inside = _inside(corpora)
     moved = {name: s.model_copy(update={"path": (world / s.path.removeprefix(DEMO)).uri}) for name, s in inside.items()}
     return corpora.model_copy(update=moved)
 
 
+@contextlib.contextmanager
+def _world(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Iterator[Place | None]:
+    """Where the embedded world can be read, for the length of the block: in the workspace, or apart from it where it is new."""
+    inside = _inside(corpora)
+    if not inside:
+        yield None
+        return
+    if demo is None:
+        raise RecipeError(f"corpora.{next(iter(inside))}.path begins with {DEMO}, but the recipe has no section demo")
+    there = world_place(workspace, demo)
+    if (there / WORLD).is_file():
+        yield write_demo(workspace, demo)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield place(write_world(Path(temporary) / "world", demo))
+
+
+def world_place(workspace: Place, demo: DemoWorld) -> Place:
+    """Where the embedded world lies in the workspace."""
+    return workspace / "worlds" / f"demo-{digest(demo)}"
+
+
+def keep_world(world: Place, workspace: Place, demo: DemoWorld) -> None:
+    """Bring an embedded world that was written elsewhere into the workspace."""
+    folder = world_place(workspace, demo)
+    if (folder / WORLD).is_file():
+        return
+    if folder.local:
+        growing = Path(folder.path).with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        try:
+            shutil.copytree(world.path, growing)
+            growing.rename(folder.path)
+        except OSError:
+            if not (folder / WORLD).is_file():  # another process may have been faster
+                raise
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+        return
+    mark = (world / WORLD).read_bytes()
+    (world / WORLD).files.delete_file((world / WORLD).path)
+    pafs.copy_files(world.path, folder.path, pafs.LocalFileSystem(), folder.files)
+    (folder / WORLD).write_bytes(mark)
+
+
 def write_demo(workspace: Place, demo: DemoWorld) -> Place:
     """Where the embedded world lies in the workspace; written there the first time."""
-    folder = workspace / "worlds" / f"demo-{digest(demo)}"
+    folder = world_place(workspace, demo)
     if folder.local:
         write_world(Path(folder.path), demo)
-        return folder
-    if not (folder / WORLD).is_file():
+    elif not (folder / WORLD).is_file():
         with tempfile.TemporaryDirectory() as temporary:
-            world = write_world(Path(temporary) / "world", demo)
-            mark = (world / WORLD).read_bytes()
-            (world / WORLD).unlink()
-            pafs.copy_files(str(world), folder.path, pafs.LocalFileSystem(), folder.files)
-            (folder / WORLD).write_bytes(mark)
+            keep_world(place(write_world(Path(temporary) / "world", demo)), workspace, demo)
     return folder
-
-
-def stored_index(corpora: Corpora, folder: Place, anew: bool = False) -> Index:
-    """The index of the corpora: built the first time, then read from its folder.
-
-    What a corpus holds may change behind its index. Looking at a million files costs minutes, so that is done when the user says
-    so (`anew`), and a changed corpus is another harvest. Nobody sees a photograph that changed and kept its name and size.
-    """
-    if (folder / "index.json").is_file() and not anew:
-        return Index.read(folder)
-    index = build_index(corpora)
-    index.write(folder)
-    return index
