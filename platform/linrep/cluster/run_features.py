@@ -7,6 +7,7 @@ from linrep import tracking
 from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.errors import RecipeError
 from linrep.explorer.features import feature_figures, feature_metrics, flat, summary_lines
@@ -49,9 +50,7 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesPlan:
     Raises:
         LinrepError: The recipe's harvest is missing or not complete, or the features section asks for what is not there.
     """
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    if not (harvest.place / MANIFEST).is_file():
-        raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     config, store = recipe.features, open_store(str(harvest.place))
     # Checked before the dictionaries are read, and their controls made, from rows of the store.
     plan_study(store, config)
@@ -93,6 +92,7 @@ def run_features(recipe: Recipe, workspace: Place) -> FeaturesOutcome:
         LinrepError: Something that the user can mend; the message says what.
     """
     plan = plan_features(recipe, workspace)
+    check_services(workspace, plan.place)
     with sole_driver(plan.place):
         manifest = read_features_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":

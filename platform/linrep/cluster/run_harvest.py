@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
-from linrep.config import digest
 from linrep.errors import RecipeError, TooManySkipped
 from linrep.harvest.account import account
 from linrep.harvest.finish import complete_manifest
@@ -65,23 +65,26 @@ def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outc
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    # The store's name is known only once the corpora are indexed. So that a second driver leaves before that work, the same
-    # recipe is held too; the store's own lock is for recipes that differ and make the same rows.
-    with sole_driver(driver_place(recipe, workspace)):
-        plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex)
-        with sole_driver(plan.place):
-            commits = read_commits(plan.place, plan.manifest.n_chunks)
-            if (plan.place / MANIFEST).is_file():
-                store = read_store(plan.place, to_mend=True)
-                # A complete one whose damaged commit or statistics were deleted is completed again.
-                if store.manifest.status == "complete" and store.complete and (plan.place / STATISTICS).is_file():
-                    return Outcome(store, 0, tracking.tracking_uri(workspace), plan.index_place)
-            else:
-                notes = prompt_notes(recipe)
-                write_manifest(plan.place, replace(plan.manifest, notes=notes))
-                for note in notes:
-                    print(f"harvest: {note}", file=sys.stderr, flush=True)
-            return _harvest(recipe, workspace, plan, commits)
+
+    def ready(store: Place) -> None:
+        if not (store / MANIFEST).is_file():
+            prompt_notes(recipe)  # refuses before anything is made
+        check_services(workspace, store)
+
+    plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex, ready=ready)
+    with sole_driver(plan.place):
+        commits = read_commits(plan.place, plan.manifest.n_chunks)
+        if (plan.place / MANIFEST).is_file():
+            store = read_store(plan.place, to_mend=True)
+            # A complete one whose damaged commit or statistics were deleted is completed again.
+            if store.manifest.status == "complete" and store.complete and (plan.place / STATISTICS).is_file():
+                return Outcome(store, 0, tracking.tracking_uri(workspace), plan.index_place)
+        else:
+            notes = prompt_notes(recipe)
+            write_manifest(plan.place, replace(plan.manifest, notes=notes))
+            for note in notes:
+                print(f"harvest: {note}", file=sys.stderr, flush=True)
+        return _harvest(recipe, workspace, plan, commits)
 
 
 def prompt_notes(recipe: Recipe) -> list[str]:
@@ -97,12 +100,6 @@ def prompt_notes(recipe: Recipe) -> list[str]:
             raise RecipeError(f"harvest.{name} {why}")
     differ = [f"prompts differ: {one}" for one in prompts_differ(recipe.harvest.model_dump())]
     return [*differ, *(f"harvest.{one}" for one in bare_starts(processor.tokenizer, prompts, processor.image_token))]
-
-
-def driver_place(recipe: Recipe, workspace: Place) -> Place:
-    """What the driver of a recipe holds while it runs."""
-    key = digest(recipe.corpora, recipe.model, recipe.harvest, recipe.demo)
-    return workspace / "drivers" / f"harvest-{recipe.name}-{key}"
 
 
 def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Commit]) -> Outcome:

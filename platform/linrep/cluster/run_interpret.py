@@ -10,6 +10,7 @@ from linrep.cluster.ask import ask, say
 from linrep.cluster.interpret import build_cases
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.plan_interpret import InterpretPlan, plan_interpret
+from linrep.cluster.ready import check_services
 from linrep.explorer.interpret import score_figures, score_metrics, summary_lines
 from linrep.harvest.plan import located
 from linrep.interpret.artefact import (
@@ -84,16 +85,20 @@ def run_interpret(recipe: Recipe, workspace: Place) -> InterpretOutcome:
         LinrepError: Something that the user can mend; the message says what.
     """
     plan = plan_interpret(recipe, workspace)
+    manifest = read_interpret_manifest(plan.place)
+    if manifest is not None and manifest.status == "complete":
+        return _outcome(plan, Interpretation(plan.place, manifest), 0, tracking.tracking_uri(workspace))
+    contents = _contents(recipe, plan)
+    backend = make_backend(recipe, plan, contents, workspace)
+    if plan.edited:
+        known = [Latent(*_key(name), latent) for name, own in plan.manifest.latents.items() for latent in own]
+        check_sheet(place(recipe.interpret.edited or ""), plan.edited, known, backend)
+    backend.check()
+    check_services(workspace, plan.place)
     with sole_driver(plan.place):
         manifest = read_interpret_manifest(plan.place)
-        if manifest is not None and manifest.status == "complete":
+        if manifest is not None and manifest.status == "complete":  # another driver may have made it meanwhile
             return _outcome(plan, Interpretation(plan.place, manifest), 0, tracking.tracking_uri(workspace))
-        contents = _contents(recipe, plan)
-        backend = make_backend(recipe, plan, contents, workspace)
-        if plan.edited:
-            known = [Latent(*_key(name), latent) for name, own in plan.manifest.latents.items() for latent in own]
-            check_sheet(place(recipe.interpret.edited or ""), plan.edited, known, backend)
-        backend.check()
         if manifest is None:
             write_interpret_manifest(plan.place, plan.manifest)
         else:

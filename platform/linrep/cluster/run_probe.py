@@ -8,6 +8,7 @@ import polars as pl
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.corpora.names import unspoken
 from linrep.errors import RecipeError
@@ -58,9 +59,7 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbePlan:
     Raises:
         LinrepError: The recipe's harvest is missing or not complete, or the probe section asks for what is not there.
     """
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    if not (harvest.place / MANIFEST).is_file():
-        raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     attributes, named = None, None
     if recipe.probe.attributes is not None:
         attributes, named = read_attributes(recipe.probe.attributes, _located(recipe, workspace))
@@ -97,6 +96,7 @@ def run_probe(recipe: Recipe, workspace: Place) -> ProbeOutcome:
         LinrepError: Something that the user can mend; the message says what.
     """
     plan = plan_probe(recipe, workspace)
+    check_services(workspace, plan.place)
     with sole_driver(plan.place):
         manifest = read_probe_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":

@@ -9,6 +9,7 @@ from linrep import tracking
 from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.cluster.steered import read_steered
 from linrep.errors import RecipeError
@@ -65,9 +66,7 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     Raises:
         LinrepError: The recipe's harvest is missing or not complete, or the sharing section asks for what is not there.
     """
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    if not (harvest.place / MANIFEST).is_file():
-        raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     config, store = recipe.sharing, open_store(str(harvest.place))
     stores: dict[Model, tuple[Store, Place]] = {TRAINED: (store, workspace)}
     if config.untrained is not None:
@@ -135,6 +134,7 @@ def run_sharing(recipe: Recipe, workspace: Place) -> SharingOutcome:
         LinrepError: Something that the user can mend; the message says what.
     """
     plan = plan_sharing(recipe, workspace)
+    check_services(workspace, plan.place)
     with sole_driver(plan.place):
         manifest = read_sharing_manifest(plan.place)
         if manifest is not None and manifest.status == "complete":

@@ -11,6 +11,7 @@ import pyarrow as pa
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.session import cluster
 from linrep.cluster.steered import RESULT
@@ -79,10 +80,14 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
         LinrepError: Something that the user can mend; the message says what.
     """
     plan, config = plan_steering(recipe, workspace), recipe.steer
+    judged = plan.job.place / "judged" / f"{config.judge.kind}-{digest(config.judge, config.damage.matched)}"
+    judge = make_judge(config.judge, plan.job.place / "judged" / "replies", plan.names)
+    if not (plan.job.place / MANIFEST).is_file():
+        judge.check()
+        _check_names(plan, config)
+    check_services(workspace, plan.job.place)
     with sole_driver(plan.job.place):
         commits = read_commits(plan.job.place, plan.manifest.n_chunks)
-        judged = plan.job.place / "judged" / f"{config.judge.kind}-{digest(config.judge, config.damage.matched)}"
-        judge = make_judge(config.judge, plan.job.place / "judged" / "replies", plan.names)
         if len(commits) == plan.manifest.n_chunks and _is_final(judged, judge):
             text = (judged / "summary.txt").read_bytes().decode()
             return SteerOutcome(plan.job.place, judged, 0, tracking.tracking_uri(workspace), text)
@@ -95,6 +100,11 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
         else:
             plan = replace(plan, manifest=replace(plan.manifest, created=begun.created))
         return _steer(recipe, workspace, plan, commits, judged, judge)
+
+
+def _check_names(plan: SteerPlan, config: SteerConfig) -> None:
+    folder, _ = locate(plan.job.model)
+    check_names(load_processor(folder).tokenizer, config.ask, plan.manifest.pairs)
 
 
 def _is_final(judged: Place, judge: JobJudge) -> bool:
@@ -111,7 +121,7 @@ def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
         LinrepError: The harvest or the probes are missing, or the steer section asks for what is not there.
     """
     config = recipe.steer
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     store = read_store(harvest.place) if (harvest.place / MANIFEST).is_file() else None
     if store is None or store.manifest.status != "complete":
         raise StoreError(f"no complete harvest at {harvest.place}: run jobs/harvest.py with this recipe first")
@@ -163,8 +173,7 @@ def _steer(
     name = f"steer {recipe.name}-{plan.manifest.digest} {config.judge.kind}"
     params = recipe.model_dump(mode="json")
     if todo:
-        folder, _ = locate(plan.job.model)
-        check_names(load_processor(folder).tokenizer, config.ask, plan.manifest.pairs)
+        _check_names(plan, config)
     with tracking.run(workspace, "steer", name, tracking.key_of(workspace, judged), params, plan.manifest.parents) as run:
         run.tags({"linrep.steering": tracking.inside(workspace, plan.job.place), "linrep.digest": plan.manifest.digest})
         if todo:
@@ -181,7 +190,7 @@ def _steer(
         source = judge.source
         tables, extra = _judge(config, plan, commits, judge)
         read = _readable(config, tables["verdicts"])
-        text = summary(str(plan.job.place), manifest, tables["effects"], tables["matched"], extra, read)
+        text = summary(plan.job.place.within(workspace), manifest, tables["effects"], tables["matched"], extra, read)
         text += "".join(f"{line}\n" for line in plan.kept_apart)
         _write(judged, tables, text)
         _track(run, manifest, tables, text, extra)

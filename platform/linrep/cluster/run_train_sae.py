@@ -20,6 +20,7 @@ import pyarrow as pa
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.config import digest
 from linrep.directions import read_directions
@@ -88,20 +89,19 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    if not (harvest.place / MANIFEST).is_file():
-        raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     store = open_store(str(harvest.place))
     if evaluate is not None:
         return _test_other(recipe, workspace, harvest, store, evaluate)
     plan = plan_saes(store, recipe.name, recipe.sae, workspace)
+    directions, probes = _directions(recipe, workspace)
+    check_services(workspace, plan.place)
     with sole_driver(plan.place):
         manifest = read_manifest(plan.place)
         if manifest is None:
             write_record(plan.place / MANIFEST, plan.manifest)
         else:
             plan = replace(plan, manifest=replace(plan.manifest, created=manifest.created))
-        directions, probes = _directions(recipe, workspace)
         tested = plan.place / "evaluations" / digest(EXAMINATION, recipe.sae.evaluation, probes)
         done = manifest is not None and manifest.status == "complete" and (tested / RESULT).is_file()
         if done:
@@ -316,15 +316,18 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
     check_held_out(store, layer)
     directions, probes = _directions(recipe, workspace)
     here = place(path)
-    key = digest(store.manifest.digest, str(here), layer, sae.digest, EXAMINATION, recipe.sae.evaluation, probes)
+    key = digest(store.manifest.digest, here.within(workspace), layer, sae.digest, EXAMINATION, recipe.sae.evaluation, probes)
     tested = workspace / "saes" / f"{recipe.name}-other-{key}"
+    if not (tested / RESULT).is_file():
+        check_services(workspace, tested)
     with sole_driver(tested):
         if (tested / RESULT).is_file():
             text = (tested / SUMMARY).read_bytes().decode()
             return SaeOutcome(tested, tested, 0, 0, tracking.tracking_uri(workspace), text)
         parents = {"harvest": store.manifest.digest, **({"probe": probes} if probes else {})}
         manifest = SaeManifest(
-            name=recipe.name, digest=key, parents=parents, store=str(store.place), config={"path": str(here)}, layers=(layer,),
+            name=recipe.name, digest=key, parents=parents, store=store.place.within(workspace),
+            config={"path": here.within(workspace)}, layers=(layer,),
             coders=(here.name,), steps=0, reads={}, status="complete", created=now(), finished=now(),
         )  # fmt: skip
         params = {"name": recipe.name, "path": str(here), "layer": layer}

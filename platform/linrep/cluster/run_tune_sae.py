@@ -10,9 +10,10 @@ import yaml
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
+from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.config import digest
-from linrep.errors import RecipeError, TrainingFailed
+from linrep.errors import TrainingFailed
 from linrep.harvest.plan import plan_harvest
 from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
@@ -55,12 +56,11 @@ def run_tune_sae(recipe: Recipe, workspace: Place) -> TuneOutcome:
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo)
-    if not (harvest.place / MANIFEST).is_file():
-        raise RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     plan = plan_tune(open_store(str(harvest.place)), recipe.name, recipe.tune, recipe.sae, workspace)
+    check_services(workspace, plan.place)
     with sole_driver(plan.place):
-        manifest = _begun(plan) or _manifest(recipe, plan)
+        manifest = _begun(plan) or _manifest(recipe, plan, workspace)
         spent = manifest["tune"].get("budget") == plan.tune.budget  # one that was raised goes on with the same search
         if manifest["status"] == "complete" and spent:
             text = (plan.place / SUMMARY).read_bytes().decode()
@@ -83,12 +83,12 @@ def _begun(plan: TunePlan) -> dict[str, Any] | None:
     return manifest
 
 
-def _manifest(recipe: Recipe, plan: TunePlan) -> dict[str, Any]:
+def _manifest(recipe: Recipe, plan: TunePlan, workspace: Place) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "digest": plan.digest,
         "parents": {"harvest": plan.store.manifest.digest},
-        "store": str(plan.store.place),
+        "store": plan.store.place.within(workspace),
         "tune": plan.tune.model_dump(mode="json"),
         "sae": plan.sae.model_dump(mode="json"),
         "layers": list(plan.layers),

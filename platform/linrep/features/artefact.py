@@ -36,7 +36,7 @@ class FeaturesManifest:
         name: Name of the recipe.
         digest: Names everything that decides a number.
         parents: Digests of the harvest, of dictionaries, of attributes and embeddings.
-        store: Where the activations lay.
+        store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
         model: The model's folder or hub name, of the harvest.
         config: The recipe's features section.
         dictionaries: The dictionaries, controls after their own: layer, name as the tables call it, folder of codes, latents.

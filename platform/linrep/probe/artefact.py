@@ -44,7 +44,7 @@ class ProbeManifest:
         name: Name of the recipe.
         digest: Names everything that decides a number: harvest, config, attributes, version.
         parents: Digests of what the probes were made from, by stage.
-        store: Where the activations lay.
+        store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
         config: The recipe's probe section.
         tasks: Attribute, modality and classes, in the order of their numbers.
         left_out: Classes with too few samples, by attribute and modality.
@@ -155,7 +155,7 @@ def plan_artefact(
         name=name,
         digest=key,
         parents={"harvest": harvest, **{name: made for name, made in (("attributes", attributes), ("sae", sae)) if made}},
-        store=str(study.store.place),
+        store=study.store.place.within(workspace),
         config=config.model_dump(mode="json"),
         tasks=[{**task, "names": list(task["names"])} for task in tasks],
         left_out={what: list(names) for what, names in study.left_out.items()},

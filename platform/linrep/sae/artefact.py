@@ -39,7 +39,7 @@ class SaeManifest:
         name: Name of the recipe.
         digest: Names everything that decides a weight: harvest, config, version.
         parents: Digests of what they were made from, by stage.
-        store: Where the activations lay.
+        store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
         config: The recipe's section.
         layers: Layers.
         coders: Names of the dictionaries of each layer.
@@ -115,7 +115,7 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
         name=name,
         digest=key,
         parents={"harvest": store.manifest.digest},
-        store=str(store.place),
+        store=store.place.within(workspace),
         config=config.model_dump(mode="json"),
         layers=layers,
         coders=tuple(config.coders()),

@@ -151,7 +151,7 @@ def plan_artefact(
         name=name,
         digest=key,
         parents=parents,
-        stores={model: str(store.place) for model, store in study.stores.items()},
+        stores={model: store.place.within(workspace) for model, store in study.stores.items()},
         config=config.model_dump(mode="json"),
         pairs={model: len(pairs) for model, pairs in study.pairs.items()},
         classes=list(study.pairs[TRAINED].classes),
