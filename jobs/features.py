@@ -6,6 +6,7 @@
 It reads the harvest of the same recipe (jobs/harvest.py makes it), which must hold tokens. Run it again to resume.
 """
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Look into the dictionaries, and say where the results lie."""
+    from linrep.cluster.commands import literal
     from linrep.cluster.run_features import run_features
     from linrep.places import place
     from linrep.tracking import pages
@@ -26,9 +28,9 @@ def main(request: "Request") -> None:
     print("Nothing to do: the features are complete." if not outcome.n_new else "Features complete.")
     print(f"\nFeatures {outcome.features.manifest.name}-{outcome.features.manifest.digest}\n  {where}\n{outcome.summary}\n")
     print("What to do next:")
-    print(f"  latents:  linrep.features.artefact.open_features('{where}').table()")
-    print(f"  examples: linrep.features.artefact.open_features('{where}').examples('DICTIONARY', first=0, last=8)")
-    print(f"  export:   python -m linrep.features.exports neuronpedia '{where}' FOLDER   (or delphi)")
+    print(f"  latents:  linrep.features.artefact.open_features({literal(where)}).table()")
+    print(f"  examples: linrep.features.artefact.open_features({literal(where)}).examples('DICTIONARY', first=0, last=8)")
+    print(f"  export:   python -m linrep.features.exports neuronpedia {shlex.quote(str(where))} FOLDER   (or delphi)")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 

@@ -6,8 +6,6 @@ Run it again to resume: only chunks without a commit are harvested. Every field 
 example --harvest.layers 8,16,24 --pool.gpus 0.5 --corpora.images.path /data/imagenet/train.
 """
 
-import json
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Harvest, and say where the store lies and how to read it."""
+    from linrep.cluster.commands import literal, python
     from linrep.cluster.run_harvest import run_harvest
     from linrep.places import place
     from linrep.tracking import pages
@@ -29,17 +28,12 @@ def main(request: "Request") -> None:
     print(f"\n{outcome.store}\n")
     print("\n".join(["Corpora:", *(f"  {line}" for line in outcome.account), ""]))
     print("What to do next:")
-    print(f"  look:     python -c {shlex.quote(f'import linrep.store as s; print(s.open({quoted(where)}))')}")
-    print(f"  read:     linrep.store.open({quoted(where)}).{outcome.reading}")
+    print(f"  look:     {python(f'import linrep.store as s; print(s.open({literal(where)}))')}")
+    print(f"  read:     linrep.store.open({literal(where)}).{outcome.reading}")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
     print(f"  renew:    the corpora are as {outcome.index} lists them; if they changed since, add --reindex")
     if where.key:
         print("The address is shown without its key: put it back, or keep it in the environment (AWS_ACCESS_KEY_ID, ...).")
-
-
-def quoted(where: object) -> str:
-    """As a string of Python in double quotes, so that it can stand in a shell's single ones."""
-    return json.dumps(str(where), ensure_ascii=False)
 
 
 if __name__ == "__main__":

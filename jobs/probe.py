@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Probe, and say where the results lie and how to read them."""
+    from linrep.cluster.commands import literal
     from linrep.cluster.run_probe import run_probe
     from linrep.places import place
     from linrep.tracking import pages
@@ -26,8 +27,8 @@ def main(request: "Request") -> None:
     print("Nothing to do: the probes are complete." if not outcome.n_new else "Probes complete.")
     print(f"\nProbes {outcome.probes.manifest.name}-{outcome.probes.manifest.digest}\n  {where}\n{outcome.summary}\n")
     print("What to do next:")
-    print(f"  table:       linrep.probe.artefact.open_probes('{where}').table()")
-    print(f"  directions:  linrep.probe.artefact.open_probes('{where}').directions")
+    print(f"  table:       linrep.probe.artefact.open_probes({literal(where)}).table()")
+    print(f"  directions:  linrep.probe.artefact.open_probes({literal(where)}).directions")
     print(f"  compare:     {pages(outcome.tracking_uri)}")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Compare, and say what it shows and where the results lie."""
+    from linrep.cluster.commands import literal
     from linrep.cluster.run_sharing import run_sharing
     from linrep.places import place
     from linrep.tracking import pages
@@ -28,7 +29,7 @@ def main(request: "Request") -> None:
     print(f"\nSharing {outcome.sharing.manifest.name}-{outcome.sharing.manifest.digest}\n  {where}\n{outcome.summary}\n")
     print(f"{outcome.words}\n")
     print("What to do next:")
-    print(f"  table:    linrep.sharing.artefact.open_sharing('{where}').table()")
+    print(f"  table:    linrep.sharing.artefact.open_sharing({literal(where)}).table()")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Steer, and say what came out and where it lies."""
+    from linrep.cluster.commands import read_parquet
     from linrep.cluster.run_steer import run_steer
     from linrep.places import place
     from linrep.tracking import pages
@@ -28,7 +29,7 @@ def main(request: "Request") -> None:
         print("Nothing to do: the steering is complete." if not outcome.n_new else "Steering complete.")
     print(f"\n{outcome.text}")
     print("What to do next:")
-    print(f"  read:     python -c \"import polars as p; print(p.read_parquet('{outcome.judged}/effects.parquet'))\"")
+    print(f"  read:     {read_parquet(outcome.judged / 'effects.parquet')}")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Train and test, and say what came out and where it lies."""
+    from linrep.cluster.commands import read_parquet
     from linrep.cluster.run_train_sae import run_train_sae
     from linrep.places import place
     from linrep.tracking import pages
@@ -27,7 +28,7 @@ def main(request: "Request") -> None:
     done = "Nothing to do: the" if not outcome.n_new + outcome.n_tested else "The"
     print(f"{done} {what}.\n\nDictionaries\n  {outcome.place}\n{outcome.text}\n")
     print("What to do next:")
-    print(f"  tables:   python -c \"import polars as p; print(p.read_parquet('{outcome.tested}/quality.parquet'))\"")
+    print(f"  tables:   {read_parquet(outcome.tested / 'quality.parquet')}")
     if not request.evaluate:
         print(f"  read:     linrep.sae.formats.read('{outcome.place}/layer-.../...'), or sae_lens.SAE.load_from_disk of the same")
     print(f"  compare:  {pages(outcome.tracking_uri)}")

@@ -6,6 +6,7 @@ It reads the harvest of the same recipe. Run it again to resume: candidates that
 be set from here: --tune.space.layers 16 --tune.search.kind random --tune.search.trials 40 --tune.stop.kind none.
 """
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,19 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Search, and say what came out and how to train what is recommended."""
+    from linrep.cluster.commands import read_parquet, workspace_option
     from linrep.cluster.run_tune_sae import run_tune_sae
-    from linrep.places import place, redacted
+    from linrep.places import place
     from linrep.tracking import pages
 
     outcome = run_tune_sae(request.recipe, place(request.workspace))
     print("The search is complete." if outcome.n_new else "Nothing to do: the search is complete.")
     print(f"\nSearch\n  {outcome.place}\n{outcome.text}\n")
     print("What to do next:")
-    print(f"  train:    python jobs/train_sae.py --config {outcome.recipe} --workspace {redacted(request.workspace)}")
-    print(f"  table:    python -c \"import polars as p; print(p.read_parquet('{outcome.place}/front.parquet'))\"")
+    print(
+        f"  train:    python jobs/train_sae.py --config {shlex.quote(str(outcome.recipe))} {workspace_option(request.workspace)}"
+    )
+    print(f"  table:    {read_parquet(outcome.place / 'front.parquet')}")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
 
 

@@ -71,9 +71,13 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
         RecipeError: A file, field, type or value is wrong; the message names it.
     """
     overrides = _command_line(description, sys.argv[1:] if argv is None else argv)
-    config, workspace = overrides.pop("config", None), overrides.pop("workspace", None) or "runs"
+    # `null` stands for nothing everywhere else; here it is the name of a folder.
+    config, workspace = overrides.pop("config", None), overrides.pop("workspace", "runs")
     print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
     evaluate = overrides.pop("evaluate", None)
+    workspace = "null" if workspace is None else workspace
+    if not workspace.strip():
+        raise RecipeError("--workspace is empty: name a folder or a URI")
     if config is None:
         raise RecipeError("--config is missing: name a recipe, for example --config recipes/demo.yaml")
     recipe = validate(merge(load_yaml(config), overrides), where=config)

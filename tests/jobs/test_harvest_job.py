@@ -191,6 +191,23 @@ def test_a_killed_harvest_ends_in_the_same_rows(recipe, uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=str)
+def test_a_whole_job_runs_in_a_workspace_of_an_odd_name_and_goes_on_where_it_is_moved(recipe, uninterrupted, tmp_path, locale):
+    workspace = tmp_path / "in" / "what? ws%25#\u00e9 'q' \"d\" [x]* \U0001f642"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LC_")} | locale
+    done = subprocess.run(command(recipe, workspace), cwd=ROOT, env=environment, capture_output=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == [workspace.name]
+    assert_equal(linrep.store.open(str(workspace)), linrep.store.open(str(uninterrupted[0])))
+    workspace.rename(tmp_path / "moved")
+    again = run(*command(recipe, tmp_path / "moved"), **NO_CLUSTER)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("Nothing to do")
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
