@@ -131,7 +131,7 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
 
     from mlflow import MlflowClient
 
-    (run,) = MlflowClient(first.tracking_uri).search_runs(["1"], f"tags.`linrep.interpretations` = '{here}'")
+    (run,) = MlflowClient(first.tracking_uri).search_runs(["1"], f"tags.`linrep.interpretations` = 'interpretations/{here.name}'")
     assert {"linrep.parent.harvest", "linrep.parent.features"} <= run.data.tags.keys()
     assert "detection_image_own_median_sae_layer02" in run.data.metrics
     assert "fuzzing_text_shuffled_mean_sae/random_layer02" in run.data.metrics

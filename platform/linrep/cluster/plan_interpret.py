@@ -65,7 +65,7 @@ def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretPlan:
         check_codes(features)
     except StoreError as error:
         raise StoreError(f"interpret: {error}") from None
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
+    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, indexed=True)
     if harvest.manifest.digest != features.manifest.parents["harvest"]:
         raise RecipeError(
             f"interpret: the features in {features.place} are of harvest {features.manifest.parents['harvest']}, this "

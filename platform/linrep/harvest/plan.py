@@ -91,6 +91,7 @@ def plan_harvest(
     demo: DemoWorld | None = None,
     reindex: bool = False,
     begun: bool = False,
+    indexed: bool = False,
     ready: Callable[[Place], None] = lambda _: None,
 ) -> Plan:
     """Work out a harvest. The workspace gets its index, and the embedded world, once all is known to be possible.
@@ -104,6 +105,7 @@ def plan_harvest(
         demo: The embedded world to write there, where a path begins with demo://.
         reindex: Look at the corpora again, though their index is there.
         begun: Only look for a harvest that was begun before, as the jobs do that read one.
+        indexed: Only look for one whose corpora were indexed before; it may be another that was harvested.
         ready: Called with the store's place before anything is made; what it raises leaves no trace.
 
     Raises:
@@ -117,7 +119,7 @@ def plan_harvest(
     none = RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
     # By what the recipe says, not where the embedded world lies: a workspace that is moved keeps its index.
     kept = workspace / "corpora" / f"{name}-{digest(corpora, demo if _inside(corpora) else None)}"
-    if begun and not (kept / "index.json").is_file():
+    if (begun or indexed) and not (kept / "index.json").is_file():
         raise none
     with _world(corpora, workspace, demo) as world:
         is_new = reindex or not (kept / "index.json").is_file()

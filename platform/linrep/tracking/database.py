@@ -47,6 +47,7 @@ def prepared(file: Path, experiment: str) -> None:
     Raises:
         ServiceError: Something else is there, of another version, or the folder cannot be written.
     """
+    file = _real(file)
     try:
         with _locked(file):
             for left in file.parent.glob(f".{_escaped(file.name)}.*.part*"):
@@ -66,7 +67,12 @@ def settled(file: Path) -> None:
     """Let a database that was moved or copied here know where its artifacts lie; left as it is where it cannot be written."""
     if file.is_file():
         with contextlib.suppress(OSError, sqlite3.Error):
-            _settle(file)
+            _settle(_real(file))
+
+
+def _real(file: Path) -> Path:
+    """Where a link leads: a database that is linked to from several folders has one home."""
+    return file.resolve() if file.is_symlink() else file
 
 
 @contextlib.contextmanager
