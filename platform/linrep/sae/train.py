@@ -7,7 +7,7 @@ a `state_dict`. After the first weights nothing draws random numbers: weights, m
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +19,7 @@ from linrep.sae.auxk import Revival
 from linrep.sae.coder import Above, Gate, Largest, Rectify, Rule, Sae
 from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from linrep.sae.dense import dense_pass, sees_centred
-from linrep.sae.machine import Product, best_product, room_bytes
+from linrep.sae.machine import Product, room_bytes
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.schedule import learning_rate, warmth
@@ -71,7 +71,7 @@ class Trainer:
         steps: int,
         reducer: Reducer | None = None,
         room: int | None = None,
-        product: Product | Literal["auto"] = "float32",
+        product: Product = "float32",
     ) -> None:
         """Start from some weights; `Trainer.begin` makes them.
 
@@ -81,8 +81,8 @@ class Trainer:
             steps: Steps of the whole run, for the schedules.
             reducer: The other workers; none if left out.
             room: Bytes of pre-activations held at once; what suits the device if left out.
-            product: Format of dense products; auto: what is fast on the devices of all workers. TopK-like architectures only
-                compare pre-activations in it, and the chosen values are the weights' own; the others run under autocast.
+            product: Format of dense products. TopK-like architectures only compare pre-activations in it, and the chosen values
+                are the weights' own; the others run under autocast.
         """
         self.config, self.weights, self.steps = config, weights, steps
         self.reducer: Reducer = Alone() if reducer is None else reducer
@@ -93,7 +93,7 @@ class Trainer:
         self.window = Window.empty(weights["b_dec"])
         self._room_bytes = room_bytes(weights["b_dec"].device) if room is None else room
         self._room = weights["b_dec"].new_empty(0, 0)
-        self.product: Product = self._agree_on_product() if product == "auto" else product
+        self.product: Product = product
         if config.decoder == "unit":
             _to_unit(weights["decoder"])
 
@@ -211,13 +211,6 @@ class Trainer:
             return sparse_pass(self.weights, x, activation, self._scratch(len(x)), norms, self._revival())
         warm = warmth(self.step, self.steps, self.config.sparsity_warmup)
         return dense_pass(self.weights, x, activation, self._scratch(len(x)), self.reducer, warm, self._revival())
-
-    def _agree_on_product(self) -> Product:
-        """bfloat16 where it suits the devices of all workers: they must not differ."""
-        mine = best_product(self.weights["b_dec"].device) == "bfloat16"
-        votes = self.weights["b_dec"].new_full((1,), float(mine))
-        self.reducer.sum_([votes])
-        return "bfloat16" if int(votes) == self.reducer.n_workers else "float32"
 
     def _scratch(self, n: int) -> Float[Tensor, "r f"]:
         kind = torch.bfloat16 if self.product == "bfloat16" else None
