@@ -4,6 +4,7 @@ Object stores are reached through `pyarrow.fs`, by URI (s3://, gs://, ...); ever
 local path.
 """
 
+import ctypes
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -179,10 +181,13 @@ class Place:
 
 
 class PendingFile:
-    """A file being written, which readers see only once it is published.
+    """A file being written, which readers see only once it is published; until then what it replaces stays as it is.
 
-    On a disk it grows under another name and is renamed. In an object store the upload completes when it is published; one that
-    is dropped before may still leave what was sent under the name, so there a file counts only if something names it.
+    On a disk it grows under another name and is renamed. In an object store the upload completes when it is published. pyarrow
+    also completes an upload whose stream is dropped, with what was sent so far: a discarded stream is therefore kept for ever,
+    and what the store holds of its upload goes with the bucket's rule for unfinished uploads.
+
+    Nothing is flushed to the disk by force. After a power cut a file may be shorter than it was: readers of the store notice.
 
     Args:
         target: The file that it will be.
@@ -195,12 +200,20 @@ class PendingFile:
     def __init__(self, target: Place) -> None:
         self.target = target
         self._temporary = f"{target.parent.path}/.{target.name}.{secrets.token_hex(4)}.part" if target.local else None
-        if self._temporary is None:
-            # By default pyarrow compresses what goes to a name that ends in .gz.
-            self.stream: NativeFile = target.files.open_output_stream(target.path, compression=None)
-        else:
-            os.makedirs(target.parent.path, exist_ok=True)
-            self.stream = OSFile(self._temporary, "wb")
+        opened: list[NativeFile] = []
+        try:
+            if self._temporary is None:
+                # By default pyarrow compresses what goes to a name that ends in .gz. Opened and kept in one call: a signal that
+                # came during it is raised after it, and would drop the stream.
+                opened.extend(map(partial(target.files.open_output_stream, compression=None), [target.path]))
+            else:
+                os.makedirs(target.parent.path, exist_ok=True)
+                opened.append(OSFile(self._temporary, "wb"))
+        except BaseException:
+            for stream in opened:
+                _never_complete(stream)
+            raise
+        self.stream = opened[0]
 
     def publish(self) -> None:
         """Give the file its name."""
@@ -213,11 +226,19 @@ class PendingFile:
 
     def discard(self) -> None:
         """Remove what was written. Never raises: it is called for an error, which is the one to be seen."""
-        if self._temporary is not None:
-            with suppress(OSError):
-                os.unlink(self._temporary)
-            with suppress(OSError, ArrowException):  # a full disk fails here again
-                self.stream.close()
+        if self._temporary is None:
+            _never_complete(self.stream)
+            return
+        with suppress(OSError):
+            os.unlink(self._temporary)
+        with suppress(OSError, ArrowException):  # a full disk fails here again
+            self.stream.close()
+
+
+def _never_complete(stream: NativeFile) -> None:
+    """Keep an upload from being completed: one reference more than there are, so that it is never dropped, at the end neither."""
+    if not stream.closed:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
 
 
 def remove_unfinished(folder: Place) -> None:
