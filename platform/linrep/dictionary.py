@@ -19,6 +19,10 @@ class Dictionary(Section):
 
     path: str = Field(description="Folder or file of any format that linrep.sae.formats reads; raw activations go in.")
     layer: int = Field(ge=0, description="Layer of the store that it was trained on.")
+    insist: bool = Field(
+        default=False,
+        description="Take the SAE although it says that it is of another layer, model or modality; the results then say so.",
+    )
 
 
 @runtime_checkable

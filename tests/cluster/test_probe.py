@@ -156,7 +156,7 @@ def test_wrong_input_is_one_clear_line_before_any_probe(random_vlm, corpora, tmp
         run_probe(recipe, place(tmp_path))
 
     saelens.write(place(tmp_path / "sae"), random_dictionary(torch.randn(8, 5), 16, k=2))
-    for layer, message in ((1, "layer 1 is not probed, only 0, 2"), (2, r"the SAE is 5 wide, the harvest \d+")):
+    for layer, message in ((1, "layer 1 is not probed, only 0, 2"), (2, r"is for width 5, the store has \d+")):
         narrow = recipe_of(corpora, random_vlm, sae=Latents(path=str(tmp_path / "sae"), layer=layer))
         with pytest.raises(RecipeError, match=message):
             run_probe(narrow, place(tmp_path))

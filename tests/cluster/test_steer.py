@@ -333,7 +333,7 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
     for file, width in (("wide", 16), ("fits", 32)):
         write_dictionary(fresh / file, width)
     fails(r"steer\.sae\.layer: layer 1 is not steered at, only 0, 2", sae=Dictionary(path=str(fresh / "fits"), layer=1))
-    fails(r"the SAE is 16 wide, the model's stream 32", sae=Dictionary(path=str(fresh / "wide"), layer=2))
+    fails(r"steer\.sae: .*wide is for width 16, the store has 32", sae=Dictionary(path=str(fresh / "wide"), layer=2))
     fails(r"nothing-there", sae=Dictionary(path=str(fresh / "nothing-there"), layer=2))
     fails(r"3 pairs of 2 classes, there are only 2", pairs=3)
     for file, made, match in (

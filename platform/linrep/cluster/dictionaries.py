@@ -1,6 +1,7 @@
 """The dictionaries that a recipe names, read and checked against a store, each with its control of random directions."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from linrep.dictionary import Dictionary, Latents
 from linrep.errors import RecipeError
 from linrep.sae.coder import Largest, Sae, random_dictionary
 from linrep.sae.formats import read as read_sae
+from linrep.sae.origin import check_origin
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 
@@ -16,7 +18,55 @@ SAMPLE = 2048
 """Tokens of each modality that the random dictionary's centre, and the number of its active latents, are taken from."""
 
 
-def read_dictionaries(dictionaries: Sequence[Dictionary], store: Store, section: str) -> tuple[Sae, ...]:
+@runtime_checkable
+class Named(Protocol):
+    """A section of the recipe that names an SAE."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        ...
+
+    @property
+    def layer(self) -> int:
+        """The layer that it is to be used on."""
+        ...
+
+    @property
+    def insist(self) -> bool:
+        """Whether to take it against what it says of itself."""
+        ...
+
+
+class Known(NamedTuple):
+    """An SAE that was given.
+
+    Attributes:
+        sae: The SAE.
+        origin: What it says that it is of, and what was insisted on against it, as results keep it.
+    """
+
+    sae: Sae
+    origin: dict[str, Any]
+
+
+def read_sae_for(named: Named, store: Store, field: str) -> Known:
+    """An SAE that is of the layer, the model and the width of a store, as every stage reads one that it is given.
+
+    Args:
+        named: Which.
+        store: The activations that it will see.
+        field: Field of the recipe that names it, for messages.
+
+    Raises:
+        RecipeError: It is of another layer, model or width.
+        FormatError: There is no SAE where one should be.
+    """
+    sae, manifest = read_sae(named.path), store.manifest
+    return Known(sae, check_origin(sae, named.path, named.layer, manifest.width, manifest.model, field, named.insist))
+
+
+def read_dictionaries(dictionaries: Sequence[Dictionary], store: Store, section: str) -> tuple[Known, ...]:
     """The autoencoders that some dictionaries name.
 
     Args:
@@ -25,20 +75,15 @@ def read_dictionaries(dictionaries: Sequence[Dictionary], store: Store, section:
         section: Section of the recipe, for messages.
 
     Raises:
-        RecipeError: The store lacks a dictionary's layer or tokens, or is of another width.
+        RecipeError: The store lacks a dictionary's layer or tokens, or it is of another layer, model or width.
         FormatError: There is no dictionary where one should be.
     """
-    coders = tuple(read_sae(dictionary.path) for dictionary in dictionaries)
-    for dictionary, coder in zip(dictionaries, coders, strict=True):
+    for dictionary in dictionaries:
         if dictionary.layer not in store.manifest.layers or "tokens" not in store.manifest.views:
             raise RecipeError(
                 f"{section}.dictionaries: no tokens of layer {dictionary.layer} in {store.place}, which {dictionary.path} needs"
             )
-        if coder.d_model != store.manifest.width:
-            raise RecipeError(
-                f"{section}.dictionaries: {dictionary.path} is for width {coder.d_model}, the store has {store.manifest.width}"
-            )
-    return coders
+    return tuple(read_sae_for(dictionary, store, f"{section}.dictionaries.{i}") for i, dictionary in enumerate(dictionaries))
 
 
 def with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:

@@ -93,6 +93,7 @@ def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretPlan:
         latents=latents,
         alive=alive,
         width=width,
+        saes=features.manifest.saes,
         n_chunks=-(-n // config.chunk_size),
         notes=[f"of the edited explanations a row was refused: {line}" for line in refused],
         created=now(),

@@ -1,7 +1,7 @@
 """The features job from recipe to complete artefact: planned, locked, resumed, watched, finished and tracked."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from linrep import tracking
 from linrep.cluster.dictionaries import read_dictionaries, with_control
@@ -20,6 +20,7 @@ from linrep.harvest.plan import DEMO, located, plan_harvest, write_demo
 from linrep.places import Place, remove_unfinished
 from linrep.probe.labels import attribute_values, read_attributes
 from linrep.recipe import Recipe
+from linrep.sae.origin import origin_lines
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
@@ -58,7 +59,8 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesPlan:
     embedded = None
     if config.embeddings is not None:
         embedded, parents["embeddings"] = read_embedded(config.embeddings, store.samples()["sample_id"].to_pylist())
-    coders = read_dictionaries(config.dictionaries, store, "features")
+    known = read_dictionaries(config.dictionaries, store, "features")
+    coders = [one.sae for one in known]
     latents = tuple(with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
     parents |= {f"dictionary-{i}": coder.digest for i, coder in enumerate(coders)}
     study = plan_study(store, config, values, embedded, latents, located(recipe.model))
@@ -66,7 +68,8 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesPlan:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RecipeError(f"features.dictionaries: two of one layer have the same name, {', '.join(twice)}: rename a folder")
-    return plan_artefact(workspace, recipe.name, study, parents)
+    plan = plan_artefact(workspace, recipe.name, study, parents)
+    return replace(plan, manifest=replace(plan.manifest, saes=[one.origin for one in known]))
 
 
 def _values(recipe: Recipe, workspace: Place, store: Store) -> tuple[dict[str, Sequence[str | None]], dict[str, str]]:
@@ -134,6 +137,7 @@ def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutco
 def _outcome(plan: FeaturesPlan, features: Features, n_new: int, uri: str) -> FeaturesOutcome:
     lines = summary_lines(features.table(), features.manifest.chance)
     lines += high_norm_lines(plan.study.store.manifest, [one.layer for one in plan.study.config.dictionaries])
+    lines += origin_lines(features.manifest.saes)
     return FeaturesOutcome(features, n_new, uri, "\n".join(lines))
 
 

@@ -34,6 +34,7 @@ from linrep.interpret.truth import truth_backend
 from linrep.interpret.views import Latent
 from linrep.places import Place, place, remove_unfinished
 from linrep.recipe import Recipe
+from linrep.sae.origin import origin_lines
 from linrep.store.layout import MANIFEST
 from linrep.store.summary import high_norm_lines
 from linrep.vlm.card import describe
@@ -148,6 +149,7 @@ def _write_sheet(found: Interpretation) -> None:
 def _outcome(plan: InterpretPlan, found: Interpretation, n_new: int, uri: str) -> InterpretOutcome:
     lines = summary_lines(found.table("scores"), found.table("explanations"), found.manifest.alive, found.manifest.width)
     lines += high_norm_lines(plan.store.manifest, [_key(name)[0] for name in found.manifest.latents])
+    lines += origin_lines(found.manifest.saes)
     notes = [f"  note: {note}" for note in found.manifest.notes]
     return InterpretOutcome(found, n_new, uri, "\n".join([*notes, *lines]))
 

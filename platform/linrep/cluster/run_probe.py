@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from linrep import tracking
+from linrep.cluster.dictionaries import Known, read_sae_for
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
@@ -29,7 +30,7 @@ from linrep.probe.encoded import check_latents
 from linrep.probe.labels import read_attributes
 from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
-from linrep.sae.formats import read as read_coder
+from linrep.sae.origin import origin_lines
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
@@ -64,19 +65,21 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbePlan:
     if recipe.probe.attributes is not None:
         attributes, named = read_attributes(recipe.probe.attributes, _located(recipe, workspace))
     study = plan_study(open_store(str(harvest.place)), recipe.probe, attributes)
-    return plan_artefact(workspace, recipe.name, study, recipe.probe, named, _dictionary(study))
+    known = _dictionary(study)
+    plan = plan_artefact(workspace, recipe.name, study, recipe.probe, named, None if known is None else known.sae.digest)
+    return plan if known is None else replace(plan, manifest=replace(plan.manifest, saes=[known.origin]))
 
 
-def _dictionary(study: Study) -> str | None:
-    """The digest of the SAE's weights, if one is probed."""
+def _dictionary(study: Study) -> Known | None:
+    """The SAE, if one is probed."""
     sae = study.config.sae
     if sae is None:
         return None
     if sae.layer not in study.layers:
         raise RecipeError(f"probe.sae.layer: layer {sae.layer} is not probed, only {', '.join(map(str, study.layers))}")
-    coder = read_coder(sae.path)
-    check_latents(study, coder)
-    return coder.digest
+    known = read_sae_for(sae, study.store, "probe.sae")
+    check_latents(study, known.sae)
+    return known
 
 
 def _located(recipe: Recipe, workspace: Place) -> str:
@@ -155,7 +158,8 @@ def _summary(probes: Probes, store: Store) -> str:
     classes = {name for task in probes.manifest.tasks if task["attribute"] == "class" for name in task["names"]}
     odd = [f"  {line}" for line in unspoken(sorted(classes))]
     apart = high_norm_lines(store.manifest, table["layer"].unique().to_pylist())
-    return "\n".join([*summary_lines(table, probes.manifest.left_out), *odd, *apart])
+    of_saes = origin_lines(probes.manifest.saes)
+    return "\n".join([*summary_lines(table, probes.manifest.left_out), *odd, *apart, *of_saes])
 
 
 def metrics(probes: Probes) -> dict[str, float]:

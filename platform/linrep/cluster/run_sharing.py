@@ -20,6 +20,7 @@ from linrep.places import Place, place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.sae.artefact import read_manifest
 from linrep.sae.layer import layer_name
+from linrep.sae.origin import origin_lines
 from linrep.sharing.artefact import (
     Sharing,
     SharingPlan,
@@ -78,18 +79,20 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     plain = plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
     steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
-    coders, latents = [], []
+    known, latents = [], []
     for dictionary in config.dictionaries:
         if dictionary.model not in stores:
             raise RecipeError("sharing.dictionaries: one is of the untrained model, whose harvest sharing.untrained must name")
         seen = stores[dictionary.model][0]
-        coders += read_dictionaries([dictionary], seen, "sharing")
-        latents.append(with_control(dictionary, coders[-1], seen, config.seed))
+        known += read_dictionaries([dictionary], seen, "sharing")
+        latents.append(with_control(dictionary, known[-1].sae, seen, config.seed))
     study = plan_study(store, config, untrained, tuple(latents))
-    weights = tuple(coder.digest for coder in coders)
+    weights = tuple(one.sae.digest for one in known)
     if steered is None:
-        return plan_artefact(workspace, recipe.name, study, weights)
-    return plan_artefact(workspace, recipe.name, replace(study, steered=steered.measures), weights, steered.digest)
+        plan = plan_artefact(workspace, recipe.name, study, weights)
+    else:
+        plan = plan_artefact(workspace, recipe.name, replace(study, steered=steered.measures), weights, steered.digest)
+    return replace(plan, manifest=replace(plan.manifest, saes=[one.origin for one in known]))
 
 
 def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]]) -> SharingConfig:
@@ -179,6 +182,7 @@ def _outcome(plan: SharingPlan, sharing: Sharing, n_new: int, uri: str) -> Shari
     table = sharing.table()
     notes = [f"  note: {note}" for note in sharing.manifest.notes]
     lines = [*notes, *summary_lines(table), *high_norm_lines(plan.study.stores[TRAINED].manifest, plan.study.layers)]
+    lines += origin_lines(sharing.manifest.saes)
     return SharingOutcome(sharing, n_new, uri, "\n".join(lines), plain_words(table))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from linrep import tracking
+from linrep.cluster.dictionaries import Known, read_sae_for
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
@@ -24,7 +25,7 @@ from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
 from linrep.recipe import Recipe
 from linrep.records import read_object, write_record
-from linrep.sae.formats import read as read_coder
+from linrep.sae.origin import origin_lines
 from linrep.steer.asked import check_names
 from linrep.steer.chunk import read_tables
 from linrep.steer.config import Dictionary, SteerConfig
@@ -128,24 +129,23 @@ def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
     file = find_directions(recipe, workspace)
     found = read_directions(file)
     layers = choose_layers(config, found, store.manifest.model["n_layers"])
-    more = {} if config.sae is None else {"sae": _dictionary(config.sae, layers, store)}
+    known = None if config.sae is None else _dictionary(config.sae, layers, store)
+    more = {} if known is None else {"sae": known.sae.digest}
     model = located(recipe.model)
-    return plan_steer(recipe.name, config, store, harvest.job.corpora, harvest.chunks, model, file, found, workspace, more)
+    plan = plan_steer(recipe.name, config, store, harvest.job.corpora, harvest.chunks, model, file, found, workspace, more)
+    return plan if known is None else replace(plan, manifest=replace(plan.manifest, saes=[known.origin]))
 
 
-def _dictionary(sae: Dictionary, layers: Sequence[int], store: Store) -> str:
-    """The digest of a dictionary's weights, if it fits the plan.
+def _dictionary(sae: Dictionary, layers: Sequence[int], store: Store) -> Known:
+    """A dictionary, if it fits the plan.
 
     Raises:
-        RecipeError: Its layer is not steered at, or it is of another width.
+        RecipeError: Its layer is not steered at, or it is of another layer, model or width.
         FormatError: There is no dictionary where one should be.
     """
     if sae.layer not in layers:
         raise RecipeError(f"steer.sae.layer: layer {sae.layer} is not steered at, only {', '.join(map(str, layers))}")
-    coder = read_coder(sae.path)
-    if coder.d_model != store.manifest.width:
-        raise RecipeError(f"steer.sae: the SAE is {coder.d_model} wide, the model's stream {store.manifest.width}: {sae.path}")
-    return coder.digest
+    return read_sae_for(sae, store, "steer.sae")
 
 
 def find_directions(recipe: Recipe, workspace: Place) -> Place:
@@ -191,7 +191,7 @@ def _steer(
         tables, extra = _judge(config, plan, commits, judge)
         read = _readable(config, tables["verdicts"])
         text = summary(plan.job.place.within(workspace), manifest, tables["effects"], tables["matched"], extra, read)
-        text += "".join(f"{line}\n" for line in plan.kept_apart)
+        text += "".join(f"{line}\n" for line in (*plan.kept_apart, *origin_lines(manifest.saes)))
         _write(judged, tables, text)
         _track(run, manifest, tables, text, extra)
     if judge.waiting is None:

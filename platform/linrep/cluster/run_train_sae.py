@@ -40,8 +40,9 @@ from linrep.sae.artefact import (
     read_manifest,
 )
 from linrep.sae.coder import Sae
-from linrep.sae.formats import read as read_coder
+from linrep.sae.formats import read as read_sae
 from linrep.sae.layer import LayerCommit, layer_name, read_commit
+from linrep.sae.origin import check_origin, layer_said, origin_lines
 from linrep.sae.report import COSINES
 from linrep.sae.train import Metrics
 from linrep.store.layout import MANIFEST
@@ -260,7 +261,8 @@ def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManif
         write_table(tested, f"{name}.parquet", tables[name])
     lines = summary_lines(tables, manifest.reads)
     left = [_left_out(commit) for layer in manifest.layers if here and (commit := read_commit(here, layer))]
-    text = "\n".join([*lines, *(line for line in left if line), *high_norm_lines(store.manifest, manifest.layers)])
+    apart = [*high_norm_lines(store.manifest, manifest.layers), *origin_lines(manifest.saes)]
+    text = "\n".join([*lines, *(line for line in left if line), *apart])
     (tested / SUMMARY).write_bytes(text.encode())
     run.metrics(metrics(tables["quality"]))
     run.json(asdict(manifest), MANIFEST)
@@ -309,14 +311,15 @@ def metrics(quality: pa.Table) -> dict[str, float]:
 
 def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, path: str) -> SaeOutcome:
     """Test a dictionary from elsewhere as if it had been trained here."""
-    sae = read_coder(path)
+    sae = read_sae(path)
     layer = _layer_of(recipe, store, sae, path)
-    if sae.d_model != store.manifest.width:
-        raise RecipeError(f"{path} has width {sae.d_model}, the harvest {store.place} has {store.manifest.width}")
+    width, model, insist = store.manifest.width, store.manifest.model, recipe.sae.evaluation.insist
+    origin = check_origin(sae, path, layer, width, model, "sae.evaluation", insist)
     check_held_out(store, layer)
     directions, probes = _directions(recipe, workspace)
     here = place(path)
-    key = digest(store.manifest.digest, here.within(workspace), layer, sae.digest, EXAMINATION, recipe.sae.evaluation, probes)
+    which = (here.within(workspace), layer, sae.digest, origin["insisted"])
+    key = digest(store.manifest.digest, *which, EXAMINATION, recipe.sae.evaluation, probes)
     tested = workspace / "saes" / f"{recipe.name}-other-{key}"
     if not (tested / RESULT).is_file():
         check_services(workspace, tested)
@@ -328,14 +331,14 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
         manifest = SaeManifest(
             name=recipe.name, digest=key, parents=parents, store=store.place.within(workspace),
             config={"path": here.within(workspace)}, layers=(layer,),
-            coders=(here.name,), steps=0, reads={}, status="complete", created=now(), finished=now(),
+            coders=(here.name,), steps=0, reads={}, saes=[origin], status="complete", created=now(), finished=now(),
         )  # fmt: skip
         params = {"name": recipe.name, "path": str(here), "layer": layer}
         with tracking.run(workspace, "sae", f"sae of {here.name}", tracking.key_of(workspace, tested), params, parents) as run:
             with cluster():
                 _test(recipe, harvest, store, tested, {layer: partial(_given, here.name, sae)}, [sae.n_latents], directions)
             text = _finish(recipe, run, tested, manifest, None, store)
-        (tested / RESULT).write_json({"parents": parents, "finished": now(), "path": str(here), "layer": layer})
+        (tested / RESULT).write_json({"parents": parents, "finished": now(), "path": str(here), "layer": layer, "saes": [origin]})
     return SaeOutcome(tested, tested, 0, 1, run.uri, text)
 
 
@@ -343,7 +346,10 @@ def _layer_of(recipe: Recipe, store: Store, sae: Sae, path: str) -> int:
     layers = recipe.sae.layers
     if layers != "all" and len(layers) == 1:
         return check_layers(store, recipe.sae)[0]
-    said = sae.about.get("layer")
-    if isinstance(said, int) and said in store.manifest.layers:
+    said = layer_said(sae.about)
+    if said is not None and said in store.manifest.layers:
         return said
+    if said is not None:
+        there = ", ".join(map(str, store.manifest.layers))
+        raise RecipeError(f"{path} says that it is of layer {said}, {store.place} has {there}: name one with --sae.layers K")
     raise RecipeError(f"{path} does not say which layer of the harvest it is of: name it with --sae.layers K")

@@ -43,6 +43,7 @@ class FeaturesManifest:
         attributes: Attributes by modality, with their values.
         units: By name: dictionary, layer, first latent and the one after the last.
         codes: Files of codes, by coder and modality.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
         chance: Monosemanticity of a blind latent by dictionary, where it was measured; once complete.
         tokens: Tokens read of each modality; once complete.
         status: running until every unit is committed.
@@ -61,6 +62,7 @@ class FeaturesManifest:
     attributes: dict[str, dict[str, list[str]]]
     units: dict[str, dict[str, Any]]
     codes: dict[str, dict[Modality, int]]
+    saes: list[dict[str, Any]] = field(default_factory=list)
     chance: float | None = None
     tokens: dict[str, int] = field(default_factory=dict)
     status: Literal["running", "complete"] = "running"

@@ -61,6 +61,7 @@ class InterpretManifest:
         alive: How many there were to draw from: those that fire at all.
         width: Latents of each dictionary in all.
         n_chunks: Chunks.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
         spent: What it took, in however many runs, but for questions that never got an answer as asked; once complete.
         status: running until every chunk is committed.
         created: When the job began, UTC.
@@ -78,6 +79,7 @@ class InterpretManifest:
     alive: dict[str, int]
     width: dict[str, int]
     n_chunks: int
+    saes: list[dict[str, Any]] = field(default_factory=list)
     spent: dict[str, Any] = field(default_factory=dict)
     status: Literal["running", "complete"] = "running"
     created: str = ""

@@ -50,6 +50,7 @@ class ProbeManifest:
         left_out: Classes with too few samples, by attribute and modality.
         splits: Samples of each split, by modality.
         units: Views and layers, by their names.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
         status: running until every unit is committed.
         created: When the job began, UTC.
         finished: When it was complete.
@@ -65,6 +66,7 @@ class ProbeManifest:
     left_out: dict[str, list[str]]
     splits: dict[str, dict[str, int]]
     units: list[str]
+    saes: list[dict[str, Any]] = field(default_factory=list)
     status: Literal["running", "complete"] = "running"
     created: str = ""
     finished: str = ""

@@ -56,6 +56,10 @@ class Latents(Section):
 
     path: str = Field(description="The SAE, as linrep.sae reads it.")
     layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
+    insist: bool = Field(
+        default=False,
+        description="Take the SAE although it says that it is of another layer, model or modality; the results then say so.",
+    )
     most: PositiveInt = Field(
         default=1024,
         description="Latents that ridge, LDA, class means and softmax regression see: those that fire on most training rows.",

@@ -45,6 +45,7 @@ class SaeManifest:
         coders: Names of the dictionaries of each layer.
         steps: Steps of each.
         reads: How often each modality is read, by layer, in lines.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
         status: running until every layer is committed.
         created: When the job began, UTC.
         finished: When it was complete.
@@ -60,6 +61,7 @@ class SaeManifest:
     coders: tuple[str, ...]
     steps: int
     reads: dict[str, list[str]]
+    saes: list[dict[str, Any]] = field(default_factory=list)
     status: Literal["running", "complete"] = "running"
     created: str = ""
     finished: str = ""

@@ -65,6 +65,11 @@ class Evaluation(Section):
     vectors: NonNegativeInt = Field(default=64, description="Class directions to rebuild from few latents, at most; 0: none.")
     most_latents: PositiveInt = Field(default=64, description="Latents that a direction is rebuilt from, at most.")
 
+    insist: bool = Field(
+        default=False,
+        description="Test the SAE of --evaluate although it says that it is of another layer, model or modality; results say so.",
+    )
+
     @field_validator("prompt")
     @classmethod
     def _has_image_and_text(cls, prompt: str | None) -> str | None:

@@ -45,6 +45,7 @@ class SharingManifest:
         pairs: Pairs of each store.
         classes: Classes of the concept level.
         units: Names of the units.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
         status: running until every unit is committed.
         created: When the job began, UTC.
         finished: When it was complete.
@@ -60,6 +61,7 @@ class SharingManifest:
     pairs: dict[str, int]
     classes: list[str]
     units: list[str]
+    saes: list[dict[str, Any]] = field(default_factory=list)
     status: Literal["running", "complete"] = "running"
     created: str = ""
     finished: str = ""
@@ -144,7 +146,7 @@ def plan_artefact(
     parents |= {} if steering is None else {STEERING: steering}
     # What stores, dictionaries and steering results hold counts, not where they lie.
     values = config.model_dump(mode="json", exclude={"untrained", "dictionaries", "own", "steering"})
-    values |= {"layers": list(study.layers), "at": [[d.model, d.layer] for d in config.dictionaries]}
+    values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.dictionaries]}
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
     key = digest(VERSION, parents, values)
     manifest = SharingManifest(

@@ -147,6 +147,10 @@ class Dictionary(Section):
     path: str = Field(description="The SAE, as linrep.sae reads it.")
     layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
     k: PositiveInt = Field(default=20, description="Latents of the sparse reconstruction of a direction.")
+    insist: bool = Field(
+        default=False,
+        description="Take the SAE although it says that it is of another layer, model or modality; the results then say so.",
+    )
 
 
 class SteerConfig(Section):

@@ -109,6 +109,7 @@ class SteerManifest:
         n_chunks: Chunks in all.
         n_cells: Runs in all.
         damage_texts: captions, texts after another photograph, or none.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
         status: running until every chunk is committed.
         counts: Cells done, failed, tokens; once complete.
         created: When it began, UTC.
@@ -127,6 +128,7 @@ class SteerManifest:
     n_chunks: int
     n_cells: int
     damage_texts: str
+    saes: list[dict[str, Any]] = field(default_factory=list)
     status: Literal["running", "complete"] = "running"
     counts: dict[str, int] = field(default_factory=dict)
     created: str = ""

@@ -6,6 +6,7 @@ from typing import Any
 from linrep.places import Place
 from linrep.sae.coder import Sae
 from linrep.sae.evaluate import Evaluation, Quality
+from linrep.sae.origin import layer_said
 
 FILE = "README.md"
 ROWS = (
@@ -32,7 +33,8 @@ def write_card(
 def card(sae: Sae, evaluation: Evaluation | None = None, control: Evaluation | None = None, more: Mapping[str, Any] = {}) -> str:
     """The card as Markdown, with the metadata that model hubs read in front."""
     about = sae.about
-    where = f"layer {about['layer']} of {about.get('model_name') or 'the model'}" if "layer" in about else "a residual stream"
+    layer = layer_said(about)
+    where = "a residual stream" if layer is None else f"layer {layer} of {about.get('model_name') or 'the model'}"
     lines = [
         "---", "library_name: saelens", "tags: [sparse-autoencoder, interpretability, vision-language]", "---", "",
         f"# Sparse autoencoder of {where}", "",
