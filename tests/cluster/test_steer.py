@@ -344,7 +344,7 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
         fails(match, probes=str(fresh / file))
     unharvested = recipe_of(split_corpora, random_vlm, fresh)
     unharvested = unharvested.model_copy(update={"harvest": HARVEST.model_copy(update={"seed": 5})})
-    with pytest.raises(LinrepError, match=r"no complete harvest at .*run jobs/harvest.py with this recipe first"):
+    with pytest.raises(LinrepError, match=r"no harvest of this recipe in .*run jobs/harvest.py with the same recipe first"):
         run_steer(unharvested, place(fresh))
     unprobed = recipe_of(split_corpora, random_vlm, fresh, probes=None)
     unprobed = unprobed.model_copy(update={"probe": unprobed.probe.model_copy(update={"min_per_class": 1})})
