@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column changes its meaning, its type or its name."""
 
 
@@ -36,10 +36,17 @@ PROBES = pa.schema(
         column("n_per_class", pa.int32(), "Training samples per class, on the sample-efficiency curve", "samples", nullable=True),
         column("k", pa.int32(), "Coordinates, or latents, that the probe sees of each class", nullable=True),
         column("setting", pa.float64(), "Chosen on validation: penalty (of mean variances) or shrinkage", nullable=True),
+        column(
+            "setting_edge",
+            pa.string(),
+            "highest or lowest: the setting is the end of those that were tried, so that others may do better; null inside",
+            nullable=True,
+        ),
+        column("validation", pa.float64(), "Top-1 on validation rows, by which kinds and layers are chosen among", nullable=True),
         column("n_classes", pa.int32(), "Classes told apart"),
         column("n_train", pa.int64(), "Training rows; of modality twice those of the smaller one", "rows"),
         column("n_test", pa.int64(), "Test rows", "rows"),
-        column("n_test_samples", pa.int64(), "Samples that the test rows come from: what the bootstrap draws", "samples"),
+        column("n_test_samples", pa.int64(), "Samples that the test rows come from: what intervals are over", "samples"),
         column(
             "chance",
             pa.float64(),

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _CANDIDATE = [
@@ -37,6 +37,7 @@ FRONT = pa.schema(
         column("modality", pa.string(), "Held-out rows: image, text, or mean: the mean of the two measures"),
         column("l0", pa.float64(), "Mean number of active latents", "latents"),
         column("fvu", pa.float64(), "Unexplained share of the variance about the rows' own mean"),
+        column("fvu_choice", pa.float64(), "FVU on the half of the held-out rows that fronts are made of; the others report"),
         column("fvu_low", pa.float64(), "Lower end of its 95% interval over parts of the rows", nullable=True),
         column("fvu_high", pa.float64(), "Upper end", nullable=True),
         column("control", pa.float64(), "FVU of random directions, as many and as sparse", nullable=True),

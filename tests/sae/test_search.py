@@ -15,7 +15,7 @@ from linrep.sae.coder import random_dictionary
 from linrep.sae.front import Point, front, recommend
 from linrep.sae.halving import Board, Verdict, rungs
 from linrep.sae.layer import train_layer
-from linrep.sae.pack import Trial, packs_of, score
+from linrep.sae.pack import Trial, choice, half, measured, packs_of, score
 from linrep.sae.propose import proposer
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import Halving, TuneConfig, Whole
@@ -227,6 +227,17 @@ def test_one_that_diverges_fails_with_its_reason_and_the_others_go_on(store, tmp
     failed = next(t for t in found.values() if t.status == "failed")
     assert failed.reason.startswith("diverged: the loss of topk is nan")
     assert 0 < failed.rows < 3200
+
+
+def test_candidates_are_compared_on_other_rows_than_are_reported(whole):
+    x = torch.cat([torch.randn(80, D), 3 + 2 * torch.randn(80, D).abs()])
+    sae = random_dictionary(x, 2 * D, 4, 0)
+    one, other = ({"image": half(x, i)} for i in range(2))
+    found = measured({"": sae}, one, other)
+    assert found["fvu_choice_image"] == found["fvu_choice"] == score({"": sae}, one)["fvu_image"]
+    assert found["fvu_image"] == score({"": sae}, other)["fvu_image"]
+    assert choice(found, "_image") != found["fvu_image"]
+    assert all(trial.last["fvu_choice"] != trial.last["fvu"] for trial in whole[1].values())
 
 
 def test_an_interval_holds_its_value_and_the_mean_is_of_the_modalities(whole):

@@ -19,7 +19,7 @@ from linrep.places import Place, remove_unfinished
 from linrep.recipe import Recipe
 from linrep.records import field_of, read_object
 from linrep.sae.front import Point, Recommendation, front, recommend
-from linrep.sae.pack import Trial
+from linrep.sae.pack import Trial, choice
 from linrep.sae.tuning import TunePlan, largest_cost, plan_tune, read_trials, read_waiting, recommended
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
@@ -194,7 +194,7 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
 
 
 def _recommend(finished: list[Trial]) -> Recommendation | None:
-    return recommend([Point(trial.name, trial.last["l0"], trial.last["fvu"]) for trial in finished])
+    return recommend([Point(trial.name, trial.last["l0"], choice(trial.last)) for trial in finished])
 
 
 def _keep_coder(child: tracking.Run, plan: TunePlan, trial: Trial) -> None:
@@ -244,11 +244,12 @@ def front_table(finished: list[Trial], chosen: set[str]) -> pa.Table:
         for modality in ("image", "text", "mean"):
             ending = "" if modality == "mean" else f"_{modality}"
             have = [trial for trial in here if f"fvu{ending}" in trial.last]
-            best = {p.name for p in front([Point(t.name, t.last[f"l0{ending}"], t.last[f"fvu{ending}"]) for t in have])}
+            best = {p.name for p in front([Point(t.name, t.last[f"l0{ending}"], choice(t.last, ending)) for t in have])}
             for trial in have:
                 found = trial.last
                 rows.append({
                     **_columns(trial), "modality": modality, "l0": found[f"l0{ending}"], "fvu": found[f"fvu{ending}"],
+                    "fvu_choice": choice(found, ending),
                     "fvu_low": found.get(f"fvu{ending}_low"), "fvu_high": found.get(f"fvu{ending}_high"),
                     "control": (trial.control or {}).get(f"fvu{ending}"), "on_front": trial.name in best,
                     "recommended": trial.name in chosen,

@@ -25,7 +25,7 @@ def _panel(rows: pl.DataFrame, modality: str) -> Panel:
     curves = []
     for (architecture, width), part in rows.sort("l0").group_by(["architecture", "width"], maintain_order=True):
         # A curve over L0: of several learning rates or mixtures the best.
-        best = part.sort("fvu").unique("sparsity", keep="first", maintain_order=True).sort("l0")
+        best = part.sort("fvu_choice").unique("sparsity", keep="first", maintain_order=True).sort("l0")
         interval = best["fvu_low"].null_count() == 0
         curves.append(
             Curve(
@@ -62,7 +62,9 @@ def search_lines(front: pa.Table, trials: pa.Table, rows: int, whole: int | None
     lines = [f"  {len(all_)} candidates: {said}; {rows:,} rows{share}"]
     for layer in frame["layer"].unique(maintain_order=True):
         here = frame.filter((pl.col("layer") == layer) & (pl.col("modality") == "mean"))
-        lines.append(f"  front of layer {layer} (FVU, of random directions in brackets):")
+        lines.append(
+            f"  front of layer {layer}: chosen on one half of held-out rows, FVU from the other (random directions in brackets):"
+        )
         for row in here.filter(pl.col("on_front")).sort("l0").iter_rows(named=True):
             each = frame.filter((pl.col("candidate") == row["candidate"]) & (pl.col("modality") != "mean"))
             parts = [

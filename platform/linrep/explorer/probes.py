@@ -119,28 +119,47 @@ def _curve(label: str, rows: pl.DataFrame, measure: str = "top1", control: bool 
 
 
 def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[str]:
-    """The main numbers in aligned lines: for each attribute, view and modality the highest top-1 of all, and its control.
+    """The main numbers in aligned lines: for each attribute, view and modality the probe that is best on validation rows.
 
-    The highest of many test scores is a little too high; the table has them all.
+    What is shown of it, and of its control, is from test rows: the highest of many test scores would be too high.
 
     Args:
         table: Rows of the `PROBES` contract.
         left_out: Classes that had too few samples.
     """
     frame = main_probes(pl.DataFrame(pl.from_arrow(table)))
-    lines = [f"  {'attribute':10} {'rows':14} {'highest on test':22} {'top-1 [95%]':>22} {'control [95%]':>22} {'chance':>7}"]
+    lines = [
+        "  kind and layer are chosen on validation samples, the numbers are from test samples",
+        f"  {'attribute':10} {'rows':14} {'best on validation':22} {'top-1 [95%]':>22} {'control [95%]':>22} {'chance':>7}",
+    ]
     for _, own in _by(frame, "attribute", "view", "tested_on"):
-        row = own.sort("top1", descending=True, maintain_order=True).row(0, named=True)
+        # Without validation rows nothing is chosen: the first kind at the last layer.
+        ranked = own.sort("validation", "layer", descending=True, nulls_last=True, maintain_order=True)
+        row = ranked.row(0, named=True)
         best = f"{row['kind']}, layer {row['layer']}"
         lines.append(
             f"  {row['attribute']:10} {row['view'] + ' ' + row['tested_on']:14} {best:22} {_shown(row, 'top1'):>22} "
             f"{_shown(row, 'control'):>22} {row['chance']:>7.3f}"
         )
     lines += [f"  left out, too few samples: {what}: {', '.join(names)}" for what, names in left_out.items()]
+    lines += _edges(frame)
     stuck = frame.filter(pl.col("converged").eq(False))
     if len(stuck):
         lines.append(
             f"  {len(stuck)} softmax regressions ended before their gradient was small: raise probe.softmax.max_iterations"
+        )
+    return lines
+
+
+def _edges(frame: pl.DataFrame) -> list[str]:
+    """A line for each kind whose settings were chosen at the end of what was tried: their weights are directions, too."""
+    lines, names = [], {"ridge": "probe.alphas", "lda": "probe.shrinkages", "softmax": "probe.softmax.penalties"}
+    for (kind, edge), own in frame.drop_nulls("setting_edge").group_by(["kind", "setting_edge"], maintain_order=True):
+        n, settings = len(frame.filter(pl.col("kind") == kind)), sorted(set(own["setting"]))
+        name = names.get(str(kind).removeprefix("latents_"), "the grid")
+        lines.append(
+            f"  warning: {len(own)} of {n} {kind} probes chose the {edge} setting tried "
+            f"({', '.join(f'{s:g}' for s in settings)}): extend {name}, or their weights say more of the grid than of the data"
         )
     return lines
 

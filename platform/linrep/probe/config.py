@@ -32,7 +32,8 @@ class Softmax(Section):
     """Softmax regression, trained to convergence at each penalty of a falling path."""
 
     penalties: tuple[PositiveFloat, ...] = Field(
-        default=(1e-1, 1e-2, 1e-3, 1e-4), description="Penalties on the squared weights, in mean variances of a dimension."
+        default=(10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4),
+        description="Penalties on the squared weights, in mean variances of a dimension.",
     )
     tolerance: PositiveFloat = Field(
         default=1e-3, description="Converged when the preconditioned gradient's norm falls to this share of the first one."
@@ -74,7 +75,7 @@ class ProbeConfig(Section):
     attributes: Attributes | None = Field(default=None, description="Further labels of the samples; null: the class alone.")
     min_per_class: PositiveInt = Field(default=5, description="Training samples that every class must have.")
     alphas: tuple[PositiveFloat, ...] = Field(
-        default=(1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        default=(1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3),
         description="Ridge penalties, in mean variances of a dimension summed over the rows; chosen on the validation split.",
     )
     shrinkages: tuple[float, ...] = Field(

@@ -133,6 +133,33 @@ class Trial:
     tally: Tally
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A probe that was chosen on validation rows.
+
+    Attributes:
+        probe: The probe.
+        top1: Share of the validation rows that it gets right; None where they were not read.
+        edge: Which end of the settings that were tried it is: lowest or highest; None inside, or where only one was tried.
+    """
+
+    probe: Linear
+    top1: float | None
+    edge: str | None
+
+
+def chosen(trials: list[Trial]) -> Choice:
+    """The best probe, what validation rows say of it, and whether a wider range of settings might hold a better one."""
+    probe = best(trials)
+    settings = [trial.probe.setting for trial in trials if trial.probe.setting is not None]
+    tally = next(trial.tally for trial in trials if trial.probe is probe)
+    rows = float(tally.rows.sum())
+    edge = None
+    if len(settings) > 1 and probe.setting in (min(settings), max(settings)):
+        edge = "highest" if probe.setting == max(settings) else "lowest"
+    return Choice(probe, float(tally.top1.sum()) / rows if rows else None, edge)
+
+
 def best(trials: list[Trial]) -> Linear:
     """The probe with the most right answers; of equals the one with the strongest penalty, whose weights the data moved least.
 

@@ -1,7 +1,7 @@
 """Counts become results: rows of tables with intervals, and directions."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.directions import Directions, DirectionSet
-from linrep.probe.fit import Trial
+from linrep.probe.fit import Choice, Trial
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
 from linrep.probe.score import bootstrap, by_class
@@ -47,6 +47,7 @@ class Chosen:
     moments: Moments
     real: Mapping[str, Linear]
     control: Mapping[str, Linear]
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,9 @@ class _Report:
         }
         for name, interval in {**intervals, "balanced": tally.balanced(), "auroc": auroc}.items():
             row |= {name: _finite(interval.value), f"{name}_low": _finite(interval.low), f"{name}_high": _finite(interval.high)}
+        choice = s.chosen.choices.get(s.trial.probe.kind) if s.chosen is not None else None
+        if choice is not None:
+            row |= {"validation": choice.top1, "setting_edge": choice.edge}
         if "gradient" in notes:
             row |= {"gradient": notes["gradient"], "evaluations": int(notes["evaluations"])}
             row["converged"] = bool(notes["converged"])

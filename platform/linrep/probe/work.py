@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.probe.fit import Candidates, TrainingRows, Trial, best, closed_forms, softmax_path, sparse_probes
+from linrep.probe.fit import Candidates, TrainingRows, Trial, best, chosen, closed_forms, softmax_path, sparse_probes
 from linrep.probe.linear import Linear, stack
 from linrep.probe.moments import Moments, merge
 from linrep.probe.report import MAIN, Chosen, Scored
@@ -127,15 +127,17 @@ class Work:
                 codes = self._codes(c.task, c.task.scored_control if is_control else c.task.attribute)
                 for kind, probes in kinds.items():
                     trials[i, kind, is_control] = [self._trial(probe, codes, "val") for probe in probes]
-        self._score([t for own in trials.values() for t in own if len(own) > 1], "val")
-        chosen = []
+        # Of a kind with one setting there is nothing to choose, but kinds and layers are compared on validation rows, too.
+        self._score([t for (_, _, is_control), own in trials.items() for t in own if len(own) > 1 or not is_control], "val")
+        found = []
         for i, c in enumerate(candidates):
-            real = {kind: best(trials[i, kind, False]) for kind in c.real}
+            choices = {kind: chosen(trials[i, kind, False]) for kind in c.real}
+            real = {kind: choice.probe for kind, choice in choices.items()}
             control = {kind: best(trials[i, kind, True]) for kind in c.control}
             if "softmax" in real:
                 control["softmax"] = self._softmax_control(c, real["softmax"])
-            chosen.append(Chosen(c.task, c.moments, real, control))
-        return chosen
+            found.append(Chosen(c.task, c.moments, real, control, choices))
+        return found
 
     def _softmax_control(self, c: Candidates, like: Linear) -> Linear:
         assert self._study.config.softmax is not None

@@ -69,4 +69,4 @@ def recommend(points: Sequence[Point]) -> Recommendation | None:
 
 
 def _said(p: Point) -> str:
-    return f"FVU {p.fvu:.3f} at L0 {p.l0:.1f}"
+    return f"FVU {p.fvu:.3f} (of the rows that choose) at L0 {p.l0:.1f}"

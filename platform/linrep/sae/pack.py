@@ -27,6 +27,8 @@ from linrep.store.stream import Share
 FOLDS = 8
 """Parts of the held-out rows whose spread gives the interval. Neighbouring rows are of one sample, and stay in one part."""
 BATCH = 2048
+CHOICE = "fvu_choice"
+"""FVU on the half of the held-out rows by which candidates are compared; what is reported is from the other half."""
 
 Judge = Callable[[str, int, Mapping[str, float]], Verdict]
 """(bracket, step, FVU by name) -> what becomes of them, see `linrep.sae.halving.Board.judge`."""
@@ -129,7 +131,9 @@ def train_pack(
     job, begun, config = pack.job, time.monotonic(), pack.job.config
     mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
     try:
-        tests: dict[Modality, Tensor] = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
+        held = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
+        # The least of many losses is too small where it was chosen: one half of the rows chooses, the other reports.
+        choosing, tests = ({m: half(x, i) for m, x in held.items()} for i in range(2))
         sample = _sample(job).to(device)
         alive = {
             one.name: _Runner(one, Trainer.begin(one.coder, sample, config.steps, product=config.product), job, within, begun)
@@ -143,8 +147,8 @@ def train_pack(
             yield from _until(end, alive, batches, config.report_every)
             scores: dict[str, dict[str, float]] = {}
             for name, runner in list(alive.items()):
-                found = score(unscaled(runner.trainer.coder(), job.parts), tests)
-                if "fvu" in found:
+                found = measured(unscaled(runner.trainer.coder(), job.parts), choosing, tests)
+                if {"fvu", CHOICE} <= found.keys():
                     scores[name] = runner.scored(found)
                 else:  # between two reports of its loss
                     yield alive.pop(name).diverged(f"the FVU on held-out rows is not finite at step {end}")
@@ -153,7 +157,7 @@ def train_pack(
             if end < config.steps:
                 brackets: dict[str, dict[str, float]] = {}
                 for name, values in scores.items():
-                    brackets.setdefault(alive[name].candidate.bracket(within), {})[name] = values["fvu"]
+                    brackets.setdefault(alive[name].candidate.bracket(within), {})[name] = choice(values)
                 for bracket, values in brackets.items():
                     verdict = judge(bracket, end, values)
                     goes_on |= verdict.goes_on
@@ -240,6 +244,33 @@ class _Runner:
         about = {**self._job.about, "name": self.candidate.name, "config": self.trainer.config.model_dump(mode="json")}
         named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in coders.items()}
         return Ended(self.trial("finished", "", score(control, tests)), named)
+
+
+def choice(scores: Mapping[str, float], ending: str = "") -> float:
+    """The FVU that a candidate is compared by; of a record without it what it reports.
+
+    Args:
+        scores: Held-out measures, see `measured`.
+        ending: "" for the mean over the modalities, _image or _text.
+    """
+    return scores[f"{CHOICE}{ending}"] if f"{CHOICE}{ending}" in scores else scores[f"fvu{ending}"]
+
+
+def half(x: Float[Tensor, "n d"], which: int) -> Float[Tensor, "m d"]:
+    """One half of the rows; neighbours, which are of one sample, stay together. A single row is in both."""
+    return x.chunk(2)[which] if len(x) > 1 else x
+
+
+def measured(
+    coders: Mapping[str, Sae],
+    choosing: "Mapping[Modality, Float[Tensor, 'n d']]",
+    tests: "Mapping[Modality, Float[Tensor, 'n d']]",
+) -> dict[str, float]:
+    """The measures of `score` on some rows, beside them `fvu_choice` (`_image`, `_text`) on others, by which one is chosen."""
+    chosen = score(coders, choosing)
+    return score(coders, tests) | {
+        name.replace("fvu", CHOICE, 1): chosen[name] for name in ("fvu", *(f"fvu_{m}" for m in choosing)) if name in chosen
+    }
 
 
 def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n d']]") -> dict[str, float]:

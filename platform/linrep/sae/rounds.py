@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from linrep.sae.halving import Board
-from linrep.sae.pack import Ended, Trial, Waits, packs_of, stopped, train_pack
+from linrep.sae.pack import Ended, Trial, Waits, choice, packs_of, stopped, train_pack
 from linrep.sae.search import Candidate, Halving
 from linrep.sae.tuning import (
     TunePlan,
@@ -49,7 +49,7 @@ def board_of(plan: TunePlan, candidates: Sequence[Candidate], done: Mapping[str,
     for one in candidates:
         members.setdefault(one.bracket(plan.within), []).append(one.name)
     seen = [
-        (trial.bracket, round(score["rows"] / batch), {trial.name: score["fvu"]})
+        (trial.bracket, round(score["rows"] / batch), {trial.name: choice(score)})
         for trial in [*done.values(), *waiting.values()]
         for score in trial.scores
     ]
@@ -78,7 +78,7 @@ def settle(
         if trial is None or one.name in done:
             continue
         rung = round(trial.last["rows"] / plan.sae.batch)
-        verdict = board.judge(trial.bracket, rung, {one.name: trial.last["fvu"]})
+        verdict = board.judge(trial.bracket, rung, {one.name: choice(trial.last)})
         if one.name in verdict.goes_on:
             free.setdefault(rung, []).append(one)
         elif one.name not in verdict.waits:

@@ -25,7 +25,7 @@ from linrep.sae.config import CoderConfig
 from linrep.sae.formats import saelens
 from linrep.sae.halving import rungs
 from linrep.sae.layer import LayerJob
-from linrep.sae.pack import Ended, Pack, Trial, Waits
+from linrep.sae.pack import Ended, Pack, Trial, Waits, choice
 from linrep.sae.propose import Proposer, proposer, sparsity_range, whole
 from linrep.sae.search import Candidate, Chosen, Dimension, Halving, TuneConfig, Values, candidate
 from linrep.sae.study import SaeConfig
@@ -274,7 +274,7 @@ def objectives(trial: Trial, modalities: Sequence[Modality]) -> tuple[float, ...
     """What Optuna is told: FVU and L0 of each modality; None of a candidate that has failed."""
     if trial.status == "failed":
         return None
-    return tuple(trial.last[f"{measure}_{m}"] for m in modalities for measure in ("fvu", "l0"))
+    return tuple(value for m in modalities for value in (choice(trial.last, f"_{m}"), trial.last[f"l0_{m}"]))
 
 
 def recommended(plan: TunePlan, name: str) -> SaeConfig:
