@@ -9,6 +9,7 @@ from linrep.directions import Directions, DirectionSet
 from linrep.errors import StoreError
 from linrep.steer.config import Dose, SteerConfig
 from linrep.steer.edits import Ablate, Add, Clamp, Replace, Swap
+from linrep.steer.plan import one_prompt
 from linrep.steer.vectors import NoDirection, Vectors, check_directions
 from tests.steer.test_edits import Dictionary
 
@@ -73,6 +74,25 @@ def test_a_direction_from_texts_points_as_the_texts_do_and_is_as_long_as_the_ima
     assert check_directions(vectors.directions, [f"text_{kind}"], ["image"], [1], 4) == NAMES
     with pytest.raises(StoreError, match="modality 'text'"):
         check_directions(SET, [f"text_{kind}"], ["image"], [1], 4)
+
+
+def test_a_direction_of_texts_that_end_elsewhere_than_the_question_is_refused_at_the_last_token():
+    at_last = [Directions("class_mean", 1, "last", m, "class", NAMES, torch.randn(3, 4), 5.0) for m in ("image", "text")]
+    directions = DirectionSet((*SET.entries, from_text("class_mean"), *at_last))
+    apart = Vectors(directions, Dose(), one_prompt=False)
+    with pytest.raises(NoDirection, match=r"another prompt than images.*set harvest.text_prompt"):
+        apart.direction("text_class_mean", "last", 1, "boat", "tree")
+    assert apart.direction("text_class_mean", "image", 1, "boat", "tree").norm() > 0  # a mean over all tokens
+    assert apart.direction("class_mean", "last", 1, "boat", "tree").norm() > 0
+    assert Vectors(directions, Dose()).direction("text_class_mean", "last", 1, "boat", "tree").norm() > 0
+
+
+def test_texts_are_read_as_images_are_where_the_text_stands_for_the_image():
+    asked = {"image_prompt": "<image> what is it ?"}
+    assert one_prompt(asked | {"text_prompt": "{text} what is it ?"})
+    assert not one_prompt(asked | {"text_prompt": "{text}"})
+    assert not one_prompt(asked)
+    assert one_prompt({"image_prompt": "<image>"})
 
 
 def test_a_class_that_no_text_is_of_has_no_direction_from_texts():

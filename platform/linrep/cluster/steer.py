@@ -87,6 +87,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         unembedding=first_token_row(vlm, config.ask),
         coders=None if config.sae is None or coder is None else {config.sae.layer: coder},
         k=20 if config.sae is None else config.sae.k,
+        one_prompt=job.one_prompt,
     )
     steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens)
     if begun_in not in (None, steerer.precision):

@@ -79,6 +79,7 @@ class SteerJob:
         image_size: As in the harvest.
         max_text_tokens: As in the harvest.
         sae_digest: Of the dictionary's weights, if there is one; a worker refuses to run another one.
+        one_prompt: Whether the harvest read texts under the prompt of the images.
     """
 
     place: Place
@@ -92,6 +93,7 @@ class SteerJob:
     image_size: tuple[int, int] | None
     max_text_tokens: int
     sae_digest: str | None
+    one_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ def plan_steer(
         image_size=store.manifest.harvest["image_size"] and tuple(store.manifest.harvest["image_size"]),
         max_text_tokens=store.manifest.harvest["max_text_tokens"],
         sae_digest=(parents or {}).get("sae"),
+        one_prompt=one_prompt(store.manifest.harvest),
     )
     manifest = SteerManifest(
         name=name,
@@ -276,6 +279,15 @@ def prompt_notes(config: SteerConfig, harvest: Mapping[str, Any]) -> list[str]:
     if not any(prompt == found for name, prompt in asked.items() if "questions" in name):
         notes.append(f"no question about the class is the harvest's image_prompt: directions were found under {found!r}")
     return notes
+
+
+def one_prompt(harvest: Mapping[str, Any]) -> bool:
+    """Whether texts were read under the prompt of the images: the last token of both is then at the same place.
+
+    Args:
+        harvest: The recipe's section, as the store's manifest has it.
+    """
+    return harvest.get("text_prompt", "{text}").replace("{text}", "<image>") == harvest["image_prompt"]
 
 
 def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tuple[int, ...]:

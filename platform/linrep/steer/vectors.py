@@ -48,6 +48,7 @@ class Vectors:
         unembedding: Row of the output matrix for the first token of a name.
         coders: Dictionaries by layer.
         k: Latents of a sparse reconstruction.
+        one_prompt: Whether texts were read under the prompt of the images, with the text in place of the image.
     """
 
     directions: DirectionSet
@@ -56,6 +57,7 @@ class Vectors:
     unembedding: Callable[[str], Float[Tensor, " d"]] | None = None
     coders: Mapping[int, SparseCoder] | None = None
     k: int = 20
+    one_prompt: bool = True
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def means(self, site: str, layer: int) -> Directions:
@@ -106,6 +108,11 @@ class Vectors:
                 return decoder_row(coder, self.latent(site, layer, source, target)).float()
             case "sae_sparse":
                 return sparse_reconstruction(self._coder(layer), difference, self.k)[0]
+        if site == "last" and kind.startswith(FROM_TEXT) and not self.one_prompt:
+            raise NoDirection(
+                f"{kind} at the last token: texts were read under another prompt than images, so that their last token stands "
+                "elsewhere; set harvest.text_prompt to harvest.image_prompt with {text} for <image>"
+            )
         found = probed(self.directions, kind, layer, site)
         missing = [name for name in (source, target) if name not in found.names]
         if missing:
