@@ -49,7 +49,7 @@ SCORES = pa.schema(
             "share",
             True,
         ),
-        column("low", pa.float64(), "Lower end of its 95% interval: bootstrap over samples", "share", True),
+        column("low", pa.float64(), "Lower end of its 95% interval, from Wilson's of both shares", "share", True),
         column("high", pa.float64(), "Upper end of it", "share", True),
         column("sensitivity", pa.float64(), "Share of the positives that were found", "share", True),
         column("specificity", pa.float64(), "Share of the negatives that were refused", "share", True),
