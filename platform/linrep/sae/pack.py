@@ -131,9 +131,10 @@ def train_pack(
     job, begun, config = pack.job, time.monotonic(), pack.job.config
     mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
     try:
-        held = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
+        held: dict[Modality, Tensor] = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
         # The least of many losses is too small where it was chosen: one half of the rows chooses, the other reports.
-        choosing, tests = ({m: half(x, i) for m, x in held.items()} for i in range(2))
+        choosing: dict[Modality, Tensor] = {m: half(x, 0) for m, x in held.items()}
+        tests: dict[Modality, Tensor] = {m: half(x, 1) for m, x in held.items()}
         sample = _sample(job).to(device)
         alive = {
             one.name: _Runner(one, Trainer.begin(one.coder, sample, config.steps, product=config.product), job, within, begun)
