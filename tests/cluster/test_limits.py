@@ -56,6 +56,7 @@ def test_limits_are_found_once_and_kept_on_resume(corpora, model, random_vlm, tm
     text = len(store.commits) - 1
     (folder / f"commits/{text:06d}.json").unlink()
     manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["check"]  # of what was written, which is changed here
     high = [{**record, "limit": 1e9} for record in manifest["limits"]]
     (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running", "limits": high}))
     again = run_harvest(recipe, place(tmp_path))
