@@ -321,7 +321,7 @@ def start(command: list[str], log: IO[str]) -> subprocess.Popen:
 
 def wait_for_checkpoint(job: subprocess.Popen, workspace: Path, log: Path) -> None:
     end = time.monotonic() + 900
-    while not list((workspace / "saes").glob("*/checkpoints/layer-002.pt")):
+    while not list((workspace / "saes").glob("*/checkpoints/layer-002.json")):
         assert job.poll() is None, log.read_text()
         assert time.monotonic() < end
         time.sleep(0.05)

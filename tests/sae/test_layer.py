@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from linrep.errors import StoreError
-from linrep.places import place
+from linrep.places import PendingFile, place
 from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
 from linrep.sae.evaluate import evaluate
 from linrep.sae.formats import read as read_coder
@@ -164,13 +164,46 @@ def test_two_workers_read_different_rows_and_end_with_the_same_weights(store, tm
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(store, tmp_path):
+    """Of two states the older one serves; where none can be read, a line says which file and what to do."""
     job = job_of(store, tmp_path)
-    until(job, 10)
-    file = Path(job.checkpoint.path)
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(StoreError, match=r"layer-002.pt is damaged .*: delete it") as error:
+    until(job, 17)  # saved at 7 and 14
+    assert job.checkpoint.read_json() == {"steps": [14, 7]}
+    newest, older = Path(job.state_at(14).path), Path(job.state_at(7).path)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert next(iter(train_layer(job))).step == 8
+    for damage in (older.read_bytes()[:1000], b"", b"\x80\x02 no pickle", b"h\x05", b"."):
+        older.write_bytes(damage)
+        with pytest.raises(StoreError, match=r"layer-002.json is damaged .*: delete it") as error:
+            list(train_layer(job))
+        assert "\n" not in str(error.value)
+    for damage in (b"", b"{}", b"[]", b'{"steps": []}', b'{"steps": ["7"]}', b"\xff"):
+        Path(job.checkpoint.path).write_bytes(damage)
+        with pytest.raises(StoreError, match=r"layer-002.json is damaged"):
+            list(train_layer(job))
+
+
+def test_a_failed_save_resumes_from_the_one_before(store, tmp_path, monkeypatch):
+    """The disk fills while the second state is written, or while it is named: the first serves, and ends in the same bytes."""
+    list(train_layer(job_of(store, tmp_path / "whole")))
+    for n, failing in enumerate((".pt", ".json")):
+        job = job_of(store, tmp_path / str(n))
+        until(job, 8)  # saved at 7
+        real = PendingFile.publish
+
+        def full(file: PendingFile, failing: str = failing, real=real) -> None:
+            if file.target.parent.name == "checkpoints" and file.target.name.endswith(failing):
+                raise OSError(28, "No space left on device")
+            real(file)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PendingFile, "publish", full)
+            with pytest.raises(OSError, match="No space"):
+                list(train_layer(job))
+        assert job.checkpoint.read_json() == {"steps": [7]}
+        assert next(iter(train_layer(job))).step == 8
         list(train_layer(job))
-    assert "\n" not in str(error.value)
+        assert files_of(tmp_path / "whole") == files_of(tmp_path / str(n))
+        assert job.checkpoint.parent.names() == []
 
 
 def test_a_group_that_cannot_be_read_is_one_clear_line(tmp_path):

@@ -4,7 +4,8 @@ saes/<name>-<digest>/
   manifest.json                                  what was trained on what; status complete once evaluated
   layer-008/<dictionary>/cfg.json ...            one folder a dictionary, in SAELens' format, with its model card
   layer-008/training.parquet                     the reports of its training
-  checkpoints/layer-008.pt                       while it is trained
+  checkpoints/layer-008-000002000.pt             while it is trained: states by step, the last two
+  checkpoints/layer-008.json                     which those are, written after them
   commits/layer-008.json                         written last: the layer's dictionaries are whole
   evaluations/<digest>/...                       see `linrep.cluster.run_train_sae`
 """

@@ -29,6 +29,8 @@ from schemas.saes import TRAINING
 SAMPLE_ROWS = 4096
 """Rows that the first weights are set by; they come from all row groups of a shuffle pool."""
 HISTORY = "training.parquet"
+KEPT = 2
+"""States of a run under way that are kept."""
 ALONE = Share()
 
 Gather = Callable[[Any], list[Any]]
@@ -61,8 +63,12 @@ class LayerJob:
 
     @property
     def checkpoint(self) -> Place:
-        """Where the state of a run under way lies."""
-        return self.place / "checkpoints" / f"{layer_name(self.layer)}.pt"
+        """Names the states of a run under way, newest first; it is written after them."""
+        return self.place / "checkpoints" / f"{layer_name(self.layer)}.json"
+
+    def state_at(self, step: int) -> Place:
+        """Where the state after a step lies. A new name each time: a save that fails harms no other."""
+        return self.place / "checkpoints" / f"{layer_name(self.layer)}-{step:09d}.pt"
 
 
 LAYER_AGAIN = "delete it and run jobs/train_sae.py with the same recipe again: it trains this layer anew"
@@ -146,8 +152,7 @@ def train_layer(
     )
     if share.rank == 0:
         _write(job, trainers, history, commit)
-        if job.checkpoint.is_file():
-            job.checkpoint.files.delete_file(job.checkpoint.path)
+        _remove_states(job)
     yield commit
 
 
@@ -198,26 +203,62 @@ def _batches(mixture: Mixture, device: str | torch.device) -> Iterator[Rows]:
 
 
 def _save(job: LayerJob, trainers: list[Trainer], history: list[dict], positions: list[Any], share: Share) -> None:
-    if share.rank == 0:
-        state = {"trainers": [trainer.state_dict() for trainer in trainers], "positions": positions, "history": history}
-        with job.checkpoint.writing() as stream:
-            torch.save(state, stream)
+    """The state under a name of its own, then the list that names it and the one before, then older ones go."""
+    if share.rank != 0:
+        return
+    step, before = trainers[0].step, _saved_steps(job)
+    state = {"trainers": [trainer.state_dict() for trainer in trainers], "positions": positions, "history": history}
+    with job.state_at(step).writing() as stream:
+        torch.save(state, stream)
+    kept = [step, *(s for s in before if s != step)][:KEPT]
+    job.checkpoint.write_json({"steps": kept})
+    for old in before:
+        if old not in kept and job.state_at(old).is_file():
+            job.checkpoint.files.delete_file(job.state_at(old).path)
+
+
+def _saved_steps(job: LayerJob) -> list[int]:
+    """Steps whose states are kept, newest first."""
+    if not job.checkpoint.is_file():
+        return []
+    try:
+        steps = job.checkpoint.read_json()["steps"]
+        if not steps or not all(type(step) is int for step in steps):
+            raise ValueError("names no steps")
+        return steps
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{job.checkpoint} is damaged: delete it to train the layer from its start") from None
 
 
 def _resume(job: LayerJob, trainers: list[Trainer], mixture: Mixture, share: Share) -> list[dict[str, Any]]:
-    """Load the checkpoint, if there is one; returns the reports until then."""
-    if not job.checkpoint.is_file():
+    """Load the newest state that can be read, if there is one; returns the reports until then."""
+    steps = _saved_steps(job)
+    if not steps:
         return []
-    with job.checkpoint.open() as stream:
+    state, said = None, ""
+    for step in steps:
         try:
-            state = torch.load(stream, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, ValueError, EOFError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise StoreError(f"{job.checkpoint} is damaged ({said}): delete it to train the layer from its start") from None
+            with job.state_at(step).open() as stream:
+                state = torch.load(stream, map_location="cpu", weights_only=True)
+            break
+        except Exception as error:  # an unpickler raises anything for bytes that are none of its own
+            if job.state_at(step).may_pass(error):
+                raise  # workers must not choose differently because a store did not answer one of them
+            said = said or f"{job.state_at(step).name}: " + " ".join(str(error).split())[:200]
+    if state is None:
+        raise StoreError(f"{job.checkpoint} is damaged ({said}): delete it to train the layer from its start")
     for trainer, saved in zip(trainers, state["trainers"], strict=True):
         trainer.load_state_dict(saved)
     mixture.load_state_dict(state["positions"][share.rank])
     return state["history"]
+
+
+def _remove_states(job: LayerJob) -> None:
+    """Delete what the committed layer no longer needs; states of saves that were killed before they were named, too."""
+    folder = job.checkpoint.parent
+    for name in folder.names():
+        if name == job.checkpoint.name or (name.startswith(f"{layer_name(job.layer)}-") and name.endswith(".pt")):
+            folder.files.delete_file((folder / name).path)
 
 
 def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: LayerCommit) -> None:
