@@ -234,26 +234,37 @@ def commit_trial(place: Place, ended: Ended) -> None:
 
 
 def keep_waiting(place: Place, waits: Waits) -> None:
-    """Write the state of a candidate that waits, then its record."""
-    with (place / "waiting" / f"{waits.trial.name}.pt").writing() as stream:
+    """Write the state of a candidate that waits under a name of its own, then its record, which decides the state that counts."""
+    record = place / "waiting" / f"{waits.trial.name}.json"
+    before = _state(place, read_trial(record)) if record.is_file() else None
+    with _state(place, waits.trial).writing() as stream:
         torch.save(waits.state, stream)
-    write_record(place / "waiting" / f"{waits.trial.name}.json", waits.trial)
+    write_record(record, waits.trial)
+    if before is not None and before != _state(place, waits.trial) and before.is_file():
+        before.files.delete_file(before.path)
+
+
+def _state(place: Place, trial: Trial) -> Place:
+    return place / "waiting" / f"{trial.name}-{trial.rows:012d}.pt"
 
 
 def read_waits(place: Place, name: str) -> Waits:
     """A candidate that waits, to go on with.
 
     Raises:
-        StoreError: Its state cannot be read.
+        StoreError: Its record or its state cannot be read.
     """
-    file = place / "waiting" / f"{name}.pt"
+    trial = read_trial(place / "waiting" / f"{name}.json")
+    file = _state(place, trial)
     try:
         with file.open() as stream:
             state = torch.load(stream, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # an unpickler raises anything for bytes that are none of its own
+        if file.may_pass(error):
+            raise
         said = " ".join(str(error).split())[:200]
         raise StoreError(f"{file} is damaged ({said}): delete {place / 'waiting'} to train these candidates again") from None
-    return Waits(read_trial(place / "waiting" / f"{name}.json"), state)
+    return Waits(trial, state)
 
 
 def remove_waiting(place: Place) -> None:
