@@ -16,6 +16,7 @@ GOOD = 0.8
 """A latent tells a value well where its F1 is above this."""
 Told = tuple[float, float | None, float | None, float | None]
 """Value, lower and upper end of its spread, control."""
+NOT_KNOWN = (None, None, None, None)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -33,7 +34,7 @@ def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]
         }  # fmt: skip
         n_texts |= {measure: int(value[0]) for (measure, _), value in told.items() if measure.startswith("n_texts")}
         lines.append(f"  layer {layer} {coder}")
-        lines += [_of_modality(told, modality) for modality in ("image", "text") if ("fvu", modality) in told]
+        lines += [_of_modality(told, modality) for modality in ("image", "text") if ("l0", modality) in told]
         here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
         lines += [*_needed(told, rebuilt.filter(here)), *_found(truth.filter(here))]
         lines += [f"    {m} {v[0]:.2f} ({v[3]:.2f})" for (m, _), v in told.items() if m.startswith("stability")]
@@ -50,8 +51,11 @@ def _on_captions(n_texts: Mapping[str, int]) -> list[str]:
 
 
 def _of_modality(told: Mapping[tuple[str, str], Told], modality: str) -> str:
-    parts = [f"FVU {_said(told.get(('fvu', modality)))}, L0 {told['l0', modality][0]:.3g}"]
-    alive = told.get(("alive", "both"), told["alive", modality])[0]
+    """FVU is undefined where the held-out rows do not vary, or an SAE's output is not finite."""
+    fvu = told.get(("fvu", modality))
+    parts = ["FVU undefined (constant rows)" if fvu is None else f"FVU {_said(fvu)}"]
+    parts[0] += f", L0 {told['l0', modality][0]:.3g}"
+    alive = told.get(("alive", "both"), told.get(("alive", modality), (float("nan"),)))[0]
     parts.append(f"CE recovered {_said(told.get(('ce_recovered', modality)))}")
     if ("n_texts" + LIKELIEST, modality) in told:
         parts[-1] += f"; {_said(told.get(('ce_recovered' + LIKELIEST, modality)))}"
@@ -78,7 +82,7 @@ def _needed(told: Mapping[tuple[str, str], Told], rebuilt: pl.DataFrame) -> list
 
     for cosine in COSINES:
         (own, low, high, control), (other, *_) = (
-            told[f"latents_needed_{cosine}/{kind}", "image"] for kind in ("class", "random")
+            told.get((f"latents_needed_{cosine}/{kind}", "image"), NOT_KNOWN) for kind in ("class", "random")
         )
         spread = f"{number(own)} [{number(low)}, {number(high)}] ({number(control)})"
         parts.append(f"cosine {cosine} from {spread} latents, random vectors {number(other)}")
@@ -90,7 +94,7 @@ def _found(truth: pl.DataFrame) -> list[str]:
     for (attribute,), rows in truth.group_by(["attribute"], maintain_order=True):
         good, control = (int((rows[name] > GOOD).sum()) for name in ("f1", "control"))
         medians = ", ".join(
-            f"median {title} {rows[name].median():.2f} ({rows[beside].median():.2f})"
+            f"median {title} {_median(rows[name], 2)} ({_median(rows[beside], 2)})"
             for title, name, beside in (("F1", "f1", "control"), ("AUROC", "auroc", "auroc_control"))
         )
         lines.append(
@@ -98,6 +102,12 @@ def _found(truth: pl.DataFrame) -> list[str]:
             f"F1 above the random dictionary's by {_difference(rows)}"
         )
     return lines
+
+
+def _median(values: pl.Series, digits: int) -> str:
+    """Their median; a dash where there is none."""
+    found = values.drop_nans().median()
+    return "-" if found is None else f"{found:.{digits}f}"
 
 
 def _difference(rows: pl.DataFrame) -> str:
@@ -120,7 +130,7 @@ def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[s
         for (attribute,), rows in part.group_by(["attribute"], maintain_order=True):
             for title, name, beside in (("F1", "f1", "control"), ("AUROC", "auroc", "auroc_control")):
                 found[f"median {title} of the best latent, {attribute}"] = (
-                    f"{rows[name].median():.3f} (random directions: {rows[beside].median():.3f})"
+                    f"{_median(rows[name], 3)} (random directions: {_median(rows[beside], 3)})"
                 )
             found[f"F1 above random directions', {attribute}"] = _difference(rows)
     return found
@@ -134,7 +144,8 @@ def figures(tables: Mapping[str, pa.Table]) -> dict[str, matplotlib.figure.Figur
         part = quality.filter((pl.col("measure") == measure) & pl.col("modality").is_in(["image", "text"]))
         if len(part):
             drawn[f"layers_{measure.replace('/', '_')}"] = _over_layers(part, measure)
-    drawn["front"] = _front(quality)
+    if {"fvu", "l0"} <= set(quality["measure"]):
+        drawn["front"] = _front(quality)
     if len(tables["rebuilt"]):
         drawn["rebuilt"] = _rebuilt(_frame(tables["rebuilt"]))
     return drawn

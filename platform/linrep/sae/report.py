@@ -140,7 +140,14 @@ class Report:
         self.quality.append({**row, "low": low, "high": high, "control": None if control is None else _finite(control)})
 
     def add_rebuilt(self, one: Dictionary, control: Dictionary, directions: Float[Tensor, "v d"], most: int) -> None:
-        """Take in how few latents rebuild class directions, and random ones of the same norms."""
+        """Take in how few latents rebuild class directions, and random ones of the same norms.
+
+        Classes whose means coincide, as those of constant rows, have no direction and are left out.
+        """
+        norms = directions.double().norm(dim=1)
+        directions = directions[norms.isfinite() & (norms > 0)]
+        if not len(directions):
+            return
         most = min(most, *one.image.decoder.shape)
         for kind, vectors in (("class", directions), ("random", random_vectors(directions, 0))):
             cosines, beside = (
