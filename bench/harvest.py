@@ -35,6 +35,9 @@ from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 from linrep.vlm.random import write_random_vlm
 
+SHARE = 0.6
+"""Of the time, for the first comparison; the rest is for the second."""
+
 
 def photographs(folder: Path, n: int) -> Path:
     """Pictures of smooth noise, which JPEG codes about as well as photographs."""
@@ -93,11 +96,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--blocks", type=int, default=12)
-    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--chunk-size", type=int, default=8)
     parser.add_argument("--tokens-per-batch", type=int, default=2400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=8, help="No round begins that would end later than this.")
     args = parser.parse_args()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary, cluster():
         folder = Path(temporary)
         model = ModelConfig(
@@ -128,6 +133,7 @@ def main() -> None:
             },
             args.rounds,
             "tokens",
+            start + 60 * args.minutes * SHARE,
         )
         shape = f"d {args.width}, {args.blocks} blocks, {n_tokens:,} tokens, {torch.get_num_threads()} threads"
         report(f"harvest, every layer ({shape})", rates, [("harvest on Ray", "bare loop", 0.9), ("harvest", "bare loop", None)])
@@ -143,6 +149,7 @@ def main() -> None:
             },
             args.rounds,
             "tokens",
+            start + 60 * args.minutes,
         )
         compared = [("harvest at layer n/2", "full forward with hidden states", 1.8)]
         report(f"harvest, layer {args.blocks // 2} of {args.blocks}", rates, compared)

@@ -24,20 +24,33 @@ class Rates:
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def interleave(contenders: Mapping[str, Callable[[], tuple[float, float]]], rounds: int, unit: str) -> Rates:
-    """Run every contender once a round.
+def interleave(
+    contenders: Mapping[str, Callable[[], tuple[float, float]]], rounds: int, unit: str, deadline: float | None = None
+) -> Rates:
+    """Run every contender once a round, and say so as each ends.
 
     Args:
         contenders: Each does its work and returns how much it did and in how many seconds.
         rounds: Rounds that count; one more comes first and does not.
         unit: What is counted.
+        deadline: On `time.monotonic`'s clock: no further round begins that would not end by then, if it took as long as the
+            longest so far. One round always counts; where there is time for no more than the first, that is the one.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
+    longest = 0.0
     for number in range(rounds + 1):
+        begun = time.monotonic()
+        if number and deadline is not None and begun + longest > deadline:
+            print(f"the time is up: {number - 1} of {rounds} rounds{', the first one counts' if number == 1 else ''}", flush=True)
+            return Rates(unit, rates)
+        if number == 1:
+            rates = {name: [] for name in contenders}
         for name, contender in contenders.items():
             work, seconds = contender()
-            if number:
-                rates[name].append(work / seconds)
+            rates[name].append(work / seconds)
+            what = f"round {number} of {rounds}" if number else "first round, which does not count"
+            print(f"{what}: {name} {work / seconds:,.0f} {unit}/s in {seconds:.1f} s", flush=True)
+        longest = max(longest, time.monotonic() - begun)
     return Rates(unit, rates)
 
 
