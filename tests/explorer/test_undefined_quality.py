@@ -1,5 +1,7 @@
 """SAEs of constant activations have no FVU: summaries, cards and figures say so instead of failing."""
 
+import math
+
 import pyarrow as pa
 import pytest
 import torch
@@ -40,3 +42,12 @@ def test_an_sae_of_degenerate_rows_has_a_summary(held_out, both):
     assert "L0" in " ".join(lines)
     assert isinstance(card_lines(tables, 3, "topk-4"), dict)
     assert isinstance(figures(tables), dict)
+
+
+def test_rows_that_are_not_finite_have_no_quality():
+    """Zero errors over no rows were a perfect FVU."""
+    sae = random_dictionary(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), 32, 4)
+    found = Dictionary(3, "topk-4", sae, sae).evaluate({"image": torch.full((5, 8), torch.nan)}).quality["image"]
+    assert (found.n_rows, found.n_nonfinite) == (0, 5)
+    for measure in ("fvu", "explained_variance", "cosine", "l0", "alive", "dense", "shrinkage"):
+        assert math.isnan(getattr(found, measure)), measure

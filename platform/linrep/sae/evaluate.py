@@ -3,6 +3,7 @@
 Nothing here trains; every number of a trained dictionary is to be read beside the same number of `random_dictionary`.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -149,7 +150,10 @@ class _Sums:
         )  # fmt: skip
 
     def quality(self) -> Quality:
-        n = max(self.n, 1)
+        if not self.n:  # of no rows nothing is known: 0 would be a perfect FVU
+            nothing = dict.fromkeys(("fvu", "explained_variance", "cosine", "l0", "alive", "dense", "shrinkage"), math.nan)
+            return Quality(n_rows=0, n_nonfinite=self.n_nonfinite, **nothing, firing=firing_histogram(self.fires, 1))
+        n = self.n
         error, norms, cosine, active, written, along = self.moments.tolist()
         spread = norms - float(self.total @ self.total) / n
         fvu = fraction(error, spread, norms)

@@ -67,7 +67,8 @@ class Dictionary:
     def random(self, rows: Mapping[Modality, Float[Tensor, "n d"]], found: Evaluation) -> "Dictionary":
         """The control: random directions, as many latents, as many of them active."""
         x = torch.cat([part[:ROWS_AT_ONCE] for part in rows.values()]).to(self.image.b_dec)
-        l0 = sum(quality.l0 for m, quality in found.quality.items() if m != "both") / len(rows)
+        known = [quality.l0 for m, quality in found.quality.items() if m != "both" and math.isfinite(quality.l0)]
+        l0 = sum(known) / len(known) if known else 1.0
         control = random_dictionary(x, self.image.n_latents, max(1, min(round(l0), self.image.n_latents)))
         return Dictionary(self.layer, "random", control, control)
 
