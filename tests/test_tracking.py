@@ -1,5 +1,6 @@
 """Tracking: one run per artefact, found again; nothing lost while a server is away."""
 
+import csv
 import os
 import runpy
 import signal
@@ -22,6 +23,7 @@ from linrep import tracking
 from linrep.errors import ServiceError
 from linrep.explorer.figures import Curve, layer_curves
 from linrep.places import place
+from linrep.sheets import unguarded
 from linrep.tracking import client, runs
 
 
@@ -144,6 +146,22 @@ def test_a_figure_and_a_table_are_kept_in_forms_that_people_open(tmp_path):
     assert kept["figures/layers.png"].read_bytes().startswith(b"\x89PNG")
     assert kept["tables/probes.csv"].read_text().splitlines() == ['"layer","top1"', "0,0.25", "1,0.5"]
     assert pq.read_table(kept["tables/probes.parquet"]).equals(table)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_a_table_for_people_runs_nothing_in_a_spreadsheet(tmp_path, kind):
+    """Class names come from a corpus; the parquet beside it holds them as they are."""
+    names = ['=HYPERLINK("x")', "-1+1", "@x", "+x", "boat", None]
+    table = pa.table({"class": pa.array(names, kind), "value": [-1.5, 2.0, 3.0, 4.0, 5.0, 6.0]})
+    with tracking.run(place(tmp_path), "probe", "n", "k", {}) as run:
+        run.table("tables/probes", table)
+    kept = {p.name: p for p in (tmp_path / "mlartifacts").rglob("probes.*")}
+    with kept["probes.csv"].open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert not any(cell.startswith(("=", "-", "@", "+")) for cell, _ in rows)
+    assert [unguarded(cell) for cell, _ in rows] == [*names[:-1], ""]
+    assert [float(value) for _, value in rows] == table["value"].to_pylist()
+    assert pq.read_table(kept["probes.parquet"])["class"].to_pylist() == names
 
 
 def test_a_key_in_a_uri_does_not_become_a_parameter(tmp_path):

@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 
 from linrep.errors import ServiceError
 from linrep.places import Place, place, redacted
+from linrep.sheets import guarded
 from linrep.store.tables import write_table
 from linrep.tracking.client import open_client, patiently
 from linrep.tracking.where import EXPERIMENT, opened_uri
@@ -80,11 +81,11 @@ class Run:
         self._ask(lambda: self._client.log_figure(self.id, figure, name))
 
     def table(self, name: str, table: pa.Table) -> None:
-        """Keep a table as two artifacts, name.parquet and name.csv."""
+        """Keep a table as two artifacts: name.parquet, which programs read, and name.csv for people, with guarded texts."""
         with tempfile.TemporaryDirectory() as folder:
             base = name.rsplit("/", 1)
             write_table(place(folder), f"{base[-1]}.parquet", table)
-            pacsv.write_csv(table, f"{folder}/{base[-1]}.csv")
+            pacsv.write_csv(_for_spreadsheets(table), f"{folder}/{base[-1]}.csv")
             where = base[0] if len(base) > 1 else None
             for ending in ("parquet", "csv"):
                 path = f"{folder}/{base[-1]}.{ending}"
@@ -279,3 +280,13 @@ def _shown(value: Any) -> str:
     """A parameter as text; a corpus in an object store may carry its key in its URI, which is nobody's to read here."""
     text = str(value)
     return (redacted(text) if "://" in text else text)[:LONGEST_PARAM]
+
+
+def _for_spreadsheets(table: pa.Table) -> pa.Table:
+    """The table with every text guarded that a spreadsheet would run as a formula, or take for a number or a date."""
+    for i, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            cells = [None if cell is None else guarded(cell) for cell in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(cells, pa.string()))
+    return table.rename_columns([guarded(name) for name in table.column_names])
