@@ -190,7 +190,7 @@ class ChatClient:
         return last
 
     def check(self) -> None:
-        """See to it that the server is there, knows the model, and lets this key in; costs nothing.
+        """Make sure that the server is there, knows the model, and lets this key in; costs nothing.
 
         Raises:
             ServiceError: It does not; one line says what to do.

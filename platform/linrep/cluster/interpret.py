@@ -22,7 +22,7 @@ def dictionaries(features: Features) -> dict[Key, str]:
 
 
 def check_codes(features: Features) -> None:
-    """See to it that the codes of every dictionary are there: without them every latent would seem silent on every sample.
+    """Make sure that the codes of every dictionary are there: without them every latent would seem silent on every sample.
 
     Raises:
         StoreError: Some are gone; the message says how to have them again.

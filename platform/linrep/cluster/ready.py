@@ -11,7 +11,7 @@ from linrep.store.layout import MANIFEST
 
 
 def check_services(workspace: Place, artefact: Place) -> None:
-    """See to it that an artefact which has not been begun can be: the cluster answers, files and runs can be written.
+    """Make sure that an artefact which has not been begun can be: the cluster answers, files and runs can be written.
 
     Raises:
         LinrepError: They cannot; nothing was made.
@@ -24,7 +24,7 @@ def check_services(workspace: Place, artefact: Place) -> None:
 
 
 def check_writable(workspace: Place) -> None:
-    """See to it that a folder on a disk can be written, or made.
+    """Make sure that a folder on a disk can be written, or made.
 
     Raises:
         PlaceError: It is a file, or may not be written.

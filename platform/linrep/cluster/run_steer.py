@@ -48,7 +48,7 @@ from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import Store, read_store
-from linrep.store.tables import read_table, write_table
+from linrep.store.tables import write_table
 from linrep.vlm.files import locate
 from linrep.vlm.processor import load_processor
 
@@ -329,8 +329,3 @@ def metrics(shown: pa.Table) -> dict[str, float]:
         for row in rows
         if row["strength"] == strongest
     }
-
-
-def read_results(judged: Place, name: str) -> pa.Table:
-    """A table of a judged job: verdicts, effects or matched."""
-    return read_table(judged, f"{name}.parquet")

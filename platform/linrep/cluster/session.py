@@ -82,7 +82,7 @@ def _connect(address: str | None) -> None:
 
 
 def check_address() -> None:
-    """See to it that a cluster is there, where RAY_ADDRESS names one: asked before a job makes anything.
+    """Make sure that a cluster is there, where RAY_ADDRESS names one: asked before a job makes anything.
 
     Raises:
         ServiceError: There is none.

@@ -105,7 +105,7 @@ def train_on_ray(jobs: Sequence[LayerJob], pool: Pool) -> Iterator[Event]:
 
 
 def check_room(world: int, gpus: float, pool: Pool, there: Mapping[str, float] | None) -> None:
-    """See to it that all workers can run at once.
+    """Make sure that all workers can run at once.
 
     Args:
         world: Workers.

@@ -152,7 +152,7 @@ def resources(pool: Pool, there: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_trial_room(each: Mapping[str, float], there: Mapping[str, float] | None) -> None:
-    """See to it that a trial can run at all.
+    """Make sure that a trial can run at all.
 
     Raises:
         RecipeError: It cannot, and would wait for ever.

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from linrep.corpora.junk import junk
 from linrep.errors import CorpusError
-from linrep.places import URI, Place, place
+from linrep.places import Place, place
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,6 @@ class Found:
     root: Place
     files: list[tuple[str, int]]
     left_out: Counter[str] = field(default_factory=Counter)
-
-
-def resolve(root: Place, path: str) -> Place:
-    """A path relative to `root`; one that is absolute or a URI stands for itself."""
-    return place(path) if URI.match(path) or (root.local and path.startswith("/")) else root / path
-
-
-def find(where: str) -> tuple[Place, list[tuple[str, int]]]:
-    """The folder, and relative path and bytes of the files that a path, a folder or a glob names; junk is left out."""
-    found = find_files(where, lambda path: None)
-    return found.root, found.files
 
 
 def find_files(where: str, unfit: Callable[[str], str | None]) -> Found:

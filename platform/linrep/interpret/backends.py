@@ -65,7 +65,7 @@ class Interpreter(Protocol):
         ...
 
     def check(self) -> None:
-        """See to it that it can answer.
+        """Make sure that it can answer.
 
         Raises:
             LinrepError: It cannot; the message says what to do.

@@ -39,7 +39,7 @@ class ChatBackend:
         self.source, self.parallel, self.batch = f"chat:{config.model}", config.parallel, config.batch
 
     def check(self) -> None:
-        """See to it that the server is there and lets us in."""
+        """Make sure that the server is there and lets us in."""
         self._client.check()
 
     def pay_for(self, chunk: str) -> None:

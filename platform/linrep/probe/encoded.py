@@ -32,7 +32,7 @@ Columns = Mapping[str, Mapping[Modality, Int64[np.ndarray, " s"]]]
 
 
 def check_latents(study: Study, encoder: Encoder) -> None:
-    """See to it that latents can be probed as the recipe asks.
+    """Make sure that latents can be probed as the recipe asks.
 
     Raises:
         RecipeError: The autoencoder is of another width, single tokens are missing, or the sums would not fit into memory.

@@ -151,7 +151,7 @@ def subset(labelled: Labelled, samples: Samples, n_per_class: int, seed: int) ->
 
 
 def check(labelled: Labelled, samples: Samples, min_per_class: int) -> None:
-    """See to it that there is something to learn and something to score.
+    """Make sure that there is something to learn and something to score.
 
     Raises:
         RecipeError: One class only, a class with too few training samples, or an empty split.

@@ -148,7 +148,7 @@ def check_layers(store: Store, config: SaeConfig) -> tuple[int, ...]:
 
 
 def check_held_out(store: Store, layer: int) -> None:
-    """See to it that there are rows to examine dictionaries on, before any is trained.
+    """Make sure that there are rows to examine dictionaries on, before any is trained.
 
     Raises:
         RecipeError: There are none.

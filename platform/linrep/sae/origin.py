@@ -94,7 +94,7 @@ def mismatches(about: Mapping[str, Any], layer: int, model: Mapping[str, Any]) -
 def check_origin(
     sae: Sae, path: str, layer: int, width: int, model: Mapping[str, Any], field: str, insist: bool
 ) -> dict[str, Any]:
-    """See to it that an SAE is of the layer, the model and the width that it is to be used on.
+    """Make sure that an SAE is of the layer, the model and the width that it is to be used on.
 
     Args:
         sae: The SAE.

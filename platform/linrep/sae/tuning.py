@@ -136,7 +136,7 @@ def _common(test: Mapping[int, Mapping[Modality, Source]]) -> tuple[Modality, ..
 
 
 def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
-    """See to it that every combination of the space is a dictionary.
+    """Make sure that every combination of the space is a dictionary.
 
     Raises:
         RecipeError: One is not.

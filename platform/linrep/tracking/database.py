@@ -42,7 +42,7 @@ def file_of(uri: str) -> Path | None:
 
 
 def prepared(file: Path, experiment: str) -> None:
-    """See to it that a database is there, whole, with the experiment in it, and that its artifacts lie beside it.
+    """Make sure that a database is there, whole, with the experiment in it, and that its artifacts lie beside it.
 
     Raises:
         ServiceError: Something else is there, of another version, or the folder cannot be written.

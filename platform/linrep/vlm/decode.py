@@ -49,11 +49,6 @@ class Context:
     cache: Any
     real: Bool[Tensor, "b t"]
 
-    @property
-    def n_seen(self) -> Int[Tensor, " b"]:
-        """Real positions of each row; the next token's place."""
-        return self.real.sum(1)
-
     def rows(self, rows: Sequence[int]) -> "Context":
         """A context of some of the rows, each as often as it is named."""
         index = torch.as_tensor(list(rows), device=self.real.device)

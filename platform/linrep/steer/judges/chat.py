@@ -57,7 +57,7 @@ class ChatJudge:
         return self.client.usage
 
     def check(self) -> None:
-        """See to it that the server is there, knows the model and lets the key in.
+        """Make sure that the server is there, knows the model and lets the key in.
 
         Raises:
             ServiceError: It does not.

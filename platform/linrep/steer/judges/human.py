@@ -163,7 +163,7 @@ class People:
     waiting: str | None = field(default=None, init=False)
 
     def check(self) -> None:
-        """See to it that there are distractors.
+        """Make sure that there are distractors.
 
         Raises:
             RecipeError: There are fewer than four classes.

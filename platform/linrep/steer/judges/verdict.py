@@ -68,7 +68,7 @@ class JobJudge(Protocol):
         ...
 
     def check(self) -> None:
-        """See to it that it can judge; asked before anything is run.
+        """Make sure that it can judge; asked before anything is run.
 
         Raises:
             LinrepError: It cannot; one line says what to do.
