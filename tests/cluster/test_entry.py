@@ -28,7 +28,16 @@ def wait(what):
         print("noise while it ends", flush=True)
         open("closed", "w").close()
 
+if sys.argv[1] == "silence":
+    from linrep.cluster.session import _silent
+
 def main(request):
+    if sys.argv[1] == "silence":
+        try:
+            with _silent():
+                wait("ready")
+        finally:
+            print("noise after it", file=sys.stderr, flush=True)
     wait("ready")
 
 def parse(*_):
@@ -54,7 +63,7 @@ def job(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess.P
     return process
 
 
-@pytest.mark.parametrize("moment", ["start", "work"])
+@pytest.mark.parametrize("moment", ["start", "work", "silence"])
 @pytest.mark.parametrize(
     ("number", "status", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],

@@ -121,7 +121,7 @@ def _flush() -> None:
 
 def _in_utf8() -> None:
     """Begin again in Python's UTF-8 mode where the locale says otherwise, and print whatever a name holds."""
-    if sys.getfilesystemencoding() != "utf-8" and not os.environ.get("PYTHONUTF8"):
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from linrep.cluster.stop import kept_handlers
+from linrep.cluster.stop import ending, kept_handlers
 from linrep.errors import ServiceError
 from linrep.places import redacted
 
@@ -143,7 +143,8 @@ def _silent() -> Iterator[None]:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
+        if not ending():  # the job's end speaks again, and not before
+            os.dup2(kept, 2)
         os.close(kept)
 
 

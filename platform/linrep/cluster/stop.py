@@ -29,6 +29,12 @@ class Stop:
     _at: float = 0.0
     _kept: list[tuple[int, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # Kept from the start: when a signal comes, standard error may be somebody's who has silenced it for a while.
+        for number in (1, 2) if self.alone else ():
+            with contextlib.suppress(OSError):  # one of them may be closed
+                self._kept.append((os.dup(number), number))
+
     def hear(self, number: int, _: object = None) -> None:
         """Take in a signal."""
         if self.ended or (self.number is not None and time.monotonic() - self._at > PATIENCE_S):
@@ -42,18 +48,14 @@ class Stop:
     def _hush(self) -> None:
         """Nothing more on standard output and error: Ray tells at length, in lines of its own, what it is ending."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for number in (1, 2):
-            with contextlib.suppress(OSError):  # one of them may be closed
-                self._kept.append((os.dup(number), number))
-                os.dup2(nowhere, number)
+        for _, number in self._kept:
+            os.dup2(nowhere, number)
         os.close(nowhere)
 
     def speak(self) -> None:
         """Print again."""
-        while self._kept:
-            kept, number = self._kept.pop()
+        for kept, number in self._kept:
             os.dup2(kept, number)
-            os.close(kept)
 
     @property
     def word(self) -> str:
@@ -64,6 +66,12 @@ class Stop:
     def status(self) -> int:
         """The exit status that shells expect."""
         return 128 + (self.number or signal.SIGINT)
+
+
+def ending() -> bool:
+    """Whether this process has heard a signal and says no more until its job has ended."""
+    owners = [getattr(signal.getsignal(number), "__self__", None) for number in WORDS]
+    return any(isinstance(owner, Stop) and owner.alone and owner.number is not None for owner in owners)
 
 
 def listen(stop: Stop) -> Callable[[], None]:
