@@ -137,7 +137,7 @@ def test_all_three_jobs_run_on_real_photographs_whose_classes_are_the_folders(ra
     )  # fmt: skip
     for job in ("harvest", "probe", "steer"):
         # A model of random weights names nothing: without this word the job stops before the runs.
-        insisting = ("--steer.insist", "true") if job == "steer" else ()
+        insisting = ("--steer.insist",) if job == "steer" else ()
         done = run(sys.executable, f"jobs/{job}.py", *words, *insisting, timeout=900)
         assert done.returncode == 0, done.stderr
     assert "Adding directions at image" in done.stdout
