@@ -14,8 +14,8 @@ from typing import Any
 
 from linrep.errors import WorkspaceBusy
 from linrep.places import Place
+from linrep.store.layout import LOCK
 
-LOCK = "driver.lock"
 LEASE_SECONDS = 120.0
 """In an object store, a driver that has not renewed its lease for this long is taken for dead."""
 RENEW_SECONDS = LEASE_SECONDS / 4

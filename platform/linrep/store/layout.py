@@ -24,6 +24,8 @@ _FOLDER = re.compile(rf"({'|'.join(get_args(View))})/layer=(\d+)/modality=({'|'.
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
+LOCK = "driver.lock"
+"""Says which driver writes here, while it does and after."""
 
 
 def vectors_file(view: View, layer: int, modality: Modality, chunk: int) -> str:
