@@ -4,6 +4,8 @@ The floor is a bare loop that runs the same truncated model over the same micro-
 the whole harvest: JPEG files read, decoded and cut, packed and normalised, three views of every layer recorded, statistics
 summed, parquet written and committed. Without Ray; and as the job runs it, on Ray Data, from the start of its first chunk
 to the last commit: starting a cluster is paid once, not per token. Weights are random: nothing here depends on what they say.
+
+It ends in `--minutes` and one more, whatever the load. On a slow machine it does fewer rounds and reports how many.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.timing import interleave, report, timed
+from bench.timing import Schedule, TimeUp, cut_off, interleave, report, timed
 from linrep.cluster.harvest import harvest_chunks
 from linrep.cluster.session import cluster
 from linrep.corpora import Corpora, ImageFolder
@@ -37,6 +39,8 @@ from linrep.vlm.random import write_random_vlm
 
 SHARE = 0.6
 """Of the time, for the first comparison; the rest is for the second."""
+GRACE_S = 60
+"""Seconds after the deadline at which whatever still runs is cut off."""
 
 
 def photographs(folder: Path, n: int) -> Path:
@@ -91,68 +95,86 @@ def ray_round(plan: Plan, pool: Pool) -> Callable[[], tuple[float, float]]:
     return measure
 
 
+def compare(args: argparse.Namespace, folder: Path, start: float) -> None:
+    """Both comparisons, one after the other.
+
+    Args:
+        args: Of the command line.
+        folder: For the model, the images and the stores.
+        start: When the benchmark started, on `time.monotonic`'s clock.
+    """
+    model = ModelConfig(
+        path=str(
+            write_random_vlm(
+                folder / "model", width=args.width, n_layers=args.blocks, n_heads=args.width // 64, mlp=4 * args.width,
+                image_size=224, patch_size=14, vision_width=128, vision_layers=4,
+            )
+        )
+    )  # fmt: skip
+    corpora = Corpora(images=ImageFolder(path=str(photographs(folder / "images", args.images))))
+    config = HarvestConfig(chunk_size=args.chunk_size)
+    pool = Pool(tokens_per_batch=args.tokens_per_batch)
+    plan = plan_harvest("bench", corpora, model, config, place(folder / "ray"))
+    vlm = load(model, args.blocks)
+    preparer = Preparer.from_path(model)
+    samples = [prepare_chunk(chunk, corpora, preparer) for chunk in plan.chunks]
+    chunks = [[s for s in chunk if isinstance(s, Prepared)] for chunk in samples]
+    ready = [batch for chunk in chunks for batch in batches_of(vlm, chunk, args.tokens_per_batch)]
+    n_tokens = sum(len(p) for chunk in chunks for p in chunk)
+    harvester = Harvester(vlm, config, plan.job.layers, args.tokens_per_batch)
+
+    end = start + 60 * args.minutes
+    first = Schedule(start + 60 * args.minutes * SHARE)
+    rates = interleave(
+        {
+            "bare loop": lambda: timed(n_tokens, lambda: loop(vlm, ready)),
+            "harvest": lambda: timed(n_tokens, lambda: harvest_all(harvester, plan, preparer, folder / "plain")),
+            "harvest on Ray": ray_round(plan, pool),
+        },
+        args.rounds,
+        "tokens",
+        first,
+    )
+    shape = f"d {args.width}, {args.blocks} blocks, {args.images} images, {n_tokens:,} tokens, {torch.get_num_threads()} threads"
+    report(f"harvest, every layer ({shape})", rates, [("harvest on Ray", "bare loop", 0.9), ("harvest", "bare loop", None)])
+
+    if time.monotonic() >= end:
+        raise TimeUp
+    half, whole = load(model, args.blocks // 2), load(model, None)
+    middle = HarvestConfig(layers=(args.blocks // 2,), chunk_size=args.chunk_size)
+    at_half = Harvester(half, middle, middle.layers, args.tokens_per_batch)  # pyright: ignore[reportArgumentType]
+
+    rates = interleave(
+        {
+            "full forward with hidden states": lambda: timed(n_tokens, lambda: everything(whole, ready)),
+            "harvest at layer n/2": lambda: timed(n_tokens, lambda: harvest_all(at_half, plan, preparer, folder / "half")),
+        },
+        args.rounds,
+        "tokens",
+        # The whole model takes as long as the truncated one at least.
+        Schedule(end, {name: seconds for name, seconds in first.longest.items() if name == "bare loop"}),
+    )
+    compared = [("harvest at layer n/2", "full forward with hidden states", 1.8)]
+    report(f"harvest, layer {args.blocks // 2} of {args.blocks} ({args.images} images, {n_tokens:,} tokens)", rates, compared)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--blocks", type=int, default=12)
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--chunk-size", type=int, default=8)
+    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--chunk-size", type=int, default=6)
     parser.add_argument("--tokens-per-batch", type=int, default=2400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=8, help="No round begins that would end later than this.")
+    parser.add_argument("--minutes", type=float, default=8, help="Nothing starts that would end later than this.")
     args = parser.parse_args()
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as temporary, cluster():
-        folder = Path(temporary)
-        model = ModelConfig(
-            path=str(
-                write_random_vlm(
-                    folder / "model", width=args.width, n_layers=args.blocks, n_heads=args.width // 64, mlp=4 * args.width,
-                    image_size=224, patch_size=14, vision_width=128, vision_layers=4,
-                )
-            )
-        )  # fmt: skip
-        corpora = Corpora(images=ImageFolder(path=str(photographs(folder / "images", args.images))))
-        config = HarvestConfig(chunk_size=args.chunk_size)
-        pool = Pool(tokens_per_batch=args.tokens_per_batch)
-        plan = plan_harvest("bench", corpora, model, config, place(folder / "ray"))
-        vlm = load(model, args.blocks)
-        preparer = Preparer.from_path(model)
-        samples = [prepare_chunk(chunk, corpora, preparer) for chunk in plan.chunks]
-        chunks = [[s for s in chunk if isinstance(s, Prepared)] for chunk in samples]
-        ready = [batch for chunk in chunks for batch in batches_of(vlm, chunk, args.tokens_per_batch)]
-        n_tokens = sum(len(p) for chunk in chunks for p in chunk)
-        harvester = Harvester(vlm, config, plan.job.layers, args.tokens_per_batch)
-
-        rates = interleave(
-            {
-                "bare loop": lambda: timed(n_tokens, lambda: loop(vlm, ready)),
-                "harvest": lambda: timed(n_tokens, lambda: harvest_all(harvester, plan, preparer, folder / "plain")),
-                "harvest on Ray": ray_round(plan, pool),
-            },
-            args.rounds,
-            "tokens",
-            start + 60 * args.minutes * SHARE,
-        )
-        shape = f"d {args.width}, {args.blocks} blocks, {n_tokens:,} tokens, {torch.get_num_threads()} threads"
-        report(f"harvest, every layer ({shape})", rates, [("harvest on Ray", "bare loop", 0.9), ("harvest", "bare loop", None)])
-
-        half, whole = load(model, args.blocks // 2), load(model, None)
-        middle = HarvestConfig(layers=(args.blocks // 2,), chunk_size=args.chunk_size)
-        at_half = Harvester(half, middle, middle.layers, args.tokens_per_batch)  # pyright: ignore[reportArgumentType]
-
-        rates = interleave(
-            {
-                "full forward with hidden states": lambda: timed(n_tokens, lambda: everything(whole, ready)),
-                "harvest at layer n/2": lambda: timed(n_tokens, lambda: harvest_all(at_half, plan, preparer, folder / "half")),
-            },
-            args.rounds,
-            "tokens",
-            start + 60 * args.minutes,
-        )
-        compared = [("harvest at layer n/2", "full forward with hidden states", 1.8)]
-        report(f"harvest, layer {args.blocks // 2} of {args.blocks}", rates, compared)
+    try:
+        with cut_off(60 * args.minutes + GRACE_S), tempfile.TemporaryDirectory() as temporary, cluster():
+            compare(args, Path(temporary), start)
+    except TimeUp:
+        print("the time is up before the next comparison was ready: give it more --minutes, less work or a quieter machine")
 
 
 if __name__ == "__main__":
