@@ -7,6 +7,9 @@ evaluations/<digest>/
   quality.parquet, firing.parquet, truth.parquet, rebuilt.parquet    see `schemas.saes`
   summary.txt                                    the main numbers
   result.json                                    written last
+
+The test of an SAE from elsewhere is an artefact of its own, with the same files; `begun.json` says since when. It is no
+`manifest.json`: nobody who looks for SAEs finds one there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +32,7 @@ from linrep.harvest.plan import DEMO, Plan, plan_harvest, write_demo
 from linrep.places import Place, place, remove_unfinished
 from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
 from linrep.recipe import Recipe
-from linrep.records import write_record
+from linrep.records import find_record, write_record
 from linrep.sae.artefact import (
     SaeManifest,
     SaePlan,
@@ -53,7 +56,8 @@ from linrep.store.summary import high_norm_lines
 from linrep.store.tables import read_table, write_table
 from schemas.saes import EXAMINATION
 
-RESULT, SUMMARY = "result.json", "summary.txt"
+RESULT, SUMMARY, BEGUN = "result.json", "summary.txt", "begun.json"
+BEGIN_AGAIN = "delete it and run jobs/train_sae.py with the same --evaluate again"
 TABLES = ("quality", "firing", "truth", "rebuilt")
 WHY = {"special": "of special tokens", "high_norm": "of high norm", "nonfinite": "that are not finite"}
 
@@ -328,17 +332,22 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
             text = (tested / SUMMARY).read_bytes().decode()
             return SaeOutcome(tested, tested, 0, 0, tracking.tracking_uri(workspace), text)
         parents = {"harvest": store.manifest.digest, **({"probe": probes} if probes else {})}
+        begun = find_record(tested / BEGUN, SaeManifest, BEGIN_AGAIN)
         manifest = SaeManifest(
             name=recipe.name, digest=key, parents=parents, store=store.place.within(workspace),
             config={"path": here.within(workspace)}, layers=(layer,),
-            coders=(here.name,), steps=0, reads={}, saes=[origin], status="complete", created=now(), finished=now(),
+            coders=(here.name,), steps=0, reads={}, saes=[origin], created=now() if begun is None else begun.created,
         )  # fmt: skip
+        if begun is None:
+            write_record(tested / BEGUN, manifest)
         params = {"name": recipe.name, "path": str(here), "layer": layer}
         with tracking.run(workspace, "sae", f"sae of {here.name}", tracking.key_of(workspace, tested), params, parents) as run:
             with cluster():
                 _test(recipe, harvest, store, tested, {layer: partial(_given, here.name, sae)}, [sae.n_latents], directions)
+            manifest = replace(manifest, status="complete", finished=now())
             text = _finish(recipe, run, tested, manifest, None, store)
-        (tested / RESULT).write_json({"parents": parents, "finished": now(), "path": str(here), "layer": layer, "saes": [origin]})
+        times = {"created": manifest.created, "finished": manifest.finished}
+        (tested / RESULT).write_json({"parents": parents, **times, "path": str(here), "layer": layer, "saes": [origin]})
     return SaeOutcome(tested, tested, 0, 1, run.uri, text)
 
 
