@@ -180,7 +180,8 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
     assert theirs["ce_spliced", "both"] == pytest.approx(found[names[0], "ce_spliced", "both"]["value"], rel=1e-4)
 
     # With another k in its settings the same weights are another dictionary, and are examined anew.
-    settings = here / "layer-002" / names[0] / "cfg.json"
+    # A copy: in its own layer, it would not be as it was written.
+    settings = Path(shutil.copytree(here / "layer-002" / names[0], tmp_path / "changed" / names[0])) / "cfg.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "k": 2}))
     sparser = run_train_sae(recipe, place(fresh), evaluate=str(settings.parent))
     assert (sparser.n_tested, sparser.tested == other.tested) == (1, False)

@@ -5,7 +5,7 @@ Knows no cluster: the workers of one are given as a `Reducer` and a way to gathe
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from linrep.places import Place
 from linrep.records import read_record, write_record
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
+from linrep.sae.formats.sums import sums_of
 from linrep.sae.machine import Product
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.study import SaeConfig
@@ -86,6 +87,7 @@ class LayerCommit:
         scales: What image and text rows were multiplied by.
         seconds: Of the process that ended it, from its first step.
         product: Number format that dense products were in.
+        sums: Of the files of each SAE, see `linrep.sae.formats.sums`.
     """
 
     layer: int
@@ -95,6 +97,7 @@ class LayerCommit:
     scales: dict[str, float]
     seconds: float
     product: Product = "float32"
+    sums: dict[str, str] = field(default_factory=dict)
 
 
 def layer_name(layer: int) -> str:
@@ -262,13 +265,15 @@ def _remove_states(job: LayerJob) -> None:
 
 
 def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: LayerCommit) -> None:
-    names = list(commit.coders)
+    names, sums = list(commit.coders), {}
     for name, trainer in zip(names, trainers, strict=True):
         for modality, sae in unscaled(trainer.coder().to("cpu"), job.parts).items():
             scale = job.parts.scale_text if modality == "text" else job.parts.scale_image
             about = {**job.about, **sae.about, "name": name, "config": trainer.config.model_dump(mode="json")}
             about |= {"input_scale": scale, "modality": modality or "both", "product": trainer.product}
-            saelens.write(job.folder / (f"{name}-{modality}" if modality else name), replace(sae, about=about))
+            folder = job.folder / (f"{name}-{modality}" if modality else name)
+            saelens.write(folder, replace(sae, about=about))
+            sums |= sums_of(folder, saelens.FILES)
     rows = [
         {"layer": job.layer, "coder": names[row["coder"]], "step": row["step"], "measure": measure, "value": float(value)}
         for row in history
@@ -276,4 +281,4 @@ def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: 
         if measure not in ("coder", "step")
     ]
     write_table(job.folder, HISTORY, pa.Table.from_pylist(rows, schema=TRAINING))
-    write_record(job.place / "commits" / f"{layer_name(job.layer)}.json", commit)
+    write_record(job.place / "commits" / f"{layer_name(job.layer)}.json", replace(commit, sums=sums))

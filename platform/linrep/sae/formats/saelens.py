@@ -16,9 +16,12 @@ from linrep.sae.coder import Above, Gate, Largest, Rectify, Sae
 from linrep.sae.formats import saelens_fields
 from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
 from linrep.sae.formats.settings import Settings
+from linrep.sae.formats.sums import check_sums
 from linrep.sae.formats.weights import Weights, check_k
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
+FILES = (CONFIG, WEIGHTS)
+"""Of a dictionary as it is trained; firing rates come later."""
 VERSION = "6.54.12"
 """The release whose files these equal; below 6.0.0, or without a version, SAELens drops the names of model and hook."""
 SIZES = {"d": "d_in", "f": "d_sae"}
@@ -85,7 +88,10 @@ def read(folder: Place) -> Sae:
 
     Raises:
         FormatError: A file is missing or damaged, or a field or a tensor asks for what no dictionary here does.
+        StoreError: It was trained here, and a file is not as it was written.
     """
+    if all((folder / name).is_file() for name in FILES):
+        check_sums(folder, FILES)
     settings, file = Settings(folder / CONFIG, read_json(folder / CONFIG)), folder / WEIGHTS
     old = saelens_fields.is_old(settings)
     settings = settings.renamed(saelens_fields.RENAMED) if old else settings
