@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from schemas.columns import column
+from schemas.columns import column, high_norm
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a column changes its meaning, its type or its name."""
 
 
@@ -47,6 +47,7 @@ PROBES = pa.schema(
         column("n_train", pa.int64(), "Training rows; of modality twice those of the smaller one", "rows"),
         column("n_test", pa.int64(), "Test rows", "rows"),
         column("n_test_samples", pa.int64(), "Samples that the test rows come from: what intervals are over", "samples"),
+        *high_norm("Tokens of the modality tested on at this layer, last positions alone where these are the rows,"),
         column(
             "chance",
             pa.float64(),

@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from schemas.columns import column
+from schemas.columns import column, high_norm
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a column changes its meaning, its type or its name."""
 
 SHARING = pa.schema(
@@ -38,6 +38,8 @@ SHARING = pa.schema(
             "Pairs that the number rests on; of latents, those that count; of steering, photographs",
             "pairs or latents",
         ),
+        *high_norm("Image tokens at this layer", "image"),
+        *high_norm("Text tokens at this layer", "text"),
         column("note", pa.string(), "Why there is no value, or none that is corrected for noise", nullable=True),
         column(
             "parents", pa.string(), "Digest of the harvest, then of the dictionary or the steering results where there are any"

@@ -164,6 +164,18 @@ def test_a_table_for_people_runs_nothing_in_a_spreadsheet(tmp_path, kind):
     assert pq.read_table(kept["probes.parquet"])["class"].to_pylist() == names
 
 
+def test_lists_in_a_table_for_people_stand_in_one_guarded_cell(tmp_path):
+    table = pa.table({"places": [[0, 7], [], None], "words": [["=1+1", "x"], ["boat", "cup"], ["a"]]})
+    with tracking.run(place(tmp_path), "probe", "n", "k", {}) as run:
+        run.table("tables/probes", table)
+    kept = {p.name: p for p in (tmp_path / "mlartifacts").rglob("probes.*")}
+    with kept["probes.csv"].open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [[unguarded(cell) for cell in row] for row in rows] == [["0 7", "=1+1 x"], ["", "boat cup"], ["", "a"]]
+    assert not any(cell.startswith("=") for row in rows for cell in row)
+    assert pq.read_table(kept["probes.parquet"]).equals(table)
+
+
 def test_a_key_in_a_uri_does_not_become_a_parameter(tmp_path):
     with tracking.run(place(tmp_path), "harvest", "n", "k", {"path": "s3://AKIA:topsecret@bucket/images?region=x"}):
         pass

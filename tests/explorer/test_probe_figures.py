@@ -13,7 +13,7 @@ def row(kind: str, layer: int, top1: float, **more) -> dict:
         "attribute": "class", "view": "pooled", "layer": layer, "kind": kind, "tested_on": "image", "fitted_on": "image",
         "centred": False, "n_classes": 4, "n_train": 80, "n_test": 20, "n_test_samples": 20, "chance": 0.3,
         "top1": top1, "top1_low": top1 - 0.1, "top1_high": top1 + 0.1, "top5": 1.0, "top5_low": 1.0, "top5_high": 1.0,
-        "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95,
+        "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95, "n_high_norm": 0, "high_norm_positions": [],
     }  # fmt: skip
     control = {"control": 0.25, "control_low": 0.1, "control_high": 0.4, "selectivity": top1 - 0.25}
     own = more.get("k") is None and more.get("n_per_class") is None and more.get("fitted_on", "image") == "image"

@@ -13,6 +13,7 @@ def row(metric: str, layer: int, value: float, reach: float, null: float | None,
         "model": model, "layer": layer, "level": "geometry", "dictionary": None, "metric": metric, "value": value,
         "low": value - reach, "high": value + reach, "null": null, "null_low": None, "null_high": None,
         "half_one": value, "half_two": value, "n": 100, "note": None, "parents": "0",
+        "n_high_norm_image": 0, "high_norm_positions_image": [], "n_high_norm_text": 0, "high_norm_positions_text": [],
     }  # fmt: skip
 
 

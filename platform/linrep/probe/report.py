@@ -15,6 +15,8 @@ from linrep.probe.moments import Moments
 from linrep.probe.score import bootstrap, by_class
 from linrep.probe.study import Study, Task, Unit
 from linrep.stats.interval import Interval
+from linrep.store.apart import kept_apart
+from linrep.store.layout import MODALITIES, Modality
 from linrep.store.tables import table_of
 from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBES
 
@@ -86,6 +88,7 @@ class _Report:
 
     def __init__(self, study: Study, unit: Unit, scored: list[Scored]) -> None:
         self._study, self._unit, self._scored = study, unit, scored
+        self._known_apart: dict[str, dict[str, object]] = {}
 
     def result(self) -> Result:
         main = [s for s in self._scored if s.main]
@@ -146,6 +149,7 @@ class _Report:
             "n_test": tally.n_rows,
             "n_test_samples": tally.n_clusters,
             "chance": tally.chance,
+            **self._apart(s.tested_on),
         }
         for name, interval in {**intervals, "balanced": tally.balanced(), "auroc": auroc}.items():
             row |= {name: _finite(interval.value), f"{name}_low": _finite(interval.low), f"{name}_high": _finite(interval.high)}
@@ -156,6 +160,13 @@ class _Report:
             row |= {"gradient": notes["gradient"], "evaluations": int(notes["evaluations"])}
             row["converged"] = bool(notes["converged"])
         return row
+
+    def _apart(self, tested_on: str) -> dict[str, object]:
+        if tested_on not in self._known_apart:
+            modalities: list[Modality] = [m for m in MODALITIES if tested_on in (m, "both")]
+            found = kept_apart(self._study.store, self._unit.view, self._unit.layer, modalities)
+            self._known_apart[tested_on] = found.columns()
+        return self._known_apart[tested_on]
 
     def _class_rows(self, s: Scored, accuracy: list[Interval], areas: Float[np.ndarray, " c"]) -> Iterator[dict[str, object]]:
         for c, name in enumerate(s.names):

@@ -20,7 +20,8 @@ from linrep.records import committed_units, find_record, only_artefact, repair_o
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
 from linrep.sharing.study import TRAINED, Study, Unit
-from linrep.store.layout import MANIFEST
+from linrep.store.apart import kept_apart
+from linrep.store.layout import MANIFEST, MODALITIES
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.tables import read_table, table_of, write_table
@@ -210,6 +211,8 @@ def rows_of(
     dictionary = None if unit.dictionary is None else study.latents[unit.dictionary][unit.control].name
     own = [store.manifest.digest, *([parents[f"dictionary-{unit.dictionary}"]] if unit.dictionary is not None else [])]
     own += [parents[name] for name in more]
+    view = "pooled" if unit.dictionary is None else "tokens"
+    apart = [kept_apart(store, view, unit.layer, (modality,)).columns(modality) for modality in MODALITIES]
     rows = []
     for m in measures:
         halves = m.halves or (None, None)
@@ -227,6 +230,8 @@ def rows_of(
                 "n": m.n,
                 "note": m.why,
                 "parents": " ".join(own),
+                **apart[0],
+                **apart[1],
                 **{name: None if v is None or v - v != 0 else v for name, v in numbers.items()},
             }
         )

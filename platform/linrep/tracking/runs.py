@@ -289,4 +289,7 @@ def _for_spreadsheets(table: pa.Table) -> pa.Table:
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             cells = [None if cell is None else guarded(cell) for cell in table.column(i).to_pylist()]
             table = table.set_column(i, field.name, pa.array(cells, pa.string()))
+        elif pa.types.is_list(kind):
+            cells = [None if cell is None else guarded(" ".join(map(str, cell))) for cell in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(cells, pa.string()))
     return table.rename_columns([guarded(name) for name in table.column_names])
