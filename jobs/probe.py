@@ -16,20 +16,12 @@ if TYPE_CHECKING:
 
 
 def main(request: "Request") -> None:
-    """Probe, and say where the results lie and how to read them."""
-    from linrep.cluster.commands import literal
+    """Probe, and say what came out and where it lies."""
+    from linrep.cluster.report import report
     from linrep.cluster.run_probe import run_probe
     from linrep.places import place
-    from linrep.tracking import pages
 
-    outcome = run_probe(request.recipe, place(request.workspace))
-    where = outcome.probes.place
-    print("Nothing to do: the probes are complete." if not outcome.n_new else "Probes complete.")
-    print(f"\nProbes {outcome.probes.manifest.name}-{outcome.probes.manifest.digest}\n  {where}\n{outcome.summary}\n")
-    print("What to do next:")
-    print(f"  table:       linrep.probe.artefact.open_probes({literal(where)}).table()")
-    print(f"  directions:  linrep.probe.artefact.open_probes({literal(where)}).directions")
-    print(f"  compare:     {pages(outcome.tracking_uri)}")
+    report(run_probe(request.recipe, place(request.workspace)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from linrep.artefact import Manifest as ArtefactManifest
+from linrep.artefact import UnitCommit
 from linrep.corpora.index import Index, build_index
 from linrep.directions import Directions, DirectionSet, read_directions, write_directions
 from linrep.errors import CorpusError, StoreError
@@ -15,8 +17,6 @@ from linrep.features.artefact import FeaturesManifest
 from linrep.features.units import UnitCommit as FeaturesCommit
 from linrep.interpret.artefact import ChunkCommit, InterpretManifest
 from linrep.places import place
-from linrep.probe.artefact import ProbeManifest
-from linrep.probe.artefact import UnitCommit as ProbeCommit
 from linrep.records import is_inside, only_artefact, read_record, write_record
 from linrep.sae.artefact import SaeManifest
 from linrep.sae.layer import LayerCommit
@@ -27,7 +27,7 @@ from linrep.steer.plan import SteerManifest
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
-KINDS = (Manifest, Commit, ProbeManifest, ProbeCommit, FeaturesManifest, FeaturesCommit, SharingManifest, SharingCommit,
+KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, FeaturesManifest, FeaturesCommit, SharingManifest, SharingCommit,
          InterpretManifest, ChunkCommit, SaeManifest, LayerCommit, Trial, SteerManifest)  # fmt: skip
 WRONG: tuple[Any, ...] = (None, True, 3, 0.5, "x", [], ["x"], {}, {"x": [1]})
 AGAIN = "delete it and run the job again"

@@ -15,7 +15,7 @@ from linrep.corpora import Corpora
 from linrep.errors import FormatError, RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
-from linrep.probe.artefact import ProbePlan, committed, finish, open_probes, plan_artefact, write_probe_manifest
+from linrep.probe.artefact import finish, open_probes, plan_probes
 from linrep.probe.config import Attributes, Latents, ProbeConfig, Softmax
 from linrep.probe.labels import read_attributes
 from linrep.probe.study import plan_study
@@ -34,24 +34,25 @@ CONFIG = ProbeConfig(
 
 
 @pytest.fixture(scope="module")
-def plans(tmp_path_factory) -> tuple[ProbePlan, ProbePlan]:
-    """The same study for two workspaces."""
+def planned(tmp_path_factory):
+    """A study, and its artefact in two workspaces."""
     folder = tmp_path_factory.mktemp("planted")
     store = write_planted(folder / "store", n_images=150)
     config = CONFIG.model_copy(update={"attributes": Attributes(path=write_colours(folder), columns=("colour",))})
     table, named = read_attributes(config.attributes, config.attributes.path)
     study = plan_study(store, config, table)
-    return tuple(plan_artefact(place(folder / name), "planted", study, config, named) for name in ("plain", "ray"))
+    return study, [plan_probes(place(folder / name), "planted", study, named) for name in ("plain", "ray")]
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_ray_path_gives_the_results_of_the_plain_path(plans):
-    plain, rayed = plans
-    for plan, run in ((plain, probe_plainly), (rayed, probe_units)):
-        commits = list(run(plan.study, plan.study.units, plan.place))
-        assert {commit.unit for commit in commits} == {u.name for u in plan.study.units} == committed(plan.place)
-        write_probe_manifest(plan.place, finish(plan))
-    one, other = (open_probes(str(plan.place.parent.parent)) for plan in plans)
+def test_the_ray_path_gives_the_results_of_the_plain_path(planned):
+    study, artefacts = planned
+    for probes, run in zip(artefacts, (probe_plainly, probe_units), strict=True):
+        commits = list(run(study, study.units, probes.begun()))
+        assert {commit.unit for commit in commits} == {u.name for u in study.units} == set(probes.done())
+        finish(probes, study)
+        probes.closing().close()
+    one, other = (open_probes(str(probes.place.parent.parent)) for probes in artefacts)
     for name in ("probes", "classes", "confusions", "labels"):
         mine, theirs = (pl.DataFrame(pl.from_arrow(p.table(name))) for p in (one, other))
         assert mine.height > 0
@@ -65,12 +66,11 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(plans):
         assert torch.allclose(entry.vectors, again.vectors, rtol=1e-3, atol=1e-4)
 
 
-def test_digests_name_what_decides_numbers_and_nothing_else(plans):
-    plan, _ = plans
-    study = plan.study
+def test_digests_name_what_decides_numbers_and_nothing_else(planned):
+    study, _ = planned
 
     def name(config: ProbeConfig, attributes: str | None = "a") -> str:
-        return plan_artefact(place("/w"), "n", study, config, attributes).manifest.digest
+        return plan_probes(place("/w"), "n", replace(study, config=config), attributes).manifest.digest
 
     roomy = CONFIG.model_copy(update={"softmax": Softmax(penalties=(1e-1,), memory_gb=99)})
     assert name(CONFIG) == name(roomy)
@@ -87,10 +87,11 @@ def test_a_dictionary_of_the_planted_axes_names_classes_with_one_latent_each(tmp
         update={"views": ("pooled",), "softmax": None, "sparse": (1,), "sae": Latents(path=str(tmp_path / "sae"), layer=2)}
     )
     study = plan_study(write_planted(tmp_path / "store", n_images=150), config)
-    plan = plan_artefact(place(tmp_path / "w"), "planted", study, config, None, sae.digest)
-    assert plan.manifest.parents["sae"] == sae.digest
-    list(probe_plainly(study, study.units, plan.place))
-    write_probe_manifest(plan.place, finish(plan))
+    probes = plan_probes(place(tmp_path / "w"), "planted", study, None, sae.digest)
+    assert probes.manifest.parents["sae"] == sae.digest
+    list(probe_plainly(study, study.units, probes))
+    finish(probes, study)
+    probes.closing().close()
     table = pl.DataFrame(pl.from_arrow(open_probes(str(tmp_path / "w")).table()))
     of_latents = table.filter(pl.col("kind") == "latents", pl.col("attribute") == "class", pl.col("tested_on") == "image")
     assert of_latents["layer"].to_list() == [2]  # the dictionary is of layer 2
@@ -114,26 +115,31 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     run_harvest(recipe, workspace)
     first = run_probe(recipe, workspace)
     assert first.n_new == 2
-    table = first.probes.table()
+    table = first.artefact.table()
     assert set(table["layer"].to_pylist()) == {0, 2}
-    assert first.probes.manifest.status == "complete"
-    (task, *_) = first.probes.manifest.tasks
+    assert first.artefact.manifest.status == "complete"
+    (task, *_) = first.artefact.about.tasks
     assert task["names"] == ["tench", "church"]
-    assert first.probes.manifest.parents["harvest"] in str(next((tmp_path / "w/harvests").iterdir()))
+    assert first.artefact.manifest.parents["harvest"] in str(next((tmp_path / "w/harvests").iterdir()))
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(first.tracking_uri)
+    client = MlflowClient(first.uri)
     runs = client.search_runs(["1"], "tags.`linrep.stage` = 'probe'")
-    assert [run.data.tags["linrep.parent.harvest"] for run in runs] == [first.probes.manifest.parents["harvest"]]
+    assert [run.data.tags["linrep.parent.harvest"] for run in runs] == [first.artefact.manifest.parents["harvest"]]
     assert runs[0].data.params["probe.min_per_class"] == "2"
-    assert "top1_class_image_pooled_ridge_layer02" in runs[0].data.metrics
+    ridge = pl.DataFrame(pl.from_arrow(table)).filter(
+        pl.col("kind") == "ridge", pl.col("attribute") == "class", pl.col("tested_on") == "image", pl.col("fitted_on") == "image"
+    )
+    curve = client.get_metric_history(runs[0].info.run_id, "top1/class_image_pooled_ridge")
+    assert [(point.step, point.value) for point in curve] == list(ridge.select("layer", "top1").iter_rows())
+    assert runs[0].data.tags["mlflow.note.content"] == " ".join(first.shown.headline)
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
     assert {"probes.parquet", "probes.csv", "classes.csv", "confusions.csv", "layers_class.png", "summary.txt"} <= kept
 
     again = run_probe(recipe, workspace)
     assert again.n_new == 0
-    folder = Path(first.probes.place.path)
+    folder = Path(first.artefact.place.path)
     (folder / "commits/pooled-layer-002.json").unlink()
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
@@ -141,8 +147,8 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
         open_probes(str(folder))
     resumed = run_probe(recipe, workspace)
     assert resumed.n_new == 1
-    assert resumed.probes.table().drop_columns([]).equals(table)
-    assert replace(resumed.probes.manifest, finished="") == replace(first.probes.manifest, finished="")
+    assert resumed.artefact.table().drop_columns([]).equals(table)
+    assert replace(resumed.artefact.manifest, finished="") == replace(first.artefact.manifest, finished="")
     assert not [name for name in files_in(folder) if name.endswith(".part")]
 
 

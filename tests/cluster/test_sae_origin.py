@@ -67,7 +67,7 @@ def given_to_sharing(recipe: Recipe, workspace: Place, path: str, layer: int, in
 
 def given_to_probes(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
     section = ProbeConfig(min_per_class=1, softmax=None, sae=Latents(path=path, layer=layer, insist=insist))
-    return plan_probe(recipe.model_copy(update={"probe": section}), workspace).manifest.saes
+    return plan_probe(recipe.model_copy(update={"probe": section}), workspace).artefact.manifest.saes
 
 
 def given_to_steering(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.cluster.harvest import or_error, precision
+from linrep.cluster.fan_out import or_error
+from linrep.cluster.harvest import precision
 from linrep.corpora import Chunk, Corpora
 from linrep.corpora import read as read_chunk
 from linrep.directions import read_directions

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from linrep.cluster.harvest import or_error
+from linrep.cluster.fan_out import or_error
 from linrep.errors import LinrepError
 from linrep.features.codes import codes_file, encode_file
 from linrep.features.columns import turn, turned

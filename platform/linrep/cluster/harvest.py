@@ -3,24 +3,23 @@
 import functools
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import ray
 import torch
 from ray.data import ActorPoolStrategy
 
+from linrep.cluster.fan_out import or_error
 from linrep.cluster.session import quiet_data
 from linrep.corpora import Chunk
-from linrep.errors import LinrepError, ModelError, RecipeError, ServiceError
+from linrep.errors import LinrepError, ModelError, RecipeError
 from linrep.harvest.calibrate import calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Job, located
-from linrep.retry import retried
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
 from linrep.store.limits import Limits
@@ -30,8 +29,6 @@ from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 
-T = TypeVar("T")
-
 Block = dict[str, np.ndarray]
 """A batch of Ray Data with one row: a chunk on its way."""
 
@@ -40,9 +37,6 @@ CALLS_PER_ACTOR = 2
 
 READER_COPIES, ACTOR_COPIES = 3, 2
 """How often a chunk is in a process at once: as samples, as bytes and as Ray's row; as bytes and as samples."""
-
-PAUSES = (1.0, 4.0, 15.0)
-"""Seconds before each further try of a chunk that could not be read or written."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +94,6 @@ class ChunkHarvester:
             if isinstance(wrong, LinrepError):
                 raise wrong
         return harvest_chunk(self._harvester, samples, self._job.place, number)  # pyright: ignore[reportArgumentType]
-
-
-def or_error(call: Callable[[], T]) -> T | LinrepError:
-    """What the call returns, or the error of ours that it raises: as a value it reaches the driver whole, raised it would not.
-
-    A disk or an object store that fails is tried again; Ray itself repeats only what a lost process or node took with it.
-    """
-    try:
-        return retried(call, PAUSES, lambda error: isinstance(error, OSError))
-    except LinrepError as error:
-        return error
-    except OSError as error:
-        return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:

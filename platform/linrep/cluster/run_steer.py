@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from linrep import tracking
 from linrep.cluster.dictionaries import Known, read_sae_for
+from linrep.cluster.inputs import complete
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
@@ -22,7 +23,7 @@ from linrep.errors import RecipeError, StoreError, TooManySkipped
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import located, plan_harvest
 from linrep.places import Place, place, remove_unfinished
-from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
+from linrep.probe.artefact import DIRECTIONS
 from linrep.recipe import Recipe
 from linrep.records import read_object, write_record
 from linrep.sae.origin import origin_lines
@@ -156,11 +157,7 @@ def find_directions(recipe: Recipe, workspace: Place) -> Place:
     """
     if recipe.steer.probes is not None:
         return place(recipe.steer.probes)
-    probes = plan_probe(recipe, workspace).place
-    manifest = read_probe_manifest(probes)
-    if manifest is None or manifest.status != "complete":
-        raise StoreError(f"no complete probes at {probes}: run jobs/probe.py with this recipe first")
-    return probes / DIRECTIONS
+    return complete(plan_probe(recipe, workspace).artefact).place / DIRECTIONS
 
 
 def _steer(

@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 
 from linrep import tracking
+from linrep.artefact import find
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
@@ -30,7 +31,7 @@ from linrep.directions import read_directions
 from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.harvest.plan import DEMO, Plan, plan_harvest, write_demo
 from linrep.places import Place, place, remove_unfinished
-from linrep.probe.artefact import DIRECTIONS, read_probe_manifest
+from linrep.probe.artefact import DIRECTIONS
 from linrep.recipe import Recipe
 from linrep.records import find_record, write_record
 from linrep.sae.artefact import (
@@ -240,14 +241,14 @@ def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, str | N
     from linrep.cluster.run_probe import plan_probe
 
     try:
-        probes = plan_probe(recipe, workspace)
+        planned = plan_probe(recipe, workspace).artefact
     except LinrepError:  # no labels, too few samples: nothing to probe, and no reason not to test dictionaries
         return None, None
-    manifest = read_probe_manifest(probes.place)
-    if manifest is None or manifest.status != "complete":
+    probes = find(planned.kind, planned.place)
+    if probes is None or not probes.complete:
         return None, None
     read_directions(probes.place / DIRECTIONS)  # a damaged file is told before the cluster starts
-    return probes.place / DIRECTIONS, manifest.digest
+    return probes.place / DIRECTIONS, probes.manifest.digest
 
 
 def _layer(tested: Place, layer: int) -> Place:

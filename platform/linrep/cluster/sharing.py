@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from linrep.cluster.harvest import or_error
+from linrep.cluster.fan_out import or_error
 from linrep.errors import LinrepError
 from linrep.places import Place
 from linrep.sharing.artefact import STEERING, UnitCommit, rows_of, write_unit

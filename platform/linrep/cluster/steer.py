@@ -9,7 +9,8 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
-from linrep.cluster.harvest import Block, actor_counts, or_error, precision
+from linrep.cluster.fan_out import or_error
+from linrep.cluster.harvest import Block, actor_counts, precision
 from linrep.cluster.session import quiet_data
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, ModelError, RecipeError

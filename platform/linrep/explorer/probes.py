@@ -166,3 +166,50 @@ def _edges(frame: pl.DataFrame) -> list[str]:
 
 def _shown(row: dict, measure: str) -> str:
     return f"{row[measure]:.3f} [{row[f'{measure}_low']:.3f}, {row[f'{measure}_high']:.3f}]"
+
+
+def probe_headline(table: pa.Table) -> list[str]:
+    """What the probes found, in a sentence for each modality whose classes were probed.
+
+    View and kind are those with the highest mean validation score over the layers; the layer that is named is chosen on
+    validation samples, too. The numbers are from test samples.
+
+    Args:
+        table: Rows of the `PROBES` contract.
+    """
+    frame = main_probes(pl.DataFrame(pl.from_arrow(table)))
+    sentences = []
+    for source, own in _by(frame.filter(pl.col("tested_on") != "both"), "tested_on"):
+        attributes = own["attribute"].unique(maintain_order=True).to_list()
+        attribute = "class" if "class" in attributes else attributes[0]
+        curve = _chosen_curve(own.filter(pl.col("attribute") == attribute))
+        low, high = curve["top1_low"].max(), curve["top1_high"].min()
+        beside = f"chance {_share(curve['chance'].mean())}, shuffled labels {_share(curve['control'].mean())}"
+        how = f"{curve['view'][0]} rows, {curve['kind'][0]} probes"
+        if len(curve) > 1 and low is not None and high is not None and low <= high:  # pyright: ignore[reportOperatorIssue]
+            ends = f"{_share(curve['top1'].min())} to {_share(curve['top1'].max())}"
+            found = f"is read equally well at every layer ({ends} of test samples; {beside}; {how})"
+        else:
+            best = curve.sort("validation", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+            worst = curve.sort("top1").row(0, named=True)
+            interval = f"[{_share(best['top1_low'])}, {_share(best['top1_high'])}]"
+            lowest = f"lowest at layer {worst['layer']}, {_share(worst['top1'])}"
+            found = f"is read best at layer {best['layer']}: {_share(best['top1'])} {interval} of test samples "
+            found += f"({beside}; {how}, chosen on validation samples; {lowest})"
+        sentences.append(f"{attribute.capitalize()} of {source} samples {found}.")
+    return sentences
+
+
+def _chosen_curve(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows, a layer each, of the view and kind with the highest mean validation score; of the first where there is none."""
+    parts = [own for _, own in _by(frame, "view", "kind")]
+    return max(parts, key=lambda own: (len(own) == max(map(len, parts)), _number(own["validation"].mean()))).sort("layer")
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else -1.0
+
+
+def _share(value: object) -> str:
+    """A share with two digits and no leading zero."""
+    return "?" if not isinstance(value, int | float) else f"{value:.2f}".replace("0.", ".", 1)

@@ -61,6 +61,23 @@ class Run:
             piece = batch[start : start + 1000]
             self._ask(lambda piece=piece: self._client.log_batch(self.id, metrics=piece))
 
+    def measures(self, values: "Mapping[str, float | Mapping[int, float]]") -> None:
+        """Log numbers, and curves over layers: a mapping from layer to number is one metric with the layer as its step.
+
+        What is not finite is left out.
+        """
+        steps: dict[int, dict[str, float]] = {}
+        for name, value in values.items():
+            for layer, number in value.items() if isinstance(value, Mapping) else ((0, value),):
+                if math.isfinite(number):
+                    steps.setdefault(layer, {})[name] = number
+        for layer, named in sorted(steps.items()):
+            self.metrics(named, layer)
+
+    def describe(self, text: str) -> None:
+        """Set the run's description, which MLflow's pages show on top."""
+        self.tags({"mlflow.note.content": text[:LONGEST_TAG]})
+
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, in one request."""
         from mlflow.entities import RunTag

@@ -1,0 +1,374 @@
+"""An artefact: what a stage makes, on disk. It has the same life in every stage, and this module is that life.
+
+<folder>/<name>-<digest>/
+  manifest.json                 the head: what it is of, its units, and `complete` as the very last write
+  units/<unit>/<table>.parquet  what a unit of work found
+  commits/<unit>.json           written last of a unit: from then on it counts
+  <table>.parquet               the units' tables put together, once all are there
+
+A stage that was stopped at any moment begins again where its commits end. Nothing here knows Ray, MLflow or torch.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
+
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from linrep.config import digest
+from linrep.errors import StoreError
+from linrep.places import Place, place
+from linrep.records import (
+    MANIFEST,
+    MEND_COMMIT,
+    find_record,
+    is_inside,
+    read_record,
+    repair_of_unit,
+    repair_of_whole,
+    write_record,
+)
+from linrep.store.manifest import now
+from linrep.store.tables import read_table, write_table
+
+About = TypeVar("About")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[About]):
+    """A kind of artefact, one for each stage.
+
+    Attributes:
+        stage: The stage that makes it, as the recipe's section, the job and the MLflow tag call it.
+        folder: Folder of the workspace.
+        what: Artefacts of this kind, in words.
+        version: Of its tables; part of the digest.
+        about: A dataclass of plain values: what a manifest of this kind says beside its head.
+        tables: Schemas of the tables that are put together from the units.
+        parts: Schemas of tables that stay in their units.
+        whole: Schemas of tables that only the whole artefact has.
+        job: The script in jobs/ that makes it; named after the stage unless it is said otherwise.
+        single: Whether `what` is a singular.
+    """
+
+    stage: str
+    folder: str
+    what: str
+    version: int
+    about: type[About]
+    tables: Mapping[str, pa.Schema]
+    parts: Mapping[str, pa.Schema] = field(default_factory=dict)
+    whole: Mapping[str, pa.Schema] = field(default_factory=dict)
+    job: str = ""
+    single: bool = False
+
+    @property
+    def again(self) -> str:
+        """How to make one, or to go on with it."""
+        return f"run jobs/{self.job or self.stage}.py with the same recipe"
+
+    @property
+    def repair(self) -> str:
+        """What to do about a damaged manifest."""
+        return f"delete it and {self.again} again: what is committed is kept"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The head of an artefact.
+
+    Attributes:
+        stage: The stage that makes it.
+        name: Name of the recipe.
+        digest: Names everything that decides a number.
+        parents: Digests of what it is made from, by stage.
+        config: The recipe's section.
+        units: Names of the units, in the order in which their tables are put together.
+        about: What the stage says beside, see `Kind.about`.
+        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
+        notes: What a reader must know of the numbers.
+        status: running until everything is there.
+        created: When it was begun, UTC; a resumed one keeps it.
+        finished: When it was complete, UTC.
+        version: Version of the tables.
+    """
+
+    stage: str
+    name: str
+    digest: str
+    parents: dict[str, str]
+    config: dict[str, Any]
+    units: list[str]
+    about: dict[str, Any]
+    saes: list[dict[str, Any]]
+    notes: list[str]
+    status: Literal["running", "complete"]
+    created: str
+    finished: str
+    version: int
+
+
+@dataclass(frozen=True)
+class UnitCommit:
+    """A unit that is done.
+
+    Attributes:
+        unit: Its name.
+        seconds: How long it took.
+        work: How much of what the stage counts: rows, pairs, latents, runs.
+        seals: Seal of each of its tables: another file in a table's place is refused.
+        cost: What else the stage says of it.
+    """
+
+    unit: str
+    seconds: float
+    work: int
+    seals: dict[str, str]
+    cost: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Artefact(Generic[About]):
+    """An artefact that is planned, begun or complete.
+
+    Attributes:
+        kind: Its kind.
+        place: Where it lies.
+        manifest: Its head.
+    """
+
+    kind: Kind[About]
+    place: Place
+    manifest: Manifest = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe and digest: the name of its folder."""
+        return f"{self.manifest.name}-{self.manifest.digest}"
+
+    @property
+    def about(self) -> About:
+        """What the stage says of it.
+
+        Raises:
+            StoreError: The manifest says something else.
+        """
+        try:
+            return _adapter(self.kind.about).validate_json(json.dumps(self.manifest.about), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, ("about", *first["loc"])))
+            raise StoreError(f"{self.place / MANIFEST} is damaged (field {where}: {first['msg']}): {self.kind.repair}") from None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is there."""
+        return self.manifest.status == "complete"
+
+    # From plan to complete, in this order.
+
+    def begun(self) -> "Artefact[About]":
+        """Write the head, or take over when it was created, and into which units it was cut, from the one on disk."""
+        there = find(self.kind, self.place)
+        if there is None:
+            write_record(self.place / MANIFEST, self.manifest)
+            return self
+        kept = there.manifest
+        head = replace(self.manifest, created=kept.created, units=kept.units, about=kept.about, status="running", finished="")
+        if head != kept:
+            write_record(self.place / MANIFEST, head)
+        return replace(self, manifest=head)
+
+    def done(self) -> list[str]:
+        """Units that are committed, in their order; strangers in the folder are no units."""
+        names = set((self.place / "commits").names())
+        return [unit for unit in self.manifest.units if f"{unit}.json" in names]
+
+    def todo(self) -> list[str]:
+        """Units that are not committed, in their order."""
+        done = set(self.done())
+        return [unit for unit in self.manifest.units if unit not in done]
+
+    def write(
+        self, unit: str, tables: Mapping[str, pa.Table], seconds: float, work: int, cost: Mapping[str, Any] | None = None
+    ) -> UnitCommit:
+        """Write what a unit found, and commit it.
+
+        Args:
+            unit: Its name.
+            tables: Its tables, in their schemas.
+            seconds: How long it took.
+            work: How much of what the stage counts it was.
+            cost: What else to say of it; plain values.
+        """
+        seals = {name: write_table(self.folder(unit), f"{name}.parquet", table).seal for name, table in tables.items()}
+        commit = UnitCommit(unit, round(seconds, 3), work, seals, dict(cost or {}))
+        write_record(self.place / "commits" / f"{unit}.json", commit)
+        return commit
+
+    def commit(self, unit: str) -> UnitCommit:
+        """The commit of a unit.
+
+        Raises:
+            StoreError: There is none, or it is damaged.
+        """
+        return read_record(self.place / "commits" / f"{unit}.json", UnitCommit, MEND_COMMIT)
+
+    def commits(self) -> Iterator[UnitCommit]:
+        """The commits of all units that are done."""
+        return map(self.commit, self.done())
+
+    def finish(self, of: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Put the units' tables together.
+
+        Args:
+            of: Units that have a table, where those are not all.
+        """
+        for name, schema in self.kind.tables.items():
+            units = self.manifest.units if of is None else of[name]
+            parts = [self.part(unit, name) for unit in units]
+            write_table(self.place, f"{name}.parquet", pa.concat_tables(parts) if parts else schema.empty_table())
+
+    def closing(self, **about: Any) -> "Artefact[About]":
+        """The artefact as it will be once it is complete; nothing is written.
+
+        Args:
+            about: What is known only now.
+        """
+        manifest = replace(self.manifest, about=self.manifest.about | about, status="complete", finished=now())
+        return replace(self, manifest=manifest)
+
+    def close(self) -> None:
+        """Write that it is complete: the very last write."""
+        write_record(self.place / MANIFEST, self.manifest)
+
+    # What it holds.
+
+    def folder(self, unit: str) -> Place:
+        """Where a unit's files lie.
+
+        Raises:
+            StoreError: The unit's name leads out of the artefact.
+        """
+        if not is_inside(unit):
+            raise StoreError(
+                f"{self.place / MANIFEST} is damaged (the unit {unit!r:.100} leads out of {self.place}): {self.kind.repair}"
+            )
+        return self.place / "units" / unit
+
+    def part(self, unit: str, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A table of a unit that is committed.
+
+        Raises:
+            StoreError: It is not there, or not as it was written.
+        """
+        seal = self.commit(unit).seals.get(name)
+        schema = {**self.kind.tables, **self.kind.parts}[name]
+        return read_table(self.folder(unit), f"{name}.parquet", columns, repair_of_unit(self.place, unit), seal, schema)
+
+    def table(self, name: str | None = None) -> pa.Table:
+        """A table of the complete artefact; `schemas` explains the columns.
+
+        Args:
+            name: Which; the first of its kind unless it is said otherwise.
+
+        Raises:
+            StoreError: It is not there, or not as it was written.
+        """
+        name = name or next(iter(self.kind.tables))
+        schema = {**self.kind.tables, **self.kind.whole}[name]
+        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=schema)
+
+
+def plan(
+    kind: Kind[About],
+    workspace: Place,
+    name: str,
+    *,
+    decisive: Any,
+    parents: Mapping[str, str],
+    config: Mapping[str, Any],
+    units: Sequence[str],
+    about: About,
+    saes: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+) -> Artefact[About]:
+    """Name an artefact and describe it; nothing is written.
+
+    Args:
+        kind: Its kind.
+        workspace: Where everything lies.
+        name: Name of the recipe.
+        decisive: Values that decide a number, beside the parents and the version: they make the digest.
+        parents: Digests of what it is made from, by stage.
+        config: The recipe's section.
+        units: Names of the units.
+        about: What else its manifest says.
+        saes: SAEs that were given, as `linrep.sae.origin` describes them.
+        notes: What a reader must know of the numbers.
+    """
+    key = digest(kind.version, dict(parents), decisive)
+    manifest = Manifest(
+        stage=kind.stage,
+        name=name,
+        digest=key,
+        parents=dict(parents),
+        config=dict(config),
+        units=list(units),
+        about=json.loads(json.dumps(asdict(about))),  # pyright: ignore[reportArgumentType]
+        saes=[dict(sae) for sae in saes],
+        notes=list(notes),
+        status="running",
+        created=now(),
+        finished="",
+        version=kind.version,
+    )
+    return Artefact(kind, workspace / kind.folder / f"{name}-{key}", manifest)
+
+
+def find(kind: Kind[About], where: Place) -> Artefact[About] | None:
+    """The artefact in a folder, begun or complete; None where there is no manifest.
+
+    Raises:
+        StoreError: The manifest is damaged, of another kind, or of a version that this program cannot read.
+    """
+    file = where / MANIFEST
+    manifest = find_record(file, Manifest, kind.repair)
+    if manifest is None:
+        return None
+    if manifest.stage != kind.stage:
+        raise StoreError(f"{file} is of the stage {manifest.stage!r:.60}, not {kind.stage}: name another folder")
+    if manifest.version != kind.version:
+        raise StoreError(
+            f"{file} has schema version {manifest.version}, this program reads {kind.version}: run the job that made it again"
+        )
+    return Artefact(kind, where, manifest)
+
+
+def open(kind: Kind[About], where: str | Place) -> Artefact[About]:
+    """The complete artefact in a folder; a workspace that holds just one of its kind will do.
+
+    Raises:
+        StoreError: There is none, there are several to choose from, or it is not complete.
+    """
+    root = place(where)
+    here = root
+    if not (root / MANIFEST).is_file():
+        names = [name for name in (root / kind.folder).names() if (root / kind.folder / name).is_folder()]
+        if len(names) > 1:
+            raise StoreError(f"{root} holds {len(names)} {kind.what}, name one of them: {', '.join(names)}")
+        here = root / kind.folder / names[0] if names else root
+    found = find(kind, here)
+    if found is None:
+        raise StoreError(f"no {kind.what} at {here}: {MANIFEST} is missing; {kind.again}")
+    if not found.complete:
+        raise StoreError(f"the {kind.what} at {here} are not complete: {kind.again} again")
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _adapter(kind: type) -> Any:
+    return TypeAdapter(kind)

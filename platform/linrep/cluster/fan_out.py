@@ -1,0 +1,90 @@
+"""Work spread over Ray tasks: submitted as there is room, results as they come, an error of ours stops the rest."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import ray
+
+from linrep.errors import LinrepError, ServiceError
+from linrep.retry import retried
+
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+PAUSES = (1.0, 4.0, 15.0)
+"""Seconds before each further try of something that could not be read or written."""
+
+
+def or_error(call: Callable[[], T]) -> T | LinrepError:
+    """What the call returns, or the error of ours that it raises: as a value it reaches the driver whole, raised it would not.
+
+    A disk or an object store that fails is tried again; Ray itself repeats only what a lost process or node took with it.
+    """
+    try:
+        return retried(call, PAUSES, lambda error: isinstance(error, OSError))
+    except LinrepError as error:
+        return error
+    except OSError as error:
+        return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
+
+
+def first_error(values: Iterable[Any]) -> LinrepError | None:
+    """The first of some values that is an error; None where there is none. A task asks it of its inputs."""
+    return next((value for value in values if isinstance(value, LinrepError)), None)
+
+
+def fan_out(items: Iterable[Item], submit: Callable[[Item], Any], at_once: int) -> Iterator[Any]:
+    """Results of some items, in no fixed order.
+
+    Args:
+        items: What to work on; taken one by one, as there is room.
+        submit: Starts the tasks of an item, and gives the reference of its result.
+        at_once: Items under way, at most: what their tasks keep in the object store must fit there together.
+
+    Raises:
+        LinrepError: A result is one. What is still under way is cancelled, and no further item is begun.
+    """
+    waiting = iter(items)
+    running = [submit(item) for item in islice(waiting, at_once)]
+    while running:
+        yield from _ready(running)
+        # After the caller has taken the results in: what it does with them may take room.
+        running += [submit(item) for item in islice(waiting, at_once - len(running))]
+
+
+def results(references: Sequence[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
+    """Results of tasks that were started already, in no fixed order.
+
+    Args:
+        references: Their results.
+        others: What else to cancel where one of them is an error.
+
+    Raises:
+        LinrepError: A result is one.
+    """
+    running = list(references)
+    while running:
+        yield from _ready(running, others)
+
+
+def _ready(running: list[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
+    """Results that are there, at least one; their references are taken off the list."""
+    done, left = ray.wait(running)
+    running[:] = left
+    for result in ray.get(done):
+        if isinstance(result, LinrepError):
+            for reference in (*left, *others):
+                ray.cancel(reference)
+            raise result
+        yield result
+
+
+def room(bytes_each: float, share: float = 0.5) -> int:
+    """How many things of a size fit into a share of the cluster's object store; at least one.
+
+    Args:
+        bytes_each: What each of them keeps there.
+        share: Of the store.
+    """
+    return max(1, int(share * ray.cluster_resources().get("object_store_memory", 0) / max(bytes_each, 1)))

@@ -1,0 +1,38 @@
+"""What a job prints at its end: the finding, where the results lie, and the next command; tables go into files."""
+
+import shlex
+
+from linrep.cluster.stage import SUMMARY, Outcome
+from linrep.tracking import pages
+
+MOST_LINES = 25
+"""Of a job's output: what is longer is in `summary.txt`."""
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """The lines of a finished job.
+
+    Args:
+        outcome: What it did.
+    """
+    artefact, shown = outcome.artefact, outcome.shown
+    what, are = artefact.kind.what, "is" if artefact.kind.single else "are"
+    if shown.waiting is not None:
+        state = f"The {what} {are} not complete yet: {shown.waiting}"
+    else:
+        state = f"The {what} {are} complete." if outcome.n_new else f"Nothing to do: the {what} {are} complete."
+    next_ = [*shown.next, ("compare", pages(outcome.uri))]
+    wide = max(len(word) for word, _ in next_) + 1
+    tail = ["", f"Results  {artefact.place}", "Next:", *(f"  {word + ':':{wide}} {command}" for word, command in next_)]
+    head = [state, *shown.headline]
+    room = MOST_LINES - len(head) - len(tail) - 1
+    lines = list(shown.lines)
+    if len(lines) > room:
+        file = shlex.quote(str(artefact.place / SUMMARY))
+        lines = [*lines[: room - 1], f"  ... {len(lines) - room + 1} more lines in {file}"]
+    return [*head, *([""] if lines else []), *lines, *tail]
+
+
+def report(outcome: Outcome) -> None:
+    """Print the lines of a finished job."""
+    print("\n".join(outcome_lines(outcome)))
