@@ -104,7 +104,7 @@ class Planned:
 
 STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
     "harvest": (harvest_anew, "run_harvest._harvest", "harvests/*/manifest.json"),
-    "probe": (run_probe, "run_probe._probe", "probes/*/manifest.json"),
+    "probe": (run_probe, "stage._run", "probes/*/manifest.json"),
     "steer": (run_steer, "run_steer._steer", "steering/*/manifest.json"),
     "train_sae": (run_train_sae, "run_train_sae._run", "saes/*/manifest.json"),
     "evaluate": (evaluate_another, "run_train_sae._finish", "saes/t-other-*/begun.json"),
@@ -121,7 +121,7 @@ def dates(values: tuple[Any, ...]) -> Iterator[str]:
     for value in values:
         if isinstance(value, Store | Plan):
             continue
-        own = getattr(value, "manifest", value)
+        own = getattr(getattr(value, "artefact", value), "manifest", value)
         created = own.get("created") if isinstance(own, dict) else getattr(own, "created", None)
         if isinstance(created, str):
             yield created

@@ -88,7 +88,7 @@ def given_to_evaluate(recipe: Recipe, workspace: Place, path: str, layer: int, i
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("linrep.cluster.run_train_sae.tracking.run", stop_at_the_run)
-        patch.setattr("linrep.cluster.run_train_sae.SaeManifest", lambda **values: kept.extend(values["saes"]))
+        patch.setattr("linrep.cluster.run_train_sae.write_record", lambda _, manifest: kept.extend(manifest.saes))
         with pytest.raises(Stopped):
             run_train_sae(recipe.model_copy(update={"sae": section}), workspace, evaluate=path)
     return kept
