@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from linrep.errors import RecipeError
-from linrep.recipe import Recipe, merge, parse
+from linrep.recipe import Recipe, merge, parse, remember
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = {"name": "t", "corpora": {"text": {"path": "x.jsonl"}}, "model": {"path": "m"}}
@@ -120,3 +120,26 @@ def test_a_recipe_cannot_be_changed():
     recipe = Recipe.model_validate(MINIMAL)
     with pytest.raises(ValidationError, match="frozen"):
         recipe.harvest.seed = 3  # type: ignore[misc]
+
+
+def test_a_workspace_remembers_its_recipe_overrides_included(tmp_path, capsys):
+    config, workspace = write(tmp_path, MINIMAL), str(tmp_path / "w")
+    with pytest.raises(RecipeError, match=r"--config is missing, and .*w remembers no recipe yet: name one"):
+        parse("", ["--workspace", workspace])
+    first = parse("", ["--config", config, "--workspace", workspace, "--harvest.layers", "1,5"]).recipe
+    remember(first, workspace)
+    assert parse("", ["--workspace", workspace]).recipe == first
+    assert "as " + workspace + " remembers it" in capsys.readouterr().err
+    probed = parse("", ["--workspace", workspace, "--probe.seed", "7"]).recipe
+    assert (probed.harvest, probed.probe.seed) == (first.harvest, 7)
+    remember(probed, workspace)  # of the same harvest: it takes the place of the one before
+    assert parse("", ["--workspace", workspace]).recipe == probed
+    remember(parse("", ["--config", config, "--workspace", workspace]).recipe, workspace)
+    with pytest.raises(RecipeError, match=r"remembers 2 recipes: name one\n  --config .*t-\w+\.yaml\n  --config .*t-\w+\.yaml"):
+        parse("", ["--workspace", workspace])
+
+
+def test_a_recipe_with_a_key_in_an_address_is_not_kept(tmp_path):
+    content = {**MINIMAL, "corpora": {"text": {"path": "s3://id:secret@bucket/x.jsonl"}}}
+    remember(parse("", ["--config", write(tmp_path, content)]).recipe, str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from linrep.config import Section
@@ -15,14 +15,29 @@ ROOM_BYTES = 64 * 2**20
 
 
 class Dictionary(Section):
-    """A sparse autoencoder whose latents are looked at."""
+    """An SAE that a stage is given: one of this recipe by its name, or one from elsewhere by its path."""
 
-    path: str = Field(description="Folder or file of any format that linrep.sae.formats reads; raw activations go in.")
+    sae: str = Field(
+        default="",
+        description="Name of an SAE that the recipe trains (topk-16-x8-s0), or how it begins (topk-16-x8); best: the one that "
+        "the recipe's search recommends for the layer.",
+    )
+    path: str = Field(
+        default="",
+        description="Instead of a name: folder or file of an SAE from elsewhere, of any format that linrep.sae.formats reads; "
+        "raw activations go in.",
+    )
     layer: int = Field(ge=0, description="Layer of the store that it was trained on.")
     insist: bool = Field(
         default=False,
         description="Take the SAE although it says that it is of another layer, model or modality; the results then say so.",
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Dictionary":
+        if bool(self.sae) == bool(self.path):
+            raise ValueError("name the SAE by either sae or path" + (", not by both" if self.sae else ""))
+        return self
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
-from linrep.config import Section
+from linrep.config import Section, digest
 from linrep.corpora.config import Corpora
 from linrep.demo.world import DemoWorld
 from linrep.errors import RecipeError
@@ -23,6 +24,9 @@ from linrep.sae.study import SaeConfig
 from linrep.sharing.config import SharingConfig
 from linrep.steer.config import SteerConfig
 from linrep.vlm.config import ModelConfig
+
+RECIPES = "recipes"
+"""Folder of a workspace: the recipes that were run there."""
 
 
 class Recipe(Section):
@@ -79,7 +83,8 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     if not workspace.strip():
         raise RecipeError("--workspace is empty: name a folder or a URI")
     if config is None:
-        raise RecipeError("--config is missing: name a recipe, for example --config recipes/demo.yaml")
+        config = remembered(workspace)
+        print(f"recipe: {config}, as {workspace} remembers it", file=sys.stderr)
     recipe = validate(merge(load_yaml(config), overrides), where=config)
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
@@ -87,16 +92,73 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     return Request(recipe, workspace, reindex, evaluate)
 
 
+def remember(recipe: Recipe, workspace: str) -> None:
+    """Keep a recipe in its workspace, overrides included, in the place of an earlier one of the same harvest.
+
+    One with a key in an address is not kept: it would lie there for everybody to read.
+
+    Args:
+        recipe: The recipe of a job that has ended.
+        workspace: Where everything lies.
+    """
+    from linrep.places import place, redacted
+
+    if any("://" in text and redacted(text) != text for text in _texts(recipe.model_dump(mode="json"))):
+        return
+    key = digest(recipe.demo and recipe.demo.model_dump(mode="json"), recipe.corpora, recipe.model, recipe.harvest)
+    file = place(workspace) / RECIPES / f"{recipe.name}-{key}.yaml"
+    content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+    if not file.is_file() or file.read_bytes() != content:
+        file.write_bytes(content)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def remembered(workspace: str) -> str:
+    """The file of the one recipe that a workspace remembers.
+
+    Raises:
+        RecipeError: It remembers none, or several.
+    """
+    from linrep.places import place
+
+    folder = place(workspace) / RECIPES
+    names = [name for name in folder.names() if name.endswith(".yaml")]
+    if not names:
+        raise RecipeError(
+            f"--config is missing, and {workspace} remembers no recipe yet: name one, for example --config recipes/demo.yaml"
+        )
+    if len(names) > 1:
+        files = "".join(f"\n  --config {folder / name}" for name in names)
+        raise RecipeError(f"--config is missing, and {workspace} remembers {len(names)} recipes: name one{files}")
+    return str(folder / names[0])
+
+
 def load_yaml(path: str) -> dict[str, Any]:
     """A recipe file's content.
+
+    Args:
+        path: Of a file on this machine, or the address of one in an object store.
 
     Raises:
         RecipeError: The file is missing, is not YAML, or does not hold sections.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if "://" in path:
+            from linrep.places import place
+
+            text = place(path).read_bytes().decode()
+        else:
+            text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except OSError as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from None
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
@@ -153,7 +215,7 @@ class _Arguments(BaseSettings):
     model_config = SettingsConfigDict(
         cli_parse_none_str="null", cli_implicit_flags=True, cli_hide_none_type=True, cli_enforce_required=False
     )
-    config: str | None = Field(default=None, description="The recipe, a YAML file.")
+    config: str | None = Field(default=None, description="The recipe, a YAML file; without it, the workspace's.")
     workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made.")
     reindex: bool = Field(default=False, description="Look at the corpora again: they changed since their index was built.")
     evaluate: str | None = Field(default=None, description="train_sae: only test this dictionary, in any format that is known.")
@@ -171,7 +233,7 @@ def _command_line(description: str, argv: list[str]) -> dict[str, Any]:
     arguments = create_model("Arguments", __base__=_Arguments, **sections)  # type: ignore[call-overload]
     parser = _Parser(
         prog=Path(sys.argv[0]).name,
-        usage="%(prog)s --config RECIPE.yaml [--workspace DIR] [--SECTION.FIELD VALUE ...] [--print-config]",
+        usage="%(prog)s [--config RECIPE.yaml] [--workspace DIR] [--SECTION.FIELD VALUE ...] [--print-config]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

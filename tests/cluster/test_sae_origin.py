@@ -28,7 +28,7 @@ from linrep.sae.coder import random_dictionary
 from linrep.sae.formats import saelens
 from linrep.sae.study import SaeConfig
 from linrep.sharing.config import ModelDictionary
-from linrep.steer.config import Dictionary as SteerDictionary
+from linrep.steer.config import SteerDictionary
 from linrep.vlm.sites import transformer_lens_name
 from tests.steering import HARVEST, half_held_out, write_workspace
 

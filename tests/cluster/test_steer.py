@@ -28,7 +28,7 @@ from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.saelens import write as write_coder
 from linrep.steer.cells import cells
 from linrep.steer.chunk import fetch, read_tables, steer_chunk
-from linrep.steer.config import Asking, Chat, Damage, Dictionary, Dose, Forced, Human, Question, SteerConfig, Words
+from linrep.steer.config import Asking, Chat, Damage, Dose, Forced, Human, Question, SteerConfig, SteerDictionary, Words
 from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer, read_steer_manifest
 from linrep.store.commit import read_commits
 from linrep.store.layout import MANIFEST
@@ -253,7 +253,7 @@ def test_a_server_that_was_away_is_asked_again_by_the_same_command(recipe, fresh
 
 def test_a_dictionary_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
     config = recipe.steer.model_copy(
-        update={"sae": Dictionary(path=str(fresh / "sae"), layer=2), "directions": ("class_mean", "random", "sae_sparse")}
+        update={"sae": SteerDictionary(path=str(fresh / "sae"), layer=2), "directions": ("class_mean", "random", "sae_sparse")}
     )
     with_sae = recipe.model_copy(update={"steer": config})
     digests = []
@@ -332,9 +332,9 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
     fails(r"come from the harvest 0123456789, this recipe's is .*another model's", probes=str(fresh / "foreign"))
     for file, width in (("wide", 16), ("fits", 32)):
         write_dictionary(fresh / file, width)
-    fails(r"steer\.sae\.layer: layer 1 is not steered at, only 0, 2", sae=Dictionary(path=str(fresh / "fits"), layer=1))
-    fails(r"steer\.sae: .*wide is for width 16, the store has 32", sae=Dictionary(path=str(fresh / "wide"), layer=2))
-    fails(r"nothing-there", sae=Dictionary(path=str(fresh / "nothing-there"), layer=2))
+    fails(r"steer\.sae\.layer: layer 1 is not steered at, only 0, 2", sae=SteerDictionary(path=str(fresh / "fits"), layer=1))
+    fails(r"steer\.sae: .*wide is for width 16, the store has 32", sae=SteerDictionary(path=str(fresh / "wide"), layer=2))
+    fails(r"nothing-there", sae=SteerDictionary(path=str(fresh / "nothing-there"), layer=2))
     fails(r"3 pairs of 2 classes, there are only 2", pairs=3)
     for file, made, match in (
         ("narrow", directions(width=16), r"width 16, the model's stream 32: they were made from another model"),

@@ -157,7 +157,7 @@ def test_what_is_not_among_the_directions_is_one_clear_line(vectors):
         ({"dose": {"strengths": (2.0, 1.0)}}, "must rise"),
         ({"layers": (3, 1)}, "must rise"),
         ({"sites": ()}, "must name sites"),
-        ({"directions": ("sae_latent",)}, "needs a dictionary: set steer.sae.path"),
+        ({"directions": ("sae_latent",)}, "needs an SAE: set steer.sae.sae"),
         ({"ask": {"choice": "what is it ?"}}, "<image> once"),
         ({"ask": {"choice": "<image> {first}?"}}, "both {first} and {second}"),
         ({"ask": {"questions": [{"prompt": "<image>", "about": "colour"}]}}, "no question is about the class"),

@@ -65,7 +65,13 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
         said = notice(place(request.workspace))
         if said:
             _say(said)
-        main(request)
+        try:
+            main(request)
+        except KeyboardInterrupt:
+            if (place(request.workspace) / "harvests").names():  # the job was under way, and will be resumed
+                _remember(request)
+            raise
+        _remember(request)
     except Exception as error:
         stop.speak()
         line = _line(error)
@@ -78,6 +84,14 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
         _say(f"error: this is a fault in linrep {__version__}, not in what was asked of it: report it with the lines above")
         return FAULT
     return 0
+
+
+def _remember(request: "Request") -> None:
+    """Keep the recipe in its workspace, where that can be written."""
+    from linrep.recipe import remember
+
+    with contextlib.suppress(OSError):
+        remember(request.recipe, request.workspace)
 
 
 def _line(error: Exception) -> str | None:

@@ -29,7 +29,7 @@ from linrep.records import read_object, write_record
 from linrep.sae.origin import origin_lines
 from linrep.steer.asked import check_names
 from linrep.steer.chunk import read_tables
-from linrep.steer.config import Dictionary, SteerConfig
+from linrep.steer.config import SteerConfig, SteerDictionary
 from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.choose import make_judge
 from linrep.steer.judges.readable import READERS, Readable, names_of, readable
@@ -137,7 +137,7 @@ def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
     return plan if known is None else replace(plan, manifest=replace(plan.manifest, saes=[known.origin]))
 
 
-def _dictionary(sae: Dictionary, layers: Sequence[int], store: Store) -> Known:
+def _dictionary(sae: SteerDictionary, layers: Sequence[int], store: Store) -> Known:
     """A dictionary, if it fits the plan.
 
     Raises:

@@ -20,7 +20,7 @@ from linrep.recipe import Recipe
 from linrep.records import field_of, read_object
 from linrep.sae.front import Point, Recommendation, front, recommend
 from linrep.sae.pack import Trial, choice
-from linrep.sae.tuning import TunePlan, largest_cost, plan_tune, read_trials, read_waiting, recommended
+from linrep.sae.tuning import REPORT, TunePlan, largest_cost, plan_tune, read_trials, read_waiting, recommended
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import open as open_store
@@ -28,7 +28,7 @@ from linrep.store.summary import high_norm_lines
 from linrep.store.tables import table_of, write_table
 from schemas.tuning import FRONT, TRIALS
 
-RECIPE, SUMMARY, REPORT = "recommended.yaml", "summary.txt", "recommendation.json"
+RECIPE, SUMMARY = "recommended.yaml", "summary.txt"
 
 
 @dataclass(frozen=True)

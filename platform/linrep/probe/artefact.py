@@ -114,7 +114,7 @@ def plan_probes(
 def decisive(config: ProbeConfig) -> dict[str, Any]:
     """What of a section decides a number: not how much fits into memory, nor where attributes and SAE lie."""
     values = config.model_dump(mode="json")
-    for section, field in (("softmax", "memory_gb"), ("attributes", "path"), ("sae", "path")):
+    for section, field in (("softmax", "memory_gb"), ("attributes", "path"), ("sae", "path"), ("sae", "sae")):
         if values[section] is not None:
             values[section].pop(field)
     return values

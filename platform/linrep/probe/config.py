@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
+from linrep.dictionary import Dictionary
 from linrep.store.layout import View
 
 
@@ -52,15 +53,9 @@ class Softmax(Section):
         return penalties
 
 
-class Latents(Section):
-    """A sparse autoencoder, whose latents are probed as the stream is; `sparse` says how many latents of each class few are."""
+class Latents(Dictionary):
+    """An SAE whose latents are probed as the stream is; `sparse` says how many latents of each class few are."""
 
-    path: str = Field(description="The SAE, as linrep.sae reads it.")
-    layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
-    insist: bool = Field(
-        default=False,
-        description="Take the SAE although it says that it is of another layer, model or modality; the results then say so.",
-    )
     most: PositiveInt = Field(
         default=1024,
         description="Latents that ridge, LDA, class means and softmax regression see: those that fire on most training rows.",

@@ -35,6 +35,9 @@ from linrep.store.read import Store
 from linrep.vlm.sites import transformer_lens_name
 from schemas.tuning import VERSION
 
+REPORT = "recommendation.json"
+"""What is recommended, by layer."""
+
 
 @dataclass(frozen=True)
 class TunePlan:

@@ -22,8 +22,8 @@ class SharingConfig(Section):
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store, or all.")
     untrained: str | None = Field(
         default=None,
-        description="Harvest store (or a workspace with one) of the untrained model over the same corpora: a control. "
-        "A path that begins with workspace:// lies in this workspace.",
+        description="control: the recipe's own control, an untrained model of the same shape, which jobs/control.py makes and "
+        "harvests. Or the path of another harvest of the same corpora. null leaves the control out.",
     )
     dictionaries: tuple[ModelDictionary, ...] = Field(
         default=(), description="Dictionaries for the latent level; none leaves it out."

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from linrep.chat import ChatServer
 from linrep.config import Section
+from linrep.dictionary import Dictionary
 from linrep.steer.sites import ImageTokens, LastToken, Site
 
 TOKENS = ("other_tokens", "shuffled_tokens")
@@ -141,16 +142,10 @@ class Human(Section):
 Judge = Annotated[Words | Exact | Forced | Chat | Human, Field(discriminator="kind")]
 
 
-class Dictionary(Section):
-    """A sparse autoencoder whose latents steer at its layer, too: directions sae_latent and sae_sparse, edit clamp."""
+class SteerDictionary(Dictionary):
+    """An SAE whose latents steer at its layer, too: directions sae_latent and sae_sparse, edit clamp."""
 
-    path: str = Field(description="The SAE, as linrep.sae reads it.")
-    layer: NonNegativeInt = Field(description="Layer k that it was trained on.")
     k: PositiveInt = Field(default=20, description="Latents of the sparse reconstruction of a direction.")
-    insist: bool = Field(
-        default=False,
-        description="Take the SAE although it says that it is of another layer, model or modality; the results then say so.",
-    )
 
 
 class SteerConfig(Section):
@@ -185,7 +180,7 @@ class SteerConfig(Section):
     ask: Asking = Field(default=Asking(), description="What the model is asked.")
     damage: Damage = Field(default=Damage(), description="What else the edits break.")
     judge: Judge = Field(default=Words(), description="Who reads the answers; another one judges the same runs again.")
-    sae: Dictionary | None = Field(default=None, description="A dictionary of latents to steer with.")
+    sae: SteerDictionary | None = Field(default=None, description="A dictionary of latents to steer with.")
     probes: str | None = Field(default=None, description="File of directions; null: those of this recipe's probe job.")
     insist: bool = Field(
         default=False, description="Run though no unedited answer can be read by the judge, or names of classes are no words."
@@ -238,5 +233,5 @@ class SteerConfig(Section):
     def _has_its_dictionary(self) -> "SteerConfig":
         wanting = {*self.directions, *self.edits} & {"sae_latent", "sae_sparse", "clamp"}
         if wanting and self.sae is None:
-            raise ValueError(f"{sorted(wanting)[0]} needs a dictionary: set steer.sae.path and steer.sae.layer")
+            raise ValueError(f"{sorted(wanting)[0]} needs an SAE: set steer.sae.sae and steer.sae.layer")
         return self

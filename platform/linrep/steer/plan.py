@@ -231,7 +231,7 @@ def plan_steer(
         "model": store.manifest.model["digest"],
         **(parents or {}),
     }
-    decides = config.model_dump(mode="json", exclude={"judge": True, "probes": True, "insist": True, "sae": {"path"}})
+    decides = config.model_dump(mode="json", exclude={"judge": True, "probes": True, "insist": True, "sae": {"path", "sae"}})
     key = digest(VERSION, from_what, {**decides, "layers": list(layers)})
     place = workspace / "steering" / f"{name}-{key}"
     sources = tuple(dict.fromkeys(source for source, _ in pairs))

@@ -1,0 +1,27 @@
+"""Make the control of a recipe: an untrained model of the same shape, harvested, and its SAEs trained. jobs/sharing.py reads it.
+
+  python jobs/control.py --config recipes/demo.yaml --workspace runs
+
+It lies in the same workspace, under the recipe's name with `-control` at its end. Run it again to resume.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from linrep.cluster.entry import run_job
+
+if TYPE_CHECKING:
+    from linrep.recipe import Request
+
+
+def main(request: "Request") -> None:
+    """Make the model, harvest it, and train the SAEs that sharing asks for."""
+    from linrep.cluster.run_control import run_control
+    from linrep.places import place
+
+    for line in run_control(request.recipe, place(request.workspace)).lines:
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(__doc__, main))

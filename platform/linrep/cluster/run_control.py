@@ -1,0 +1,46 @@
+"""The control from recipe to its harvest and SAEs: other stages' jobs, on another model."""
+
+from dataclasses import dataclass
+
+from linrep.cluster.control import control_recipe, make_control
+from linrep.cluster.run_harvest import run_harvest
+from linrep.cluster.run_train_sae import run_train_sae
+from linrep.places import Place
+from linrep.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ControlOutcome:
+    """What the job did.
+
+    Attributes:
+        lines: What to print.
+        n_new: Chunks harvested and layers trained in this run.
+        place: The control's harvest.
+    """
+
+    lines: tuple[str, ...]
+    n_new: int
+    place: Place
+
+
+def run_control(recipe: Recipe, workspace: Place) -> ControlOutcome:
+    """Do what is missing of a recipe's control.
+
+    The SAEs of the control are those of the recipe where sharing compares them (`sharing.own`); otherwise none is trained.
+
+    Raises:
+        LinrepError: Something that the user can mend; the message says what.
+    """
+    model = make_control(recipe, workspace)
+    control = control_recipe(recipe, workspace)
+    harvest = run_harvest(control, workspace)
+    lines, n_new = [f"Untrained model  {model}", f"Its harvest      {harvest.store.place}"], harvest.n_new
+    if recipe.sharing.own is not None:
+        trained = run_train_sae(control, workspace)
+        n_new += trained.n_new
+        lines.append(f"Its SAEs         {trained.place}")
+    state = "Nothing to do: the control is complete." if not n_new else "The control is complete."
+    return ControlOutcome(
+        (state, "", *lines, "", "Next:", "  sharing: python jobs/sharing.py with the same recipe"), n_new, harvest.store.place
+    )

@@ -1,0 +1,102 @@
+"""SAEs by the names that people know: of this recipe, or what its search recommends; sections then hold where they lie."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from linrep.dictionary import Dictionary
+from linrep.errors import RecipeError
+from linrep.places import Place
+from linrep.recipe import Recipe
+from linrep.records import read_object
+from linrep.sae.artefact import plan_saes
+from linrep.sae.formats import saelens
+from linrep.sae.layer import layer_name, read_commit
+from linrep.sae.study import SaeConfig
+from linrep.sae.tuning import REPORT, plan_tune, recommended
+from linrep.store.read import Store
+
+BEST = "best"
+"""Stands for the SAE that the search recommends."""
+
+Named = TypeVar("Named", bound=Dictionary)
+
+
+def at_paths(given: Sequence[Named], recipe: Recipe, store: Store, workspace: Place, field: str) -> tuple[Named, ...]:
+    """SAEs with the paths of those that are named.
+
+    Args:
+        given: As a section of the recipe has them.
+        recipe: The experiment.
+        store: The harvest whose activations they are of.
+        workspace: Where everything lies.
+        field: Field of the recipe that names them, for errors.
+
+    Raises:
+        RecipeError: There is no such SAE, the name begins several, or it is not trained yet.
+    """
+    return tuple(
+        one if one.path else one.model_copy(update={"path": str(_find(one, recipe, store, workspace, f"{field}.{i}")), "sae": ""})
+        for i, one in enumerate(given)
+    )
+
+
+def at_path(given: Named, recipe: Recipe, store: Store, workspace: Place, field: str) -> Named:
+    """As `at_paths`, of a single SAE."""
+    if given.path:
+        return given
+    return given.model_copy(update={"path": str(_find(given, recipe, store, workspace, field)), "sae": ""})
+
+
+def _find(given: Dictionary, recipe: Recipe, store: Store, workspace: Place, field: str) -> Place:
+    if given.sae == BEST:
+        config, name, made_by = _best(given.layer, recipe, store, workspace, field)
+    else:
+        config, made_by = recipe.sae, "jobs/train_sae.py with the same recipe"
+        name = whole_name(given.sae, list(config.coders()), f"{field}.sae")
+    artefact = plan_saes(store, recipe.name, config, workspace).place
+    folder = artefact / layer_name(given.layer) / name
+    if read_commit(artefact, given.layer) is None:
+        raise RecipeError(f"{field}.sae: {name} of layer {given.layer} is not trained yet: run {made_by} first")
+    if not (folder / saelens.CONFIG).is_file():
+        raise RecipeError(
+            f"{field}.sae: {name} of layer {given.layer} is two SAEs, one for each modality: name one by {field}.path, "
+            f"{folder}-image or {folder}-text"
+        )
+    return folder
+
+
+def whole_name(beginning: str, names: Sequence[str], field: str) -> str:
+    """The name that begins so, where it is one name's beginning alone.
+
+    >>> whole_name("topk-16-x8", ["topk-16-x8-s0", "topk-32-x8-s0"], "probe.sae.sae")
+    'topk-16-x8-s0'
+
+    Raises:
+        RecipeError: None begins so, or several do.
+    """
+    found = [name for name in names if name == beginning] or [name for name in names if name.startswith(f"{beginning}-")]
+    if len(found) == 1:
+        return found[0]
+    what = f"several SAEs of this recipe are called {beginning}" if found else f"this recipe trains no SAE called {beginning}"
+    raise RecipeError(f"{field}: {what}: name one of {', '.join(found or names)}")
+
+
+def _best(layer: int, recipe: Recipe, store: Store, workspace: Place, field: str) -> tuple[SaeConfig, str, str]:
+    """The section that trains what the search recommends, the SAE's name, and how it is made.
+
+    Where the recipe's own grid holds an SAE of the same architecture, sparsity and width, it is that one.
+    """
+    plan = plan_tune(store, recipe.name, recipe.tune, recipe.sae, workspace)
+    report = plan.place / REPORT
+    if not report.is_file():
+        raise RecipeError(f"{field}.sae: best is what the search recommends: run jobs/tune_sae.py with the same recipe first")
+    again = "delete it and run jobs/tune_sae.py with the same recipe again"
+    told = read_object(report, again).get(str(layer))
+    if not isinstance(told, dict):
+        raise RecipeError(f"{field}.sae: the search recommends nothing for layer {layer}: name an SAE, or search there")
+    config = recommended(plan, str(told["name"]))
+    ((name, wanted),) = config.coders().items()
+    for own, coder in recipe.sae.coders().items():
+        if (coder.activation, coder.expansion) == (wanted.activation, wanted.expansion):
+            return recipe.sae, own, "jobs/train_sae.py with the same recipe"
+    return config, name, f"jobs/train_sae.py with --config {plan.place}/recommended.yaml"
