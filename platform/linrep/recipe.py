@@ -92,7 +92,7 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     return Request(recipe, workspace, reindex, evaluate)
 
 
-def remember(recipe: Recipe, workspace: str) -> None:
+def remember(recipe: Recipe, workspace: str, begun: bool = False) -> None:
     """Keep a recipe in its workspace, overrides included, in the place of an earlier one of the same harvest.
 
     One with a key in an address is not kept: it would lie there for everybody to read.
@@ -100,9 +100,12 @@ def remember(recipe: Recipe, workspace: str) -> None:
     Args:
         recipe: The recipe of a job that has ended.
         workspace: Where everything lies.
+        begun: Only where a harvest was begun there, of a job that was stopped.
     """
     from linrep.places import place, redacted
 
+    if begun and not (place(workspace) / "harvests").names():
+        return
     if any("://" in text and redacted(text) != text for text in _texts(recipe.model_dump(mode="json"))):
         return
     key = digest(recipe.demo and recipe.demo.model_dump(mode="json"), recipe.corpora, recipe.model, recipe.harvest)

@@ -31,12 +31,8 @@ def control_recipe(recipe: Recipe, workspace: Place) -> Recipe:
     Raises:
         RecipeError: The workspace is not on a disk, where a model could be opened.
     """
-    return recipe.model_copy(
-        update={
-            "name": f"{recipe.name}-{CONTROL}",
-            "model": recipe.model.model_copy(update={"path": str(_folder(recipe, workspace))}),
-        }
-    )
+    model = recipe.model.model_copy(update={"path": str(_folder(recipe, workspace))})
+    return recipe.model_copy(update={"name": f"{recipe.name}-{CONTROL}", "model": model})
 
 
 def make_control(recipe: Recipe, workspace: Place) -> Path:
@@ -64,7 +60,7 @@ def make_control(recipe: Recipe, workspace: Place) -> Path:
 def _folder(recipe: Recipe, workspace: Place) -> Path:
     if not workspace.local:
         raise RecipeError(
-            f"the untrained control is written into the workspace, and {workspace} is not on a disk: harvest one yourself and name "
-            "it with sharing.untrained, or set sharing.untrained to null"
+            f"the untrained control is written into the workspace, and {workspace} is not on a disk: "
+            "name another harvest with sharing.untrained, or set it to null"
         )
     return Path(workspace.path) / MODELS / f"{CONTROL}-{describe(located(recipe.model)).digest}"

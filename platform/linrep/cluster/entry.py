@@ -68,8 +68,7 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
         try:
             main(request)
         except KeyboardInterrupt:
-            if (place(request.workspace) / "harvests").names():  # the job was under way, and will be resumed
-                _remember(request)
+            _remember(request, begun=True)
             raise
         _remember(request)
     except Exception as error:
@@ -86,12 +85,12 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
     return 0
 
 
-def _remember(request: "Request") -> None:
+def _remember(request: "Request", begun: bool = False) -> None:
     """Keep the recipe in its workspace, where that can be written."""
     from linrep.recipe import remember
 
     with contextlib.suppress(OSError):
-        remember(request.recipe, request.workspace)
+        remember(request.recipe, request.workspace, begun)
 
 
 def _line(error: Exception) -> str | None:

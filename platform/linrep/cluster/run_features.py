@@ -8,6 +8,7 @@ from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
+from linrep.cluster.sae_names import at_paths
 from linrep.cluster.session import cluster
 from linrep.errors import RecipeError
 from linrep.explorer.features import feature_figures, feature_metrics, flat, summary_lines
@@ -53,6 +54,8 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesPlan:
     """
     harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     config, store = recipe.features, open_store(str(harvest.place))
+    named = at_paths(config.dictionaries, recipe, store, workspace, "features.dictionaries")
+    config = config.model_copy(update={"dictionaries": named})
     # Checked before the dictionaries are read, and their controls made, from rows of the store.
     plan_study(store, config)
     values, parents = _values(recipe, workspace, store)

@@ -10,6 +10,7 @@ from linrep.artefact import Artefact, UnitCommit
 from linrep.cluster.commands import literal
 from linrep.cluster.dictionaries import read_sae_for
 from linrep.cluster.inputs import attributes, harvested
+from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.corpora.names import unspoken
 from linrep.errors import RecipeError
@@ -85,8 +86,11 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbeStage:
         LinrepError: The recipe's harvest is missing or not complete, or the probe section asks for what is not there.
     """
     store, known = harvested(recipe, workspace).store, attributes(recipe, workspace)
-    study = plan_study(store, recipe.probe, None if known is None else known.table)
-    named, sae = None if known is None else known.digest, recipe.probe.sae
+    named, sae, config = None if known is None else known.digest, recipe.probe.sae, recipe.probe
+    if sae is not None:
+        sae = at_path(sae, recipe, store, workspace, "probe.sae")
+        config = config.model_copy(update={"sae": sae})
+    study = plan_study(store, config, None if known is None else known.table)
     if sae is None:
         return ProbeStage(plan_probes(workspace, recipe.name, study, named), study, recipe.pool)
     if sae.layer not in study.layers:

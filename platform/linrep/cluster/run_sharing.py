@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from linrep import tracking
+from linrep.cluster.control import CONTROL, control_recipe
 from linrep.cluster.dictionaries import read_dictionaries, with_control
+from linrep.cluster.inputs import harvested
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
+from linrep.cluster.sae_names import at_path
 from linrep.cluster.session import cluster
 from linrep.cluster.steered import read_steered
-from linrep.errors import RecipeError
+from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_words import plain_words
 from linrep.harvest.plan import plan_harvest
@@ -38,8 +41,8 @@ from linrep.store.read import Store
 from linrep.store.read import open as open_store
 from linrep.store.summary import high_norm_lines
 
-HERE = "workspace://"
-"""Begins paths that lie in the workspace."""
+MADE_BY = {TRAINED: "train_sae", UNTRAINED: "control"}
+"""Jobs that train SAEs of a model."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,28 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
     config, store = recipe.sharing, open_store(str(harvest.place))
     stores: dict[Model, tuple[Store, Place]] = {TRAINED: (store, workspace)}
-    if config.untrained is not None:
-        other = config.untrained.replace(HERE, f"{workspace}/", 1) if config.untrained.startswith(HERE) else config.untrained
-        found = open_store(other)
+    recipes = {TRAINED: recipe}
+    if config.untrained == CONTROL:
+        recipes[UNTRAINED] = control_recipe(recipe, workspace)
+        stores[UNTRAINED] = (_control(recipes[UNTRAINED], workspace), workspace)
+    elif config.untrained is not None:
+        found = open_store(config.untrained)
         stores[UNTRAINED] = (found, place(str(found.place)).parent.parent)
     untrained = stores[UNTRAINED][0] if UNTRAINED in stores else None
     # Checked before the dictionaries are read, and their controls made, from rows of the store.
     plain = plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
     steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
-    known, latents = [], []
-    for dictionary in config.dictionaries:
-        if dictionary.model not in stores:
+    known, latents, named = [], [], []
+    for i, given in enumerate(config.dictionaries):
+        if given.model not in stores:
             raise RecipeError("sharing.dictionaries: one is of the untrained model, whose harvest sharing.untrained must name")
-        seen = stores[dictionary.model][0]
+        seen = stores[given.model][0]
+        dictionary = at_path(given, recipes.get(given.model, recipe), seen, workspace, f"sharing.dictionaries.{i}")
+        named.append(dictionary)
         known += read_dictionaries([dictionary], seen, "sharing")
         latents.append(with_control(dictionary, known[-1].sae, seen, config.seed))
+    config = config.model_copy(update={"dictionaries": tuple(named)})
     study = plan_study(store, config, untrained, tuple(latents))
     weights = tuple(one.sae.digest for one in known)
     if steered is None:
@@ -93,6 +102,21 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingPlan:
     else:
         plan = plan_artefact(workspace, recipe.name, replace(study, steered=steered.measures), weights, steered.digest)
     return replace(plan, manifest=replace(plan.manifest, saes=[one.origin for one in known]))
+
+
+def _control(control: Recipe, workspace: Place) -> Store:
+    """The harvest of the recipe's control.
+
+    Raises:
+        StoreError: It is not made yet.
+    """
+    try:
+        return harvested(control, workspace).store
+    except LinrepError as error:
+        raise StoreError(
+            f"sharing.untrained: the recipe's control is not there yet ({error}): run jobs/control.py first, "
+            "or leave it out with --sharing.untrained null"
+        ) from None
 
 
 def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]]) -> SharingConfig:
@@ -122,7 +146,7 @@ def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]])
             there = "there is none" if not folders else f"{len(folders)} artefacts have one"
             raise RecipeError(
                 f"sharing.own: {there} called {config.own} of the {model} model in {workspace / 'saes'}: "
-                + ("jobs/train_sae.py makes it" if not folders else "name them in sharing.dictionaries")
+                + (f"jobs/{MADE_BY[model]}.py makes it" if not folders else "name them in sharing.dictionaries")
             )
         folder, layers = folders[0]
         layers = [k for k in layers if config.layers == "all" or k in config.layers]

@@ -15,6 +15,7 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
 from linrep.cluster.run_probe import plan_probe
+from linrep.cluster.sae_names import at_path
 from linrep.cluster.session import cluster
 from linrep.cluster.steered import RESULT
 from linrep.config import digest
@@ -130,6 +131,8 @@ def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
     file = find_directions(recipe, workspace)
     found = read_directions(file)
     layers = choose_layers(config, found, store.manifest.model["n_layers"])
+    if config.sae is not None:
+        config = config.model_copy(update={"sae": at_path(config.sae, recipe, store, workspace, "steer.sae")})
     known = None if config.sae is None else _dictionary(config.sae, layers, store)
     more = {} if known is None else {"sae": known.sae.digest}
     model = located(recipe.model)
