@@ -3,7 +3,7 @@
   python jobs/sharing.py --config recipes/demo.yaml --workspace runs
 
 It reads the harvest of the same recipe (jobs/harvest.py makes it), which must hold image-caption pairs. Run it again to resume.
-sharing.untrained: control is an untrained model, which jobs/control.py makes and harvests; sharing.own names the SAE of both models
+sharing.untrained: control is an untrained model, which jobs/control.py makes; sharing.own names the SAE of both models
 whose latents are compared. Without them: --sharing.untrained null --sharing.own null.
 """
 
