@@ -3,25 +3,19 @@
 import contextlib
 import logging
 import os
-import socket
+import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from linrep.cluster.knock import knock
 from linrep.cluster.stop import ending, kept_handlers
 from linrep.errors import ServiceError
 from linrep.places import redacted
 
 STARTS = 2
 """Times that Ray is started here before a job gives up: it allows its own processes 30 s, which a crowded machine can take."""
-KNOCK_S = 15.0
-"""Seconds that a named cluster has to take a connection and to answer."""
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
-"""How a conversation of HTTP/2 begins, RFC 9113, sections 3.4 and 6.5: Ray's servers speak gRPC, which is that."""
-_SETTINGS = 4
-"""The kind of frame that its server answers with, the fourth byte."""
 
 PATHS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (2, 3))
 """Where `linrep` and `schemas` lie, for workers on this machine that have them from a checkout and not installed."""
@@ -58,12 +52,9 @@ def _connect(address: str | None) -> None:
 
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address:
-        try:
-            _knock(address)
-            with _silent():
-                ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError, OverflowError) as error:
-            raise ServiceError(f"no Ray cluster answers at RAY_ADDRESS={redacted(address)}: {_first_line(error)}") from error
+        with _answering(address), _silent():
+            knock(address)
+            ray.init(address=address, **quiet)
         return
     paths = os.pathsep.join(filter(None, [PATHS, os.environ.get("PYTHONPATH")]))
     for attempt in range(1, STARTS + 1):
@@ -72,7 +63,8 @@ def _connect(address: str | None) -> None:
                 ray.init("local", include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
             return
         # Ray raises a bare Exception when its own processes are not up in time.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            _let_signal_pass(error)
             ray.shutdown()
             if attempt == STARTS:
                 raise ServiceError(
@@ -91,46 +83,33 @@ def check_address() -> None:
     ray = sys.modules.get("ray")
     if not address or (ray is not None and ray.is_initialized()):
         return
+    with _answering(address), _silent():
+        knock(address)
+
+
+@contextlib.contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """What fails in the block is that no cluster answers, in one line.
+
+    Raises:
+        ServiceError: It failed.
+    """
     try:
-        _knock(address)
-    except (OSError, ValueError, OverflowError) as error:
+        yield
+    except (Exception, SystemExit) as error:
+        _let_signal_pass(error)
         raise ServiceError(f"no Ray cluster answers at RAY_ADDRESS={redacted(address)}: {_first_line(error)}") from error
 
 
-def _knock(address: str) -> None:
-    """Whether a server of Ray's kind listens there: Ray itself would try for ten minutes and say nothing.
-
-    Raises:
-        OSError: Nothing does, or it does not answer.
-        ValueError: It is something else.
-    """
-    if address.startswith(("http://", "https://")):
-        raise ValueError(
-            "that is a page to look at, or to submit jobs to; a job joins a cluster at HOST:6379 or ray://HOST:10001"
-        )
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    last = time.monotonic() + KNOCK_S
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S) as door:
-        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
-            return
-        door.sendall(_PREFACE)
-        answer = b""
-        while len(answer) < 4:
-            door.settimeout(max(last - time.monotonic(), 0.01))
-            try:
-                said = door.recv(4 - len(answer))
-            except TimeoutError:
-                raise TimeoutError(f"something takes connections there and has said nothing for {KNOCK_S:.0f} s") from None
-            if not said:
-                raise ConnectionError("something takes connections there and ends them at once")
-            answer += said
-        if answer[3] != _SETTINGS:
-            raise ValueError("something else than Ray answers there")
+def _let_signal_pass(error: BaseException) -> None:
+    """Raise an exit that Ray asks for because of SIGTERM again; any other is Ray that gives up."""
+    if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+        raise error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"Ray gave up with exit status {error.code}"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
