@@ -312,6 +312,24 @@ def test_every_class_is_drawn_once_as_source_and_once_as_target_before_any_is_ag
     assert len(set(pairs)) == 6
 
 
+@pytest.mark.parametrize("field", ["ask.questions.0.prompt", "ask.choice", "damage.prompt"])
+def test_a_prompt_with_two_start_tokens_is_refused_before_anything_is_made(split_corpora, random_vlm, fresh, field, monkeypatch):
+    ask, damage, twice = STEER.ask, STEER.damage, "<s><image> b"
+    match field.partition(".")[0], field.rpartition(".")[2]:
+        case "ask", "prompt":
+            ask = ask.model_copy(update={"questions": (Question(prompt=twice), *ask.questions)})
+        case "ask", "choice":
+            ask = ask.model_copy(update={"choice": twice})
+        case _:
+            damage = damage.model_copy(update={"prompt": twice, "texts": 2})
+    monkeypatch.setattr("linrep.cluster.run_steer.cluster", lambda: pytest.fail("a cluster was started"))
+    before = sorted(fresh.rglob("*"))
+    with pytest.raises(LinrepError, match=rf"^steer\.{field} begins with two start tokens: .*'<s>'") as caught:
+        run_steer(recipe_of(split_corpora, random_vlm, fresh, ask=ask, damage=damage), place(fresh))
+    assert "\n" not in str(caught.value)
+    assert sorted(fresh.rglob("*")) == before
+
+
 def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh):
     def fails(match: str, **changes: object) -> None:
         with pytest.raises(LinrepError, match=match) as caught:

@@ -28,7 +28,7 @@ from linrep.probe.artefact import DIRECTIONS
 from linrep.recipe import Recipe
 from linrep.records import read_object, write_record
 from linrep.sae.origin import origin_lines
-from linrep.steer.asked import check_names
+from linrep.steer.asked import check_names, check_starts
 from linrep.steer.chunk import read_tables
 from linrep.steer.config import SteerConfig, SteerDictionary
 from linrep.steer.effects import effects, judge_answers, matched
@@ -87,7 +87,7 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
     judge = make_judge(config.judge, plan.job.place / "judged" / "replies", plan.names)
     if not (plan.job.place / MANIFEST).is_file():
         judge.check()
-        _check_names(plan, config)
+        _check_prompts(plan, config)
     check_services(workspace, plan.job.place)
     with sole_driver(plan.job.place):
         commits = read_commits(plan.job.place, plan.manifest.n_chunks)
@@ -105,9 +105,11 @@ def run_steer(recipe: Recipe, workspace: Place) -> SteerOutcome:
         return _steer(recipe, workspace, plan, commits, judged, judge)
 
 
-def _check_names(plan: SteerPlan, config: SteerConfig) -> None:
+def _check_prompts(plan: SteerPlan, config: SteerConfig) -> None:
     folder, _ = locate(plan.job.model)
-    check_names(load_processor(folder).tokenizer, config.ask, plan.manifest.pairs)
+    tokenizer = load_processor(folder).tokenizer
+    check_starts(tokenizer, config)
+    check_names(tokenizer, config.ask, plan.manifest.pairs)
 
 
 def _is_final(judged: Place, judge: JobJudge) -> bool:
@@ -173,7 +175,7 @@ def _steer(
     name = f"steer {recipe.name}-{plan.manifest.digest} {config.judge.kind}"
     params = recipe.model_dump(mode="json")
     if todo:
-        _check_names(plan, config)
+        _check_prompts(plan, config)
     with tracking.run(workspace, "steer", name, tracking.key_of(workspace, judged), params, plan.manifest.parents) as run:
         run.tags({"linrep.steering": tracking.inside(workspace, plan.job.place), "linrep.digest": plan.manifest.digest})
         if todo:

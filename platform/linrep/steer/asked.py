@@ -12,7 +12,7 @@ from torch import Tensor
 from linrep.errors import RecipeError
 from linrep.sample import Sample, Skipped
 from linrep.steer.cells import NO_DIRECTION
-from linrep.steer.config import Asking
+from linrep.steer.config import Asking, SteerConfig
 from linrep.steer.names import spoken
 from linrep.steer.sites import Area, NoControl, positions
 from linrep.vlm.card import ModelCard
@@ -20,6 +20,7 @@ from linrep.vlm.decode import embed, embed_ids
 from linrep.vlm.load import VLM
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
+from linrep.vlm.prompts import doubled_start
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,20 @@ def check_names(tokenizer: Any, asking: Asking, pairs: Iterable[tuple[str, str]]
         for prompt in (choice_prompt(asking, source, target, False), bare_prompt(asking)):
             for name in (source, target):
                 answer_ids(tokenizer, prompt, asking.answer, name)
+
+
+def check_starts(tokenizer: Any, config: SteerConfig) -> None:
+    """Refuse prompts whose sequence begins with two start tokens.
+
+    Raises:
+        RecipeError: Names the first that does.
+    """
+    prompts = {f"ask.questions.{i}.prompt": question.prompt for i, question in enumerate(config.ask.questions)}
+    prompts |= {"ask.choice": config.ask.choice} | ({"damage.prompt": config.damage.prompt} if config.damage.texts else {})
+    for field, prompt in prompts.items():
+        why = doubled_start(tokenizer, prompt)
+        if why is not None:
+            raise RecipeError(f"steer.{field} {why}")
 
 
 def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, " d"]]:
