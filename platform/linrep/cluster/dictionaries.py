@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from linrep.dictionary import Dictionary, Latents
-from linrep.errors import RecipeError
+from linrep.errors import RecipeError, StoreError
 from linrep.sae.coder import Largest, Sae, random_dictionary
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
@@ -99,8 +99,12 @@ def with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) ->
                 n += len(raw)
             if n >= SAMPLE:
                 break
-    sample = torch.cat(rows)
+    sample = torch.cat(rows) if rows else torch.zeros(0, store.manifest.width)
     sample = sample[sample.isfinite().all(1)]
+    if not len(sample):
+        raise StoreError(
+            f"layer {dictionary.layer} of {store.place} holds no token rows of finite numbers: there is nothing to give an SAE"
+        )
     k = max(1, round(float((coder.encode(sample) > 0).sum(1).float().mean())))
     if isinstance(coder.rule, Largest):
         k = coder.rule.k

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from linrep.cluster.fan_out import or_error
-from linrep.errors import LinrepError
+from linrep.errors import LinrepError, StoreError
 from linrep.places import Place
 from linrep.sharing.artefact import STEERING, UnitCommit, rows_of, write_unit
 from linrep.sharing.concepts import concepts
@@ -153,6 +153,11 @@ def _measure(study: Study, unit: Unit, place: Place, parents: Parents, begun: fl
 def _write(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, found: Any) -> UnitCommit:
     pairs, config = study.pairs[unit.model], study.config
     if unit.dictionary is None:
+        if found.n < 2:
+            raise StoreError(
+                f"layer {unit.layer} of {study.stores[unit.model].place}: {found.n} of {len(pairs)} pairs have vectors of finite "
+                "numbers in both modalities, which is too few to compare"
+            )
         rows = rows_of(study, unit, "geometry", [*from_sums(found, config), *from_rows(found, pairs, config)], parents)
         rows += rows_of(study, unit, "concept", concepts(found, pairs, config), parents)
         if unit.model == TRAINED and unit.layer in study.steered:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from linrep.dictionary import Encoder
+from linrep.errors import StoreError
 from linrep.probe.encoded import probe_latents
 from linrep.probe.moments import Gatherer, Moments, merge
 from linrep.probe.report import Result, report
@@ -92,4 +93,10 @@ def probe_unit(
     scored = Work(study, unit, study.tasks, rows, moments, device, clusters).scored()
     if encoder is not None:
         scored += probe_latents(study, unit, rows, encoder, device, clusters)
-    return report(study, unit, scored)
+    found = report(study, unit, scored)
+    if not len(found.probes):
+        raise StoreError(
+            f"{unit.view} rows of layer {unit.layer} of {study.store.place}: no probe could be fitted and tested, since no "
+            "rows of finite numbers are left of the training or the test samples"
+        )
+    return found

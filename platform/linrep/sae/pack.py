@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linrep.errors import TrainingFailed
+from linrep.errors import StoreError, TrainingFailed
 from linrep.sae.coder import Sae, random_dictionary
 from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
 from linrep.sae.search import Candidate
 from linrep.sae.train import Rows, Trainer, fit
-from linrep.stats.interval import of_mean
+from linrep.stats.interval import NOTHING, of_mean
 from linrep.store.layout import Modality
 from linrep.store.mixture import Mixture, Source, held_out
 from linrep.store.stream import Share
@@ -132,6 +132,7 @@ def train_pack(
     mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
     try:
         held: dict[Modality, Tensor] = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
+        _check_spread(held, job.layer)
         # The least of many losses is too small where it was chosen: one half of the rows chooses, the other reports.
         choosing: dict[Modality, Tensor] = {m: half(x, 0) for m, x in held.items()}
         tests: dict[Modality, Tensor] = {m: half(x, 1) for m, x in held.items()}
@@ -205,6 +206,21 @@ def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every
                     yield alive.pop(name).diverged(too)
 
 
+def _check_spread(held: "Mapping[Modality, Float[Tensor, '_ d']]", layer: int) -> None:
+    """Make sure that held-out rows differ: of rows that are all the same no variance is left to explain, and no SAE is better.
+
+    Raises:
+        StoreError: They do not.
+    """
+    for modality, x in held.items():
+        finite = x[x.isfinite().all(1)]
+        if not len(finite) or bool((finite == finite[0]).all()):
+            raise StoreError(
+                f"the {len(x)} held-out {modality} rows of layer {layer} are all the same, or none is finite: there is no "
+                "variance to explain, so no SAE can be compared by it; search another layer, or harvest more samples"
+            )
+
+
 class _Runner:
     """A candidate under way."""
 
@@ -237,7 +253,7 @@ class _Runner:
             tuple(self._scores), tuple(self._reports), control, round(time.monotonic() - self._begun, 3),
         )  # fmt: skip
 
-    def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, 'n d']]") -> Ended:
+    def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> Ended:
         coders, scales = unscaled(self.trainer.coder(), self._job.parts), self._job.parts
         f, k = len(self.trainer.since_fired), max(1, round(self._scores[-1]["l0"]))
         random = random_dictionary(sample, f, min(k, f), self.trainer.config.seed)
@@ -264,8 +280,8 @@ def half(x: Float[Tensor, "n d"], which: int) -> Float[Tensor, "m d"]:
 
 def measured(
     coders: Mapping[str, Sae],
-    choosing: "Mapping[Modality, Float[Tensor, 'n d']]",
-    tests: "Mapping[Modality, Float[Tensor, 'n d']]",
+    choosing: "Mapping[Modality, Float[Tensor, '_ d']]",
+    tests: "Mapping[Modality, Float[Tensor, '_ d']]",
 ) -> dict[str, float]:
     """The measures of `score` on some rows, beside them `fvu_choice` (`_image`, `_text`) on others, by which one is chosen."""
     chosen = score(coders, choosing)
@@ -274,7 +290,7 @@ def measured(
     }
 
 
-def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n d']]") -> dict[str, float]:
+def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> dict[str, float]:
     """Held-out measures of a dictionary: by modality, and their means over the modalities.
 
     Args:
@@ -292,7 +308,7 @@ def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, 'n 
         text = modality == "text"
         whole = evaluate(sae, _pieces(x, BATCH, text)).quality[modality]
         parts = [evaluate(sae, _pieces(part, BATCH, text)).quality[modality].fvu for part in x.chunk(FOLDS) if len(part) > 1]
-        spread = of_mean(np.array(parts))
+        spread = of_mean(np.array(parts)) if np.isfinite(parts).all() else NOTHING
         half = (spread.high - spread.low) / 2
         found |= {f"fvu_{modality}": whole.fvu, f"fvu_{modality}_low": whole.fvu - half, f"fvu_{modality}_high": whole.fvu + half}
         found |= {f"{name}_{modality}": getattr(whole, name) for name in ("l0", "alive", "dense")}

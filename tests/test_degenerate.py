@@ -1,0 +1,254 @@
+"""Every stage on stores that give it little or nothing to work on: a result, or one clear line."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+from linrep.cluster import run_train_sae, run_tune_sae
+from linrep.cluster.dictionaries import with_control
+from linrep.cluster.evaluate_sae import Attribute, Examination, examine_layer, find_truth
+from linrep.cluster.features import find_plainly
+from linrep.cluster.interpret import build_cases, counts
+from linrep.cluster.probe import probe_plainly
+from linrep.cluster.run_probe import metrics as probe_metrics
+from linrep.cluster.sharing import share_plainly
+from linrep.corpora.config import Corpora
+from linrep.dictionary import Dictionary
+from linrep.errors import LinrepError
+from linrep.explorer import features as feature_lines
+from linrep.explorer import interpret as interpret_lines
+from linrep.explorer import probes as probe_lines
+from linrep.explorer import saes as sae_lines
+from linrep.explorer import sharing as sharing_lines
+from linrep.explorer.sharing_words import plain_words
+from linrep.features import artefact as features_artefact
+from linrep.features.artefact import open_features
+from linrep.features.config import FeaturesConfig
+from linrep.features.plan import plan_artefact as plan_features_artefact
+from linrep.features.study import plan_study as plan_features
+from linrep.features.units import finish as finish_features
+from linrep.harvest.config import HarvestConfig, Pool
+from linrep.interpret.backends import Effort, Said
+from linrep.interpret.config import InterpretConfig, Scored, Shown
+from linrep.interpret.study import explain, explanation_row, partners, score
+from linrep.interpret.views import Evidence, Task, View
+from linrep.places import place
+from linrep.probe.artefact import finish as finish_probes
+from linrep.probe.artefact import plan_probes
+from linrep.probe.config import ProbeConfig, Softmax
+from linrep.probe.study import plan_study as plan_probe_study
+from linrep.recipe import Recipe
+from linrep.sae.artefact import open_coders, plan_saes
+from linrep.sae.coder import Largest, Sae
+from linrep.sae.layer import layer_name, train_layer
+from linrep.sae.rounds import search_plainly
+from linrep.sae.search import TuneConfig
+from linrep.sae.study import SaeConfig
+from linrep.sae.tuning import plan_tune
+from linrep.sharing.artefact import Sharing, write_sharing_manifest
+from linrep.sharing.artefact import finish as finish_sharing
+from linrep.sharing.artefact import plan_artefact as plan_sharing_artefact
+from linrep.sharing.config import SharingConfig
+from linrep.sharing.study import plan_study as plan_sharing
+from linrep.store import Store
+from linrep.store.layout import Modality
+from linrep.store.samples import SPLITS, read_samples
+from linrep.store.tables import read_table, table_of
+from linrep.vlm.config import ModelConfig
+from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES
+from tests.cluster.test_stage import UNTRACKED
+from tests.degenerate import LAYER, WORLDS, D, write_world
+
+SAE = SaeConfig.model_validate({
+    "layers": [LAYER], "rows": 256, "batch": 32, "data": {"shuffle_rows": 64},
+    "coder": {"expansion": 2, "activation": {"kind": "topk", "k": 2}},
+    "evaluation": {"rows": 64, "texts": 0, "samples": 16, "vectors": 0},
+})  # fmt: skip
+TUNE = TuneConfig.model_validate({
+    "space": {"layers": [LAYER], "architectures": [{"kind": "topk", "k": [2]}], "expansion": [2], "learning_rate": [1e-3, 1e-2]},
+    "stop": {"kind": "none"}, "rows": 256, "held_out": 20, "pack": 2,
+})  # fmt: skip
+RECIPE = Recipe(
+    name="t", corpora=Corpora.model_validate({"text": {"path": "x.jsonl"}}), model=ModelConfig(path="m"), sae=SAE, tune=TUNE
+)
+
+
+def identity() -> Sae:
+    return Sae(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D), Largest(2), False)
+
+
+def probe(store: Store, folder: Path) -> list[pa.Table]:
+    config = ProbeConfig(min_per_class=1, alphas=(1e-2, 1.0), shrinkages=(0.1,), sparse=(1,), curve=(2,), resamples=20,
+                         softmax=Softmax(penalties=(0.1,), max_iterations=20))  # fmt: skip
+    study = plan_probe_study(store, config)
+    probes = plan_probes(place(folder), "t", study).begun()
+    list(probe_plainly(study, study.units, probes))
+    finish_probes(probes, study)
+    probes = probes.closing()
+    table = probes.table()
+    assert probe_lines.summary_lines(table, {})
+    assert probe_lines.probe_headline(table)
+    probe_lines.layer_figures(table)
+    finite(probe_metrics(probes))
+    return [table, probes.table("classes")]
+
+
+def sharing(store: Store, folder: Path) -> list[pa.Table]:
+    config = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, resamples=50, neighbours=2, min_per_class=1,
+                           min_firings=1, dictionaries=({"path": "x", "layer": LAYER},))  # fmt: skip  # pyright: ignore[reportArgumentType]
+    latents = with_control(config.dictionaries[0], identity(), store, 0)
+    study = plan_sharing(store, config, None, (latents,))
+    plan = plan_sharing_artefact(place(folder), "t", study, ("a",))
+    list(share_plainly(study, study.units, plan.place, plan.manifest.parents))
+    write_sharing_manifest(plan.place, finish_sharing(plan))
+    found = Sharing(plan.place, plan.manifest)
+    table = found.table()
+    sharing_lines.summary_lines(table)
+    sharing_lines.layer_figures(table)
+    assert plain_words(table)
+    return [table, found.table("latents")]
+
+
+def features_of(store: Store, folder: Path) -> features_artefact.Features:
+    config = FeaturesConfig(dictionaries=(Dictionary(path="x", layer=LAYER),), top=2, quantiles=2, per_quantile=2, words=0,
+                            neighbours=2, min_samples=1)  # fmt: skip
+    latents = (with_control(config.dictionaries[0], identity(), store, 0),)
+    study = plan_features(store, config, latents=latents)
+    plan = plan_features_artefact(place(folder), "t", study, {"dictionary-0": "a"})
+    list(find_plainly(study, study.units, plan.place))
+    features_artefact.write_features_manifest(plan.place, finish_features(plan))
+    return open_features(str(folder))
+
+
+def features(store: Store, folder: Path) -> list[pa.Table]:
+    found = features_of(store, folder)
+    table = found.table()
+    feature_lines.summary_lines(table, found.manifest.chance)
+    feature_lines.feature_figures(table)
+    finite(feature_lines.feature_metrics(table))
+    return [table, found.table("labels")]
+
+
+def interpret(store: Store, folder: Path) -> list[pa.Table]:
+    """What is asked of an interpreter; what it answers does not depend on the store."""
+    found = features_of(store, folder)
+    config = InterpretConfig(latents=4, show=Shown(top=2, spread=1, silent=2), score=Scored(positives=4, negatives=4))
+    cases, judge = list(build_cases(found, store, config)), Agreeing()
+    explanations = explain(cases, judge, {})
+    chosen = partners(cases, explanations, judge, 0)
+    scores, answers = score(cases, explanations, chosen, judge, config)
+    tables = [
+        table_of([explanation_row(case, explanations[case.latent], "p") for case in cases], EXPLANATIONS),
+        table_of(scores, SCORES),
+        table_of(answers, ANSWERS),
+    ]
+    interpret_lines.summary_lines(tables[1], tables[0], *counts(found))
+    interpret_lines.score_figures(tables[1])
+    finite(interpret_lines.score_metrics(tables[1]))
+    return tables
+
+
+class Agreeing:
+    """An interpreter that says yes to everything."""
+
+    source, parallel, batch, needs_pictures = "agreeing", 1, 5, False
+
+    def check(self) -> None:
+        pass
+
+    def explain(self, evidence: Evidence) -> Said:
+        return Said("anything")
+
+    def judge(self, task: Task, explanation: str, views: Sequence[View]) -> list[bool | None]:
+        return [True for _ in views]
+
+    def alike(self, one: str, other: str, modality: Modality) -> bool:
+        return False
+
+    def refuse(self, explanation: str) -> str | None:
+        return None
+
+    def estimate(self, explained: Sequence[Evidence], asked: Sequence[Sequence[View]]) -> Effort:
+        return Effort()
+
+    def spent(self) -> Effort:
+        return Effort()
+
+
+def sae(store: Store, folder: Path) -> list[pa.Table]:
+    plan = plan_saes(store, "t", SAE, place(folder))
+    for job in plan.jobs:
+        list(train_layer(job))
+    table = store.samples()
+    samples = read_samples(table)
+    labels = table["label"].fill_null(-1).to_numpy().astype("int64")
+    known = [Attribute("class", tuple(f"c{i}" for i in range(4)), labels)]
+    exam = Examination(
+        place=plan.place / "e", store=store, config=SAE.evaluation, model=RECIPE.model, harvest=HarvestConfig(),
+        corpora=RECIPE.corpora, chunks=(), directions=None, pool=Pool(threads=1),
+        truth=find_truth(samples.ids, samples.role, (samples.split == SPLITS.index("train")).tolist(), known, 16),
+    )  # fmt: skip
+    own = {name: open_coders(plan.place / layer_name(LAYER), name) for name in plan.manifest.coders}
+    examine_layer(exam, LAYER, own)
+    tables = {name: read_table(exam.place / "layers" / f"{LAYER:03d}", f"{name}.parquet") for name in run_train_sae.TABLES}
+    assert sae_lines.summary_lines(tables, plan.manifest.reads)
+    sae_lines.figures(tables)
+    for name in plan.manifest.coders:
+        sae_lines.card_lines(tables, LAYER, name)
+    finite(run_train_sae.metrics(tables["quality"]))
+    return list(tables.values())
+
+
+def tune(store: Store, folder: Path) -> list[pa.Table]:
+    plan = plan_tune(store, "t", TUNE, SAE, place(folder))
+    trials = {trial.name: trial for trial in search_plainly(plan)}
+    text = run_tune_sae._finish(RECIPE, UNTRACKED, plan, trials)
+    assert text
+    return [read_table(plan.place, f"{name}.parquet") for name in ("trials", "front")]
+
+
+STAGES: dict[str, Callable[[Store, Path], list[pa.Table]]] = {
+    "probe": probe, "sharing": sharing, "features": features, "interpret": interpret, "sae": sae, "tune": tune,
+}  # fmt: skip
+
+
+def finite(numbers: dict) -> None:
+    for name, value in numbers.items():
+        for own in value.values() if isinstance(value, dict) else (value,):
+            assert math.isfinite(own), name
+
+
+def not_numbers(table: pa.Table) -> Iterator[str]:
+    """Columns that hold NaN or infinity where they should hold null."""
+    frame = pl.DataFrame(pl.from_arrow(table))
+    for name, kind in frame.schema.items():
+        values = frame[name].explode() if isinstance(kind, pl.List) else frame[name]
+        if values.dtype.is_float() and not values.drop_nulls().is_finite().all():
+            yield name
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_result_or_one_clear_line(stage: str, world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_tune_sae, "_keep_coder", lambda *_: None)
+    monkeypatch.setattr(run_tune_sae, "_tell", lambda *_: UNTRACKED)
+    store, tables, said = write_world(tmp_path / "store", WORLDS[world]), [], None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            tables = STAGES[stage](store, tmp_path / "w")
+        except LinrepError as error:
+            said = str(error)
+    if said is not None:
+        print(f"{stage} on {world}: {said}")
+        assert world != "plain", said
+        assert "\n" not in said
+        assert len(said) > 20
+    for table in tables:
+        assert not list(not_numbers(table))
