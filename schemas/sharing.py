@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a column changes its meaning, its type or its name."""
 
 SHARING = pa.schema(
@@ -63,11 +63,11 @@ SHARING_LATENTS = pa.schema(
         column(
             "bridge_partner",
             pa.int32(),
-            "The other latent with the largest bridge score, whichever of the two is on images, over the pairs in the reservoir; "
-            "null where no score is above 0",
+            "The other latent with the largest bridge score, whichever of the two is on images, over one half of the pairs in "
+            "the reservoir; null where no score is above 0",
             nullable=True,
         ),
-        column("bridge_partner_score", pa.float64(), "That bridge score", nullable=True),
+        column("bridge_partner_score", pa.float64(), "The bridge score of the two over the other half", nullable=True),
         column("cofire", pa.float64(), "Share of the pairs where it fires on the image and on the caption", "share"),
         column("cofire_null", pa.float64(), "The same for images and captions of different pairs, exactly", "share"),
         column(

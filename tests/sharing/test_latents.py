@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from linrep.dictionary import Active, Latents
-from linrep.sharing.bridges import partners
-from linrep.sharing.fires import Codes, Fires, Kept
+from linrep.sharing.fires import Codes, Fires
 from linrep.sharing.latents import (
     bridge,
     bridge_cosine,
@@ -142,39 +141,6 @@ def test_cross_modal_weights_are_high_where_top_tokens_are_alike(matched):
     assert [w is not None for w in weights] == [True] * BOTH + [False] * 18
     for name in ("cross_modal_weight", "cross_modal_weight_centred"):
         assert m[name].value > m[name].null
-
-
-def test_the_strongest_partner_of_every_latent_is_that_of_the_whole_matrix(matched):
-    """Dense reference: all scores at once, the larger of the two ways round, no diagonal; also in blocks of three rows."""
-    found, rows, _ = matched
-    means = []
-    for kept in found.kept:
-        means.append(np.zeros((N, F)))
-        means[-1][kept.pair, kept.latent] = kept.mean
-    z, w = (torch.from_numpy(one) for one in means)
-    decoder = torch.from_numpy(np.random.default_rng(1).standard_normal((F, 5)))
-    scores = bridge(z, w, decoder).numpy()
-    scores = np.maximum(scores, scores.T)
-    np.fill_diagonal(scores, 0)
-    for room in (2**20, 8 * F * 3):
-        partner, score = partners(found.kept, decoder, room)
-        assert partner.tolist() == scores.argmax(1).tolist()
-        assert score == pytest.approx(scores.max(1))
-    # Of decoder rows at right angles no two latents write anything alike, and there is no partner.
-    assert [row["bridge_partner"] for row in rows] == [None] * F
-
-
-def test_a_latent_of_pictures_and_the_latent_of_their_words_are_partners():
-    """By hand: latent 0 fires by 2 on both images, latent 3 by 1 on one of the captions, and their rows' product is 5."""
-    kept = tuple(
-        Kept(np.array(pair), np.array(latent), np.array(mean), 2)
-        for pair, latent, mean in (([0, 1], [0, 0], [2.0, 2.0]), ([0, 1], [3, 1], [1.0, 1.0]))
-    )
-    decoder = torch.tensor([[1.0, 2.0], [1.0, -1.0], [1.0, 2.0], [1.0, 2.0]])
-    partner, score = partners((kept[0], kept[1]), decoder)
-    assert partner.tolist() == [3, -1, -1, 0]
-    assert score[[0, 3]].tolist() == pytest.approx([5.0, 5.0])
-    assert np.isnan(score[[1, 2]]).all()
 
 
 def population(rng: np.random.Generator, f: int, alike: float) -> np.ndarray:
