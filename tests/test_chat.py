@@ -23,9 +23,9 @@ def server():
         yield one
 
 
-def client(port, tmp_path, **more):
+def client(port, tmp_path, payer="", **more):
     settings = {"url": f"http://127.0.0.1:{port}/v1", "model": "m", "timeout": 1.0, "tries": 1, **more}
-    return ChatClient(ChatServer(**settings), place(tmp_path / "cache"), pause=0.01)
+    return ChatClient(ChatServer(**settings), place(tmp_path / "cache"), pause=0.01, payer=payer)
 
 
 def ask(one, text="q"):
@@ -101,6 +101,34 @@ def test_a_count_of_tokens_that_is_none_is_told_and_ends_nothing(server, tmp_pat
     one = client(server.server_port, tmp_path, price=(1.0, 1.0))
     assert ask(one) == "x"
     assert (one.usage.requests, one.usage.uncounted, one.usage.prompt_tokens, one.usage.cost) == (1, 1, 0, 0.0)
+
+
+@pytest.mark.parametrize(("lost", "requests"), [((502, "later"), 0), ((504, ""), 0), ((200, "<html>"), 1), ((200, ""), 1)])
+def test_an_attempt_without_a_readable_answer_is_uncounted_also_after_a_restart(server, tmp_path, lost, requests):
+    server.script = [lost, lost, GOOD]
+    first = client(server.server_port, tmp_path, payer="a", tries=3)
+    assert ask(first) == "good"
+    again = client(server.server_port, tmp_path, payer="a", tries=3)
+    assert ask(again) == "good"
+    taken = [(one.usage.uncounted, one.usage.requests) for one in (first, again)]
+    known = int(read_usage(json.loads(GOOD[1])).uncounted)
+    assert taken == [(2 + known, 2 * requests + 1)] * 2
+
+
+def test_an_attempt_that_may_have_been_paid_for_is_uncounted_and_one_that_was_never_sent_is_not(tmp_path):
+    with raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{") as (port, asked):
+        cut_off = client(port, tmp_path, tries=2)
+        assert isinstance(ask(cut_off), NoAnswer)
+        assert len(asked) == cut_off.usage.uncounted == 2
+    with raw(pause=3.0) as (port, asked):
+        silent = client(port, tmp_path, tries=1, timeout=0.3)
+        assert isinstance(ask(silent), NoAnswer)
+        assert silent.usage.uncounted == 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        nobody = client(taken.getsockname()[1], tmp_path, tries=2)
+        assert isinstance(ask(nobody), NoAnswer)
+        assert nobody.usage.uncounted == 0
 
 
 BODIES = [

@@ -20,6 +20,8 @@ from linrep.errors import ServiceError
 from linrep.places import Place
 from linrep.wire import Elsewhere, NoReply, Reply, exchange
 
+GAVE_UP = (502, 504, 524)
+"""Replies of a gateway behind which the model may have answered, and be paid for."""
 PASSING = (408, 409, 425, 429)
 """Statuses under 500 after which the same request may succeed; of those above it may after any."""
 OF_THE_REQUEST = (400, 413, 422)
@@ -72,7 +74,8 @@ class Usage:
         prompt_tokens: As the server counted them.
         completion_tokens: Likewise.
         cost: By the recipe's prices.
-        uncounted: Requests whose tokens the server did not count, or not readably: they cost more than is known.
+        uncounted: Attempts whose tokens the server did not count, or not readably, or to which no whole reply came: they cost
+            more than is known.
     """
 
     requests: int = 0
@@ -92,7 +95,7 @@ class Paid:
         requests: Requests that were answered.
         prompt_tokens: As the server counted them.
         completion_tokens: Likewise.
-        uncounted: Requests whose tokens it did not count.
+        uncounted: Attempts whose tokens are not known.
     """
 
     requests: int = 0
@@ -245,20 +248,31 @@ class ChatClient:
         try:
             reply = self._exchange("chat/completions", json.dumps(body).encode(), self.server.timeout)
         except NoReply as error:
+            if error.sent:
+                self._take(Paid(uncounted=1), paid)
             raise _Wait(str(error), None) from None
         said = f"({reply.status}): {_shown(reply.body)}"
+        if reply.status in GAVE_UP:
+            self._take(Paid(uncounted=1), paid)
         if reply.status in PASSING or reply.status >= 500:
             raise _Wait(f"status {said}", retry_after(reply.headers.get("retry-after")))
         if reply.status in OF_THE_REQUEST and self.usage.requests:
             raise _Refused(f"the {self.name} refuses this request {said}")
         if not 200 <= reply.status < 300:
             raise ServiceError(f"the {self.name} at {self.server.url} refuses {said}")
-        value = read_body(reply.body)
-        took = read_usage(value)
+        try:
+            value = read_body(reply.body)
+        except ValueError:
+            self._take(Paid(1, uncounted=1), paid)
+            raise
+        self._take(read_usage(value), paid)
+        return read_content(value), value["model"] if isinstance(value.get("model"), str) else None
+
+    def _take(self, took: "Paid", paid: "Paid") -> None:
+        """Count what one attempt took, for its question and in all."""
         paid.add(took)
         with self._lock:
             self._count(took)
-        return read_content(value), value["model"] if isinstance(value.get("model"), str) else None
 
     def _count(self, took: "Paid") -> None:
         self.usage.requests += took.requests

@@ -33,7 +33,13 @@ class Reply:
 
 
 class NoReply(Exception):
-    """Why nothing whole came: another try may do better."""
+    """Why nothing whole came: another try may do better.
+
+    Attributes:
+        sent: Whether the server may have the request, and ask money for it.
+    """
+
+    sent = True
 
 
 class Elsewhere(Exception):
@@ -76,7 +82,11 @@ async def _exchange(url: str, headers: Mapping[str, str], body: bytes | None, se
                 return await _followed(client, httpx2.URL(url), headers, body)
     except TimeoutError:
         raise NoReply(f"no whole reply within {seconds:g} seconds") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError, RuntimeError) as error:
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+        unsent = NoReply(f"{type(error).__name__}: {error}")
+        unsent.sent = False
+        raise unsent from None
+    except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError, RuntimeError) as error:
         raise NoReply(f"{type(error).__name__}: {error}") from None
 
 

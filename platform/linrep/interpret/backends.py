@@ -26,6 +26,7 @@ class Effort:
         completion_tokens: Tokens of the answers.
         cost: By the recipe's prices.
         cached: Of all questions, those that were answered before.
+        uncounted: Attempts whose tokens are not known: the cost is above what stands here.
     """
 
     calls: int = 0
@@ -33,11 +34,13 @@ class Effort:
     completion_tokens: int = 0
     cost: float = 0.0
     cached: int = 0
+    uncounted: int = 0
 
     def __str__(self) -> str:
         price = f", cost {self.cost:,.2f}" if self.cost else ""
         known = f", {self.cached:,} answered before" if self.cached else ""
-        return f"{self.calls:,} calls, {self.prompt_tokens:,} + {self.completion_tokens:,} tokens{price}{known}"
+        unknown = f", and {self.uncounted:,} attempts whose cost is not known" if self.uncounted else ""
+        return f"{self.calls:,} calls, {self.prompt_tokens:,} + {self.completion_tokens:,} tokens{price}{known}{unknown}"
 
 
 @runtime_checkable

@@ -106,7 +106,7 @@ class ChatBackend:
     def spent(self) -> Effort:
         """As the server counted, what chunks paid for before they were cut off included."""
         usage = self._client.usage
-        return Effort(usage.requests, usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.cached)
+        return Effort(usage.requests, usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.cached, usage.uncounted)
 
 
 def _messages(parts: Sequence[Part]) -> list[Message]:
