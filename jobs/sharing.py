@@ -18,19 +18,11 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Compare, and say what it shows and where the results lie."""
-    from linrep.cluster.commands import literal
+    from linrep.cluster.report import report
     from linrep.cluster.run_sharing import run_sharing
     from linrep.places import place
-    from linrep.tracking import pages
 
-    outcome = run_sharing(request.recipe, place(request.workspace))
-    where = outcome.sharing.place
-    print("Nothing to do: the sharing results are complete." if not outcome.n_new else "Sharing complete.")
-    print(f"\nSharing {outcome.sharing.manifest.name}-{outcome.sharing.manifest.digest}\n  {where}\n{outcome.summary}\n")
-    print(f"{outcome.words}\n")
-    print("What to do next:")
-    print(f"  table:    linrep.sharing.artefact.open_sharing({literal(where)}).table()")
-    print(f"  compare:  {pages(outcome.tracking_uri)}")
+    report(run_sharing(request.recipe, place(request.workspace)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from linrep.cluster.features import find_plainly
 from linrep.cluster.interpret import build_cases, counts
 from linrep.cluster.probe import probe_plainly
 from linrep.cluster.run_probe import metrics as probe_metrics
+from linrep.cluster.run_sharing import metrics as sharing_metrics
 from linrep.cluster.sharing import share_plainly
 from linrep.corpora.config import Corpora
 from linrep.dictionary import Dictionary
@@ -26,7 +27,7 @@ from linrep.explorer import interpret as interpret_lines
 from linrep.explorer import probes as probe_lines
 from linrep.explorer import saes as sae_lines
 from linrep.explorer import sharing as sharing_lines
-from linrep.explorer.sharing_words import plain_words
+from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.features import artefact as features_artefact
 from linrep.features.artefact import open_features
 from linrep.features.config import FeaturesConfig
@@ -51,9 +52,7 @@ from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
 from linrep.sae.tuning import plan_tune
-from linrep.sharing.artefact import Sharing, write_sharing_manifest
-from linrep.sharing.artefact import finish as finish_sharing
-from linrep.sharing.artefact import plan_artefact as plan_sharing_artefact
+from linrep.sharing.artefact import plan_results
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.study import plan_study as plan_sharing
 from linrep.store import Store
@@ -104,14 +103,15 @@ def sharing(store: Store, folder: Path) -> list[pa.Table]:
                            min_firings=1, dictionaries=({"path": "x", "layer": LAYER},))  # fmt: skip  # pyright: ignore[reportArgumentType]
     latents = with_control(config.dictionaries[0], identity(), store, 0)
     study = plan_sharing(store, config, None, (latents,))
-    plan = plan_sharing_artefact(place(folder), "t", study, ("a",))
-    list(share_plainly(study, study.units, plan.place, plan.manifest.parents))
-    write_sharing_manifest(plan.place, finish_sharing(plan))
-    found = Sharing(plan.place, plan.manifest)
+    found = plan_results(place(folder), "t", study, ("a",)).begun()
+    list(share_plainly(study, study.units, found))
+    found.finish()
     table = found.table()
     sharing_lines.summary_lines(table)
     sharing_lines.layer_figures(table)
     assert plain_words(table)
+    assert sharing_headline(table)
+    finite(sharing_metrics(found))
     return [table, found.table("latents")]
 
 

@@ -21,13 +21,11 @@ from linrep.records import is_inside, only_artefact, read_record, write_record
 from linrep.sae.artefact import SaeManifest
 from linrep.sae.layer import LayerCommit
 from linrep.sae.pack import Trial
-from linrep.sharing.artefact import SharingManifest
-from linrep.sharing.artefact import UnitCommit as SharingCommit
 from linrep.steer.plan import SteerManifest
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
-KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, FeaturesManifest, FeaturesCommit, SharingManifest, SharingCommit,
+KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, FeaturesManifest, FeaturesCommit,
          InterpretManifest, ChunkCommit, SaeManifest, LayerCommit, Trial, SteerManifest)  # fmt: skip
 WRONG: tuple[Any, ...] = (None, True, 3, 0.5, "x", [], ["x"], {}, {"x": [1]})
 AGAIN = "delete it and run the job again"

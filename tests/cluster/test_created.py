@@ -110,7 +110,7 @@ STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
     "evaluate": (evaluate_another, "run_train_sae._finish", "saes/t-other-*/begun.json"),
     "tune": (run_tune_sae, "run_tune_sae._run", "tunes/*/manifest.json"),
     "features": (run_features, "run_features._find", "features/*/manifest.json"),
-    "sharing": (run_sharing, "run_sharing._share", "sharing/*/manifest.json"),
+    "sharing": (run_sharing, "stage._run", "sharing/*/manifest.json"),
     "interpret": (interpret, "run_interpret._interpret", "interpretations/*/manifest.json"),
 }
 """How a stage is begun, what works through it after that, and where it says since when."""

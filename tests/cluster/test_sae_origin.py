@@ -62,7 +62,7 @@ def given_to_features(recipe: Recipe, workspace: Place, path: str, layer: int, i
 def given_to_sharing(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
     one = ModelDictionary(path=path, layer=layer, insist=insist)
     section = recipe.sharing.model_copy(update={"dictionaries": (one,), "groups": 4, "min_per_class": 1})
-    return plan_sharing(recipe.model_copy(update={"sharing": section}), workspace).manifest.saes
+    return plan_sharing(recipe.model_copy(update={"sharing": section}), workspace).artefact.manifest.saes
 
 
 def given_to_probes(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from linrep import artefact
 from linrep.cluster import sharing as on_ray
 from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.sharing import in_the_store, share_plainly, share_units
@@ -21,7 +22,7 @@ from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.sae.coder import Largest, random_dictionary
 from linrep.sae.formats import saelens
-from linrep.sharing.artefact import committed, finish, open_sharing, plan_artefact, write_sharing_manifest
+from linrep.sharing.artefact import SHARING_KIND, plan_results
 from linrep.sharing.config import ModelDictionary, SharingConfig
 from linrep.sharing.study import plan_study
 from tests.conftest import write_corpora
@@ -37,14 +38,14 @@ def planned(folder: Path, coders: dict, **changes):
     config = SMALL.model_copy(update={"dictionaries": tuple(named), **changes})
     latents = tuple((Latents(name, own, own.decoder),) * 2 for (_, name), own in coders.items())
     study = plan_study(stores[0], config, stores[1], latents)
-    return plan_artefact(place(folder), "t", study, tuple(own.digest for own in coders.values()))
+    return study, plan_results(place(folder), "t", study, tuple(own.digest for own in coders.values()))
 
 
 def test_dictionaries_that_activate_differently_are_different_parents(tmp_path):
     """The same weights, three or eight of them active."""
     few = random_dictionary(torch.randn(50, 12, generator=torch.Generator().manual_seed(0)), 20, 3)
     many = replace(few, rule=Largest(8))
-    one, other = (planned(tmp_path, {("trained", "x"): own}).manifest for own in (few, many))
+    one, other = (planned(tmp_path, {("trained", "x"): own})[1].manifest for own in (few, many))
     assert one.parents["dictionary-0"] != other.parents["dictionary-0"]
     assert one.digest != other.digest
 
@@ -60,8 +61,8 @@ def test_two_dictionaries_of_one_layer_and_name_are_refused_in_one_line(tmp_path
         plan_study(stores[0], twice, None, (both, both))
     assert "\n" not in str(raised.value)
     # Of different models they may have one name, and each is of its own model's store.
-    found = planned(tmp_path / "m", {("trained", "x"): own, ("untrained", "x"): own})
-    names = [unit.name for unit in found.study.units if unit.dictionary is not None and not unit.control]
+    study, _ = planned(tmp_path / "m", {("trained", "x"): own, ("untrained", "x"): own})
+    names = [unit.name for unit in study.units if unit.dictionary is not None and not unit.control]
     assert names == ["trained-layer-000-dictionary-00", "untrained-layer-000-dictionary-01"]
 
 
@@ -82,10 +83,11 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path, monkeypatch)
     for name, run, room in (("plain", share_plainly, None), ("ray", share_units, None), ("narrow", share_units, (1, 1))):
         if room is not None:
             monkeypatch.setattr("linrep.cluster.sharing.in_the_store", lambda *_, room=room: room)
-        plan = plan_artefact(place(tmp_path / name), "t", study, ("a",))
-        assert {c.unit for c in run(study, study.units, plan.place, plan.manifest.parents)} == committed(plan.place)
-        write_sharing_manifest(plan.place, finish(plan))
-        found.append(open_sharing(str(tmp_path / name)))
+        results = plan_results(place(tmp_path / name), "t", study, ("a",)).begun()
+        assert {c.unit for c in run(study, study.units, results)} == set(results.done())
+        results.finish()
+        results.closing().close()
+        found.append(artefact.open(SHARING_KIND, str(tmp_path / name)))
     for table, which in product(("sharing", "latents"), (1, 2)):
         one, other = (pl.DataFrame(pl.from_arrow(found[i].table(table))) for i in (0, which))
         assert one.height > 10
@@ -117,8 +119,8 @@ def test_of_a_layer_two_parts_sums_exist_at_once_while_the_next_is_gathered(tmp_
 
     for name in ("_gather", "add_gathered", "add_fired"):
         monkeypatch.setattr(on_ray, name, tracked(getattr(on_ray, name)))
-    plan = plan_artefact(place(tmp_path / "plain"), "t", study, ("a",))
-    assert len(list(share_plainly(study, study.units, plan.place, plan.manifest.parents))) == 3
+    results = plan_results(place(tmp_path / "plain"), "t", study, ("a",)).begun()
+    assert len(list(share_plainly(study, study.units, results))) == 3
     # Eight parts of three units, and while two are added, their sum.
     assert len(most) == 3 * (8 + 7)
     assert max(most) <= 3
@@ -155,33 +157,34 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     recipe = recipe.model_copy(update={"sharing": sharing})
     first = run_sharing(recipe, workspace)
     assert first.n_new == 6
-    frame = pl.DataFrame(pl.from_arrow(first.sharing.table()))
+    frame = pl.DataFrame(pl.from_arrow(first.artefact.table()))
     assert set(frame["level"]) == {"geometry", "concept", "latent"}
     assert set(frame["model"]) == {"trained", "untrained"}
     assert set(frame["dictionary"]) == {None, "sae", "sae/random"}
     assert frame.filter(pl.col("metric") == "hub").height == 4
-    assert "What the curves show" in first.words
-    assert len(first.sharing.table("latents")) == 96
+    assert "What the curves show" in first.text
+    assert first.shown.headline[0].startswith("Sharing ")
+    assert len(first.artefact.table("latents")) == 96
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(first.tracking_uri)
+    client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'sharing'")
     assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
-    assert {"hub_layer02", "hub_untrained_layer02", "cofire_sae_layer02"} <= run.data.metrics.keys()
+    assert {"hub", "hub/untrained", "cofire/sae"} <= run.data.metrics.keys()
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
     assert {"sharing.parquet", "sharing.csv", "latents.csv", "sharing_geometry.png", "sharing_latent.png", "summary.txt"} <= kept
 
     assert run_sharing(recipe, workspace).n_new == 0
-    folder = Path(first.sharing.place.path)
+    folder = Path(first.artefact.place.path)
     (folder / "commits/trained-layer-002.json").unlink()
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
     with pytest.raises(StoreError, match="are not complete"):
-        open_sharing(str(folder))
+        artefact.open(SHARING_KIND, str(folder))
     resumed = run_sharing(recipe, workspace)
     assert resumed.n_new == 1
-    assert resumed.sharing.table().equals(first.sharing.table())
+    assert resumed.artefact.table().equals(first.artefact.table())
     # A dictionary of another width.
     saelens.write(place(tmp_path / "wide"), random_dictionary(torch.randn(64, 16), 48, 4))
     wrong = sharing.model_copy(update={"dictionaries": (ModelDictionary(path=str(tmp_path / "wide"), layer=2),)})

@@ -11,7 +11,7 @@ from linrep.cluster.sharing import share_plainly
 from linrep.cluster.steered import RESULT, read_steered
 from linrep.errors import RecipeError
 from linrep.places import place
-from linrep.sharing.artefact import Sharing, finish, plan_artefact
+from linrep.sharing.artefact import plan_results
 from linrep.sharing.study import plan_study
 from linrep.store.tables import table_of, write_table
 from schemas.steering import EFFECTS, VERSION
@@ -43,13 +43,14 @@ def test_its_shares_are_rows_of_the_concept_level_that_name_it_as_a_parent(tmp_p
     write_steering(tmp_path, [row | {"layer": row["layer"] and 0} for row in ROWS])
     found = read_steered("t-1", place(tmp_path), store, (0,))
     study = replace(plan_study(store, CONFIG), steered=found.measures)
-    plan = plan_artefact(place(tmp_path), "t", study, (), found.digest)
-    assert plan.manifest.parents["steering"] == "5" * 10
+    results = plan_results(place(tmp_path), "t", study, (), found.digest).begun()
+    assert results.manifest.parents["steering"] == "5" * 10
     # Other effects are other results, though the steering artefact is called the same.
     others = replace(study, steered={0: found.measures[0][:1]})
-    assert plan_artefact(place(tmp_path), "t", others, (), found.digest).manifest.digest != plan.manifest.digest
-    list(share_plainly(study, study.units, plan.place, plan.manifest.parents))
-    frame = pl.DataFrame(pl.from_arrow(Sharing(plan.place, finish(plan)).table()))
+    assert plan_results(place(tmp_path), "t", others, (), found.digest).manifest.digest != results.manifest.digest
+    list(share_plainly(study, study.units, results))
+    results.finish()
+    frame = pl.DataFrame(pl.from_arrow(results.table()))
     own = frame.filter(pl.col("metric") == "turned_by_text_class_mean_at_image_2").row(0, named=True)
     assert (own["level"], own["layer"], own["value"], own["null"], own["n"]) == ("concept", 0, 0.5, 0.125, 30)
     assert own["parents"] == f"0123456789 {'5' * 10}"
@@ -64,6 +65,7 @@ def test_results_that_cannot_be_used_are_refused_in_one_line(tmp_path, store):
             read_steered(name, workspace, store, (0, 2))
         assert "\n" not in str(raised.value)
 
+    refused("latest", r"sharing\.steering: latest: .*steering holds no judged answers of the harvest 0123456789: run jobs/steer")
     refused("t-1", r"sharing\.steering: t-1 is not in .*steering, which holds nothing: run jobs/steer\.py first")
     write_steering(tmp_path, ROWS, harvest="another", judges=())
     refused("t-1", "is of the harvest another, this recipe's is 0123456789")

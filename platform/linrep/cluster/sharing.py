@@ -7,10 +7,10 @@ from typing import Any
 
 import ray
 
-from linrep.cluster.fan_out import or_error
+from linrep.artefact import Artefact, UnitCommit
+from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError, StoreError
-from linrep.places import Place
-from linrep.sharing.artefact import STEERING, UnitCommit, rows_of, write_unit
+from linrep.sharing.artefact import STEERING, SharingAbout, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, Fired, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
@@ -23,47 +23,35 @@ from linrep.sharing.weights import compare
 
 UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
-STORE_SHARE = 0.5
-"""Of the object store, for the sums of units under way."""
 
-Parents = dict[str, str]
+Results = Artefact[SharingAbout]
 
 
-def share_units(study: Study, units: Sequence[Unit], place: Place, parents: Parents) -> Iterator[UnitCommit]:
+def share_units(study: Study, units: Sequence[Unit], results: Results) -> Iterator[UnitCommit]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
         study: What to do; sent to each worker once.
         units: Those that are not committed yet.
-        place: The artefact.
-        parents: Digests that rows name.
+        results: The artefact.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
     shared = ray.put(study)
     measure = ray.remote(num_cpus=1)(_measure)
-    waiting, running = list(units), []
-    there = ray.cluster_resources()
-    room = STORE_SHARE * there.get("object_store_memory", 0) / max(bytes_of(study), 1)
-    at_once, window = in_the_store(int(room), int(there.get("CPU", 1)), len(waiting))
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            unit = waiting.pop(0)
-            running.append(measure.remote(shared, unit, place, parents, time.time(), _summed(shared, study, unit, window)))
-        done, running = ray.wait(running)
-        for outcome in ray.get(done):
-            if isinstance(outcome, LinrepError):
-                for left in running:
-                    ray.cancel(left)
-                raise outcome
-            yield outcome
+    at_once, window = in_the_store(room(bytes_of(study)), int(ray.cluster_resources().get("CPU", 1)), len(units))
+
+    def submit(unit: Unit) -> Any:
+        return measure.remote(shared, unit, results, time.time(), _summed(shared, study, unit, window))
+
+    return fan_out(units, submit, at_once)
 
 
-def share_plainly(study: Study, units: Sequence[Unit], place: Place, parents: Parents) -> Iterator[UnitCommit]:
+def share_plainly(study: Study, units: Sequence[Unit], results: Results) -> Iterator[UnitCommit]:
     """The same in this process, without Ray."""
     for unit in units:
-        outcome = _measure(study, unit, place, parents, time.time(), _summed_plainly(study, unit))
+        outcome = _measure(study, unit, results, time.time(), _summed_plainly(study, unit))
         if isinstance(outcome, LinrepError):
             raise outcome
         yield outcome
@@ -133,9 +121,9 @@ def _add(total: Any, own: Any) -> Any:
     """The sums of both, or the error that one of them is."""
     if total is None:
         return own
-    for one in (total, own):
-        if isinstance(one, LinrepError):
-            return one
+    wrong = first_error((total, own))
+    if wrong is not None:
+        return wrong
     return add_fired(total, own) if isinstance(total, Fired) else add_gathered(total, own)
 
 
@@ -146,12 +134,12 @@ def _gather_part(study: Study, unit: Unit, part: Part) -> Any:
     return fire_part(store, pairs, part, study.latents[unit.dictionary][unit.control], study.config)
 
 
-def _measure(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, found: Any) -> UnitCommit | LinrepError:
-    return found if isinstance(found, LinrepError) else or_error(partial(_write, study, unit, place, parents, begun, found))
+def _measure(study: Study, unit: Unit, results: Results, begun: float, found: Any) -> UnitCommit | LinrepError:
+    return found if isinstance(found, LinrepError) else or_error(partial(_write, study, unit, results, begun, found))
 
 
-def _write(study: Study, unit: Unit, place: Place, parents: Parents, begun: float, found: Any) -> UnitCommit:
-    pairs, config = study.pairs[unit.model], study.config
+def _write(study: Study, unit: Unit, results: Results, begun: float, found: Any) -> UnitCommit:
+    pairs, config, parents = study.pairs[unit.model], study.config, results.manifest.parents
     if unit.dictionary is None:
         if found.n < 2:
             raise StoreError(
@@ -162,10 +150,10 @@ def _write(study: Study, unit: Unit, place: Place, parents: Parents, begun: floa
         rows += rows_of(study, unit, "concept", concepts(found, pairs, config), parents)
         if unit.model == TRAINED and unit.layer in study.steered:
             rows += rows_of(study, unit, "concept", study.steered[unit.layer], parents, (STEERING,))
-        return write_unit(place, unit, rows, [], found.n, time.time() - begun)
+        return write_unit(results, unit, rows, [], found.n, time.time() - begun)
     latents = study.latents[unit.dictionary][unit.control]
     weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found))
     rows = rows_of(study, unit, "latent", latent_measures(found, weights, latents, pairs, config), parents)
     named = {"model": unit.model, "layer": unit.layer, "dictionary": latents.name}
     each = [{**named, **row} for row in latent_rows(found, weights, latents)]
-    return write_unit(place, unit, rows, each, len(pairs), time.time() - begun)
+    return write_unit(results, unit, rows, each, len(pairs), time.time() - begun)

@@ -16,6 +16,11 @@ RESULT = "result.json"
 """Written last by a steering job: its runs are judged and tracked, and no verdict is waited for."""
 
 
+AGAIN = "delete it and run jobs/steer.py with its recipe again: what is committed is kept"
+LATEST = "latest"
+"""Stands for the steering results of the same harvest that were judged last."""
+
+
 @dataclass(frozen=True)
 class Steered:
     """What a steering job found about directions from texts.
@@ -34,6 +39,7 @@ def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, .
 
     Args:
         name: Folder of the artefact in the workspace's steering; where several judges read its answers, a slash and the judge's.
+            Or `latest`.
         workspace: Where everything lies.
         store: The harvest that it must be of.
         layers: Layers that are compared.
@@ -41,17 +47,18 @@ def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, .
     Raises:
         RecipeError: There is no such artefact, it is of another harvest or not complete, or no direction of it is from texts.
     """
+    if name == LATEST:
+        name = _latest(workspace, store)
     folder, _, judge = name.partition("/")
     here, where = workspace / "steering" / folder, f"sharing.steering: {name}"
     if not (here / MANIFEST).is_file():
         there = ", ".join((workspace / "steering").names()) or "nothing"
         raise RecipeError(f"{where} is not in {workspace / 'steering'}, which holds {there}: run jobs/steer.py first")
-    again = "delete it and run jobs/steer.py with its recipe again: what is committed is kept"
-    manifest = read_object(here / MANIFEST, again)
+    manifest = read_object(here / MANIFEST, AGAIN)
     if manifest.get("schema_version") != VERSION:
         raise RecipeError(f"{where} is not of schema version {VERSION}: run jobs/steer.py again")
-    made_from = field_of(manifest, "parents", dict, here / MANIFEST, again).get("harvest")
-    own_digest = field_of(manifest, "digest", str, here / MANIFEST, again)
+    made_from = field_of(manifest, "parents", dict, here / MANIFEST, AGAIN).get("harvest")
+    own_digest = field_of(manifest, "digest", str, here / MANIFEST, AGAIN)
     if made_from != store.manifest.digest:
         raise RecipeError(f"{where} is of the harvest {made_from}, this recipe's is {store.manifest.digest}: name one of its own")
     judges = [own for own in (here / "judged").names() if (here / "judged" / own / RESULT).is_file()]
@@ -67,10 +74,31 @@ def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, .
         read_table(read_by, "effects.parquet", repair=f"delete {read_by} and run jobs/steer.py again", schema=EFFECTS)
     )
     if not found:
-        kinds = ", ".join(map(str, field_of(manifest, "config", dict, here / MANIFEST, again).get("directions", ())))
+        kinds = ", ".join(map(str, field_of(manifest, "config", dict, here / MANIFEST, AGAIN).get("directions", ())))
         raise RecipeError(
             f"{where} has no direction from texts, only {kinds}: run jobs/steer.py with {FROM_TEXT}class_mean in steer.directions"
         )
     if not set(found) & set(layers):
         raise RecipeError(f"{where} steers at layers {', '.join(map(str, found))}, none of which is compared: see sharing.layers")
     return Steered(own_digest, found)
+
+
+def _latest(workspace: Place, store: Store) -> str:
+    """Folder and judge of the results of a harvest that were judged last."""
+    found = []
+    for folder in (workspace / "steering").names():
+        here = workspace / "steering" / folder
+        if not (here / MANIFEST).is_file():
+            continue
+        made_from = read_object(here / MANIFEST, AGAIN).get("parents")
+        if not isinstance(made_from, dict) or made_from.get("harvest") != store.manifest.digest:
+            continue
+        for judge in (here / "judged").names():
+            if (here / "judged" / judge / RESULT).is_file():
+                found.append((str(read_object(here / "judged" / judge / RESULT, AGAIN).get("finished", "")), f"{folder}/{judge}"))
+    if not found:
+        raise RecipeError(
+            f"sharing.steering: latest: {workspace / 'steering'} holds no judged answers of the harvest {store.manifest.digest}: "
+            "run jobs/steer.py with the same recipe first"
+        )
+    return max(found)[1]

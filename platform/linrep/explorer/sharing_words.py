@@ -9,6 +9,71 @@ SLIGHT = 0.05
 """A measure that is no further above its null than this is not held against it."""
 
 
+CURVES = {
+    "hub": "the hub score",
+    "cka_debiased": "CKA",
+    "subspace_overlap": "the overlap of leading subspaces",
+    "neighbourhood_overlap": "the share of common neighbours",
+    "direction_cosine": "the cosine of class directions",
+    "transfer_image_to_text_centred": "transfer of probes from image to text",
+    "transfer_text_to_image_centred": "transfer of probes from text to image",
+}
+"""Measures that would grow with depth where the modalities converge."""
+
+
+def sharing_headline(table: pa.Table) -> list[str]:
+    """Whether sharing grows with depth, in sentences: every curve is counted, none is chosen.
+
+    Args:
+        table: Rows of the `SHARING` contract.
+    """
+    frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
+    plain = frame.filter(pl.col("dictionary").is_null())
+    own, untrained = (plain.filter(pl.col("model") == model) for model in ("trained", "untrained"))
+    courses = _courses(own)
+    if not courses:
+        return ["No measure of sharing has a value: summary.txt says why."]
+    first, last = own["layer"].min(), own["layer"].max()
+    if first == last:
+        values = "; ".join(
+            f"{CURVES[name]} {ends[1]['value']:.2f} (null {_null(ends[1])})" for name, (_, ends) in courses.items()
+        )
+        return [f"Only layer {first} was compared, so nothing is said of depth: {values}."]
+    groups = {course: [name for name, (own_course, _) in courses.items() if own_course == course] for course in COURSES}
+    parts = [f"{len(names)} {course}" + _listed(names, courses) for course, names in groups.items() if names]
+    verdict = "grows with depth" if len(groups["grows"]) == len(courses) else "does not grow with depth across the board"
+    sentences = [f"Sharing {verdict}: of {len(courses)} measures from layer {first} to {last}, {'; '.join(parts)}."]
+    probe = _ends(own, "modality_probe")
+    if probe:
+        sentences.append(
+            f"A linear probe tells image from text with accuracy {probe[0]['value']:.2f} at layer {first} and "
+            f"{probe[1]['value']:.2f} at layer {last} (chance {_null(probe[1])})."
+        )
+    if len(untrained):
+        beside = _courses(untrained)
+        growing = [CURVES[name] for name in groups["grows"] if name in beside and beside[name][0] == "grows"]
+        also = f"{', '.join(growing)} too" if growing else "none of those that grow here"
+        sentences.append(f"In the untrained model, the control, {also} grow{'s' if len(growing) == 1 else ''}.")
+    return sentences
+
+
+COURSES = ("grows", "stays flat", "falls")
+
+
+def _courses(own: pl.DataFrame) -> dict[str, tuple[str, tuple[dict, dict]]]:
+    found = {name: _ends(own, name) for name in CURVES}
+    return {name: (_course(*ends), ends) for name, ends in found.items() if ends is not None}
+
+
+def _listed(names: list[str], courses: dict[str, tuple[str, tuple[dict, dict]]]) -> str:
+    shown = [f"{CURVES[name]} {courses[name][1][0]['value']:.2f} to {courses[name][1][1]['value']:.2f}" for name in names]
+    return f" ({', '.join(shown)})"
+
+
+def _null(row: dict) -> str:
+    return "?" if row["null"] is None else f"{row['null']:.2f}"
+
+
 def plain_words(table: pa.Table) -> str:
     """A paragraph on what the curves show, and where they disagree with the claim that modalities are disjoint and converge.
 
@@ -28,15 +93,7 @@ def plain_words(table: pa.Table) -> str:
         )
     if clusters:
         said.append(f"homogeneity of clusters by modality goes from {clusters[0]['value']:.2f} to {clusters[1]['value']:.2f}")
-    for name, words in (
-        ("hub", "the hub score"),
-        ("cka_debiased", "CKA"),
-        ("subspace_overlap", "the overlap of leading subspaces"),
-        ("neighbourhood_overlap", "the share of common neighbours"),
-        ("direction_cosine", "the cosine of class directions"),
-        ("transfer_image_to_text_centred", "transfer of probes from image to text"),
-        ("transfer_text_to_image_centred", "transfer of probes from text to image"),
-    ):
+    for name, words in CURVES.items():
         ends = _ends(own, name)
         if ends is None:
             continue

@@ -1,116 +1,45 @@
-"""The sharing results on disk: rows of each unit as they come, a commit for each written last, whole tables at the end.
+"""The sharing results on disk: an artefact with a unit for each model and layer, and for each SAE, see `linrep.artefact`.
 
 sharing/<name>-<digest>/
-  manifest.json                                 what was compared: harvests, dictionaries, config
-  units/trained-layer-003/sharing.parquet       rows of one unit; latents.parquet beside it for dictionaries
-  commits/trained-layer-003.json                written last: the unit counts
-  sharing.parquet, latents.parquet              all units together, once complete
+  units/trained-layer-003/sharing.parquet       rows of one unit; latents.parquet beside it, which only an SAE's unit fills
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-import pyarrow as pa
-
-from linrep.config import digest
-from linrep.errors import StoreError
-from linrep.places import Place, place
-from linrep.records import committed_units, find_record, only_artefact, repair_of_unit, repair_of_whole, write_record
+from linrep import artefact
+from linrep.artefact import Artefact, Kind, UnitCommit
+from linrep.places import Place
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
 from linrep.sharing.study import TRAINED, Study, Unit
 from linrep.store.apart import kept_apart
-from linrep.store.layout import MANIFEST, MODALITIES
-from linrep.store.manifest import now
+from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
-from linrep.store.tables import read_table, table_of, write_table
+from linrep.store.tables import table_of
 from linrep.vlm.prompts import FIELDS, filled_in, prompts_differ
 from schemas.sharing import SHARING, SHARING_LATENTS, VERSION
 
-TABLES = {"sharing": SHARING, "latents": SHARING_LATENTS}
-MEND = "delete it and run jobs/sharing.py with the same recipe again: what is committed is kept"
-"""What to do about a damaged manifest."""
-
 
 @dataclass(frozen=True)
-class SharingManifest:
+class SharingAbout:
     """What was compared.
 
     Attributes:
-        name: Name of the recipe.
-        digest: Names everything that decides a number.
-        parents: Digests of harvests and dictionaries.
         stores: Where the activations lay, by model.
-        config: The recipe's sharing section.
         pairs: Pairs of each store.
         classes: Classes of the concept level.
-        units: Names of the units.
-        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
-        status: running until every unit is committed.
-        created: When the job began, UTC.
-        finished: When it was complete.
-        notes: What a reader must know of the rows that were compared, such as prompts that differ.
-        schema_version: Version of the tables.
     """
 
-    name: str
-    digest: str
-    parents: dict[str, str]
     stores: dict[str, str]
-    config: dict[str, Any]
     pairs: dict[str, int]
     classes: list[str]
-    units: list[str]
-    saes: list[dict[str, Any]] = field(default_factory=list)
-    status: Literal["running", "complete"] = "running"
-    created: str = ""
-    finished: str = ""
-    notes: list[str] = field(default_factory=list)
-    schema_version: int = VERSION
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """Complete results.
-
-    Attributes:
-        place: Where they lie.
-        manifest: What they are of.
-    """
-
-    place: Place
-    manifest: SharingManifest
-
-    def table(self, name: Literal["sharing", "latents"] = "sharing") -> pa.Table:
-        """One of the tables; `schemas.sharing` explains the columns."""
-        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=TABLES[name])
-
-
-@dataclass(frozen=True)
-class UnitCommit:
-    """What a unit took."""
-
-    unit: str
-    pairs: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class SharingPlan:
-    """A sharing job before it runs.
-
-    Attributes:
-        place: The artefact.
-        study: What to do.
-        manifest: The manifest to start with.
-    """
-
-    place: Place
-    study: Study
-    manifest: SharingManifest = field(repr=False)
-
-
+SHARING_KIND = Kind(
+    "sharing", "sharing", "sharing results", VERSION, SharingAbout, {"sharing": SHARING, "latents": SHARING_LATENTS}
+)
 STEERING = "steering"
 """Among the parents: the steering results that were read."""
 
@@ -129,69 +58,48 @@ def prompt_notes(stores: Mapping[str, Store]) -> list[str]:
     return notes
 
 
-def plan_artefact(
-    workspace: Place, name: str, study: Study, weights: tuple[str, ...] = (), steering: str | None = None
-) -> SharingPlan:
+def plan_results(
+    workspace: Place,
+    name: str,
+    study: Study,
+    weights: tuple[str, ...] = (),
+    steering: str | None = None,
+    origins: tuple[dict[str, Any], ...] = (),
+) -> Artefact[SharingAbout]:
     """Name the artefact of a study and describe it.
 
     Args:
         workspace: Where everything lies.
         name: Name of the recipe.
         study: What will be done.
-        weights: Digest of each dictionary's weights.
+        weights: Digest of each SAE's weights.
         steering: Digest of the steering results, if any were read.
+        origins: What each SAE says that it is of.
     """
     config: SharingConfig = study.config
     parents = {("harvest" if model == TRAINED else model): store.manifest.digest for model, store in study.stores.items()}
     parents |= {f"dictionary-{i}": own for i, own in enumerate(weights)}
     parents |= {} if steering is None else {STEERING: steering}
-    # What stores, dictionaries and steering results hold counts, not where they lie.
+    # What stores, SAEs and steering results hold counts, not where they lie.
     values = config.model_dump(mode="json", exclude={"untrained", "dictionaries", "own", "steering"})
     values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.dictionaries]}
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
-    key = digest(VERSION, parents, values)
-    manifest = SharingManifest(
-        name=name,
-        digest=key,
+    return artefact.plan(
+        SHARING_KIND,
+        workspace,
+        name,
+        decisive=values,
         parents=parents,
-        stores={model: store.place.within(workspace) for model, store in study.stores.items()},
         config=config.model_dump(mode="json"),
-        pairs={model: len(pairs) for model, pairs in study.pairs.items()},
-        classes=list(study.pairs[TRAINED].classes),
         units=[unit.name for unit in study.units],
+        about=SharingAbout(
+            stores={model: store.place.within(workspace) for model, store in study.stores.items()},
+            pairs={model: len(pairs) for model, pairs in study.pairs.items()},
+            classes=list(study.pairs[TRAINED].classes),
+        ),
+        saes=origins,
         notes=prompt_notes(study.stores),
-        created=now(),
     )
-    return SharingPlan(workspace / "sharing" / f"{name}-{key}", study, manifest)
-
-
-def open_sharing(where: str | Place) -> Sharing:
-    """The results in a folder; a workspace that holds just one will do.
-
-    Raises:
-        StoreError: There are none, several to choose from, or they are not complete.
-    """
-    here = only_artefact(place(where), "sharing", "sharing results")
-    manifest = read_sharing_manifest(here)
-    if manifest is None:
-        raise StoreError(f"no sharing results at {here}: {MANIFEST} is missing")
-    if manifest.status != "complete":
-        raise StoreError(f"the sharing results at {here} are not complete: run jobs/sharing.py with the same recipe again")
-    return Sharing(here, manifest)
-
-
-def read_sharing_manifest(here: Place) -> SharingManifest | None:
-    """The manifest in a folder, None where there is none.
-
-    Raises:
-        StoreError: It is damaged, or of a version that this program cannot read.
-    """
-    return find_record(here / MANIFEST, SharingManifest, MEND)
-
-
-def write_sharing_manifest(here: Place, manifest: SharingManifest) -> None:
-    """Write, or replace, the manifest."""
-    write_record(here / MANIFEST, manifest)
 
 
 def rows_of(
@@ -239,30 +147,13 @@ def rows_of(
 
 
 def write_unit(
-    here: Place, unit: Unit, rows: list[dict[str, object]], latents: list[dict[str, object]], pairs: int, seconds: float
+    here: Artefact[SharingAbout],
+    unit: Unit,
+    rows: list[dict[str, object]],
+    latents: list[dict[str, object]],
+    pairs: int,
+    seconds: float,
 ) -> UnitCommit:
     """Write what a unit found, and commit it."""
-    folder = here / "units" / unit.name
-    write_table(folder, "sharing.parquet", table_of(rows, SHARING))
-    write_table(folder, "latents.parquet", table_of(latents, SHARING_LATENTS))
-    commit = UnitCommit(unit.name, pairs, round(seconds, 3))
-    write_record(here / "commits" / f"{unit.name}.json", commit)
-    return commit
-
-
-def committed(here: Place) -> set[str]:
-    """Names of the units that are done."""
-    return committed_units(here)
-
-
-def finish(plan: SharingPlan) -> SharingManifest:
-    """Put the units' tables together; returns the manifest of the complete artefact, not written yet."""
-    for name in TABLES:
-        parts = [
-            read_table(
-                plan.place / "units" / u.name, f"{name}.parquet", None, repair_of_unit(plan.place, u.name), None, TABLES[name]
-            )
-            for u in plan.study.units
-        ]
-        write_table(plan.place, f"{name}.parquet", pa.concat_tables(parts))
-    return replace(plan.manifest, status="complete", finished=now())
+    tables = {"sharing": table_of(rows, SHARING), "latents": table_of(latents, SHARING_LATENTS)}
+    return here.write(unit.name, tables, seconds, pairs)

@@ -35,7 +35,7 @@ class SharingConfig(Section):
     )
     steering: str | None = Field(
         default=None,
-        description="Steering results of the same harvest, by their folder in the workspace's steering (FOLDER/JUDGE where "
+        description="Steering results of the same harvest: latest, or a folder in the workspace's steering (FOLDER/JUDGE where "
         "several judges read the answers): do directions found in texts steer what is said of images?",
     )
     thresholds: tuple[float, ...] = Field(
