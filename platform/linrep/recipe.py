@@ -56,12 +56,20 @@ class Request:
         workspace: Folder or URI of everything that is made.
         reindex: Whether to look at the corpora again.
         evaluate: A dictionary to test, of those who train them.
+        until: The last stage to run, of the job that runs them all.
+        only: The one stage to run, likewise.
+        dry_run: Whether only to say what would run, likewise.
+        config: The recipe's file.
     """
 
     recipe: Recipe
     workspace: str
     reindex: bool = False
     evaluate: str | None = None
+    until: str | None = None
+    only: str | None = None
+    dry_run: bool = False
+    config: str = ""
 
 
 def parse(description: str, argv: list[str] | None = None) -> Request:
@@ -78,7 +86,8 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     # `null` stands for nothing everywhere else; here it is the name of a folder.
     config, workspace = overrides.pop("config", None), overrides.pop("workspace", "runs")
     print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
-    evaluate = overrides.pop("evaluate", None)
+    evaluate, until, only = (overrides.pop(name, None) for name in ("evaluate", "until", "only"))
+    dry_run = overrides.pop("dry-run", False)
     workspace = "null" if workspace is None else workspace
     if not workspace.strip():
         raise RecipeError("--workspace is empty: name a folder or a URI")
@@ -89,7 +98,7 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    return Request(recipe, workspace, reindex, evaluate)
+    return Request(recipe, workspace, reindex, evaluate, until, only, dry_run, config)
 
 
 def remember(recipe: Recipe, workspace: str, begun: bool = False) -> None:
@@ -110,7 +119,8 @@ def remember(recipe: Recipe, workspace: str, begun: bool = False) -> None:
         return
     key = digest(recipe.demo and recipe.demo.model_dump(mode="json"), recipe.corpora, recipe.model, recipe.harvest)
     file = place(workspace) / RECIPES / f"{recipe.name}-{key}.yaml"
-    content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+    # Only what the recipe says: a section that it does not have is a stage that it does not ask for.
+    content = yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True).encode()
     if not file.is_file() or file.read_bytes() != content:
         file.write_bytes(content)
 
@@ -222,6 +232,9 @@ class _Arguments(BaseSettings):
     workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made.")
     reindex: bool = Field(default=False, description="Look at the corpora again: they changed since their index was built.")
     evaluate: str | None = Field(default=None, description="train_sae: only test this dictionary, in any format that is known.")
+    until: str | None = Field(default=None, description="reproduce: the last stage to run.")
+    only: str | None = Field(default=None, description="reproduce: the one stage to run.")
+    dry_run: bool = Field(default=False, alias="dry-run", description="reproduce: say what lies there and what would run.")
     print_config: bool = Field(default=False, alias="print-config", description="Print the recipe with all overrides, and stop.")
 
 

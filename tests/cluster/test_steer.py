@@ -366,7 +366,9 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
         run_steer(unharvested, place(fresh))
     unprobed = recipe_of(split_corpora, random_vlm, fresh, probes=None)
     unprobed = unprobed.model_copy(update={"probe": unprobed.probe.model_copy(update={"min_per_class": 1})})
-    with pytest.raises(LinrepError, match=r"there are no probes of this recipe at .*: run jobs/probe.py with the same recipe first"):
+    with pytest.raises(
+        LinrepError, match=r"there are no probes of this recipe at .*: run jobs/probe.py with the same recipe first"
+    ):
         run_steer(unprobed, place(fresh))
 
 

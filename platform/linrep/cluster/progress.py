@@ -1,11 +1,27 @@
 """One progress line over samples and tokens, with the time that is left."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
+
+_PREFIX: ContextVar[str] = ContextVar("prefix", default="")
+
+
+@contextlib.contextmanager
+def within(prefix: str) -> Iterator[None]:
+    """Displays of the block begin with a prefix: which part of a whole they are."""
+    token = _PREFIX.set(prefix)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(token)
+
 
 LOG_SECONDS = 10.0
 """Where there is no terminal, a line is written as often as this."""
@@ -26,7 +42,7 @@ class Progress:
     def __init__(
         self, what: str, total: int, done: int = 0, out: TextIO | None = None, unit: str = "samples", rate: str = "tokens"
     ) -> None:
-        self._rate = rate
+        self._rate, what = rate, _PREFIX.get() + what
         self._what, self._unit, self._total, self._done, self._tokens = what, unit, total, done, 0
         self._out = sys.stderr if out is None else out
         self._start = self._said = time.monotonic()

@@ -17,6 +17,7 @@ from linrep.cluster.ready import check_services
 from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.session import cluster
+from linrep.cluster.stage import keep_figures
 from linrep.cluster.steered import RESULT
 from linrep.config import digest
 from linrep.directions import read_directions
@@ -195,7 +196,7 @@ def _steer(
         text = summary(plan.job.place.within(workspace), manifest, tables["effects"], tables["matched"], extra, read)
         text += "".join(f"{line}\n" for line in (*plan.kept_apart, *origin_lines(manifest.saes)))
         _write(judged, tables, text)
-        _track(run, manifest, tables, text, extra)
+        _track(run, judged, manifest, tables, text, extra)
     if judge.waiting is None:
         # Last, after the run is closed: a driver killed before this line judges and tracks again when it resumes.
         made = {"judge": config.judge.model_dump(mode="json"), "source": source, "finished": now()}
@@ -288,7 +289,9 @@ def _write(judged: Place, tables: dict[str, pa.Table], text: str) -> None:
     (judged / "summary.txt").write_bytes(text.encode())
 
 
-def _track(run: tracking.Run, manifest: SteerManifest, tables: dict[str, pa.Table], text: str, extra: dict[str, Any]) -> None:
+def _track(
+    run: tracking.Run, here: Place, manifest: SteerManifest, tables: dict[str, pa.Table], text: str, extra: dict[str, Any]
+) -> None:
     shown = tables["effects"]
     run.metrics({name: float(value) for name, value in manifest.counts.items()} | metrics(shown))
     for name in ("effects", "matched", "cells", "verdicts", "damage", "lens"):
@@ -298,28 +301,31 @@ def _track(run: tracking.Run, manifest: SteerManifest, tables: dict[str, pa.Tabl
     run.text(text, "summary.txt")
     if extra:
         run.json(json.loads(json.dumps(extra)), "judge.json")
-    _draw(run, shown, tables["lens"])
+    _draw(run, here, shown, tables["lens"])
 
 
-def _draw(run: tracking.Run, shown: pa.Table, lens: pa.Table) -> None:
+def _draw(run: tracking.Run, here: Place, shown: pa.Table, lens: pa.Table) -> None:
     from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, layer_figure, lens_figure
+
+    def keep(name: str, figure: Any) -> None:
+        run.figure(f"figures/{name}.png", keep_figures(here, name, figure))
 
     measures = set(shown["measure"].to_pylist())
     sites = list(dict.fromkeys(site for site in shown["site"].to_pylist() if site is not None))
     for measure, meaning in (("p_target", "p(target)"), ("turned", "share turned"), ("damage", "damage, nats a token")):
         if measure in measures:
-            run.figure(f"figures/layers_{measure}.png", layer_figure(shown, measure, meaning))
+            keep(f"layers_{measure}", layer_figure(shown, measure, meaning))
             for site in sites:
-                run.figure(f"figures/dose_{measure}_{site}.png", dose_figure(shown, measure, meaning, site))
+                keep(f"dose_{measure}_{site}", dose_figure(shown, measure, meaning, site))
     if any(edit not in ("none", "add") for edit in shown["edit"].to_pylist()):
         for measure, meaning in (("p_target", "p(target)"), ("left", "share that leaves"), ("damage", "damage, nats a token")):
             if measure in measures:
-                run.figure(f"figures/edits_{measure}.png", edits_figure(shown, measure, meaning))
+                keep(f"edits_{measure}", edits_figure(shown, measure, meaning))
     if "damage" in measures:
         for site in sites:
-            run.figure(f"figures/harm_{site}.png", harm_figure(shown, site))
+            keep(f"harm_{site}", harm_figure(shown, site))
     if len(lens):
-        run.figure("figures/lens.png", lens_figure(lens))
+        keep("lens", lens_figure(lens))
 
 
 def metrics(shown: pa.Table) -> dict[str, float]:

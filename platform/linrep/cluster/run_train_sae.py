@@ -26,6 +26,7 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
+from linrep.cluster.stage import keep_figures
 from linrep.config import digest
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, RecipeError, StoreError
@@ -275,7 +276,7 @@ def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManif
         if len(table):
             run.table(f"tables/{name}", table)
     for name, figure in figures(tables).items():
-        run.figure(f"figures/{name}.png", figure)
+        run.figure(f"figures/{name}.png", keep_figures(tested, name, figure))
     run.text(text, SUMMARY)
     if here is not None:
         _cards(here, manifest, tables)

@@ -12,6 +12,7 @@ from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
+from linrep.cluster.stage import keep_figures
 from linrep.config import digest
 from linrep.errors import TrainingFailed
 from linrep.harvest.plan import plan_harvest
@@ -180,7 +181,7 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
     (plan.place / RECIPE).write_bytes(recipe_text.encode())
     run.text(recipe_text, RECIPE)
     for name, figure in front_figures(tables["front"], tables["trials"]).items():
-        run.figure(f"figures/{name}.png", figure)
+        run.figure(f"figures/{name}.png", keep_figures(plan.place, name, figure))
     counts = {f"n_{s}": float(sum(t.status == s for t in trials.values())) for s in ("finished", "stopped", "failed")}
     run.metrics({**counts, "rows": float(rows)})
     run.tags({f"linrep.recommended.layer{layer:02d}": one.name for layer, one in known.items()})

@@ -211,20 +211,20 @@ def _track(run: tracking.Run, stage: Stage, shown: Shown) -> None:
         if len(table):
             run.table(f"tables/{name}", table)
     for name, figure in records.figures.items():
-        for form in ("svg", "png"):
-            keep_figure(place / "figures" / f"{name}.{form}", figure, form)
-        run.figure(f"figures/{name}.png", figure)
+        run.figure(f"figures/{name}.png", keep_figures(place, name, figure))
     for name, content in records.texts.items():
         run.text(content, name)
 
 
-def keep_figure(file: Place, figure: "Figure", form: str) -> None:
-    """Write a figure beside the results; the same figure gives the same bytes."""
+def keep_figures(place: Place, name: str, figure: "Figure") -> "Figure":
+    """Write a figure beside the results, as SVG and PNG; the same figure gives the same bytes. Returns the figure."""
     import io
 
     import matplotlib
 
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "linrep"}):
-        figure.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
-    file.write_bytes(buffer.getvalue())
+    for form in ("svg", "png"):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "linrep"}):
+            figure.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
+        (place / "figures" / f"{name}.{form}").write_bytes(buffer.getvalue())
+    return figure

@@ -187,3 +187,40 @@ def _rebuilt(frame: pl.DataFrame) -> matplotlib.figure.Figure:
     axes.set(xlabel="latents", ylabel="cosine", title="dotted: random vectors of the same norms", ylim=(0, 1))
     axes.legend(fontsize=6)
     return figure
+
+
+def sae_headline(quality: pa.Table) -> list[str]:
+    """Which SAE to use, in sentences: of each layer the one that explains most variance, with what it costs and its control.
+
+    All numbers are of held-out rows. The SAE is chosen by the same FVU that is reported, and the sentence says so.
+
+    Args:
+        quality: Rows of the `QUALITY` contract.
+    """
+    frame = _frame(quality).drop_nulls("value")
+    fvu = frame.filter((pl.col("measure") == "fvu") & pl.col("modality").is_in(["image", "text"]))
+    whole = fvu.group_by(["layer", "coder"], maintain_order=True).agg(pl.col("value").mean(), pl.col("control").mean())
+    if not len(whole):
+        return ["No SAE has an FVU: the held-out rows do not vary. summary.txt has what there is."]
+    sentences = []
+    layers = sorted(whole["layer"].unique())
+    best = whole.sort("value", maintain_order=True).unique("layer", keep="first", maintain_order=True).sort("layer")
+    names = best["coder"].unique()
+    lowest, highest = float(best["value"].min()), float(best["value"].max())  # type: ignore[arg-type]
+    where = f"at layer {layers[0]}" if len(layers) == 1 else f"at layers {layers[0]} to {layers[-1]}"
+    value = f"{lowest:.2f}" if len(layers) == 1 else f"{lowest:.2f} to {highest:.2f}"
+    l0 = frame.filter((pl.col("measure") == "l0") & pl.col("coder").is_in(names) & pl.col("modality").is_in(["image", "text"]))
+    random = float(best["control"].mean())  # type: ignore[arg-type]
+    among = whole["coder"].n_unique()
+    chosen = f", the lowest of {among} SAEs a layer, chosen and reported on the same held-out rows" if among > 1 else ""
+    active = l0["value"].mean()
+    sentences.append(
+        f"Use {' or '.join(sorted(names))}: FVU {value} {where} with {active:.0f} latents active a token "
+        f"(random directions {random:.2f}){chosen}."
+    )
+    both = frame.filter((pl.col("measure") == "ce_recovered") & (pl.col("modality") == "both"))
+    kept = both.filter(pl.col("coder").is_in(names))["value"]
+    if len(kept):
+        share = f"{kept.min():.2f}" if kept.min() == kept.max() else f"{kept.min():.2f} to {kept.max():.2f}"
+        sentences.append(f"With it in the place of the stream, {share} of the loss is recovered over a stream of zeros.")
+    return sentences

@@ -1,0 +1,151 @@
+"""What each stage's outcome says in the report: the headline, the one figure, and lines that show it."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from linrep.cluster.run_control import ControlOutcome
+from linrep.cluster.run_harvest import Outcome as HarvestOutcome
+from linrep.cluster.run_steer import SteerOutcome
+from linrep.cluster.run_train_sae import SaeOutcome
+from linrep.cluster.run_tune_sae import TuneOutcome
+from linrep.cluster.stage import Outcome
+from linrep.explorer.claims import Finding
+from linrep.explorer.saes import sae_headline
+from linrep.explorer.steering import best_cell, steer_examples, steer_headline
+from linrep.places import Place
+from linrep.store.tables import read_table
+
+StageOutcome = Outcome | HarvestOutcome | SteerOutcome | SaeOutcome | TuneOutcome | ControlOutcome
+MAIN_FIGURES = {
+    "probe": ("layers_class", "layers_"),
+    "steer": ("layers_turned", "layers_p_target", "dose_"),
+    "sae": ("front", "layers_fvu"),
+    "features": ("",),
+    "interpret": ("",),
+    "tune": ("",),
+    "sharing": ("sharing_geometry", "sharing_"),
+}
+"""Beginnings of the names of a stage's figures, the best for the report first."""
+
+
+def finding(stage: str, outcome: StageOutcome, workspace: Place) -> Finding:
+    """What a stage's outcome says in the report.
+
+    Args:
+        stage: Its name.
+        outcome: What its job did.
+        workspace: Where everything lies.
+    """
+    match outcome:
+        case Outcome():
+            here, name = outcome.artefact.place, outcome.artefact.name
+            return Finding(
+                stage,
+                here.within(workspace),
+                name,
+                outcome.shown.headline,
+                _figure(stage, here, workspace),
+                _examples(stage, outcome),
+            )
+        case HarvestOutcome():
+            here = outcome.store.place
+            return Finding(stage, here.within(workspace), here.name, [str(outcome.store).splitlines()[0]])
+        case SteerOutcome():
+            effects, verdicts = (read_table(outcome.judged, f"{table}.parquet") for table in ("effects", "verdicts"))
+            best = best_cell(effects)
+            examples = [] if best is None else steer_examples(verdicts, best)
+            figure = _figure(stage, outcome.judged, workspace)
+            headline = steer_headline(effects, verdicts)
+            return Finding(stage, outcome.judged.within(workspace), outcome.place.name, headline, figure, examples)
+        case SaeOutcome():
+            headline, figure = (
+                sae_headline(read_table(outcome.tested, "quality.parquet")),
+                _figure(stage, outcome.tested, workspace),
+            )
+            return Finding(stage, outcome.place.within(workspace), outcome.place.name, headline, figure)
+        case TuneOutcome():
+            headline = [line.strip() for line in outcome.text.splitlines() if "recommend" in line][:1]
+            figure = _figure(stage, outcome.place, workspace)
+            return Finding(stage, outcome.place.within(workspace), outcome.place.name, headline, figure)
+        case ControlOutcome():
+            return Finding(stage, outcome.place.within(workspace), outcome.place.name, [])
+
+
+def _figure(stage: str, here: Place, workspace: Place) -> str | None:
+    names = [name for name in (here / "figures").names() if name.endswith(".png")]
+    for beginning in MAIN_FIGURES.get(stage, ()):
+        for name in names:
+            if name.startswith(beginning):
+                return (here / "figures" / name).within(workspace)
+    return None
+
+
+def _examples(stage: str, outcome: Outcome) -> Sequence[str]:
+    match stage:
+        case "probe":
+            return _classes(outcome)
+        case "features":
+            return _latents(outcome)
+        case "interpret":
+            return _explained(outcome)
+        case "sharing":
+            return _measures(outcome)
+        case _:
+            return ()
+
+
+def _classes(outcome: Outcome) -> list[str]:
+    """The classes that are read worst, by the probe that is best on validation samples."""
+    probes, classes = (pl.DataFrame(pl.from_arrow(outcome.artefact.table(name))) for name in ("probes", "classes"))
+    best = probes.filter(pl.col("attribute") == "class", pl.col("tested_on") == "image", pl.col("k").is_null())
+    best = best.filter(pl.col("fitted_on") == "image", pl.col("n_per_class").is_null()).sort(
+        "validation", descending=True, nulls_last=True
+    )
+    if not len(best):
+        return []
+    row = best.row(0, named=True)
+    which = [pl.col(name) == row[name] for name in ("attribute", "view", "layer", "kind", "tested_on")]
+    own = classes.filter(*which).drop_nulls("accuracy").unique("class_name", keep="first", maintain_order=True)
+    worst, how = own.sort("accuracy", maintain_order=True).head(5), f"{row['view']} rows, {row['kind']}, layer {row['layer']}"
+    return [
+        f"among the five classes that are read worst: {r['class_name']}, {r['accuracy']:.2f} [{r['accuracy_low']:.2f}, "
+        f"{r['accuracy_high']:.2f}] of {r['n_test']} test rows ({how})"
+        for r in worst.iter_rows(named=True)
+    ]
+
+
+def _latents(outcome: Outcome) -> list[str]:
+    """Latents that tell a value best: chosen by F1 on one half of the samples, with the F1 on the other half."""
+    labels = pl.DataFrame(pl.from_arrow(outcome.artefact.table("labels"))).filter(~pl.col("dictionary").str.ends_with("/random"))
+    best = labels.sort("f1_chosen", descending=True).unique(["attribute", "value"], keep="first", maintain_order=True).head(5)
+    return [
+        f"latent {r['latent']} of {r['dictionary']}, layer {r['layer']}: {r['attribute']} {r['value']} in {r['modality']}s, "
+        f"F1 {r['f1']:.2f} on the half of the samples that it was not chosen on"
+        for r in best.iter_rows(named=True)
+    ]
+
+
+def _explained(outcome: Outcome) -> list[str]:
+    """The first explanations, as they come."""
+    table = pl.DataFrame(pl.from_arrow(outcome.artefact.table("explanations"))).drop_nulls("explanation")
+    return [f"latent {r['latent']}, layer {r['layer']}: {r['explanation']}" for r in table.head(5).iter_rows(named=True)]
+
+
+def _measures(outcome: Outcome) -> list[str]:
+    """Measures of the trained model at the first and the last layer."""
+    frame = pl.DataFrame(pl.from_arrow(outcome.artefact.table())).sort("layer")
+    own = frame.filter(pl.col("model") == "trained", pl.col("dictionary").is_null()).drop_nulls("value")
+    lines = []
+    for metric in ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_text_to_image_centred"):
+        rows = own.filter(pl.col("metric") == metric)
+        if len(rows):
+            ends = [rows.row(i, named=True) for i in (0, -1)]
+            lines.append(f"{metric}: " + ", ".join(_of_layer(row) for row in ends))
+    return lines
+
+
+def _of_layer(row: dict) -> str:
+    interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    null = "" if row["null"] is None else f" (null {row['null']:.2f})"
+    return f"layer {row['layer']} {row['value']:.2f}{interval}{null}"

@@ -1,0 +1,198 @@
+"""All stages of a recipe, one after another in the order in which they need each other, and a report at the end."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from linrep.cluster.control import CONTROL
+from linrep.cluster.findings import StageOutcome, finding
+from linrep.cluster.progress import within
+from linrep.cluster.run_control import run_control
+from linrep.cluster.run_features import run_features
+from linrep.cluster.run_harvest import run_harvest
+from linrep.cluster.run_interpret import run_interpret
+from linrep.cluster.run_probe import run_probe
+from linrep.cluster.run_sharing import run_sharing
+from linrep.cluster.run_steer import run_steer
+from linrep.cluster.run_train_sae import run_train_sae
+from linrep.cluster.run_tune_sae import run_tune_sae
+from linrep.errors import RecipeError
+from linrep.explorer.claims import Finding, report_lines
+from linrep.places import Place
+from linrep.recipe import Recipe
+
+REPORT = "report.md"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage of a recipe.
+
+    Attributes:
+        name: Its name.
+        run: Its job.
+        share: Of the time that all stages take, on the demo: for the time that is left, and for nothing else.
+        reads: Stages whose results it reads.
+    """
+
+    name: str
+    run: Callable[[Recipe, Place], StageOutcome]
+    share: float
+    reads: tuple[str, ...] = ("harvest",)
+
+
+PARTS = (
+    Part("harvest", run_harvest, 0.06, ()),
+    Part("probe", run_probe, 0.10),
+    Part("steer", run_steer, 0.25, ("harvest", "probe")),
+    Part("sae", run_train_sae, 0.30, ("harvest", "probe")),
+    Part("tune", run_tune_sae, 0.05),
+    Part("control", run_control, 0.14, ()),
+    Part("sharing", run_sharing, 0.06, ("harvest", "steer", "sae", "control")),
+    Part("features", run_features, 0.02, ("harvest", "sae")),
+    Part("interpret", run_interpret, 0.02, ("features",)),
+)
+NAMES = tuple(part.name for part in PARTS)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was done.
+
+    Attributes:
+        findings: By stage.
+        n_new: Stages that had work to do.
+        report: Where the report lies.
+    """
+
+    findings: dict[str, Finding]
+    n_new: int
+    report: Place
+
+
+def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> tuple[Part, ...]:
+    """The stages that a recipe asks for: those that have a section in it, and the control where sharing is to have it.
+
+    Args:
+        recipe: The experiment.
+        until: The last one to run.
+        only: The one to run.
+
+    Raises:
+        RecipeError: There is no such stage, or the recipe does not ask for it.
+    """
+    sections = recipe.model_fields_set | {"harvest"}
+    if "sharing" in sections and recipe.sharing.untrained == CONTROL:
+        sections = sections | {"control"}
+    if "features" in sections and not recipe.features.dictionaries:
+        sections = sections - {"features", "interpret"}
+    parts = tuple(part for part in PARTS if part.name in sections)
+    for option, name in (("--until", until), ("--only", only)):
+        if name is not None and name not in [part.name for part in parts]:
+            what = "this recipe has no section for it" if name in NAMES else "there is no such stage"
+            raise RecipeError(f"{option} {name}: {what}: name one of {', '.join(part.name for part in parts)}")
+    if only is not None:
+        return tuple(part for part in parts if part.name == only)
+    if until is not None:
+        return parts[: [part.name for part in parts].index(until) + 1]
+    return parts
+
+
+def reproduce(
+    recipe: Recipe, workspace: Place, config: str, parts: Sequence[Part], say: Callable[[str], None] | None = None
+) -> Reproduction:
+    """Run some stages, each of which does what is missing of it, and write the report.
+
+    Args:
+        recipe: The experiment.
+        workspace: Where everything lies.
+        config: How the recipe's file is named on a command line.
+        parts: The stages, in their order.
+        say: Told a line at a time how far it is; standard error if None.
+
+    Raises:
+        LinrepError: Something that the user can mend; the message says what. What is complete stays so.
+    """
+    say = _say if say is None else say
+    findings: dict[str, Finding] = {}
+    clock, n_new = Clock(parts), 0
+    for number, part in enumerate(parts, 1):
+        say(f"reproduce: stage {number} of {len(parts)}, {part.name}{clock.left(part)}")
+        clock.begin()
+        with within(f"{number}/{len(parts)} "):
+            outcome = part.run(recipe, workspace)
+        is_new = bool(outcome.n_new)
+        n_new += is_new
+        clock.end(part, is_new)
+        findings[part.name] = finding(part.name, outcome, workspace)
+        for line in findings[part.name].headline:
+            say(f"  {line}")
+    report = workspace / REPORT
+    if not (set(NAMES) - {"harvest"}).isdisjoint(findings):
+        text = "\n".join(report_lines(recipe.name, config, str(workspace), findings, _setting(findings)))
+        report.write_bytes(f"{text}\n".encode())
+    return Reproduction(findings, n_new, report)
+
+
+class Clock:
+    """How much time is gone, and about how much is left; no number depends on it.
+
+    Args:
+        parts: The stages that are to run.
+        now: Seconds on a clock.
+    """
+
+    def __init__(self, parts: Sequence[Part], now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._parts, self._start = now, list(parts), now()
+        self._began = self._start
+        self._worked: list[tuple[float, float]] = []
+
+    def begin(self) -> None:
+        """A stage begins."""
+        self._began = self._now()
+
+    def end(self, part: Part, is_new: bool) -> None:
+        """It has ended; one that had nothing to do says nothing of how fast this machine is."""
+        if is_new:
+            self._worked.append((part.share, self._now() - self._began))
+
+    def left(self, part: Part) -> str:
+        """What to say of the time before a stage begins."""
+        gone = self._now() - self._start
+        text = f"; {_minutes(gone)} gone" if gone >= 1 else ""
+        if self._worked:
+            share, seconds = (sum(column) for column in zip(*self._worked, strict=True))
+            rest = sum(other.share for other in self._parts[self._parts.index(part) :])
+            text += f", about {_minutes(seconds / share * rest)} left"
+        return text
+
+
+def planned_lines(recipe: Recipe, workspace: Place, parts: Sequence[Part]) -> Iterator[str]:
+    """What would run, and what lies there already, with sizes; nothing is made.
+
+    Args:
+        recipe: The experiment.
+        workspace: Where everything lies.
+        parts: The stages.
+    """
+    folders = {"harvest": "harvests", "probe": "probes", "steer": "steering", "sae": "saes", "tune": "tunes", "control": "models",
+               "sharing": "sharing", "features": "features", "interpret": "interpretations"}  # fmt: skip
+    for part in parts:
+        folder = workspace / folders[part.name]
+        there = [name for name in folder.names() if name.startswith((f"{recipe.name}-", f"{CONTROL}-"))]
+        size = sum(n for name in there for _, n in (folder / name).walk())
+        lies = f"{len(there)} in {folder}, {size / 1e6:,.1f} MB" if there else "nothing there yet"
+        yield f"  {part.name:10} {lies}; it does what is missing" if there else f"  {part.name:10} {lies}"
+
+
+def _setting(findings: dict[str, Finding]) -> list[str]:
+    return list(findings["harvest"].headline) if "harvest" in findings else []
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
