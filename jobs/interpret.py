@@ -18,19 +18,11 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Interpret, and say what came out and where it lies."""
-    from linrep.cluster.commands import literal
+    from linrep.cluster.report import report
     from linrep.cluster.run_interpret import run_interpret
     from linrep.places import place
-    from linrep.tracking import pages
 
-    outcome = run_interpret(request.recipe, place(request.workspace))
-    found = outcome.interpretation
-    print("Nothing to do: the interpretations are complete." if not outcome.n_new else "Interpretations complete.")
-    print(f"\nInterpretations {found.manifest.name}-{found.manifest.digest}\n  {found.place}\n{outcome.summary}\n")
-    print("What to do next:")
-    print(f"  read:     linrep.interpret.artefact.open_interpretation({literal(found.place)}).table('explanations')")
-    print(f"  edit:     change {found.place}/explanations.csv, then add --interpret.edited FILE")
-    print(f"  compare:  {pages(outcome.tracking_uri)}")
+    report(run_interpret(request.recipe, place(request.workspace)))
 
 
 if __name__ == "__main__":

@@ -148,6 +148,7 @@ def interpret(store: Store, folder: Path) -> list[pa.Table]:
         table_of(scores, SCORES),
         table_of(answers, ANSWERS),
     ]
+    assert interpret_lines.interpret_headline(tables[1])
     interpret_lines.summary_lines(tables[1], tables[0], *counts(found))
     interpret_lines.score_figures(tables[1])
     finite(interpret_lines.score_metrics(tables[1]))

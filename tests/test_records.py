@@ -15,7 +15,6 @@ from linrep.directions import Directions, DirectionSet, read_directions, write_d
 from linrep.errors import CorpusError, StoreError
 from linrep.features.artefact import FeaturesManifest
 from linrep.features.units import UnitCommit as FeaturesCommit
-from linrep.interpret.artefact import ChunkCommit, InterpretManifest
 from linrep.places import place
 from linrep.records import is_inside, only_artefact, read_record, write_record
 from linrep.sae.artefact import SaeManifest
@@ -25,8 +24,8 @@ from linrep.steer.plan import SteerManifest
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
-KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, FeaturesManifest, FeaturesCommit,
-         InterpretManifest, ChunkCommit, SaeManifest, LayerCommit, Trial, SteerManifest)  # fmt: skip
+KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, FeaturesManifest, FeaturesCommit, SaeManifest, LayerCommit, Trial,
+         SteerManifest)  # fmt: skip
 WRONG: tuple[Any, ...] = (None, True, 3, 0.5, "x", [], ["x"], {}, {"x": [1]})
 AGAIN = "delete it and run the job again"
 

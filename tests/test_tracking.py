@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 
 import linrep.retry
 from linrep import tracking
+from linrep.cluster.stage import Outcome
 from linrep.errors import ServiceError
 from linrep.explorer.figures import Curve, layer_curves
 from linrep.places import place
@@ -122,7 +123,9 @@ def test_how_to_look_at_runs_depends_on_where_they_are_kept():
 
 @pytest.mark.parametrize("job", sorted((Path(__file__).parents[1] / "jobs").glob("*.py")), ids=lambda job: job.stem)
 def test_every_job_ends_by_saying_where_a_server_has_its_pages(job, monkeypatch, tmp_path, capsys):
-    outcome = MagicMock(tracking_uri="http://me:secret@host:5000", n_new=1, n_tested=1, waiting=None)
+    uri = "http://me:secret@host:5000"
+    outcome = MagicMock(tracking_uri=uri, uri=uri, n_new=1, n_tested=1, waiting=None)
+    outcome.__class__ = Outcome  # what moved stages report is checked at run time
     runs = f"linrep.cluster.run_{job.stem}"
     monkeypatch.setitem(sys.modules, runs, MagicMock(**{f"run_{job.stem}.return_value": outcome}))
     runpy.run_path(str(job), run_name="job")["main"](MagicMock(workspace=str(tmp_path), evaluate=False))

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,19 +12,19 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-import linrep.store.manifest
 from linrep.cluster.run_features import run_features
 from linrep.cluster.run_harvest import run_harvest
-from linrep.cluster.run_interpret import run_interpret
+from linrep.cluster.run_interpret import InterpretStage, run_interpret
 from linrep.cluster.run_probe import run_probe
 from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.run_steer import run_steer
 from linrep.cluster.run_train_sae import run_train_sae
 from linrep.cluster.run_tune_sae import run_tune_sae
 from linrep.dictionary import Dictionary
+from linrep.features.artefact import Features
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import Plan
-from linrep.interpret.artefact import InterpretManifest
+from linrep.interpret.artefact import InterpretAbout, plan_interpretations
 from linrep.places import Place, place
 from linrep.probe.config import ProbeConfig
 from linrep.recipe import Recipe
@@ -83,23 +82,14 @@ def evaluate_another(recipe: Recipe, workspace: Place) -> None:
 def interpret(recipe: Recipe, workspace: Place) -> None:
     """The plan of an interpretation needs finished features: here it is only what the job's beginning looks at."""
 
-    def plan(*_: object) -> Any:
-        created = linrep.store.manifest.now()
-        manifest = InterpretManifest("t", "0", {}, "", {}, {}, {}, {}, 1, created=created)
-        return Planned(workspace / "interpretations" / "t-0", manifest)
+    def plan(*_: object) -> InterpretStage:
+        about = InterpretAbout("", {"2/sae": [1]}, {}, {})
+        planned = plan_interpretations(workspace, "t", recipe.interpret, {}, about)
+        return InterpretStage(planned, MagicMock(spec=Features), MagicMock(spec=Store), None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("linrep.cluster.run_interpret.plan_interpret", plan)
-        patch.setattr("linrep.cluster.run_interpret._contents", MagicMock())
-        patch.setattr("linrep.cluster.run_interpret.make_backend", MagicMock())
         run_interpret(recipe, workspace)
-
-
-@dataclass(frozen=True)
-class Planned:
-    place: Place
-    manifest: InterpretManifest
-    edited: dict[Any, str] = field(default_factory=dict)
 
 
 STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
@@ -111,7 +101,7 @@ STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
     "tune": (run_tune_sae, "run_tune_sae._run", "tunes/*/manifest.json"),
     "features": (run_features, "run_features._find", "features/*/manifest.json"),
     "sharing": (run_sharing, "stage._run", "sharing/*/manifest.json"),
-    "interpret": (interpret, "run_interpret._interpret", "interpretations/*/manifest.json"),
+    "interpret": (interpret, "stage._run", "interpretations/*/manifest.json"),
 }
 """How a stage is begun, what works through it after that, and where it says since when."""
 

@@ -181,3 +181,25 @@ def test_what_is_read_is_what_was_written_of_this_kind_and_version(tmp_path):
     one.write_bytes(other.read_bytes())  # a whole table, but another unit's
     with pytest.raises(StoreError, match=r"squares\.parquet .*delete .*commits/1\.json"):
         here.part("1", "squares")
+
+
+@dataclass(frozen=True)
+class Plain(Squares):
+    """The same stage without Ray."""
+
+    on_ray = False
+
+
+def test_a_stage_that_needs_no_ray_starts_none(untracked, tmp_path, monkeypatch):
+    started = []
+
+    @contextlib.contextmanager
+    def cluster():
+        started.append(1)
+        yield
+
+    monkeypatch.setattr(stages, "cluster", cluster)
+    assert run_stage(Plain(planned(tmp_path / "a").artefact, []), place(tmp_path / "a")).n_new == 3
+    assert started == []
+    run_stage(planned(tmp_path / "b"), place(tmp_path / "b"))
+    assert started == [1]

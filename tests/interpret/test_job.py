@@ -17,7 +17,7 @@ from linrep import tracking
 from linrep.cluster.entry import run_job
 from linrep.cluster.run_interpret import run_interpret
 from linrep.errors import RecipeError, ServiceError, StoreError
-from linrep.interpret.artefact import open_interpretation
+from linrep.interpret.artefact import open_interpretations
 from linrep.interpret.config import Local
 from linrep.interpret.sheet import read_sheet
 from linrep.interpret.views import Latent
@@ -81,8 +81,8 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     first = run_interpret(recipe, ws)
     assert first.n_new > 0
     assert len(answered) == len(set(answered))  # what was answered is not asked again
-    scores = pl.DataFrame(pl.from_arrow(first.interpretation.table()))
-    said = pl.DataFrame(pl.from_arrow(first.interpretation.table("explanations")))
+    scores = pl.DataFrame(pl.from_arrow(first.artefact.table()))
+    said = pl.DataFrame(pl.from_arrow(first.artefact.table("explanations")))
     assert len(said) == 6  # 3 latents of the dictionary, 3 of its control
     assert set(said["dictionary"]) == {"sae", "sae/random"}
     assert set(said["source"]) == {"chat:m"}
@@ -93,49 +93,51 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     told = capsys.readouterr().err
     estimate = int(re.search(r"will take about (\d+) calls", told)[1])
     assert 0 <= estimate - len(answered) < 0.1 * estimate  # some latents find no other explanation to take
-    spent = first.interpretation.manifest.spent
+    spent = first.artefact.about.spent
     # What was paid for in the chunk that was cut off is counted, once: each call took 100 + 10 tokens, at 1 and 2 a million.
     assert spent["calls"] == len(answered)
     assert spent["uncounted"] == 1  # the model behind the gateway may have answered
     assert (spent["prompt_tokens"], spent["completion_tokens"]) == (100 * len(answered), 10 * len(answered))
     assert spent["cost"] == pytest.approx(len(answered) * (100 * 1.0 + 10 * 2.0) / 1e6)
 
-    n = len(server.asked)
+    n, listed = len(server.asked), server.models
+    server.models = (401, "{}")  # what is complete needs no server
     assert run_interpret(recipe, ws).n_new == 0
+    server.models = listed
     # Without its commits everything is asked of the cache alone.
-    here = first.interpretation.place
+    here = first.artefact.place
     for name in (here / "commits").names():
         (tmp_path / "interpretations" / here.name / "commits" / name).unlink()
     manifest = tmp_path / "interpretations" / here.name / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "running"}))
     with pytest.raises(StoreError, match="are not complete"):
-        open_interpretation(here)
+        open_interpretations(here)
     again = run_interpret(recipe, ws)
     assert len(server.asked) == n
     for table in ("explanations", "scores", "answers"):
-        assert again.interpretation.table(table).equals(first.interpretation.table(table))
-    assert again.interpretation.manifest.spent == pytest.approx(spent)
+        assert again.artefact.table(table).equals(first.artefact.table(table))
+    assert again.artefact.about.spent == pytest.approx(spent)
 
     # The same model at another address is the same model: nothing is asked again.
     with serving() as other:
         other.script = [once]
         assert run_interpret(asking(made[1], other), ws).n_new == 0
         shutil.rmtree(tmp_path / "interpretations")
-        moved = run_interpret(asking(made[1], other), ws).interpretation
+        moved = run_interpret(asking(made[1], other), ws).artefact
         assert other.asked == []
         # On another account its answers cost nothing.
-        fewer = run_interpret(asking(made[1], other, chunk_size=17), ws).interpretation
+        fewer = run_interpret(asking(made[1], other, chunk_size=17), ws).artefact
     assert moved.place == here
     assert fewer.place != here
-    assert (fewer.manifest.spent["calls"], fewer.manifest.spent["cost"]) == (0, 0)
-    assert fewer.manifest.spent["cached"] > 0
+    assert (fewer.about.spent["calls"], fewer.about.spent["cost"]) == (0, 0)
+    assert fewer.about.spent["cached"] > 0
 
     from mlflow import MlflowClient
 
-    (run,) = MlflowClient(first.tracking_uri).search_runs(["1"], f"tags.`linrep.interpretations` = 'interpretations/{here.name}'")
+    (run,) = MlflowClient(first.uri).search_runs(["1"], f"tags.`linrep.artefact` = 'interpretations/{here.name}'")
     assert {"linrep.parent.harvest", "linrep.parent.features"} <= run.data.tags.keys()
-    assert "detection_image_own_median_sae_layer02" in run.data.metrics
-    assert "fuzzing_text_shuffled_mean_sae/random_layer02" in run.data.metrics
+    assert "mean/detection_image_own_sae" in run.data.metrics
+    assert "mean/fuzzing_text_shuffled_sae/random" in run.data.metrics
     kept = {path.name for path in (made[0] / "ws" / "mlartifacts").rglob("*.*")}
     assert {"scores.parquet", "explanations.csv", "interpret_layer02.png", "summary.txt"} <= kept
 
@@ -163,7 +165,7 @@ def test_explanations_go_out_as_csv_are_edited_and_come_back(made, server, tmp_p
     ws, recipe = workspace(made, tmp_path), asking(made[1], server)
     first = run_interpret(recipe, ws)
     sheet = tmp_path / "edited.csv"
-    rows = list(csv.DictReader((tmp_path / "interpretations" / first.interpretation.place.name / "explanations.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "interpretations" / first.artefact.place.name / "explanations.csv").open()))
     rows[0]["explanation"] = '=red "boats", and\nships'
     with sheet.open("w", newline="") as out:
         writer = csv.DictWriter(out, rows[0].keys())
@@ -173,19 +175,19 @@ def test_explanations_go_out_as_csv_are_edited_and_come_back(made, server, tmp_p
     second = run_interpret(
         recipe.model_copy(update={"interpret": recipe.interpret.model_copy(update={"edited": str(sheet)})}), ws
     )
-    assert second.interpretation.place.name != first.interpretation.place.name
-    said = pl.DataFrame(pl.from_arrow(second.interpretation.table("explanations")))
+    assert second.artefact.place.name != first.artefact.place.name
+    said = pl.DataFrame(pl.from_arrow(second.artefact.table("explanations")))
     (human,) = said.filter(pl.col("source") == "human").iter_rows(named=True)
     assert human["latent"] == int(rows[0]["latent"])
     assert human["explanation"] == '=red "boats", and ships'
     assert human["before"].startswith("samples of kind")
-    scores = pl.DataFrame(pl.from_arrow(second.interpretation.table()))
+    scores = pl.DataFrame(pl.from_arrow(second.artefact.table()))
     assert set(scores.filter((pl.col("latent") == human["latent"]) & (pl.col("control") == "own"))["source"]) >= {"human"}
     new = [body["messages"][0]["content"][0]["text"] for body in server.asked[n:]]
     assert new
     assert all("red" in text or "samples of kind" in text for text in new)  # nothing is explained again
     # What goes out comes in: the same words, a formula's sign guarded on the way.
-    back = read_sheet(second.interpretation.place / "explanations.csv")
+    back = read_sheet(second.artefact.place / "explanations.csv")
     assert back[Latent(2, human["dictionary"], human["latent"])] == human["explanation"]
     assert len(back) == 6
 
@@ -209,7 +211,7 @@ def test_a_sheet_that_is_wrong_is_one_clear_line(made, server, tmp_path, text, m
 def test_trouble_costs_answers_or_the_run_but_never_a_false_answer(made, server, tmp_path):
     ws, recipe = workspace(made, tmp_path), asking(made[1], server, latents=1)
     server.script = [lambda body: answer(body) if "numbered" not in json.dumps(body) else says("I cannot say.")]
-    found = run_interpret(recipe, ws).interpretation
+    found = run_interpret(recipe, ws).artefact
     scores = pl.DataFrame(pl.from_arrow(found.table()))
     assert scores["value"].null_count() == len(scores) > 0
     assert (scores["n_unanswered"] > 0).all()
@@ -273,8 +275,8 @@ def test_features_without_their_codes_are_refused_before_anything_is_asked(made,
 def test_a_local_model_says_something_and_its_silence_is_no_answer(made, random_vlm, tmp_path):
     local = Local(path=random_vlm.path, prompt="<image>\n{request}", max_new_tokens=3)
     interpret = made[1].interpret.model_copy(update={"backend": local, "latents": 1, "chunk_size": 8})
-    found = run_interpret(made[1].model_copy(update={"interpret": interpret}), workspace(made, tmp_path)).interpretation
-    assert found.manifest.spent["calls"] > 0
+    found = run_interpret(made[1].model_copy(update={"interpret": interpret}), workspace(made, tmp_path)).artefact
+    assert found.about.spent["calls"] > 0
     said = found.table("explanations").to_pylist()
     assert len(said) == 2
     assert all((row["explanation"] is None) == (row["error"] is not None) for row in said)

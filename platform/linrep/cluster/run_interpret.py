@@ -1,41 +1,39 @@
-"""The interpretation job from recipe to complete artefact: locked, refused early, resumed, finished and tracked."""
+"""The interpretation stage: what it reads, whom it asks and what it shows. `linrep.cluster.stage` runs it."""
 
-import sys
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import polars as pl
 
 from linrep import tracking
-from linrep.cluster.ask import ask, say
-from linrep.cluster.interpret import build_cases
-from linrep.cluster.lock import sole_driver
-from linrep.cluster.plan_interpret import InterpretPlan, plan_interpret
-from linrep.cluster.ready import check_services
-from linrep.explorer.interpret import score_figures, score_metrics, summary_lines
-from linrep.harvest.plan import located
-from linrep.interpret.artefact import (
-    SHEET,
-    Interpretation,
-    chunk_name,
-    committed,
-    finish,
-    read_interpret_manifest,
-    write_interpret_manifest,
-)
+from linrep.artefact import UnitCommit, find
+from linrep.cluster.ask import Interview, ask
+from linrep.cluster.commands import literal
+from linrep.cluster.inputs import path_in, planned_harvest
+from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, counts
+from linrep.cluster.run_features import plan_features
+from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
+from linrep.config import digest
+from linrep.errors import RecipeError, StoreError
+from linrep.explorer.interpret import interpret_headline, score_figures, score_metrics, summary_lines
+from linrep.features.artefact import Features, open_features
+from linrep.harvest.plan import Plan, located
+from linrep.interpret.artefact import SHEET, InterpretAbout, Interpretations, finish, plan_interpretations
 from linrep.interpret.backends import Interpreter
-from linrep.interpret.config import Chat, Local, Truth
-from linrep.interpret.contents import Contents, StoredContents
+from linrep.interpret.config import Chat, InterpretConfig, Local, Truth
+from linrep.interpret.contents import Contents, Scenes, StoredContents
 from linrep.interpret.fetch import Pictures
 from linrep.interpret.local import LocalBackend
-from linrep.interpret.sheet import check_sheet, write_sheet
-from linrep.interpret.study import to_ask
+from linrep.interpret.sheet import check_sheet, read_edited, write_sheet
 from linrep.interpret.talk import ChatBackend
 from linrep.interpret.truth import truth_backend
 from linrep.interpret.views import Latent
-from linrep.places import Place, place, remove_unfinished
+from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
-from linrep.store.layout import MANIFEST
+from linrep.store.read import Store
+from linrep.store.read import open as open_store
 from linrep.store.summary import high_norm_lines
 from linrep.vlm.card import describe
 from linrep.vlm.prepare import Preparer
@@ -45,123 +43,165 @@ REPLIES = "replies"
 
 
 @dataclass(frozen=True)
-class InterpretOutcome:
-    """What an interpretation job did.
+class InterpretStage:
+    """Explanations of latents, and their scores.
 
     Attributes:
-        interpretation: The artefact, complete.
-        n_new: Chunks that this run worked through.
-        tracking_uri: Where its MLflow run is.
-        summary: The main numbers, in lines.
+        artefact: The interpretations.
+        features: What is interpreted.
+        store: Where its activations lie.
+        interview: Who is asked; None where nothing is left to ask.
     """
 
-    interpretation: Interpretation
-    n_new: int
-    tracking_uri: str
-    summary: str
+    artefact: Interpretations
+    features: Features
+    store: Store
+    interview: Interview | None
+    counts = Counts("chunks", "latents")
+    on_ray = False
+
+    def of(self, artefact: Interpretations) -> "InterpretStage":
+        """The same stage of the artefact as it lies on disk."""
+        return replace(self, artefact=artefact)
+
+    def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit]:
+        """Explain and score, chunk after chunk.
+
+        Raises:
+            StoreError: The interpretations were complete when the job began, and are not any more.
+        """
+        if self.interview is None:
+            raise StoreError(f"{self.artefact.place} was changed while the job began: {self.artefact.kind.again} again")
+        cases = list(build_cases(self.features, self.store, self.interview.config))
+        return ask(self.artefact, cases, todo, self.interview)
+
+    def finish(self) -> dict[str, object]:
+        """Put the tables together, write the sheet, and add up what it took."""
+        spent = finish(self.artefact)
+        write_sheet(self.artefact.place / SHEET, self._frame("explanations"), self._frame("scores"))
+        return {"spent": spent}
+
+    def show(self) -> Shown:
+        """How often explanations tell right when latents fire, beside the controls."""
+        manifest, about = self.artefact.manifest, self.artefact.about
+        scores, explanations = self.artefact.table("scores"), self.artefact.table("explanations")
+        notes = [f"  note: {note}" for note in manifest.notes]
+        apart = high_norm_lines(self.store.manifest, [layer for layer, _ in map(_key, about.latents)])
+        where = literal(self.artefact.place)
+        return Shown(
+            headline=interpret_headline(scores),
+            lines=[
+                *notes,
+                *summary_lines(scores, explanations, about.alive, about.width),
+                *apart,
+                *origin_lines(manifest.saes),
+            ],
+            next=[
+                ("read", f"linrep.interpret.artefact.open_interpretations({where}).table('explanations')"),
+                ("edit", f"change {self.artefact.place}/{SHEET}, then add --interpret.edited FILE"),
+            ],
+        )
+
+    def records(self) -> Records:
+        """Scores over layers, what it took, tables, histograms and the sheet."""
+        scores = self.artefact.table("scores")
+        spent = {f"spent/{name}": float(value) for name, value in self.artefact.about.spent.items()}
+        return Records(
+            metrics=score_metrics(scores) | spent,
+            tables={name: self.artefact.table(name) for name in self.artefact.kind.tables},
+            figures=score_figures(scores),
+            texts={SHEET: (self.artefact.place / SHEET).read_bytes().decode()},
+        )
+
+    def _frame(self, name: str) -> pl.DataFrame:
+        return pl.DataFrame(pl.from_arrow(self.artefact.table(name)))
 
 
-def make_backend(recipe: Recipe, plan: InterpretPlan, contents: Contents, workspace: Place) -> Interpreter:
-    """Who explains and scores."""
-    match recipe.interpret.backend:
-        case Truth() as config:
-            return truth_backend(config, contents, plan.scenes)
-        case Chat() as config:
-            return ChatBackend(config, contents, workspace / REPLIES)
-        case Local() as config:
-            return LocalBackend(config, contents)
+def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretStage:
+    """Work out an interpretation job. Where something is left to ask, make sure that it can be asked.
+
+    Raises:
+        LinrepError: There are no features, or they are of another harvest; the section asks for what is not there.
+    """
+    config = recipe.interpret
+    features = _features(recipe, workspace)
+    harvest = planned_harvest(recipe, workspace, indexed=True)
+    if harvest.manifest.digest != features.manifest.parents["harvest"]:
+        raise RecipeError(
+            f"interpret: the features in {features.place} are of harvest {features.manifest.parents['harvest']}, this "
+            f"recipe's is {harvest.manifest.digest}: name others (interpret.features), or take the recipe that made them"
+        )
+    truth = None if config.scenes is None else place(path_in(recipe, workspace, config.scenes, "interpret.scenes"))
+    scenes = None if truth is None else Scenes.read(truth)
+    if isinstance(config.backend, Truth) and scenes is None:
+        raise RecipeError("interpret.backend truth needs interpret.scenes: the embedded world's are demo://scenes.jsonl")
+    edited, refused = ({}, []) if config.edited is None else read_edited(place(config.edited))
+    parents = {"harvest": harvest.manifest.digest, "features": features.manifest.digest}
+    if edited:
+        parents["edited"] = digest([[asdict(latent), text] for latent, text in edited.items()])
+    if truth is not None:
+        parents["scenes"] = hashlib.sha256(truth.read_bytes()).hexdigest()[:10]
+    latents = {f"{layer}/{name}": own for (layer, name), own in chosen_latents(features, config).items()}
+    about = InterpretAbout(features.place.within(workspace), latents, *counts(features))
+    notes = [f"of the edited explanations a row was refused: {line}" for line in refused]
+    planned = plan_interpretations(workspace, recipe.name, config, parents, about, features.manifest.saes, notes)
+    there, store = find(planned.kind, planned.place), open_store(str(harvest.place))
+    if there is not None and there.complete:
+        return InterpretStage(planned, features, store, None)
+    contents = _contents(recipe, store, harvest)
+    backend = make_backend(config, contents, scenes, workspace)
+    if edited:
+        known = [Latent(*_key(name), latent) for name, own in latents.items() for latent in own]
+        check_sheet(place(config.edited or ""), edited, known, backend)
+    backend.check()
+    return InterpretStage(planned, features, store, Interview(config, contents, backend, scenes, edited))
 
 
-def _contents(recipe: Recipe, plan: InterpretPlan) -> Contents:
-    config, model = recipe.harvest, located(recipe.model)
-    preparer = Preparer.from_path(model, **config.prompts, max_text_tokens=config.max_text_tokens)
-    fetch = Pictures(plan.store, plan.harvest.chunks, plan.harvest.job.corpora)
-    return StoredContents(plan.store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
-
-
-def run_interpret(recipe: Recipe, workspace: Place) -> InterpretOutcome:
+def run_interpret(recipe: Recipe, workspace: Place) -> Outcome:
     """Do what is missing of a recipe's interpretations; nothing, if they are complete.
 
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    plan = plan_interpret(recipe, workspace)
-    manifest = read_interpret_manifest(plan.place)
-    if manifest is not None and manifest.status == "complete":
-        return _outcome(plan, Interpretation(plan.place, manifest), 0, tracking.tracking_uri(workspace))
-    contents = _contents(recipe, plan)
-    backend = make_backend(recipe, plan, contents, workspace)
-    if plan.edited:
-        known = [Latent(*_key(name), latent) for name, own in plan.manifest.latents.items() for latent in own]
-        check_sheet(place(recipe.interpret.edited or ""), plan.edited, known, backend)
-    backend.check()
-    check_services(workspace, plan.place)
-    with sole_driver(plan.place):
-        manifest = read_interpret_manifest(plan.place)
-        if manifest is not None and manifest.status == "complete":  # another driver may have made it meanwhile
-            return _outcome(plan, Interpretation(plan.place, manifest), 0, tracking.tracking_uri(workspace))
-        if manifest is None:
-            write_interpret_manifest(plan.place, plan.manifest)
-        else:
-            plan = replace(plan, manifest=replace(plan.manifest, created=manifest.created))
-        return _interpret(recipe, workspace, plan, contents, backend)
+    return run_stage(plan_interpret(recipe, workspace), workspace)
+
+
+def make_backend(config: InterpretConfig, contents: Contents, scenes: Scenes | None, workspace: Place) -> Interpreter:
+    """Who explains and scores."""
+    match config.backend:
+        case Truth() as backend:
+            return truth_backend(backend, contents, scenes)
+        case Chat() as backend:
+            return ChatBackend(backend, contents, workspace / REPLIES)
+        case Local() as backend:
+            return LocalBackend(backend, contents)
+
+
+def _features(recipe: Recipe, workspace: Place) -> Features:
+    if recipe.interpret.features is not None:
+        where = place(recipe.interpret.features)
+    elif recipe.features.dictionaries:
+        where = plan_features(recipe, workspace).place
+    else:
+        where = workspace
+    try:
+        features = open_features(where)
+    except StoreError as error:
+        raise StoreError(f"interpret: {error} (jobs/features.py makes them, interpret.features names others)") from None
+    try:
+        check_codes(features)
+    except StoreError as error:
+        raise StoreError(f"interpret: {error}") from None
+    return features
+
+
+def _contents(recipe: Recipe, store: Store, harvest: Plan) -> Contents:
+    config, model = recipe.harvest, located(recipe.model)
+    preparer = Preparer.from_path(model, **config.prompts, max_text_tokens=config.max_text_tokens)
+    fetch = Pictures(store, harvest.chunks, harvest.job.corpora)
+    return StoredContents(store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
 
 
 def _key(name: str) -> tuple[int, str]:
-    layer, _, dictionary = name.partition("/")
-    return int(layer), dictionary
-
-
-def _interpret(
-    recipe: Recipe, workspace: Place, plan: InterpretPlan, contents: Contents, backend: Interpreter
-) -> InterpretOutcome:
-    remove_unfinished(plan.place)
-    done = committed(plan.place)
-    config, n_chunks = recipe.interpret, plan.manifest.n_chunks
-    todo = sum(chunk_name(stage, i) not in done for stage in ("explain", "score") for i in range(n_chunks))
-    name = f"interpret {plan.manifest.name}-{plan.manifest.digest} {backend.source}"
-    params = {"name": recipe.name, "interpret": config.model_dump(mode="json")}
-    with tracking.run(workspace, "interpret", name, tracking.key_of(workspace, plan.place), params, plan.manifest.parents) as run:
-        run.tags({"linrep.interpretations": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
-        if todo:
-            cases = list(build_cases(plan.features, plan.store, config))
-            chunks = [cases[start : start + config.chunk_size] for start in range(0, len(cases), config.chunk_size)]
-            say(backend.estimate([case.evidence for case in cases], to_ask(cases, backend.batch)), backend, len(done))
-            ask(plan, recipe, chunks, contents, backend)
-            print(f"interpret: {backend.source} took {backend.spent()}", file=sys.stderr)
-        found = Interpretation(plan.place, finish(plan.place, plan.manifest))
-        _write_sheet(found)
-        outcome = _outcome(plan, found, todo, run.uri)
-        _track(run, outcome)
-    # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
-    write_interpret_manifest(plan.place, found.manifest)
-    return outcome
-
-
-def _frames(found: Interpretation) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return pl.DataFrame(pl.from_arrow(found.table("explanations"))), pl.DataFrame(pl.from_arrow(found.table("scores")))
-
-
-def _write_sheet(found: Interpretation) -> None:
-    write_sheet(found.place / SHEET, *_frames(found))
-
-
-def _outcome(plan: InterpretPlan, found: Interpretation, n_new: int, uri: str) -> InterpretOutcome:
-    lines = summary_lines(found.table("scores"), found.table("explanations"), found.manifest.alive, found.manifest.width)
-    lines += high_norm_lines(plan.store.manifest, [_key(name)[0] for name in found.manifest.latents])
-    lines += origin_lines(found.manifest.saes)
-    notes = [f"  note: {note}" for note in found.manifest.notes]
-    return InterpretOutcome(found, n_new, uri, "\n".join([*notes, *lines]))
-
-
-def _track(run: tracking.Run, outcome: InterpretOutcome) -> None:
-    found = outcome.interpretation
-    scores = found.table("scores")
-    run.metrics(score_metrics(scores) | {f"spent_{name}": float(value) for name, value in found.manifest.spent.items()})
-    run.json(asdict(found.manifest), MANIFEST)
-    for name in ("explanations", "scores", "answers"):
-        run.table(f"tables/{name}", found.table(name))
-    for name, figure in score_figures(scores).items():
-        run.figure(f"figures/{name}.png", figure)
-    run.text((found.place / SHEET).read_bytes().decode(), SHEET)
-    run.text(f"{outcome.summary}\n", "summary.txt")
+    layer, _, sae = name.partition("/")
+    return int(layer), sae

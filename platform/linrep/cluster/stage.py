@@ -1,6 +1,7 @@
 """What every job does: locked, resumed, computed, watched, finished, tracked, and marked complete last."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -87,7 +88,10 @@ class Shown:
 
 @runtime_checkable
 class Stage(Protocol):
-    """The science of a job. What it reads was resolved when it was planned; nothing here knows in which moment it was stopped."""
+    """The science of a job. What it reads was resolved when it was planned; nothing here knows in which moment it was stopped.
+
+    A stage that needs no Ray says so: `on_ray = False`.
+    """
 
     @property
     def artefact(self) -> Artefact[Any]:
@@ -176,7 +180,7 @@ def _run(stage: Stage, workspace: Place) -> Outcome:
         run.tags({"linrep.artefact": tracking.inside(workspace, begun.place), "linrep.digest": head.digest})
         if todo:
             # Ray starts only where there is work: finished results say so at once.
-            with cluster():
+            with cluster() if getattr(stage, "on_ray", True) else nullcontext():
                 _watch(stage, todo, run)
         stage = stage.of(begun.closing(**stage.finish()))
         shown = stage.show()

@@ -1,16 +1,22 @@
 """Figures, lines and numbers of interpretations: how well explanations tell when latents fire, beside their controls."""
 
+import math
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.stats.interval import Interval, of_mean
+from linrep.stats.wilson import of_clusters, of_sum
 
 GOOD = 0.8
 """Balanced accuracy from which on an explanation counts as good."""
 TASKS = ("detection", "fuzzing", "overlap")
 BINS = 20
+CLEAR = 0.1
+"""Random directions are as easy to explain where the scores of latents are surely not this much higher."""
 
 
 def score_figures(scores: pa.Table) -> dict[str, Figure]:
@@ -46,23 +52,99 @@ def _panel(task: str, modality: str, rows: pl.DataFrame) -> Panel:
     return Panel(f"{task}, {modality}", x_label, "share of latents", tuple(curves))
 
 
-def score_metrics(scores: pa.Table) -> dict[str, float]:
-    """Median, mean, share of good ones and number of latents, by task, modality, control, dictionary and layer."""
+def score_metrics(scores: pa.Table) -> dict[str, dict[int, float]]:
+    """Curves over layers by task, modality, control and dictionary: the mean; of own explanations also good ones and number."""
     frame = pl.DataFrame(pl.from_arrow(scores)).drop_nulls("value")
-    named = {}
+    curves: dict[str, dict[int, float]] = {}
     for (layer, dictionary, task, modality, control), own in frame.group_by(
-        ["layer", "dictionary", "task", "modality", "control"]
+        ["layer", "dictionary", "task", "modality", "control"], maintain_order=True
     ):
-        start, end = f"{task}_{modality}_{control}", f"{dictionary}_layer{layer:02d}"
-        values = own["value"].to_numpy()
-        for name, value in (
-            ("median", float(np.median(values))),
-            ("mean", float(values.mean())),
-            ("good", float((values > GOOD).mean())),
-            ("n", float(len(values))),
-        ):
-            named[f"{start}_{name}_{end}"] = value
-    return named
+        name, values = f"{task}_{modality}_{control}_{dictionary}", own["value"].to_numpy()
+        measures = {"mean": float(values.mean())}
+        if control == "own":
+            measures |= {"good": float((values > GOOD).mean()), "n": float(len(values))}
+        for measure, value in measures.items():
+            curves.setdefault(f"{measure}/{name}", {})[int(str(layer))] = value
+    return curves
+
+
+def interpret_headline(scores: pa.Table) -> list[str]:
+    """How often explanations tell right, beside both controls, in a sentence for each modality; then how random directions do.
+
+    All latents of all layers count alike, so nothing is selected. Intervals are over latents.
+
+    Args:
+        scores: Rows of the `SCORES` contract.
+    """
+    frame = pl.DataFrame(pl.from_arrow(scores)).filter(pl.col("task") != "overlap").drop_nulls("value")
+    random = pl.col("dictionary").str.ends_with("/random")
+    sentences, verdicts = [], {}
+    for modality in ("image", "text"):
+        parts = []
+        for task in TASKS:
+            rows = frame.filter((pl.col("modality") == modality) & (pl.col("task") == task))
+            own, shuffled, control = (
+                rows.filter(chosen)
+                for chosen in (
+                    ~random & (pl.col("control") == "own"),
+                    ~random & (pl.col("control") == "shuffled"),
+                    random & (pl.col("control") == "own"),
+                )
+            )
+            if not len(own):
+                continue
+            score, other, beside = map(_mean, (own, shuffled, control))
+            controls = f"another latent's explanation {_share(other.value)}, random directions {_share(beside.value)}"
+            ends = f" [{_share(score.low)}, {_share(score.high)}]" if math.isfinite(score.low) else ""
+            parts.append(f"{_share(score.value)}{ends} right in {task} ({controls}; {len(own)} latents)")
+            if len(control):
+                verdicts.setdefault(_verdict(score, beside), []).append(f"{modality} {task}")
+        if parts:
+            sentences.append(f"Of {modality} trials, explanations get {' and '.join(parts)}; chance is .50.")
+    if not sentences:
+        return ["No latent has enough answers for a score."]
+    return [*sentences, *_verdicts(verdicts)]
+
+
+def _mean(rows: pl.DataFrame) -> Interval:
+    """The mean score of some latents, with its interval over latents; without ends for fewer than two."""
+    plain = of_mean(rows["value"].to_numpy())
+    n = len(rows)
+    if n < 2:
+        return plain
+    variance = float(rows["value"].var() or 0.0) / n  # pyright: ignore[reportArgumentType]
+    trials = float((rows["n_positive"] + rows["n_negative"]).to_numpy().sum())
+    return Interval(plain.value, *of_clusters(plain.value, max(trials, n), variance, n))
+
+
+def _verdict(own: Interval, random: Interval) -> str:
+    low, high = of_sum([(1.0, own.value, own.low, own.high), (-1.0, random.value, random.low, random.high)])
+    if low > 0:
+        return "harder"
+    return "as easy" if high < CLEAR else "open"
+
+
+def _verdicts(found: dict[str, list[str]]) -> list[str]:
+    """One sentence on random directions."""
+    if not found:
+        return []
+    if set(found) == {"as easy"}:
+        return ["Random directions are as easy to explain here: the scores do not show that training made latents explainable."]
+    words = {
+        "harder": "Random directions are harder to explain in",
+        "as easy": "as easy in",
+        "open": "too few latents to tell in",
+    }
+    parts = [f"{words[verdict]} {', '.join(found[verdict])}" for verdict in words if verdict in found]
+    text = "; ".join(parts)
+    if "harder" not in found:
+        text = f"Random directions compare so: {text}"
+    return [f"{text}."]
+
+
+def _share(value: float) -> str:
+    """A share with two digits and no leading zero."""
+    return f"{value:.2f}".replace("0.", ".", 1) if math.isfinite(value) else "none"
 
 
 def summary_lines(scores: pa.Table, explanations: pa.Table, alive: dict[str, int], width: dict[str, int]) -> list[str]:
