@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ import pyarrow as pa
 import torch
 
 from bench.timing import Rates, report
-from linrep.cluster.features import Watch, find_plainly
+from linrep.cluster.features import find_plainly
+from linrep.cluster.stage import Step
 from linrep.dictionary import Dictionary, Latents
+from linrep.features.artefact import plan_artefact
 from linrep.features.config import FeaturesConfig
-from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
 from linrep.places import place
 from linrep.sae.coder import random_dictionary
@@ -77,7 +79,7 @@ def write(folder: Path, rows: int, width: int, classes: int, tokens: int) -> Non
     write_manifest(place(folder), manifest)
 
 
-def features(folder: Path, width: int, n_latents: int, k: int, encoded: Watch = lambda n: None) -> int:
+def features(folder: Path, width: int, n_latents: int, k: int, encoded: Callable[[int], None] = lambda n: None) -> int:
     """The whole stage in this process, without words: there is no model here; gives the number of passes."""
     coder = random_dictionary(torch.randn(256, width, generator=torch.Generator().manual_seed(0)), n_latents, k)
     own = Latents("bench", coder, coder.decoder)
@@ -86,8 +88,10 @@ def features(folder: Path, width: int, n_latents: int, k: int, encoded: Watch = 
     study = plan_study(store, config, latents=((own, own),))
     with tempfile.TemporaryDirectory() as out:
         plan = plan_artefact(place(out), "bench", study, {})
-        units = [unit for unit in study.units if not unit.control]
-        list(find_plainly(study, units, plan.place, encoded))
+        units = [unit.name for unit in study.units if not unit.control]
+        for event in find_plainly(study, units, plan):
+            if isinstance(event, Step):
+                encoded(event.amount)
     return len(units)
 
 

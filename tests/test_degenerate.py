@@ -13,7 +13,6 @@ import torch
 from linrep.cluster import run_train_sae, run_tune_sae
 from linrep.cluster.dictionaries import with_control
 from linrep.cluster.evaluate_sae import Attribute, Examination, examine_layer, find_truth
-from linrep.cluster.features import find_plainly
 from linrep.cluster.interpret import build_cases, counts
 from linrep.cluster.probe import probe_plainly
 from linrep.cluster.run_probe import metrics as probe_metrics
@@ -29,11 +28,8 @@ from linrep.explorer import saes as sae_lines
 from linrep.explorer import sharing as sharing_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.features import artefact as features_artefact
-from linrep.features.artefact import open_features
 from linrep.features.config import FeaturesConfig
-from linrep.features.plan import plan_artefact as plan_features_artefact
 from linrep.features.study import plan_study as plan_features
-from linrep.features.units import finish as finish_features
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import InterpretConfig, Scored, Shown
@@ -63,6 +59,7 @@ from linrep.vlm.config import ModelConfig
 from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES
 from tests.cluster.test_stage import UNTRACKED
 from tests.degenerate import LAYER, WORLDS, D, write_world
+from tests.features.planted import found_plainly
 
 SAE = SaeConfig.model_validate({
     "layers": [LAYER], "rows": 256, "batch": 32, "data": {"shuffle_rows": 64},
@@ -120,17 +117,15 @@ def features_of(store: Store, folder: Path) -> features_artefact.Features:
                             neighbours=2, min_samples=1)  # fmt: skip
     latents = (with_control(config.dictionaries[0], identity(), store, 0),)
     study = plan_features(store, config, latents=latents)
-    plan = plan_features_artefact(place(folder), "t", study, {"dictionary-0": "a"})
-    list(find_plainly(study, study.units, plan.place))
-    features_artefact.write_features_manifest(plan.place, finish_features(plan))
-    return open_features(str(folder))
+    return found_plainly(folder, study)
 
 
 def features(store: Store, folder: Path) -> list[pa.Table]:
     found = features_of(store, folder)
     table = found.table()
-    feature_lines.summary_lines(table, found.manifest.chance)
+    feature_lines.summary_lines(table, found.about.chance)
     feature_lines.feature_figures(table)
+    assert "nan" not in " ".join(feature_lines.features_headline(table))
     finite(feature_lines.feature_metrics(table))
     return [table, found.table("labels")]
 

@@ -13,8 +13,6 @@ from linrep.artefact import UnitCommit
 from linrep.corpora.index import Index, build_index
 from linrep.directions import Directions, DirectionSet, read_directions, write_directions
 from linrep.errors import CorpusError, StoreError
-from linrep.features.artefact import FeaturesManifest
-from linrep.features.units import UnitCommit as FeaturesCommit
 from linrep.places import place
 from linrep.records import is_inside, only_artefact, read_record, write_record
 from linrep.sae.artefact import SaeManifest
@@ -24,8 +22,7 @@ from linrep.steer.plan import SteerManifest
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
-KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, FeaturesManifest, FeaturesCommit, SaeManifest, LayerCommit, Trial,
-         SteerManifest)  # fmt: skip
+KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, SaeManifest, LayerCommit, Trial, SteerManifest)
 WRONG: tuple[Any, ...] = (None, True, 3, 0.5, "x", [], ["x"], {}, {"x": [1]})
 AGAIN = "delete it and run the job again"
 

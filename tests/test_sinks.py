@@ -9,13 +9,8 @@ import pytest
 import torch
 
 from linrep.cluster.dictionaries import with_control
-from linrep.cluster.features import find_plainly
 from linrep.dictionary import Dictionary
-from linrep.features.artefact import open_features, write_features_manifest
-from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study as plan_features
-from linrep.features.units import finish
-from linrep.places import place
 from linrep.probe.config import ProbeConfig
 from linrep.probe.study import Unit
 from linrep.probe.study import plan_study as plan_probes
@@ -128,10 +123,7 @@ def test_features_their_examples_and_labels(tmp_path, coordinate):
     tables = []
     for i, store in enumerate((plain, with_sinks(plain, tmp_path / "sinks", coordinate))):
         study = plan_features(store, features.CONFIG, latents=features.identity(f))
-        plan = plan_artefact(place(tmp_path / f"w{i}"), "t", study, {"dictionary-0": "a"})
-        assert list(find_plainly(study, study.units, plan.place))
-        write_features_manifest(plan.place, finish(plan))
-        found = open_features(str(tmp_path / f"w{i}"))
+        found = features.found_plainly(tmp_path / f"w{i}", study)
         tables.append([pl.DataFrame(pl.from_arrow(found.table(name))) for name in ("features", "labels")])
         tables[-1].append(pl.DataFrame(pl.from_arrow(found.examples("own", 0, f))))
     for one, other in zip(*tables, strict=True):

@@ -99,7 +99,7 @@ STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
     "train_sae": (run_train_sae, "run_train_sae._run", "saes/*/manifest.json"),
     "evaluate": (evaluate_another, "run_train_sae._finish", "saes/t-other-*/begun.json"),
     "tune": (run_tune_sae, "run_tune_sae._run", "tunes/*/manifest.json"),
-    "features": (run_features, "run_features._find", "features/*/manifest.json"),
+    "features": (run_features, "stage._run", "features/*/manifest.json"),
     "sharing": (run_sharing, "stage._run", "sharing/*/manifest.json"),
     "interpret": (interpret, "stage._run", "interpretations/*/manifest.json"),
 }

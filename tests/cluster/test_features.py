@@ -1,6 +1,7 @@
 """The features job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,15 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from linrep.artefact import UnitCommit
 from linrep.cluster.features import find_features, find_plainly
-from linrep.cluster.run_features import plan_features, run_features
+from linrep.cluster.run_features import FeaturesStage, plan_features, run_features
+from linrep.cluster.stage import Step
 from linrep.dictionary import Dictionary
 from linrep.errors import RecipeError, StoreError
-from linrep.features.artefact import open_features, write_features_manifest
+from linrep.features.artefact import finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
-from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
-from linrep.features.units import committed, finish
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
@@ -34,9 +35,11 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
     assert len(study.units) > 2
     found = []
     for name, run in (("plain", find_plainly), ("ray", find_features)):
-        plan = plan_artefact(place(tmp_path / name), "t", study, {})
-        assert {c.unit for c in run(study, study.units, plan.place)} == committed(plan.place)
-        write_features_manifest(plan.place, finish(plan))
+        here = plan_artefact(place(tmp_path / name), "t", study, {}).begun()
+        events = list(run(study, here.todo(), here))
+        assert [event.unit for event in events if isinstance(event, UnitCommit)] != here.todo() == []
+        assert sum(event.amount for event in events if isinstance(event, Step)) == FeaturesStage(here, study).counts.total > 0
+        here.closing(**finish(here)).close()
         found.append(open_features(str(tmp_path / name)))
     one, other = found
     for table in ("features", "labels"):
@@ -77,8 +80,8 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     for other, match in ((here.model_copy(update={"layer": 0}), None), (here, r"same name, 2/sae: rename a folder")):
         both = recipe.model_copy(update={"features": wrong.model_copy(update={"dictionaries": (here, other)})})
         if match is None:
-            looked = plan_features(both, workspace).manifest.dictionaries
-            assert [(own["layer"], own["name"]) for own in looked] == [
+            looked = plan_features(both, workspace).artefact.about.dictionaries
+            assert [(own.layer, own.name) for own in looked] == [
                 (2, "sae"),
                 (2, "sae/random"),
                 (0, "sae"),
@@ -90,27 +93,31 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     right = wrong.model_copy(update={"dictionaries": (Dictionary(path=str(tmp_path / "sae"), layer=2),), "memory_gb": 4e-5})
     recipe = recipe.model_copy(update={"features": right})
     first = run_features(recipe, workspace)
-    n_units = len(first.features.manifest.units)
-    assert first.n_new == n_units > 2
-    frame = pl.DataFrame(pl.from_arrow(first.features.table()))
+    features = open_features(first.artefact.place)
+    assert first.n_new == len(features.manifest.units) == 2 + len(features.about.runs) > 4
+    frame = pl.DataFrame(pl.from_arrow(features.table()))
     assert frame.group_by("dictionary").len().sort("dictionary").rows() == [("sae", 48), ("sae/random", 48)]
     assert frame["words_up"].list.len().to_list() == [4] * 96
-    examples = pl.DataFrame(pl.from_arrow(first.features.examples("sae")))
+    examples = pl.DataFrame(pl.from_arrow(features.examples("sae")))
     assert set(examples["modality"]) == {"image", "text"}
     assert examples.filter(pl.col("modality") == "image")["rows"].list.len().min() >= 1
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(first.tracking_uri)
+    client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'features'")
     assert {"linrep.parent.harvest", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
-    assert {"alive_sae_layer02", "told_sae_layer02", "median_uniqueness_sae/random_layer02"} <= run.data.metrics.keys()
+    assert {"alive/sae", "told/sae", "median_uniqueness/sae/random"} <= run.data.metrics.keys()
+    (alive,) = client.get_metric_history(run.info.run_id, "alive/sae")
+    assert alive.step == 2
+    assert run.data.tags["mlflow.note.content"] == " ".join(first.shown.headline)
+    assert f"{round(alive.value * 48)} of 48 latents fire" in first.shown.headline[0]
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
     assert {"features.parquet", "features.csv", "labels.csv", "features_layer02.png", "summary.txt"} <= kept
 
     assert run_features(recipe, workspace).n_new == 0
-    folder = Path(first.features.place.path)
-    (folder / f"commits/{next(iter(first.features.manifest.units))}.json").unlink()
+    folder = Path(features.place.path)
+    (folder / f"commits/{next(iter(features.about.runs))}.json").unlink()
     (next((folder / "codes").rglob("*.parquet"))).unlink()
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
@@ -118,16 +125,18 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
         open_features(str(folder))
     resumed = run_features(recipe, workspace)
     assert resumed.n_new == 1
-    assert resumed.features.table().equals(first.features.table())
-    assert resumed.features.examples("sae").equals(first.features.examples("sae"))
+    assert resumed.artefact.table().equals(first.artefact.table())
+    assert open_features(folder.as_posix()).examples("sae").equals(features.examples("sae"))
 
-    # Codes that somebody deleted are made again, and nothing else is, once the manifest is gone.
+    # Codes that somebody deleted are made again, and nothing else is, once the files that the error names are gone.
     codes = {file.relative_to(folder): file.read_bytes() for file in (folder / "codes").rglob("*.parquet")}
-    shutil.rmtree(folder / "codes")
-    with pytest.raises(
-        StoreError, match=r"0 of \d files of codes are left in .*delete .*manifest\.json and run jobs/features\.py"
-    ):
-        resumed.features.codes("dictionary-00", "image")
-    (folder / "manifest.json").unlink()
-    assert run_features(recipe, workspace).n_new == 0
+    shutil.rmtree(folder / "codes/dictionary-00")
+    with pytest.raises(StoreError, match=r"0 of \d files of codes are left in .*: delete .* and run jobs/features\.py") as error:
+        features.codes("dictionary-00", "image")
+    named = re.findall(r"(\S+\.json)", str(error.value))
+    assert [Path(name).relative_to(folder).as_posix() for name in named] == ["manifest.json", "commits/codes-dictionary-00.json"]
+    for name in named:
+        Path(name).unlink()
+    assert run_features(recipe, workspace).n_new == 1
     assert {file.relative_to(folder): file.read_bytes() for file in (folder / "codes").rglob("*.parquet")} == codes
+    assert open_features(str(folder)).table().equals(features.table())

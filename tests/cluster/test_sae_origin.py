@@ -56,7 +56,7 @@ def model_of(recipe: Recipe, workspace: Place) -> dict[str, Any]:
 def given_to_features(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
     one = Dictionary(path=path, layer=layer, insist=insist)
     section = recipe.features.model_copy(update={"dictionaries": (one,)})
-    return plan_features(recipe.model_copy(update={"features": section}), workspace).manifest.saes
+    return plan_features(recipe.model_copy(update={"features": section}), workspace).artefact.manifest.saes
 
 
 def given_to_sharing(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:

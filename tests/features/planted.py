@@ -8,8 +8,11 @@ import pyarrow as pa
 import torch
 
 import linrep.store
+from linrep.artefact import UnitCommit
 from linrep.dictionary import Dictionary, Latents
+from linrep.features.artefact import Features, finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
+from linrep.features.study import Study
 from linrep.places import place
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
@@ -28,6 +31,18 @@ CONFIG = FeaturesConfig(
     neighbours=2,
     min_samples=4,
 )
+
+
+def found_plainly(folder: Path, study: Study) -> Features:
+    """The complete features of a study, worked out in this process, in a workspace."""
+    from linrep.cluster.features import find_plainly
+
+    here = plan_artefact(place(folder), "t", study, {"dictionary-0": "a"}).begun()
+    assert sorted(event.unit for event in find_plainly(study, here.todo(), here) if isinstance(event, UnitCommit)) == sorted(
+        here.manifest.units
+    )
+    here.closing(**finish(here)).close()
+    return open_features(str(folder))
 
 
 class Identity:

@@ -8,15 +8,14 @@ import pytest
 from linrep.cluster.features import find_plainly
 from linrep.errors import StoreError
 from linrep.features import columns
+from linrep.features.artefact import finish, plan_artefact
 from linrep.features.codes import codes_file, read_codes
 from linrep.features.columns import in_pieces, turn, turned
 from linrep.features.labels import Histograms
 from linrep.features.peaks import peaks
-from linrep.features.plan import plan_artefact
 from linrep.features.study import TURNED, plan_study
-from linrep.features.units import finish
 from linrep.places import place
-from tests.features.planted import CONFIG, draw, identity, write_store
+from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
 F, N = 16, 40
 
@@ -27,8 +26,9 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("columns")
     images, texts = draw(N, F, 1), draw(N, F, 2)
     study = plan_study(write_store(folder / "s", images, texts, np.arange(N) % 4, chunk=7), CONFIG, latents=identity(F))
-    unit, here = study.units[0], place(folder / "w")
-    list(find_plainly(study, [unit], here))
+    planned = plan_artefact(place(folder / "w"), "t", study, {})
+    unit, here = study.units[0], planned.place
+    list(find_plainly(study, [unit.name], planned))
     files = [(m, here / codes_file(unit.coder, m, file)) for part in study.parts(unit) for m, file in part]
     assert len(files) == 12
     return images, texts, study.ids.to_pylist(), files
@@ -140,10 +140,10 @@ def test_many_runs_of_latents_read_little_more_than_one_run(tmp_path, monkeypatc
     for name, gb in (("one", 0.25), ("many", 5e-5)):
         study = plan_study(store, CONFIG.model_copy(update={"memory_gb": gb, "neighbours": 0}), latents=identity(f))
         plan = plan_artefact(place(tmp_path / name), "t", study, {})
-        units = [unit for unit in study.units if not unit.control]
+        units = [unit.name for unit in study.units if not unit.control]
         monkeypatch.setattr("linrep.places.io.FileIO", Counting)
         Counting.n = 0
-        list(find_plainly(study, units, plan.place))
+        list(find_plainly(study, units, plan))
         monkeypatch.undo()
         read.append(Counting.n)
         n_units.append(len(units))
@@ -160,14 +160,14 @@ def test_an_attribute_is_scored_once_for_all_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(Histograms, "told", lambda self, *args: scored.append(args[0]) or told(self, *args))
     labels = np.arange(N) % 4
     study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2), labels), CONFIG, latents=identity(F))
-    list(find_plainly(study, study.units, place(tmp_path / "w")))
+    found_plainly(tmp_path / "w", study)
     assert scored == [0] * 2  # the class of images, once for the dictionary and once for its control; texts have none
 
 
 def test_a_complete_artefact_is_without_turned_codes(tmp_path):
     study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2)), CONFIG, latents=identity(F))
     plan = plan_artefact(place(tmp_path / "w"), "t", study, {})
-    list(find_plainly(study, study.units, plan.place))
+    list(find_plainly(study, plan.todo(), plan))
     assert (plan.place / TURNED).names() == ["dictionary-00", "dictionary-00-random"]
     finish(plan)
     assert not (plan.place / TURNED).exists()

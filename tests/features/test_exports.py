@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from linrep.cluster.features import find_plainly
-from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.exports.__main__ import main
 from linrep.features.exports.delphi import write_delphi
 from linrep.features.exports.neuronpedia import token_text, write_neuronpedia
-from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
-from linrep.features.units import finish
 from linrep.places import place
-from tests.features.planted import CONFIG, draw, identity, write_store
+from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
 F, N = 10, 30
 WORDS = tuple(f" w{i}" for i in range(40))
@@ -28,10 +24,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("x")
     images, texts = draw(N, F, 1), draw(N, F, 2)
     study = plan_study(write_store(folder / "s", images, texts, np.arange(N) % 4), CONFIG, latents=identity(F))
-    plan = plan_artefact(place(folder / "w"), "t", study, {})
-    list(find_plainly(study, study.units, plan.place))
-    write_features_manifest(plan.place, finish(plan))
-    return images, texts, open_features(str(folder / "w"))
+    return images, texts, found_plainly(folder / "w", study)
 
 
 def lines(path) -> list[dict]:

@@ -6,19 +6,15 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
-from linrep.cluster.features import find_plainly
-from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.codes import encode_file
 from linrep.features.examples import choose
 from linrep.features.gather import Gathered, gather, runs
 from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.peaks import Peaks
-from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
-from linrep.features.units import finish
 from linrep.largest import Largest, draw_key, of_strength, strength_key
 from linrep.places import place
-from tests.features.planted import CLASSES, CONFIG, draw, identity, write_store
+from tests.features.planted import CLASSES, CONFIG, draw, found_plainly, identity, write_store
 
 F, N = 12, 60
 LABELS = np.arange(N) % 4
@@ -46,10 +42,7 @@ def found(tmp_path_factory):
     images, texts = planted()
     store = write_store(folder / "store", images, texts, LABELS)
     study = plan_study(store, CONFIG, latents=identity(F))
-    plan = plan_artefact(place(folder / "w"), "t", study, {"dictionary-0": "a"})
-    assert len(list(find_plainly(study, study.units, plan.place))) == 2
-    write_features_manifest(plan.place, finish(plan))
-    return images, texts, study, open_features(str(folder / "w"))
+    return images, texts, study, found_plainly(folder / "w", study)
 
 
 def frame(table) -> pl.DataFrame:
@@ -65,7 +58,7 @@ def test_rates_are_those_of_the_tokens(found):
     rows = own(found)
     for name, samples in (("image", images), ("text", texts)):
         z = np.maximum(np.concatenate(samples), 0)
-        assert found[3].manifest.tokens[name] == len(z)
+        assert found[3].about.tokens[name] == len(z)
         np.testing.assert_allclose(rows[f"rate_{name}"], (z > 0).mean(0))
         np.testing.assert_allclose(rows[f"mean_{name}"], z.mean(0), rtol=1e-6)
         np.testing.assert_allclose(rows[f"std_{name}"], z.astype(float).std(0), rtol=1e-5, atol=1e-7)
@@ -117,12 +110,8 @@ def test_a_map_of_too_many_patches_keeps_the_strongest(found, tmp_path):
     images, texts, _, _ = found
     store = write_store(tmp_path / "s", images, texts, LABELS)
     study = plan_study(store, CONFIG.model_copy(update={"patches": 2}), latents=identity(F))
-    plan = plan_artefact(place(tmp_path / "w"), "t", study, {})
-    list(find_plainly(study, study.units, plan.place))
-    write_features_manifest(plan.place, finish(plan))
-    for row in (
-        frame(open_features(plan.place).examples("own", 9, 10)).filter(pl.col("modality") == "image").iter_rows(named=True)
-    ):
+    fewer = found_plainly(tmp_path / "w", study)
+    for row in frame(fewer.examples("own", 9, 10)).filter(pl.col("modality") == "image").iter_rows(named=True):
         z = images[int(row["sample_id"][1:])][:, 9]
         assert row["positions"] == [1 + t for t in sorted(np.argsort(-z, kind="stable")[:2])]
         assert row["n_active"] == len(z)
@@ -270,10 +259,7 @@ def test_runs_of_latents_and_parts_change_nothing(found, tmp_path):
     other = plan_study(store, tiny, latents=identity(F))
     assert len(other.units) > 6
     assert [r for u in other.units if not u.control for r in range(*u.run)] == list(range(F))
-    plan = plan_artefact(place(tmp_path / "w"), "t", other, {"dictionary-0": "a"})
-    list(find_plainly(other, other.units, plan.place))
-    write_features_manifest(plan.place, finish(plan))
-    split = open_features(plan.place)
+    split = found_plainly(tmp_path / "w", other)
     for one, two in ((features.table(name), split.table(name)) for name in ("features", "labels")):
         a, b = frame(one), frame(two)
         keys = [c for c in ("dictionary", "latent", "modality", "attribute") if c in a.columns]

@@ -8,19 +8,15 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from linrep.cluster.features import find_plainly
 from linrep.cluster.interpret import dictionaries
 from linrep.dictionary import Dictionary
 from linrep.errors import StoreError
 from linrep.explorer.features import feature_metrics
-from linrep.features.artefact import open_features, write_features_manifest
 from linrep.features.exports.__main__ import main
 from linrep.features.exports.neuronpedia import write_neuronpedia
-from linrep.features.plan import plan_artefact
 from linrep.features.study import plan_study
-from linrep.features.units import finish
 from linrep.places import place
-from tests.features.planted import CONFIG, draw, identity, write_store
+from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
 F, N = 6, 12
 BOTH = tuple(Dictionary(path=f"layer-{layer:03d}/own", layer=layer) for layer in (0, 2))
@@ -31,10 +27,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("layers")
     store = write_store(folder / "s", draw(N, F, 1), draw(N, F, 2), np.arange(N) % 4, layers=(0, 2))
     study = plan_study(store, CONFIG.model_copy(update={"dictionaries": BOTH}), latents=identity(F) * 2)
-    plan = plan_artefact(place(folder / "w"), "t", study, {})
-    list(find_plainly(study, study.units, plan.place))
-    write_features_manifest(plan.place, finish(plan))
-    return open_features(str(folder / "w"))
+    return found_plainly(folder / "w", study)
 
 
 def frame(table) -> pl.DataFrame:

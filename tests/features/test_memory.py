@@ -5,14 +5,13 @@ import tracemalloc
 import numpy as np
 import polars as pl
 
+from linrep.artefact import UnitCommit
 from linrep.cluster.features import find_plainly
-from linrep.features.artefact import open_features, write_features_manifest
+from linrep.features.artefact import as_begun, finish, open_features, plan_artefact
 from linrep.features.labels import BINS, Attribute, Histograms
-from linrep.features.plan import plan_artefact, resumed
 from linrep.features.study import plan_study
-from linrep.features.units import committed, finish
 from linrep.places import place
-from tests.features.planted import CONFIG, draw, identity, write_store
+from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
 
 def test_scoring_a_thousand_values_takes_little_beside_their_counts():
@@ -37,28 +36,21 @@ def test_scoring_a_thousand_values_takes_little_beside_their_counts():
 def test_memory_decides_no_digest_and_a_study_goes_on_in_the_runs_that_it_began_with(tmp_path):
     f, n = 8, 30
     store = write_store(tmp_path / "store", draw(n, f, 1), draw(n, f, 2), np.arange(n) % 4)
-    tight, wide = (
-        plan_artefact(
-            place(tmp_path / name), "t", plan_study(store, CONFIG.model_copy(update={"memory_gb": gb}), latents=identity(f)), {}
-        )
-        for name, gb in (("a", 1e-5), ("b", 0.25))
-    )
+    studies = [plan_study(store, CONFIG.model_copy(update={"memory_gb": gb}), latents=identity(f)) for gb in (1e-5, 0.25)]
+    tight, wide = (plan_artefact(place(tmp_path / "a"), "t", study, {"dictionary-0": "a"}) for study in studies)
     assert tight.manifest.digest == wide.manifest.digest
-    assert len(tight.study.units) > len(wide.study.units) == 2
-    write_features_manifest(tight.place, tight.manifest)
-    list(find_plainly(tight.study, tight.study.units[:2], tight.place))
-    done = committed(tight.place)
-    assert len(done) == 2
+    assert len(tight.about.runs) > len(wide.about.runs) == 2
+    begun = tight.begun()
+    list(find_plainly(studies[0], [*begun.todo()[:2], *list(begun.about.runs)[:2]], begun))
+    assert len(begun.done()) == 4
     # The same place, now with room for all latents at once.
-    again = plan_artefact(place(tmp_path / "a"), "t", wide.study, {})
-    again = resumed(again, tight.manifest)
-    assert again.place == tight.place
-    assert again.study.units == tight.study.units
-    left = [unit for unit in again.study.units if unit.name not in done]
-    assert {commit.unit for commit in find_plainly(again.study, left, again.place)} == {unit.name for unit in left}
-    write_features_manifest(again.place, finish(again))
-    list(find_plainly(wide.study, wide.study.units, wide.place))
-    write_features_manifest(wide.place, finish(wide))
-    one, other = open_features(again.place), open_features(wide.place)
+    again = wide.begun()
+    assert again.manifest.units == tight.manifest.units
+    study = as_begun(studies[1], again.about)
+    assert study.units == studies[0].units
+    left = again.todo()
+    assert {event.unit for event in find_plainly(study, left, again) if isinstance(event, UnitCommit)} == set(left)
+    again.closing(**finish(again)).close()
+    one, other = open_features(again.place), found_plainly(tmp_path / "b", studies[1])
     assert pl.DataFrame(pl.from_arrow(one.examples("own"))).equals(pl.DataFrame(pl.from_arrow(other.examples("own"))))
     assert one.table("labels").equals(other.table("labels"))

@@ -7,9 +7,8 @@ import torch
 from linrep.cluster.features import find_plainly
 from linrep.cluster.run_features import plan_features
 from linrep.dictionary import Dictionary
-from linrep.features.artefact import write_features_manifest
+from linrep.features.artefact import finish
 from linrep.features.config import FeaturesConfig
-from linrep.features.units import finish
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.finish import complete_manifest
@@ -55,6 +54,7 @@ def write_recipe(folder: Path, model: ModelConfig) -> Recipe:
         ),
     )
     features = plan_features(recipe, place(folder / "ws"))
-    list(find_plainly(features.study, features.study.units, features.place))
-    write_features_manifest(features.place, finish(features))
+    here = features.artefact.begun()
+    list(find_plainly(features.study, here.todo(), here))
+    here.closing(**finish(here)).close()
     return recipe

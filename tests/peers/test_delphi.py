@@ -25,20 +25,14 @@ def test_delphi_takes_its_examples_from_our_cache(tmp_path):
     pytest.importorskip("ray", reason="the features' plain path lies beside Ray's")
     from delphi.config import ConstructorConfig, SamplerConfig
 
-    from linrep.cluster.features import find_plainly
-    from linrep.features.artefact import open_features, write_features_manifest
     from linrep.features.exports.delphi import write_delphi
-    from linrep.features.plan import plan_artefact
     from linrep.features.study import plan_study
-    from linrep.features.units import finish
-    from tests.features.planted import CONFIG, draw, identity, write_store
+    from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
     images, texts = draw(N, F, 1), draw(N, F, 2)
     study = plan_study(write_store(tmp_path / "s", images, texts, np.arange(N) % 4), CONFIG, latents=identity(F))
-    plan = plan_artefact(place(tmp_path / "w"), "t", study, {})
-    list(find_plainly(study, study.units, plan.place))
-    write_features_manifest(plan.place, finish(plan))
-    write_delphi(open_features(str(tmp_path / "w")), "own", place(tmp_path / "cache"), splits=2, padding=PADDING, ctx=CTX)
+    features = found_plainly(tmp_path / "w", study)
+    write_delphi(features, "own", place(tmp_path / "cache"), splits=2, padding=PADDING, ctx=CTX)
     # By hand: the tokens of every sample four by four, and what each latent does on them.
     windows = []
     for letter, samples in (("i", images), ("t", texts)):

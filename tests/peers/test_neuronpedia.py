@@ -29,20 +29,14 @@ def test_the_client_finds_our_sets_sources_and_activations(tmp_path):
     from neuronpedia.np_source_set import SourceSet
     from neuronpedia.requests.source_activation_request import SourceActivationRequest
 
-    from linrep.cluster.features import find_plainly
-    from linrep.features.artefact import open_features, write_features_manifest
     from linrep.features.exports.neuronpedia import write_neuronpedia
-    from linrep.features.plan import plan_artefact
     from linrep.features.study import plan_study
-    from linrep.features.units import finish
-    from tests.features.planted import CONFIG, draw, identity, write_store
+    from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
     images, texts = draw(N, F, 1), draw(N, F, 2)
     study = plan_study(write_store(tmp_path / "s", images, texts, np.arange(N) % 4), CONFIG, latents=identity(F))
-    plan = plan_artefact(place(tmp_path / "w"), "t", study, {})
-    list(find_plainly(study, study.units, plan.place))
-    write_features_manifest(plan.place, finish(plan))
-    write_neuronpedia(open_features(str(tmp_path / "w")), "own", WORDS, place(tmp_path), "m")
+    features = found_plainly(tmp_path / "w", study)
+    write_neuronpedia(features, "own", WORDS, place(tmp_path), "m")
     here = tmp_path / "m/0-own"
     (own,), (source,) = rows(here / "sourceset.jsonl"), rows(here / "source.jsonl")
     # The database fills in what an import may leave out.

@@ -1,44 +1,40 @@
 """Features on Ray: parts are encoded and turned over anywhere; runs of latents are gathered by parts, merged and filled in."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from linrep.cluster.fan_out import or_error
+from linrep.artefact import Artefact, UnitCommit
+from linrep.cluster.fan_out import fan_out, first_error, or_error, results, room
+from linrep.cluster.stage import Step
 from linrep.errors import LinrepError
+from linrep.features.artefact import FeaturesAbout, codes_unit, write_codes
 from linrep.features.codes import codes_file, encode_file
 from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
 from linrep.features.gather import Gathered, gather
 from linrep.features.study import PARTS, Part, Study, Unit
 from linrep.features.tables import example_table, feature_table, label_table, telling
-from linrep.features.units import UnitCommit, write_unit
 from linrep.places import Place
 from linrep.store.layout import Modality
 from linrep.vlm.unembed import Unembedding, read_unembedding
 
 UNITS_AHEAD = 2
 """Units under way at once, at most: one gathers while another is filled in."""
-STORE_SHARE = 0.5
-"""Of the object store, for what the parts of units under way gather."""
 
 Examples = dict[Modality, Chosen]
-Watch = Callable[[int], None]
 
 
-def find_features(
-    study: Study, units: Sequence[Unit], place: Place, encoded: Watch = lambda n: None, coded: Sequence[Unit] = ()
-) -> Iterator[UnitCommit]:
+def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> Iterator[UnitCommit | Step]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
         study: What to do; sent to each worker once.
-        units: Those that are not committed yet.
-        place: The artefact.
-        encoded: Told the rows of each part, once it is encoded.
-        coded: Further units, committed or not, of whose dictionaries the codes must be there too.
+        todo: Units that are not committed yet.
+        here: The artefact.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
@@ -47,56 +43,95 @@ def find_features(
     tasks: list[Any] = [ray.remote(num_cpus=1)(task) for task in (_encode, _turn, _gather, _choose, _fill, _write)]
     encode, over, collect, settle, show, write = tasks
     settle = settle.options(num_returns=2)
+    asked = Asked.of(study, todo, here)
+
+    def encoded(unit: Unit, part: Part) -> Any:
+        rows = encode.remote(shared, unit, part, here.place)
+        return over.remote(shared, unit, part, here.place, rows) if unit.coder in asked.turned else rows
+
     # Encoding comes first for every dictionary: later passes read files, and wait for all of their dictionary's.
-    coders = {unit.coder: unit for unit in (*units, *coded)}
-    ready = {coder: [encode.remote(shared, unit, part, place) for part in study.parts(unit)] for coder, unit in coders.items()}
-    for coder, unit in {unit.coder: unit for unit in units}.items():
-        done = zip(study.parts(unit), ready[coder], strict=True)
-        ready[coder] = [over.remote(shared, unit, part, place, rows) for part, rows in done]
-    room = STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0) / (PARTS * study.config.memory_gb * 1e9)
-    at_once = max(1, min(UNITS_AHEAD, int(room)))
-    waiting, running = list(units), []
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            unit, begun = waiting.pop(0), time.time()
-            for done in _results(ready.pop(unit.coder, [])):
-                encoded(done)
-            parts = study.parts(unit)
-            found = [collect.remote(shared, unit, part, place) for part in parts]
-            rows, chosen = settle.remote(shared, unit, *found)
-            shown = [show.remote(shared, unit, part, place, chosen) for part in parts]
-            running.append(write.remote(shared, unit, place, begun, rows, *shown))
-        done, running = ray.wait(running)
-        yield from _results(done, running)
-    for left in ready.values():
-        for done in _results(left):
-            encoded(done)
+    yield from asked.done(results([encoded(unit, part) for unit in asked.coded for part in study.parts(unit)]))
+
+    def submit(unit: Unit) -> Any:
+        begun, parts = time.time(), study.parts(unit)
+        found = [collect.remote(shared, unit, part, here.place) for part in parts]
+        rows, chosen = settle.remote(shared, unit, *found)
+        shown = [show.remote(shared, unit, part, here.place, chosen) for part in parts]
+        return write.remote(shared, unit, here, begun, rows, *shown)
+
+    yield from fan_out(asked.units, submit, min(UNITS_AHEAD, room(PARTS * study.config.memory_gb * 1e9)))
 
 
-def _results(done: Sequence[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
-    left = list(done)
-    while left:
-        ready, left = ray.wait(left)
-        for outcome in ray.get(ready):
-            if isinstance(outcome, LinrepError):
-                for task in (*left, *others):
-                    ray.cancel(task)
-                raise outcome
-            yield outcome
-
-
-def find_plainly(study: Study, units: Sequence[Unit], place: Place, encoded: Watch = lambda n: None) -> Iterator[UnitCommit]:
+def find_plainly(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> Iterator[UnitCommit | Step]:
     """The same in this process, without Ray."""
-    for unit in {unit.coder: unit for unit in units}.values():
-        for part in study.parts(unit):
-            rows = _encode(study, unit, part, place)
-            encoded(*_raised([_turn(study, unit, part, place, rows)]))
-    for unit in units:
+    asked = Asked.of(study, todo, here)
+
+    def encoded() -> Iterator[tuple[str, int]]:
+        for unit in asked.coded:
+            for part in study.parts(unit):
+                found = _encode(study, unit, part, here.place)
+                found = _turn(study, unit, part, here.place, found) if unit.coder in asked.turned else found
+                yield from _raised([found])
+
+    yield from asked.done(encoded())
+    for unit in asked.units:
         begun, parts = time.time(), study.parts(unit)
         # One part at a time: what each gathers is as large as the whole.
-        rows, chosen = _raised(list(_settle(study, unit, (_gather(study, unit, part, place) for part in parts))))
-        shown = _raised([_fill(study, unit, part, place, chosen) for part in parts])
-        yield from _raised([_write(study, unit, place, begun, rows, *shown)])
+        rows, chosen = _raised(list(_settle(study, unit, (_gather(study, unit, part, here.place) for part in parts))))
+        shown = _raised([_fill(study, unit, part, here.place, chosen) for part in parts])
+        yield from _raised([_write(study, unit, here, begun, rows, *shown)])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What some units ask for.
+
+    Attributes:
+        study: The study.
+        here: The artefact.
+        units: Runs of latents to work through.
+        coded: A unit of each dictionary whose codes must be there.
+        turned: Coders whose codes must be there latent by latent.
+        committing: Coders whose codes are to be committed.
+    """
+
+    study: Study
+    here: Artefact[FeaturesAbout]
+    units: list[Unit]
+    coded: list[Unit]
+    turned: set[str]
+    committing: set[str]
+
+    @classmethod
+    def of(cls, study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> "Asked":
+        """What is to do."""
+        units = [unit for unit in study.units if unit.name in todo]
+        turned = {unit.coder for unit in units}
+        committing = {unit.coder for unit in study.coded if codes_unit(unit) in todo}
+        return cls(study, here, units, [u for u in study.coded if u.coder in turned | committing], turned, committing)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the store that are encoded."""
+        return sum(rows_of(part) for unit in self.coded for part in self.study.parts(unit))
+
+    def done(self, parts: Iterable[tuple[str, int]]) -> Iterator[UnitCommit | Step]:
+        """Tell of encoded parts, coder and rows of each, and commit the codes of a dictionary once they are whole."""
+        left, started = {unit.coder: len(self.study.parts(unit)) for unit in self.coded}, time.monotonic()
+        units = {unit.coder: unit for unit in self.coded}
+        whole = [coder for coder, n in left.items() if n == 0]
+        for coder, rows in parts:
+            yield Step(rows)
+            left[coder] -= 1
+            whole += [coder] if left[coder] == 0 else []
+            yield from self._commits(whole, units, started)
+        yield from self._commits(whole, units, started)
+
+    def _commits(self, whole: list[str], units: Mapping[str, Unit], started: float) -> Iterator[UnitCommit]:
+        while whole:
+            coder = whole.pop()
+            if coder in self.committing:
+                yield write_codes(self.here, self.study, units[coder], started)
 
 
 def _raised(outcomes: list[Any]) -> list[Any]:
@@ -106,24 +141,26 @@ def _raised(outcomes: list[Any]) -> list[Any]:
     return outcomes
 
 
-def _encode(study: Study, unit: Unit, part: Part, place: Place) -> int | LinrepError:
-    """Rows of a part, whose codes are there now."""
+def _encode(study: Study, unit: Unit, part: Part, place: Place) -> tuple[str, int] | LinrepError:
+    """Coder and rows of a part, whose codes are there now."""
 
-    def encode() -> int:
+    def encode() -> tuple[str, int]:
         coder = study.of(unit).coder
         for m, file in part:
             encode_file(study.store, file, study.wanted[m], coder, place / codes_file(unit.coder, m, file))
-        return rows_of(part)
+        return unit.coder, rows_of(part)
 
     return or_error(encode)
 
 
-def _turn(study: Study, unit: Unit, part: Part, place: Place, rows: int | LinrepError) -> int | LinrepError:
+def _turn(
+    study: Study, unit: Unit, part: Part, place: Place, rows: tuple[str, int] | LinrepError
+) -> tuple[str, int] | LinrepError:
     """The same rows, whose codes are there latent by latent now."""
     if isinstance(rows, LinrepError):
         return rows
 
-    def over() -> int:
+    def over() -> tuple[str, int]:
         turn(study.codes(unit, part, place), study.of(unit).coder.n_latents, study.turned(unit, part, place))
         return rows
 
@@ -155,7 +192,7 @@ def _settle(study: Study, unit: Unit, parts: Iterable[Gathered | LinrepError]) -
         whole.merge(part)
 
     def settled() -> tuple[Any, Any]:
-        layer, told = config.dictionaries[unit.dictionary].layer, telling(whole, study.known, config)
+        layer, told = study.layer(unit), telling(whole, study.known, config)
         tables = {
             "features": feature_table(whole, told, study.known, latents, unit.run, layer, config, _words(study)),
             "labels": label_table(told, study.known, latents, unit.run[0], layer),
@@ -184,16 +221,17 @@ def _fill(study: Study, unit: Unit, part: Part, place: Place, chosen: Examples |
     return or_error(filled)
 
 
-def _write(study: Study, unit: Unit, place: Place, begun: float, rows: Any, *shown: Any) -> UnitCommit | LinrepError:
-    failed = next((part for part in (rows, *shown) if isinstance(part, LinrepError)), None)
+def _write(
+    study: Study, unit: Unit, here: Artefact[FeaturesAbout], begun: float, rows: Any, *shown: Any
+) -> UnitCommit | LinrepError:
+    failed = first_error((rows, *shown))
     if failed is not None:
         return failed
 
     def write() -> UnitCommit:
         tables, tokens, chance = rows
-        layer = study.config.dictionaries[unit.dictionary].layer
-        own = {**tables, "examples": example_table(shown, study.of(unit), layer)}
-        commit = UnitCommit(unit.name, unit.run[1] - unit.run[0], tokens, chance, round(time.time() - begun, 3))
-        return write_unit(place, unit, own, commit)
+        own = {**tables, "examples": example_table(shown, study.of(unit), study.layer(unit))}
+        cost = {"tokens": tokens, "chance": chance}
+        return here.write(unit.name, own, time.time() - begun, unit.run[1] - unit.run[0], cost)
 
     return or_error(write)

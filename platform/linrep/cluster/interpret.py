@@ -70,13 +70,13 @@ def _of(table: pl.DataFrame, key: Key) -> pl.DataFrame:
 
 
 def _examples(features: Features, key: Key, latents: set[int], config: InterpretConfig) -> dict[int, dict[Modality, Examples]]:
-    """The examples of some latents, read a unit at a time."""
+    """The examples of some latents, read a run of latents at a time."""
     found: dict[int, dict[Modality, Examples]] = {}
-    for unit in features.manifest.units.values():
-        own = sorted(latent for latent in latents if unit["first"] <= latent < unit["last"])
-        if (unit["layer"], unit["dictionary"]) != key or not own:
+    for run in features.about.runs.values():
+        own = sorted(latent for latent in latents if run.first <= latent < run.last)
+        if (run.layer, run.dictionary) != key or not own:
             continue
-        frame = pl.DataFrame(pl.from_arrow(features.examples(key[1], unit["first"], unit["last"], key[0])))
+        frame = pl.DataFrame(pl.from_arrow(features.examples(key[1], run.first, run.last, key[0])))
         frame = frame.filter(pl.col("latent").is_in(own))
         for (latent, modality), rows in frame.group_by(["latent", "modality"], maintain_order=True):
             some: list[Row] = list(rows.iter_rows(named=True))

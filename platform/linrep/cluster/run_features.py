@@ -1,155 +1,120 @@
-"""The features job from recipe to complete artefact: planned, locked, resumed, watched, finished and tracked."""
+"""The features stage: what it reads, what it computes and what it shows. `linrep.cluster.stage` runs it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from linrep import tracking
+from linrep.artefact import Artefact, UnitCommit
+from linrep.cluster.commands import literal
 from linrep.cluster.dictionaries import read_dictionaries, with_control
-from linrep.cluster.lock import sole_driver
-from linrep.cluster.progress import Progress
-from linrep.cluster.ready import check_services
+from linrep.cluster.inputs import attributes, harvested
 from linrep.cluster.sae_names import at_paths
-from linrep.cluster.session import cluster
+from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.errors import RecipeError
-from linrep.explorer.features import feature_figures, feature_metrics, flat, summary_lines
-from linrep.features.artefact import Features, read_features_manifest, write_features_manifest
+from linrep.explorer.features import feature_figures, feature_metrics, features_headline, flat, summary_lines
+from linrep.features.artefact import FeaturesAbout, as_begun, codes_unit, finish, plan_artefact
 from linrep.features.embeddings import read_embedded
-from linrep.features.plan import FeaturesPlan, plan_artefact, resumed
-from linrep.features.study import plan_study
-from linrep.features.units import committed, finish, has_codes
-from linrep.harvest.plan import DEMO, located, plan_harvest, write_demo
-from linrep.places import Place, remove_unfinished
-from linrep.probe.labels import attribute_values, read_attributes
+from linrep.features.study import Study, Unit, plan_study
+from linrep.harvest.plan import located
+from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
-from linrep.store.layout import MANIFEST
-from linrep.store.read import Store
-from linrep.store.read import open as open_store
-from linrep.store.samples import read_samples
 from linrep.store.summary import high_norm_lines
 
 
 @dataclass(frozen=True)
-class FeaturesOutcome:
-    """What a features job did.
+class FeaturesStage:
+    """What each latent of some SAEs does, random directions beside.
 
     Attributes:
-        features: The artefact, complete.
-        n_new: Runs of latents that this run worked through.
-        tracking_uri: Where its MLflow run is.
-        summary: The main numbers, in lines.
+        artefact: The features.
+        study: What is looked into.
     """
 
-    features: Features
-    n_new: int
-    tracking_uri: str
-    summary: str
+    artefact: Artefact[FeaturesAbout]
+    study: Study
+
+    @property
+    def counts(self) -> Counts:
+        """Rows that are encoded, each SAE's and each control's."""
+        todo = self.artefact.todo()
+        left = {unit.coder for unit in self.study.units if unit.name in todo or codes_unit(unit) in todo}
+        rows = {unit.coder: self._rows(unit) for unit in self.study.coded}
+        return Counts("rows", "latents", sum(rows.values()), sum(n for coder, n in rows.items() if coder not in left))
+
+    def of(self, artefact: Artefact[FeaturesAbout]) -> "FeaturesStage":
+        """The same stage of the artefact as it lies on disk, in the runs of latents that it was begun with."""
+        return replace(self, artefact=artefact, study=as_begun(self.study, artefact.about))
+
+    def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit | Step]:
+        """Encode, then work through runs of latents."""
+        from linrep.cluster.features import find_features
+
+        return find_features(self.study, todo, self.artefact)
+
+    def finish(self) -> dict[str, object]:
+        """Put the tables together."""
+        return finish(self.artefact)
+
+    def show(self) -> Shown:
+        """What the latents tell, beside random directions."""
+        table, about, where = self.artefact.table(), self.artefact.about, literal(self.artefact.place)
+        apart = high_norm_lines(self.study.store.manifest, [one.layer for one in self.study.config.dictionaries])
+        opened = f"linrep.features.artefact.open_features({where})"
+        export = f"python -m linrep.features.exports neuronpedia {shlex.quote(str(self.artefact.place))} FOLDER   (or delphi)"
+        return Shown(
+            headline=features_headline(table),
+            lines=[*summary_lines(table, about.chance), *apart, *origin_lines(self.artefact.manifest.saes)],
+            next=[
+                ("latents", f"{opened}.table()"),
+                ("examples", f"{opened}.examples('SAE', first=0, last=8)"),
+                ("export", export),
+            ],
+        )
+
+    def records(self) -> Records:
+        """Curves over layers, tables and figures."""
+        tables = {name: self.artefact.table(name) for name in self.artefact.kind.tables}
+        metrics, figures = feature_metrics(tables["features"]), feature_figures(tables["features"])
+        return Records(metrics, {name: flat(table) for name, table in tables.items()}, figures)
+
+    def _rows(self, unit: Unit) -> int:
+        return sum(file.rows for part in self.study.parts(unit) for _, file in part)
 
 
-def plan_features(recipe: Recipe, workspace: Place) -> FeaturesPlan:
+def plan_features(recipe: Recipe, workspace: Place) -> FeaturesStage:
     """Work out a features job; starts no cluster.
 
     Raises:
         LinrepError: The recipe's harvest is missing or not complete, or the features section asks for what is not there.
     """
-    harvest = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, begun=True)
-    config, store = recipe.features, open_store(str(harvest.place))
+    config, store = recipe.features, harvested(recipe, workspace).store
     named = at_paths(config.dictionaries, recipe, store, workspace, "features.dictionaries")
     config = config.model_copy(update={"dictionaries": named})
-    # Checked before the dictionaries are read, and their controls made, from rows of the store.
+    # Checked before the SAEs are read, and their controls made, from rows of the store.
     plan_study(store, config)
-    values, parents = _values(recipe, workspace, store)
-    embedded = None
+    known, embedded, parents = attributes(recipe, workspace), None, {}
+    if known is not None:
+        parents["attributes"] = known.digest
     if config.embeddings is not None:
         embedded, parents["embeddings"] = read_embedded(config.embeddings, store.samples()["sample_id"].to_pylist())
-    known = read_dictionaries(config.dictionaries, store, "features")
-    coders = [one.sae for one in known]
-    latents = tuple(with_control(d, coder, store, config.seed) for d, coder in zip(config.dictionaries, coders, strict=True))
-    parents |= {f"dictionary-{i}": coder.digest for i, coder in enumerate(coders)}
+    given = read_dictionaries(config.dictionaries, store, "features")
+    latents = tuple(with_control(d, one.sae, store, config.seed) for d, one in zip(config.dictionaries, given, strict=True))
+    parents |= {f"dictionary-{i}": one.sae.digest for i, one in enumerate(given)}
+    values = None if known is None else known.values(store)
     study = plan_study(store, config, values, embedded, latents, located(recipe.model))
     names = [f"{d.layer}/{own.name}" for d, (own, _) in zip(config.dictionaries, latents, strict=True)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RecipeError(f"features.dictionaries: two of one layer have the same name, {', '.join(twice)}: rename a folder")
-    plan = plan_artefact(workspace, recipe.name, study, parents)
-    return replace(plan, manifest=replace(plan.manifest, saes=[one.origin for one in known]))
+    return FeaturesStage(plan_artefact(workspace, recipe.name, study, parents, [one.origin for one in given]), study)
 
 
-def _values(recipe: Recipe, workspace: Place, store: Store) -> tuple[dict[str, Sequence[str | None]], dict[str, str]]:
-    """What is known of the samples beside their class: the attributes that the probes are also given."""
-    asked = recipe.probe.attributes
-    if asked is None:
-        return {}, {}
-    path = asked.path
-    if path.startswith(DEMO):
-        if recipe.demo is None:
-            raise RecipeError(f"probe.attributes.path begins with {DEMO}, but the recipe has no section demo")
-        path = f"{write_demo(workspace, recipe.demo)}/{path.removeprefix(DEMO)}"
-    known, named = read_attributes(asked, path)
-    table = store.samples()
-    samples = read_samples(table)
-    return {column: attribute_values(known, column, table, samples) for column in asked.columns}, {"attributes": named}
-
-
-def run_features(recipe: Recipe, workspace: Place) -> FeaturesOutcome:
+def run_features(recipe: Recipe, workspace: Place) -> Outcome:
     """Do what is missing of a recipe's features; nothing, if they are complete.
 
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-    plan = plan_features(recipe, workspace)
-    check_services(workspace, plan.place)
-    with sole_driver(plan.place):
-        manifest = read_features_manifest(plan.place)
-        if manifest is not None and manifest.status == "complete":
-            return _outcome(plan, Features(plan.place, manifest), 0, tracking.tracking_uri(workspace))
-        if manifest is None:
-            write_features_manifest(plan.place, plan.manifest)
-        else:
-            plan = resumed(plan, manifest)
-        return _find(recipe, workspace, plan)
-
-
-def _find(recipe: Recipe, workspace: Place, plan: FeaturesPlan) -> FeaturesOutcome:
-    remove_unfinished(plan.place)
-    done = committed(plan.place)
-    todo = [unit for unit in plan.study.units if unit.name not in done]
-    name = f"features {plan.manifest.name}-{plan.manifest.digest}"
-    params = {"name": recipe.name, "features": recipe.features.model_dump(mode="json")}
-    with tracking.run(workspace, "features", name, tracking.key_of(workspace, plan.place), params, plan.manifest.parents) as run:
-        run.tags({"linrep.features": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
-        if todo or not has_codes(plan):
-            with cluster():
-                # Ray is imported only where there is work: finished results say so at once.
-                from linrep.cluster.features import find_features, rows_of
-
-                coders = {unit.coder: unit for unit in plan.study.units}
-                rows = sum(rows_of(part) for unit in coders.values() for part in plan.study.parts(unit))
-                with Progress("features", rows, unit="rows", rate="latents") as progress:
-                    every = plan.study.units
-                    for commit in find_features(plan.study, todo, plan.place, lambda n: progress.add(n, 0), every):
-                        progress.add(0, commit.latents)
-        features = Features(plan.place, finish(plan))
-        outcome = _outcome(plan, features, len(todo), run.uri)
-        _track(run, outcome)
-    # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
-    write_features_manifest(plan.place, features.manifest)
-    return outcome
-
-
-def _outcome(plan: FeaturesPlan, features: Features, n_new: int, uri: str) -> FeaturesOutcome:
-    lines = summary_lines(features.table(), features.manifest.chance)
-    lines += high_norm_lines(plan.study.store.manifest, [one.layer for one in plan.study.config.dictionaries])
-    lines += origin_lines(features.manifest.saes)
-    return FeaturesOutcome(features, n_new, uri, "\n".join(lines))
-
-
-def _track(run: tracking.Run, outcome: FeaturesOutcome) -> None:
-    features = outcome.features
-    run.metrics(feature_metrics(features.table()))
-    run.json(asdict(features.manifest), MANIFEST)
-    for name in ("features", "labels"):
-        run.table(f"tables/{name}", flat(features.table(name)))
-    for name, figure in feature_figures(features.table()).items():
-        run.figure(f"figures/{name}.png", figure)
-    run.text(f"{outcome.summary}\n", "summary.txt")
+    return run_stage(plan_features(recipe, workspace), workspace)

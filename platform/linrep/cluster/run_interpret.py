@@ -181,7 +181,7 @@ def _features(recipe: Recipe, workspace: Place) -> Features:
     if recipe.interpret.features is not None:
         where = place(recipe.interpret.features)
     elif recipe.features.dictionaries:
-        where = plan_features(recipe, workspace).place
+        where = plan_features(recipe, workspace).artefact.place
     else:
         where = workspace
     try:

@@ -8,10 +8,16 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.stats.wilson import wilson
 from linrep.store.layout import MODALITIES
 
 GOOD = 0.8
 """F1 from which on a latent is said to tell its value."""
+FALSE = 0.05
+"""Share of random directions that may be above the F1 from which on a latent is said to be better than they are."""
+MOST_SENTENCES = 3
+RANDOM = "/random"
+FIRES = (pl.col("rate_image") > 0) | (pl.col("rate_text") > 0)
 RATE_BINS = np.linspace(-6.0, 0.0, 25)
 """Edges of the bins of log10 firing rates."""
 SHARE_BINS = np.linspace(0.0, 1.0, 21)
@@ -68,27 +74,67 @@ def _curves(frame: pl.DataFrame, values: Callable[[pl.DataFrame], np.ndarray], e
         found = values(own)
         if len(found):
             counts = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / len(own)
-            curves.append(Curve(name, middles, tuple(counts.tolist()), control=name.endswith("/random")))
+            curves.append(Curve(name, middles, tuple(counts.tolist()), control=name.endswith(RANDOM)))
     return tuple(curves)
 
 
-def feature_metrics(table: pa.Table) -> dict[str, float]:
-    """The main numbers as MLflow metrics; dictionary and layer are in the names.
+def features_headline(table: pa.Table) -> list[str]:
+    """What the latents do, in a sentence for each SAE; random directions beside.
+
+    Value and threshold of a latent are chosen on one half of the samples; its F1 is from the other half.
 
     Args:
         table: Rows of the `FEATURES` contract.
     """
-    named = {}
+    frame = _frame(table)
+    parts = [(layer, str(name), own) for (layer, name), own in frame.group_by(["layer", "dictionary"], maintain_order=True)]
+    controls = {(layer, name.removesuffix(RANDOM)): own for layer, name, own in parts if name.endswith(RANDOM)}
+    saes = [(layer, name, own) for layer, name, own in parts if not name.endswith(RANDOM)]
+    n = len(saes) if len(saes) <= MOST_SENTENCES else MOST_SENTENCES - 1
+    sentences = [_sentence(layer, name, own, controls.get((layer, name))) for layer, name, own in saes[:n]]
+    if len(saes) > n:
+        sentences.append(f"{len(saes) - n} more SAEs were looked into: the lines below have a row for each.")
+    return sentences
+
+
+def _sentence(layer: object, name: str, own: pl.DataFrame, control: pl.DataFrame | None) -> str:
+    fires, both = own.filter(FIRES), own.filter((pl.col("rate_image") > 0) & (pl.col("rate_text") > 0))
+    found = [f"{len(fires):,} of {len(own):,} latents fire, {len(both):,} of them on both image and text tokens"]
+    scored, null = fires["f1"].drop_nulls(), None if control is None else control.filter(FIRES)["f1"].drop_nulls()
+    if len(scored) and null is not None and len(null):
+        bar = float(np.quantile(null.to_numpy(), 1 - FALSE, method="higher"))
+        n, by_chance = int((scored > bar).sum()), int((null > bar).sum()) / len(null)
+        low, high = wilson(n / len(scored), len(scored))
+        told = f"{n:,} of {len(scored):,} ({n / len(scored):.0%}, 95% interval {low:.0%} to {high:.0%}) tell a label better than "
+        told += f"F1 {bar:.2f} on samples that it was not chosen on; {by_chance:.0%} of random directions do"
+        found.append(told)
+    elif len(scored):
+        found.append(f"their median F1 for a label is {numbers(own)['median_f1']:.2f}; there are no random directions to compare")
+    alike, beside = (None if part is None else numbers(part)["median_monosemanticity"] for part in (own, control))
+    if alike is not None:
+        found.append(
+            f"median monosemanticity is {alike:.2f}" + (f", of random directions {beside:.2f}" if beside is not None else "")
+        )
+    return f"Layer {layer}, SAE {name}: {'; '.join(found)}."
+
+
+def feature_metrics(table: pa.Table) -> dict[str, dict[int, float]]:
+    """The main numbers of each SAE and of its random directions: curves over layers.
+
+    Args:
+        table: Rows of the `FEATURES` contract.
+    """
+    curves: dict[str, dict[int, float]] = {}
     for (layer, dictionary), own in _frame(table).group_by(["layer", "dictionary"], maintain_order=True):
         for name, value in numbers(own).items():
             if value is not None:
-                named[f"{name}_{dictionary}_layer{layer:02d}"] = value
-    return named
+                curves.setdefault(f"{name}/{dictionary}", {})[int(str(layer))] = value
+    return curves
 
 
 def numbers(own: pl.DataFrame) -> dict[str, float | None]:
     """The main numbers of one dictionary."""
-    fires = own.filter((pl.col("rate_image") > 0) | (pl.col("rate_text") > 0))
+    fires = own.filter(FIRES)
     told = fires["f1"].drop_nulls()
 
     def middle(column: str) -> float | None:

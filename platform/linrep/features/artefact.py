@@ -1,79 +1,39 @@
-"""The features on disk, for who reads them: tables, examples and codes of a complete artefact, and its manifest.
+"""The features on disk: an artefact with a unit for each SAE's codes and for each run of its latents, see `linrep.artefact`.
 
 features/<name>-<digest>/
-  manifest.json                                          what was looked into: harvest, dictionaries, config
-  codes/dictionary-00/image/part-000012.parquet          active latents of the tokens of chunk 12, see `linrep.features.codes`
-  turned/dictionary-00/image-part-000012/*               the same latent by latent, until complete: `linrep.features.columns`
-  units/dictionary-00-0000000/examples.parquet           examples of the latents from 0 on; features, labels beside it
-  commits/dictionary-00-0000000.json                     written last: the unit counts
-  features.parquet, labels.parquet                       all units together, once complete; examples stay where they are
+  codes/dictionary-00/image/part-000012.parquet   active latents of the tokens of chunk 12, see `linrep.features.codes`
+  commits/codes-dictionary-00.json                written when all codes of an SAE, or of its control, are there
+  turned/dictionary-00/image-part-000012/*        the same latent by latent, until complete: `linrep.features.columns`
+  units/dictionary-00-0000000/                    features, labels and examples of the latents from 0 on; examples stay here
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from linrep import artefact
+from linrep.artefact import Artefact, Kind, UnitCommit
 from linrep.errors import StoreError
-from linrep.places import Place, place
-from linrep.records import find_record, inside, only_artefact, repair_of_unit, repair_of_whole, write_record
-from linrep.store.layout import MANIFEST, Modality
-from linrep.store.tables import read_table
-from schemas.features import FEATURE_EXAMPLES, VERSION
+from linrep.features.study import TURNED, Study, Unit
+from linrep.features.uniqueness import unique
+from linrep.places import Place, remove_folder
+from linrep.records import MANIFEST, inside
+from linrep.store.layout import MODALITIES, Modality
+from linrep.store.tables import write_table
+from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES, VERSION
 
-MEND = "delete it and run jobs/features.py with the same recipe again: what is committed is kept"
-"""What to do about a damaged manifest."""
 _CODES = re.compile(r"part-[0-9]{6,}\.parquet")
 
 
 @dataclass(frozen=True)
-class FeaturesManifest:
-    """What was looked into.
-
-    Attributes:
-        name: Name of the recipe.
-        digest: Names everything that decides a number.
-        parents: Digests of the harvest, of dictionaries, of attributes and embeddings.
-        store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
-        model: The model's folder or hub name, of the harvest.
-        config: The recipe's features section.
-        dictionaries: The dictionaries, controls after their own: layer, name as the tables call it, folder of codes, latents.
-        attributes: Attributes by modality, with their values.
-        units: By name: dictionary, layer, first latent and the one after the last.
-        codes: Files of codes, by coder and modality.
-        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
-        chance: Monosemanticity of a blind latent by dictionary, where it was measured; once complete.
-        tokens: Tokens read of each modality; once complete.
-        status: running until every unit is committed.
-        created: When the job began, UTC.
-        finished: When it was complete.
-        schema_version: Version of the tables.
-    """
-
-    name: str
-    digest: str
-    parents: dict[str, str]
-    store: str
-    model: str
-    config: dict[str, Any]
-    dictionaries: list[dict[str, Any]]
-    attributes: dict[str, dict[str, list[str]]]
-    units: dict[str, dict[str, Any]]
-    codes: dict[str, dict[Modality, int]]
-    saes: list[dict[str, Any]] = field(default_factory=list)
-    chance: float | None = None
-    tokens: dict[str, int] = field(default_factory=dict)
-    status: Literal["running", "complete"] = "running"
-    created: str = ""
-    finished: str = ""
-    schema_version: int = VERSION
-
-
-@dataclass(frozen=True)
 class Looked:
-    """A dictionary that was looked into; dictionaries of several layers may share a name.
+    """An SAE that was looked into; SAEs of several layers may share a name.
 
     Attributes:
         layer: Its layer.
@@ -89,35 +49,73 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Features:
-    """Complete results.
+class Run:
+    """A run of latents, which is a unit.
 
     Attributes:
-        place: Where they lie.
-        manifest: What they are of.
+        coder: Folder of its SAE's codes.
+        layer: Its SAE's layer.
+        dictionary: What the tables call its SAE.
+        first: The first latent.
+        last: The one after the last.
     """
 
-    place: Place
-    manifest: FeaturesManifest
+    coder: str
+    layer: int
+    dictionary: str
+    first: int
+    last: int
 
-    def table(self, name: Literal["features", "labels"] = "features") -> pa.Table:
-        """One of the tables; `schemas.features` explains the columns."""
-        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place))
+
+@dataclass(frozen=True)
+class FeaturesAbout:
+    """What was looked into.
+
+    Attributes:
+        store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
+        model: The model's folder or hub name, of the harvest.
+        dictionaries: The SAEs, controls after their own.
+        attributes: Attributes by modality, with their values.
+        runs: Runs of latents by the names of their units, as memory allowed when the study was begun.
+        codes: Files of codes, by coder and modality.
+        chance: Monosemanticity of a blind latent, where it was measured; once complete.
+        tokens: Tokens read of each modality; once complete.
+    """
+
+    store: str
+    model: str
+    dictionaries: list[Looked]
+    attributes: dict[str, dict[str, list[str]]]
+    runs: dict[str, Run]
+    codes: dict[str, dict[Modality, int]]
+    chance: float | None
+    tokens: dict[str, int]
+
+
+FEATURES_KIND = Kind(
+    "features", "features", "features", VERSION, FeaturesAbout,
+    {"features": FEATURES, "labels": FEATURE_LABELS}, parts={"examples": FEATURE_EXAMPLES},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Features(Artefact[FeaturesAbout]):
+    """Complete features, as a reader sees them; `schemas.features` explains their tables."""
 
     @property
     def dictionaries(self) -> list[Looked]:
-        """The dictionaries, controls after their own."""
-        return [Looked(**own) for own in self.manifest.dictionaries]
+        """The SAEs, controls after their own."""
+        return self.about.dictionaries
 
     def dictionary(self, name: str, layer: int | None = None) -> Looked:
-        """One of the dictionaries.
+        """One of the SAEs.
 
         Args:
             name: As the tables call it.
-            layer: Its layer; may be left out where only one layer has a dictionary of this name.
+            layer: Its layer; may be left out where only one layer has an SAE of this name.
 
         Raises:
-            StoreError: There is no such dictionary, or there are several.
+            StoreError: There is no such SAE, or there are several.
         """
         own = [one for one in self.dictionaries if one.name == name and layer in (None, one.layer)]
         if len(own) == 1:
@@ -130,29 +128,29 @@ class Features:
         raise StoreError(f"no dictionary {name!r}{of} in {self.place}: {there}")
 
     def examples(self, dictionary: str, first: int = 0, last: int | None = None, layer: int | None = None) -> pa.Table:
-        """Examples of a run of latents of a dictionary, sorted by latent, modality, kind, quantile and rank.
+        """Examples of a run of latents of an SAE, sorted by latent, modality, kind, quantile and rank.
 
         Args:
             dictionary: As the tables call it.
             first: The first latent.
             last: The one after the last, None for all.
-            layer: The dictionary's layer, see `dictionary`.
+            layer: The SAE's layer, see `dictionary`.
 
         Raises:
-            StoreError: There is no such dictionary, or there are several.
+            StoreError: There is no such SAE, or there are several.
         """
         looked = self.dictionary(dictionary, layer)
         end = looked.latents if last is None else last
         tables = [
-            read_table(self._inside(f"units/{name}"), "examples.parquet", repair=repair_of_unit(self.place, name))
-            for name, unit in self.manifest.units.items()
-            if unit["coder"] == looked.coder and unit["first"] < end and unit["last"] > first
+            self.part(name, "examples")
+            for name, run in self.about.runs.items()
+            if run.coder == looked.coder and run.first < end and run.last > first
         ]
         table = pa.concat_tables(tables) if tables else FEATURE_EXAMPLES.empty_table()
         return table.filter((pc.field("latent") >= first) & (pc.field("latent") < end))
 
     def codes(self, coder: str, modality: Modality) -> list[Place]:
-        """The files of codes of a dictionary on one modality.
+        """The files of codes of an SAE on one modality.
 
         Args:
             coder: Folder of its codes, see `Looked`.
@@ -161,50 +159,122 @@ class Features:
         Raises:
             StoreError: Some of them are gone.
         """
-        files = self._codes(coder, modality)
-        if not self.has_codes(coder, modality):
+        folder = inside(self.place, f"codes/{coder}/{modality}", self.place / MANIFEST, self.kind.repair)
+        files = [folder / name for name in folder.names() if _CODES.fullmatch(name)]
+        wanted = self.about.codes[coder][modality]
+        if len(files) != wanted:
+            commit = self.place / "commits" / f"codes-{coder}.json"
             raise StoreError(
-                f"{len(files)} of {self.manifest.codes[coder][modality]} files of codes are left in {self.place}/codes/{coder}/"
-                f"{modality}: delete {self.place / MANIFEST} and run jobs/features.py again, it makes those that are missing"
+                f"{len(files)} of {wanted} files of codes are left in {folder}: delete {self.place / MANIFEST} and {commit}, "
+                f"and {self.kind.again} again: it makes those that are missing"
             )
         return files
 
-    def has_codes(self, coder: str, modality: Modality) -> bool:
-        """Whether all of these files are there."""
-        return len(self._codes(coder, modality)) == self.manifest.codes[coder][modality]
-
-    def _codes(self, coder: str, modality: Modality) -> list[Place]:
-        folder = self._inside(f"codes/{coder}/{modality}")
-        return [folder / name for name in folder.names() if _CODES.fullmatch(name)]
-
-    def _inside(self, path: str) -> Place:
-        return inside(self.place, path, self.place / MANIFEST, MEND)
-
 
 def open_features(where: str | Place) -> Features:
-    """The results in a folder; a workspace that holds just one will do.
+    """The features in a folder; a workspace that holds just one artefact of features will do.
 
     Raises:
         StoreError: There are none, several to choose from, or they are not complete.
     """
-    here = only_artefact(place(where), "features", "features results")
-    manifest = read_features_manifest(here)
-    if manifest is None:
-        raise StoreError(f"no features results at {here}: {MANIFEST} is missing")
-    if manifest.status != "complete":
-        raise StoreError(f"the features results at {here} are not complete: run jobs/features.py with the same recipe again")
-    return Features(here, manifest)
+    return readable(artefact.open(FEATURES_KIND, where))
 
 
-def read_features_manifest(here: Place) -> FeaturesManifest | None:
-    """The manifest in a folder, None where there is none.
+def readable(here: Artefact[FeaturesAbout]) -> Features:
+    """The same artefact with what readers ask of it."""
+    return Features(here.kind, here.place, here.manifest)
 
-    Raises:
-        StoreError: It is damaged, or of a version that this program cannot read.
+
+def plan_artefact(
+    workspace: Place, name: str, study: Study, parents: Mapping[str, str], origins: Sequence[dict[str, Any]] = ()
+) -> Artefact[FeaturesAbout]:
+    """Name the artefact of a study and describe it.
+
+    Args:
+        workspace: Where everything lies.
+        name: Name of the recipe.
+        study: What will be done.
+        parents: Digests of SAEs, attributes and embeddings.
+        origins: What each SAE says that it is of.
     """
-    return find_record(here / MANIFEST, FeaturesManifest, MEND)
+    config = study.config
+    # What SAEs and embeddings hold counts, not where they lie; nor does it count in how many passes they are looked into.
+    values = config.model_dump(mode="json", exclude={"dictionaries", "embeddings", "memory_gb"})
+    return artefact.plan(
+        FEATURES_KIND,
+        workspace,
+        name,
+        decisive=values | {"at": [d.layer for d in config.dictionaries]},
+        parents={"harvest": study.store.manifest.digest, **parents},
+        config=config.model_dump(mode="json"),
+        units=[*(codes_unit(unit) for unit in study.coded), *(unit.name for unit in study.units)],
+        about=FeaturesAbout(
+            store=study.store.place.within(workspace),
+            model=str(study.store.manifest.model.get("path", "")),
+            dictionaries=[
+                Looked(study.layer(unit), study.of(unit).name, unit.coder, study.of(unit).coder.n_latents) for unit in study.coded
+            ],
+            attributes={m: {a.name: list(a.values) for a in own} for m, own in study.known.attributes.items()},
+            runs={unit.name: Run(unit.coder, study.layer(unit), study.of(unit).name, *unit.run) for unit in study.units},
+            codes={unit.coder: _counted(study, unit) for unit in study.coded},
+            chance=None,
+            tokens={},
+        ),
+        saes=origins,
+    )
 
 
-def write_features_manifest(here: Place, manifest: FeaturesManifest) -> None:
-    """Write, or replace, the manifest."""
-    write_record(here / MANIFEST, manifest)
+def as_begun(study: Study, about: FeaturesAbout) -> Study:
+    """A study in the runs of latents that it was begun with, whatever the memory is now."""
+    cut: dict[str, list[tuple[int, int]]] = {}
+    for run in about.runs.values():
+        cut.setdefault(run.coder, []).append((run.first, run.last))
+    return replace(study, cut={coder: tuple(own) for coder, own in cut.items()})
+
+
+def codes_unit(unit: Unit) -> str:
+    """Name of the unit of a run's SAE: its codes."""
+    return f"codes-{unit.coder}"
+
+
+def write_codes(here: Artefact[FeaturesAbout], study: Study, unit: Unit, started: float) -> UnitCommit:
+    """Commit that all codes of a unit's SAE are there.
+
+    Args:
+        here: The artefact.
+        study: The study.
+        unit: Any unit of the SAE.
+        started: When they were begun, on `time.monotonic`'s clock.
+    """
+    return here.write(codes_unit(unit), {}, time.monotonic() - started, 0, {"files": _counted(study, unit)})
+
+
+def finish(here: Artefact[FeaturesAbout]) -> dict[str, Any]:
+    """Put the units' tables together; returns what can be said only now."""
+    runs = here.about.runs
+    here.finish({name: list(runs) for name in FEATURES_KIND.tables})
+    write_table(here.place, "features.parquet", _with_uniqueness(here, here.table("features")))
+    remove_folder(here.place / TURNED)  # what is left to do needs them no more
+    return here.commit(next(iter(runs))).cost
+
+
+def _counted(study: Study, unit: Unit) -> dict[Modality, int]:
+    files = [modality for part in study.parts(unit) for modality, _ in part]
+    return {modality: files.count(modality) for modality in MODALITIES}
+
+
+def _with_uniqueness(here: Artefact[FeaturesAbout], table: pa.Table) -> pa.Table:
+    """The features with the two columns that need the examples of a whole SAE."""
+    columns: dict[str, list[Any]] = {"uniqueness": [], "most_alike": []}
+    for looked in here.about.dictionaries:
+        own = [name for name, run in here.about.runs.items() if run.coder == looked.coder]
+        examples = pa.concat_tables([here.part(name, "examples", ["latent", "kind", "sample_id"]) for name in own])
+        top = examples.filter(pc.field("kind") == "top").combine_chunks()
+        sample = np.unique(top["sample_id"].to_numpy(), return_inverse=True)[1]
+        found = unique(top["latent"].to_numpy().astype(np.int64), sample.astype(np.int64), looked.latents)
+        columns["uniqueness"] += [None if v != v else v for v in found.uniqueness.tolist()]
+        columns["most_alike"] += [None if v < 0 else v for v in found.most_alike.tolist()]
+    for name, values in columns.items():
+        field = FEATURES.field(name)
+        table = table.set_column(FEATURES.get_field_index(name), field, pa.array(values, field.type))
+    return table

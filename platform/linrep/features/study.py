@@ -96,13 +96,22 @@ class Study:
             for run in self.cut.get(unit.coder) or runs(unit.run[1], self.known, self.config)
         ]
 
+    @property
+    def coded(self) -> list[Unit]:
+        """The first unit of each dictionary and of each control: what is encoded."""
+        return [unit for unit in self.units if unit.run[0] == 0]
+
+    def layer(self, unit: Unit) -> int:
+        """The layer of a unit's dictionary."""
+        return self.config.dictionaries[unit.dictionary].layer
+
     def of(self, unit: Unit) -> Latents:
         """The dictionary of a unit."""
         return self.latents[unit.dictionary][unit.control]
 
     def parts(self, unit: Unit) -> list[Part]:
         """The files that the unit's dictionary reads, in runs."""
-        layer = self.config.dictionaries[unit.dictionary].layer
+        layer = self.layer(unit)
         files = [(m, file) for m in MODALITIES for file in self.store.select("tokens", layer, m).files]
         files.sort(key=lambda own: own[1].path.rsplit("/", 1)[-1])
         total, parts, done = sum(file.rows for _, file in files), [[] for _ in range(PARTS)], 0

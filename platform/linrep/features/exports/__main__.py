@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.format == "delphi":
             where = write_delphi(found, own.name, place(args.target), samples=args.samples, ctx=args.ctx, layer=own.layer)
         else:
-            path = args.model or found.manifest.model
+            path = args.model or found.about.model
             words = read_words(ModelConfig(path=str(model_folder()) if path == "demo://model" else path))
             name = args.model_name or path.rstrip("/").rsplit("/", 1)[-1]
             where = write_neuronpedia(found, own.name, words, place(args.target), name, layer=own.layer)

@@ -72,8 +72,8 @@ def write_delphi(
         kind = np.uint16 if where.max(initial=0) < 2**16 else np.uint32
         split = {"locations": where.astype(kind), "activations": activations[own].astype(np.float16), "tokens": tokens}
         (folder / f"{start}_{end - 1}.safetensors").write_bytes(save(split))
-    about = {"model_name": features.manifest.model, "ctx_len": tokens.shape[1], "n_tokens": int(tokens.size), "n_splits": splits}
-    about |= {"dataset_repo": features.manifest.store, "dataset_split": "", "dataset_name": "", "batch_size": 1}
+    about = {"model_name": features.about.model, "ctx_len": tokens.shape[1], "n_tokens": int(tokens.size), "n_splits": splits}
+    about |= {"dataset_repo": features.about.store, "dataset_split": "", "dataset_name": "", "batch_size": 1}
     (folder / "config.json").write_json(about)
     return folder
 

@@ -75,7 +75,7 @@ def write_neuronpedia(
         "releaseName": chosen, "creatorName": creator, "visibility": "PUBLIC", **whose}])  # fmt: skip
     _lines(folder / "source.jsonl", [{"modelId": model, "setName": chosen, "id": source, "visibility": "PUBLIC",
         "dataset": features.manifest.name, **whose}])  # fmt: skip
-    counts = features.manifest.tokens
+    counts = features.about.tokens
     for number, start in enumerate(range(0, len(rows), BATCH)):
         own = rows[start : start + BATCH]
         named = {"modelId": model, "layer": source}
