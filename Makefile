@@ -51,8 +51,8 @@ install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 # Through the environment, so that any name of a folder arrives as it is.
 demo demo-tune ui: export WORKSPACE := $(WORKSPACE)
 
-demo: $(VENV)/.installed ## harvest the embedded world: no network, no GPU; a second call finds its results
-	$(BIN)/python jobs/harvest.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
+demo: $(VENV)/.installed ## every stage on the embedded world, and a report: no network, no GPU; a second call finds its results
+	$(BIN)/python jobs/reproduce.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 demo-tune: $(VENV)/.installed ## search width and sparsity on the harvest of `make demo`, for `make ui` to show
 	$(BIN)/python jobs/tune_sae.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)

@@ -18,9 +18,12 @@ def main(request: "Request") -> None:
     """Make the model, harvest it, and train the SAEs that sharing asks for."""
     from linrep.cluster.run_control import run_control
     from linrep.places import place
+    from linrep.tracking import pages, tracking_uri
 
-    for line in run_control(request.recipe, place(request.workspace)).lines:
+    workspace = place(request.workspace)
+    for line in run_control(request.recipe, workspace).lines:
         print(line)
+    print(f"  compare: {pages(tracking_uri(workspace))}")
 
 
 if __name__ == "__main__":

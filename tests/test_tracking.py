@@ -126,9 +126,10 @@ def test_every_job_ends_by_saying_where_a_server_has_its_pages(job, monkeypatch,
     uri = "http://me:secret@host:5000"
     outcome = MagicMock(tracking_uri=uri, uri=uri, n_new=1, n_tested=1, waiting=None)
     outcome.__class__ = Outcome  # what moved stages report is checked at run time
-    runs = f"linrep.cluster.run_{job.stem}"
-    monkeypatch.setitem(sys.modules, runs, MagicMock(**{f"run_{job.stem}.return_value": outcome}))
-    runpy.run_path(str(job), run_name="job")["main"](MagicMock(workspace=str(tmp_path), evaluate=False))
+    runs = "reproduce" if job.stem == "reproduce" else f"run_{job.stem}"
+    monkeypatch.setitem(sys.modules, f"linrep.cluster.{runs}", MagicMock(**{f"{runs}.return_value": outcome}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    runpy.run_path(str(job), run_name="job")["main"](MagicMock(workspace=str(tmp_path), evaluate=False, dry_run=False))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  compare:")]
     assert line.split(maxsplit=1)[1] == "MLflow's pages are at http://host:5000"
 

@@ -40,7 +40,12 @@ def sharing_headline(table: pa.Table) -> list[str]:
         )
         return [f"Only layer {first} was compared, so nothing is said of depth: {values}."]
     groups = {course: [name for name, (own_course, _) in courses.items() if own_course == course] for course in COURSES}
-    parts = [f"{len(names)} {course}" + _listed(names, courses) for course, names in groups.items() if names]
+    plural = {"grows": "grow", "stays flat": "stay flat", "falls": "fall"}
+    parts = [
+        f"{len(names)} {course if len(names) == 1 else plural[course]}{_listed(names, courses)}"
+        for course, names in groups.items()
+        if names
+    ]
     verdict = "grows with depth" if len(groups["grows"]) == len(courses) else "does not grow with depth across the board"
     sentences = [f"Sharing {verdict}: of {len(courses)} measures from layer {first} to {last}, {'; '.join(parts)}."]
     probe = _ends(own, "modality_probe")
@@ -52,8 +57,8 @@ def sharing_headline(table: pa.Table) -> list[str]:
     if len(untrained):
         beside = _courses(untrained)
         growing = [CURVES[name] for name in groups["grows"] if name in beside and beside[name][0] == "grows"]
-        also = f"{', '.join(growing)} too" if growing else "none of those that grow here"
-        sentences.append(f"In the untrained model, the control, {also} grow{'s' if len(growing) == 1 else ''}.")
+        also = ", ".join(growing) if growing else "none"
+        sentences.append(f"Of those that grow, the untrained model's, the control, grow too: {also}.")
     return sentences
 
 

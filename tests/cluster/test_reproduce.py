@@ -1,0 +1,104 @@
+"""All stages of a recipe in their turn: which are asked for, what is said of the time, and what the report holds."""
+
+from pathlib import Path
+
+import pytest
+
+from linrep.cluster import reproduce as whole
+from linrep.cluster.reproduce import NAMES, PARTS, Clock, asked, planned_lines
+from linrep.cluster.run_control import ControlOutcome
+from linrep.errors import RecipeError
+from linrep.explorer.claims import CLAIMS, Finding, report_lines
+from linrep.places import place
+from linrep.recipe import Recipe, load_yaml, validate
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo(**changes: object) -> Recipe:
+    return validate({**load_yaml(str(ROOT / "recipes/demo.yaml")), **changes}, "demo")
+
+
+def test_stages_come_after_what_they_read():
+    at = {part.name: i for i, part in enumerate(PARTS)}
+    assert all(at[read] < at[part.name] for part in PARTS for read in part.reads)
+    assert sum(part.share for part in PARTS) == pytest.approx(1.0)
+
+
+def test_the_stages_are_the_sections_of_the_recipe():
+    assert [part.name for part in asked(demo())] == list(NAMES)
+    minimal = validate({"name": "t", "corpora": {"text": {"path": "x"}}, "model": {"path": "m"}, "probe": {}}, "t")
+    assert [part.name for part in asked(minimal)] == ["harvest", "probe"]
+    without = demo(sharing={"untrained": None})
+    assert "control" not in [part.name for part in asked(without)]
+    assert [part.name for part in asked(demo(), until="steer")] == ["harvest", "probe", "steer"]
+    assert [part.name for part in asked(demo(), only="tune")] == ["tune"]
+    with pytest.raises(RecipeError, match=r"^--until harvests: there is no such stage: name one of harvest, probe,"):
+        asked(demo(), until="harvests")
+    with pytest.raises(RecipeError, match=r"^--only control: this recipe has no section for it"):
+        asked(without, only="control")
+
+
+def test_the_time_that_is_left_comes_from_stages_that_had_work():
+    now = 0.0
+    clock = Clock(PARTS, lambda: now)
+    assert clock.left(PARTS[0]) == ""
+    clock.begin()
+    clock.end(PARTS[0], is_new=False)  # complete before: says nothing of this machine
+    assert clock.left(PARTS[1]) == ""
+    clock.begin()
+    now = 10.0
+    clock.end(PARTS[1], is_new=True)
+    rest = sum(part.share for part in PARTS[2:]) / PARTS[1].share * 10
+    assert clock.left(PARTS[2]) == f"; 0:10 gone, about {int(rest) // 60}:{int(rest) % 60:02d} left"
+
+
+def test_what_a_dry_run_says_it_makes_nothing(tmp_path):
+    lines = list(planned_lines(demo(), place(tmp_path / "w"), PARTS))
+    assert [line.split()[0] for line in lines] == list(NAMES)
+    assert all(line.endswith("nothing there yet") for line in lines)
+    assert not (tmp_path / "w").exists()
+    (tmp_path / "w/probes/demo-1").mkdir(parents=True)
+    (tmp_path / "w/probes/demo-1/x").write_bytes(bytes(2_000_000))
+    (probe,) = [line for line in planned_lines(demo(), place(tmp_path / "w"), PARTS) if line.startswith("  probe")]
+    assert "1 in " in probe
+    assert "2.0 MB" in probe
+
+
+def test_each_stage_runs_once_in_its_turn_and_the_report_follows(tmp_path, monkeypatch):
+    ran: list[str] = []
+
+    def part(name: str, n_new: int) -> whole.Part:
+        def run(recipe: Recipe, workspace: object) -> ControlOutcome:
+            ran.append(name)
+            return ControlOutcome((), n_new, place(tmp_path / name))
+
+        return whole.Part(name, run, 0.5)
+
+    monkeypatch.setattr(whole, "finding", lambda name, *_: Finding(name, f"{name}s/t-1", "t-1", [f"{name} says so."]))
+    said: list[str] = []
+    done = whole.reproduce(demo(), place(tmp_path), "r.yaml", [part("harvest", 0), part("probe", 2)], said.append)
+    assert ran == ["harvest", "probe"]
+    assert done.n_new == 1
+    assert [line for line in said if line.startswith("reproduce:")][1].startswith("reproduce: stage 2 of 2, probe")
+    text = (tmp_path / "report.md").read_text()
+    assert "**probe says so.**" in text
+    assert "python jobs/probe.py --config r.yaml" in text
+    assert text.count("Not measured") == 3
+
+
+def test_the_report_has_a_section_for_each_claim_with_its_headline_first():
+    findings = {
+        "probe": Finding("probe", "probes/t-1", "t-1", ["Read everywhere."], "probes/t-1/figures/a.png", ["boat: 0.9"]),
+        "sae": Finding("sae", "saes/t-2", "t-2", ["Use this one."]),
+        "interpret": Finding("interpret", "i/t-3", "t-3", ["As easy."], None, ["latent 3: boats"]),
+    }
+    lines = report_lines("t", "r.yaml", "runs", findings)
+    heads = [i for i, line in enumerate(lines) if line.startswith("## ")]
+    assert [lines[i] for i in heads] == [f"## {claim.title}" for claim in CLAIMS]
+    assert lines[heads[0] + 2] == "**Read everywhere.**"
+    assert any(line.startswith("![") and line.endswith("(probes/t-1/figures/a.png)") for line in lines)
+    assert "- latent 3: boats" in lines
+    assert "*interpret*: As easy." in lines
+    assert sum(line.startswith("Not measured") for line in lines) == 2
+    assert "python jobs/train_sae.py --config r.yaml --workspace runs" in lines

@@ -1,0 +1,85 @@
+"""Headlines say the tables' own numbers: chosen on one half, reported from the other, beside the control."""
+
+from linrep.explorer.saes import sae_headline
+from linrep.explorer.steering import best_cell, steer_examples, steer_headline
+from linrep.store.tables import table_of
+from schemas.saes import QUALITY
+from schemas.steering import EFFECTS, VERDICTS
+
+CELL = {"site": "last", "layer": 5, "edit": "add", "strength": 1.0, "control": False, "n_pairs": 4, "n": 40, "value": 0.5}
+
+
+def effect(direction: str, measure: str, one: float, two: float, **more: object) -> dict[str, object]:
+    ends = {"half_two_low": two - 0.1, "half_two_high": two + 0.1}
+    return {**CELL, "direction": direction, "measure": measure, "half_one": one, "half_two": two, **ends, **more}
+
+
+EFFECTS_ROWS = [
+    effect("class_mean", "turned", 0.9, 0.7),
+    effect("class_mean", "turned_kept_all", 0.9, 0.8),
+    effect("class_mean", "damage", 0.1, 0.02),
+    # More turned on the half that is reported, and less kept on the half that chooses: not chosen.
+    effect("ridge", "turned", 0.95, 1.0),
+    effect("ridge", "turned_kept_all", 0.1, 1.0),
+    effect("random", "turned", 0.99, 0.05, control=True),
+]
+
+
+def verdict(source: str, text: str, score: float, direction: str = "class_mean") -> dict[str, object]:
+    return {
+        "site": "last", "layer": 5, "edit": "add", "direction": direction, "strength": 1.0, "source": source, "target": "star",
+        "sample_id": f"{source}.png", "question": 0, "about": "class", "text": text, "n_tokens": 2, "plain": f"{source} .",
+        "score": score,
+    }  # fmt: skip
+
+
+def table(rows: list[dict[str, object]]):
+    return table_of([{name: row.get(name) for name in VERDICTS.names} for row in rows], VERDICTS)
+
+
+def test_the_best_trade_is_chosen_on_one_half_and_reported_from_the_other():
+    effects = table_of(EFFECTS_ROWS, EFFECTS)
+    best = best_cell(effects)
+    assert best is not None
+    assert best["direction"] == "class_mean"
+    verdicts = table([verdict("leaf", "star .", 1.0), verdict("boat", "boat .", -1.0), verdict("leaf", "moon .", 0.0, "random")])
+    headline = steer_headline(effects, verdicts)
+    assert headline[0].startswith("Best trade: the last token, layer 5, class mean x1: 0.70 [0.60, 0.80] of the answers turned")
+    assert "0.80 of these keep every other attribute" in headline[0]
+    assert "damage 0.02" in headline[0]
+    assert "a random direction there 0.05" in headline[0]
+    assert headline[1] == "For example `leaf .` became `star .` (leaf to star, leaf.png)."
+
+
+def test_examples_are_of_different_classes():
+    rows = [verdict(name, "star .", 1.0) for name in ("leaf", "leaf", "boat", "key")]
+    assert [line.split("`")[1] for line in steer_examples(table(rows), CELL | {"direction": "class_mean"}, 2)] == [
+        "leaf .",
+        "boat .",
+    ]
+
+
+def test_without_halves_nothing_is_chosen():
+    rows = [{**EFFECTS_ROWS[0], "half_one": None, "half_two": None}]
+    assert best_cell(table_of(rows, EFFECTS)) is None
+    assert "No edit could be chosen" in steer_headline(table_of(rows, EFFECTS), table([verdict("leaf", "star .", 1.0)]))[0]
+
+
+def quality(
+    coder: str, measure: str, value: float | None, modality: str = "image", control: float | None = 0.9
+) -> dict[str, object]:
+    return {"layer": 4, "coder": coder, "modality": modality, "measure": measure, "value": value, "control": control}
+
+
+def test_the_sae_to_use_is_the_one_with_the_lowest_fvu():
+    rows = [quality(name, "fvu", fvu, m) for name, fvu in (("a", 0.3), ("b", 0.2)) for m in ("image", "text")]
+    rows += [quality(name, "l0", l0, control=None) for name, l0 in (("a", 8.0), ("b", 16.0))]
+    rows += [quality("b", "ce_recovered", 0.97, "both", 0.1)]
+    headline = sae_headline(table_of(rows, QUALITY))
+    assert headline[0].startswith(
+        "Use b: FVU 0.20 at layer 4 with 16 latents active a token (random directions 0.90), the lowest of 2"
+    )
+    assert "0.97 of the loss" in headline[1]
+    assert sae_headline(table_of([quality("a", "fvu", None)], QUALITY)) == [
+        "No SAE has an FVU: the held-out rows do not vary. summary.txt has what there is."
+    ]
