@@ -3,7 +3,7 @@
 import pytest
 
 from linrep.explorer.sharing import layer_figures, summary_lines
-from linrep.explorer.sharing_words import plain_words
+from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.store.tables import table_of
 from schemas.sharing import SHARING
 
@@ -105,3 +105,17 @@ def test_a_measure_without_a_value_says_why_in_words_and_summary():
     table = table_of(rows, SHARING)
     assert "Direction cosine has no value in layer 0, 1: the directions are noise." in plain_words(table)
     assert "  note: direction_cosine, layer 1, trained: the directions are noise" in summary_lines(table)
+
+
+def test_the_headline_counts_what_grows_with_the_tables_own_ends_and_says_what_the_control_does():
+    """The layer with the highest value is not spoken of: nothing is selected."""
+    rows = [row("hub", layer, value, 0.01, 0.0) for layer, value in ((9, 0.42), (3, 0.11), (6, 0.77))]
+    rows += [row("cka_debiased", layer, value, 0.01, 0.0) for layer, value in ((3, 0.53), (6, 0.6), (9, 0.24))]
+    rows += [row("hub", layer, value, 0.01, 0.0, "untrained") for layer, value in ((3, 0.05), (9, 0.31))]
+    said = sharing_headline(table_of(rows, SHARING))
+    assert "does not grow with depth across the board: of 2 measures from layer 3 to 9, 1 grows" in said[0]
+    assert "the hub score 0.11 to 0.42" in said[0]
+    assert "CKA 0.53 to 0.24" in said[0]
+    assert "0.77" not in " ".join(said)
+    assert said[-1] == "In the untrained model, the control, the hub score too grows."
+    assert "grows with depth: of 1 measures" in sharing_headline(table_of([r for r in rows if r["metric"] == "hub"], SHARING))[0]
