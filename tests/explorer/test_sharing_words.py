@@ -117,5 +117,5 @@ def test_the_headline_counts_what_grows_with_the_tables_own_ends_and_says_what_t
     assert "the hub score 0.11 to 0.42" in said[0]
     assert "CKA 0.53 to 0.24" in said[0]
     assert "0.77" not in " ".join(said)
-    assert said[-1] == "In the untrained model, the control, the hub score too grows."
+    assert said[-1] == "Of the measures that grow, these also grow in the untrained control: the hub score."
     assert "grows with depth: of 1 measures" in sharing_headline(table_of([r for r in rows if r["metric"] == "hub"], SHARING))[0]
