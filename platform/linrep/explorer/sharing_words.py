@@ -57,7 +57,8 @@ def sharing_headline(table: pa.Table) -> list[str]:
     if len(untrained):
         beside = _courses(untrained)
         growing = [CURVES[name] for name in groups["grows"] if name in beside and beside[name][0] == "grows"]
-        also = f"these also grow in the untrained control: {', '.join(growing)}" if growing else "none does in the untrained control"
+        shown = ", ".join(growing)
+        also = f"these also grow in the untrained control: {shown}" if growing else "none grows in the untrained control"
         sentences.append(f"Of the measures that grow, {also}.")
     return sentences
 
