@@ -68,3 +68,10 @@ def test_a_setting_at_the_edge_of_its_grid_is_told():
     rows = [row("ridge", 0, 0.5, setting=1e3, setting_edge="highest"), row("ridge", 1, 0.5, setting=1.0)]
     (line,) = (line for line in summary_lines(table_of(rows, PROBES), {}) if "warning" in line)
     assert "1 of 2 ridge probes chose the highest setting tried (1000): extend probe.alphas" in line
+
+
+def test_one_legend_stands_beside_the_panels_and_none_on_data():
+    figure = layer_figures(table_of(ROWS, PROBES))["layers_class"]
+    assert [axes.get_legend() for axes in figure.axes] == [None] * len(figure.axes)
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"ridge", "lda", "ridge, shuffled labels", "most frequent class"}

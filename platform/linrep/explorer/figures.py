@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#3b3b3b")
@@ -92,9 +93,29 @@ def panels(title: str, parts: Sequence[Panel], n_columns: int = 3) -> Figure:
         _draw(axes, part)
     for axes in list(grid.flat)[len(parts) :]:
         axes.set_visible(False)
+    _explain(figure, list(grid.flat)[: len(parts)])
     if title:
         figure.suptitle(title)
     return figure
+
+
+def _explain(figure: Figure, drawn: Sequence[Axes]) -> None:
+    """One legend beside all panels where a label looks the same in each; else one for each panel, beside it. None on data."""
+    looks: dict[str, set[tuple[object, ...]]] = {}
+    lines: dict[str, Line2D] = {}
+    for axes in drawn:
+        for line in (one for one in axes.get_legend_handles_labels()[0] if isinstance(one, Line2D)):
+            label = str(line.get_label())
+            lines.setdefault(label, line)
+            looks.setdefault(label, set()).add((line.get_color(), line.get_linestyle(), line.get_marker()))
+    if not lines:
+        return
+    if all(len(own) == 1 for own in looks.values()):
+        figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=8)
+        return
+    for axes in drawn:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -115,10 +136,17 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.x_log:
         axes.set_xscale("log")
     elif panel.x_whole:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(*_whole_ends([x for curve in panel.curves for x in curve.x]))
     axes.grid(alpha=0.25)
-    if panel.curves or panel.reference is not None:
-        axes.legend(fontsize=8, framealpha=0.85)
+
+
+def _whole_ends(x: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of whole numbers, with room beside the outermost; a single one stands in the middle."""
+    if not x:
+        return -0.5, 0.5
+    room = max(0.04 * (max(x) - min(x)), 0.25)
+    return min(x) - room, max(x) + room
 
 
 def matrix(title: str, values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], label: str) -> Figure:
