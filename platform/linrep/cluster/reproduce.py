@@ -48,7 +48,7 @@ PARTS = (
     Part("steer", run_steer, 0.25, ("harvest", "probe")),
     Part("sae", run_train_sae, 0.30, ("harvest", "probe")),
     Part("tune", run_tune_sae, 0.05),
-    Part("control", run_control, 0.14, ()),
+    Part("control", run_control, 0.14),
     Part("sharing", run_sharing, 0.06, ("harvest", "steer", "sae", "control")),
     Part("features", run_features, 0.02, ("harvest", "sae")),
     Part("interpret", run_interpret, 0.02, ("features",)),

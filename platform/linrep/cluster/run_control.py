@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from linrep.cluster.control import control_recipe, make_control
+from linrep.cluster.inputs import planned_harvest
 from linrep.cluster.run_harvest import run_harvest
 from linrep.cluster.run_train_sae import run_train_sae
 from linrep.places import Place
@@ -30,8 +31,9 @@ def run_control(recipe: Recipe, workspace: Place) -> ControlOutcome:
     The SAEs of the control are those of the recipe where sharing compares them (`sharing.own`); otherwise none is trained.
 
     Raises:
-        LinrepError: Something that the user can mend; the message says what.
+        LinrepError: The recipe's own harvest was not begun, or something else that the user can mend.
     """
+    planned_harvest(recipe, workspace)  # a control of nothing is refused before anything is made
     model = make_control(recipe, workspace)
     control = control_recipe(recipe, workspace)
     harvest = run_harvest(control, workspace)
