@@ -26,6 +26,7 @@ from linrep.records import (
     MEND_COMMIT,
     find_record,
     is_inside,
+    only_artefact,
     read_record,
     repair_of_unit,
     repair_of_whole,
@@ -354,13 +355,7 @@ def open(kind: Kind[About], where: str | Place) -> Artefact[About]:
     Raises:
         StoreError: There is none, there are several to choose from, or it is not complete.
     """
-    root = place(where)
-    here = root
-    if not (root / MANIFEST).is_file():
-        names = [name for name in (root / kind.folder).names() if (root / kind.folder / name).is_folder()]
-        if len(names) > 1:
-            raise StoreError(f"{root} holds {len(names)} {kind.what}, name one of them: {', '.join(names)}")
-        here = root / kind.folder / names[0] if names else root
+    here = only_artefact(place(where), kind.folder, kind.what)
     found = find(kind, here)
     if found is None:
         raise StoreError(f"no {kind.what} at {here}: {MANIFEST} is missing; {kind.again}")

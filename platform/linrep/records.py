@@ -121,11 +121,6 @@ def inside(folder: Place, path: str, file: Place, repair: str) -> Place:
     return folder / path
 
 
-def committed_units(here: Place) -> set[str]:
-    """Names of an artefact's committed units, strangers among them: what is no unit's name is never asked for."""
-    return {name.removesuffix(".json") for name in (here / "commits").names() if name.endswith(".json")}
-
-
 def repair_of_unit(here: Place, unit: str) -> str:
     """What to do about a damaged file of a unit of an artefact."""
     commit = here / "commits" / f"{unit}.json"

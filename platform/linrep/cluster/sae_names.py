@@ -91,10 +91,10 @@ def _best(layer: int, recipe: Recipe, store: Store, workspace: Place, field: str
     if not report.is_file():
         raise RecipeError(f"{field}.sae: best is what the search recommends: run jobs/tune_sae.py with the same recipe first")
     again = "delete it and run jobs/tune_sae.py with the same recipe again"
-    told = read_object(report, again).get(str(layer))
-    if not isinstance(told, dict):
+    recommendation = read_object(report, again).get(str(layer))
+    if not isinstance(recommendation, dict):
         raise RecipeError(f"{field}.sae: the search recommends nothing for layer {layer}: name an SAE, or search there")
-    config = recommended(plan, str(told["name"]))
+    config = recommended(plan, str(recommendation["name"]))
     ((name, wanted),) = config.coders().items()
     for own, coder in recipe.sae.coders().items():
         if (coder.activation, coder.expansion) == (wanted.activation, wanted.expansion):

@@ -41,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Step:
-    """Work that is done, where it is told more finely than by whole units.
+    """Work that is done, where it is reported more finely than by whole units.
 
     Attributes:
         amount: How much of what the display counts.
