@@ -260,10 +260,10 @@ def test_a_store_is_not_continued_in_another_precision(corpora, random_vlm, tmp_
 
 
 def test_a_disk_that_fails_once_is_tried_again_and_one_that_stays_away_is_one_line(monkeypatch):
-    from linrep.cluster import harvest
+    from linrep.cluster import fan_out
     from linrep.errors import ServiceError
 
-    monkeypatch.setattr(harvest, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(fan_out, "PAUSES", (0.0, 0.0))
     left = [OSError("not now"), OSError("not now")]
 
     def flaky() -> str:
@@ -274,7 +274,7 @@ def test_a_disk_that_fails_once_is_tried_again_and_one_that_stays_away_is_one_li
     def gone() -> str:
         raise OSError("gone for good")
 
-    assert harvest.or_error(flaky) == "read"
-    outcome = harvest.or_error(gone)
+    assert fan_out.or_error(flaky) == "read"
+    outcome = fan_out.or_error(gone)
     assert isinstance(outcome, ServiceError)
     assert "failed 3 times, at last with: gone for good" in str(outcome)

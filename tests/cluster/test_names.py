@@ -73,7 +73,7 @@ def test_an_sae_is_found_by_its_name(recipe: Recipe, workspace: Place):
     named = recipe.features.model_copy(update={"dictionaries": (Dictionary(sae="topk-4-x2-s1", layer=2),)})
     by_path = recipe.features.model_copy(update={"dictionaries": (found,)})
     one, other = (plan_features(recipe.model_copy(update={"features": f}), workspace) for f in (named, by_path))
-    assert one.place == other.place  # which SAE it is decides the digest, not how it was called
+    assert one.artefact.place == other.artefact.place  # which SAE it is decides the digest, not how it was called
     with pytest.raises(RecipeError, match=r"^x\.sae: topk-4-x2-s0 of layer 1 is not trained yet: run jobs/train_sae\.py"):
         at_path(Dictionary(sae="topk-4-x2-s0", layer=1), recipe, store, workspace, "x")
     with pytest.raises(RecipeError, match=r"^x\.sae: best is what the search recommends: run jobs/tune_sae\.py"):

@@ -40,12 +40,13 @@ def fan_out(items: Iterable[Item], submit: Callable[[Item], Any], at_once: int) 
     Args:
         items: What to work on; taken one by one, as there is room.
         submit: Starts the tasks of an item, and gives the reference of its result.
-        at_once: Items under way, at most: what their tasks keep in the object store must fit there together.
+        at_once: Items under way, at most: what their tasks keep in the object store must fit there together. One at least,
+            also on a cluster whose head has no CPU and whose workers are still to come.
 
     Raises:
         LinrepError: A result is one. What is still under way is cancelled, and no further item is begun.
     """
-    waiting = iter(items)
+    waiting, at_once = iter(items), max(1, at_once)
     running = [submit(item) for item in islice(waiting, at_once)]
     while running:
         yield from _ready(running)

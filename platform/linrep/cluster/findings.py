@@ -109,8 +109,8 @@ def _classes(outcome: Outcome) -> list[str]:
     own = classes.filter(*which).drop_nulls("accuracy").unique("class_name", keep="first", maintain_order=True)
     worst, how = own.sort("accuracy", maintain_order=True).head(5), f"{row['view']} rows, {row['kind']}, layer {row['layer']}"
     return [
-        f"among the five classes that are read worst: {r['class_name']}, {r['accuracy']:.2f} [{r['accuracy_low']:.2f}, "
-        f"{r['accuracy_high']:.2f}] of {r['n_test']} test rows ({how})"
+        f"among the five classes that are read worst, chosen and reported on the same rows: {r['class_name']}, "
+        f"{r['accuracy']:.2f} [{r['accuracy_low']:.2f}, {r['accuracy_high']:.2f}] of {r['n_test']} test rows ({how})"
         for r in worst.iter_rows(named=True)
     ]
 

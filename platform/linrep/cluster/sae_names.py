@@ -8,7 +8,7 @@ from linrep.errors import RecipeError
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.records import read_object
-from linrep.sae.artefact import plan_saes
+from linrep.sae.artefact import place_of
 from linrep.sae.formats import saelens
 from linrep.sae.layer import layer_name, read_commit
 from linrep.sae.study import SaeConfig
@@ -53,7 +53,7 @@ def _find(given: Dictionary, recipe: Recipe, store: Store, workspace: Place, fie
     else:
         config, made_by = recipe.sae, "jobs/train_sae.py with the same recipe"
         name = whole_name(given.sae, list(config.coders()), f"{field}.sae")
-    artefact = plan_saes(store, recipe.name, config, workspace).place
+    artefact = place_of(store, recipe.name, config, workspace)
     folder = artefact / layer_name(given.layer) / name
     if read_commit(artefact, given.layer) is None:
         raise RecipeError(f"{field}.sae: {name} of layer {given.layer} is not trained yet: run {made_by} first")

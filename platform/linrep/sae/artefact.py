@@ -103,9 +103,8 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
     layers = check_layers(store, config)
     config.check_active(store.manifest.width)
     check_held_out(store, layers[0])  # samples are held out, not rows: the other layers have the same
-    # "all" and the list that means the same layers make the same dictionaries.
-    key = digest(VERSION, store.manifest.digest, {**config.decisive(), "layers": list(layers)})
-    place = workspace / "saes" / f"{name}-{key}"
+    key = key_of(store, config, layers)
+    place = place_of(store, name, config, workspace)
     jobs, reads = [], {}
     for layer in layers:
         data, each = config.data, config.batch // config.workers
@@ -127,6 +126,20 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
         created=now(),
     )
     return SaePlan(place, store, manifest, tuple(jobs))
+
+
+def key_of(store: Store, config: SaeConfig, layers: tuple[int, ...]) -> str:
+    """What names the SAEs of a section: "all" and the list that means the same layers make the same ones."""
+    return digest(VERSION, store.manifest.digest, {**config.decisive(), "layers": list(layers)})
+
+
+def place_of(store: Store, name: str, config: SaeConfig, workspace: Place) -> Place:
+    """Where the SAEs of a section lie, trained or not; opens no file of the store.
+
+    Raises:
+        RecipeError: A layer is not in the store.
+    """
+    return workspace / "saes" / f"{name}-{key_of(store, config, check_layers(store, config))}"
 
 
 def check_layers(store: Store, config: SaeConfig) -> tuple[int, ...]:
