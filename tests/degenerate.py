@@ -56,6 +56,9 @@ WORLDS = {
     "nan": World(values="nan"),
     "infinite": World(values="inf"),
     "some nan": World(values="some nan"),
+    "train nan": World(values="train nan"),
+    "val nan": World(values="val nan"),
+    "test nan": World(values="test nan"),
 }
 
 
@@ -81,6 +84,8 @@ def write_world(folder: Path, world: World, digest: str = "0123456789") -> Store
             if world.skipped:
                 continue
             x = _tokens(world.values, rng, label, i)
+            if world.values == f"{split} nan":
+                x[:] = np.nan
             rows.setdefault(("tokens", modality), []).extend((name, t, split, x[t]) for t in range(T))
             rows.setdefault(("pooled", modality), []).append((name, 0, split, x.mean(0)))
             rows.setdefault(("last", modality), []).append((name, T - 1, split, x[-1]))

@@ -129,7 +129,7 @@ def write_directions(where: str | Path | Place, directions: DirectionSet, parent
             "modality": entry.modality,
             "attribute": entry.attribute,
             "names": list(entry.names),
-            "norms": [round(norm, 6) for norm in tensors[entry.key].norm(dim=1).tolist()],
+            "norms": [round(norm, 6) for norm in tensors[entry.key].double().norm(dim=1).tolist()],
             "token_norm": entry.token_norm,
         }
         for entry in directions.entries

@@ -17,7 +17,7 @@ from linrep.cluster.harvest import precision
 from linrep.corpora import Chunk, Corpora
 from linrep.corpora import read as read_chunk
 from linrep.directions import read_directions
-from linrep.errors import LinrepError
+from linrep.errors import LinrepError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.plan import located
 from linrep.places import Place
@@ -163,10 +163,19 @@ def _examine_or_error(exam: Examination, layer: int, coders: Callable[[], Coders
 
 
 def examine_layer(exam: Examination, layer: int, coders: Coders, device: str = "cpu") -> Examined:
-    """Examine the dictionaries of a layer and write the results."""
+    """Examine the dictionaries of a layer and write the results.
+
+    Raises:
+        StoreError: No validation row is of finite numbers.
+    """
     begun, report, rates = time.monotonic(), Report(), {}
     rows = held_out(find_sources(exam.store, layer, "val"), exam.config.rows)
-    rows: dict[Modality, Float[Tensor, "n d"]] = {m: x.to(device) for m, x in rows.items()}
+    if not any(len(x) for x in rows.values()):
+        raise StoreError(
+            f"layer {layer} of {exam.store.place} holds no rows of finite numbers in the validation split, so no SAE can be "
+            "evaluated: harvest it again in a wider dtype, or raise corpora.splits.val"
+        )
+    rows: dict[Modality, Float[Tensor, "_ d"]] = {m: x.to(device) for m, x in rows.items()}
     both = [Dictionary.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
     directions = _directions(exam, layer)
     pairs: list[tuple[Dictionary, Dictionary]] = []

@@ -54,7 +54,9 @@ def shares(
         spread = spread[np.isfinite(spread)]
         noise, why = float(spread.var()) * groups / (groups - 1) if len(spread) else 0.0, None
         bias = float(spread.mean()) - value if len(spread) else 0.0
-        if 0 <= value - bias <= 1:
+        if not np.isfinite(value):
+            why = "no value: no latent fires so much that it counts"
+        elif 0 <= value - bias <= 1:
             value -= bias
         else:  # a share that is corrected out of its range is none: the plain one, and the bias widens its interval
             noise, why = noise + bias**2, f"not corrected for noise, which would make it {value - bias:.3f}"
