@@ -28,7 +28,8 @@ import torch
 from bench.timing import Rates, report
 from linrep.cluster.features import find_plainly
 from linrep.cluster.stage import Step
-from linrep.dictionary import Dictionary, Latents
+from linrep.dictionary import Dictionary
+from linrep.encoder import Latents
 from linrep.features.artefact import plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import plan_study

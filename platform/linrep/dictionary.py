@@ -1,17 +1,8 @@
-"""What probes, sharing and features need of a sparse autoencoder: any object of this shape will do."""
+"""How a recipe names a sparse autoencoder: a part of the sections of stages that read one."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-import torch
-from jaxtyping import Float, Int
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from linrep.config import Section
-
-ROOM_BYTES = 64 * 2**20
-"""Dense activations held at once on the way to sparse ones."""
 
 
 class Dictionary(Section):
@@ -38,98 +29,3 @@ class Dictionary(Section):
         if bool(self.sae) == bool(self.path):
             raise ValueError("name the SAE by either sae or path" + (", not by both" if self.sae else ""))
         return self
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What turns rows of the stream into latents."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of the stream."""
-        ...
-
-    @property
-    def n_latents(self) -> int:
-        """How many latents there are."""
-        ...
-
-    def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
-        """Activations in the model's own scale, zero where a latent is silent."""
-        ...
-
-
-@runtime_checkable
-class Sparse(Protocol):
-    """The active latents of n rows, row after row; an entry may be 0."""
-
-    @property
-    def offsets(self) -> Int[Tensor, " n_1"]:
-        """Where each row begins, and the number of entries at the end."""
-        ...
-
-    @property
-    def latents(self) -> Int[Tensor, " s"]:
-        """Latent of each entry."""
-        ...
-
-    @property
-    def values(self) -> Float[Tensor, " s"]:
-        """Its activation."""
-        ...
-
-
-@runtime_checkable
-class SparseEncoder(Encoder, Protocol):
-    """An encoder that knows a faster way to the active latents than through all of them."""
-
-    def codes(self, x: Float[Tensor, "n d"]) -> Sparse:
-        """The active latents of each row."""
-        ...
-
-
-@dataclass(frozen=True)
-class Active:
-    """The latents that fire on n rows: no entry is 0, and within a row latents rise.
-
-    Attributes:
-        row: Row of each entry, rising.
-        latent: Its latent.
-        value: Its activation.
-    """
-
-    row: Int[Tensor, " s"]
-    latent: Int[Tensor, " s"]
-    value: Float[Tensor, " s"]
-
-
-def active(encoder: Encoder, x: Float[Tensor, "n d"]) -> Active:
-    """The latents that fire on some rows, by whichever way the encoder is fast."""
-    if isinstance(encoder, SparseEncoder):
-        found = encoder.codes(x)
-        row = torch.repeat_interleave(torch.arange(len(x), device=x.device), found.offsets.diff())
-        fires = found.values > 0
-        row, latent, value = row[fires], found.latents[fires], found.values[fires]
-        order = (row * encoder.n_latents + latent).argsort()
-        return Active(row[order], latent[order], value[order])
-    pieces, step = [], max(1, ROOM_BYTES // (4 * encoder.n_latents))
-    for start in range(0, max(len(x), 1), step):
-        z = encoder.encode(x[start : start + step])
-        row, latent = (z > 0).nonzero(as_tuple=True)
-        pieces.append((row + start, latent, z[row, latent]))
-    return Active(*(torch.cat(part) for part in zip(*pieces, strict=True)))
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A dictionary.
-
-    Attributes:
-        name: What tables call it.
-        coder: What encodes.
-        decoder: What a unit of each latent writes, one row a latent.
-    """
-
-    name: str
-    coder: Encoder
-    decoder: Float[Tensor, "f d"]

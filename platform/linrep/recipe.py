@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDic
 
 from linrep.config import Section, digest
 from linrep.corpora.config import Corpora
-from linrep.demo.world import DemoWorld
+from linrep.demo.config import DemoWorld
 from linrep.errors import RecipeError
 from linrep.features.config import FeaturesConfig
 from linrep.harvest.config import HarvestConfig, Pool

@@ -11,7 +11,7 @@ from linrep.cluster import lock
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import run_harvest
 from linrep.corpora import Corpora, ImageFolder, PairFiles, TextFiles
-from linrep.demo.world import DemoWorld
+from linrep.demo.config import DemoWorld
 from linrep.errors import WorkspaceBusy
 from linrep.harvest.plan import WORLD, plan_harvest, write_demo
 from linrep.places import place

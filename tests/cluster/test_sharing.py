@@ -15,7 +15,7 @@ from linrep import artefact
 from linrep.cluster import sharing as on_ray
 from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.sharing import in_the_store, share_plainly, share_units
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place

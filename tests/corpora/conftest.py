@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from linrep.corpora import Chunk, Corpora, Index, build_index, read
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk, Index, build_index
+from linrep.corpora.read import read
 from linrep.sample import Sample, Skipped
 
 WNIDS = {"n01440764": "tench", "n03000684": "chain saw", "n03888257": "parachute"}

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from linrep.corpora import read
+from linrep.corpora.read import read
 from linrep.errors import CorpusError
 from linrep.sample import Skipped
 from tests.corpora.conftest import jpeg

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from linrep.corpora import read
 from linrep.corpora.confine import Fence, Outside
+from linrep.corpora.read import read
 from linrep.errors import CorpusError
 from linrep.places import place
 from linrep.sample import Skipped

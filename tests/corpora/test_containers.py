@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from linrep.corpora import read
 from linrep.corpora.lines import STRIDE
+from linrep.corpora.read import read
 from linrep.corpora.runs import MAX_RUN
 from linrep.errors import CorpusError
 from linrep.sample import Skipped, split_of, unit_hash

@@ -8,8 +8,8 @@ import lzma
 import pyarrow as pa
 import pytest
 
-from linrep.corpora import read
 from linrep.corpora.lines import LONGEST, STRIDE
+from linrep.corpora.read import read
 from linrep.corpora.streams import decoded
 from linrep.errors import CorpusError
 from linrep.sample import Skipped

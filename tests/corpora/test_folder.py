@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from linrep.corpora import Index, read
+from linrep.corpora.index import Index
+from linrep.corpora.read import read
 from linrep.errors import CorpusError
 from linrep.sample import Skipped, split_of, unit_hash
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from linrep.corpora import ImageFolder, read
+from linrep.corpora import ImageFolder
 from linrep.corpora.config import Corpora
 from linrep.corpora.index import build_index
 from linrep.corpora.narrow import narrow
+from linrep.corpora.read import read
 
 
 @pytest.mark.parametrize("chunk_size", [5, 1000])

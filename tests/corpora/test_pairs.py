@@ -5,7 +5,9 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from linrep.corpora import Corpora, build_index, read
+from linrep.corpora import Corpora
+from linrep.corpora.index import build_index
+from linrep.corpora.read import read
 from linrep.errors import CorpusError
 
 

@@ -7,8 +7,8 @@ import pytest
 from pyarrow import OSFile
 
 from linrep import places
-from linrep.corpora import Index
 from linrep.corpora.find import find_files
+from linrep.corpora.index import Index
 from linrep.errors import CorpusError, PlaceError
 from linrep.places import place
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from linrep.corpora import Chunk, Corpora, build_index, read
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk, build_index
+from linrep.corpora.read import read
 from linrep.sample import Sample
 
 NAMES = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from linrep.corpora import read
+from linrep.corpora.read import read
 from linrep.corpora.shards import STRIDE
 from linrep.errors import CorpusError
 from linrep.places import place

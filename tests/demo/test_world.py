@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from linrep.demo.config import DemoWorld
 from linrep.demo.evaluate import Share
 from linrep.demo.language import caption, draw_text, parse_answer, vocabulary
 from linrep.demo.scene import draw_scene, is_unseen
-from linrep.demo.world import DemoWorld, write_world
+from linrep.demo.world import write_world
 from tests.stores import files_in
 
 

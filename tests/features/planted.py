@@ -9,7 +9,8 @@ import torch
 
 import linrep.store
 from linrep.artefact import UnitCommit
-from linrep.dictionary import Dictionary, Latents
+from linrep.dictionary import Dictionary
+from linrep.encoder import Latents
 from linrep.features.artefact import Features, finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import Study

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.corpora import Corpora, build_index, read
+from linrep.corpora import Corpora
+from linrep.corpora.index import build_index
+from linrep.corpora.read import read
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.harvester import Harvester
 from linrep.store.read import as_array

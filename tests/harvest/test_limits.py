@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.corpora import Corpora, build_index
-from linrep.corpora.index import Chunk
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk, build_index
 from linrep.harvest.calibrate import CHUNKS, TRIES, calibrate, calibration_turns, measure
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.finish import record

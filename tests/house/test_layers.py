@@ -1,6 +1,8 @@
 """What import-linter cannot see: the scripts in jobs/, submodules of others' packages, and modules that the picture forgot."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -38,6 +40,15 @@ def test_a_job_only_composes(job: Path) -> None:
     names = imports(job)
     assert {name for name in names if within(name, ("linrep",)) and not within(name, JOB_MAY)} <= {"linrep"}
     assert {name for name in names if name.split(".")[0] in JOB_MAY_NOT} == set()
+
+
+@pytest.mark.parametrize("module", ["linrep.recipe", "linrep.cluster.entry"])
+def test_a_recipe_is_known_without_the_libraries_that_compute(module: str) -> None:
+    """They take seconds to import: help and mistakes of a command line wait for none of them."""
+    heavy = {"torch", "PIL", "pyarrow", "ray", "mlflow", "transformers", "polars", "numpy", "matplotlib"}
+    code = f"import sys, {module}; print(*(sys.modules.keys() & {heavy}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [], "")
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 import linrep.store
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.places import place
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.fires import Fired, add_fired, fire_part

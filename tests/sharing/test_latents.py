@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.dictionary import Active, Latents
+from linrep.encoder import Active, Latents
 from linrep.sharing.fires import Codes, Fires
 from linrep.sharing.latents import (
     bridge,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.sharing.intervals import Measure
 from linrep.sharing.reliability import correlation, reliabilities
 from linrep.sharing.weights import KINDS, compare, weight_measures

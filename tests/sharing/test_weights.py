@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.sharing import tokens as reading
 from linrep.sharing.fires import TOP, add_fired, fire_part
 from linrep.sharing.grouped import Part

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from linrep.dictionary import Dictionary, Latents
+from linrep.dictionary import Dictionary
+from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.sae.coder import Largest, Sae, random_dictionary
 from linrep.sae.formats import read as read_sae

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.harvest import precision
-from linrep.corpora import Chunk, Corpora
-from linrep.corpora import read as read_chunk
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk
+from linrep.corpora.read import read as read_chunk
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool

@@ -13,7 +13,7 @@ from ray.data import ActorPoolStrategy
 
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.session import quiet_data
-from linrep.corpora import Chunk
+from linrep.corpora.index import Chunk
 from linrep.errors import LinrepError, ModelError, RecipeError
 from linrep.harvest.calibrate import calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk

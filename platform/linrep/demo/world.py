@@ -6,12 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
-from linrep.config import Section
+from linrep.demo.config import DemoWorld
 from linrep.demo.language import caption, draw_text
 from linrep.demo.paint import jpeg_bytes, object_box, paint
 from linrep.demo.scene import Scene, draw_scene, is_unseen
@@ -19,23 +17,6 @@ from linrep.demo.shapes import OBJECTS
 
 WNIDS: dict[str, str] = {obj: f"n9{i + 1:07d}" for i, obj in enumerate(OBJECTS)}
 """ImageNet-like folder names; WordNet has no n9... numbers, so they meet no real class."""
-
-
-class DemoWorld(Section):
-    """How much of the embedded world to write, and which part of it."""
-
-    n_images: int = Field(default=2048, ge=0, description="Pictures, each with a caption.")
-    n_texts: int = Field(default=4096, ge=0, description="Documents of the text corpus.")
-    seed: int = Field(
-        default=0, ge=0, description="Seed of the world. The committed model was trained on seed 0 of the train split."
-    )
-    split: Literal["train", "heldout"] = Field(
-        default="train",
-        description="Training scenes lack an eighth of the combinations; every fourth held-out scene shows one of those.",
-    )
-    pair_share: float = Field(
-        default=0.0, ge=0, le=1, description="Share of pictures with two objects; the first gives the class."
-    )
 
 
 def write_world(folder: Path, config: DemoWorld) -> Path:

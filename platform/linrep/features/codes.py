@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float32, Int16, Int32, Int64
 from torch import Tensor
 
-from linrep.dictionary import Encoder, active
+from linrep.encoder import Encoder, active
 from linrep.places import Place
 from linrep.store.blocks import Block, blocks
 from linrep.store.commit import WrittenFile

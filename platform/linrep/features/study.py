@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.errors import RecipeError
 from linrep.features.codes import codes_file
 from linrep.features.config import FeaturesConfig

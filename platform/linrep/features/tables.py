@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.features.config import FeaturesConfig
 from linrep.features.gather import Gathered, Known
 from linrep.features.labels import Told

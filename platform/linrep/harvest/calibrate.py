@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from linrep.corpora import Chunk, Corpora
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
 from linrep.harvest.chunk import prepare_chunk
 from linrep.harvest.config import HarvestConfig

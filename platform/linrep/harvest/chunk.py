@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from linrep.corpora import Chunk, Corpora, read
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk
+from linrep.corpora.read import read
 from linrep.harvest.harvester import Harvester, Rows
 from linrep.places import Place
 from linrep.sample import Skipped

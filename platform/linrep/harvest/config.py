@@ -5,8 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
-from linrep.store.layout import View
-from linrep.store.statistics import HIGH_NORM
+from linrep.store.layout import HIGH_NORM, View
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
 from linrep.vlm.prompts import FIELDS, filled_in
 

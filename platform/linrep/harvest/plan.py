@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from linrep.config import digest
-from linrep.corpora import Chunk, Corpora, Index, build_index
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk, Index, build_index
 from linrep.demo import model_folder
-from linrep.demo.world import DemoWorld, write_world
+from linrep.demo.config import DemoWorld
+from linrep.demo.world import write_world
 from linrep.errors import RecipeError
 from linrep.harvest.config import HarvestConfig
 from linrep.places import Place, place

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from linrep.chat import ChatServer
+from linrep.chat_server import ChatServer
 from linrep.config import Section
 
 Task = Literal["detection", "fuzzing"]

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from linrep.corpora import Chunk, Corpora, read
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
+from linrep.corpora.read import read
 from linrep.errors import CorpusError
 from linrep.sample import Skipped
 from linrep.store.read import Store

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.dictionary import Encoder
+from linrep.encoder import Encoder
 from linrep.errors import RecipeError
 from linrep.probe.fit import Trial
 from linrep.probe.latents import LatentProbe, Weighed, bytes_of_fit, fit_latents, survey

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from linrep.dictionary import Encoder
+from linrep.encoder import Encoder
 from linrep.store.blocks import Block, blocks
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import Modality, View

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from linrep.dictionary import Encoder
+from linrep.encoder import Encoder
 from linrep.errors import StoreError
 from linrep.probe.encoded import probe_latents
 from linrep.probe.moments import Gatherer, Moments, merge

@@ -6,6 +6,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from linrep.config import Section
 
+Product = Literal["float32", "bfloat16"]
+"""Number format of a step's dense products. It changes weights, so the recipe alone decides it: no device and no clock."""
+
 
 class ReLU(Section):
     """f = ReLU(E x + b), with the paper's penalty l1 * sum_i f_i |D_i|, which no rescaling of the decoder can evade."""

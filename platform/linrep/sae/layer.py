@@ -15,9 +15,9 @@ from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.records import read_record, write_record
 from linrep.sae.coder import Sae
+from linrep.sae.config import Product
 from linrep.sae.formats import saelens
 from linrep.sae.formats.sums import sums_of
-from linrep.sae.machine import Product
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.study import SaeConfig
 from linrep.sae.train import Metrics, Rows, Trainer, fit

@@ -1,11 +1,6 @@
-"""What a training step may assume of the device that it runs on: room for pre-activations. And the format of its products."""
-
-from typing import Literal
+"""What a training step may assume of the device that it runs on: room for pre-activations."""
 
 import torch
-
-Product = Literal["float32", "bfloat16"]
-"""Number format of a step's dense products. It changes weights, so the recipe alone decides it: no device and no clock."""
 
 ROOM_BYTES = 64 * 2**20
 """Pre-activations held at once on a CPU. Measured on two cores at 12,288 latents: pieces of 1,024 rows (50 MB) run at the whole

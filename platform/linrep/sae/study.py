@@ -7,8 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from linrep.config import Section
 from linrep.errors import RecipeError
-from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
-from linrep.sae.machine import Product
+from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, Product, ReLU, TopK
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 

@@ -17,9 +17,9 @@ from linrep.errors import TrainingFailed
 from linrep.sae.adam import Moments, block_rows
 from linrep.sae.auxk import Revival
 from linrep.sae.coder import Above, Gate, Largest, Rectify, Rule, Sae
-from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
+from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, Product, ReLU, TopK
 from linrep.sae.dense import dense_pass, sees_centred
-from linrep.sae.machine import Product, room_bytes
+from linrep.sae.machine import room_bytes
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.schedule import learning_rate, warmth

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from linrep.dictionary import ROOM_BYTES, Active, Latents, active
+from linrep.encoder import ROOM_BYTES, Active, Latents, active
 from linrep.largest import Largest, strength_key
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.grouped import Addable, Grouped, Part, by_group

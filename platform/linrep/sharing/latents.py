@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.errors import RecipeError
 from linrep.sharing.bridges import partners
 from linrep.sharing.config import SharingConfig

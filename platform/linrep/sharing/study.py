@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from linrep.dictionary import Latents
+from linrep.encoder import Latents
 from linrep.errors import RecipeError
 from linrep.sample import unit_hash
 from linrep.sharing.config import SharingConfig

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from linrep.corpora import Corpora, read
+from linrep.corpora import Corpora
+from linrep.corpora.read import read
 from linrep.errors import CorpusError
 from linrep.places import Place
 from linrep.sample import Sample, Skipped

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from linrep.chat import ChatServer
+from linrep.chat_server import ChatServer
 from linrep.config import Section
 from linrep.dictionary import Dictionary
-from linrep.steer.sites import ImageTokens, LastToken, Site
 
 TOKENS = ("other_tokens", "shuffled_tokens")
 """Controls of knock-outs: as many other patches, or the same tokens in another order."""
@@ -22,6 +21,46 @@ def one_image(prompt: str) -> str:
     if prompt.count("<image>") != 1:
         raise ValueError(f"must contain <image> once, got {prompt!r}")
     return prompt
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ImageTokens(Section):
+    """All positions of the picture, its newlines included."""
+
+    kind: Literal["image"] = Field(default="image", description="All image tokens.")
+
+
+class Patches(Section):
+    """The patches whose centre lies in a box of the picture, in the base view and in the crops alike."""
+
+    kind: Literal["patches"] = Field(default="patches", description="Patches inside a box of the picture.")
+    box: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
+        description="Left, top, right and bottom as fractions of the picture's width and height."
+    )
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> "Patches":
+        left, top, right, bottom = self.box
+        if left >= right or top >= bottom:
+            raise ValueError(f"the box must have left < right and top < bottom, got {list(self.box)}")
+        return self
+
+
+class LastToken(Section):
+    """The last position of the prompt: where the answer, or the sample's text, is about to begin."""
+
+    kind: Literal["last"] = Field(default="last", description="The last token of the prompt.")
+
+
+class Everywhere(Section):
+    """All positions, start token and template included, and everything that is generated."""
+
+    kind: Literal["everywhere"] = Field(default="everywhere", description="All positions, generated ones included.")
+
+
+Site = Annotated[ImageTokens | Patches | LastToken | Everywhere, Field(discriminator="kind")]
 
 
 class Dose(Section):
@@ -158,7 +197,7 @@ class SteerConfig(Section):
     )
     images: PositiveInt = Field(default=4, description="Held-out photographs of the source class for each pair.")
     sites: tuple[Site, ...] = Field(
-        default=(ImageTokens(), LastToken()), description="Where edits act: image, patches, last, all."
+        default=(ImageTokens(), LastToken()), description="Where edits act: image, patches, last, everywhere."
     )
     layers: tuple[NonNegativeInt, ...] | Literal["all"] = Field(
         default="all", description="Layers k at which edits act, one at a time; all: those that the probes have."

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from linrep.config import digest
-from linrep.corpora import Chunk, Corpora
+from linrep.corpora import Corpora
+from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
 from linrep.directions import DirectionSet
 from linrep.errors import RecipeError

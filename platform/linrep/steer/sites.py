@@ -2,53 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import Field, model_validator
 
-from linrep.config import Section
 from linrep.sample import unit_hash
+from linrep.steer.config import Everywhere, ImageTokens, LastToken, Patches, Site
 from linrep.vlm.card import ModelCard
 from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.tokens import layout, patch_box
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class ImageTokens(Section):
-    """All positions of the picture, its newlines included."""
-
-    kind: Literal["image"] = Field(default="image", description="All image tokens.")
-
-
-class Patches(Section):
-    """The patches whose centre lies in a box of the picture, in the base view and in the crops alike."""
-
-    kind: Literal["patches"] = Field(default="patches", description="Patches inside a box of the picture.")
-    box: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
-        description="Left, top, right and bottom as fractions of the picture's width and height."
-    )
-
-    @model_validator(mode="after")
-    def _has_an_inside(self) -> "Patches":
-        left, top, right, bottom = self.box
-        if left >= right or top >= bottom:
-            raise ValueError(f"the box must have left < right and top < bottom, got {list(self.box)}")
-        return self
-
-
-class LastToken(Section):
-    """The last position of the prompt: where the answer, or the sample's text, is about to begin."""
-
-    kind: Literal["last"] = Field(default="last", description="The last token of the prompt.")
-
-
-class Everywhere(Section):
-    """All positions, start token and template included, and everything that is generated."""
-
-    kind: Literal["everywhere"] = Field(default="everywhere", description="All positions, generated ones included.")
 
 
 @dataclass(frozen=True)
@@ -63,9 +25,6 @@ class Elsewhere:
 
 class NoControl(ValueError):
     """Why there are not as many other patches; the control is left out, with this reason."""
-
-
-Site = Annotated[ImageTokens | Patches | LastToken | Everywhere, Field(discriminator="kind")]
 
 
 Area = Site | Elsewhere

@@ -1,4 +1,4 @@
-"""Names in a store: which file holds what.
+"""Names in a store: which file holds what. Imports nothing that a recipe does without.
 
 manifest.json                                          what the store is, see `linrep.store.manifest`
 samples/part-000012.parquet                            one row a sample of chunk 12
@@ -21,6 +21,9 @@ LAST_GROUPS = ("last_image", "last_text")
 """Groups of the statistics beside those of all tokens: last positions of what holds a photograph, and of texts."""
 
 _FOLDER = re.compile(rf"({'|'.join(get_args(View))})/layer=(\d+)/modality=({'|'.join(MODALITIES)})/")
+
+HIGH_NORM = 10.0
+"""A token is high-norm above so many times its group's median, unless the recipe says otherwise (sinks lie 10 to 100 above)."""
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"

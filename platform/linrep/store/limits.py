@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from linrep.store.layout import LAST_GROUPS, MODALITIES, Modality, View
-from linrep.store.statistics import HIGH_NORM, Sums
+from linrep.store.layout import HIGH_NORM, LAST_GROUPS, MODALITIES, Modality, View
+from linrep.store.statistics import Sums
 
 Limits = Mapping[tuple[int, str], float]
 """Norm above which a token is high, by layer and group; a group without one has none that is high."""

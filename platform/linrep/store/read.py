@@ -20,6 +20,7 @@ from linrep.records import only_artefact
 from linrep.sample import Split
 from linrep.store.commit import PART, Commit, WrittenFile, read_commits, repair, strange_commits
 from linrep.store.layout import (
+    HIGH_NORM,
     LOCK,
     MANIFEST,
     STATISTICS,
@@ -34,7 +35,7 @@ from linrep.store.layout import (
 from linrep.store.limits import from_records, group_of, limit_of, norm_limits
 from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.sealed import sealed
-from linrep.store.statistics import HIGH_NORM, Sums, from_table, merge
+from linrep.store.statistics import Sums, from_table, merge
 from linrep.store.summary import summary
 from linrep.store.tables import read_table
 from linrep.store.verify import Verified, verify_store

@@ -7,15 +7,13 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int64
 
+from linrep.store.layout import HIGH_NORM
 from schemas import STATISTICS
 
 BINS_PER_OCTAVE = 32
 LOWEST_OCTAVE, HIGHEST_OCTAVE = -20, 30
 N_BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
 """Bin i holds norms from 2**(LOWEST_OCTAVE + i / 32) to the next: 2.2% wide; the first and last also hold what lies beyond."""
-
-HIGH_NORM = 10.0
-"""A token is high-norm above so many times its group's median, unless the recipe says otherwise (sinks lie 10 to 100 above)."""
 
 
 def norm_bin(norms: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

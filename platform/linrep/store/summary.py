@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from linrep.store.commit import Commit
-from linrep.store.layout import GROUPS
+from linrep.store.layout import GROUPS, HIGH_NORM
 from linrep.store.manifest import Manifest
-from linrep.store.statistics import HIGH_NORM
 
 
 def size(n_bytes: int | float) -> str:
