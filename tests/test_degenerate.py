@@ -1,6 +1,7 @@
 """Every stage on stores that give it little or nothing to work on: a result, or one clear line."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,8 +89,11 @@ def probe(store: Store, folder: Path) -> list[pa.Table]:
     finish_probes(probes, study)
     probes = probes.closing()
     table = probes.table()
-    assert probe_lines.summary_lines(table, {})
+    lines = probe_lines.summary_lines(table, {})
+    assert lines
+    in_full(lines)
     assert probe_lines.probe_headline(table)
+    in_full(probe_lines.probe_headline(table))
     probe_lines.layer_figures(table)
     finite(probe_metrics(probes))
     return [table, probes.table("classes")]
@@ -104,10 +108,11 @@ def sharing(store: Store, folder: Path) -> list[pa.Table]:
     list(share_plainly(study, study.units, found))
     found.finish()
     table = found.table()
-    sharing_lines.summary_lines(table)
+    in_full(sharing_lines.summary_lines(table))
     sharing_lines.layer_figures(table)
     assert plain_words(table)
     assert sharing_headline(table)
+    in_full([*plain_words(table), *sharing_headline(table)])
     finite(sharing_metrics(found))
     return [table, found.table("latents")]
 
@@ -123,9 +128,9 @@ def features_of(store: Store, folder: Path) -> features_artefact.Features:
 def features(store: Store, folder: Path) -> list[pa.Table]:
     found = features_of(store, folder)
     table = found.table()
-    feature_lines.summary_lines(table, found.about.chance)
+    in_full(feature_lines.summary_lines(table, found.about.chance))
     feature_lines.feature_figures(table)
-    assert "nan" not in " ".join(feature_lines.features_headline(table))
+    in_full(feature_lines.features_headline(table))
     finite(feature_lines.feature_metrics(table))
     return [table, found.table("labels")]
 
@@ -144,7 +149,8 @@ def interpret(store: Store, folder: Path) -> list[pa.Table]:
         table_of(answers, ANSWERS),
     ]
     assert interpret_lines.interpret_headline(tables[1])
-    interpret_lines.summary_lines(tables[1], tables[0], *counts(found))
+    in_full(interpret_lines.interpret_headline(tables[1]))
+    in_full(interpret_lines.summary_lines(tables[1], tables[0], *counts(found)))
     interpret_lines.score_figures(tables[1])
     finite(interpret_lines.score_metrics(tables[1]))
     return tables
@@ -193,10 +199,13 @@ def sae(store: Store, folder: Path) -> list[pa.Table]:
     own = {name: open_coders(plan.place / layer_name(LAYER), name) for name in plan.manifest.coders}
     examine_layer(exam, LAYER, own)
     tables = {name: read_table(exam.place / "layers" / f"{LAYER:03d}", f"{name}.parquet") for name in run_train_sae.TABLES}
-    assert sae_lines.summary_lines(tables, plan.manifest.reads)
+    lines = sae_lines.summary_lines(tables, plan.manifest.reads)
+    assert lines
+    in_full(lines)
+    in_full(sae_lines.sae_headline(tables["quality"]))
     sae_lines.figures(tables)
     for name in plan.manifest.coders:
-        sae_lines.card_lines(tables, LAYER, name)
+        in_full([str(value) for value in sae_lines.card_lines(tables, LAYER, name).values()])
     finite(run_train_sae.metrics(tables["quality"]))
     return list(tables.values())
 
@@ -206,12 +215,19 @@ def tune(store: Store, folder: Path) -> list[pa.Table]:
     trials = {trial.name: trial for trial in search_plainly(plan)}
     text = run_tune_sae._finish(RECIPE, UNTRACKED, plan, trials)
     assert text
+    in_full(text)
     return [read_table(plan.place, f"{name}.parquet") for name in ("trials", "front")]
 
 
 STAGES: dict[str, Callable[[Store, Path], list[pa.Table]]] = {
     "probe": probe, "sharing": sharing, "features": features, "interpret": interpret, "sae": sae, "tune": tune,
 }  # fmt: skip
+
+
+def in_full(lines: str | Sequence[str]) -> None:
+    """No reader is shown a number that is none."""
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    assert not re.search(r"\b(nan|inf|None)\b", text), text
 
 
 def finite(numbers: dict) -> None:

@@ -14,6 +14,7 @@ from linrep.explorer.claims import Finding
 from linrep.explorer.saes import sae_headline
 from linrep.explorer.steering import best_cell, steer_examples, steer_headline
 from linrep.places import Place
+from linrep.stats.interval import in_brackets
 from linrep.store.tables import read_table
 
 StageOutcome = Outcome | HarvestOutcome | SteerOutcome | SaeOutcome | TuneOutcome | ControlOutcome
@@ -110,7 +111,8 @@ def _classes(outcome: Outcome) -> list[str]:
     worst, how = own.sort("accuracy", maintain_order=True).head(5), f"{row['view']} rows, {row['kind']}, layer {row['layer']}"
     return [
         f"among the five classes that are read worst, chosen and reported on the same rows: {r['class_name']}, "
-        f"{r['accuracy']:.2f} [{r['accuracy_low']:.2f}, {r['accuracy_high']:.2f}] of {r['n_test']} test rows ({how})"
+        f"{r['accuracy']:.2f}{in_brackets(r['accuracy_low'], r['accuracy_high'], '{:.2f}'.format)} of {r['n_test']} test rows "
+        f"({how})"
         for r in worst.iter_rows(named=True)
     ]
 
@@ -146,6 +148,6 @@ def _measures(outcome: Outcome) -> list[str]:
 
 
 def _of_layer(row: dict) -> str:
-    interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    interval = in_brackets(row["low"], row["high"], "{:.2f}".format, otherwise="")
     null = "" if row["null"] is None else f" (null {row['null']:.2f})"
     return f"layer {row['layer']} {row['value']:.2f}{interval}{null}"

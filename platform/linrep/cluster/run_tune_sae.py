@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from linrep import tracking
@@ -168,7 +167,7 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
         run.table(f"tables/{name}", table)
     rows = sum(trial.rows for trial in trials.values())
     reasons = {layer: f"{one.name}: {one.reason}" for layer, one in known.items()}
-    lines = search_lines(printable(tables["front"]), tables["trials"], rows, largest_cost(plan), reasons)
+    lines = search_lines(tables["front"], tables["trials"], rows, largest_cost(plan), reasons)
     text = "\n".join([*lines, *high_norm_lines(plan.store.manifest, plan.layers)])
     (plan.place / SUMMARY).write_bytes(text.encode())
     run.text(text, SUMMARY)
@@ -210,14 +209,6 @@ def _recipe_for(recipe: Recipe, plan: TunePlan, name: str) -> str:
     values = recipe.model_copy(update={"sae": recommended(plan, name)}).model_dump(mode="json")
     head = f"# Trains {name}, recommended by the search {plan.place.name}, in full:\n# python jobs/train_sae.py --config FILE\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def printable(front: pa.Table) -> pa.Table:
-    """The front with NaN for what is not known."""
-    for name in ("fvu_low", "fvu_high", "control"):
-        i = front.schema.get_field_index(name)
-        front = front.set_column(i, front.field(i), pc.fill_null(front[name], float("nan")))
-    return front
 
 
 def _columns(trial: Trial) -> dict[str, Any]:

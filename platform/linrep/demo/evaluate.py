@@ -10,6 +10,7 @@ from linrep.demo import model_folder
 from linrep.demo.language import COLOUR, GROUND, WHAT, parse_answer
 from linrep.demo.looking import answers, group
 from linrep.demo.scene import draw_scene, is_unseen
+from linrep.stats.interval import in_brackets
 from linrep.stats.wilson import wilson
 
 
@@ -51,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=1000, help="Held-out scenes.")
     for what, share in named(parser.parse_args().n).items():
-        low, high = share.interval
-        print(f"| {what} | {share.value:.3f} | [{low:.3f}, {high:.3f}] | {share.n} |")
+        interval = in_brackets(*share.interval, "{:.3f}".format)
+        print(f"| {what} | {share.value:.3f} |{interval} | {share.n} |")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.stats.interval import in_brackets
 
 MODALITIES = ("image", "text", "mean")
 
@@ -67,10 +68,7 @@ def search_lines(front: pa.Table, trials: pa.Table, rows: int, whole: int | None
         )
         for row in here.filter(pl.col("on_front")).sort("l0").iter_rows(named=True):
             each = frame.filter((pl.col("candidate") == row["candidate"]) & (pl.col("modality") != "mean"))
-            parts = [
-                f"{r['modality']} {r['fvu']:.3f} [{r['fvu_low']:.3f}, {r['fvu_high']:.3f}] ({r['control']:.3f})"
-                for r in each.iter_rows(named=True)
-            ]
+            parts = [_shown(r) for r in each.iter_rows(named=True)]
             lines.append(
                 f"    L0 {row['l0']:6.1f}  {row['candidate']:38s} {'; '.join(parts)}{' <--' if row['recommended'] else ''}"
             )
@@ -78,3 +76,9 @@ def search_lines(front: pa.Table, trials: pa.Table, rows: int, whole: int | None
     for row in all_.filter(pl.col("status") == "failed").iter_rows(named=True):
         lines.append(f"  failed: {row['candidate']}: {row['reason']}")
     return lines
+
+
+def _shown(row: dict) -> str:
+    """A candidate in one modality: FVU, its interval, and that of random directions, a dash where that is not known."""
+    control = "-" if row["control"] is None else f"{row['control']:.3f}"
+    return f"{row['modality']} {row['fvu']:.3f}{in_brackets(row['fvu_low'], row['fvu_high'], '{:.3f}'.format)} ({control})"

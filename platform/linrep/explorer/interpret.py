@@ -8,7 +8,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
-from linrep.stats.interval import Interval, of_mean
+from linrep.stats.interval import Interval, in_brackets, of_mean
 from linrep.stats.wilson import of_clusters, of_sum
 
 GOOD = 0.8
@@ -95,7 +95,7 @@ def interpret_headline(scores: pa.Table) -> list[str]:
                 continue
             score, other, beside = map(_mean, (own, shuffled, control))
             controls = f"another latent's explanation {_share(other.value)}, random directions {_share(beside.value)}"
-            ends = f" [{_share(score.low)}, {_share(score.high)}]" if math.isfinite(score.low) else ""
+            ends = in_brackets(score.low, score.high, _share)
             parts.append(f"{_share(score.value)}{ends} right in {task} ({controls}; {len(own)} latents)")
             if len(control):
                 verdicts.setdefault(_verdict(score, beside), []).append(f"{modality} {task}")

@@ -8,6 +8,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.stats.interval import in_brackets
 
 KINDS = ("ridge", "lda", "softmax", "class_mean", "latents_ridge", "latents_lda", "latents_softmax", "latents_class_mean")
 
@@ -165,7 +166,8 @@ def _edges(frame: pl.DataFrame) -> list[str]:
 
 
 def _shown(row: dict, measure: str) -> str:
-    return f"{row[measure]:.3f} [{row[f'{measure}_low']:.3f}, {row[f'{measure}_high']:.3f}]"
+    ends = in_brackets(row[f"{measure}_low"], row[f"{measure}_high"], "{:.3f}".format, otherwise="")
+    return "-" if row[measure] is None else f"{row[measure]:.3f}{ends}"
 
 
 def probe_headline(table: pa.Table) -> list[str]:
@@ -192,9 +194,9 @@ def probe_headline(table: pa.Table) -> list[str]:
         else:
             best = curve.sort("validation", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
             worst = curve.sort("top1").row(0, named=True)
-            interval = f"[{_share(best['top1_low'])}, {_share(best['top1_high'])}]"
+            interval = in_brackets(best["top1_low"], best["top1_high"], _share)
             lowest = f"lowest at layer {worst['layer']}, {_share(worst['top1'])}"
-            found = f"is read best at layer {best['layer']}: {_share(best['top1'])} {interval} of test samples "
+            found = f"is read best at layer {best['layer']}: {_share(best['top1'])}{interval} of test samples "
             found += f"({beside}; {how}, chosen on validation samples; {lowest})"
         sentences.append(f"{attribute.capitalize()} of {source} samples {found}.")
     return sentences

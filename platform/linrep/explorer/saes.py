@@ -1,6 +1,5 @@
 """Dictionaries in pictures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from linrep.sae.report import COSINES, LIKELIEST
-from linrep.stats.interval import of_mean
+from linrep.stats.interval import in_brackets, of_mean
 
 SHOWN = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "latents_needed", "stability", "n_texts")
 GOOD = 0.8
@@ -67,7 +66,7 @@ def _said(value: Told | None) -> str:
     if value is None:
         return "-"
     number, low, high, control = value
-    spread = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+    spread = in_brackets(low, high, "{:.3g}".format, otherwise="")
     return f"{number:.3g}{spread}" + ("" if control is None else f" ({control:.2f})")
 
 
@@ -113,7 +112,7 @@ def _median(values: pl.Series, digits: int) -> str:
 def _difference(rows: pl.DataFrame) -> str:
     """Mean difference of F1 over the values of an attribute, each value against itself, with its 95% interval."""
     apart = of_mean((rows["f1"] - rows["control"]).to_numpy())
-    return f"{apart.value:+.2f}" + ("" if math.isnan(apart.low) else f" [{apart.low:+.2f}, {apart.high:+.2f}]")
+    return f"{apart.value:+.2f}{in_brackets(apart.low, apart.high, '{:+.2f}'.format)}"
 
 
 def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[s
     for row in _frame(tables["quality"]).filter(here & pl.col("value").is_not_null()).iter_rows(named=True):
         if row["measure"].startswith(SHOWN):
             beside = "" if row["control"] is None else f" (random directions: {row['control']:.4g})"
-            spread = "" if row["low"] is None or row["high"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
+            spread = in_brackets(row["low"], row["high"], "{:.4g}".format, otherwise="")
             found[f"{row['measure']}, {row['modality']}"] = f"{row['value']:.4g}{spread}{beside}"
     if len(tables["truth"]):
         part = _frame(tables["truth"]).filter(here)

@@ -5,6 +5,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.stats.interval import in_brackets
 
 GEOMETRY = (
     ("hub", "matched minus unmatched cosine"),
@@ -122,9 +123,7 @@ def summary_lines(table: pa.Table) -> list[str]:
 def _shown(row: dict) -> str:
     if row["value"] is None:
         return "undefined"
-    if row["low"] is None:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['value']:.3f}{in_brackets(row['low'], row['high'], '{:.3f}'.format, otherwise='')}"
 
 
 def _reliability(rows: pl.DataFrame) -> str:

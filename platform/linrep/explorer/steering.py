@@ -5,6 +5,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from linrep.stats.interval import in_brackets
+
 Row = dict[str, Any]
 CELL = ("site", "layer", "direction", "strength")
 SITES = {"image": "image tokens", "patches": "image patches", "last": "the last token", "everywhere": "all tokens"}
@@ -90,5 +92,4 @@ def _is(cell: Row) -> pl.Expr:
 
 def _half(row: Row) -> str:
     low, high, value = row["half_two_low"], row["half_two_high"], row["half_two"]
-    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    return ("?" if value is None else f"{value:.2f}") + interval
+    return "?" if value is None else f"{value:.2f}{in_brackets(low, high, '{:.2f}'.format)}"

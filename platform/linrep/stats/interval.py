@@ -1,6 +1,7 @@
-"""A value with its 95% interval, and the interval of a plain mean."""
+"""A value with its 95% interval, the interval of a plain mean, and an interval as readers see it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,26 @@ class Interval:
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
+NO_INTERVAL = " [no interval: too few rows that differ]"
+
+
+def in_brackets(low: float | None, high: float | None, number: Callable[[float], str], otherwise: str = NO_INTERVAL) -> str:
+    """Both ends of an interval, to stand behind its value.
+
+    Args:
+        low: Lower end; None or not finite where it is not known.
+        high: Upper end, likewise.
+        number: Writes one end.
+        otherwise: What stands there if an end is not known; empty for measures that need not have an interval.
+
+    >>> in_brackets(0.25, 0.75, "{:.2f}".format)
+    ' [0.25, 0.75]'
+    >>> in_brackets(math.nan, math.nan, "{:.2f}".format)
+    ' [no interval: too few rows that differ]'
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return otherwise
+    return f" [{number(low)}, {number(high)}]"
 
 
 def student(groups: float) -> float:

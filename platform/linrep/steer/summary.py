@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from linrep.stats.interval import in_brackets
 from linrep.steer.judges.readable import Readable
 from linrep.steer.plan import SteerManifest
 
@@ -139,9 +140,7 @@ def _matched(rows: Sequence[Row]) -> list[str]:
 
 
 def _with_interval(row: Row) -> str:
-    if row["low"] is None:
-        return _number(row["value"])
-    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+    return _number(row["value"]) + in_brackets(row["low"], row["high"], _number, otherwise="")
 
 
 def _number(value: float | None) -> str:
