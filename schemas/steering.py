@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
@@ -25,6 +25,14 @@ _WHO = [
     column("target", pa.string(), "Class that the direction leads to"),
     column("sample_id", pa.string(), "Name of the sample"),
 ]
+_HIGH_NORM = column(
+    "n_high_norm",
+    pa.int32(),
+    "Positions of the site that the edit leaves alone because their norm is above the harvest's limit (attention sinks); null "
+    "where the cell was not run",
+    "tokens",
+    nullable=True,
+)
 _ERROR = column("error", pa.string(), "Why this cell has no result; null where it has one", nullable=True)
 
 CELLS = pa.schema(
@@ -34,6 +42,7 @@ CELLS = pa.schema(
         column("p_target", pa.float32(), "Probability of the target's name against the source's, forced choice", nullable=True),
         column("logp_source", pa.float32(), "Mean log-probability of the source's name per token", "nats", nullable=True),
         column("logp_target", pa.float32(), "Mean log-probability of the target's name per token", "nats", nullable=True),
+        _HIGH_NORM,
         _ERROR,
     ]
 )
@@ -57,6 +66,7 @@ DAMAGE = pa.schema(
             "nll", pa.float32(), "Negative log-likelihood of the text after the edited prompt, per token", "nats", nullable=True
         ),
         column("n_tokens", pa.int32(), "Tokens of the text", "tokens"),
+        _HIGH_NORM,
         _ERROR,
     ]
 )
@@ -67,6 +77,7 @@ LENS = pa.schema(
         column("class_name", pa.string(), "Its class"),
         column("layer", pa.int32(), "Layer k whose stream is read as if it were the last"),
         column("n_tokens", pa.int32(), "Image tokens read", "tokens"),
+        column("n_high_norm", pa.int32(), "Image tokens kept apart because their norm is above the harvest's limit", "tokens"),
         column("n_classes", pa.int32(), "Classes of the plan, whose names are compared"),
         column(
             "p_class",

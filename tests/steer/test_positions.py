@@ -32,13 +32,13 @@ def given(vlm, layer, call):
 
 @pytest.mark.parametrize("number", range(len(SITES)), ids=lambda i: SITES[i].kind)
 def test_an_edit_moves_its_site_and_nothing_else_through_prefix_and_question(steer_vlm, sequences, number):
-    asked = lay_out(steer_vlm, sequences, SITES)
+    asked = lay_out(steer_vlm, sequences, SITES, {})
     shift = torch.randn(32, generator=torch.Generator().manual_seed(0))
     first, last = (Intervention(Add(shift, strength, relative=False), (2,), SITES[number].kind) for strength in (1.0, 3.0))
     rows = [first, None, last]  # a row without an edit among rows with one
     prefix, prefix_real = pad([a.prefix for a in asked])
     suffix, suffix_real = pad([a.suffixes[1] for a in asked])
-    masks = [a.masks[number][1] for a in asked]
+    masks = [a.sites[1].masks[number] for a in asked]
     before, _ = pad([m[: len(a.prefix)] for a, m in zip(asked, masks, strict=True)])
     after, _ = pad([m[len(a.prefix) :] for a, m in zip(asked, masks, strict=True)])
 
@@ -77,9 +77,9 @@ def test_prompts_that_differ_before_the_picture_still_read_it(steer_vlm, random_
     """The shared part ends before the picture, so the picture is in what each prompt has for itself."""
     made = [Preparer.from_path(random_vlm, image_prompt=prompt) for prompt in ("see : <image> what ?", "look : <image> what ?")]
     prompts = [prepared(prepare, sample(1)) for prepare in made]
-    (asked,) = lay_out(steer_vlm, [prompts], SITES[:1])
+    (asked,) = lay_out(steer_vlm, [prompts], SITES[:1], {})
     for i, one in enumerate(prompts):
         embeds = torch.cat([asked.prefix, asked.suffixes[i]])
         assert len(embeds) == len(one)
-        (alone,) = lay_out(steer_vlm, [[one]], SITES[:1])
+        (alone,) = lay_out(steer_vlm, [[one]], SITES[:1], {})
         torch.testing.assert_close(embeds, torch.cat([alone.prefix, alone.suffixes[0]]))

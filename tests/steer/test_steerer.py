@@ -71,8 +71,11 @@ def key(row):
     return tuple(row.get(k) for k in ("sample_id", "site", "layer", "edit", "direction", "strength"))
 
 
-def slowly(vlm, one, site, layer, edit, n_new=0):
-    """Generation and logits of one sequence alone, uncached, edited by hand: no hook, mask or cache of ours."""
+def slowly(vlm, one, site, layer, edit, n_new=0, limits=None):
+    """Generation and logits of one sequence alone, uncached, edited by hand: no hook, mask or cache of ours.
+
+    Limits are norms for image tokens, other tokens and the prompt's last one; a position above its own is left alone.
+    """
     model, batch = vlm.model, collate([one], vlm)
     prompt = torch.from_numpy(
         {
@@ -90,6 +93,11 @@ def slowly(vlm, one, site, layer, edit, n_new=0):
         which = torch.full((args[0].shape[1],), site == "everywhere")
         which[: len(prompt)] = prompt
         h = args[0].clone()
+        if limits is not None:
+            most = torch.full((h.shape[1],), limits[1])
+            most[: len(prompt)][torch.from_numpy(one.role >= Role.IMAGE)] = limits[0]
+            most[np.append(np.flatnonzero(one.role == Role.TEXT), len(one))[0] - 1] = limits[2]
+            which &= h[0].norm(dim=-1) <= most
         h[0, which] = edit(h[0, which])
         return (h, *args[1:])
 

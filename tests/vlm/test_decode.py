@@ -109,7 +109,7 @@ def test_the_lens_at_the_last_layer_is_the_models_own_prediction(vlm, prepared):
     mask = torch.zeros(len(stream), dtype=torch.bool)
     mask[[3, 20, len(stream) - 1]] = True
     read = {}
-    for layer, piece in lens(vlm, stream, [0, 3], mask, piece=2):
+    for layer, piece in lens(vlm, stream, {0: mask, 3: mask}, piece=2):
         read[layer] = torch.cat([read[layer], piece]) if layer in read else piece
     _, hidden = run(vlm, stream[None], torch.ones(1, len(stream), dtype=torch.bool))
     close(read[3], logits(vlm, hidden[0, mask]))

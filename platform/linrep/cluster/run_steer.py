@@ -193,7 +193,9 @@ def _steer(
         source = judge.source
         tables, extra = _judge(config, plan, commits, judge)
         read = _readable(config, tables["verdicts"])
-        text = summary(plan.job.place.within(workspace), manifest, tables["effects"], tables["matched"], extra, read)
+        text = summary(
+            plan.job.place.within(workspace), manifest, tables["cells"], tables["effects"], tables["matched"], extra, read
+        )
         text += "".join(f"{line}\n" for line in (*plan.kept_apart, *origin_lines(manifest.saes)))
         _write(judged, tables, text)
         _track(run, judged, manifest, tables, text, extra)

@@ -90,7 +90,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         k=20 if config.sae is None else config.sae.k,
         one_prompt=job.one_prompt,
     )
-    steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens)
+    steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens, job.limits)
     if begun_in not in (None, steerer.precision):
         raise RecipeError(
             f"this was begun in {begun_in}, this worker would run in {steerer.precision}: set pool.precision to {begun_in}"

@@ -74,7 +74,7 @@ def harm_figure(effects: pa.Table, site: str) -> Figure:
 
 def lens_figure(lens: pa.Table) -> Figure:
     """What image tokens would say at every layer: the right class's name against the other classes' names."""
-    rows = [row for row in lens.to_pylist() if row["error"] is None]
+    rows = [row for row in lens.to_pylist() if row["error"] is None and row["p_class"] is not None]
     layers = sorted({row["layer"] for row in rows})
     classes = sorted({row["class_name"] for row in rows})
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from linrep.errors import RecipeError
 from linrep.sample import Sample, Skipped
-from linrep.steer.cells import NO_DIRECTION
+from linrep.steer.cells import NO_DIRECTION, Cell
 from linrep.steer.config import Asking, SteerConfig
 from linrep.steer.names import spoken
+from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import Area, NoControl, positions
 from linrep.vlm.card import ModelCard
 from linrep.vlm.decode import embed, embed_ids
@@ -24,20 +25,58 @@ from linrep.vlm.prompts import doubled_start
 
 
 @dataclass(frozen=True)
+class SitePositions:
+    """Where edits act in one sequence of t positions.
+
+    Attributes:
+        masks: The positions of every area; none where the area is missing.
+        missing: Why the sequence has no such area, by its number.
+        high_norm: By layer the positions above the norm limit, which no edit touches; layers without a limit are left out.
+    """
+
+    masks: tuple[Bool[Tensor, " t"], ...]
+    missing: Mapping[int, str]
+    high_norm: Mapping[int, Bool[Tensor, " t"]]
+
+    def edited(self, cell: Cell) -> Bool[Tensor, " t"]:
+        """The positions that a cell edits."""
+        return self._area(cell) & ~self._high(cell)
+
+    def n_high_norm(self, cell: Cell) -> int:
+        """How many positions of a cell's site are left alone for their norm."""
+        return int((self._area(cell) & self._high(cell)).sum())
+
+    def reason(self, cell: Cell) -> str | None:
+        """Why a cell has nothing to edit here; None where it has, or edits nothing by design."""
+        if cell.site is None:
+            return None
+        if cell.site in self.missing:
+            return self.missing[cell.site]
+        if not bool(self.edited(cell).any()):
+            return f"{NO_DIRECTION}the norm of every position of the site is above the harvest's limit at layer {cell.layer}"
+        return None
+
+    def _area(self, cell: Cell) -> Bool[Tensor, " t"]:
+        return torch.zeros_like(self.masks[0]) if cell.site is None else self.masks[cell.site]
+
+    def _high(self, cell: Cell) -> Bool[Tensor, " t"]:
+        found = None if cell.layer is None else self.high_norm.get(cell.layer)
+        return torch.zeros_like(self.masks[0]) if found is None else found
+
+
+@dataclass(frozen=True)
 class Asked:
     """One photograph under several prompts.
 
     Attributes:
         prefix: Layer 0 of what all prompts share: the picture and what comes before.
         suffixes: Layer 0 of the rest of each prompt; one position at least.
-        masks: For each area and prompt the positions to edit, over prefix and suffix; none where the area is missing.
-        missing: Why this photograph has no such area, by its number.
+        sites: For each prompt where edits act in it, over prefix and suffix.
     """
 
     prefix: Float[Tensor, "p d"]
     suffixes: tuple[Tensor, ...]
-    masks: tuple[tuple[Bool[Tensor, " _"], ...], ...]
-    missing: Mapping[int, str]
+    sites: tuple[SitePositions, ...]
 
     def __len__(self) -> int:
         """Positions of the longest prompt."""
@@ -131,19 +170,28 @@ def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, "
     return row
 
 
-def lay_out(vlm: VLM, photographs: Sequence[Sequence[Prepared]], where: Sequence[Area]) -> list[Asked]:
+def lay_out(
+    vlm: VLM, photographs: Sequence[Sequence[Prepared]], where: Sequence[Area], limits: Mapping[int, NormLimits]
+) -> list[Asked]:
     """Several photographs, each prepared under several prompts.
 
     Args:
         vlm: The whole model.
         photographs: For each photograph its sequences, in the order of the prompts.
         where: Where edits may act.
+        limits: Norms above which a position is left alone, by layer.
     """
     first = embed(vlm, [prompts[0] for prompts in photographs])
-    return [_lay_out(vlm, prompts, stream, where) for prompts, stream in zip(photographs, first, strict=True)]
+    return [_lay_out(vlm, prompts, stream, where, limits) for prompts, stream in zip(photographs, first, strict=True)]
 
 
-def _lay_out(vlm: VLM, prompts: Sequence[Prepared], first: Float[Tensor, "t d"], where: Sequence[Area]) -> Asked:
+def _lay_out(
+    vlm: VLM,
+    prompts: Sequence[Prepared],
+    first: Float[Tensor, "t d"],
+    where: Sequence[Area],
+    limits: Mapping[int, NormLimits],
+) -> Asked:
     n = shared([one.input_ids for one in prompts])
     suffixes = []
     for i, one in enumerate(prompts):
@@ -154,19 +202,21 @@ def _lay_out(vlm: VLM, prompts: Sequence[Prepared], first: Float[Tensor, "t d"],
             suffixes.append(embed(vlm, [one])[0][n:])
         else:
             suffixes.append(embed_ids(vlm, ids[None])[0])
-    found = [masks_of(where, one, vlm.card) for one in prompts]
-    missing = {area: why for _, some in found for area, why in some.items()}
-    masks = tuple(tuple(own[area] for own, _ in found) for area in range(len(where)))
-    return Asked(first[:n], tuple(suffixes), masks, missing)
+    high = sinks(vlm, first[:n], suffixes, prompts, limits)
+    sites = tuple(site_positions(where, one, vlm.card, own) for one, own in zip(prompts, high, strict=True))
+    return Asked(first[:n], tuple(suffixes), sites)
 
 
-def masks_of(where: Sequence[Area], one: Prepared, card: ModelCard) -> tuple[tuple[Bool[Tensor, " t"], ...], dict[int, str]]:
-    """The positions of every area in a sequence, and why it has none of some, by the area's number.
+def site_positions(
+    where: Sequence[Area], one: Prepared, card: ModelCard, high: Mapping[int, Bool[Tensor, " t"]]
+) -> SitePositions:
+    """Where edits act in a sequence.
 
     Args:
         where: The areas.
         one: The sequence.
         card: Of the model.
+        high: Positions above the norm limit, by layer.
     """
     masks, missing = [torch.zeros(len(one), dtype=torch.bool) for _ in where], {}
     for number, area in enumerate(where):
@@ -176,7 +226,7 @@ def masks_of(where: Sequence[Area], one: Prepared, card: ModelCard) -> tuple[tup
             missing[number] = f"{NO_DIRECTION}{reason}"
         except ValueError as reason:
             missing[number] = f"ValueError: {reason}"
-    return tuple(masks), missing
+    return SitePositions(tuple(masks), missing, high)
 
 
 def shared(prompts: Sequence[Int[np.ndarray, " _"]]) -> int:

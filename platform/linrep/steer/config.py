@@ -216,6 +216,9 @@ class SteerConfig(Section):
         "each with its control.",
     )
     dose: Dose = Field(default=Dose(), description="Strengths of the additions.")
+    edit_high_norm: bool = Field(
+        default=False, description="Edit attention sinks too: positions whose norm is above the harvest's limit."
+    )
     ask: Asking = Field(default=Asking(), description="What the model is asked.")
     damage: Damage = Field(default=Damage(), description="What else the edits break.")
     judge: Judge = Field(default=Words(), description="Who reads the answers; another one judges the same runs again.")

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from linrep.steer.asked import Asked
+from linrep.steer.asked import Asked, SitePositions
 from linrep.steer.cells import Cell
 from linrep.steer.edits import Intervention, row_edits
+from linrep.steer.sinks import NormLimits, below
 from linrep.vlm.decode import Context, Edited, at_last, decode, embed_ids, greedy, logits, pad, run
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
@@ -43,6 +44,7 @@ def ask(
     names: Sequence[list[int]],
     questions: Mapping[int, int],
     max_new_tokens: int,
+    limits: Mapping[int, NormLimits],
 ) -> list[tuple[Row, dict[int, str]]]:
     """Choice and answers of each run; prompt 0 is the forced choice.
 
@@ -53,6 +55,7 @@ def ask(
         names: Tokens of the source's and of the target's name as an answer.
         questions: Prompt of each question that is answered freely.
         max_new_tokens: Longest free answer.
+        limits: Norms above which what follows a prompt is left alone, by layer.
 
     Returns:
         For each run the choice's columns, and the answer to each question.
@@ -62,6 +65,7 @@ def ask(
     """
     context = _prefixes(vlm, batch, laid_out)
     edits = row_edits([one.change for one in batch], vlm.card.width)
+    later = below(edits, limits)
     asked = [laid_out[one.item] for one in batch]
     onward = torch.tensor([one.cell.site_kind == "everywhere" for one in batch], device=vlm.device)
     choices: list[Row] = []
@@ -69,20 +73,22 @@ def ask(
     n_prompts = 1 + max([0, *questions.values()])
     for number in range(n_prompts):
         suffix, real = pad([one.suffixes[number] for one in asked])
-        parts = [_site_mask(one, a, number)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
+        parts = [a.sites[number].edited(one.cell)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
         mask, _ = pad(parts)
         after, hidden = run(vlm, suffix, real, context, Edited(edits, mask.bool().to(vlm.device)))
         first = logits(vlm, at_last(hidden, real))
         if not bool(first.isfinite().all()):
             raise FloatingPointError("the model's output is not finite under this edit")
         if number == 0:
-            scores = [_score(vlm, after, first, name, edits, onward) for name in names]
+            scores = [_score(vlm, after, first, name, later, onward) for name in names]
             p = torch.sigmoid(scores[1] - scores[0])
             columns = [x.tolist() for x in (p, scores[0], scores[1])]
             choices = [{"p_target": a, "logp_source": b, "logp_target": c} for a, b, c in zip(*columns, strict=True)]
+            for choice, one, a in zip(choices, batch, asked, strict=True):
+                choice["n_high_norm"] = a.sites[0].n_high_norm(one.cell)
         here = [i for i, prompt in questions.items() if prompt == number]
         if here:
-            said = decode(vlm, greedy(vlm, after, first, max_new_tokens, edits, onward))
+            said = decode(vlm, greedy(vlm, after, first, max_new_tokens, later, onward))
             for i in here:
                 for row, text in enumerate(said):
                     texts[row][i] = text
@@ -94,14 +100,14 @@ def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, Asked])
     keys, first, index = {}, [], []
     for row, one in enumerate(batch):
         asked = laid_out[one.item]
-        touched = bool(_site_mask(one, asked, 0)[: len(asked.prefix)].any())
+        touched = bool(asked.sites[0].edited(one.cell)[: len(asked.prefix)].any())
         key = (one.item, row if touched else -1)
         if key not in keys:
             keys[key] = len(first)
             first.append((one if touched else CellRun(one.item, Cell(), None, one.name), asked))
         index.append(keys[key])
     embeds, real = pad([asked.prefix for _, asked in first])
-    mask, _ = pad([_site_mask(one, asked, 0)[: len(asked.prefix)] for one, asked in first])
+    mask, _ = pad([asked.sites[0].edited(one.cell)[: len(asked.prefix)] for one, asked in first])
     edits = row_edits([one.change for one, _ in first], vlm.card.width)
     context, _ = run(vlm, embeds, real, None, Edited(edits, mask.bool().to(vlm.device)))
     return context.rows(index)
@@ -126,7 +132,7 @@ def read(
     batch: Sequence[CellRun],
     ready: Sequence[Prepared],
     streams: Mapping[int, Tensor],
-    masks: Sequence[tuple[Tensor, ...]],
+    sites: Mapping[int, SitePositions],
 ) -> list[tuple[float, int]]:
     """Mean negative log-likelihood of each run's text, in nats a token, and its tokens.
 
@@ -135,15 +141,13 @@ def read(
         batch: The runs.
         ready: The photographs with their texts, by item.
         streams: Their embeddings.
-        masks: For each item the positions of every area.
+        sites: For each item where edits act in it.
 
     Raises:
         FloatingPointError: The output is not finite under an edit.
     """
     embeds, real = pad([streams[one.item] for one in batch])
-    mask, _ = pad(
-        [masks[one.item][one.cell.site] if one.cell.site is not None else torch.zeros_like(masks[one.item][0]) for one in batch]
-    )
+    mask, _ = pad([sites[one.item].edited(one.cell) for one in batch])
     edits = row_edits([one.change for one in batch], vlm.card.width)
     _, hidden = run(vlm, embeds, real, None, Edited(edits, mask.bool().to(vlm.device)))
     found = []
@@ -156,9 +160,3 @@ def read(
             raise FloatingPointError("the model's output is not finite under this edit")
         found.append((-scores.mean().item(), len(said)))
     return found
-
-
-def _site_mask(one: CellRun, asked: Asked, prompt: int) -> Bool[Tensor, " t"]:
-    if one.cell.site is None:
-        return torch.zeros_like(asked.masks[0][prompt])
-    return asked.masks[one.cell.site][prompt]

@@ -20,6 +20,7 @@ from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
 from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
+from linrep.steer.sinks import NormLimits, norm_limits
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
@@ -81,6 +82,7 @@ class SteerJob:
         max_text_tokens: As in the harvest.
         sae_digest: Of the dictionary's weights, if there is one; a worker refuses to run another one.
         one_prompt: Whether the harvest read texts under the prompt of the images.
+        limits: Norms above which a position is neither edited nor read by the lens, by layer.
     """
 
     place: Place
@@ -95,6 +97,7 @@ class SteerJob:
     max_text_tokens: int
     sae_digest: str | None
     one_prompt: bool = True
+    limits: Mapping[int, NormLimits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,7 @@ def plan_steer(
         max_text_tokens=store.manifest.harvest["max_text_tokens"],
         sae_digest=(parents or {}).get("sae"),
         one_prompt=one_prompt(store.manifest.harvest),
+        limits={} if config.edit_high_norm else norm_limits(store, layers),
     )
     manifest = SteerManifest(
         name=name,

@@ -54,8 +54,7 @@ def positions(site: Area, prepared: Prepared, card: ModelCard) -> Bool[np.ndarra
             found = _inside(site, prepared, card)
         case LastToken():
             found = np.zeros(len(prepared), bool)
-            (text,) = np.nonzero(prepared.role == Role.TEXT)
-            last = int(text[0]) - 1 if len(text) else len(prepared) - 1
+            last = last_position(prepared)
             if last >= 0:
                 found[last] = True
         case Everywhere():
@@ -65,6 +64,12 @@ def positions(site: Area, prepared: Prepared, card: ModelCard) -> Bool[np.ndarra
     if not found.any():
         raise ValueError(f"site {site.kind!r} names no position of {prepared.sample.id}: {len(prepared)} positions")
     return found
+
+
+def last_position(prepared: Prepared) -> int:
+    """The last position of a prompt, before the sample's own text if there is one; -1 where nothing comes before it."""
+    (text,) = np.nonzero(prepared.role == Role.TEXT)
+    return (int(text[0]) if len(text) else len(prepared)) - 1
 
 
 def _others(taken: Bool[np.ndarray, " t"], prepared: Prepared) -> Bool[np.ndarray, " t"]:

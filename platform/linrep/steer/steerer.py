@@ -7,12 +7,22 @@ import torch
 
 from linrep.errors import LinrepError
 from linrep.sample import Sample, Skipped, unit_hash
-from linrep.steer.asked import Asked, Prompts, answer_ids, bare_prompt, choice_prompt, lay_out, masks_of
+from linrep.steer.asked import (
+    Asked,
+    Prompts,
+    SitePositions,
+    answer_ids,
+    bare_prompt,
+    choice_prompt,
+    lay_out,
+    site_positions,
+)
 from linrep.steer.attempt import attempt
 from linrep.steer.cells import NO_DIRECTION, Cell, cells
 from linrep.steer.config import SteerConfig
 from linrep.steer.edits import Intervention, check_width
 from linrep.steer.passes import CellRun, Row, ask, read
+from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import areas
 from linrep.steer.vectors import NoDirection, Vectors
 from linrep.vlm.batch import pack
@@ -51,6 +61,7 @@ class Steerer:
         tokens_per_batch: Most positions in a micro-batch, padding included.
         image_size: Squash photographs to this height and width first.
         max_text_tokens: Longer texts are cut.
+        limits: Norms above which a position is neither edited nor read by the lens, by layer.
     """
 
     def __init__(
@@ -62,9 +73,11 @@ class Steerer:
         tokens_per_batch: int = 8192,
         image_size: tuple[int, int] | None = None,
         max_text_tokens: int = 512,
+        limits: Mapping[int, NormLimits] | None = None,
     ) -> None:
         self.vlm, self.config, self.layers, self.vectors = vlm, config, tuple(layers), vectors
         self.tokens_per_batch = tokens_per_batch
+        self.limits: Mapping[int, NormLimits] = limits or {}
         self.prompts = Prompts(vlm, image_size, max_text_tokens)
         self.areas = areas(config.sites)
 
@@ -93,18 +106,18 @@ class Steerer:
         laid_out: dict[int, Asked] = {}
 
         def arrange(some: Sequence[int]) -> None:
-            laid_out.update(zip(some, lay_out(self.vlm, [sequences[i] for i in some], self.areas), strict=True))
+            laid_out.update(zip(some, lay_out(self.vlm, [sequences[i] for i in some], self.areas, self.limits), strict=True))
 
         for indices in pack([len(one[0]) for one in sequences], self.tokens_per_batch):
             attempt(indices, arrange, lambda i, why: self._all_lost(produced, plan, names_of[i], why, self._lost, source, target))
-        items = {i: (names_of[i], laid_out[i].missing) for i in sorted(laid_out)}
+        items = {i: (names_of[i], laid_out[i].sites) for i in sorted(laid_out)}
         runs = self._ready(items, plan, source, target, produced, self._lost)
         names = [answer_ids(self.vlm.processor.tokenizer, asked_for[0], asking.answer, name) for name in (source, target)]
         questions = {i: asked_for.index(q.prompt) for i, q in enumerate(asking.questions)}
 
         def ask_batch(batch: Sequence[CellRun]) -> None:
             for one, (choice, texts) in zip(
-                batch, ask(self.vlm, batch, laid_out, names, questions, asking.max_new_tokens), strict=True
+                batch, ask(self.vlm, batch, laid_out, names, questions, asking.max_new_tokens, self.limits), strict=True
             ):
                 who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
                 produced.add("cells", {**who, **choice})
@@ -125,7 +138,7 @@ class Steerer:
 
         def lost(produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
             who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
-            produced.add("damage", {**who, "n_tokens": 0, "error": why})
+            produced.add("damage", {**who, "n_tokens": 0, "n_high_norm": None, "error": why})
             self._note(produced, one, why)
 
         def all_lost(name: str, why: str) -> None:
@@ -138,20 +151,25 @@ class Steerer:
         some = [one for one in found if isinstance(one, Prepared)]
         ready = self._likeliest(some, max(1, len(samples) // self.config.damage.candidates), all_lost)
         streams: dict[int, torch.Tensor] = {}
+        sites: dict[int, SitePositions] = {}
 
         def begin(some: Sequence[int]) -> None:
-            streams.update(zip(some, embed(self.vlm, [ready[i] for i in some]), strict=True))
+            embedded = embed(self.vlm, [ready[i] for i in some])
+            for i, stream in zip(some, embedded, strict=True):
+                (high,) = sinks(self.vlm, stream[:0], [stream], [ready[i]], self.limits)
+                sites[i] = site_positions(self.areas, ready[i], self.vlm.card, high)
+            streams.update(zip(some, embedded, strict=True))
 
         for indices in pack([len(one) for one in ready], self.tokens_per_batch):
             attempt(indices, begin, lambda i, why: all_lost(ready[i].sample.id, why))
-        masks = [masks_of(self.areas, one, self.vlm.card) for one in ready]
-        items = {i: (ready[i].sample.id, masks[i][1]) for i in sorted(streams)}
+        items = {i: (ready[i].sample.id, (sites[i],)) for i in sorted(streams)}
         runs = self._ready(items, plan, source, target, produced, lost)
 
         def read_batch(batch: Sequence[CellRun]) -> None:
-            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, streams, [own for own, _ in masks]), strict=True):
+            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, streams, sites), strict=True):
                 who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
-                produced.add("damage", {**who, "nll": nll, "n_tokens": n})
+                high = sites[one.item].n_high_norm(one.cell)
+                produced.add("damage", {**who, "nll": nll, "n_tokens": n, "n_high_norm": high})
                 produced.n_done += 1
 
         lengths = [len(ready[one.item]) for one in runs]
@@ -187,7 +205,7 @@ class Steerer:
 
         def lost(sample: Sample, why: str) -> None:
             row = {"sample_id": sample.id, "class_name": sample.class_name or "", "n_classes": len(names)}
-            produced.add("lens", {**row, "layer": -1, "n_tokens": 0, "error": why})
+            produced.add("lens", {**row, "layer": -1, "n_tokens": 0, "n_high_norm": 0, "error": why})
             produced.failed.append((sample.id, why))
 
         def look(some: Sequence[Prepared]) -> None:
@@ -207,26 +225,32 @@ class Steerer:
 
     def _seen(self, one: Prepared, names: Sequence[str], index: torch.Tensor) -> list[Row]:
         """What the stream at one photograph's image tokens would say, layer by layer; `index` holds the names' tokens."""
-        mask = torch.from_numpy(one.role >= Role.IMAGE).to(self.vlm.device)
-        own, n = list(names).index(one.sample.class_name or ""), int(mask.sum())
-        sums: dict[int, list[float]] = {}
-        for layer, piece in lens(self.vlm, embed(self.vlm, [one])[0], self.layers, mask):
+        image = torch.from_numpy(one.role >= Role.IMAGE)
+        own = list(names).index(one.sample.class_name or "")
+        stream = embed(self.vlm, [one])[0]
+        (high,) = sinks(self.vlm, stream[:0], [stream], [one], self.limits)
+        masks = {layer: image & ~high.get(layer, torch.zeros_like(image)) for layer in self.layers}
+        sums = {layer: [0.0] * 3 for layer in self.layers}
+        for layer, piece in lens(self.vlm, stream, masks):
             p = piece.softmax(-1)[:, index]
             if not bool(p.isfinite().all()):
                 raise FloatingPointError("the model's output is not finite")
             right = p[:, own].sum().item()
             rest = (p.sum(1) - p[:, own]).sum().item() / max(1, len(names) - 1)
             top = (p.argmax(1) == own).sum().item()
-            sums[layer] = [a + b for a, b in zip(sums.get(layer, [0.0] * 3), (right, rest, top), strict=True)]
-        who = {"sample_id": one.sample.id, "class_name": names[own], "n_classes": len(names), "n_tokens": n}
-        return [
-            {**who, "layer": layer, "p_class": right / n, "p_others": rest / n, "top_class": top / n}
-            for layer, (right, rest, top) in sorted(sums.items())
-        ]
+            sums[layer] = [a + b for a, b in zip(sums[layer], (right, rest, top), strict=True)]
+        rows = []
+        for layer, found in sorted(sums.items()):
+            n = int(masks[layer].sum())
+            shares = [total / n if n else None for total in found]
+            row = {"sample_id": one.sample.id, "class_name": names[own], "n_classes": len(names), "layer": layer}
+            row |= dict(zip(("p_class", "p_others", "top_class"), shares, strict=True))
+            rows.append(row | {"n_tokens": n, "n_high_norm": int(image.sum()) - n})
+        return rows
 
     def _ready(
         self,
-        items: Mapping[int, tuple[str, Mapping[int, str]]],
+        items: Mapping[int, tuple[str, Sequence[SitePositions]]],
         plan: Sequence[Cell],
         source: str,
         target: str,
@@ -236,7 +260,7 @@ class Steerer:
         """Every cell of every item with its edit; cells without a direction or a place to act are put down with the reason.
 
         Args:
-            items: Names of the samples by number, and why one has no such area, by the area's number.
+            items: Names of the samples by number, and where edits act in each of their prompts.
             plan: The cells.
             source: Class to leave.
             target: Class to reach.
@@ -258,9 +282,9 @@ class Steerer:
                     raise
                 except Exception as error:  # whatever a dictionary raises, or the search for a direction in it
                     why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            for i, (name, missing) in items.items():
+            for i, (name, prompts) in items.items():
                 one = CellRun(i, cell, change, name)
-                reason = why or (None if cell.site is None else missing.get(cell.site))
+                reason = why or next(filter(None, (prompt.reason(cell) for prompt in prompts)), None)
                 if reason is None:
                     runs.append(one)
                 else:

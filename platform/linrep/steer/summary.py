@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from linrep.stats.interval import in_brackets
 from linrep.steer.judges.readable import Readable
@@ -13,13 +14,20 @@ Row = dict[str, Any]
 
 
 def summary(
-    where: str, manifest: SteerManifest, effects: pa.Table, matched: pa.Table, extra: dict[str, Any], read: Readable | None = None
+    where: str,
+    manifest: SteerManifest,
+    cells: pa.Table,
+    effects: pa.Table,
+    matched: pa.Table,
+    extra: dict[str, Any],
+    read: Readable | None = None,
 ) -> str:
     """What came out, for reading.
 
     Args:
         where: The artefact.
         manifest: What it is.
+        cells: Of schema `CELLS`.
         effects: Of schema `EFFECTS`.
         matched: Of schema `MATCHED`.
         extra: What else the judge says.
@@ -38,6 +46,7 @@ def summary(
         f"  measure  {why}",
         *(f"  judge    {line}" for line in ([] if read is None else read.lines())),
         *(f"  note     {note}" for note in manifest.notes),
+        *_sinks(cells),
     ]
     for site in dict.fromkeys(row["site"] for row in rows if row["site"] is not None):
         lines += ["", *_site(site, [row for row in rows if row["site"] == site], measure)]
@@ -49,6 +58,18 @@ def summary(
     for name, value in extra.items():
         lines += ["", f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}"]
     return "\n".join(lines) + "\n"
+
+
+def _sinks(cells: pa.Table) -> list[str]:
+    """How many positions the edits left alone for their norm, by site."""
+    runs = cells.filter(pc.field("layer").is_valid() & pc.field("n_high_norm").is_valid())
+    by_site = runs.group_by("site", use_threads=False).aggregate([("n_high_norm", "sum"), ("n_high_norm", "count")]).to_pylist()
+    return [
+        f"  sinks    edits at {row['site']} left {row['n_high_norm_sum']:,} positions of high norm alone in "
+        f"{row['n_high_norm_count']:,} runs"
+        for row in by_site
+        if row["n_high_norm_sum"]
+    ]
 
 
 def measure_of(rows: Sequence[Row], read: Readable | None) -> tuple[str, str]:

@@ -186,20 +186,19 @@ def decode(vlm: VLM, said: Sequence[Sequence[int]]) -> list[str]:
 
 @torch.inference_mode()
 def lens(
-    vlm: VLM, embeds: Float[Tensor, "t d"], layers: Sequence[int], mask: Bool[Tensor, " t"], piece: int = 512
+    vlm: VLM, embeds: Float[Tensor, "t d"], masks: Mapping[int, Bool[Tensor, " t"]], piece: int = 512
 ) -> Iterator[tuple[int, Float[Tensor, "n v"]]]:
     """What each layer would say at some positions of one sequence: its logits, were it the last.
 
     Args:
         vlm: The whole model.
         embeds: Layer 0.
-        layers: Layers to read.
-        mask: Positions to read.
+        masks: For each layer to read, the positions to read there.
         piece: Positions whose logits are in memory at once; a layer comes in as many pieces as that takes.
 
     Source: nostalgebraist, "interpreting GPT: the logit lens", 2020; on image tokens, Neo et al., ICLR 2025.
     """
-    with record(vlm, layers, lambda layer, h: h[0, mask]) as found:
+    with record(vlm, masks, lambda layer, h: h[0, masks[layer].to(h.device)]) as found:
         run(vlm, embeds[None], torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device))
     for layer, h in sorted(found.items()):
         for start in range(0, len(h), piece):
