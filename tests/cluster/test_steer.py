@@ -251,6 +251,19 @@ def test_a_server_that_was_away_is_asked_again_by_the_same_command(recipe, fresh
     assert len(asked) == 2 * n  # final now
 
 
+def test_a_worker_leaves_alone_what_the_harvest_keeps_apart_unless_the_recipe_says_otherwise(recipe, fresh):
+    plan = plan_of(recipe, fresh)
+    store = linrep.store.open(str(plan_harvest("t", recipe.corpora, recipe.model, recipe.harvest, place(fresh)).place))
+    assert plan.job.limits
+    for layer in plan.job.layers:
+        assert plan.job.limits[layer].image == store.limit("tokens", layer, "image") < float("inf")
+        assert plan.job.limits[layer].last == store.limit("last", layer, "image")
+    assert load_steerer(plan.job, POOL, device="cpu").limits == plan.job.limits
+    all_edited = plan_of(recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"edit_high_norm": True})}), fresh)
+    assert all_edited.job.limits == {}
+    assert all_edited.manifest.digest != plan.manifest.digest
+
+
 def test_a_dictionary_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
     config = recipe.steer.model_copy(
         update={"sae": SteerDictionary(path=str(fresh / "sae"), layer=2), "directions": ("class_mean", "random", "sae_sparse")}
