@@ -71,7 +71,7 @@ def mean_of(mean: float, of_class: float) -> float:
 
 def of_steering() -> Iterator[Law]:
     for n_classes, n_pairs, n_images in ((16, 8, 4), (16, 200, 4), (100, 50, 4), (10, 90, 4), (16, 24, 8)):
-        for mean, of_class in ((-1.5, 0.0), (0.0, 0.7), (-1.5, 1.0)):
+        for mean, of_class in ((-1.5, 0.0), (0.0, 0.7), (-1.5, 1.0), (-3.0, 1.0), (3.0, 1.0)):
             where = f"{n_pairs} pairs of {n_classes} classes, mean {mean}, class effects {of_class}"
 
             def share(rng: Rng, a=(n_classes, n_pairs, n_images, mean, of_class)) -> Ends:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 
 from linrep.stats import jackknife
 from linrep.stats.interval import student
-from linrep.stats.wilson import of_bounded, of_clusters, of_sum
+from linrep.stats.wilson import of_bounded, of_clusters, of_sum, of_varying
 
 Ids = Sequence[Int64[np.ndarray, " n"]]
 
@@ -80,17 +80,19 @@ def mean(value: Float[np.ndarray, " n"], ids: Ids) -> tuple[float, float]:
 
 
 def bounded(value: Float[np.ndarray, " n"], ids: Ids) -> tuple[float, float]:
-    """The 95% interval of a mean of values between 0 and 1, such as probabilities."""
-    variance, clusters = of_the_mean(value, ids)
-    return of_bounded(float(np.clip(value.mean(), 0, 1)), variance, clusters)
+    """The 95% interval of a mean of values between 0 and 1, such as probabilities, see `wilson.of_varying`."""
+    found, (variance, clusters) = float(np.clip(value.mean(), 0, 1)), of_the_mean(value, ids)
+    return of_varying(found, variance, clusters) if 0 < found < 1 and variance > 0 else of_bounded(found, variance, clusters)
 
 
 def share(value: Float[np.ndarray, " n"], ids: Ids) -> tuple[float, float]:
-    """The 95% interval of a share: Wilson's with as many cases as say as much. NaN where nothing differs."""
-    variance, clusters = of_the_mean(value, ids)
+    """The 95% interval of a share: Wilson's, with a part for the clusters, see `wilson.of_varying`. NaN where nothing differs."""
+    found, (variance, clusters), n = float(np.clip(value.mean(), 0, 1)), of_the_mean(value, ids), len(value)
     if not clusters:
         return math.nan, math.nan
-    return of_clusters(float(np.clip(value.mean(), 0, 1)), len(value), variance, clusters)
+    if 0 < found < 1 and variance > 0:
+        return of_varying(found, variance, clusters, n)
+    return of_clusters(found, n, variance, clusters)
 
 
 def difference(value: Float[np.ndarray, " n"], ids: Ids) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 import math
 from statistics import NormalDist
 
+from scipy.optimize import root_scalar
+
 from linrep.stats.interval import student
 
 Z = NormalDist().inv_cdf(0.975)
@@ -60,6 +62,48 @@ def of_bounded(mean: float, variance: float, clusters: int) -> tuple[float, floa
     if not spread > 0 or not variance > 0:
         return (mean, mean) if clusters > 1 else (float("nan"), float("nan"))
     return wilson(mean, spread / variance * (Z / student(clusters)) ** 2)
+
+
+def of_varying(mean: float, variance: float, clusters: int, cases: float = math.inf) -> tuple[float, float]:
+    """The 95% interval of a share or a mean probability where each cluster has a probability of its own.
+
+    It holds all p with (mean - p)^2 <= Z^2 V(p), as Wilson's does: V(p) is the variance that the mean would have if p were the
+    truth. With r = p (1 - p) / (mean (1 - mean)),
+
+        V(p) = drawing * r + between * r^2 / (1 - c + c * r)
+
+    `drawing` is the part of the variance that independent yes-or-no cases have; it goes as p (1 - p). `between` is the rest, from
+    the clusters. A small effect on the logit moves a probability by p (1 - p) times the effect: its variance goes as the square,
+    r^2. Effects so large that each cluster is all yes or all no vary as shares do: r. c, the intraclass correlation at the mean,
+    lies between both: its odds c / (1 - c) are taken to go as p (1 - p). Without a part of the clusters, and where c is 1, the
+    interval is Wilson's.
+
+    Few clusters widen both parts as Student's t is wider than the normal distribution. Of shares the variance lies between that
+    of as many cases and that of as many clusters, see `of_clusters`.
+
+    Args:
+        mean: The estimate, more than 0 and less than 1.
+        variance: Of the estimate, more than 0.
+        clusters: Clusters that the variance comes from, 2 or more.
+        cases: Answers that are yes or no; infinite for probabilities, which no drawing blurs.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927; for r and r^2 models II and III
+        of Williams, "Extra-binomial variation in logistic linear models", 1982. What lies between them is of this project.
+    """
+    spread = mean * (1 - mean)
+    of_drawing = min(1.0, spread / (cases - 1) / variance)  # both without bias
+    c = min(1.0, variance * (1 - of_drawing) * clusters / spread)
+    wide = variance * (student(clusters) / Z) ** 2
+    if math.isfinite(cases):
+        wide = min(max(wide, spread / cases), spread / clusters)
+
+    def reach(p: float) -> float:
+        r = p * (1 - p) / spread
+        between = (1 - of_drawing) * r**2 / (1 - c + c * r) if r > 0 else 0.0
+        return Z * math.sqrt(wide * (of_drawing * r + between))
+
+    low, high = (root_scalar(lambda p: abs(p - mean) - reach(p), bracket=(mean, end)).root for end in (0.0, 1.0))
+    return float(low), float(high)
 
 
 def unanimous(value: float, n: float, lowest: float = 0.0, highest: float = 1.0) -> tuple[float, float]:
