@@ -118,8 +118,8 @@ EFFECTS = pa.schema(
         column(
             "low",
             pa.float64(),
-            "Lower end of the 95% interval over source classes, target classes and samples; of shares Wilson's, with as many "
-            "independent answers as say as much",
+            "Lower end of the 95% interval over source classes, target classes and samples; Wilson's of shares and "
+            "probabilities, with a part for the classes",
             nullable=True,
         ),
         column("high", pa.float64(), "Upper end of the interval", nullable=True),
