@@ -5,9 +5,9 @@ two-way one: what sources add, plus what targets add, minus what both count twic
 of sources times weights of targets) estimates the same. On planted shares it covers .99 to 1.00 where pairs hardly share
 classes, as it counts their own noise up to three times, and .86 to .93 with ten classes.
 
-Shares and probabilities have the variance of each end, not of the estimate, see `wilson.of_varying`. Planted with 8 to 200 pairs and
-means of .06 to .89, shares are covered .92 to .99 of the time and probabilities .92 to .98. Least covered, .915, are the
-probabilities of 8 pairs whose mean is .08 and whose classes differ by 1.5 on the logit.
+Shares and probabilities have the variance of each end, not of the estimate, see `wilson.of_varying`. Planted with 8 to 200
+pairs and means of .06 to .89, intervals of shares hold the truth .92 to .99 of the time, those of probabilities .915 to .98.
+Least often do probabilities of 8 pairs whose mean is .08 and whose classes differ by 1.5 on the logit.
 """
 
 import math
