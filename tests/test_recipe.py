@@ -50,6 +50,15 @@ def test_looking_at_the_corpora_again_is_asked_for_and_no_part_of_the_recipe(tmp
     assert plain.recipe == again.recipe
 
 
+def test_a_word_that_stands_for_a_whole_list_is_typed_as_it_is(tmp_path):
+    config = write(tmp_path, {**MINIMAL, "harvest": {"layers": [1]}, "probe": {"views": ["last"]}})
+    recipe = parse(
+        "", ["--config", config, "--harvest.layers", "all", "--probe.views=all", "--tune.space.expansion", "4,8"]
+    ).recipe
+    assert (recipe.harvest.layers, recipe.probe.views) == ("all", "all")
+    assert recipe.tune.space.expansion.model_dump() == {"kind": "values", "values": (4, 8)}
+
+
 def test_null_clears_a_field(tmp_path):
     content = {**MINIMAL, "harvest": {"image_size": [28, 28], "tokens_per_sample": 3}}
     request = parse(
@@ -71,9 +80,9 @@ def test_a_new_kind_replaces_its_section(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words", "said"),
     [
-        ({"harvst": {}}, (), "harvst: there is no such field"),
-        ({"harvest": {"layer": 3}}, (), "harvest.layer: there is no such field"),
-        ({"harvest": {"dtype": "int8"}}, (), "harvest.dtype: input should be 'float16', 'bfloat16' or 'float32', got 'int8'"),
+        ({"harvst": {}}, (), "r.yaml: harvst: there is no such section; did you mean harvest?"),
+        ({"harvest": {"layer": 3}}, (), "r.yaml: harvest.layer: there is no such field; did you mean harvest.layers?"),
+        ({"harvest": {"dtype": "int8"}}, (), "r.yaml: harvest.dtype: must be float16, bfloat16 or float32, got 'int8'"),
         ({"harvest": {"layers": [3, 3]}}, (), "must rise from 0 or more without repeats, got [3, 3]"),
         (
             {"harvest": {"image_prompt": "hello"}},
@@ -89,13 +98,17 @@ def test_a_new_kind_replaces_its_section(tmp_path):
         (
             {},
             ("--harvest.layers", "[1,"),
-            'line: Parsing error encountered for harvest.layers: Missing end delimiter "]"',
+            "--harvest.layers: [1, begins like JSON and is none; for example --harvest.layers all",
         ),
-        ({}, ("--harvest", "{bad"), 'command line: error parsing value for field "harvest"'),
+        ({}, ("--harvest", "{bad"), "--harvest: {bad begins like JSON and is none"),
         ({"model": {}}, (), "model.path: missing"),
         ({"pool": {"actors": [4, 2]}}, (), "pool.actors: the fewest (4) must not be more than the most (2)"),
-        ({}, ("--pool.max_skipped", "7"), "pool.max_skipped: input should be less than or equal to 1, got '7'"),
-        ({}, ("--pool.max_skiped", "0"), "unrecognized arguments: --pool.max_skiped 0"),
+        (
+            {},
+            ("--pool.max_skipped", "7"),
+            "--pool.max_skipped: must be less than or equal to 1, got '7'; for example --pool.max_skipped 0.01",
+        ),
+        ({}, ("--pool.max_skiped", "0"), "--pool.max_skiped: there is no such option; did you mean --pool.max_skipped 0?"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, change, words, said):

@@ -10,7 +10,10 @@ from linrep.config import Section
 class ChatServer(Section):
     """Where a chat model answers; its key is read from an environment variable, never from the recipe."""
 
-    url: str = Field(description="Address up to and without /chat/completions, for example http://localhost:8000/v1.")
+    url: str = Field(
+        description="Address up to and without /chat/completions, for example http://localhost:8000/v1.",
+        examples=["http://localhost:8000/v1"],
+    )
     model: str = Field(description="Name of the model.")
     key_variable: str = Field(default="OPENAI_API_KEY", description="Environment variable that holds the key; unset for none.")
     proxy_variable: str | None = Field(

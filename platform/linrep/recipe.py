@@ -1,11 +1,12 @@
 """The whole experiment as one typed record, read from YAML and a command line that is the same for every job."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, create_model
@@ -16,8 +17,11 @@ from linrep.corpora.config import Corpora
 from linrep.demo.config import DemoWorld
 from linrep.errors import RecipeError
 from linrep.features.config import FeaturesConfig
+from linrep.fields import Setting, alternatives, nearest, settings
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.help_text import overview, page
 from linrep.interpret.config import InterpretConfig
+from linrep.mistakes import brought_by, mistakes, needs_value, unknown_option, unreadable
 from linrep.probe.config import ProbeConfig
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
@@ -32,7 +36,9 @@ RECIPES = "recipes"
 class Recipe(Section):
     """One experiment: a section per stage."""
 
-    name: str = Field(description="Begins the names of everything that is made", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(
+        description="Begins the names of everything that is made.", pattern=r"^[a-z0-9][a-z0-9_-]*$", examples=["my-run"]
+    )
     demo: DemoWorld | None = Field(default=None, description="The embedded world, where a path begins with demo://.")
     corpora: Corpora = Field(description="What to run through the model.")
     model: ModelConfig = Field(description="The vision-language LLM.")
@@ -76,13 +82,22 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     """The request of a job's command line; ends the process after --help and --print-config.
 
     Args:
-        description: The first lines of the help.
+        description: What the help says first.
         argv: Arguments, those of the process if None.
 
     Raises:
         RecipeError: A file, field, type or value is wrong; the message names it.
     """
-    overrides = _command_line(description, sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        if word in ("-h", "--help") or word.startswith("--help="):
+            with contextlib.suppress(BrokenPipeError):  # it is read with head
+                print(_help(description, word.partition("=")[2] or after))
+            raise SystemExit(0)
+    overrides = _command_line(words)
+    for name, (job, _) in _own_options().items():
+        if argv is None and job and name in overrides and job != Path(sys.argv[0]).stem:
+            raise RecipeError(f"--{name} is an option of jobs/{job}.py alone")
     # `null` stands for nothing everywhere else; here it is the name of a folder.
     config, workspace = overrides.pop("config", None), overrides.pop("workspace", "runs")
     print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
@@ -94,7 +109,7 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     if config is None:
         config = remembered(workspace)
         print(f"recipe: {config}, as {workspace} remembers it", file=sys.stderr)
-    recipe = validate(merge(load_yaml(config), overrides), where=config)
+    recipe = validate(load_yaml(config), config, overrides, words)
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
@@ -200,64 +215,133 @@ def merge(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def validate(values: dict[str, Any], where: str) -> Recipe:
-    """The recipe that some values make.
+def validate(content: dict[str, Any], where: str, overrides: dict[str, Any] | None = None, words: Sequence[str] = ()) -> Recipe:
+    """The recipe that a file and a command line make.
+
+    Args:
+        content: Of the file.
+        where: The file, for messages.
+        overrides: What the command line says, as nested values.
+        words: The command line.
 
     Raises:
-        RecipeError: One line for each field that is wrong, naming it.
+        RecipeError: One line for each field that is wrong. It names the file or the option that brought the mistake.
     """
+    values = merge(content, overrides or {})
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {_line(e)}" for e in error.errors())) from None
+        found = mistakes(error, values, Recipe)
+    alone = found
+    if overrides:
+        try:
+            Recipe.model_validate(content)
+            alone = []
+        except ValidationError as error:
+            alone = mistakes(error, content, Recipe)
+    options = _options(words)
+    lines = []
+    for one in found:
+        typed = brought_by(one, overrides or {}, options, one in alone)
+        lines.append(one.on_command_line(typed, Recipe) if typed else one.in_file(where))
+    raise RecipeError("\n".join(lines))
 
 
-def _line(error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        return f"{field}: there is no such field"
-    if error["type"] == "missing":
-        return f"{field}: missing"
-    given = error.get("input")
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and error["type"] != "value_error" else ""
-    return f"{field}: {message[:1].lower()}{message[1:]}{shown}"
+def _options(words: Sequence[str]) -> list[str]:
+    """Names of the options on a command line, without dashes and without the `no-` of what is switched off."""
+    names = (word.partition("=")[0][2:] for word in words if word.startswith("--"))
+    return list(dict.fromkeys(name.removeprefix("no-") for name in names))
 
 
 class _Arguments(BaseSettings):
-    model_config = SettingsConfigDict(
-        cli_parse_none_str="null", cli_implicit_flags=True, cli_hide_none_type=True, cli_enforce_required=False
+    model_config = SettingsConfigDict(cli_parse_none_str="null", cli_implicit_flags=True, cli_enforce_required=False)
+    config: str | None = Field(
+        default=None, description="The recipe, a YAML file. Without it: the one that the workspace remembers."
     )
-    config: str | None = Field(default=None, description="The recipe, a YAML file; without it, the workspace's.")
-    workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made.")
+    workspace: str = Field(default="runs", description="Folder or URI (s3://, gs://) of everything that is made. Default: runs.")
     reindex: bool = Field(default=False, description="Look at the corpora again: they changed since their index was built.")
-    evaluate: str | None = Field(default=None, description="train_sae: only test this dictionary, in any format that is known.")
-    until: str | None = Field(default=None, description="reproduce: the last stage to run.")
-    only: str | None = Field(default=None, description="reproduce: the one stage to run.")
-    dry_run: bool = Field(default=False, alias="dry-run", description="reproduce: say what lies there and what would run.")
     print_config: bool = Field(default=False, alias="print-config", description="Print the recipe with all overrides, and stop.")
+    evaluate: str | None = Field(
+        default=None, description="Only evaluate this SAE, in any format that is known.", json_schema_extra={"job": "train_sae"}
+    )
+    until: str | None = Field(default=None, description="The last stage to run.", json_schema_extra={"job": "reproduce"})
+    only: str | None = Field(default=None, description="The one stage to run.", json_schema_extra={"job": "reproduce"})
+    dry_run: bool = Field(
+        default=False,
+        alias="dry-run",
+        description="Say what is there and what would run.",
+        json_schema_extra={"job": "reproduce"},
+    )
+
+
+VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until": "STAGE", "only": "STAGE"}
+"""What follows the options that belong to no section, as the help shows it."""
+
+
+def _own_options() -> dict[str, tuple[str, str]]:
+    """Options that belong to no section: the one job that has them, or "", and what they mean."""
+    found = {}
+    for name, field in _Arguments.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        found[field.alias or name] = (str(extra.get("job", "")), field.description or "")
+    return found
+
+
+def _help(description: str, section: str) -> str:
+    """A job's help, or that of a section.
+
+    Raises:
+        RecipeError: There is no such section.
+    """
+    job = Path(sys.argv[0]).name
+    if not section:
+        own = {name: meaning for name, (of, meaning) in _own_options().items() if of in ("", job.removesuffix(".py"))}
+        shown = {f"--{name} {VALUES.get(name, '')}".rstrip(): meaning for name, meaning in own.items()}
+        return overview(job, description, {**shown, "--help [SECTION]": "This page, or the fields of a section."}, Recipe)
+    shown = page(section.removeprefix("--"), Recipe)
+    if shown is None:
+        found = nearest(section, [one.path for one in settings(Recipe)])
+        hint = f"did you mean --help {found[0]}?" if found else f"there are {', '.join(Recipe.model_fields)}"
+        raise RecipeError(f"--help {section}: there is no such section; {hint}")
+    return shown
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            raise RecipeError(unknown_option(rest, args, Recipe, list(_own_options())))
+        return known, rest
+
     def error(self, message: str) -> NoReturn:
-        raise RecipeError(f"command line: {message}")
+        raise RecipeError(needs_value(message, Recipe))
 
 
-def _command_line(description: str, argv: list[str]) -> dict[str, Any]:
+def _command_line(words: Sequence[str]) -> dict[str, Any]:
     """Overrides as nested values, not validated yet: validation comes after the merge with the recipe."""
     sections = {name: (field.annotation, field) for name, field in Recipe.model_fields.items()}
     arguments = create_model("Arguments", __base__=_Arguments, **sections)  # type: ignore[call-overload]
-    parser = _Parser(
-        prog=Path(sys.argv[0]).name,
-        usage="%(prog)s [--config RECIPE.yaml] [--workspace DIR] [--SECTION.FIELD VALUE ...] [--print-config]",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = _Parser(add_help=False, allow_abbrev=False)
     try:
-        return _nulls(CliSettingsSource(arguments, cli_parse_args=argv, root_parser=parser)())
+        found = _nulls(CliSettingsSource(arguments, cli_parse_args=list(words), root_parser=parser)())
     except SettingsError as error:  # a value that begins like JSON and is none
-        raise RecipeError(f"command line: {' '.join(str(error).split())}") from None
+        raise RecipeError(unreadable(" ".join(str(error).split()), words, Recipe)) from None
+    for one in settings(Recipe):
+        _unlisted(found, one)
+    return found
+
+
+def _unlisted(overrides: dict[str, Any], setting: Setting) -> None:
+    """Make `all` of a list that holds it alone: as such it arrives for a field that is a list or a word."""
+    *sections, name = setting.path.split(".")
+    for section in sections:
+        overrides = overrides.get(section) or {}
+        if not isinstance(overrides, dict):
+            return
+    value = overrides.get(name)
+    words = [word for part in alternatives(setting.annotation) if get_origin(part) is Literal for word in get_args(part)]
+    if isinstance(value, list) and len(value) == 1 and value[0] in words:
+        overrides[name] = value[0]
 
 
 def _nulls(values: Any) -> Any:

@@ -110,13 +110,6 @@ def test_a_wrong_argument_is_one_clear_line_before_any_cluster_starts(recipe, tm
     assert done.stdout == ""
 
 
-def test_help_names_every_section_and_its_fields():
-    shown = run(sys.executable, "jobs/harvest.py", "--help")
-    assert shown.returncode == 0
-    for words in ("--corpora.images.path", "--harvest.tokens_per_sample", "--pool.gpus", "drawn by sample id", "run it again"):
-        assert words.lower() in shown.stdout.lower()
-
-
 def test_print_config_shows_the_recipe_with_its_overrides_and_stops(recipe, tmp_path):
     shown = run(*command(recipe, tmp_path, "--harvest.seed", "7", "--print-config"))
     assert yaml.safe_load(shown.stdout)["harvest"]["seed"] == 7

@@ -57,11 +57,12 @@ def run_job(description: str | None, main: "Callable[[Request], None]", argv: li
 
 def _run(description: str | None, main: "Callable[[Request], None]", argv: list[str] | None, stop: Stop) -> int:
     try:
-        from linrep.places import place
         from linrep.recipe import parse
-        from linrep.tracking import notice
 
         request = parse(description or "", argv)
+        from linrep.places import place
+        from linrep.tracking import notice
+
         said = notice(place(request.workspace))
         if said:
             _say(said)

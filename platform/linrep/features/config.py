@@ -9,7 +9,11 @@ from linrep.dictionary import Dictionary
 class FeaturesConfig(Section):
     """Which dictionaries to look into, and how much to keep of each latent."""
 
-    dictionaries: tuple[Dictionary, ...] = Field(default=(), description="Dictionaries; random directions stand beside each.")
+    dictionaries: tuple[Dictionary, ...] = Field(
+        default=(),
+        description="Dictionaries; random directions stand beside each.",
+        examples=[({"layer": 4, "sae": "topk-16-x8"},)],
+    )
     top: PositiveInt = Field(default=16, description="Samples of the largest activations, by latent and modality.")
     quantiles: PositiveInt = Field(default=5, description="Equal parts, by activation, of the samples where a latent fires.")
     per_quantile: PositiveInt = Field(default=4, description="Samples of each of these parts.")

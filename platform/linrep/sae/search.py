@@ -41,7 +41,8 @@ class Range(Section):
 
 
 def _listed(value: Any) -> Any:
-    """A plain list stands for its values."""
+    """A plain list stands for its values, as does 4,8 on a command line."""
+    value = value.split(",") if isinstance(value, str) else value
     return {"kind": "values", "values": value} if isinstance(value, list | tuple) else value
 
 

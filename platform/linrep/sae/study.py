@@ -15,7 +15,7 @@ class Grid(Section):
     """Values that take the place of the dictionary's own, in all combinations; all are trained in one pass over the rows."""
 
     sparsity: tuple[PositiveFloat, ...] = Field(
-        default=(), description="Of the activation: k, target_l0 or l1, whichever it has. Empty: its own."
+        default=(), description="Of the activation: k, target_l0 or l1, whichever it has. Empty: its own.", examples=[(16, 32)]
     )
     expansion: tuple[PositiveFloat, ...] = Field(default=(), description="Latents per dimension. Empty: the dictionary's own.")
     learning_rate: tuple[PositiveFloat, ...] = Field(default=(), description="Heights of the rate. Empty: the optimiser's own.")
@@ -59,6 +59,7 @@ class Evaluation(Section):
     prompt: str | None = Field(
         default=None,
         description="Prompt of a photograph and its caption for that loss, one that the model knows; null: the harvest's.",
+        examples=["USER: <image> Describe it. ASSISTANT: {text}"],
     )
     samples: NonNegativeInt = Field(default=1024, description="Samples for finding known attributes in latents; 0: none.")
     vectors: NonNegativeInt = Field(default=64, description="Class directions to rebuild from few latents, at most; 0: none.")

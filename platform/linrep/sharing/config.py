@@ -26,7 +26,9 @@ class SharingConfig(Section):
         "harvests. Or the path of another harvest of the same corpora. null leaves the control out.",
     )
     dictionaries: tuple[ModelDictionary, ...] = Field(
-        default=(), description="Dictionaries for the latent level; none leaves it out."
+        default=(),
+        description="Dictionaries for the latent level; none leaves it out.",
+        examples=[({"layer": 4, "sae": "topk-16-x8"},)],
     )
     own: str | None = Field(
         default=None,
