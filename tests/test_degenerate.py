@@ -42,8 +42,9 @@ from linrep.probe.artefact import plan_probes
 from linrep.probe.config import ProbeConfig, Softmax
 from linrep.probe.study import plan_study as plan_probe_study
 from linrep.recipe import Recipe
+from linrep.sae.architectures import Largest
 from linrep.sae.artefact import open_coders, plan_saes
-from linrep.sae.coder import Largest, Sae
+from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name, train_layer
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig

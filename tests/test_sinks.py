@@ -15,7 +15,8 @@ from linrep.probe.config import ProbeConfig
 from linrep.probe.study import Unit
 from linrep.probe.study import plan_study as plan_probes
 from linrep.probe.unit import gather_part, parts_of, probe_unit
-from linrep.sae.coder import Largest, Sae
+from linrep.sae.architectures import Largest
+from linrep.sae.coder import Sae
 from linrep.sharing.artefact import rows_of
 from linrep.sharing.fires import add_fired, fire_part
 from linrep.sharing.grouped import parts_of as parts_of_pairs

@@ -21,7 +21,7 @@ from linrep.features.study import plan_study
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.coder import random_dictionary
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import saelens
 from tests.conftest import write_corpora
 from tests.features.planted import CONFIG, draw, identity, write_store

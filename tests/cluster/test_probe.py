@@ -20,7 +20,9 @@ from linrep.probe.config import Attributes, Latents, ProbeConfig, Softmax
 from linrep.probe.labels import read_attributes
 from linrep.probe.study import plan_study
 from linrep.recipe import Recipe
-from linrep.sae.coder import Rectify, Sae, random_dictionary
+from linrep.sae.architectures import Rectify
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import saelens
 from linrep.vlm.config import ModelConfig
 from tests.conftest import write_corpora

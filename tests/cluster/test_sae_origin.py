@@ -24,7 +24,7 @@ from linrep.harvest.plan import plan_harvest
 from linrep.places import Place, place
 from linrep.probe.config import Latents, ProbeConfig
 from linrep.recipe import Recipe
-from linrep.sae.coder import random_dictionary
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import saelens
 from linrep.sae.study import SaeConfig
 from linrep.sharing.config import ModelDictionary

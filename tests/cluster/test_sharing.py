@@ -20,7 +20,8 @@ from linrep.errors import RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.coder import Largest, random_dictionary
+from linrep.sae.architectures import Largest
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import saelens
 from linrep.sharing.artefact import SHARING_KIND, plan_results
 from linrep.sharing.config import ModelDictionary, SharingConfig

@@ -23,7 +23,7 @@ from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.records import write_record
-from linrep.sae.coder import random_dictionary
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.saelens import write as write_coder
 from linrep.steer.cells import cells

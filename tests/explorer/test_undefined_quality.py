@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from linrep.explorer.saes import card_lines, figures, summary_lines
-from linrep.sae.coder import random_dictionary
+from linrep.sae.control import random_dictionary
 from linrep.sae.report import Dictionary, Report
 from linrep.store.tables import table_of
 from schemas import saes

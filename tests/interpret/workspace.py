@@ -17,7 +17,7 @@ from linrep.harvest.plan import plan_harvest
 from linrep.interpret.config import Chat, InterpretConfig, Scored, Shown
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.coder import random_dictionary
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import saelens
 from linrep.store.commit import read_commits
 from linrep.store.manifest import write_manifest

@@ -2,7 +2,8 @@
 
 import torch
 
-from linrep.sae.coder import Above, Gate, Largest, Rectify, Sae
+from linrep.sae.architectures import Above, Gate, Largest, Rectify
+from linrep.sae.coder import Sae
 from tests.sae.reference import random_weights
 
 D, F = 12, 40

@@ -3,7 +3,7 @@
 import torch
 
 from linrep.places import place
-from linrep.sae.coder import random_dictionary
+from linrep.sae.control import random_dictionary
 from linrep.sae.evaluate import evaluate
 from linrep.sae.formats.card import card, write_card
 from linrep.sae.train import Rows

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from linrep.sae.coder import Above, Gate, Largest, Rectify, Sae, random_dictionary
+from linrep.sae.architectures import Above, Gate, Largest, Rectify
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
 
 each = pytest.mark.parametrize("kind", KINDS)

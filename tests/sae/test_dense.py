@@ -3,20 +3,21 @@
 import pytest
 import torch
 
+from linrep.sae.architecture import Step
+from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
-from linrep.sae.config import Adam, AuxK, CoderConfig, Gated, JumpReLU, ReLU
-from linrep.sae.dense import Dense, dense_pass
+from linrep.sae.config import Activation, Adam, AuxK, CoderConfig, Gated, JumpReLU, ReLU
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.reduce import Alone
 from linrep.sae.train import Rows, Trainer, fit
 from tests.sae.reference import devices, penalised_loss, planted, random_weights, threshold_gradient
 
 N, D, F = 37, 12, 101
-ACTIVATIONS: list[Dense] = [ReLU(l1=0.7), JumpReLU(target_l0=9.0, weight=0.8, bandwidth=0.6), Gated(l1=0.7)]
+ACTIVATIONS: list[Activation] = [ReLU(l1=0.7), JumpReLU(target_l0=9.0, weight=0.8, bandwidth=0.6), Gated(l1=0.7)]
 each = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.kind)
 
 
-def weights_of(activation: Dense, unit: bool = False) -> Weights:
+def weights_of(activation: Activation, unit: bool = False) -> Weights:
     """Random ones, off any tie; all in float64."""
     weights = random_weights(F, D)
     draw = torch.Generator().manual_seed(5)
@@ -34,12 +35,14 @@ def batch() -> torch.Tensor:
 
 
 def run(
-    weights: Weights, x: torch.Tensor, activation: Dense, warmth: float = 1.0, dead: list[int] | None = None,
+    weights: Weights, x: torch.Tensor, activation: Activation, warmth: float = 1.0, dead: list[int] | None = None,
     product: torch.dtype | None = None,
 ) -> Pass:  # fmt: skip
     """The pass under test, in pieces of a few rows."""
     revival = None if dead is None else Revival(torch.tensor(dead, device=x.device), k=4, weight=1 / 32)
-    return dense_pass(weights, x, activation, x.new_empty(40, F, dtype=product), Alone(), warmth, revival)
+    return architecture_of(activation).pass_over(
+        weights, x, Step(x.new_empty(40, F, dtype=product), Alone(), None, revival, warmth)
+    )
 
 
 @each

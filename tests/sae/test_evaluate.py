@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from linrep.sae.activity import Activity, highest
-from linrep.sae.coder import Largest, Rectify, Sae, random_dictionary
+from linrep.sae.architectures import Largest, Rectify
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from linrep.sae.evaluate import evaluate, firing_histogram
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
 from linrep.sae.stability import living, match

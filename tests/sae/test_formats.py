@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from linrep.errors import FormatError
 from linrep.places import place
 from linrep.sae import formats
-from linrep.sae.coder import Above, Largest
+from linrep.sae.architectures import Above, Largest
 from linrep.sae.formats import dictionary_learning, paper, saelens, sparsify
 from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
 

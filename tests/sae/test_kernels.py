@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from linrep.sae import kernels
+from linrep.sae.architecture import Step
+from linrep.sae.architectures import architecture_of
 from linrep.sae.config import TopK
+from linrep.sae.reduce import Alone
 from linrep.sae.select import scratch
-from linrep.sae.sparse import sparse_pass
 from tests.sae.reference import planted, random_weights
 
 CHECK = """
@@ -43,7 +45,7 @@ def test_a_pass_on_a_gpu_equals_the_cpu() -> None:
     results = []
     for device in ("cpu", "cuda"):
         w = {name: tensor.to(device) for name, tensor in weights.items()}
-        done = sparse_pass(w, x.to(device), TopK(k=6), scratch(64, 300, 1 << 16, w["b_enc"]))
+        done = architecture_of(TopK(k=6)).pass_over(w, x.to(device), Step(scratch(64, 300, 1 << 16, w["b_enc"]), Alone()))
         results.append([done.residual.cpu(), *(grad.cpu() for grad in done.gradients.whole().values())])
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)

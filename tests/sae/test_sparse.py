@@ -8,10 +8,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from linrep.sae import ops
+from linrep.sae.architecture import Step
+from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
 from linrep.sae.config import BatchTopK, Matryoshka, TopK
+from linrep.sae.reduce import Alone
 from linrep.sae.select import Codes, Encoder, batch_top_k, largest, scratch, top_k
-from linrep.sae.sparse import sparse_pass
 from tests.sae.reference import chosen_mask, dense_loss, devices, planted, random_weights
 
 N, D, F = 37, 12, 101
@@ -37,7 +39,9 @@ def test_value_and_gradient_equal_the_dense_reference(activation, weighted, dead
     mine = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     revival = None if dead is None else Revival(torch.tensor(dead, device=device), k=4, weight=1 / 32)
     norms = mine["decoder"].norm(dim=1) if weighted else None
-    done = sparse_pass(mine, x.to(device, dtype), activation, scratch(N, F, 10 * F * 8, mine["b_enc"]), norms, revival)
+    done = architecture_of(activation).pass_over(
+        mine, x.to(device, dtype), Step(scratch(N, F, 10 * F * 8, mine["b_enc"]), Alone(), norms, revival)
+    )
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
     torch.testing.assert_close(done.residual.cpu(), (full - x).detach().to(dtype), **tolerance)
     for name, grad in done.gradients.whole().items():
@@ -56,7 +60,9 @@ def test_dense_work_is_one_product_for_the_living_and_one_for_the_dead(n_dead: i
     x, weights = batch(), random_weights(F, D)
     revival = Revival(torch.arange(n_dead), k=6, weight=1 / 32) if n_dead else None
     with FlopCounterMode(display=False) as counter:
-        sparse_pass(weights, x, TopK(k=5), scratch(N, F, 1 << 20, x), None, revival).gradients.whole()
+        architecture_of(TopK(k=5)).pass_over(
+            weights, x, Step(scratch(N, F, 1 << 20, x), Alone(), None, revival)
+        ).gradients.whole()
     assert counter.get_total_flops() == 2 * N * D * (F + n_dead) + 2 * D * F
 
 
@@ -66,7 +72,7 @@ def test_a_step_of_topk_never_waits_for_the_device(monkeypatch: pytest.MonkeyPat
     with FakeTensorMode():
         x, weights = torch.empty(N, D), {name: torch.empty_like(tensor) for name, tensor in random_weights(F, D).items()}
         weights = {name: tensor.float() for name, tensor in weights.items()}
-        done = sparse_pass(weights, x, TopK(k=5), scratch(N, F, 1 << 20, x))
+        done = architecture_of(TopK(k=5)).pass_over(weights, x, Step(scratch(N, F, 1 << 20, x), Alone()))
         assert done.gradients.whole()["decoder"].shape == (F, D)
 
 
@@ -74,11 +80,13 @@ def test_a_step_of_topk_never_waits_for_the_device(monkeypatch: pytest.MonkeyPat
 def test_gradients_by_blocks_equal_the_whole(activation) -> None:
     x, weights = batch(), random_weights(F, D)
     revival = Revival(torch.tensor([0, 40, 41, 100]), k=2, weight=0.1)
-    gradients = sparse_pass(weights, x, activation, scratch(N, F, 1 << 20, x), None, revival).gradients
+    gradients = (
+        architecture_of(activation).pass_over(weights, x, Step(scratch(N, F, 1 << 20, x), Alone(), None, revival)).gradients
+    )
     whole = gradients.whole()
     edges = [0, 1, 40, 41, 90, F]
-    for i, name in enumerate(("encoder", "decoder")):
-        blocks = [gradients.matrices(a, b)[i] for a, b in itertools.pairwise(edges)]
+    for name in ("encoder", "decoder"):
+        blocks = [gradients.matrices(a, b)[name] for a, b in itertools.pairwise(edges)]
         assert torch.equal(torch.cat(blocks), whole[name])
 
 
@@ -139,7 +147,7 @@ def test_nothing_active_is_a_pass_like_any_other() -> None:
     x, weights = batch(), random_weights(F, D)
     weights["b_enc"] -= 1e3
     for activation in ACTIVATIONS:
-        done = sparse_pass(weights, x, activation, scratch(N, F, 1 << 20, x))
+        done = architecture_of(activation).pass_over(weights, x, Step(scratch(N, F, 1 << 20, x), Alone()))
         torch.testing.assert_close(done.residual, weights["b_dec"] - x)
         assert not done.fired.any()
         assert all(torch.isfinite(grad).all() for grad in done.gradients.whole().values())

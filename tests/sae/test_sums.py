@@ -9,7 +9,8 @@ from linrep.errors import StoreError
 from linrep.places import place
 from linrep.records import write_record
 from linrep.sae.artefact import open_coders
-from linrep.sae.coder import Sae, random_dictionary
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import read, saelens
 from linrep.sae.formats.sums import sums_of
 from linrep.sae.layer import LayerCommit

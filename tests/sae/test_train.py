@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linrep.errors import TrainingFailed
-from linrep.sae.coder import Above
+from linrep.sae.architectures import Above
 from linrep.sae.config import Adam, AuxK, BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from linrep.sae.train import Metrics, Rows, Trainer, fit
 from tests.sae.reference import devices, planted

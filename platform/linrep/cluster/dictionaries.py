@@ -9,7 +9,8 @@ import torch
 from linrep.dictionary import Dictionary
 from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
-from linrep.sae.coder import Largest, Sae, random_dictionary
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
 from linrep.store.layout import MODALITIES
@@ -107,8 +108,8 @@ def with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) ->
             f"layer {dictionary.layer} of {store.place} holds no token rows of finite numbers: there is nothing to give an SAE"
         )
     k = max(1, round(float((coder.encode(sample) > 0).sum(1).float().mean())))
-    if isinstance(coder.rule, Largest):
-        k = coder.rule.k
+    if coder.rule.n_active is not None:
+        k = coder.rule.n_active
     control = random_dictionary(sample, coder.n_latents, min(k, coder.n_latents), seed)
     name = dictionary.path.rstrip("/").rsplit("/", 1)[-1]
     return Latents(name, coder, coder.decoder), Latents(f"{name}/random", control, control.decoder)

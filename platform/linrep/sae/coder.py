@@ -1,54 +1,98 @@
-"""A sparse autoencoder for use: encode, decode, and the rescalings that change its weights and not what it does."""
+"""A sparse autoencoder for use: encode, decode, and the rescalings that change its weights and not what it does.
+
+Which latents are active is the business of its rule. The rules lie with their architectures, in `linrep.sae.architectures`.
+"""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, assert_never
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.ops import gather_sum
-from linrep.sae.select import Codes, Encoder, scratch, top_k
-from linrep.sae.start import unit_rows
+from linrep.sae.select import Codes, scratch
+from linrep.sae.settings import Settings
+from linrep.sae.tensors import Weights
 
 ROOM_BYTES = 64 * 2**20
 """Pre-activations held at once while encoding sparsely."""
 
 
 @dataclass(frozen=True)
-class Rectify:
-    """Latents above zero are active."""
+class Written:
+    """An SAE in another library's words.
 
-    kind: Literal["relu"] = field(default="relu", init=False)
+    Attributes:
+        name: That library's name of the architecture.
+        tensors: All of them, as they lie there.
+        settings: What stands in the configuration beside sizes and origin.
+    """
 
-
-@dataclass(frozen=True)
-class Largest:
-    """The k largest positive latents of each row are active."""
-
-    k: int
-    kind: Literal["topk"] = field(default="topk", init=False)
-
-
-@dataclass(frozen=True)
-class Above:
-    """Latents above their threshold, and above zero, are active; BatchTopK and Matryoshka become this."""
-
-    threshold: Float[Tensor, " f"]
-    kind: Literal["jumprelu"] = field(default="jumprelu", init=False)
+    name: str
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Latents whose gate is positive are active, by the size of another path; the coder's b_enc is the gates' bias."""
+@runtime_checkable
+class Rule(Protocol):
+    """Which latents are active: what is left of an architecture when training ends. A frozen dataclass of numbers and tensors."""
 
-    r_mag: Float[Tensor, " f"]
-    b_mag: Float[Tensor, " f"]
-    kind: Literal["gated"] = field(default="gated", init=False)
+    saelens_name: ClassVar[str]
+    """SAELens' name of this rule."""
 
+    @property
+    def kind(self) -> str:
+        """Its name here."""
+        ...
 
-Rule = Rectify | Largest | Above | Gate
+    @property
+    def n_active(self) -> int | None:
+        """Active latents of a row, where the rule fixes their number."""
+        ...
+
+    def encode(self, sae: "Sae", seen: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        """Dense activations of what the encoder sees."""
+        ...
+
+    def codes(self, sae: "Sae", seen: Float[Tensor, "n d"], room: Float[Tensor, "r f"]) -> Codes:
+        """The same, sparse; `room` is scratch for the pre-activations of some rows."""
+        ...
+
+    def over(self, factor: float) -> "Rule":
+        """The rule for latents divided by a factor."""
+        ...
+
+    def times(self, norms: Float[Tensor, " f"]) -> "Rule":
+        """The rule for latents multiplied by the norms of their decoder rows, which are then 1."""
+        ...
+
+    def shifted(self, shift: Float[Tensor, " f"]) -> "Rule":
+        """The rule for an encoder that sees x moved, which adds `shift` to the projections.
+
+        Raises:
+            FormatError: The rule needs its inputs as they are.
+        """
+        ...
+
+    def saelens(self, sae: "Sae") -> Written:
+        """The SAE as SAELens writes it: the format that holds every rule."""
+        ...
+
+    @classmethod
+    def read_saelens(cls, weights: Weights, settings: Settings) -> "Sae":
+        """The SAE that SAELens wrote; whether the encoder sees x - b_dec, and the origin, are set by the caller.
+
+        Raises:
+            FormatError: A tensor or a field is missing or wrong.
+        """
+        ...
+
+    def dictionary_learning(self, sae: "Sae") -> Written | None:
+        """The SAE as dictionary_learning writes it; None where it has no class for it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,20 +141,7 @@ class Sae:
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """Activations, dense."""
-        projected = self._seen(x) @ self.encoder.t()
-        pre = projected + self.b_enc
-        match self.rule:
-            case Rectify():
-                return pre.relu()
-            case Largest(k=k):
-                kept = pre.topk(min(k, self.n_latents), dim=1)
-                return torch.zeros_like(pre).scatter(1, kept.indices, kept.values.relu())
-            case Above(threshold=threshold):
-                return pre * ((pre > threshold) & (pre > 0))
-            case Gate(r_mag=r_mag, b_mag=b_mag):
-                return (pre > 0) * (projected * r_mag.exp() + b_mag).relu()
-            case _:
-                assert_never(self.rule)
+        return self.rule.encode(self, self._seen(x))
 
     def codes(self, x: Float[Tensor, "n d"], budget: int = ROOM_BYTES) -> Codes:
         """The same, sparse, without holding the activations of all rows at once.
@@ -123,13 +154,7 @@ class Sae:
             nothing = torch.zeros(0, dtype=torch.int64, device=x.device)
             return Codes(nothing.new_zeros(1), nothing, x.new_zeros(0), self.n_latents)
         room = scratch(max(len(x), 1), self.n_latents, budget, self.encoder)
-        if isinstance(self.rule, Largest):
-            return top_k(Encoder(self.encoder, self.b_enc, None, room), self._seen(x), self.rule.k)
-        parts = [Codes.from_dense(self.encode(piece)) for piece in x.split(len(room))]
-        ends = torch.cat([torch.zeros(1, dtype=torch.int64), torch.tensor([len(part.latents) for part in parts]).cumsum(0)])
-        starts = [part.offsets[:-1] + int(end) for part, end in zip(parts, ends, strict=False)]
-        offsets = torch.cat([*starts, ends[-1:].to(x.device)])
-        return Codes(offsets, torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts]), self.n_latents)
+        return self.rule.codes(self, self._seen(x), room)
 
     def rebuild(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Reconstructions, as calling it gives, without dense activations: many latents fit."""
@@ -161,28 +186,18 @@ class Sae:
         """
         if not factor > 0:
             raise ValueError(f"the factor of the inputs must be above 0, got {factor}")
-        rule = self.rule
-        if isinstance(rule, Above):
-            rule = Above(rule.threshold / factor)
-        elif isinstance(rule, Gate):
-            rule = Gate(rule.r_mag, rule.b_mag / factor)
-        return replace(self, b_enc=self.b_enc / factor, b_dec=self.b_dec / factor, rule=rule)
+        return replace(self, b_enc=self.b_enc / factor, b_dec=self.b_dec / factor, rule=self.rule.over(factor))
 
     def with_unit_decoder(self) -> "Sae":
         """The same coder with decoder rows of norm 1: what a row loses, its latent gains."""
         norms = self.decoder.norm(dim=1)
         norms = torch.where(norms > 0, norms, torch.ones_like(norms))
-        rule = self.rule
-        if isinstance(rule, Above):
-            rule = Above(rule.threshold * norms)
-        elif isinstance(rule, Gate):
-            rule = Gate(rule.r_mag, rule.b_mag * norms)
         return replace(
             self,
             encoder=self.encoder * norms[:, None],
             b_enc=self.b_enc * norms,
             decoder=self.decoder / norms[:, None],
-            rule=rule,
+            rule=self.rule.times(norms),
         )
 
     def seeing(self, centred: bool) -> "Sae":
@@ -190,34 +205,22 @@ class Sae:
         if centred == self.sees_centred:
             return self
         shift = self.encoder @ self.b_dec * (1 if centred else -1)
-        rule = self.rule
-        if isinstance(rule, Gate):
-            rule = Gate(rule.r_mag, rule.b_mag + rule.r_mag.exp() * shift)
-        return replace(self, b_enc=self.b_enc + shift, rule=rule, sees_centred=centred)
+        return replace(self, b_enc=self.b_enc + shift, rule=self.rule.shifted(shift), sees_centred=centred)
 
     def _seen(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         return x - self.b_dec if self.sees_centred else x
 
-    def _each(self, change: Any) -> "Sae":
-        rule = self.rule
-        if isinstance(rule, Above):
-            rule = Above(change(rule.threshold))
-        elif isinstance(rule, Gate):
-            rule = Gate(change(rule.r_mag), change(rule.b_mag))
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Sae":
+        rule: Any = self.rule  # a frozen dataclass, as the protocol says
+        rule = replace(rule, **{name: change(value) for name, value in vars(rule).items() if isinstance(value, Tensor)})
         tensors = (change(t) for t in (self.encoder, self.b_enc, self.decoder, self.b_dec))
         return Sae(*tensors, rule=rule, sees_centred=self.sees_centred, about=self.about)
 
 
-def random_dictionary(sample: Float[Tensor, "n d"], n_latents: int, k: int, seed: int = 0) -> Sae:
-    """The control: random directions as decoder and encoder, k active latents, about the mean of a sample.
-
-    Its activations are shrunk by the one factor that reconstructs the sample best: without it, k projections on directions
-    chosen for being large would overshoot.
-
-    Source: the control of "Sanity checks for sparse autoencoders", 2026.
-    """
-    decoder = unit_rows(n_latents, sample.shape[1], seed, "control").to(sample)
-    raw = Sae(decoder, sample.new_zeros(n_latents), decoder, sample.mean(0), Largest(k), sees_centred=True)
-    written, wanted = raw.rebuild(sample) - raw.b_dec, sample - raw.b_dec
-    shrink = (written * wanted).sum() / written.square().sum().clamp_min(torch.finfo(sample.dtype).tiny)
-    return replace(raw, encoder=decoder * shrink, about={"control": "random directions", "seed": seed})
+def codes_by_pieces(rule: Rule, sae: Sae, seen: Float[Tensor, "n d"], room: Float[Tensor, "r f"]) -> Codes:
+    """Sparse codes from dense ones, as many rows at a time as the scratch holds: `Rule.codes` of a rule without a faster way."""
+    parts = [Codes.from_dense(rule.encode(sae, piece)) for piece in seen.split(len(room))]
+    ends = torch.cat([torch.zeros(1, dtype=torch.int64), torch.tensor([len(part.latents) for part in parts]).cumsum(0)])
+    starts = [part.offsets[:-1] + int(end) for part, end in zip(parts, ends, strict=False)]
+    offsets = torch.cat([*starts, ends[-1:].to(seen.device)])
+    return Codes(offsets, torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts]), sae.n_latents)

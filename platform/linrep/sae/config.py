@@ -1,17 +1,31 @@
-"""What a dictionary is and how it is trained: one record, whose `activation` is a union of architectures."""
+"""What a dictionary is and how it is trained: one record, whose `activation` is a union of architectures.
 
-from typing import Annotated, Literal
+An architecture here is its numbers and what a recipe has to know of it; how it is trained and saved stands in its file in
+`linrep.sae.architectures`. Each section says three things of itself:
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+- `sparsity`: the field that says how sparse it is, which grids and searches vary;
+- `counts`: whether that field is a number of active latents, comparable between architectures; a penalty's weight is not;
+- `decoders`: what `CoderConfig.decoder` may be.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
 
 Product = Literal["float32", "bfloat16"]
 """Number format of a step's dense products. It changes weights, so the recipe alone decides it: no device and no clock."""
+Decoder = Literal["unit", "weighted"]
+"""Whether decoder rows stay at norm 1, or may grow while activations are weighed by them."""
 
 
 class ReLU(Section):
     """f = ReLU(E x + b), with the paper's penalty l1 * sum_i f_i |D_i|, which no rescaling of the decoder can evade."""
+
+    sparsity: ClassVar[str] = "l1"
+    counts: ClassVar[bool] = False
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
 
     kind: Literal["relu"] = Field(default="relu", description="ReLU with an L1 penalty weighted by the decoder's norms.")
     l1: NonNegativeFloat = Field(default=5.0, description="Weight of the penalty, for inputs of mean norm sqrt(d).")
@@ -20,6 +34,10 @@ class ReLU(Section):
 class TopK(Section):
     """The k largest pre-activations of each row, where they are positive."""
 
+    sparsity: ClassVar[str] = "k"
+    counts: ClassVar[bool] = True
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+
     kind: Literal["topk"] = Field(default="topk", description="The k largest of each row.")
     k: PositiveInt = Field(default=32, description="Active latents of each row, at most.")
 
@@ -27,12 +45,20 @@ class TopK(Section):
 class BatchTopK(Section):
     """The n k largest pre-activations of a batch of n rows; a threshold takes their place outside training."""
 
+    sparsity: ClassVar[str] = "k"
+    counts: ClassVar[bool] = True
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+
     kind: Literal["batch_topk"] = Field(default="batch_topk", description="The k largest per row, on average over a batch.")
     k: PositiveInt = Field(default=32, description="Active latents of a row, on average.")
 
 
 class Matryoshka(Section):
     """BatchTopK whose first latents must also reconstruct alone: one loss for each prefix, averaged."""
+
+    sparsity: ClassVar[str] = "k"
+    counts: ClassVar[bool] = True
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
 
     kind: Literal["matryoshka"] = Field(default="matryoshka", description="BatchTopK with nested prefixes of latents.")
     k: PositiveInt = Field(default=32, description="Active latents of a row, on average.")
@@ -51,6 +77,10 @@ class Matryoshka(Section):
 class JumpReLU(Section):
     """f = (E x + b) where it is above a learned threshold; the penalty is weight * (L0 / target_l0 - 1)^2."""
 
+    sparsity: ClassVar[str] = "target_l0"
+    counts: ClassVar[bool] = True
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+
     kind: Literal["jumprelu"] = Field(default="jumprelu", description="A learned threshold for each latent.")
     target_l0: PositiveFloat = Field(default=32.0, description="Active latents of a row that training aims at.")
     weight: NonNegativeFloat = Field(
@@ -65,11 +95,23 @@ class JumpReLU(Section):
 class Gated(Section):
     """One path decides which latents are active, another how much; an auxiliary loss teaches the first."""
 
+    sparsity: ClassVar[str] = "l1"
+    counts: ClassVar[bool] = False
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+
     kind: Literal["gated"] = Field(default="gated", description="Separate paths for which latents and how much.")
     l1: NonNegativeFloat = Field(default=5.0, description="Weight of the penalty on the gates, for inputs of mean norm sqrt(d).")
 
 
 Activation = Annotated[ReLU | TopK | BatchTopK | Matryoshka | JumpReLU | Gated, Field(discriminator="kind")]
+WithK = Literal["topk", "batch_topk", "matryoshka"]
+"""Architectures whose sparsity is `k`, as a search varies it."""
+WithL1 = Literal["relu", "gated"]
+"""Architectures whose sparsity is `l1`."""
+SPARSITY: dict[str, str] = {
+    section.model_fields["kind"].default: section.sparsity for section in (ReLU, TopK, BatchTopK, Matryoshka, JumpReLU, Gated)
+}
+"""The field of each architecture's sparsity, by the architecture's name."""
 
 
 class AuxK(Section):
@@ -94,7 +136,7 @@ class CoderConfig(Section):
 
     activation: Activation = Field(default=TopK(), description="The architecture: what makes latents sparse.")
     expansion: PositiveFloat = Field(default=8.0, description="Latents per dimension of the residual stream.")
-    decoder: Literal["unit", "weighted"] = Field(
+    decoder: Decoder = Field(
         default="unit", description="Keep decoder rows at norm 1, or let them grow and weigh activations by them."
     )
     aux: AuxK | None = Field(default=AuxK(), description="How dead latents are revived; null leaves them.")
@@ -102,6 +144,13 @@ class CoderConfig(Section):
     adam: Adam = Field(default=Adam(), description="The optimiser.")
     sparsity_warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which a penalty rises from 0.")
     seed: int = Field(default=0, ge=0, description="Seed of the first weights.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CoderConfig":
+        if self.decoder not in self.activation.decoders:
+            can = " or ".join(self.activation.decoders)
+            raise ValueError(f"decoder of {self.activation.kind} must be {can}, got {self.decoder}")
+        return self
 
     def n_latents(self, width: int) -> int:
         """Latents over a residual stream of some width."""

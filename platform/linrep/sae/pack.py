@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.errors import StoreError, TrainingFailed
-from linrep.sae.coder import Sae, random_dictionary
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled

@@ -8,11 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Weights = dict[str, Tensor]
-"""The trained tensors by name. All have `encoder` [f, d], `b_enc` [f], `decoder` [f, d], `b_dec` [d]; JumpReLU also
-`threshold` [f]; Gated `r_mag` [f] and `b_mag` [f], its `b_enc` being the gates' bias. Latents come first:
-one is a row of memory."""
+"""The trained tensors by name. All have `decoder` [f, d] and `b_dec` [d], most `encoder` [f, d] and `b_enc` [f]; the others
+are the architecture's. Latents come first: one is a row of memory."""
 
-Matrices = Callable[[int, int], tuple[Tensor, Tensor]]
+Matrices = Callable[[int, int], Weights]
 
 
 @dataclass(frozen=True)
@@ -20,20 +19,21 @@ class Gradients:
     """Gradients of the mean loss of a batch.
 
     Attributes:
-        vectors: Of everything but the two matrices, by name.
-        matrices: (first, last) -> gradients of those rows of encoder and decoder. Made when asked for: a caller who takes
-            a block at a time and uses it at once never moves the whole gradient through memory.
+        vectors: Of everything but the matrices, by name.
+        matrices: (first, last) -> gradients of the rows of those latents, by the matrix's name. Made when asked for: a caller
+            who takes a block at a time and uses it at once never moves the whole gradient through memory.
+        n_latents: Rows of each matrix.
         along: Product of each decoder row with its gradient, where the pass has it for nothing.
     """
 
     vectors: Weights
     matrices: Matrices
+    n_latents: int
     along: Float[Tensor, " f"] | None = None
 
     def whole(self) -> Weights:
         """All gradients at once."""
-        encoder, decoder = self.matrices(0, len(self.vectors["b_enc"]))
-        return {"encoder": encoder, "decoder": decoder, **self.vectors}
+        return {**self.matrices(0, self.n_latents), **self.vectors}
 
 
 @dataclass(frozen=True)

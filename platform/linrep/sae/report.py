@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from linrep.sae.activity import ROWS_AT_ONCE, Activity
-from linrep.sae.coder import Sae, random_dictionary
+from linrep.sae.coder import Sae
+from linrep.sae.control import random_dictionary
 from linrep.sae.evaluate import LOWEST_DECADE, Evaluation, evaluate
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
 from linrep.sae.splice import Losses, Recovered, Replace

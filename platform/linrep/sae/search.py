@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
-from linrep.sae.config import CoderConfig, JumpReLU
+from linrep.sae.config import SPARSITY, CoderConfig, WithK, WithL1
 from linrep.sae.study import SaeConfig, sparsity_of
 
 
@@ -50,9 +50,9 @@ Dimension = Annotated[Values | Range, Field(discriminator="kind"), BeforeValidat
 
 
 class Chosen(Section):
-    """TopK and its kin: so many latents are active."""
+    """Those that are told how many latents are active."""
 
-    kind: Literal["topk", "batch_topk", "matryoshka"] = Field(description="The architecture.")
+    kind: WithK = Field(description="The architecture.")
     k: Dimension = Field(description="Active latents; whole numbers, drawn values are rounded.")
 
 
@@ -64,9 +64,9 @@ class Thresholds(Section):
 
 
 class Penalised(Section):
-    """ReLU and Gated: how many latents are active follows from the weight of a penalty."""
+    """Those whose number of active latents follows from the weight of a penalty."""
 
-    kind: Literal["relu", "gated"] = Field(description="The architecture.")
+    kind: WithL1 = Field(description="The architecture.")
     l1: Dimension = Field(description="Weight of the penalty.")
 
 
@@ -178,10 +178,9 @@ class Candidate:
     def bracket(self, within: str) -> str:
         """Candidates of one bracket are compared on FVU alone: they share the layer, and how sparse they are."""
         activation = self.coder.activation
-        counts = hasattr(activation, "k") or isinstance(activation, JumpReLU)
         level = octave(self.sparsity) if "sparsity" in self.in_octaves else f"{self.sparsity:g}"
         # A penalty's weight says nothing of L0 to another architecture.
-        sparse = f"l0={level}" if counts else f"{activation.kind}:l1={level}"
+        sparse = f"l0={level}" if activation.counts else f"{activation.kind}:l1={level}"
         wide = octave(self.coder.expansion) if "width" in self.in_octaves else f"{self.coder.expansion:g}"
         return f"layer={self.layer}/{sparse}" + (f"/x{wide}" if within == "sparsity_and_width" else "")
 
@@ -226,8 +225,7 @@ def candidate(sae: SaeConfig, layer: int, architecture: str, sparsity: float, **
     """
     values = sae.coder.model_dump()
     own = values["activation"] if values["activation"]["kind"] == architecture else {"kind": architecture}
-    field = {"jumprelu": "target_l0", "relu": "l1", "gated": "l1"}.get(architecture, "k")
-    values["activation"] = {**own, field: sparsity}
+    values["activation"] = {**own, SPARSITY[architecture]: sparsity}
     values |= {"expansion": rest["expansion"], "adam": {**values["adam"], "learning_rate": rest["learning_rate"]}}
     share = rest["text_share"]
     name = f"layer{layer:02d}-{architecture}-{sparsity:g}-x{rest['expansion']:g}-lr{rest['learning_rate']:g}"

@@ -1,59 +1,53 @@
-"""The fast pass of TopK, BatchTopK and Matryoshka: one dense product, the encoder's, and everything else on the active entries.
+"""The fast pass of architectures that choose by size: one dense product, the encoder's, and the rest on the active entries.
 
 What is left of the input pulls on the reconstruction, and `linrep.sae.backward` takes that to the weights.
 
 Source: Bussmann et al., "Learning multi-level features with Matryoshka sparse autoencoders", 2025 (the mean over prefixes).
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linrep.sae.auxk import Revival, revive
+from linrep.sae.architecture import Step
+from linrep.sae.auxk import revive
 from linrep.sae.backward import Backward
-from linrep.sae.config import BatchTopK, Matryoshka, TopK
 from linrep.sae.ops import bag_totals, gather_sum, offsets_of
 from linrep.sae.passes import Gradients, Pass, Weights
-from linrep.sae.select import Codes, Encoder, batch_top_k, top_k
+from linrep.sae.select import Codes, Encoder
+
+Choice = Callable[[Encoder, Tensor], tuple[Codes, Tensor | None]]
+"""(encoder, what it sees) -> the active entries, and the least of them where they were chosen over the whole batch."""
 
 
-def sparse_pass(
-    weights: Weights,
-    x: Float[Tensor, "n d"],
-    activation: TopK | BatchTopK | Matryoshka,
-    room: Float[Tensor, "r f"],
-    scale: Float[Tensor, " f"] | None = None,
-    revival: Revival | None = None,
-) -> Pass:
+def sparse_pass(weights: Weights, x: Float[Tensor, "n d"], choose: Choice, step: Step, shares: Sequence[float] = (1.0,)) -> Pass:
     """Loss and gradients of a batch.
 
     Args:
         weights: The dictionary.
         x: Inputs.
-        activation: How latents are chosen.
-        room: Scratch for pre-activations, see `linrep.sae.select.scratch`.
-        scale: Norms of the decoder's rows where activations are compared by what they contribute.
-        revival: Dead latents, and how they are taught.
+        choose: How latents are chosen.
+        step: Its scratch is for pre-activations; see `linrep.sae.select.scratch`.
+        shares: Shares of the latents that reconstruct alone, rising to 1; the loss is the mean over them.
     """
     n = len(x)
     centred = x - weights["b_dec"]
-    encoder = Encoder(weights["encoder"], weights["b_enc"], scale, room)
-    codes, least = (top_k(encoder, centred, activation.k), None) if isinstance(activation, TopK) else (
-        batch_top_k(encoder, centred, activation.k)
-    )  # fmt: skip
-    segments = segments_of(activation, codes.n_latents)
+    codes, least = choose(Encoder(weights["encoder"], weights["b_enc"], step.norms, step.room), centred)
+    segments = segments_of(shares, codes.n_latents)
     nested = _by_segment(codes, segments)
     residuals = _residuals(nested, weights["decoder"], centred, len(segments))
-    auxiliary, taught = revive(weights, centred, residuals[:, -1], revival, room)
+    auxiliary, taught = revive(weights, centred, residuals[:, -1], step.revival, step.room)
     # A latent of segment s is part of the reconstructions s, s + 1, ...: it feels the sum of their gradients.
     pull = residuals.mul(2 / (n * len(segments)))
     pull = pull.flip(1).cumsum(1).flip(1) if len(segments) > 1 else pull
     back = Backward.of(nested, weights["decoder"], centred, pull.flatten(0, 1))
 
-    def matrices(first: int, last: int) -> tuple[Tensor, Tensor]:
+    def matrices(first: int, last: int) -> Weights:
         encoder, decoder = back.matrices(first, last)
         taught.add_to(first, last, encoder, decoder)
-        return encoder, decoder
+        return {"encoder": encoder, "decoder": decoder}
 
     b_enc, along = taught.add_to_vectors(back.bias, back.along)
     b_dec = pull[:, 0].sum(0) - b_enc @ weights["encoder"]  # the encoder sees x - b_dec
@@ -61,16 +55,15 @@ def sparse_pass(
         residual=residuals[:, -1],
         n_active=bag_totals((codes.values > 0).to(x.dtype), codes.offsets).long(),
         fired=bag_totals((back.values > 0).to(x.dtype), back.offsets) > 0,
-        gradients=Gradients({"b_enc": b_enc, "b_dec": b_dec}, matrices, along),
+        gradients=Gradients({"b_enc": b_enc, "b_dec": b_dec}, matrices, codes.n_latents, along),
         penalty=x.new_zeros(()),
         auxiliary=auxiliary,
         threshold=least,
     )
 
 
-def segments_of(activation: TopK | BatchTopK | Matryoshka, n_latents: int) -> tuple[int, ...]:
-    """The last latent, exclusive, of each nested prefix; one segment for architectures without prefixes."""
-    shares = activation.prefixes if isinstance(activation, Matryoshka) else (1.0,)
+def segments_of(shares: Sequence[float], n_latents: int) -> tuple[int, ...]:
+    """The last latent, exclusive, of each nested prefix."""
     return tuple(max(1, round(share * n_latents)) for share in shares)
 
 

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linrep.sae.config import CoderConfig, Gated, JumpReLU, ReLU
+from linrep.sae.architectures import architecture_of
+from linrep.sae.config import CoderConfig
 from linrep.sae.passes import Weights
 from linrep.sample import unit_hash
 
@@ -52,28 +53,15 @@ def unit_rows(n: int, d: int, seed: int, use: str = "") -> Float[Tensor, "n d"]:
 
 
 def first_weights(config: CoderConfig, sample: Float[Tensor, "n d"]) -> Weights:
-    """Random decoder directions and the encoder as their transpose.
-
-    Where most latents are active at the start (ReLU, JumpReLU, Gated), half of f random unit directions together reconstruct an
-    input f / 2d times over; their encoder begins smaller by this factor, so that the first reconstruction has the right size.
+    """Random decoder directions, the encoder as their transpose, and what the architecture makes of them.
 
     Args:
         config: The dictionary.
         sample: Rows to take the center from: of several shards, scaled as training's are.
     """
-    d = sample.shape[1]
-    f = config.n_latents(d)
-    decoder = unit_rows(f, d, config.seed).to(sample)
-    b_dec = center(sample, config.center)
-    crowded = isinstance(config.activation, ReLU | JumpReLU | Gated)
-    encoder = decoder * min(1.0, 2 * d / f) if crowded else decoder.clone()
-    weights = {"encoder": encoder, "b_enc": sample.new_zeros(f), "decoder": decoder, "b_dec": b_dec}
-    match config.activation:
-        case ReLU():
-            weights["b_enc"] = -encoder @ b_dec  # the encoder sees x itself
-        case JumpReLU(threshold=threshold):
-            weights["b_enc"] = -encoder @ b_dec
-            weights["threshold"] = sample.new_full((f,), threshold)
-        case Gated():
-            weights |= {"r_mag": sample.new_zeros(f), "b_mag": sample.new_zeros(f)}
-    return weights
+    f = config.n_latents(sample.shape[1])
+    decoder = unit_rows(f, sample.shape[1], config.seed).to(sample)
+    weights = {
+        "encoder": decoder.clone(), "b_enc": sample.new_zeros(f), "decoder": decoder, "b_dec": center(sample, config.center),
+    }  # fmt: skip
+    return architecture_of(config.activation).first(weights, sample)

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from linrep.config import Section
 from linrep.errors import RecipeError
-from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, Product, ReLU, TopK
+from linrep.sae.config import CoderConfig, Product
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 
@@ -125,8 +125,8 @@ class SaeConfig(Section):
             RecipeError: Names one.
         """
         for name, coder in self.coders().items():
-            most, field = coder.n_latents(width), _sparsity_field(coder)
-            if field != "l1" and sparsity_of(coder) > most:
+            most, field = coder.n_latents(width), coder.activation.sparsity
+            if coder.activation.counts and sparsity_of(coder) > most:
                 raise RecipeError(
                     f"sae: {name} has {field} {sparsity_of(coder):g}, but expansion {coder.expansion:g} of {width} dimensions "
                     f"gives {most} latents: lower {field} or raise expansion"
@@ -148,7 +148,7 @@ class SaeConfig(Section):
             name += f"-lr{rate:g}" if len(grid.learning_rate) > 1 else ""
             # Validated, not copied: 8.0 becomes the integer that a k is, and 8.5 an error.
             values = base.model_dump()
-            values["activation"][_sparsity_field(base)] = sparsity
+            values["activation"][base.activation.sparsity] = sparsity
             values |= {"expansion": expansion, "seed": seed, "adam": {**values["adam"], "learning_rate": rate}}
             found[name] = CoderConfig.model_validate(values)
         return found
@@ -156,14 +156,4 @@ class SaeConfig(Section):
 
 def sparsity_of(coder: CoderConfig) -> float:
     """k, target_l0 or l1."""
-    return getattr(coder.activation, _sparsity_field(coder))
-
-
-def _sparsity_field(coder: CoderConfig) -> str:
-    match coder.activation:
-        case TopK() | BatchTopK() | Matryoshka():
-            return "k"
-        case JumpReLU():
-            return "target_l0"
-        case ReLU() | Gated():
-            return "l1"
+    return getattr(coder.activation, coder.activation.sparsity)

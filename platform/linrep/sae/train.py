@@ -6,7 +6,7 @@ a `state_dict`. After the first weights nothing draws random numbers: weights, m
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from linrep.errors import TrainingFailed
 from linrep.sae.adam import Moments, block_rows
+from linrep.sae.architecture import Step
+from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
-from linrep.sae.coder import Above, Gate, Largest, Rectify, Rule, Sae
-from linrep.sae.config import BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, Product, ReLU, TopK
-from linrep.sae.dense import dense_pass, sees_centred
+from linrep.sae.coder import Sae
+from linrep.sae.config import CoderConfig, Product
 from linrep.sae.machine import room_bytes
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.schedule import learning_rate, warmth
 from linrep.sae.select import scratch
-from linrep.sae.sparse import sparse_pass
 from linrep.sae.start import first_weights
 from linrep.sae.window import Window
 
@@ -85,11 +85,12 @@ class Trainer:
                 are the weights' own; the others run under autocast.
         """
         self.config, self.weights, self.steps = config, weights, steps
+        self._architecture = architecture_of(config.activation)
         self.reducer: Reducer = Alone() if reducer is None else reducer
         self.moments = Moments(weights)
         self.step = 0
-        self.since_fired = torch.zeros(len(weights["b_enc"]), dtype=torch.int64, device=weights["b_enc"].device)
-        self.threshold = weights["b_enc"].new_zeros(())
+        self.since_fired = torch.zeros(len(weights["decoder"]), dtype=torch.int64, device=weights["decoder"].device)
+        self.threshold = weights["b_dec"].new_zeros(())
         self.window = Window.empty(weights["b_dec"])
         self._room_bytes = room_bytes(weights["b_dec"].device) if room is None else room
         self._room = weights["b_dec"].new_empty(0, 0)
@@ -108,11 +109,6 @@ class Trainer:
             rest: As for `Trainer`.
         """
         return cls(config, first_weights(config, sample), steps, **rest)
-
-    @property
-    def sparse(self) -> bool:
-        """Whether the fast pass applies."""
-        return isinstance(self.config.activation, TopK | BatchTopK | Matryoshka)
 
     @property
     def done(self) -> bool:
@@ -153,17 +149,8 @@ class Trainer:
     def coder(self) -> Sae:
         """The dictionary as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1."""
         w = {name: weight.clone() for name, weight in self.weights.items()}
-        unit = self.config.decoder == "unit"
-        sae = Sae(
-            w["encoder"], w["b_enc"], w["decoder"], w["b_dec"], Rectify(), sees_centred(self.config.activation),
-            {"architecture": self.config.activation.kind},
-        )  # fmt: skip
-        if unit:
-            return _with(sae, self._rule(w))
-        if isinstance(self.config.activation, BatchTopK | Matryoshka):
-            # Weighted activations were compared: the threshold is already one for unit rows.
-            return _with(sae.with_unit_decoder(), self._rule(w))
-        return _with(sae, self._rule(w)).with_unit_decoder()
+        sae = self._architecture.sae(w, self.threshold, self.config.decoder == "unit")
+        return replace(sae, about={"architecture": self.config.activation.kind})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; the tensors are the live ones, so save or copy them before it."""
@@ -205,16 +192,14 @@ class Trainer:
         self.step, self.product = state["step"], state["product"]
 
     def _pass(self, x: Float[Tensor, "n d"]) -> Pass:
-        activation = self.config.activation
         norms = self.weights["decoder"].norm(dim=1).clamp_min_(1e-12) if self.config.decoder == "weighted" else None
-        if isinstance(activation, TopK | BatchTopK | Matryoshka):
-            return sparse_pass(self.weights, x, activation, self._scratch(len(x)), norms, self._revival())
         warm = warmth(self.step, self.steps, self.config.sparsity_warmup)
-        return dense_pass(self.weights, x, activation, self._scratch(len(x)), self.reducer, warm, self._revival())
+        step = Step(self._scratch(len(x)), self.reducer, norms, self._revival(), warm)
+        return self._architecture.pass_over(self.weights, x, step)
 
     def _scratch(self, n: int) -> Float[Tensor, "r f"]:
         kind = torch.bfloat16 if self.product == "bfloat16" else None
-        wanted = scratch(n, len(self.weights["b_enc"]), self._room_bytes, self.weights["b_enc"], kind)
+        wanted = scratch(n, len(self.weights["decoder"]), self._room_bytes, self.weights["decoder"], kind)
         if wanted.is_cuda:  # its allocator keeps the memory, and gives it to the next dictionary of this pass over the data
             return wanted
         if (self._room.shape, self._room.dtype) != (wanted.shape, wanted.dtype):
@@ -245,21 +230,22 @@ class Trainer:
             whole = gradients.whole()
             self._reduce_and_clip(whole)
             vectors = {name: grad for name, grad in whole.items() if name in vectors}
-            gradients = Gradients(vectors, lambda a, b: (whole["encoder"][a:b], whole["decoder"][a:b]))
-        f, step = len(self.since_fired), block_rows(self.weights["encoder"])
+            matrices = {name: grad for name, grad in whole.items() if name not in vectors}
+            f = gradients.n_latents
+            gradients = Gradients(vectors, lambda a, b: {name: grad[a:b] for name, grad in matrices.items()}, f)
+        f, step = len(self.since_fired), block_rows(self.weights["decoder"])
         for first in range(0, f, step):
             rows = slice(first, min(first + step, f))
-            encoder, decoder = gradients.matrices(rows.start, rows.stop)
-            written = self.weights["decoder"][rows]
-            if unit:  # the part along a row would only be undone, and would disturb Adam's moments
+            grads, written = gradients.matrices(rows.start, rows.stop), self.weights["decoder"][rows]
+            decoder = grads.get("decoder")
+            if unit and decoder is not None:  # the part along a row would only be undone, and would disturb Adam's moments
                 along = torch.linalg.vecdot(decoder, written) if gradients.along is None else gradients.along[rows]
                 decoder.addcmul_(along[:, None], written, value=-1)
-            self.moments.update(self.weights, {"encoder": encoder, "decoder": decoder}, self.step, rate, rows)
-            if unit:
+            self.moments.update(self.weights, grads, self.step, rate, rows)
+            if unit and decoder is not None:
                 _to_unit(written)
         self.moments.update(self.weights, vectors, self.step, rate)
-        if "threshold" in self.weights:
-            self.weights["threshold"].clamp_min_(0.0)
+        self._architecture.settle(self.weights)
 
     def _reduce_and_clip(self, grads: Weights) -> None:
         self.reducer.sum_(list(grads.values()))
@@ -281,19 +267,6 @@ class Trainer:
         if least is not None:
             newest = least[0] / self.reducer.n_workers
             self.threshold.lerp_(newest, max(THRESHOLD_RATE, 1 / (self.step + 1)))
-
-    def _rule(self, w: Weights) -> Rule:
-        match self.config.activation:
-            case ReLU():
-                return Rectify()
-            case TopK(k=k):
-                return Largest(k)
-            case BatchTopK() | Matryoshka():
-                return Above(self.threshold.expand(len(w["b_enc"])).clone())
-            case JumpReLU():
-                return Above(w["threshold"])
-            case Gated():
-                return Gate(w["r_mag"], w["b_mag"])
 
 
 def fit(batches: Iterable[Rows], trainers: Sequence[Trainer], every: int = 50) -> Iterator[Metrics]:
@@ -323,7 +296,3 @@ def fit(batches: Iterable[Rows], trainers: Sequence[Trainer], every: int = 50) -
 def _to_unit(rows: Float[Tensor, "l d"]) -> None:
     """Scale rows to norm 1, in place; rows of zeros stay."""
     rows.div_(rows.norm(dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
-
-
-def _with(sae: Sae, rule: Rule) -> Sae:
-    return Sae(sae.encoder, sae.b_enc, sae.decoder, sae.b_dec, rule, sae.sees_centred, sae.about)

@@ -7,9 +7,10 @@ import re
 
 from linrep.errors import FormatError
 from linrep.places import Place
-from linrep.sae.coder import Rectify, Sae
+from linrep.sae.architectures.relu import Rectify
+from linrep.sae.coder import Sae
 from linrep.sae.formats.files import read_pickle
-from linrep.sae.formats.weights import Weights
+from linrep.sae.tensors import Weights
 
 
 def read(file: Place) -> Sae:

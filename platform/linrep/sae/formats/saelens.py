@@ -4,7 +4,7 @@ Matrices are stored as W_enc [d, f] and W_dec [f, d]. BatchTopK and Matryoshka d
 cfg.json of releases before 6.0.0 is read too; see `linrep.sae.formats.saelens_fields` for what each field does.
 """
 
-from typing import Any, assert_never
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from linrep.errors import FormatError
 from linrep.places import Place
-from linrep.sae.coder import Above, Gate, Largest, Rectify, Sae
+from linrep.sae.architectures import RULES
+from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens_fields
 from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
-from linrep.sae.formats.settings import Settings
 from linrep.sae.formats.sums import check_sums
-from linrep.sae.formats.weights import Weights, check_k
+from linrep.sae.settings import Settings
+from linrep.sae.tensors import Weights
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 FILES = (CONFIG, WEIGHTS)
@@ -25,6 +26,7 @@ FILES = (CONFIG, WEIGHTS)
 VERSION = "6.54.12"
 """The release whose files these equal; below 6.0.0, or without a version, SAELens drops the names of model and hook."""
 SIZES = {"d": "d_in", "f": "d_sae"}
+RULE_OF = {rule.saelens_name: rule for rule in RULES}
 NEVER = -10.0
 """log10 of the firing rate of a latent that never fired, as SAELens writes it."""
 
@@ -37,23 +39,7 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
         sae: The dictionary, unscaled.
         firing: Share of the rows in which each latent fires.
     """
-    tensors = {"W_enc": sae.encoder.t(), "W_dec": sae.decoder, "b_dec": sae.b_dec}
-    settings: dict[str, Any] = {}
-    match sae.rule:
-        case Rectify():
-            architecture = "standard"
-        case Largest(k=k):
-            architecture = "topk"
-            settings = {"k": k, "rescale_acts_by_decoder_norm": False}
-        case Above(threshold=threshold):
-            architecture = "jumprelu"
-            tensors["threshold"] = threshold
-        case Gate(r_mag=r_mag, b_mag=b_mag):
-            architecture = "gated"
-            tensors |= {"r_mag": r_mag, "b_mag": b_mag}
-        case _:
-            assert_never(sae.rule)
-    tensors["b_gate" if architecture == "gated" else "b_enc"] = sae.b_enc
+    written = sae.rule.saelens(sae)
     metadata = {
         "sae_lens_version": VERSION,
         "sae_lens_training_version": VERSION,
@@ -62,11 +48,11 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
         "hook_head_index": None,
         "context_size": None,
         "prepend_bos": True,
-        "training_architecture": sae.about.get("architecture", architecture),
+        "training_architecture": sae.about.get("architecture", written.name),
         **sae.about,
     }
     config = {
-        "architecture": architecture,
+        "architecture": written.name,
         "d_in": sae.d_model,
         "d_sae": sae.n_latents,
         "dtype": "float32",
@@ -74,10 +60,10 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
         "apply_b_dec_to_input": sae.sees_centred,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        **settings,
+        **written.settings,
         "metadata": metadata,
     }
-    write_safetensors(folder / WEIGHTS, tensors)
+    write_safetensors(folder / WEIGHTS, written.tensors)
     if firing is not None:
         write_firing(folder, firing)
     (folder / CONFIG).write_json(config)  # last: a folder without it is no dictionary
@@ -95,28 +81,16 @@ def read(folder: Place) -> Sae:
     settings, file = Settings(folder / CONFIG, read_json(folder / CONFIG)), folder / WEIGHTS
     old = saelens_fields.is_old(settings)
     settings = settings.renamed(saelens_fields.RENAMED) if old else settings
-    told = saelens_fields.read(settings, folder, old)
+    told = saelens_fields.read(settings, folder, old, tuple(RULE_OF))
     weights = Weights(file, read_safetensors(file), {"d": told.d_in, "f": told.d_sae}, (CONFIG, SIZES), told.dtype)
-    (encoder,) = weights.take("W_enc", axes=("d", "f"))
-    (decoder,) = weights.take("W_dec", axes=("f", "d"))
-    (b_dec,) = weights.take("b_dec", axes=("d",))
-    (b_enc,) = weights.take("b_gate" if told.architecture == "gated" else "b_enc", axes=("f",))
-    match told.architecture:
-        case "standard":
-            rule = Rectify()
-        case "topk":
-            rule = Largest(check_k(saelens_fields.k(settings), told.d_sae, settings.file))
-        case "jumprelu":
-            rule = Above(*weights.take("threshold", axes=("f",)))
-        case "gated":
-            rule = Gate(*weights.take("r_mag", "b_mag", axes=("f",)))
+    sae = RULE_OF[told.architecture].read_saelens(weights, settings)
     _check_scaling(weights, told.finetuned)
     settings.finish()
     weights.finish()
-    sae = Sae(encoder.t().contiguous(), b_enc, decoder, b_dec, rule, told.centred, told.about)
+    sae = replace(sae, sees_centred=told.centred, about=told.about)
     if not told.rescaled:
         return sae
-    if not bool((decoder.norm(dim=1) > 0).all()):
+    if not bool((sae.decoder.norm(dim=1) > 0).all()):
         raise FormatError(f"{file} has rows of W_dec of norm 0, by which rescale_acts_by_decoder_norm divides")
     return sae.with_unit_decoder()  # weighted activations are what it compares and gives: unit rows have them as they are
 

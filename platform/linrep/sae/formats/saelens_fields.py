@@ -5,16 +5,16 @@ run and changes nothing, or is refused.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from linrep.errors import FormatError
 from linrep.places import Place
-from linrep.sae.formats.settings import Settings, shown
+from linrep.sae.settings import Settings, shown
 
-Architecture = Literal["standard", "topk", "jumprelu", "gated"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TRAINED = (
     "act_store_device", "activations_mixing_fraction", "adam_beta1", "adam_beta2", "autocast", "autocast_lm",
@@ -61,7 +61,7 @@ class Told:
         about: Where it comes from.
     """
 
-    architecture: Architecture
+    architecture: str
     d_in: int
     d_sae: int
     dtype: torch.dtype
@@ -84,19 +84,20 @@ def is_old(settings: Settings) -> bool:
     return int(found[1]) < 6
 
 
-def read(settings: Settings, folder: Place, old: bool) -> Told:
-    """Read all fields but k; what is left over afterwards is unknown.
+def read(settings: Settings, folder: Place, old: bool, known: Sequence[str]) -> Told:
+    """Read all fields but those of single architectures; what is left over afterwards is unknown.
 
     Args:
         settings: The fields, by their present names.
         folder: The SAE's, for messages.
         old: Whether it was written before 6.0.0.
+        known: Architectures that are read.
 
     Raises:
         FormatError: A field is wrong, or asks for what no dictionary here does.
     """
     metadata = settings.section("metadata")
-    architecture = _architecture(settings, folder, old)
+    architecture = _architecture(settings, folder, old, known)
     _check_inputs(settings, folder, old)
     settings.said("device")
     settings.skip(TRAINED)
@@ -115,32 +116,14 @@ def read(settings: Settings, folder: Place, old: bool) -> Told:
     )  # fmt: skip
 
 
-def k(settings: Settings) -> int:
-    """Latents that are active at once.
-
-    Raises:
-        FormatError: It is said nowhere, or twice and otherwise, or is no number above 0.
-    """
-    kwargs = settings.section("activation_fn_kwargs")
-    if "k" not in kwargs:
-        return settings.whole("k")
-    found = kwargs.whole("k")
-    kwargs.finish()
-    if "k" in settings and settings.whole("k") != found:
-        settings.refuse("k", f"must be activation_fn_kwargs.k, {found}")
-    return found
-
-
-def _architecture(settings: Settings, folder: Place, old: bool) -> Architecture:
+def _architecture(settings: Settings, folder: Place, old: bool, known: Sequence[str]) -> str:
     found = settings.word("architecture", "standard") if old else settings.word("architecture")
     activation = settings.word("activation_fn", "topk" if found == "topk" else "relu")
     if old and (found, activation) == ("standard", "topk"):
         found = "topk"
-    match found:
-        case "standard" | "topk" | "jumprelu" | "gated":
-            pass
-        case _:
-            raise FormatError(f"{folder} is of architecture {shown(found)}: known are standard, topk, jumprelu and gated")
+    if found not in known:
+        names = f"{', '.join(known[:-1])} and {known[-1]}"
+        raise FormatError(f"{folder} is of architecture {shown(found)}: known are {names}")
     if activation != ("topk" if found == "topk" else "relu"):
         settings.refuse("activation_fn", f"is not what architecture {found} of this release does")
     if found != "topk" and settings.raw("activation_fn_kwargs", {}) not in ({}, None):

@@ -4,10 +4,11 @@ import re
 
 from linrep.errors import FormatError
 from linrep.places import Place
-from linrep.sae.coder import Largest, Sae
+from linrep.sae.architectures.topk import Largest
+from linrep.sae.coder import Sae
 from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
-from linrep.sae.formats.settings import Settings
-from linrep.sae.formats.weights import Weights, check_k
+from linrep.sae.settings import Settings
+from linrep.sae.tensors import Weights, check_k
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from linrep.sae.formats.settings import Settings
+from linrep.sae.settings import Settings
 
 BUFFERED = ("n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size", "device", "layer")
 """How activations were drawn, which changes nothing of what an SAE computes."""

@@ -1,0 +1,85 @@
+"""What every SAE architecture says of itself, and what a training step gives it.
+
+Each architecture is a file of `linrep.sae.architectures`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from linrep.sae.auxk import Revival
+from linrep.sae.coder import Rule, Sae
+from linrep.sae.passes import Pass, Weights
+from linrep.sae.reduce import Reducer
+from linrep.sae.settings import Settings
+from linrep.sae.tensors import Weights as SavedWeights
+
+Reader = Callable[[SavedWeights, Settings], Sae]
+"""(tensors, fields of the trainer) -> the SAE that dictionary_learning wrote, without its origin."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step gives an architecture beside the weights and the rows.
+
+    Attributes:
+        room: Scratch for pre-activations, see `linrep.sae.select.scratch`. In bfloat16, dense products run in that format.
+        reducer: The other workers, for numbers that are means over all rows.
+        norms: Norms of the decoder's rows where activations are compared by what they contribute; None for rows of norm 1.
+        revival: Dead latents, and how they are taught; None for nobody.
+        warmth: Share of a sparsity penalty's weight that counts by now.
+    """
+
+    room: Float[Tensor, "r f"]
+    reducer: Reducer
+    norms: Float[Tensor, " f"] | None = None
+    revival: Revival | None = None
+    warmth: float = 1.0
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """How an SAE of some numbers is trained and saved."""
+
+    dictionary_learning: ClassVar[Mapping[str, Reader]]
+    """Classes of dictionary_learning that are read as this architecture."""
+
+    def __init__(self, numbers: Any) -> None:
+        """Of the section of a recipe, whose type is the architecture's own."""
+        ...
+
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+        """The first weights, all that it trains.
+
+        Args:
+            weights: `encoder`, the decoder's copy; `b_enc` of zeros; `decoder`, random rows of norm 1; `b_dec`, the center.
+            sample: Scaled rows, the same on all workers.
+        """
+        ...
+
+    def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
+        """Loss and gradients of a batch."""
+        ...
+
+    def settle(self, weights: Weights) -> None:
+        """Bring weights back to where they are allowed to be, in place, after the optimiser moved them."""
+        ...
+
+    def sae(self, weights: Weights, threshold: Float[Tensor, ""], unit: bool) -> Sae:
+        """The SAE as it is now, with decoder rows of norm 1.
+
+        Args:
+            weights: A copy, which the SAE may keep.
+            threshold: Running mean of `Pass.threshold`.
+            unit: Whether the decoder's rows have norm 1 already.
+        """
+        ...
+
+
+def assembled(weights: Weights, rule: Rule, centred: bool, unit: bool) -> Sae:
+    """An SAE of the four tensors that most architectures have; see `Architecture.sae`."""
+    sae = Sae(weights["encoder"], weights["b_enc"], weights["decoder"], weights["b_dec"], rule, centred)
+    return sae if unit else sae.with_unit_decoder()

@@ -1,0 +1,79 @@
+"""Laws of every architecture in the table: it is one, grids and searches can vary it, and what it trains can be saved."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from linrep.places import place
+from linrep.sae import formats
+from linrep.sae.architecture import Architecture
+from linrep.sae.architectures import ARCHITECTURES, RULES, architecture_of
+from linrep.sae.config import SPARSITY, Activation, CoderConfig, WithK, WithL1
+from linrep.sae.formats import saelens
+from linrep.sae.search import Chosen, Penalised, TuneConfig
+from linrep.sae.study import Grid, SaeConfig
+from linrep.sae.train import Rows, Trainer, fit
+from tests.sae.reference import planted
+
+D, BATCH = 16, 64
+each = pytest.mark.parametrize("kind", ARCHITECTURES)
+
+
+def section(kind: str, **numbers: float) -> Activation:
+    return CoderConfig.model_validate({"activation": {"kind": kind, **numbers}}).activation
+
+
+def test_the_table_is_the_union_that_recipes_may_name() -> None:
+    union = get_args(get_args(Activation)[0])
+    assert [type(section(kind)) for kind in ARCHITECTURES] == list(union)
+    assert {made().kind: made.sparsity for made in union} == SPARSITY
+    assert all(isinstance(architecture_of(section(kind)), Architecture) for kind in ARCHITECTURES)
+
+
+def test_no_two_rules_or_architectures_share_a_name_in_a_format() -> None:
+    assert len({rule.saelens_name for rule in RULES}) == len(RULES)
+    theirs = [name for made in ARCHITECTURES.values() for name in made.dictionary_learning]
+    assert len(set(theirs)) == len(theirs)
+
+
+@each
+def test_grids_and_searches_vary_its_sparsity(kind: str) -> None:
+    made = section(kind)
+    assert (kind in get_args(WithK)) == (made.sparsity == "k")
+    assert (kind in get_args(WithL1)) == (made.sparsity == "l1")
+    config = SaeConfig.model_validate({"coder": {"activation": {"kind": kind}}, "grid": Grid(sparsity=(3, 5))})
+    assert [getattr(coder.activation, made.sparsity) for coder in config.coders().values()] == [3, 5]
+    space = TuneConfig.model_validate({"space": {"architectures": [{"kind": kind, made.sparsity: [3, 5]}]}}).space
+    assert isinstance(space.architectures[0], Chosen) == (made.sparsity == "k")
+    assert isinstance(space.architectures[0], Penalised) == (made.sparsity == "l1")
+
+
+@each
+def test_what_it_trains_reconstructs_equally_after_saving(kind: str, tmp_path) -> None:
+    """Read back, the SAE has the same digest, which is of all weights and the whole rule, and takes raw inputs."""
+    x, _ = planted(20 * BATCH, D, 24, 3)
+    config = CoderConfig.model_validate({"activation": {"kind": kind, SPARSITY[kind]: 4}, "expansion": 4})
+    trainer = Trainer.begin(config, x[:256], 20)
+    list(fit([Rows(part, torch.zeros(BATCH, dtype=torch.bool)) for part in x.split(BATCH)], [trainer]))
+    sae = trainer.coder()
+    raw = sae.unscaled(3.7)
+    saelens.write(place(tmp_path), raw)
+    back = formats.read(tmp_path)
+    assert back.digest == raw.digest
+    assert back.rule.kind == sae.rule.kind
+    assert back.about["training_architecture"] == kind
+    torch.testing.assert_close(back(x / 3.7), sae(x) / 3.7, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(back.codes(x / 3.7).dense(), sae.encode(x) / 3.7, rtol=1e-3, atol=1e-4)
+    norms = sae.decoder.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+@each
+def test_a_decoder_that_it_does_not_have_is_refused(kind: str) -> None:
+    for decoder in ("unit", "weighted"):
+        if decoder in section(kind).decoders:
+            CoderConfig.model_validate({"activation": {"kind": kind}, "decoder": decoder})
+        else:
+            with pytest.raises(ValueError, match=f"decoder of {kind} must be"):
+                CoderConfig.model_validate({"activation": {"kind": kind}, "decoder": decoder})
