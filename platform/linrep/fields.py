@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined, to_jsonable_python
 
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
 ARTICLES = {"integer": "an ", "number": "a ", "list": "a ", "section": "a "}
@@ -26,7 +25,7 @@ class Setting:
         path: Its dotted name: probe.min_per_class.
         field: What pydantic knows of it.
         annotation: Its type.
-        default: Its value where nothing is said; PydanticUndefined where it must be given.
+        default: Its value where nothing is said; `...` where it must be given.
         kind: The one kind of its section that has it (`chat`); empty where all have it.
     """
 
@@ -44,7 +43,7 @@ class Setting:
     @property
     def required(self) -> bool:
         """Whether it has no default."""
-        return self.default is PydanticUndefined
+        return self.default is ...
 
     @property
     def example(self) -> str:
@@ -84,13 +83,14 @@ def settings(model: type[BaseModel], prefix: str = "", default: Any = None, kind
     for name, field in model.model_fields.items():
         if kind and name == "kind":
             continue
-        value = getattr(default, name) if isinstance(default, model) else field.get_default(call_default_factory=True)
+        value = ... if field.is_required() else field.get_default(call_default_factory=True)
+        value = getattr(default, name) if isinstance(default, model) else value
         setting = Setting(prefix + name, field, field.annotation, value, kind)
         yield setting
         members = setting.sections
         if len(members) > 1:
             kinds = tuple(one for member in members for one in choices(member.model_fields["kind"].annotation))
-            yield Setting(f"{setting.path}.kind", _KIND, Literal[kinds], getattr(value, "kind", PydanticUndefined), kind)
+            yield Setting(f"{setting.path}.kind", _KIND, Literal[kinds], getattr(value, "kind", ...), kind)
         for member in members:
             kinds = choices(member.model_fields["kind"].annotation) if len(members) > 1 else []
             yield from settings(member, f"{setting.path}.", value, ", ".join(kinds))
@@ -175,7 +175,7 @@ def typed(value: Any) -> str:
     >>> typed(None), typed((0.5, 1.0)), typed([{"layer": 4}])
     ('null', '0.5,1', "'[{\\"layer\\": 4}]'")
     """
-    plain = to_jsonable_python(value)
+    plain = TypeAdapter(Any).dump_python(value, mode="json")
     if isinstance(plain, list) and plain and not any(isinstance(one, list | dict) for one in plain):
         return ",".join(typed(one) for one in plain)
     if isinstance(plain, float):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from linrep.fields import Setting, choices, either, nearest, quoted, sections_in, settings, type_words
 
@@ -142,7 +141,7 @@ def mistakes(error: ValidationError, values: dict[str, Any], model: type[BaseMod
         values: What was validated.
         model: The recipe.
     """
-    grouped: dict[Path, list[ErrorDetails]] = {}
+    grouped: dict[Path, list[Mapping[str, Any]]] = {}
     for one in error.errors(include_url=False):
         grouped.setdefault(_place(one, values), []).append(one)
     found = [_mistake(path, errors, values, model) for path, errors in grouped.items()]
@@ -179,7 +178,7 @@ def _dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _place(error: ErrorDetails, values: Any) -> Path:
+def _place(error: Mapping[str, Any], values: Any) -> Path:
     """The path of an error, without the kinds and types that pydantic names on the way."""
     path: list[str | int] = []
     for i, part in enumerate(error["loc"]):
@@ -195,7 +194,7 @@ def _place(error: ErrorDetails, values: Any) -> Path:
     return tuple(path)
 
 
-def _mistake(path: Path, errors: list[ErrorDetails], values: dict[str, Any], model: type[BaseModel]) -> Mistake:
+def _mistake(path: Path, errors: list[Mapping[str, Any]], values: dict[str, Any], model: type[BaseModel]) -> Mistake:
     first = errors[0]
     given, context = first.get("input"), first.get("ctx", {})
     field = next((one for one in settings(model) if one.path == _dotted(path)), None)
