@@ -1,7 +1,7 @@
 """The fields of a recipe as the command line names them: complete, with examples that hold, and found from a mistaken name."""
 
 import random
-import shlex
+import subprocess
 
 import pytest
 
@@ -58,6 +58,17 @@ def test_every_field_says_what_it_means():
     assert [one.path for one in settings(Recipe) if not one.field.description] == []
 
 
+def as_bash_reads(line: str) -> list[str]:
+    shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, timeout=30, check=True)
+    return shown.stdout.split("\0")[:-1]
+
+
+def value_at(value: object, path: str) -> object:
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
 def with_kind(one: Setting) -> dict:
     """A whole recipe in which the section of a field is of the kind that has the field."""
     if not one.kind:
@@ -83,7 +94,10 @@ def test_the_example_of_a_field_is_a_right_one(one):
     whole = with_kind(one)
     if one.path in ("probe.sae.path", "steer.sae.path"):  # instead of the name
         whole = merge(whole, {one.path.split(".")[0]: {"sae": {"sae": ""}}})
-    validate(whole, "r.yaml", _command_line(shlex.split(one.usage)), shlex.split(one.usage))
+    words = as_bash_reads(one.usage)
+    recipe = validate(whole, "r.yaml", _command_line(words), words)
+    if isinstance(one.default, str) and not one.kind and "path" not in one.path and one.default:
+        assert value_at(recipe, one.path) == one.default
 
 
 def slips(name: str) -> set[str]:

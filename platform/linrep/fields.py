@@ -172,8 +172,8 @@ def either(words: Iterable[str]) -> str:
 def typed(value: Any) -> str:
     """A value as it is typed on a command line.
 
-    >>> typed(None), typed((0.5, 1.0)), typed([{"layer": 4}])
-    ('null', '0.5,1', "'[{\\"layer\\": 4}]'")
+    >>> print(typed(None), typed((0.5, 1.0)), typed([{"layer": 4}]))
+    null 0.5,1 '[{"layer": 4}]'
     """
     plain = TypeAdapter(Any).dump_python(value, mode="json")
     if isinstance(plain, list) and plain and not any(isinstance(one, list | dict) for one in plain):
@@ -187,12 +187,14 @@ def typed(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A word of a shell; line breaks are shown as two characters.
+    """A word of a shell; with line breaks, of bash and zsh.
 
-    >>> quoted("a b"), quoted("words")
-    ("'a b'", 'words')
+    >>> print(quoted("words"), quoted("two words"), quoted("<image>\\nWhat?"))
+    words 'two words' $'<image>\\nWhat?'
     """
-    return shlex.quote(text.replace("\n", "\\n"))
+    if "\n" not in text:
+        return shlex.quote(text)
+    return "$'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
 
 
 def _made_up(annotation: Any, name: str) -> Any:

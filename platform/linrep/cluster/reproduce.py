@@ -19,6 +19,7 @@ from linrep.cluster.run_train_sae import run_train_sae
 from linrep.cluster.run_tune_sae import run_tune_sae
 from linrep.errors import RecipeError
 from linrep.explorer.claims import Finding, report_lines
+from linrep.fields import nearest
 from linrep.places import Place
 from linrep.recipe import Recipe
 
@@ -88,14 +89,17 @@ def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> 
     if "features" in sections and not recipe.features.dictionaries:
         sections = sections - {"features", "interpret"}
     parts = tuple(part for part in PARTS if part.name in sections)
+    there = [part.name for part in parts]
     for option, name in (("--until", until), ("--only", only)):
-        if name is not None and name not in [part.name for part in parts]:
+        if name is not None and name not in there:
             what = "this recipe has no section for it" if name in NAMES else "there is no such stage"
-            raise RecipeError(f"{option} {name}: {what}: name one of {', '.join(part.name for part in parts)}")
+            near = nearest(name, there) if name not in NAMES else []
+            hint = f"did you mean {option} {near[0]}?" if near else f"name one of {', '.join(there)}"
+            raise RecipeError(f"{option} {name}: {what}; {hint}")
     if only is not None:
         return tuple(part for part in parts if part.name == only)
     if until is not None:
-        return parts[: [part.name for part in parts].index(until) + 1]
+        return parts[: there.index(until) + 1]
     return parts
 
 
