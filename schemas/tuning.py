@@ -10,7 +10,7 @@ VERSION = 2
 _CANDIDATE = [
     column("candidate", pa.string(), "Name of the candidate"),
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("architecture", pa.string(), "topk, batch_topk, matryoshka, jumprelu, relu or gated"),
+    column("architecture", pa.string(), "Kind of the activation, as a recipe names it: topk, jumprelu, ..."),
     column("sparsity", pa.float64(), "Its k, target_l0 or l1"),
     column("width", pa.int64(), "Latents", "latents"),
     column("learning_rate", pa.float64(), "At its height"),

@@ -11,6 +11,8 @@ import torch
 
 from linrep.places import place
 from linrep.sae import formats
+from linrep.sae.architectures.matching_pursuit import Pursuit
+from linrep.sae.coder import Sae
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
 from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
 
@@ -126,3 +128,16 @@ def test_sparsify_and_we_load_each_other(centred: bool, tmp_path: Path, monkeypa
     # SAELens itself loads these wrongly; through our converter it does not.
     saelens.write(place(tmp_path / "lens"), back)
     same(library("sae_lens").SAE.load_from_disk(tmp_path / "lens"), back, x)
+
+
+@torch.no_grad()
+def test_saelens_and_we_load_each_others_matching_pursuit(tmp_path: Path) -> None:
+    sae_lens = library("sae_lens")
+    decoder = torch.nn.functional.normalize(torch.randn(F, D, generator=torch.Generator().manual_seed(0)), dim=1)
+    for rule in (Pursuit(5), Pursuit(60, least=1.5), Pursuit(60, stops_on_repeat=True)):
+        mine = Sae(decoder, torch.zeros(F), decoder, torch.linspace(-1, 1, D), rule, sees_centred=True)
+        saelens.write(place(tmp_path / "ours"), mine)
+        theirs = sae_lens.SAE.load_from_disk(tmp_path / "ours")
+        same(theirs, mine, inputs())
+        theirs.save_model(tmp_path / "theirs")
+        same(theirs, formats.read(tmp_path / "theirs"), inputs())

@@ -8,7 +8,7 @@ An architecture here is its numbers and what a recipe has to know of it; how it 
 - `decoders`: what `CoderConfig.decoder` may be.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -103,13 +103,24 @@ class Gated(Section):
     l1: NonNegativeFloat = Field(default=5.0, description="Weight of the penalty on the gates, for inputs of mean norm sqrt(d).")
 
 
-Activation = Annotated[ReLU | TopK | BatchTopK | Matryoshka | JumpReLU | Gated, Field(discriminator="kind")]
-WithK = Literal["topk", "batch_topk", "matryoshka"]
+class MatchingPursuit(Section):
+    """Latents chosen one after the other, each from what those before it have left over; the encoder is the decoder."""
+
+    sparsity: ClassVar[str] = "k"
+    counts: ClassVar[bool] = True
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit",)
+
+    kind: Literal["matching_pursuit"] = Field(default="matching_pursuit", description="One latent after the other, k times.")
+    k: PositiveInt = Field(default=32, description="Steps, each of which costs a product of the encoder's size.")
+
+
+Activation = Annotated[ReLU | TopK | BatchTopK | Matryoshka | JumpReLU | Gated | MatchingPursuit, Field(discriminator="kind")]
+WithK = Literal["topk", "batch_topk", "matryoshka", "matching_pursuit"]
 """Architectures whose sparsity is `k`, as a search varies it."""
 WithL1 = Literal["relu", "gated"]
 """Architectures whose sparsity is `l1`."""
 SPARSITY: dict[str, str] = {
-    section.model_fields["kind"].default: section.sparsity for section in (ReLU, TopK, BatchTopK, Matryoshka, JumpReLU, Gated)
+    section.model_fields["kind"].default: section.sparsity for section in get_args(get_args(Activation)[0])
 }
 """The field of each architecture's sparsity, by the architecture's name."""
 

@@ -4,6 +4,7 @@ from linrep.sae.architecture import Architecture
 from linrep.sae.architectures.batch_topk import BatchTopKTraining
 from linrep.sae.architectures.gated import Gate, GatedTraining
 from linrep.sae.architectures.jumprelu import Above, JumpReLUTraining
+from linrep.sae.architectures.matching_pursuit import MatchingPursuitTraining, Pursuit
 from linrep.sae.architectures.matryoshka import MatryoshkaTraining
 from linrep.sae.architectures.relu import Rectify, ReLUTraining
 from linrep.sae.architectures.topk import Largest, TopKTraining
@@ -12,10 +13,10 @@ from linrep.sae.config import Activation
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "relu": ReLUTraining, "topk": TopKTraining, "batch_topk": BatchTopKTraining, "matryoshka": MatryoshkaTraining,
-    "jumprelu": JumpReLUTraining, "gated": GatedTraining,
+    "jumprelu": JumpReLUTraining, "gated": GatedTraining, "matching_pursuit": MatchingPursuitTraining,
 }  # fmt: skip
 """By the `kind` of the recipe's section."""
-RULES: tuple[type[Rule], ...] = (Rectify, Largest, Above, Gate)
+RULES: tuple[type[Rule], ...] = (Rectify, Largest, Above, Gate, Pursuit)
 """What trained SAEs choose by; several architectures may share one."""
 
 
