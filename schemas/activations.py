@@ -39,8 +39,13 @@ STATISTICS = pa.schema(
             "image (newlines included), text (the samples' own) or special (prompt, template, start); last_image and last_text: "
             "the last position of each sample",
         ),
-        column("n", pa.int64(), "Vectors that the sums are over; those of high norm are not among them", "tokens"),
-        column("n_nonfinite", pa.int64(), "Of these, how many are not finite in the stored number format", "tokens"),
+        column("n", pa.int64(), "Vectors without those of high norm", "tokens"),
+        column(
+            "n_nonfinite",
+            pa.int64(),
+            "Of these, how many are not finite in the stored number format; the sums are over the others",
+            "tokens",
+        ),
         column("sum", pa.binary(), "Sum of the vectors: float64, little-endian, one per dimension"),
         column("sum_squares", pa.binary(), "Sum of the squared vectors: float64, little-endian, one per dimension"),
         column("norm_counts", pa.binary(), "Histogram of the norms: int64, little-endian, bins as in linrep.store.statistics"),

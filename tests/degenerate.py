@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 import linrep.store
+from linrep.harvest.finish import record
 from linrep.places import place
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
@@ -17,6 +18,8 @@ from schemas import vectors
 from tests.store.planted_store import sums_of
 
 D, T, LAYER = 8, 5, 1
+THIRD = 3
+"""Of so many pairs in turn one is damaged; no divisor of the numbers of splits and classes."""
 SPLITS = ("train", "val", "train", "test", "train")
 
 
@@ -29,7 +32,7 @@ class World:
         values: Where the tokens come from: random, one value, zero, or not finite.
         classes: Classes that the pairs belong to in turn.
         modalities: Of the rows.
-        skipped: Whether every sample was skipped.
+        skipped: Of so many pairs in turn one was skipped; 1: all, 0: none.
         splits: Of the pairs, in turn.
     """
 
@@ -37,7 +40,7 @@ class World:
     values: str = "random"
     classes: int = 4
     modalities: Sequence[str] = ("image", "text")
-    skipped: bool = False
+    skipped: int = 0
     splits: Sequence[str] = SPLITS
 
 
@@ -50,7 +53,7 @@ WORLDS = {
     "one class": World(classes=1),
     "images only": World(modalities=("image",)),
     "texts only": World(modalities=("text",)),
-    "all skipped": World(skipped=True),
+    "all skipped": World(skipped=1),
     "train only": World(splits=("train",)),
     "test only": World(splits=("test",)),
     "nan": World(values="nan"),
@@ -59,6 +62,8 @@ WORLDS = {
     "train nan": World(values="train nan"),
     "val nan": World(values="val nan"),
     "test nan": World(values="test nan"),
+    "third nan": World(values="third nan"),
+    "third skipped": World(skipped=3),
 }
 
 
@@ -69,22 +74,23 @@ def write_world(folder: Path, world: World, digest: str = "0123456789") -> Store
     samples, skipped = [], []
     for i in range(world.n):
         split, label = world.splits[i % len(world.splits)], i % world.classes
+        lost = world.skipped > 0 and i % world.skipped == 0
         both = [(f"p/{i}", "pair", "image"), (f"p/{i}#caption", "text", "text")]
         for name, kind, modality in both:
             if modality not in world.modalities:
                 continue
-            if world.skipped:
+            if lost:
                 skipped.append((name, "damaged"))
             n_tokens = {"n_image_tokens": T if modality == "image" else 0, "n_text_tokens": T if modality == "text" else 0}
             samples.append({
                 "sample_id": name, "modality": kind, "corpus": "pairs", "pair_id": f"p/{i}", "split": split, "label": label,
-                "class_name": f"c{label}", "uri": f"{i}.png", "text": "a b c", "error": "damaged" if world.skipped else None,
+                "class_name": f"c{label}", "uri": f"{i}.png", "text": "a b c", "error": "damaged" if lost else None,
                 **n_tokens,
             })  # fmt: skip
-            if world.skipped:
-                continue
             x = _tokens(world.values, rng, label, i)
-            if world.values == f"{split} nan":
+            if lost:
+                continue
+            if world.values == f"{split} nan" or (world.values == "third nan" and i % THIRD == 0):
                 x[:] = np.nan
             rows.setdefault(("tokens", modality), []).extend((name, t, split, x[t]) for t in range(T))
             rows.setdefault(("pooled", modality), []).append((name, 0, split, x.mean(0)))
@@ -108,12 +114,14 @@ def write_world(folder: Path, world: World, digest: str = "0123456789") -> Store
             if view == "tokens":
                 sums[LAYER, modality] = sums_of(x)
         writer.commit(samples_table(samples), sums, len(samples) - len(skipped), len(samples), tuple(skipped), 0.0, "float32")
-    write_statistics(here, merge([sums]))
+    both = merge([sums])
     manifest = Manifest(
         name="t", digest=digest, model={}, layers=(LAYER,), views=("pooled", "tokens", "last"), dtype="float32", width=D,
-        corpora={}, harvest={}, n_chunks=1, chunk_size=100, status="complete",
+        corpora={}, harvest={}, n_chunks=1, chunk_size=100,
     )  # fmt: skip
-    write_manifest(here, manifest)
+    counts = {"n_samples": len(samples) - len(skipped), "n_skipped": len(skipped)}
+    records = [record(layer, group, s) for (layer, group), s in both.items()]
+    write_manifest(here, manifest.finish(counts, records, write_statistics(here, both)))
     return linrep.store.open(str(folder))
 
 

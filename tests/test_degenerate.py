@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 from linrep.cluster import run_train_sae, run_tune_sae
 from linrep.cluster.dictionaries import with_control
@@ -56,6 +57,7 @@ from linrep.sharing.study import plan_study as plan_sharing
 from linrep.store import Store
 from linrep.store.layout import Modality
 from linrep.store.samples import SPLITS, read_samples
+from linrep.store.summary import apart_lines, statistics_lines
 from linrep.store.tables import read_table, table_of
 from linrep.vlm.config import ModelConfig
 from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES
@@ -66,7 +68,7 @@ from tests.features.planted import found_plainly
 SAE = SaeConfig.model_validate({
     "layers": [LAYER], "rows": 256, "batch": 32, "data": {"shuffle_rows": 64},
     "coder": {"expansion": 2, "activation": {"kind": "topk", "k": 2}},
-    "evaluation": {"rows": 64, "texts": 0, "samples": 16, "vectors": 0},
+    "evaluation": {"rows": 64, "texts": 0, "samples": 64, "vectors": 0},
 })  # fmt: skip
 TUNE = TuneConfig.model_validate({
     "space": {"layers": [LAYER], "architectures": [{"kind": "topk", "k": [2]}], "expansion": [2], "learning_rate": [1e-3, 1e-2]},
@@ -101,7 +103,7 @@ def probe(store: Store, folder: Path) -> list[pa.Table]:
 
 
 def sharing(store: Store, folder: Path) -> list[pa.Table]:
-    config = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, resamples=50, neighbours=2, min_per_class=1,
+    config = SharingConfig(groups=4, reservoir=64, subspace=2, clusters=2, resamples=50, neighbours=2, min_per_class=1,
                            min_firings=1, dictionaries=({"path": "x", "layer": LAYER},))  # fmt: skip  # pyright: ignore[reportArgumentType]
     latents = with_control(config.dictionaries[0], identity(), store, 0)
     study = plan_sharing(store, config, None, (latents,))
@@ -113,7 +115,7 @@ def sharing(store: Store, folder: Path) -> list[pa.Table]:
     sharing_lines.layer_figures(table)
     assert plain_words(table)
     assert sharing_headline(table)
-    in_full([*plain_words(table), *sharing_headline(table)])
+    in_full([plain_words(table), *sharing_headline(table)])
     finite(sharing_metrics(found))
     return [table, found.table("latents")]
 
@@ -195,7 +197,7 @@ def sae(store: Store, folder: Path) -> list[pa.Table]:
     exam = Examination(
         place=plan.place / "e", store=store, config=SAE.evaluation, model=RECIPE.model, harvest=HarvestConfig(),
         corpora=RECIPE.corpora, chunks=(), directions=None, pool=Pool(threads=1),
-        truth=find_truth(samples.ids, samples.role, (samples.split == SPLITS.index("train")).tolist(), known, 16),
+        truth=find_truth(samples.ids, samples.role, (samples.split == SPLITS.index("train")).tolist(), known, 64),
     )  # fmt: skip
     own = {name: open_coders(plan.place / layer_name(LAYER), name) for name in plan.manifest.coders}
     examine_layer(exam, LAYER, own)
@@ -265,3 +267,58 @@ def test_a_result_or_one_clear_line(stage: str, world: str, tmp_path: Path, monk
         assert len(said) > 20
     for table in tables:
         assert not list(not_numbers(table))
+
+
+ALIKE = {"probe": ("n_train", "n_test", "n_test_samples", "chance", "validation", "top1", "top5", "balanced", "auroc"),
+         "sharing": ("n",)}  # fmt: skip
+"""What draws do not decide, of the stages whose controls, halves and groups are drawn among all samples."""
+SUMS = ("hub", "cka_debiased", "cosine_matched_centred", "neighbourhood_overlap", "pair_retrieval_image_to_text", "overlap_0.01")
+"""Measures of sharing that are over all pairs, without groups."""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_damaged_sample_counts_for_nothing(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A third of the samples is not finite: the results are those of a harvest that skipped them."""
+    monkeypatch.setattr(run_tune_sae, "_keep_coder", lambda *_: None)
+    monkeypatch.setattr(run_tune_sae, "_tell", lambda *_: UNTRACKED)
+    damaged, skipped = (
+        [
+            pl.DataFrame(pl.from_arrow(table))
+            for table in STAGES[stage](write_world(tmp_path / name, WORLDS[name]), tmp_path / "w" / name)
+        ]
+        for name in ("third nan", "third skipped")
+    )
+    assert len(damaged[0])
+    for one, other in zip(damaged, skipped, strict=True):
+        columns = [name for name in one.columns if name != "seconds"]
+        if stage in ALIKE:
+            columns = [name for name in columns if name in ALIKE[stage]]
+            drawn = pl.col("n_per_class").is_null() if "n_per_class" in one.columns else pl.lit(True)
+            one, other = one.filter(drawn), other.filter(drawn)
+        assert_frame_equal(one.select(columns), other.select(columns))
+    if stage == "sharing":
+        one, other = (
+            {(r["metric"], r["dictionary"]): r["value"] for r in found[0].iter_rows(named=True) if r["metric"] in SUMS}
+            for found in (damaged, skipped)
+        )
+        assert {metric for metric, _ in one} == set(SUMS)
+        assert one == pytest.approx(other, abs=1e-9)
+
+
+def test_what_is_damaged_or_skipped_is_counted(tmp_path: Path):
+    """14 of 40 pairs are: 70 of the 200 tokens of a modality, 28 of the 80 samples."""
+    damaged, skipped, plain = (
+        apart_lines(write_world(tmp_path / name, WORLDS[name]).manifest, [LAYER])
+        for name in ("third nan", "third skipped", "plain")
+    )
+    assert "not finite" in damaged[0]
+    assert [line.split(" of ")[0].split() for line in damaged[1:]] == [["image", "tokens", "70"], ["text", "tokens", "70"]]
+    assert all("70 of 200 at layer 1" in line for line in damaged[1:])
+    assert skipped == ["  skipped by the harvest, and in no number: 28 of 80 samples"]
+    assert plain == []
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_lines_of_a_store_have_no_number_that_is_none(world: str, tmp_path: Path):
+    manifest = write_world(tmp_path, WORLDS[world]).manifest
+    in_full([*apart_lines(manifest), *statistics_lines(manifest)])

@@ -12,7 +12,7 @@ from linrep.cluster.run_harvest import run_harvest
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prepare import Preparer
 
@@ -49,7 +49,7 @@ def test_limits_are_found_once_and_kept_on_resume(corpora, model, random_vlm, tm
     pooled = store.select("pooled", 0, "text")
     assert sum(pooled.table(["n_high_norm"])["n_high_norm"].to_pylist()) == n
     assert np.abs(pooled.numpy()).max() < 10 < store.limit("tokens", 0, "text") < 100
-    assert any("text tokens" in line for line in high_norm_lines(store.manifest))
+    assert any("text tokens" in line for line in apart_lines(store.manifest))
     assert "text tokens" in str(store)
     # A resume takes the limits that are there, whatever it would find now.
     folder = Path(store.place.path)

@@ -160,6 +160,46 @@ def test_a_position_that_is_not_finite_is_counted_and_spoils_no_sum(vlm, prepare
     assert all(np.isfinite(s.total).all() and np.isfinite(s.squares).all() for s in sums.values())
 
 
+@pytest.mark.parametrize(("dtype", "bad"), [("float32", float("nan")), ("float16", 1e6)])
+def test_statistics_and_means_are_those_of_the_positions_that_can_be_stored(vlm, prepared, dtype, bad):
+    """Every third position is damaged: mean, variance and norms are those of the others, and so are pooled rows."""
+    config, seen = ALL.model_copy(update={"dtype": dtype}), []
+
+    def spoil(module, args, kwargs):
+        h = args[0].clone()
+        h[:, ::3] = bad
+        seen.append(h)
+        return (h, *args[1:]), kwargs
+
+    hook = vlm.text.layers[0].register_forward_pre_hook(spoil, with_kwargs=True)
+    try:
+        found = list(Harvester(vlm, config, (0,), 10**6)(prepared[:1]))
+    finally:
+        hook.remove()
+    sums, rows = merge([rows.sums for rows in found])[0, "image"], found[0].tables["tokens", 0, "image"].to_pylist()
+    kept = np.array([seen[0][0, row["position"]].numpy() for row in rows if row["position"] % 3], np.float64)
+    n_bad = sum(row["position"] % 3 == 0 for row in rows)
+    assert n_bad > 3
+    assert (sums.n, sums.n_nonfinite) == (len(rows), n_bad)
+    assert np.allclose(sums.mean, kept.mean(0), atol=1e-5)
+    assert np.allclose(sums.variance, kept.var(0), rtol=1e-4)
+    (pooled,) = found[0].tables["pooled", 0, "image"].to_pylist()
+    assert pooled["n_tokens"] == len(kept)
+    assert np.allclose(np.frombuffer(pooled["vector"], dtype), kept.mean(0), atol=2e-3)
+
+
+def test_quantiles_of_norms_are_those_of_the_finite_ones():
+    norms = np.array([1.0] * 60 + [100.0] * 10 + [np.nan] * 20 + [np.inf] * 10)
+    sums = Sums(100, 30, np.zeros(1), np.zeros(1), np.bincount(norm_bin(norms), minlength=len(Sums.zero(1).norm_counts)))
+    assert sums.norm_quantile(0.5) == sums.norm_quantile(0.85) == pytest.approx(1.0, rel=0.025)
+    assert sums.norm_quantile(0.99) == pytest.approx(100.0, rel=0.025)
+    assert sums.n_high_norm == 10
+    none = Sums(3, 3, np.zeros(1), np.zeros(1), np.bincount(norm_bin(np.full(3, np.nan)), minlength=len(sums.norm_counts)))
+    assert np.isnan(none.norm_quantile(0.5))
+    assert np.isnan(none.mean).all()
+    assert none.n_high_norm == 0
+
+
 def test_sums_merge_to_the_sums_of_the_whole():
     x = np.random.default_rng(0).normal(2, 3, (1000, 7))
 

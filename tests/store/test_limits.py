@@ -20,7 +20,7 @@ from linrep.store.mixture import find_sources, held_out
 from linrep.store.read import Store
 from linrep.store.statistics import Sums, from_table, norm_bin, to_table
 from linrep.store.stream import Stream
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 from linrep.store.write import samples_table, vector_column, write_statistics, writing_chunk
 from schemas import vectors
 
@@ -194,11 +194,11 @@ def test_counts_of_high_norms_merge_and_survive_the_file():
 
 
 def test_the_headline_says_how_many_and_where(without):
-    record = {"n": 4096, "n_high_norm": 12, "high_norm_positions": [[0, 10], [7, 2]]}
-    none = {"n": 4096, "n_high_norm": 0, "high_norm_positions": []}
+    record = {"n": 4096, "n_high_norm": 12, "n_nonfinite": 0, "high_norm_positions": [[0, 10], [7, 2]]}
+    none = {"n": 4096, "n_high_norm": 0, "n_nonfinite": 0, "high_norm_positions": []}
     some = [{"layer": k, "group": "text", **(record if k in (3, 5, 6) else none)} for k in range(8)]
-    lines = high_norm_lines(replace(without.manifest, statistics=some))
+    lines = apart_lines(replace(without.manifest, statistics=some))
     assert "10 x the median" in lines[0]
     assert "12 of 4,108 at layer 3; at positions 0 (10), 7 (2)" in lines[1]
     assert lines[1].endswith("layers 3, 5-6")
-    assert high_norm_lines(replace(without.manifest, statistics=some), [1, 2]) == []
+    assert apart_lines(replace(without.manifest, statistics=some), [1, 2]) == []

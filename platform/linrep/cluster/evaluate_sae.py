@@ -288,14 +288,24 @@ def _rows_of_truth(
 
 
 def _known(report: Report, exam: Examination, one: Dictionary, control: Dictionary, truth: Truth, device: str) -> None:
-    n, n_choose = len(truth.choose) + len(truth.score), len(truth.choose)
-    found = highest([one.image, control.image], _rows_of_truth(exam, one.layer, truth, device), n)
-    choose, score = torch.arange(n_choose), torch.arange(n_choose, n)
+    samples = torch.tensor([*truth.choose, *truth.score])
+    there = torch.zeros(len(samples), dtype=torch.bool)
+
+    def rows() -> Iterator[tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]]:
+        for x, owner in _rows_of_truth(exam, one.layer, truth, device):
+            there[owner] = True
+            yield x, owner
+
+    found = highest([one.image, control.image], rows(), len(samples))
+    # A sample without a row of finite numbers says nothing; it is not one on which no latent fires.
+    n = len(truth.choose)
+    choose, score = there[:n].nonzero()[:, 0], n + there[n:].nonzero()[:, 0]
+    if not len(choose) or not len(score):
+        return
     halves = {name: (z.only(choose), z.only(score)) for name, z in zip(("own", "control"), found, strict=True)}
     for attribute in truth.attributes:
         codes = torch.from_numpy(attribute.codes)
-        y, y_test = codes[list(truth.choose)], codes[list(truth.score)]
-        report.add_truth(one, halves, attribute.name, attribute.values, y, y_test)
+        report.add_truth(one, halves, attribute.name, attribute.values, codes[samples[choose]], codes[samples[score]])
 
 
 def find_truth(

@@ -20,7 +20,7 @@ from linrep.harvest.plan import located
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FeaturesStage:
     def show(self) -> Shown:
         """What the latents tell, beside random directions."""
         table, about, where = self.artefact.table(), self.artefact.about, literal(self.artefact.place)
-        apart = high_norm_lines(self.study.store.manifest, [one.layer for one in self.study.config.dictionaries])
+        apart = apart_lines(self.study.store.manifest, [one.layer for one in self.study.config.dictionaries])
         opened = f"linrep.features.artefact.open_features({where})"
         export = f"python -m linrep.features.exports neuronpedia {shlex.quote(str(self.artefact.place))} FOLDER   (or delphi)"
         return Shown(

@@ -34,7 +34,7 @@ from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 from linrep.vlm.card import describe
 from linrep.vlm.prepare import Preparer
 
@@ -86,7 +86,7 @@ class InterpretStage:
         manifest, about = self.artefact.manifest, self.artefact.about
         scores, explanations = self.artefact.table("scores"), self.artefact.table("explanations")
         notes = [f"  note: {note}" for note in manifest.notes]
-        apart = high_norm_lines(self.store.manifest, [layer for layer, _ in map(_key, about.latents)])
+        apart = apart_lines(self.store.manifest, [layer for layer, _ in map(_key, about.latents)])
         where = literal(self.artefact.place)
         return Shown(
             headline=interpret_headline(scores),

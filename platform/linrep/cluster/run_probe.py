@@ -22,7 +22,7 @@ from linrep.probe.encoded import check_latents
 from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ProbeStage:
         """Where each attribute can be read, beside its control."""
         table, about, manifest = self.artefact.table(), self.artefact.about, self.artefact.manifest
         classes = {name for task in about.tasks if task["attribute"] == "class" for name in task["names"]}
-        apart = high_norm_lines(self.study.store.manifest, table["layer"].unique().to_pylist())
+        apart = apart_lines(self.study.store.manifest, table["layer"].unique().to_pylist())
         odd = [f"  {line}" for line in unspoken(sorted(classes))]
         where = literal(self.artefact.place)
         return Shown(

@@ -27,7 +27,7 @@ from linrep.sharing.config import Model, ModelDictionary, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, Study, plan_study
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 
 OF_LATENTS = ("bimodal_mass", "overlap_0.01", "cofire", "bridge_cosine", "cross_modal_weight_centred")
 """Metrics of latents that MLflow keeps; the tables have all."""
@@ -67,7 +67,7 @@ class SharingStage:
         """How much is shared at which layer, and what speaks against the claim."""
         table, manifest = self.artefact.table(), self.artefact.manifest
         notes = [f"  note: {note}" for note in manifest.notes]
-        apart = high_norm_lines(self.study.stores[TRAINED].manifest, self.study.layers)
+        apart = apart_lines(self.study.stores[TRAINED].manifest, self.study.layers)
         lines = [*notes, *summary_lines(table), *apart, *origin_lines(manifest.saes), "", plain_words(table)]
         open_it = f"linrep.artefact.open(linrep.sharing.artefact.SHARING_KIND, {literal(self.artefact.place)}).table()"
         return Shown(sharing_headline(table), lines, [("table", open_it)])

@@ -54,7 +54,7 @@ from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 from linrep.store.tables import read_table, write_table
 from schemas.saes import EXAMINATION
 
@@ -267,7 +267,7 @@ def _finish(recipe: Recipe, run: tracking.Run, tested: Place, manifest: SaeManif
         write_table(tested, f"{name}.parquet", tables[name])
     lines = summary_lines(tables, manifest.reads)
     left = [_left_out(commit) for layer in manifest.layers if here and (commit := read_commit(here, layer))]
-    apart = [*high_norm_lines(store.manifest, manifest.layers), *origin_lines(manifest.saes)]
+    apart = [*apart_lines(store.manifest, manifest.layers), *origin_lines(manifest.saes)]
     text = "\n".join([*lines, *(line for line in left if line), *apart])
     (tested / SUMMARY).write_bytes(text.encode())
     run.metrics(metrics(tables["quality"]))

@@ -24,7 +24,7 @@ from linrep.sae.tuning import REPORT, TunePlan, largest_cost, plan_tune, read_tr
 from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import open as open_store
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 from linrep.store.tables import table_of, write_table
 from schemas.tuning import FRONT, TRIALS
 
@@ -168,7 +168,7 @@ def _finish(recipe: Recipe, run: tracking.Run, plan: TunePlan, trials: dict[str,
     rows = sum(trial.rows for trial in trials.values())
     reasons = {layer: f"{one.name}: {one.reason}" for layer, one in known.items()}
     lines = search_lines(tables["front"], tables["trials"], rows, largest_cost(plan), reasons)
-    text = "\n".join([*lines, *high_norm_lines(plan.store.manifest, plan.layers)])
+    text = "\n".join([*lines, *apart_lines(plan.store.manifest, plan.layers)])
     (plan.place / SUMMARY).write_bytes(text.encode())
     run.text(text, SUMMARY)
     told = {str(layer): asdict(one) for layer, one in known.items()}

@@ -101,12 +101,12 @@ class Harvester:
             pending.done.synchronize()
         tables, sums = {}, {}
         for layer, reduced in pending.layers.items():
-            counted = Counted.of(pending.choice, reduced.norms.numpy(), self.limits[layer])
+            counted = Counted.of(pending.choice, reduced, self.limits[layer])
             for key, (stored, norms) in reduced.rows.items():
                 kept = pending.choice.views[key]
                 counts = counted.columns(kept) if key[0] == "pooled" else None
                 table = kept.table(self.schema, _bytes_of(_settled(stored)), _settled(norms).numpy(), counts)
-                if counts is not None and not counts["n_tokens"].all():  # no mean where all tokens are of high norm
+                if counts is not None and not counts["n_tokens"].all():  # no mean where no token counts
                     table = table.filter(pa.array(counts["n_tokens"] > 0))
                 tables[key[0], layer, key[1]] = table
             sums |= {(layer, group): s for group, s in layer_sums(pending.choice, reduced, counted).items()}
@@ -159,9 +159,9 @@ def reduce(
     x = h.float()
     squared = x * x
     norms = squared.sum(-1).sqrt()
-    # A position that is not finite is counted, and left out of the sums: 0 times inf would spoil every group's. One of high norm
-    # is left out by its weight.
-    finite = norms.isfinite()
+    # A position that the stored format cannot hold is counted, and left out of the sums: 0 times inf would spoil every group's.
+    # The largest magnitude decides: cheaper than casting the whole layer. One of high norm is left out by its weight.
+    finite = (x.abs().amax(-1) <= torch.finfo(stored).max) & norms.isfinite()
     weights = on_device.weights * (finite & (norms <= limits[on_device.group])).unsqueeze(1)
     total, squares = (weights @ torch.where(finite.unsqueeze(-1), own, 0) for own in (x, squared))
     means = (total / weights.sum(-1, keepdim=True).clamp(min=1)).flatten(0, 1)
@@ -174,9 +174,7 @@ def reduce(
             rows[key] = kept.to(stored), kept.norm(dim=-1)
         else:
             rows[key] = positions.index_select(0, index).to(stored), norms.flatten().index_select(0, index)
-    # The largest magnitude decides whether a position fits the stored format: cheaper than casting the whole layer.
-    nonfinite = ~(x.abs().amax(-1) <= torch.finfo(stored).max)
-    return Reduced(rows, norms, total, squares, nonfinite)
+    return Reduced(rows, norms, total, squares, ~finite)
 
 
 def _to_host(reduced: Reduced) -> Reduced:

@@ -44,7 +44,7 @@ class Reduced:
     Attributes:
         rows: Vectors in the stored number format and their norms, by view and modality.
         norms: Norm of every position.
-        total: Sum over each sequence's positions of a group, without those of high norm.
+        total: Sum over each sequence's positions of a group, without those of high norm and those that are not finite.
         squares: Sum of squares likewise.
         nonfinite: Whether a position has values that the stored number format cannot hold.
     """
@@ -62,7 +62,7 @@ class Counted:
 
     Attributes:
         high: Whether a position is of high norm.
-        finite: Whether its norm is finite.
+        finite: Whether the stored number format can hold it.
         group: Its group, `NO_GROUP` for padding.
         limits: What was held against the norms.
     """
@@ -73,10 +73,11 @@ class Counted:
     limits: LayerLimits
 
     @classmethod
-    def of(cls, choice: Choice, norms: Float32[np.ndarray, "b t"], limits: LayerLimits) -> "Counted":
+    def of(cls, choice: Choice, reduced: Reduced, limits: LayerLimits) -> "Counted":
         """The norms of a layer against its limits, as on the device."""
-        finite = np.isfinite(norms)
-        return cls(finite & (norms > limits.tokens[choice.group]), finite, choice.group, limits)
+        norms = reduced.norms.numpy()
+        high = np.isfinite(norms) & (norms > limits.tokens[choice.group])
+        return cls(high, ~reduced.nonfinite.numpy(), choice.group, limits)
 
     def columns(self, kept: Kept) -> dict[str, Int32[np.ndarray, " n"]]:
         """What stands beside means: tokens that each is over, and tokens of high norm that it is without."""
@@ -105,8 +106,7 @@ def layer_sums(choice: Choice, reduced: Reduced, counted: Counted) -> dict[str, 
             high = np.isfinite(lengths) & (lengths > counted.limits.last[m])
             broken = reduced.nonfinite.numpy()[at.sample, at.position]
             (own,) = _tallies(np.zeros(len(at), np.int64), high, lengths, broken, at.position, 1, known)
-            x = stored.double().numpy()[~high]
-            x = x[np.isfinite(x).all(1)]
+            x = stored.double().numpy()[~(high | broken)]
             both = x.sum(0), np.square(x).sum(0)
             found[LAST_GROUPS[m]] = Sums(own.n, own.n_nonfinite, *both, own.norms, own.high, own.places)
     return found

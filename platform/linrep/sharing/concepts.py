@@ -26,7 +26,7 @@ def concepts(found: Gathered, pairs: Pairs, config: SharingConfig) -> list[Measu
 
 def _directions(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
     c, groups = len(pairs.classes), len(found.sums)
-    n = int((pairs.label >= 0).sum())
+    n = round(float(found.total(range(groups)).counts.sum()))  # labelled pairs of which both rows count
     yield direction_cosine(found, n, config.seed)
     for (source, target), axis in zip(WAYS, (1, 0), strict=True):
 

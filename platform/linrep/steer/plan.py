@@ -26,7 +26,7 @@ from linrep.store.layout import MANIFEST
 from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
-from linrep.store.summary import high_norm_lines
+from linrep.store.summary import apart_lines
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prompts import around, filled_in
 from schemas.steering import VERSION
@@ -268,7 +268,7 @@ def plan_steer(
         notes=[*names_of(pairs).lines, *prompt_notes(config, store.manifest.harvest)],
         created=now(),
     )
-    return SteerPlan(job, manifest, cut, classes, tuple(high_norm_lines(store.manifest, layers)))
+    return SteerPlan(job, manifest, cut, classes, tuple(apart_lines(store.manifest, layers)))
 
 
 def prompt_notes(config: SteerConfig, harvest: Mapping[str, Any]) -> list[str]:

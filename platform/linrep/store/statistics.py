@@ -29,8 +29,8 @@ class Sums:
     """Sums over n vectors of d dimensions, and a count of those of high norm that were kept apart.
 
     Attributes:
-        n: Vectors that the sums are over.
-        n_nonfinite: Of these, how many the stored number format cannot hold.
+        n: Vectors that are not of high norm.
+        n_nonfinite: Of these, how many the stored number format cannot hold; the sums are over the others.
         total: Sum per dimension.
         squares: Sum of squares per dimension.
         norm_counts: Vectors per norm bin.
@@ -64,19 +64,22 @@ class Sums:
 
     @property
     def mean(self) -> Float[np.ndarray, " d"]:
-        """Mean per dimension; NaN over no vectors."""
-        return self.total / self.n if self.n else np.full_like(self.total, np.nan)
+        """Mean per dimension of the vectors that are finite; NaN over none."""
+        n = self.n - self.n_nonfinite
+        return self.total / n if n else np.full_like(self.total, np.nan)
 
     @property
     def variance(self) -> Float[np.ndarray, " d"]:
-        """Population variance per dimension; NaN over no vectors."""
-        return np.maximum(self.squares / self.n - self.mean**2, 0) if self.n else np.full_like(self.total, np.nan)
+        """Population variance per dimension of the vectors that are finite; NaN over none."""
+        n = self.n - self.n_nonfinite
+        return np.maximum(self.squares / n - self.mean**2, 0) if n else np.full_like(self.total, np.nan)
 
     def norm_quantile(self, q: float) -> float:
-        """The norm below which a share q of the vectors lies, to within a bin (2.2%); NaN over no vectors."""
-        if not self.n:
+        """The norm below which a share q of the finite norms lies, to within a bin (2.2%); NaN over none."""
+        counts = np.cumsum(self.norm_counts[:-1])  # what is not finite stands in the last bin
+        if not counts[-1]:
             return float("nan")
-        i = int(np.searchsorted(np.cumsum(self.norm_counts), q * self.n, side="left"))
+        i = int(np.searchsorted(counts, q * counts[-1], side="left"))
         return float(2.0 ** (LOWEST_OCTAVE + (min(i, N_BINS - 1) + 0.5) / BINS_PER_OCTAVE))
 
     @property
@@ -84,10 +87,10 @@ class Sums:
         """Vectors that were kept apart; where none were looked for, those above `HIGH_NORM` times the median, to within a bin."""
         if self.high_counts is not None:
             return int(self.high_counts.sum())
-        if not self.n:
+        if not self.norm_counts[:-1].any():
             return 0
         first = int(norm_bin(np.array([HIGH_NORM * self.norm_quantile(0.5)]))[0]) + 1
-        return int(self.norm_counts[first:].sum())
+        return int(self.norm_counts[first:-1].sum())
 
 
 def _padded_sum(one: Int64[np.ndarray, " _"] | None, other: Int64[np.ndarray, " _"] | None) -> Int64[np.ndarray, " _"] | None:

@@ -1,6 +1,7 @@
 """A store in a few lines of text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from linrep.store.commit import Commit
 from linrep.store.layout import GROUPS, HIGH_NORM
@@ -27,9 +28,9 @@ def statistics_lines(manifest: Manifest) -> list[str]:
     ]
     for s in manifest.statistics:
         if s["n"] and s["group"] in GROUPS:
+            numbers = " ".join("-".rjust(9) if s[x] is None else f"{s[x]:>9.3g}" for x in ("norm_p50", "norm_p99", "max_std"))
             lines.append(
-                f"  {s['layer']:>5}  {s['group']:8} {s['n']:>11,} {s['norm_p50']:>9.3g} {s['norm_p99']:>9.3g} "
-                f"{s['max_std']:>9.3g} {s['n_high_norm']:>10,} {s['n_nonfinite']:>11,}"
+                f"  {s['layer']:>5}  {s['group']:8} {s['n']:>11,} {numbers} {s['n_high_norm']:>10,} {s['n_nonfinite']:>11,}"
             )
     return lines
 
@@ -43,27 +44,43 @@ WORDS = {
 }
 
 
-def high_norm_lines(manifest: Manifest, layers: Sequence[int] | None = None) -> list[str]:
-    """How many tokens of high norm are kept apart, and where they stand; no line where there are none.
+def apart_lines(manifest: Manifest, layers: Sequence[int] | None = None) -> list[str]:
+    """What of a harvest is in no number: tokens of high norm and where they stand, tokens that are not finite, skipped samples.
+
+    There is no line for what does not occur.
 
     Args:
         manifest: Of a complete store.
         layers: Layers that are meant, None for all.
     """
+    lines, statistics = [], [s for s in manifest.statistics if layers is None or s["layer"] in layers]
+    high, broken = _most(statistics, "n_high_norm"), _most(statistics, "n_nonfinite")
+    if high:
+        factor = manifest.harvest.get("high_norm", HIGH_NORM)
+        lines += [f"  tokens of high norm, above {factor:g} x the median, are kept apart from all numbers; at most:", *high]
+    if broken:
+        lines += ["  tokens that are not finite are left out of all numbers; at most:", *broken]
+    n_skipped = manifest.counts.get("n_skipped", 0)
+    if n_skipped:
+        n = manifest.counts["n_samples"] + n_skipped
+        lines.append(f"  skipped by the harvest, and in no number: {n_skipped:,} of {n:,} samples")
+    return lines
+
+
+def _most(statistics: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+    """For each group with tokens of a kind, how many there are at the layer that has the most."""
     lines = []
     for group, name in WORDS.items():
-        own = [s for s in manifest.statistics if s["group"] == group and (layers is None or s["layer"] in layers)]
-        some = sorted(s["layer"] for s in own if s["n_high_norm"])
+        own = [s for s in statistics if s["group"] == group]
+        some = sorted(s["layer"] for s in own if s[what])
         if some:
-            most = max(own, key=lambda s: s["n_high_norm"])
-            n, of = most["n_high_norm"], most["n_high_norm"] + most["n"]
-            places = ", ".join(f"{position} ({count:,})" for position, count in most["high_norm_positions"][:3])
-            where = f"; at positions {places}" if places else ""
-            lines.append(f"    {name:30} {n:,} of {of:,} at layer {most['layer']}{where}; there are some at layers {_runs(some)}")
-    if not lines:
-        return []
-    factor = manifest.harvest.get("high_norm", HIGH_NORM)
-    return [f"  tokens of high norm, above {factor:g} x the median, are kept apart from all numbers; at most:", *lines]
+            most = max(own, key=lambda s: s[what])
+            of = most["n_high_norm"] + most["n"]
+            places = most["high_norm_positions"][:3] if what == "n_high_norm" else ()
+            where = f"; at positions {', '.join(f'{i} ({count:,})' for i, count in places)}" if places else ""
+            at = f"at layer {most['layer']}{where}; there are some at layers {_runs(some)}"
+            lines.append(f"    {name:30} {most[what]:,} of {of:,} {at}")
+    return lines
 
 
 def _runs(layers: Sequence[int]) -> str:
@@ -100,4 +117,4 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit], stranger
         shown = ", ".join(strangers[:10]) + (", ..." if len(strangers) > 10 else "")
         lines.append(f"  ignored  {len(strangers):,} files that are not the store's: {shown}")
     lines += [f"  note     {note}" for note in manifest.notes]
-    return "\n".join([*lines, *high_norm_lines(manifest), *statistics_lines(manifest)])
+    return "\n".join([*lines, *apart_lines(manifest), *statistics_lines(manifest)])
