@@ -94,6 +94,8 @@ def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
     doses is good by luck where it was chosen.
     """
     adds = [row for row in rows if row["edit"] == "add"]
+    if not adds:
+        return [f"Adding directions at {site}: there is no result: the class means of each pair coincide, or every run failed"]
     lines = [
         f"Adding directions at {site}: strength chosen on one half of the source classes, numbers from the other half "
         + ("(share of answers turned to the target" if measure == "turned" else "(probability of the target")
