@@ -17,20 +17,11 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Steer, and say what came out and where it lies."""
-    from linrep.cluster.commands import read_parquet
+    from linrep.cluster.report import report
     from linrep.cluster.run_steer import run_steer
     from linrep.places import place
-    from linrep.tracking import pages
 
-    outcome = run_steer(request.recipe, place(request.workspace))
-    if outcome.waiting is not None:
-        print(f"Steering complete, verdicts are awaited: {outcome.waiting}")
-    else:
-        print("Nothing to do: the steering is complete." if not outcome.n_new else "Steering complete.")
-    print(f"\n{outcome.text}")
-    print("What to do next:")
-    print(f"  read:     {read_parquet(outcome.judged / 'effects.parquet')}")
-    print(f"  compare:  {pages(outcome.tracking_uri)}")
+    report(run_steer(request.recipe, place(request.workspace)))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ from linrep.records import is_inside, only_artefact, read_record, write_record
 from linrep.sae.artefact import SaeManifest
 from linrep.sae.layer import LayerCommit
 from linrep.sae.pack import Trial
-from linrep.steer.plan import SteerManifest
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
-KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, SaeManifest, LayerCommit, Trial, SteerManifest)
+KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, SaeManifest, LayerCommit, Trial)
 WRONG: tuple[Any, ...] = (None, True, 3, 0.5, "x", [], ["x"], {}, {"x": [1]})
 AGAIN = "delete it and run the job again"
 

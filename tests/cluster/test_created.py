@@ -95,7 +95,7 @@ def interpret(recipe: Recipe, workspace: Place) -> None:
 STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
     "harvest": (harvest_anew, "run_harvest._harvest", "harvests/*/manifest.json"),
     "probe": (run_probe, "stage._run", "probes/*/manifest.json"),
-    "steer": (run_steer, "run_steer._steer", "steering/*/manifest.json"),
+    "steer": (run_steer, "stage._run", "steering/*/manifest.json"),
     "train_sae": (run_train_sae, "run_train_sae._run", "saes/*/manifest.json"),
     "evaluate": (evaluate_another, "run_train_sae._finish", "saes/t-other-*/begun.json"),
     "tune": (run_tune_sae, "run_tune_sae._run", "tunes/*/manifest.json"),

@@ -7,14 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from linrep import artefact
 from linrep.cluster.sharing import share_plainly
-from linrep.cluster.steered import RESULT, read_steered
+from linrep.cluster.steered import read_steered
 from linrep.errors import RecipeError
 from linrep.places import place
 from linrep.sharing.artefact import plan_results
 from linrep.sharing.study import plan_study
+from linrep.steer.artefact import STEERING, SteerAbout, plan_verdicts
+from linrep.steer.config import SteerConfig
 from linrep.store.tables import table_of, write_table
-from schemas.steering import EFFECTS, VERSION
+from schemas.steering import EFFECTS
 from tests.sharing.planted import CONFIG, write_pairs
 from tests.sharing.test_steered import ROWS, effect
 
@@ -24,13 +27,19 @@ def write_steering(
 ) -> None:
     """Steering results as far as they are read."""
     folder = place(workspace) / "steering" / "t-1"
-    config = {"directions": ["class_mean", "random"]}
-    manifest = {"schema_version": VERSION, "digest": "5" * 10, "parents": {"harvest": harvest}, "config": config}
-    (folder / "manifest.json").write_json(manifest)
+    config = SteerConfig(directions=("class_mean", "random"))
+    about = SteerAbout({}, [4], [["a", "b"]], 1, "none")
+    runs = artefact.plan(
+        STEERING, place(workspace), "t", decisive={}, parents={"harvest": harvest}, config=config.model_dump(mode="json"),
+        units=[], about=about,
+    )  # fmt: skip
+    runs = replace(runs, place=folder, manifest=replace(runs.manifest, digest="5" * 10)).closing()
+    runs.close()
     (folder / "judged" / "replies" / "x.json").write_json({})
     for judge in judges:
-        write_table(folder / "judged" / judge, "effects.parquet", table_of(rows, EFFECTS))
-        (folder / "judged" / judge / RESULT).write_json({})
+        verdicts = replace(plan_verdicts(runs, config).closing(), place=folder / "judged" / judge)
+        write_table(verdicts.place, "effects.parquet", table_of(rows, EFFECTS))
+        verdicts.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,10 @@ import torch
 import yaml
 
 import linrep.store
+from linrep.artefact import find
 from linrep.chat import NoAnswer
 from linrep.cluster.run_steer import find_directions, plan_steering, run_steer
+from linrep.cluster.stage import Outcome
 from linrep.cluster.steer import load_steerer, steer_chunks
 from linrep.corpora import Corpora
 from linrep.directions import read_directions, write_directions
@@ -26,14 +27,13 @@ from linrep.records import write_record
 from linrep.sae.control import random_dictionary
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.saelens import write as write_coder
+from linrep.steer.artefact import STEERING, Steering, read_parts
 from linrep.steer.cells import cells
-from linrep.steer.chunk import fetch, read_tables, steer_chunk
+from linrep.steer.chunk import fetch, steer_chunk
 from linrep.steer.config import Asking, Chat, Damage, Dose, Forced, Human, Question, SteerConfig, SteerDictionary, Words
-from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer, read_steer_manifest
-from linrep.store.commit import read_commits
+from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
-from linrep.store.tables import read_table
 from linrep.vlm.config import ModelConfig
 from tests.steering import HARVEST, directions, half_held_out, write_workspace
 
@@ -88,10 +88,16 @@ def plan_of(recipe: Recipe, workspace: Path):
     )
 
 
-def contents(folder) -> dict[str, list[dict]]:
-    commits = read_commits(folder)
-    tables = {name: read_tables(folder, commits, name).to_pylist() for name in ("cells", "answers", "damage", "lens")}
+def contents(runs: Steering) -> dict[str, list[dict]]:
+    tables = {name: read_parts(runs, name).to_pylist() for name in ("cells", "answers", "damage", "lens")}
     return {name: [{k: _rounded(v) for k, v in row.items()} for row in rows] for name, rows in tables.items()}
+
+
+def runs_of(outcome: Outcome) -> Steering:
+    """The edited runs that verdicts are of."""
+    found = find(STEERING, place(Path(outcome.artefact.place.path).parent.parent))
+    assert found is not None
+    return found
 
 
 def _rounded(value: object) -> object:
@@ -108,26 +114,29 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
             yield steer_chunk(steerer, chunk, job)
 
     monkeypatch.setattr("linrep.cluster.steer.steer_chunks", steer_chunks)
-    monkeypatch.setattr("linrep.cluster.run_steer.cluster", contextlib.nullcontext)
+    monkeypatch.setattr("linrep.cluster.stage.cluster", contextlib.nullcontext)
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, which take longer than all else."""
-    monkeypatch.setattr("linrep.cluster.run_steer._draw", lambda *_: None)
+    monkeypatch.setattr("linrep.cluster.run_judge._figures", lambda _: {})
+    monkeypatch.setattr("linrep.cluster.stage.keep_figures", lambda *_: None)
+    monkeypatch.setattr("linrep.tracking.Run.figure", lambda *_: None)
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
     plan = plan_of(recipe, fresh)
-    assert plan.manifest.n_chunks == len(plan.chunks)
-    for chunk, commit in zip(plan.chunks, sorted(steer_chunks(plan.job, plan.chunks, POOL), key=lambda c: c.chunk), strict=True):
-        assert (chunk.number, commit.skipped) == (commit.chunk, ())
-    plain = dataclasses.replace(plan.job, place=place(tmp_path / "plain"))
+    assert plan.artefact.manifest.units == [chunk.unit for chunk in plan.chunks]
+    commits = {commit.unit: commit for commit in steer_chunks(plan.job, plan.chunks, POOL)}
+    assert sorted(commits) == sorted(plan.artefact.done()) == sorted(plan.artefact.manifest.units)
+    assert all(commit.cost["failed"] == [] for commit in commits.values())
+    plain = replace(plan.job, artefact=replace(plan.artefact, place=place(tmp_path / "plain")))
     steerer = load_steerer(plain, POOL, device="cpu")
     for chunk in plan.chunks:
         steer_chunk(steerer, chunk, plain)
-    found, wanted = contents(plan.job.place), contents(plain.place)
+    found, wanted = contents(plan.artefact), contents(plain.artefact)
     assert found == wanted
     assert {name: len(rows) for name, rows in found.items()} == {
         # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1 edit and its control), for 2 pairs x 2 photographs
@@ -143,24 +152,27 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_a_second_run_does_only_what_is_missing_and_another_judge_runs_nothing_again(recipe, fresh):
     first = run_steer(recipe, place(fresh))
-    whole = contents(first.place)
-    begun = replace(read_steer_manifest(first.place), created="2001-01-01")  # long before what follows
-    write_record(first.place / MANIFEST, begun)
+    runs = runs_of(first)
+    whole, n_units = contents(runs), len(runs.manifest.units)
+    assert first.n_new == n_units + 1  # all chunks, and the judge
+    for artefact in (runs, first.artefact):
+        write_record(artefact.place / MANIFEST, replace(artefact.manifest, created="2001-01-01"))  # long before what follows
     again = run_steer(recipe, place(fresh))
     assert (again.n_new, again.text) == (0, first.text)
     for lost in (0, 3):
-        (Path(first.place.path) / f"commits/{lost:06d}.json").unlink()
+        (Path(runs.place.path) / f"commits/{runs.manifest.units[lost]}.json").unlink()
+    write_record(runs.place / MANIFEST, replace(runs.manifest, created="2001-01-01", status="running"))
     resumed = run_steer(recipe, place(fresh))
     assert resumed.n_new == 2
-    assert contents(first.place) == whole
+    assert contents(runs) == whole
     assert resumed.text == first.text
-    assert read_steer_manifest(first.place).created == "2001-01-01"
+    assert runs_of(first).manifest.created == resumed.artefact.manifest.created == "2001-01-01"
     other = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": Forced()})})
     judged = run_steer(other, place(fresh))
-    assert judged.n_new == 0
-    assert judged.place.path == first.place.path
-    assert judged.judged.path != first.judged.path
-    assert read_steer_manifest(first.place).created == "2001-01-01"
+    assert judged.n_new == 1  # the judge alone
+    assert runs_of(judged) == runs_of(first)
+    assert judged.artefact.place.path != first.artefact.place.path
+    assert runs_of(first).manifest.created == "2001-01-01"
 
 
 @pytest.mark.usefixtures("plainly")
@@ -168,18 +180,24 @@ def test_a_run_in_mlflow_holds_parents_tables_figures_and_metrics(recipe, fresh)
     from mlflow import MlflowClient
 
     outcome = run_steer(recipe, place(fresh))
-    client = MlflowClient(outcome.tracking_uri)
+    client = MlflowClient(outcome.uri)
     (experiment,) = client.search_experiments(filter_string="name = 'line-of-sight'")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED"
+    run, judge = sorted(client.search_runs([experiment.experiment_id]), key=lambda run: run.info.start_time)
     harvest = linrep.store.open(str(fresh)).manifest
-    assert run.data.tags["linrep.parent.harvest"] == harvest.digest
-    assert run.data.tags["linrep.parent.model"] == harvest.model["digest"]
-    assert "linrep.parent.probes" in run.data.tags
+    for one in (run, judge):
+        assert one.info.status == "FINISHED"
+        assert one.data.tags["linrep.parent.harvest"] == harvest.digest
+        assert one.data.tags["linrep.parent.model"] == harvest.model["digest"]
+        assert "linrep.parent.probes" in one.data.tags
+    assert judge.data.tags["linrep.parent.steer"] == runs_of(outcome).manifest.digest
     assert run.data.params["steer.images"] == "2"
-    assert 0 <= run.data.metrics["p_target_class_mean_image_layer00"] <= 1
-    assert {a.path for a in client.list_artifacts(run.info.run_id, "tables")} >= {"tables/effects.csv", "tables/verdicts.parquet"}
-    figures = {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
+    assert run.data.metrics["n_done"] == runs_of(outcome).about.counts["n_done"] > 0
+    curve = client.get_metric_history(judge.info.run_id, "p_target/class_mean_image")
+    assert [point.step for point in curve] == [0, 2]
+    assert all(0 <= point.value <= 1 for point in curve)
+    tables = {a.path for one in (run, judge) for a in client.list_artifacts(one.info.run_id, "tables")}
+    assert tables >= {"tables/effects.csv", "tables/verdicts.parquet", "tables/cells.parquet", "tables/lens.csv"}
+    figures = {a.path for one in (run, judge) for a in client.list_artifacts(one.info.run_id, "figures")}
     assert {
         "figures/layers_p_target.png",
         "figures/dose_damage_last.png",
@@ -204,26 +222,26 @@ def test_people_judge_between_two_runs_of_the_same_command(split_corpora, random
             writer.writerows([{**row, "choice": choice, "sensible": "no"} if i < n else row for i, row in enumerate(rows)])
 
     waiting = run_steer(asked, place(fresh))
-    assert waiting.waiting is not None
+    assert waiting.shown.waiting is not None
     rows = list(csv.DictReader(sheet.open()))
     assert len(rows) == 5
     for n in (0, 3):  # the same command again, too early: nothing is final
         fill_in(n, "none")
         early = run_steer(asked, place(fresh))
-        assert early.waiting is not None
-        assert f"{5 - n} of 5 rows" in early.waiting
+        assert early.shown.waiting is not None
+        assert f"{5 - n} of 5 rows" in early.shown.waiting
     fill_in(5, "none")
     done = run_steer(asked, place(fresh))
-    assert done.waiting is None
-    assert done.n_new == 0
+    assert done.shown.waiting is None
+    assert done.n_new == 1
     assert "agreement_with_words: n 5" in done.text
-    finished = done.judged / "result.json"
+    finished = done.artefact.place / MANIFEST
     before = finished.read_bytes()
     assert run_steer(asked, place(fresh)).text == done.text
     assert finished.read_bytes() == before  # nothing was judged again
     fill_in(5, "mix")  # somebody thinks better of it
     again = run_steer(asked, place(fresh))
-    verdicts = read_table(again.judged, "verdicts.parquet").to_pylist()
+    verdicts = again.artefact.table("verdicts").to_pylist()
     assert {row["score"] for row in verdicts if row["error"] is None} == {0.5}
 
 
@@ -239,13 +257,13 @@ def test_a_server_that_was_away_is_asked_again_by_the_same_command(recipe, fresh
     monkeypatch.setattr("linrep.chat.ChatClient.ask", ask)
     chat = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"judge": Chat(url="http://judge/v1", model="m")})})
     first = run_steer(chat, place(fresh))
-    assert first.waiting is not None
-    assert "away or too busy (status 503): run the same command again" in first.waiting
+    assert first.shown.waiting is not None
+    assert "away or too busy (status 503): run the same command again" in first.shown.waiting
     n, away[0] = len(asked), False
     second = run_steer(chat, place(fresh))
-    assert second.waiting is None
+    assert second.shown.waiting is None
     assert len(asked) == 2 * n
-    verdicts = read_table(second.judged, "verdicts.parquet").to_pylist()
+    verdicts = second.artefact.table("verdicts").to_pylist()
     assert {row["score"] for row in verdicts} == {-1}
     run_steer(chat, place(fresh))
     assert len(asked) == 2 * n  # final now
@@ -261,7 +279,7 @@ def test_a_worker_leaves_alone_what_the_harvest_keeps_apart_unless_the_recipe_sa
     assert load_steerer(plan.job, POOL, device="cpu").limits == plan.job.limits
     all_edited = plan_of(recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"edit_high_norm": True})}), fresh)
     assert all_edited.job.limits == {}
-    assert all_edited.manifest.digest != plan.manifest.digest
+    assert all_edited.artefact.manifest.digest != plan.artefact.manifest.digest
 
 
 def test_a_dictionary_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
@@ -274,8 +292,8 @@ def test_a_dictionary_trained_anew_at_the_same_path_is_another_job(recipe, fresh
         shutil.rmtree(fresh / "sae", ignore_errors=True)
         write_dictionary(fresh / "sae", 32, seed)
         plan = plan_steering(with_sae, place(fresh))
-        digests.append(plan.manifest.digest)
-        assert plan.manifest.parents["sae"] == read_coder(str(fresh / "sae")).digest == plan.job.sae_digest
+        digests.append(plan.artefact.manifest.digest)
+        assert plan.artefact.manifest.parents["sae"] == read_coder(str(fresh / "sae")).digest == plan.job.sae_digest
     assert digests[0] == digests[2] != digests[1]
     assert any(cell.direction == "sae_sparse" and cell.layer == 2 for cell in cells(config, plan.job.layers))
     write_dictionary(fresh / "sae", 32, 5)
@@ -306,7 +324,7 @@ def test_two_classes_of_one_name_are_called_as_the_probes_call_them(split_corpor
     same = recipe_of(cranes, random_vlm, workspace, pairs=(("crane (0)", "crane (1)"),))
     with pytest.raises(LinrepError, match=r"crane \(0\) and crane \(1\) are called the same"):
         plan_of(same, workspace)
-    drawn = plan_of(recipe_of(cranes, random_vlm, workspace, pairs=2), workspace).manifest.pairs
+    drawn = plan_of(recipe_of(cranes, random_vlm, workspace, pairs=2), workspace).artefact.about.pairs
     assert all("boat" in pair for pair in drawn)
 
 
@@ -335,7 +353,7 @@ def test_a_prompt_with_two_start_tokens_is_refused_before_anything_is_made(split
             ask = ask.model_copy(update={"choice": twice})
         case _:
             damage = damage.model_copy(update={"prompt": twice, "texts": 2})
-    monkeypatch.setattr("linrep.cluster.run_steer.cluster", lambda: pytest.fail("a cluster was started"))
+    monkeypatch.setattr("linrep.cluster.stage.cluster", lambda: pytest.fail("a cluster was started"))
     before = sorted(fresh.rglob("*"))
     with pytest.raises(LinrepError, match=rf"^steer\.{field} begins with two start tokens: .*'<s>'") as caught:
         run_steer(recipe_of(split_corpora, random_vlm, fresh, ask=ask, damage=damage), place(fresh))
@@ -387,7 +405,9 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
 
 def test_the_digest_names_what_decides_the_runs_and_not_who_judges_them(recipe, fresh):
     def digest(**changes: object) -> str:
-        return plan_of(recipe.model_copy(update={"steer": recipe.steer.model_copy(update=changes)}), fresh).manifest.digest
+        return plan_of(
+            recipe.model_copy(update={"steer": recipe.steer.model_copy(update=changes)}), fresh
+        ).artefact.manifest.digest
 
     base = digest()
     assert digest(judge=Words()) == digest(judge=Human(sheet="s.csv")) == base
@@ -407,11 +427,11 @@ def test_the_digest_names_what_decides_the_runs_and_not_who_judges_them(recipe, 
 
 def test_pairs_are_drawn_without_repeats_and_every_chunk_stays_within_its_size(recipe, fresh):
     plan = plan_of(recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"pairs": 2})}), fresh)
-    assert sorted(plan.manifest.pairs) == [("church", "tench"), ("tench", "church")]
+    assert sorted(plan.artefact.about.pairs) == [["church", "tench"], ["tench", "church"]]
     assert all(chunk.n_cells <= 20 or len(chunk.items) == 1 for chunk in plan.chunks)
     assert [chunk.number for chunk in plan.chunks] == list(range(len(plan.chunks)))
     assert {chunk.task for chunk in plan.chunks} == {"answers", "damage", "lens"}
-    assert plan.manifest.damage_texts == "captions"
+    assert plan.artefact.about.damage_texts == "captions"
     assert isinstance(linrep.store.open(str(fresh)), Store)
 
 
@@ -444,9 +464,9 @@ def test_a_judge_that_can_read_nothing_stops_the_job_before_the_runs(recipe, fre
         run_steer(strict, place(fresh))
     assert "\n" not in str(e.value)
     (folder,) = (fresh / "steering").iterdir()
-    assert read_commits(place(folder)) == {}
+    assert not (folder / "commits").exists()
     insisted = run_steer(recipe, place(fresh))  # the same artefact
-    assert Path(insisted.place.path) == folder
+    assert Path(runs_of(insisted).place.path) == folder
     assert "measure  CHANGED to the probability of the target" in insisted.text
     assert "judge words finds the class in 0 of 4 unedited answers (0%)" in insisted.text
 

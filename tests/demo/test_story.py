@@ -1,6 +1,5 @@
 """The story of the embedded world from end to end, on the committed weights: classes can be read off every layer, and steered."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,9 @@ import pytest
 import yaml
 
 from linrep.places import place
-from linrep.steer.chunk import read_tables
+from linrep.steer.artefact import STEERING, verdicts_in
 from linrep.steer.config import SteerConfig
 from linrep.steer.effects import effects, value_of
-from linrep.store.commit import read_commits
-from linrep.store.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 LAST = 6
@@ -62,11 +59,10 @@ def probes(workspace: Path) -> pl.DataFrame:
 def halves(workspace: Path) -> tuple[pa.Table, pa.Table]:
     """Effects on every second pair, and on the others: what is best is chosen on the first and measured on the second."""
     (folder,) = workspace.glob("steering/*")
-    (judged,) = folder.glob("judged/*")
-    commits = read_commits(place(folder))
-    cells, damage = (read_tables(place(folder), commits, name) for name in ("cells", "damage"))
-    verdicts = read_table(place(judged), "verdicts.parquet")
-    pairs = [tuple(pair) for pair in json.loads((folder / "manifest.json").read_text())["pairs"]]
+    runs = artefact.open(STEERING, place(folder))
+    (judged,) = verdicts_in(runs)
+    cells, damage, verdicts = runs.table("cells"), runs.table("damage"), judged.table("verdicts")
+    pairs = [tuple(pair) for pair in runs.about.pairs]
     assert len(pairs) == 16
     first, second = (
         effects(_of(cells, some), _of(verdicts, some), _of(damage, some), SteerConfig())

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from linrep import artefact
+from linrep.cluster.report import MOST_LINES
+from linrep.cluster.stage import SUMMARY
 from linrep.places import place
-from linrep.steer.chunk import read_tables
-from linrep.store.commit import read_commits
-from linrep.store.tables import read_table
+from linrep.steer.artefact import STEERING, VERDICTS_KIND, verdicts_in
 from tests.steering import HARVEST, half_held_out, write_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -83,11 +84,10 @@ def test_a_wrong_argument_is_one_clear_line_before_any_cluster_starts(recipe, wo
 
 def tables(workspace: Path) -> dict[str, object]:
     (folder,) = (workspace / "steering").iterdir()
-    here = place(folder)
-    commits = read_commits(here)
-    found: dict[str, object] = {name: read_tables(here, commits, name) for name in ("cells", "answers", "damage", "lens")}
-    (judged,) = [path for path in (folder / "judged").iterdir() if path.name.startswith("words-")]
-    return found | {name: read_table(place(judged), f"{name}.parquet") for name in ("verdicts", "effects", "matched")}
+    runs = artefact.open(STEERING, place(folder))
+    (judged,) = verdicts_in(runs)
+    found: dict[str, object] = {name: runs.table(name) for name in STEERING.tables}
+    return found | {name: judged.table(name) for name in VERDICTS_KIND.whole}
 
 
 @pytest.mark.slow
@@ -95,7 +95,8 @@ def test_a_killed_job_ends_in_the_same_tables_and_a_finished_one_says_so(recipe,
     whole, killed = copy_of(recipe.parent / "ws", tmp_path / "whole"), copy_of(recipe.parent / "ws", tmp_path / "killed")
     done = run(*command(recipe, whole))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Steering complete.\n\nSteering job-")
+    assert done.stdout.startswith("The verdicts are complete.\n")
+    assert len(done.stdout.splitlines()) <= MOST_LINES
     for line in done.stderr.splitlines():
         assert line.startswith("steer: "), line
     draw, kills = random.Random(0), 0
@@ -121,7 +122,7 @@ def test_a_killed_job_ends_in_the_same_tables_and_a_finished_one_says_so(recipe,
     for name, table in one.items():
         assert table.equals(other[name]), name  # pyright: ignore[reportAttributeAccessIssue]
     again = run(*command(recipe, killed))
-    assert again.stdout.startswith("Nothing to do: the steering is complete.")
+    assert again.stdout.startswith("Nothing to do: the verdicts are complete.")
 
 
 @pytest.mark.slow
@@ -140,10 +141,12 @@ def test_all_three_jobs_run_on_real_photographs_whose_classes_are_the_folders(ra
         insisting = ("--steer.insist",) if job == "steer" else ()
         done = run(sys.executable, f"jobs/{job}.py", *words, *insisting, timeout=900)
         assert done.returncode == 0, done.stderr
-    assert "Adding directions at image" in done.stdout
-    assert "damage   texts after a photograph" in done.stdout
     (folder,) = (tmp_path / "steering").iterdir()
-    manifest = json.loads((folder / "manifest.json").read_text())
+    runs = artefact.open(STEERING, place(folder))
+    (judged,) = verdicts_in(runs)
+    text = (judged.place / SUMMARY).read_bytes().decode()
+    assert "Adding directions at image" in text
+    assert "damage   texts after a photograph" in text
     names = set(json.loads((DATA / "imagenette/classes.json").read_text()).values())
-    assert {name for pair in manifest["pairs"] for name in pair} <= names
-    assert manifest["counts"]["n_failed"] == 0
+    assert {name for pair in runs.about.pairs for name in pair} <= names
+    assert runs.about.counts["n_failed"] == 0

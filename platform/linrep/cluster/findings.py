@@ -6,18 +6,17 @@ import polars as pl
 
 from linrep.cluster.run_control import ControlOutcome
 from linrep.cluster.run_harvest import Outcome as HarvestOutcome
-from linrep.cluster.run_steer import SteerOutcome
 from linrep.cluster.run_train_sae import SaeOutcome
 from linrep.cluster.run_tune_sae import TuneOutcome
 from linrep.cluster.stage import Outcome
 from linrep.explorer.claims import Finding
 from linrep.explorer.saes import sae_headline
-from linrep.explorer.steering import best_cell, steer_examples, steer_headline
+from linrep.explorer.steering import best_cell, steer_examples
 from linrep.places import Place
 from linrep.stats.interval import in_brackets
 from linrep.store.tables import read_table
 
-StageOutcome = Outcome | HarvestOutcome | SteerOutcome | SaeOutcome | TuneOutcome | ControlOutcome
+StageOutcome = Outcome | HarvestOutcome | SaeOutcome | TuneOutcome | ControlOutcome
 MAIN_FIGURES = {
     "probe": ("layers_class", "layers_"),
     "steer": ("layers_turned", "layers_p_target", "dose_"),
@@ -52,13 +51,6 @@ def finding(stage: str, outcome: StageOutcome, workspace: Place) -> Finding:
         case HarvestOutcome():
             here = outcome.store.place
             return Finding(stage, here.within(workspace), here.name, [str(outcome.store).splitlines()[0]])
-        case SteerOutcome():
-            effects, verdicts = (read_table(outcome.judged, f"{table}.parquet") for table in ("effects", "verdicts"))
-            best = best_cell(effects)
-            examples = [] if best is None else steer_examples(verdicts, best)
-            figure = _figure(stage, outcome.judged, workspace)
-            headline = steer_headline(effects, verdicts)
-            return Finding(stage, outcome.judged.within(workspace), outcome.place.name, headline, figure, examples)
         case SaeOutcome():
             headline, figure = (
                 sae_headline(read_table(outcome.tested, "quality.parquet")),
@@ -86,6 +78,9 @@ def _examples(stage: str, outcome: Outcome) -> Sequence[str]:
     match stage:
         case "probe":
             return _classes(outcome)
+        case "steer":
+            best = best_cell(outcome.artefact.table("effects"))
+            return [] if best is None else steer_examples(outcome.artefact.table("verdicts"), best)
         case "features":
             return _latents(outcome)
         case "interpret":

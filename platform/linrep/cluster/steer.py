@@ -9,6 +9,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
+from linrep.artefact import UnitCommit
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.harvest import Block, actor_counts, precision
 from linrep.cluster.session import quiet_data
@@ -22,7 +23,6 @@ from linrep.steer.chunk import steer_chunk
 from linrep.steer.plan import SteerChunk, SteerJob
 from linrep.steer.steerer import Steerer
 from linrep.steer.vectors import Vectors
-from linrep.store.commit import Commit, read_commit
 from linrep.vlm.load import load
 
 
@@ -45,10 +45,9 @@ class ChunkSteerer:
         outcome = or_error(lambda: self._steer(chunk))
         return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
 
-    def _steer(self, chunk: SteerChunk) -> Commit:
-        done = read_commit(self._job.place, chunk.number)
-        if done is not None:
-            return done
+    def _steer(self, chunk: SteerChunk) -> UnitCommit:
+        if (self._job.artefact.place / "commits" / f"{chunk.unit}.json").is_file():
+            return self._job.artefact.commit(chunk.unit)
         if isinstance(self._steerer, LinrepError):
             raise self._steerer
         return steer_chunk(self._steerer, chunk, self._job)
@@ -98,7 +97,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
     return steerer
 
 
-def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_in: str | None = None) -> Iterator[Commit]:
+def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_in: str | None = None) -> Iterator[UnitCommit]:
     """Run some chunks on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:

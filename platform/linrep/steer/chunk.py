@@ -1,23 +1,18 @@
-"""One chunk from samples to commit, and the tables read back."""
+"""One chunk from samples to commit."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-import pyarrow as pa
-
+from linrep.artefact import UnitCommit
 from linrep.corpora import Corpora
 from linrep.corpora.read import read
 from linrep.errors import CorpusError
-from linrep.places import Place
 from linrep.sample import Sample, Skipped
+from linrep.steer.artefact import STEERING, TASKS
 from linrep.steer.plan import Item, SteerChunk, SteerJob
 from linrep.steer.steerer import Produced, Steerer
-from linrep.store.commit import Commit, repair, write_commit
-from linrep.store.tables import read_table, table_of, write_table
-from schemas.steering import ANSWERS, CELLS, DAMAGE, LENS
-
-SCHEMAS = {"cells": CELLS, "answers": ANSWERS, "damage": DAMAGE, "lens": LENS}
+from linrep.store.tables import table_of
 
 
 def fetch(item: Item, corpora: Corpora) -> Sample | Skipped:
@@ -51,35 +46,10 @@ def run_chunk(steerer: Steerer, chunk: SteerChunk, samples: Sequence[Sample | Sk
             return steerer.lens(samples, classes)
 
 
-def steer_chunk(steerer: Steerer, chunk: SteerChunk, job: SteerJob) -> Commit:
+def steer_chunk(steerer: Steerer, chunk: SteerChunk, job: SteerJob) -> UnitCommit:
     """Run a chunk, write its tables and commit it."""
     start = time.monotonic()
     produced = run_chunk(steerer, chunk, [fetch(item, job.corpora) for item in chunk.items], job.classes)
-    files = []
-    for name, rows in sorted(produced.tables.items()):
-        path = f"{name}/part-{chunk.number:06d}.parquet"
-        files.append(write_table(job.place, path, table_of(rows, SCHEMAS[name])))
-    commit = Commit(
-        chunk=chunk.number,
-        files=tuple(files),
-        n_samples=produced.n_done,
-        n_tokens=produced.n_tokens,
-        skipped=tuple(produced.failed),
-        seconds=round(time.monotonic() - start, 3),
-        precision=steerer.precision,
-    )
-    write_commit(job.place, commit)
-    return commit
-
-
-def read_tables(place: Place, commits: Mapping[int, Commit], name: str) -> pa.Table:
-    """All rows of one table, in the order of chunks; what no commit names does not count.
-
-    Args:
-        place: The artefact.
-        commits: Its commits.
-        name: cells, answers, damage or lens.
-    """
-    files = [file for _, commit in sorted(commits.items()) for file in commit.files if file.path.startswith(f"{name}/")]
-    tables = [read_table(place, file.path, None, repair(place, file), file) for file in files]
-    return pa.concat_tables(tables) if tables else SCHEMAS[name].empty_table()
+    tables = {name: table_of(produced.tables.get(name, []), STEERING.tables[name]) for name in TASKS[chunk.task]}
+    cost = {"n_done": produced.n_done, "failed": produced.failed, "precision": steerer.precision}
+    return job.artefact.write(chunk.unit, tables, time.monotonic() - start, produced.n_tokens, cost)

@@ -7,29 +7,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from linrep.config import digest
+from linrep import artefact
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
 from linrep.directions import DirectionSet
 from linrep.errors import RecipeError
 from linrep.places import Place
-from linrep.records import find_record
 from linrep.sample import unit_hash
+from linrep.steer.artefact import STEERING, SteerAbout, Steering, unit_of, without_edits
 from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
 from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
 from linrep.steer.sinks import NormLimits, norm_limits
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
-from linrep.store.layout import MANIFEST
-from linrep.store.manifest import now
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
 from linrep.store.summary import apart_lines
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prompts import around, filled_in
-from schemas.steering import VERSION
 
 Task = Literal["answers", "damage", "lens"]
 
@@ -64,13 +61,18 @@ class SteerChunk:
     items: tuple[Item, ...]
     n_cells: int
 
+    @property
+    def unit(self) -> str:
+        """Name of its unit of the artefact."""
+        return unit_of(self.task, self.number)
+
 
 @dataclass(frozen=True)
 class SteerJob:
     """What a worker must know; small, and sent to each.
 
     Attributes:
-        place: The artefact.
+        artefact: What it makes.
         corpora: Where the samples really lie.
         model: The model, with a path that can be opened.
         model_digest: A worker refuses to run another one.
@@ -85,7 +87,7 @@ class SteerJob:
         limits: Norms above which a position is neither edited nor read by the lens, by layer.
     """
 
-    place: Place
+    artefact: Steering
     corpora: Corpora
     model: ModelConfig
     model_digest: str
@@ -101,75 +103,25 @@ class SteerJob:
 
 
 @dataclass(frozen=True)
-class SteerManifest:
-    """What a steering artefact is.
-
-    Attributes:
-        name: Name of the recipe.
-        digest: Names everything that decides the runs.
-        parents: Digests of what it was made from, by stage.
-        model: The model's card as plain values.
-        layers: Layers at which edits act.
-        pairs: Ordered pairs of classes.
-        config: The recipe's section.
-        n_chunks: Chunks in all.
-        n_cells: Runs in all.
-        damage_texts: captions, texts after another photograph, or none.
-        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
-        status: running until every chunk is committed.
-        counts: Cells done, failed, tokens; once complete.
-        created: When it began, UTC.
-        finished: When it was complete.
-        notes: What a reader must know: names that are no words, prompts that differ from the harvest's.
-        schema_version: Version of the tables.
-    """
-
-    name: str
-    digest: str
-    parents: dict[str, str]
-    model: dict[str, Any]
-    layers: tuple[int, ...]
-    pairs: tuple[tuple[str, str], ...]
-    config: dict[str, Any]
-    n_chunks: int
-    n_cells: int
-    damage_texts: str
-    saes: list[dict[str, Any]] = field(default_factory=list)
-    status: Literal["running", "complete"] = "running"
-    counts: dict[str, int] = field(default_factory=dict)
-    created: str = ""
-    finished: str = ""
-    notes: list[str] = field(default_factory=list)
-    schema_version: int = VERSION
-
-
-def read_steer_manifest(here: Place) -> SteerManifest | None:
-    """The manifest in a folder, None where there is none.
-
-    Raises:
-        StoreError: It is damaged, or of a version that this program cannot read.
-    """
-    again = "delete it and run jobs/steer.py with the same recipe again: what is committed is kept"
-    return find_record(here / MANIFEST, SteerManifest, again)
-
-
-@dataclass(frozen=True)
 class SteerPlan:
     """A steering job before it runs.
 
     Attributes:
         job: What a worker must know.
-        manifest: What the artefact is.
         chunks: The work.
         names: All classes with directions.
         kept_apart: What the harvest kept out of them, in lines.
     """
 
     job: SteerJob
-    manifest: SteerManifest
     chunks: tuple[SteerChunk, ...]
     names: tuple[str, ...]
     kept_apart: tuple[str, ...] = ()
+
+    @property
+    def artefact(self) -> Steering:
+        """What it makes."""
+        return self.job.artefact
 
 
 @dataclass(frozen=True)
@@ -192,7 +144,7 @@ def plan_steer(
     directions: Place,
     found: DirectionSet,
     workspace: Place,
-    parents: dict[str, str] | None = None,
+    sae: tuple[str, dict[str, Any]] | None = None,
 ) -> SteerPlan:
     """Work out a steering job.
 
@@ -206,7 +158,7 @@ def plan_steer(
         directions: The file of directions.
         found: What it holds.
         workspace: Where everything lies.
-        parents: Further digests of what this is made from, such as the dictionary's.
+        sae: Digest of the SAE that is given, and what it says that it is of.
 
     Raises:
         RecipeError: A pair, a layer or a sample is missing, or the directions come from another harvest.
@@ -233,14 +185,29 @@ def plan_steer(
         "harvest": store.manifest.digest,
         "probes": file_digest,
         "model": store.manifest.model["digest"],
-        **(parents or {}),
-    }
+    } | ({} if sae is None else {"sae": sae[0]})
     decides = config.model_dump(mode="json", exclude={"judge": True, "probes": True, "insist": True, "sae": {"path", "sae"}})
-    key = digest(VERSION, from_what, {**decides, "layers": list(layers)})
-    place = workspace / "steering" / f"{name}-{key}"
+    planned = artefact.plan(
+        STEERING,
+        workspace,
+        name,
+        decisive={**decides, "layers": list(layers)},
+        parents=from_what,
+        config=config.model_dump(mode="json"),
+        units=[chunk.unit for chunk in cut],
+        about=SteerAbout(
+            model=store.manifest.model,
+            layers=list(layers),
+            pairs=[list(pair) for pair in pairs],
+            n_cells=sum(chunk.n_cells for chunk in cut),
+            damage_texts=about,
+        ),
+        saes=() if sae is None else (sae[1],),
+        notes=[*names_of(pairs).lines, *prompt_notes(config, store.manifest.harvest)],
+    )
     sources = tuple(dict.fromkeys(source for source, _ in pairs))
     job = SteerJob(
-        place=place,
+        artefact=planned,
         corpora=corpora,
         model=model,
         model_digest=store.manifest.model["digest"],
@@ -250,25 +217,11 @@ def plan_steer(
         directions=directions,
         image_size=store.manifest.harvest["image_size"] and tuple(store.manifest.harvest["image_size"]),
         max_text_tokens=store.manifest.harvest["max_text_tokens"],
-        sae_digest=(parents or {}).get("sae"),
+        sae_digest=None if sae is None else sae[0],
         one_prompt=one_prompt(store.manifest.harvest),
         limits={} if config.edit_high_norm else norm_limits(store, layers),
     )
-    manifest = SteerManifest(
-        name=name,
-        digest=key,
-        parents=from_what,
-        model=store.manifest.model,
-        layers=layers,
-        pairs=pairs,
-        config=config.model_dump(mode="json"),
-        n_chunks=len(cut),
-        n_cells=sum(chunk.n_cells for chunk in cut),
-        damage_texts=about,
-        notes=[*names_of(pairs).lines, *prompt_notes(config, store.manifest.harvest)],
-        created=now(),
-    )
-    return SteerPlan(job, manifest, cut, classes, tuple(apart_lines(store.manifest, layers)))
+    return SteerPlan(job, cut, classes, tuple(apart_lines(store.manifest, layers)))
 
 
 def prompt_notes(config: SteerConfig, harvest: Mapping[str, Any]) -> list[str]:
@@ -360,11 +313,11 @@ def unedited(plan: SteerPlan) -> tuple[SteerJob, tuple[SteerChunk, ...]]:
             items.setdefault(chunk.source, {}).update({item.sample_id: item for item in chunk.items})
             targets.setdefault(chunk.source, chunk.target)
     config = plan.job.config.model_copy(update={"directions": (), "edits": ()})
-    job = replace(plan.job, place=plan.job.place / "unedited", config=config)
-    return job, tuple(
+    chunks = tuple(
         SteerChunk(number, "answers", source, targets[source], tuple(own.values()), len(own))
         for number, (source, own) in enumerate(items.items())
     )
+    return replace(plan.job, artefact=without_edits(plan.artefact, [chunk.unit for chunk in chunks]), config=config), chunks
 
 
 def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[str, list[_Held]]) -> tuple[tuple[str, str], ...]:

@@ -7,26 +7,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from linrep.stats.interval import in_brackets
+from linrep.steer.artefact import Steering
 from linrep.steer.judges.readable import Readable
-from linrep.steer.plan import SteerManifest
 
 Row = dict[str, Any]
 
 
 def summary(
-    where: str,
-    manifest: SteerManifest,
+    steering: Steering,
     cells: pa.Table,
     effects: pa.Table,
     matched: pa.Table,
     extra: dict[str, Any],
     read: Readable | None = None,
-) -> str:
+) -> list[str]:
     """What came out, for reading.
 
     Args:
-        where: The artefact.
-        manifest: What it is.
+        steering: The edited runs.
         cells: Of schema `CELLS`.
         effects: Of schema `EFFECTS`.
         matched: Of schema `MATCHED`.
@@ -35,17 +33,16 @@ def summary(
     """
     rows = effects.to_pylist()
     measure, why = measure_of(rows, read)
-    counts = manifest.counts
+    about, counts = steering.about, steering.about.counts
     lines = [
-        f"Steering {manifest.name}-{manifest.digest}",
-        f"  {where}",
-        f"  pairs    {len(manifest.pairs)}: {', '.join(' to '.join(pair) for pair in manifest.pairs[:6])}"
-        + (" ..." if len(manifest.pairs) > 6 else ""),
+        f"Steering {steering.name}",
+        f"  pairs    {len(about.pairs)}: {', '.join(' to '.join(pair) for pair in about.pairs[:6])}"
+        + (" ..." if len(about.pairs) > 6 else ""),
         f"  runs     {counts['n_done']:,} done, {counts['n_failed']:,} failed; {counts['n_tokens']:,} tokens",
-        f"  damage   {manifest.damage_texts}",
+        f"  damage   {about.damage_texts}",
         f"  measure  {why}",
         *(f"  judge    {line}" for line in ([] if read is None else read.lines())),
-        *(f"  note     {note}" for note in manifest.notes),
+        *(f"  note     {note}" for note in steering.manifest.notes),
         *_sinks(cells),
     ]
     for site in dict.fromkeys(row["site"] for row in rows if row["site"] is not None):
@@ -57,7 +54,7 @@ def summary(
         lines += ["", *_matched(matched.to_pylist())]
     for name, value in extra.items():
         lines += ["", f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}"]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _sinks(cells: pa.Table) -> list[str]:
