@@ -74,7 +74,7 @@ def given_to_steering(recipe: Recipe, workspace: Place, path: str, layer: int, i
     changes = {"sae": SteerDictionary(path=path, layer=layer, insist=insist), "directions": ("class_mean", "sae_sparse")}
     changes |= {"probes": str(workspace / "directions.safetensors"), "pairs": (("tench", "church"),), "images": 1}
     section = recipe.steer.model_copy(update=changes)
-    return plan_steering(recipe.model_copy(update={"steer": section}), workspace).manifest.saes
+    return plan_steering(recipe.model_copy(update={"steer": section}), workspace).artefact.manifest.saes
 
 
 def given_to_evaluate(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:

@@ -443,7 +443,7 @@ def test_too_many_failed_runs_end_the_job_and_say_why(recipe, fresh):
         run_steer(recipe, place(fresh))
     lenient = recipe.model_copy(update={"pool": POOL.model_copy(update={"max_skipped": 1.0})})
     outcome = run_steer(lenient, place(fresh))
-    rows = contents(outcome.place)["cells"]
+    rows = contents(runs_of(outcome))["cells"]
     assert all(row["error"] is None for row in rows if row["edit"] in ("none", "zero"))
     failed = [row for row in rows if row["error"] is not None]
     assert failed
