@@ -1,13 +1,19 @@
 """Mistakes name what brought them: the option as it was typed, or the file and the field; and what was probably meant."""
 
+import random
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from linrep.errors import RecipeError
-from linrep.recipe import parse
+from linrep.fields import settings
+from linrep.recipe import Recipe, _command_line, load_yaml, parse, validate
+
+ROOT = Path(__file__).parents[1]
 
 MINIMAL = {"name": "t", "corpora": {"images": {"kind": "folder", "path": "x"}}, "model": {"path": "m"}}
 
@@ -36,6 +42,10 @@ def refusal(folder: Path, change: dict, line: str = "") -> list[str]:
         ("--no-steer.insis", "--no-steer.insis: there is no such option; did you mean --no-steer.insist?"),
         ("recipes/x.yaml", "recipes/x.yaml: a value without an option; did you mean --config recipes/x.yaml?"),
         ("--harvest.layers 1 5 9", "5: a value without an option; did you mean --harvest.layers 1,5,9?"),
+        (
+            "--harvest.layers 5 --probe.layers 3 5",
+            "5: a value without an option; did you mean --probe.layers 3,5?",
+        ),
         (
             "--steer.insist true",
             "true: a value without an option; --steer.insist takes none, --no-steer.insist switches it off",
@@ -77,6 +87,7 @@ def refusal(folder: Path, change: dict, line: str = "") -> list[str]:
             """for example --features.dictionaries '[{"layer": 4, "sae": "topk-16-x8"}]'""",
         ),
         ("""--probe '{"min_per_clas": 3}'""", "--probe: min_per_clas: there is no such field; did you mean min_per_class?"),
+        ("--corpora=1,2", "--corpora: 1,2 is no JSON; `--help corpora` shows the fields"),
         ("--probe null", "--probe: must hold fields, `--help probe` shows them"),
     ],
 )
@@ -112,6 +123,8 @@ def test_a_mistake_of_the_command_line_names_the_option_as_it_was_typed(tmp_path
         ({"interpret": {"latents": "al"}}, "interpret.latents: must be an integer or all, got 'al'; did you mean all?"),
         ({"sae": {"batch": 7, "workers": 2}}, "sae: batch (7) must be a multiple of workers (2), of two rows each at least"),
         ({"probe": None}, "probe: must hold fields, `--help probe` shows them"),
+        ({"model": {"path": "m", 1: 2}}, "model: keys should be strings, got 1"),
+        ({1: 2}, "keys should be strings, got 1"),
     ],
 )
 def test_a_mistake_of_a_file_names_the_file_and_the_field(tmp_path, change, said):
@@ -125,6 +138,73 @@ def test_a_mistake_of_a_file_names_the_file_and_the_field(tmp_path, change, said
 def test_mistakes_of_both_are_told_apart(tmp_path):
     shown = refusal(tmp_path, {"harvest": {"dtype": "int8"}, "probe": {"seed": "x"}}, "--pool.max_skipped 7")
     assert [line.split(":")[0] for line in shown] == ["r.yaml", "r.yaml", "--pool.max_skipped"]
+
+
+WRONG = [
+    None,
+    "x",
+    "",
+    -1,
+    0.5,
+    True,
+    [],
+    ["x"],
+    [[1]],
+    {},
+    {"kind": "x"},
+    {"kind": None},
+    {"x": 1},
+    [{}],
+    [{"kind": "x"}],
+]
+
+
+def spoilt(value: Any, draw: random.Random) -> Any:
+    """A recipe with one value, or one name, that is another."""
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        at = draw.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        copy = value.copy()
+        if isinstance(at, str) and draw.random() < 0.2:
+            copy[at[:-1]] = copy.pop(at)
+        else:
+            copy[at] = spoilt(value[at], draw)
+        return copy
+    return draw.choice(WRONG)
+
+
+def said(attempt: Callable[[], object]) -> list[str]:
+    """The lines of its refusal; none where it is not refused."""
+    try:
+        attempt()
+    except RecipeError as error:
+        return str(error).split("\n")
+    return []
+
+
+@pytest.mark.parametrize("name", ["demo", "line_of_sight", "imagenette"])
+def test_whatever_is_wrong_with_a_recipe_is_said_in_lines_that_name_the_file(name):
+    content = load_yaml(str(ROOT / "recipes" / f"{name}.yaml"))
+    draw, n_wrong = random.Random(0), 0
+    for _ in range(300):
+        section = draw.choice(list(content))
+        recipe = {**content, section: spoilt(content[section], draw)}
+        for line in said(lambda recipe=recipe: validate(recipe, "r.yaml", {"pool": {"cpus": "3"}}, ["--pool.cpus", "3"])):
+            n_wrong += 1
+            assert line.startswith("r.yaml: "), (recipe, line)
+    assert n_wrong > 100
+
+
+def test_whatever_is_typed_is_answered_in_lines_that_name_the_option():
+    content = load_yaml(str(ROOT / "recipes" / "demo.yaml"))
+    every, draw, n_wrong = list(settings(Recipe)), random.Random(0), 0
+    values = ["x", "", "null", "-1", "0.5", "true", "[]", "{}", '["x"]', '{"kind": "x"}', '{"x": 1}', "1,2", "[1,", "{x"]
+    for _ in range(300):
+        option = f"--{draw.choice(every).path}"
+        words = draw.choice([[option, draw.choice(values)], [f"{option}={draw.choice(values)}"], [option]])
+        for line in said(lambda words=words: validate(content, "r.yaml", _command_line(words), words)):
+            n_wrong += 1
+            assert line.startswith((f"{option}: ", f"{words[-1]}: a value without an option")), (words, line)
+    assert n_wrong > 100
 
 
 def test_an_option_mends_a_mistake_of_the_file(tmp_path):

@@ -1,6 +1,7 @@
 """Mistakes in a recipe or on a command line, each in one line: what is wrong, what is nearest, and a right example."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,14 +45,17 @@ def _stray(value: str, words: Sequence[str], fields: Mapping[str, Setting]) -> s
     """Why a value may stand alone: it is the recipe, a flag stands before it, or the second item of a list."""
     if value.endswith((".yaml", ".yml")):
         return f"; did you mean --config {value}?"
-    before = [word[2:] for word in words[: list(words).index(value)] if word.startswith("--")]
-    field = fields.get(before[-1].removeprefix("no-")) if before else None
-    if field and field.annotation is bool:
-        return f"; --{field.path} takes none, --no-{field.path} switches it off"
-    if field and "list of" in type_words(field.annotation) and f"--{field.path}" in words:
-        at = list(words).index(f"--{field.path}") + 1
-        several = ",".join(itertools.takewhile(lambda word: not word.startswith("-"), words[at:]))
-        return f"; did you mean --{field.path} {quoted(several)}?"
+    flags = {f"--{no}{one.path}" for one in fields.values() if one.annotation is bool for no in ("", "no-")}
+    for i, (word, after) in enumerate(itertools.pairwise(words), start=1):
+        if after != value or (word.startswith("--") and "=" not in word and word not in flags):
+            continue  # it belongs to the option before it
+        at = max((k for k in range(i) if words[k].startswith("--")), default=None)
+        field = fields.get(words[at][2:].removeprefix("no-")) if at is not None else None
+        if field and field.annotation is bool:
+            return f"; --{field.path} takes none, --no-{field.path} switches it off"
+        if field and at is not None and "list of" in type_words(field.annotation):
+            several = ",".join(itertools.takewhile(lambda word: not word.startswith("-"), words[at + 1 :]))
+            return f"; did you mean --{field.path} {quoted(several)}?"
     return ""
 
 
@@ -75,14 +79,35 @@ def needs_value(message: str, model: type[BaseModel]) -> str:
 
 
 def unreadable(message: str, words: Sequence[str], model: type[BaseModel]) -> str:
-    """What to say of a value that begins like JSON and is none."""
-    fields = {one.path: one for one in settings(model)}
-    name = next((name for name in fields if re.search(rf"(for|field) \"?{re.escape(name)}[\":]", message)), None)
-    if name is None:
-        return f"command line: {message}"
-    given = next((after for word, after in zip(words, [*words[1:], ""], strict=True) if word == f"--{name}"), "")
-    given = given or next((word.partition("=")[2] for word in words if word.startswith(f"--{name}=")), "")
-    return f"--{name}: {given} begins like JSON and is none{_for_example(fields[name])}"
+    """What to say of a value that begins like JSON and is none.
+
+    Args:
+        message: As pydantic has it, which names the section alone.
+        words: The command line.
+        model: The recipe.
+    """
+    fields = {f"--{one.path}": one for one in settings(model)}
+    pairs = (
+        (option, value if equals else after)
+        for word, after in itertools.pairwise([*words, ""])
+        for option, equals, value in [word.partition("=")]
+    )
+    wrong = [(fields[option], value) for option, value in pairs if option in fields and not _is_json(value)]
+    for field, value in wrong:
+        if value.startswith(("{", "[")):
+            return f"--{field.path}: {value} begins like JSON and is none{_for_example(field)}"
+    for field, value in wrong:
+        if field.sections:
+            return f"--{field.path}: {value} is no JSON; `--help {field.path}` shows the fields"
+    return f"command line: {message}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _for_example(field: Setting | None) -> str:
@@ -110,7 +135,8 @@ class Mistake:
     def in_file(self, file: str) -> str:
         """The line that names a recipe's file and the field."""
         meant = self.name or self.word
-        return f"{file}: {_dotted(self.path)}: {self.said}" + (f"; did you mean {meant}?" if meant else "")
+        place = f"{_dotted(self.path)}: " if self.path else ""
+        return f"{file}: {place}{self.said}" + (f"; did you mean {meant}?" if meant else "")
 
     def on_command_line(self, options: Sequence[str], model: type[BaseModel]) -> str:
         """The line that names the options that brought it, as they were typed, with a right example where there is one.
