@@ -44,6 +44,8 @@ class Step:
 class Architecture(Protocol):
     """How an SAE of some numbers is trained and saved."""
 
+    derived: ClassVar[tuple[str, ...]]
+    """Weights that are computed from the others, or stay as they began; they have no gradient."""
     dictionary_learning: ClassVar[Mapping[str, Reader]]
     """Classes of dictionary_learning that are read as this architecture."""
 

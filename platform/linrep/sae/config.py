@@ -114,8 +114,25 @@ class MatchingPursuit(Section):
     k: PositiveInt = Field(default=32, description="Steps, each of which costs a product of the encoder's size.")
 
 
-Activation = Annotated[ReLU | TopK | BatchTopK | Matryoshka | JumpReLU | Gated | MatchingPursuit, Field(discriminator="kind")]
-WithK = Literal["topk", "batch_topk", "matryoshka", "matching_pursuit"]
+class Archetypal(Section):
+    """TopK whose decoder rows point along convex combinations of data, give or take a little."""
+
+    sparsity: ClassVar[str] = "k"
+    counts: ClassVar[bool] = True
+    decoders: ClassVar[tuple[Decoder, ...]] = ("unit",)
+
+    kind: Literal["archetypal"] = Field(default="archetypal", description="TopK with decoder rows that are mixtures of data.")
+    k: PositiveInt = Field(default=32, description="Active latents of each row, at most.")
+    points: PositiveInt = Field(default=1024, description="Rows of data that are mixed.")
+    relaxation: NonNegativeFloat = Field(
+        default=0.1, description="Largest departure of a decoder row from its mixture, as a share of the points' mean norm."
+    )
+
+
+Activation = Annotated[
+    ReLU | TopK | BatchTopK | Matryoshka | JumpReLU | Gated | MatchingPursuit | Archetypal, Field(discriminator="kind")
+]
+WithK = Literal["topk", "batch_topk", "matryoshka", "matching_pursuit", "archetypal"]
 """Architectures whose sparsity is `k`, as a search varies it."""
 WithL1 = Literal["relu", "gated"]
 """Architectures whose sparsity is `l1`."""

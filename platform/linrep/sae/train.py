@@ -87,7 +87,7 @@ class Trainer:
         self.config, self.weights, self.steps = config, weights, steps
         self._architecture = architecture_of(config.activation)
         self.reducer: Reducer = Alone() if reducer is None else reducer
-        self.moments = Moments(weights)
+        self.moments = Moments({name: w for name, w in weights.items() if name not in self._architecture.derived})
         self.step = 0
         self.since_fired = torch.zeros(len(weights["decoder"]), dtype=torch.int64, device=weights["decoder"].device)
         self.threshold = weights["b_dec"].new_zeros(())

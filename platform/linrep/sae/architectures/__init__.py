@@ -1,6 +1,7 @@
 """The SAE architectures, one file each, and the one list of them: docs/extending.md shows how to add one."""
 
 from linrep.sae.architecture import Architecture
+from linrep.sae.architectures.archetypal import ArchetypalTraining
 from linrep.sae.architectures.batch_topk import BatchTopKTraining
 from linrep.sae.architectures.gated import Gate, GatedTraining
 from linrep.sae.architectures.jumprelu import Above, JumpReLUTraining
@@ -14,6 +15,7 @@ from linrep.sae.config import Activation
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "relu": ReLUTraining, "topk": TopKTraining, "batch_topk": BatchTopKTraining, "matryoshka": MatryoshkaTraining,
     "jumprelu": JumpReLUTraining, "gated": GatedTraining, "matching_pursuit": MatchingPursuitTraining,
+    "archetypal": ArchetypalTraining,
 }  # fmt: skip
 """By the `kind` of the recipe's section."""
 RULES: tuple[type[Rule], ...] = (Rectify, Largest, Above, Gate, Pursuit)

@@ -51,6 +51,7 @@ class BatchTopKTraining:
     """How it is trained and saved."""
 
     numbers: BatchTopK
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"BatchTopKSAE": _read}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:

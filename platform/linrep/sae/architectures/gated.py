@@ -83,6 +83,7 @@ class GatedTraining:
     """How it is trained and saved."""
 
     numbers: Gated
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"GatedAutoEncoder": _read}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:

@@ -79,6 +79,7 @@ class JumpReLUTraining:
     """How it is trained and saved."""
 
     numbers: JumpReLU
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"JumpReluAutoEncoder": _read}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:

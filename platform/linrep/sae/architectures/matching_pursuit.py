@@ -151,6 +151,7 @@ class MatchingPursuitTraining:
     """How it is trained and saved."""
 
     numbers: MatchingPursuit
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:

@@ -45,6 +45,7 @@ class MatryoshkaTraining:
     """How it is trained and saved."""
 
     numbers: Matryoshka
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"MatryoshkaBatchTopKSAE": _read}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:

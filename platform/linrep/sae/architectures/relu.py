@@ -77,6 +77,7 @@ class ReLUTraining:
     """How it is trained and saved."""
 
     numbers: ReLU
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"AutoEncoder": _read, "AutoEncoderNew": _read_new}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:

@@ -117,6 +117,7 @@ class TopKTraining:
     """How it is trained and saved."""
 
     numbers: TopK
+    derived: ClassVar[tuple[str, ...]] = ()
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"AutoEncoderTopK": _read}
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
