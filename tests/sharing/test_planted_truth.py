@@ -98,6 +98,7 @@ def truth() -> dict[str, float]:
     u, v = x - x.mean(0), y - y.mean(0)
     found["cosine_matched_centred"] = cosines(u, v).mean()
     found["hub_centred"] = found["cosine_matched_centred"] - cosines(u, v[to]).mean()
+    found["correlation"] = np.corrcoef(u.ravel(), v.ravel())[0, 1]
     cross, of_x, of_y = u.T @ v, u.T @ u, v.T @ v
     found["cka_debiased"] = (cross**2).sum() / np.linalg.norm(of_x) / np.linalg.norm(of_y)
     found |= {"subspace_overlap": AWAY, "subspace_cosine": AWAY**0.5}
@@ -148,11 +149,11 @@ def _of_this_size(rng: np.random.Generator) -> dict[str, float]:
 
 
 TRUE = (
-    "hub", "cosine_matched", "cosine_unmatched", "cosine_image", "cosine_text", "cka", "cka_debiased", "subspace_overlap",
-    "subspace_cosine", "cosine_matched_centred", "hub_centred", "pair_retrieval_image_to_text", "pair_retrieval_text_to_image",
-    "neighbourhood_overlap", "modality_probe", "direction_cosine", "class_retrieval_image_to_text",
-    "class_retrieval_text_to_image", "probe_image", "probe_text", "transfer_image_to_text", "transfer_text_to_image",
-    "transfer_image_to_text_centred", "transfer_text_to_image_centred",
+    "hub", "correlation", "cosine_matched", "cosine_unmatched", "cosine_image", "cosine_text", "cka", "cka_debiased",
+    "subspace_overlap", "subspace_cosine", "cosine_matched_centred", "hub_centred", "pair_retrieval_image_to_text",
+    "pair_retrieval_text_to_image", "neighbourhood_overlap", "modality_probe", "direction_cosine",
+    "class_retrieval_image_to_text", "class_retrieval_text_to_image", "probe_image", "probe_text",
+    "transfer_image_to_text", "transfer_text_to_image", "transfer_image_to_text_centred", "transfer_text_to_image_centred",
 )  # fmt: skip
 HAVE_A_NULL = tuple(name for name in TRUE if not name.startswith(("cosine_unmatched", "cosine_image", "cosine_text", "probe_")))
 

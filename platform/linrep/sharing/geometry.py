@@ -21,6 +21,8 @@ def from_sums(found: Gathered, config: SharingConfig) -> Iterator[Measure]:
         ("cosine_unmatched", unmatched, None),
         ("cosine_image", lambda s: float(s.u @ s.u - s.n) / _pairs(s), None),
         ("cosine_text", lambda s: float(s.v @ s.v - s.n) / _pairs(s), None),
+        # Images of other pairs' captions correlate by 0 on average over the permutations, exactly.
+        ("correlation", correlation, 0.0),
         ("cka", cka, permuted_cka(everything)),
         # Its estimators of HSIC are zero on average over the permutations of the pairs, whatever their number.
         ("cka_debiased", debiased_cka, 0.0),
@@ -51,6 +53,16 @@ def hub(s: Sums) -> float:
     Source: Wu et al., "The Semantic Hub Hypothesis", ICLR 2025.
     """
     return float(s.uv / s.n) - unmatched(s)
+
+
+def correlation(s: Sums) -> float:
+    """Pearson's correlation of images with their captions about the means, over all dimensions at once.
+
+    As `hub_centred` it knows no rotation, but long rows count more: it is a share of the spread, not of the rows.
+    """
+    xx, yy, xy = scatters(s)
+    scale = float(xx.trace() * yy.trace()) ** 0.5
+    return float(xy.trace()) / scale if scale > 0 else float("nan")
 
 
 def cka(s: Sums) -> float:
