@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Make the model, harvest it, and train the SAEs that sharing asks for."""
+    from linrep.cluster.commands import job
     from linrep.cluster.run_control import run_control
     from linrep.places import place
     from linrep.tracking import pages, tracking_uri
 
     workspace = place(request.workspace)
-    for line in run_control(request.recipe, workspace).lines:
-        print(line)
-    print(f"  compare: {pages(tracking_uri(workspace))}")
+    lines = run_control(request.recipe, workspace).lines
+    next_ = [f"  sharing: {job('sharing', request)}", f"  compare: {pages(tracking_uri(workspace))}"]
+    print("\n".join([*lines, "", "Next:", *next_]))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Harvest, and say where the store lies and how to read it."""
-    from linrep.cluster.commands import literal, python
+    from linrep.cluster.commands import job, literal, python
     from linrep.cluster.run_harvest import run_harvest
     from linrep.places import place
     from linrep.tracking import pages
@@ -29,9 +29,10 @@ def main(request: "Request") -> None:
     print("\n".join(["Corpora:", *(f"  {line}" for line in outcome.account), ""]))
     print("What to do next:")
     print(f"  look:     {python(f'import linrep.store as s; print(s.open({literal(where)}))')}")
-    print(f"  read:     linrep.store.open({literal(where)}).{outcome.reading}")
+    print(f"  read:     {python(f'import linrep.store as s; print(s.open({literal(where)}).{outcome.reading})')}")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
-    print(f"  renew:    the corpora are as {outcome.index} lists them; if they changed since, add --reindex")
+    print(f"  renew:    {job('harvest', request, '--reindex')}")
+    print(f"The corpora are as {outcome.index} lists them; renew, if they changed since.")
     if where.key:
         print("The address is shown without its key: put it back, or keep it in the environment (AWS_ACCESS_KEY_ID, ...).")
 

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Interpret, and say what came out and where it lies."""
+    from linrep.cluster.commands import job
     from linrep.cluster.report import report
     from linrep.cluster.run_interpret import run_interpret
+    from linrep.interpret.artefact import EDITED
     from linrep.places import place
 
-    report(run_interpret(request.recipe, place(request.workspace)))
+    outcome = run_interpret(request.recipe, place(request.workspace))
+    report(outcome, [("score", job("interpret", request, "--interpret.edited", EDITED))])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Run the stages, and say where the report lies."""
+    from linrep.cluster.commands import job
     from linrep.cluster.reproduce import asked, planned_lines, reproduce
     from linrep.places import place
     from linrep.tracking import pages, tracking_uri
@@ -26,7 +27,7 @@ def main(request: "Request") -> None:
     if request.dry_run:
         print("\n".join(["Stages, in their order:", *planned_lines(request.recipe, workspace, parts)]))
         return
-    done = reproduce(request.recipe, workspace, request.config, parts)
+    done = reproduce(request.recipe, workspace, lambda name: job(name, request), parts)
     print("Reproduced." if done.n_new else "Nothing to do: every stage is complete.")
     print(f"\nReport   {done.report}\nNext:\n  compare: {pages(tracking_uri(workspace))}")
 

@@ -6,8 +6,8 @@ It reads the harvest of the same recipe. Run it again to resume: candidates that
 be set from here: --tune.space.layers 16 --tune.search.kind random --tune.search.trials 40 --tune.stop.kind none.
 """
 
-import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from linrep.cluster.entry import run_job
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Search, and say what came out and how to train what is recommended."""
-    from linrep.cluster.commands import read_parquet, workspace_option
+    from linrep.cluster.commands import job, read_parquet
     from linrep.cluster.run_tune_sae import run_tune_sae
     from linrep.places import place
     from linrep.tracking import pages
@@ -27,9 +27,7 @@ def main(request: "Request") -> None:
     print("The search is complete." if outcome.n_new else "Nothing to do: the search is complete.")
     print(f"\nSearch\n  {outcome.place}\n{outcome.text}\n")
     print("What to do next:")
-    print(
-        f"  train:    python jobs/train_sae.py --config {shlex.quote(str(outcome.recipe))} {workspace_option(request.workspace)}"
-    )
+    print(f"  train:    {job('train_sae', replace(request, config=str(outcome.recipe), overrides=()))}")
     print(f"  table:    {read_parquet(outcome.place / 'front.parquet')}")
     print(f"  compare:  {pages(outcome.tracking_uri)}")
 

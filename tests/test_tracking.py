@@ -3,6 +3,7 @@
 import csv
 import os
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from linrep.cluster.stage import Outcome
 from linrep.errors import ServiceError
 from linrep.explorer.figures import Curve, layer_curves
 from linrep.places import place
+from linrep.recipe import Request, validate
 from linrep.sheets import unguarded
 from linrep.tracking import client, runs
 
@@ -116,20 +118,23 @@ def test_a_server_that_takes_a_minute_to_come_back_loses_nothing(tmp_path, monke
 
 
 def test_how_to_look_at_runs_depends_on_where_they_are_kept():
-    assert tracking.pages("sqlite:////runs/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////runs/mlflow.db"
+    address = ["--backend-store-uri", "sqlite:////my runs/mlflow.db"]
+    (python, *words) = shlex.split(tracking.pages(address[1]))
+    assert os.path.samefile(python, sys.executable)
+    assert words == ["-m", "mlflow", "ui", "--workers", "1", *address]
     assert tracking.pages("https://me:secret@host:5000/x") == "MLflow's pages are at https://host:5000/x"
-    assert tracking.pages("sqlite:////my runs/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db'"
 
 
 @pytest.mark.parametrize("job", sorted((Path(__file__).parents[1] / "jobs").glob("*.py")), ids=lambda job: job.stem)
 def test_every_job_ends_by_saying_where_a_server_has_its_pages(job, monkeypatch, tmp_path, capsys):
+    recipe = validate({"name": "t", "corpora": {"text": {"path": "x"}}, "model": {"path": "m"}}, "t")
     uri = "http://me:secret@host:5000"
     outcome = MagicMock(tracking_uri=uri, uri=uri, n_new=1, n_tested=1, waiting=None)
     outcome.__class__ = Outcome  # what moved stages report is checked at run time
     runs = "reproduce" if job.stem == "reproduce" else f"run_{job.stem}"
     monkeypatch.setitem(sys.modules, f"linrep.cluster.{runs}", MagicMock(**{f"{runs}.return_value": outcome}))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    runpy.run_path(str(job), run_name="job")["main"](MagicMock(workspace=str(tmp_path), evaluate=False, dry_run=False))
+    runpy.run_path(str(job), run_name="job")["main"](Request(recipe, str(tmp_path), config="r.yaml"))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  compare:")]
     assert line.split(maxsplit=1)[1] == "MLflow's pages are at http://host:5000"
 

@@ -66,6 +66,7 @@ class Request:
         only: The one stage to run, likewise.
         dry_run: Whether only to say what would run, likewise.
         config: The recipe's file.
+        overrides: The words of the command line that set fields of the recipe, as they were typed.
     """
 
     recipe: Recipe
@@ -76,6 +77,7 @@ class Request:
     only: str | None = None
     dry_run: bool = False
     config: str = ""
+    overrides: tuple[str, ...] = ()
 
 
 def parse(description: str, argv: list[str] | None = None) -> Request:
@@ -113,7 +115,18 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    return Request(recipe, workspace, reindex, evaluate, until, only, dry_run, config)
+    return Request(recipe, workspace, reindex, evaluate, until, only, dry_run, config, _field_words(words))
+
+
+def _field_words(words: Sequence[str]) -> tuple[str, ...]:
+    """The words of a command line that set fields of the recipe: its other options are left out, with their values."""
+    kept, own, keep = [], _own_options(), True
+    for word in words:
+        if word.startswith("--"):
+            keep = word.partition("=")[0][2:].removeprefix("no-") not in own
+        if keep:
+            kept.append(word)
+    return tuple(kept)
 
 
 def remember(recipe: Recipe, workspace: str, begun: bool = False) -> None:

@@ -1,6 +1,7 @@
 """What a job prints at its end: the finding, where the results lie, and the next command; tables go into files."""
 
 import shlex
+from collections.abc import Sequence
 
 from linrep.cluster.stage import SUMMARY, Outcome
 from linrep.tracking import pages
@@ -9,11 +10,12 @@ MOST_LINES = 25
 """Of a job's output: what is longer is in `summary.txt`."""
 
 
-def outcome_lines(outcome: Outcome) -> list[str]:
+def outcome_lines(outcome: Outcome, more: Sequence[tuple[str, str]] = ()) -> list[str]:
     """The lines of a finished job.
 
     Args:
         outcome: What it did.
+        more: Further words and commands of what to do next, which depend on the command line.
     """
     artefact, shown = outcome.artefact, outcome.shown
     what, are = artefact.kind.what, "is" if artefact.kind.single else "are"
@@ -21,7 +23,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         state = f"The {what} {are} not complete yet: {shown.waiting}"
     else:
         state = f"The {what} {are} complete." if outcome.n_new else f"Nothing to do: the {what} {are} complete."
-    next_ = [*shown.next, ("compare", pages(outcome.uri))]
+    next_ = [*shown.next, *more, ("compare", pages(outcome.uri))]
     wide = max(len(word) for word, _ in next_) + 1
     tail = ["", f"Results  {artefact.place}", "Next:", *(f"  {word + ':':{wide}} {command}" for word, command in next_)]
     head = [state, *shown.headline]
@@ -33,6 +35,6 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     return [*head, *([""] if lines else []), *lines, *tail]
 
 
-def report(outcome: Outcome) -> None:
+def report(outcome: Outcome, more: Sequence[tuple[str, str]] = ()) -> None:
     """Print the lines of a finished job."""
-    print("\n".join(outcome_lines(outcome)))
+    print("\n".join(outcome_lines(outcome, more)))

@@ -104,14 +104,18 @@ def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> 
 
 
 def reproduce(
-    recipe: Recipe, workspace: Place, config: str, parts: Sequence[Part], say: Callable[[str], None] | None = None
+    recipe: Recipe,
+    workspace: Place,
+    command: Callable[[str], str],
+    parts: Sequence[Part],
+    say: Callable[[str], None] | None = None,
 ) -> Reproduction:
     """Run some stages, each of which does what is missing of it, and write the report.
 
     Args:
         recipe: The experiment.
         workspace: Where everything lies.
-        config: How the recipe's file is named on a command line.
+        command: The shell command of a job, by the name of its script.
         parts: The stages, in their order.
         say: Told a line at a time how far it is; standard error if None.
 
@@ -134,7 +138,7 @@ def reproduce(
             say(f"  {line}")
     report = workspace / REPORT
     if not (set(NAMES) - {"harvest"}).isdisjoint(findings):
-        text = "\n".join(report_lines(recipe.name, config, str(workspace), findings, _setting(findings)))
+        text = "\n".join(report_lines(recipe.name, command, findings, _setting(findings)))
         report.write_bytes(f"{text}\n".encode())
     return Reproduction(findings, n_new, report)
 

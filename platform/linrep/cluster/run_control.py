@@ -43,5 +43,4 @@ def run_control(recipe: Recipe, workspace: Place) -> ControlOutcome:
         n_new += trained.n_new
         lines.append(f"Its SAEs         {trained.place}")
     state = "Nothing to do: the control is complete." if not n_new else "The control is complete."
-    lines = [state, "", *lines, "", "Next:", "  sharing: python jobs/sharing.py with the same recipe"]
-    return ControlOutcome(tuple(lines), n_new, harvest.store.place)
+    return ControlOutcome((state, "", *lines), n_new, harvest.store.place)

@@ -1,12 +1,11 @@
 """The features stage: what it reads, what it computes and what it shows. `linrep.cluster.stage` runs it."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from linrep import tracking
 from linrep.artefact import Artefact, UnitCommit
-from linrep.cluster.commands import literal
+from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.inputs import attributes, harvested
 from linrep.cluster.sae_names import at_paths
@@ -20,6 +19,7 @@ from linrep.harvest.plan import located
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
+from linrep.shell import python_command
 from linrep.store.summary import apart_lines
 
 
@@ -61,15 +61,17 @@ class FeaturesStage:
         """What the latents tell, beside random directions."""
         table, about, where = self.artefact.table(), self.artefact.about, literal(self.artefact.place)
         apart = apart_lines(self.study.store.manifest, [one.layer for one in self.study.config.dictionaries])
-        opened = f"linrep.features.artefact.open_features({where})"
-        export = f"python -m linrep.features.exports neuronpedia {shlex.quote(str(self.artefact.place))} FOLDER   (or delphi)"
+        first = about.dictionaries[0]
+        examples = f"o({where}).examples({literal(first.name)}, first=0, last=8, layer={first.layer})"
+        read = f"import polars as p; from linrep.features.artefact import open_features as o; print(p.from_arrow({examples}))"
+        exports = ("-m", "linrep.features.exports", "neuronpedia", str(self.artefact.place), "neuronpedia")
         return Shown(
             headline=features_headline(table),
             lines=[*summary_lines(table, about.chance), *apart, *origin_lines(self.artefact.manifest.saes)],
             next=[
-                ("latents", f"{opened}.table()"),
-                ("examples", f"{opened}.examples('SAE', first=0, last=8)"),
-                ("export", export),
+                ("latents", read_parquet(self.artefact.place / "features.parquet")),
+                ("examples", python(read)),
+                ("export", python_command(*exports)),
             ],
         )
 

@@ -9,7 +9,7 @@ import polars as pl
 from linrep import tracking
 from linrep.artefact import UnitCommit, find
 from linrep.cluster.ask import Interview, ask
-from linrep.cluster.commands import literal
+from linrep.cluster.commands import copy, read_parquet
 from linrep.cluster.inputs import path_in, planned_harvest
 from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, counts
 from linrep.cluster.run_features import plan_features
@@ -19,7 +19,7 @@ from linrep.errors import RecipeError, StoreError
 from linrep.explorer.interpret import interpret_headline, score_figures, score_metrics, summary_lines
 from linrep.features.artefact import Features, open_features
 from linrep.harvest.plan import Plan, located
-from linrep.interpret.artefact import SHEET, InterpretAbout, Interpretations, finish, plan_interpretations
+from linrep.interpret.artefact import EDITED, SHEET, InterpretAbout, Interpretations, finish, plan_interpretations
 from linrep.interpret.backends import Interpreter
 from linrep.interpret.config import Chat, InterpretConfig, Local, Truth
 from linrep.interpret.contents import Contents, Scenes, StoredContents
@@ -87,7 +87,6 @@ class InterpretStage:
         scores, explanations = self.artefact.table("scores"), self.artefact.table("explanations")
         notes = [f"  note: {note}" for note in manifest.notes]
         apart = apart_lines(self.store.manifest, [layer for layer, _ in map(_key, about.latents)])
-        where = literal(self.artefact.place)
         return Shown(
             headline=interpret_headline(scores),
             lines=[
@@ -97,8 +96,8 @@ class InterpretStage:
                 *origin_lines(manifest.saes),
             ],
             next=[
-                ("read", f"linrep.interpret.artefact.open_interpretations({where}).table('explanations')"),
-                ("edit", f"change {self.artefact.place}/{SHEET}, then add --interpret.edited FILE"),
+                ("read", read_parquet(self.artefact.place / "explanations.parquet")),
+                ("edit", copy(self.artefact.place / SHEET, EDITED)),
             ],
         )
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from linrep import tracking
 from linrep.artefact import Artefact, UnitCommit
-from linrep.cluster.commands import literal
+from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.dictionaries import read_sae_for
 from linrep.cluster.inputs import attributes, harvested
 from linrep.cluster.sae_names import at_path
@@ -67,8 +67,8 @@ class ProbeStage:
             headline=probe_headline(table),
             lines=[*summary_lines(table, about.left_out), *odd, *apart, *origin_lines(manifest.saes)],
             next=[
-                ("table", f"linrep.probe.artefact.open_probes({where}).table()"),
-                ("directions", f"linrep.probe.artefact.open_probes({where}).directions"),
+                ("table", read_parquet(self.artefact.place / "probes.parquet")),
+                ("directions", python(f"from linrep.probe.artefact import open_probes as o; print(o({where}).directions)")),
             ],
         )
 

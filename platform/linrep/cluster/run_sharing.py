@@ -7,7 +7,7 @@ import polars as pl
 
 from linrep import tracking
 from linrep.artefact import Artefact, UnitCommit
-from linrep.cluster.commands import literal
+from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
 from linrep.cluster.dictionaries import Known, read_dictionaries, with_control
 from linrep.cluster.inputs import harvested
@@ -69,8 +69,7 @@ class SharingStage:
         notes = [f"  note: {note}" for note in manifest.notes]
         apart = apart_lines(self.study.stores[TRAINED].manifest, self.study.layers)
         lines = [*notes, *summary_lines(table), *apart, *origin_lines(manifest.saes), "", plain_words(table)]
-        open_it = f"linrep.artefact.open(linrep.sharing.artefact.SHARING_KIND, {literal(self.artefact.place)}).table()"
-        return Shown(sharing_headline(table), lines, [("table", open_it)])
+        return Shown(sharing_headline(table), lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
 
     def records(self) -> Records:
         """Curves over layers, tables and figures."""

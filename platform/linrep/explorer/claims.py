@@ -1,6 +1,6 @@
 """The report of a recipe: the paper's four claims, each with its finding, a figure, examples, and what it does not show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -70,14 +70,13 @@ STAGE_JOBS = {"sae": "train_sae", "tune": "tune_sae"}
 
 
 def report_lines(
-    recipe: str, config: str, workspace: str, findings: Mapping[str, Finding], setting: Sequence[str] = ()
+    recipe: str, command: Callable[[str], str], findings: Mapping[str, Finding], setting: Sequence[str] = ()
 ) -> list[str]:
     """The report in Markdown; paths of figures are relative to the workspace, where it lies.
 
     Args:
         recipe: Name of the recipe.
-        config: How its file is named on a command line.
-        workspace: Likewise the workspace.
+        command: The shell command of a job, by the name of its script.
         findings: By stage; a stage that did not run is left out.
         setting: What was harvested, in lines.
     """
@@ -98,8 +97,6 @@ def report_lines(
         examples = next((one.examples for one in own if one.examples), ())
         lines += [*(f"- {line}" for line in examples), ""] if examples else []
         lines += [f"What this does not show: {claim.limits}", "", "```bash"]
-        lines += [
-            f"python jobs/{STAGE_JOBS.get(one.stage, one.stage)}.py --config {config} --workspace {workspace}" for one in own
-        ]
+        lines += [command(STAGE_JOBS.get(one.stage, one.stage)) for one in own]
         lines += ["```", "", *(f"`{one.stage}` {one.name}: {one.place}" for one in own), ""]
     return lines

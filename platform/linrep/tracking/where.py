@@ -1,11 +1,11 @@
 """Where runs are kept: on the server or in the database that MLFLOW_TRACKING_URI names, else in the workspace."""
 
 import os
-import shlex
 from pathlib import Path
 
 from linrep.config import digest
 from linrep.places import Place, redacted
+from linrep.shell import python_command
 from linrep.tracking.client import FIRST_PAUSES, first_contact, open_client, patiently
 from linrep.tracking.database import NAME, address, file_of, prepared, settled
 
@@ -65,7 +65,9 @@ def key_of(workspace: Place, thing: Place, *more: str) -> str:
 def pages(uri: str) -> str:
     """How to look at the runs that are kept at an address: a command, or where the server's pages are."""
     shown = redacted(uri)
-    return f"MLflow's pages are at {shown}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
+    if uri.startswith("http"):
+        return f"MLflow's pages are at {shown}"
+    return python_command("-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", shown)
 
 
 def notice(workspace: Place) -> str | None:
