@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from demo_training.evaluate import named
+from demo_training.looking import Group, answers, group
 from linrep.demo import model_folder
-from linrep.demo.evaluate import named
 from linrep.demo.language import WHAT, parse_answer
-from linrep.demo.looking import Group, answers, group
 from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
 from linrep.vlm.config import ModelConfig

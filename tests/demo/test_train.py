@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from demo_training.looking import answers, group
+from demo_training.model import GRID, TILE, build_processor
+from demo_training.tower import Tiles, _by_patch, _mirror_some, _recolour_some
+from demo_training.train import Budget, train
+from demo_training.views import CELLS, UNKNOWN, cut_views
 from linrep.demo.language import WHAT
-from linrep.demo.looking import answers, group
-from linrep.demo.model import GRID, TILE, build_processor
 from linrep.demo.scene import draw_scene
-from linrep.demo.train import Budget, train
-from linrep.demo.train_tower import Tiles, _by_patch, _mirror_some, _recolour_some
-from linrep.demo.views import CELLS, UNKNOWN, cut_views
 
 TINY = Budget(
     n_scenes=12,

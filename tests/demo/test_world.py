@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from demo_training.evaluate import Share
 from linrep.demo.config import DemoWorld
-from linrep.demo.evaluate import Share
 from linrep.demo.language import caption, draw_text, parse_answer, vocabulary
 from linrep.demo.scene import draw_scene, is_unseen
 from linrep.demo.world import write_world

@@ -1,6 +1,6 @@
 """The embedded world: scenes whose truth is known, texts about them, and a tiny LLaVA-NeXT that has learnt both.
 
-Light to import: the model's library is loaded by `model`, `train` and `evaluate` only.
+The scripts that trained this model are in the repository's `demo_training/`; they are not installed.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the committed model can name: `python -m linrep.demo.evaluate` prints it, with 95% Wilson intervals, as in its card."""
+"""What the committed model can name: `python -m demo_training.evaluate` prints it, with 95% Wilson intervals, as in its card."""
 
 import argparse
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from demo_training.looking import answers, group
 from linrep.demo import model_folder
 from linrep.demo.language import COLOUR, GROUND, WHAT, parse_answer
-from linrep.demo.looking import answers, group
 from linrep.demo.scene import draw_scene, is_unseen
 from linrep.stats.interval import in_brackets
 from linrep.stats.wilson import wilson

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from linrep.demo.model import GRID
+from demo_training.model import GRID
+from demo_training.views import CELLS, UNKNOWN, Views, scale_pixels
 from linrep.demo.scene import COLOURS, GROUNDS
 from linrep.demo.shapes import OBJECTS
-from linrep.demo.views import CELLS, UNKNOWN, Views, scale_pixels
 
 FEATURE_LAYER = -2
 OUTLINE_LAYER = 2

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlavaNextProcessor
 
-from linrep.demo.model import GRID, TILE
+from demo_training.model import GRID, TILE
 from linrep.demo.paint import jpeg_bytes, object_mask, paint, patch_shares
 from linrep.demo.scene import COLOURS, GROUNDS, Scene
 from linrep.demo.shapes import OBJECTS

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers import BatchFeature, LlavaNextForConditionalGeneration, LlavaNextProcessor
 
+from demo_training.views import stored_picture
 from linrep.demo.language import prompt
 from linrep.demo.scene import Scene
-from linrep.demo.views import stored_picture
 
 
 @dataclass(frozen=True)

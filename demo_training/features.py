@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LlavaNextForConditionalGeneration
 
-from linrep.demo.model import GRID
-from linrep.demo.views import Views, scale_pixels
+from demo_training.model import GRID
+from demo_training.views import Views, scale_pixels
 
 
 @dataclass(frozen=True)

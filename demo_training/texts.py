@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, PreTrainedTokenizerFast
 
+from demo_training.turns import Batch, Sample, Turn, answer_loss, collate
 from linrep.demo.language import ANSWER, BOS_ID, EOS_ID, PAD_ID, Answered, caption, draw_fact, draw_riddle, questions
 from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
-from linrep.demo.turns import Batch, Sample, Turn, answer_loss, collate
 
 TEXT_WORLD = 1000
 """Seed of the scenes told in words; pictures are drawn from another, so no picture has been described before it is seen."""

@@ -1,4 +1,4 @@
-"""`python -m linrep.demo.train --out DIR`: makes a model from nothing, in three stages as LLaVA was made.
+"""`python -m demo_training.train --out DIR`: makes a model from nothing, in three stages as LLaVA was made.
 
 1. texts: the decoder learns the language and to answer questions about scenes told in words.
 2. tower: the vision tower learns objects, colours and grounds from labelled tiles.
@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from transformers import LlavaNextForConditionalGeneration
 
-from linrep.demo.features import token_layout, tower_features
-from linrep.demo.model import TOWER_WIDTH, build_model, build_processor, build_tokenizer, save_model
+from demo_training.features import token_layout, tower_features
+from demo_training.model import TOWER_WIDTH, build_model, build_processor, build_tokenizer, save_model
+from demo_training.pictures import Pictures, fit_pictures, match_norms
+from demo_training.texts import TextSampler, fit_texts
+from demo_training.tower import TowerHeads, fit_tower
+from demo_training.views import Views, cut_views
 from linrep.demo.scene import draw_scene
-from linrep.demo.train_pictures import Pictures, fit_pictures, match_norms
-from linrep.demo.train_texts import TextSampler, fit_texts
-from linrep.demo.train_tower import TowerHeads, fit_tower
-from linrep.demo.views import Views, cut_views
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration
 
-from linrep.demo.features import Layout, image_embeddings
+from demo_training.features import Layout, image_embeddings
+from demo_training.texts import TextSampler, decoder_logits
+from demo_training.turns import Batch, Sample, answer_loss, collate
 from linrep.demo.language import BOS_ID, IMAGE_ID, PAD_ID, questions
 from linrep.demo.scene import Scene
-from linrep.demo.train_texts import TextSampler, decoder_logits
-from linrep.demo.turns import Batch, Sample, answer_loss, collate
 
 
 class Pictures:
