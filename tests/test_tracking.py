@@ -242,12 +242,49 @@ def test_code_that_is_no_checkout_takes_its_commit_from_the_environment(tmp_path
     monkeypatch.delenv(tracking.COMMIT, raising=False)
     assert runs._git() == {}
     monkeypatch.setenv(tracking.COMMIT, f"{'ab' * 20}-dirty")
-    assert runs._git() == {"git.commit": "ab" * 20, "git.changed": "true"}
+    assert runs._git() == {"git.commit": "ab" * 20, "git.changed": "true", "mlflow.source.git.commit": "ab" * 20}
     monkeypatch.setenv(tracking.COMMIT, "cd" * 20)
     with tracking.run(place(tmp_path), "harvest", "n", "k", {}):
         pass
     (run,) = runs_of(tracking.tracking_uri(place(tmp_path)))
     assert (run.data.tags["git.commit"], run.data.tags["git.changed"]) == ("cd" * 20, "false")
+
+
+def test_a_run_says_who_ran_which_script_of_which_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/jobs/probe.py", "--config", "r.yaml"])
+    monkeypatch.setenv("LOGNAME", "ada")
+    with tracking.run(place(tmp_path), "tune", "n", "k", {}) as run:
+        run.child("trial", "part", "p", {}, {}, [])
+    found = runs_of(run.uri)
+    assert len(found) == 2
+    for one in found:
+        tags = one.data.tags
+        assert (tags["mlflow.source.name"], tags["mlflow.source.type"], tags["mlflow.user"]) == ("jobs/probe.py", "JOB", "ada")
+        assert tags.get("mlflow.source.git.commit") == runs._git().get("git.commit")
+
+
+def test_the_runs_that_read_a_harvest_are_found_by_its_digest(tmp_path):
+    """A search by dataset is what MLflow's pages do when the dataset is clicked."""
+    here = place(tmp_path)
+    (tmp_path / "harvests/demo-abc").mkdir(parents=True)
+    with tracking.run(here, "harvest", "h", "k", {}, {"model": "m"}) as harvest:
+        harvest.reads(here, "harvest", ["abc"])
+    for _ in range(2):  # a resumed run reads it once
+        with tracking.run(here, "probe", "p", "k", {}, {"harvest": "abc", "attributes": "a"}) as probe:
+            pass
+    with tracking.run(here, "sharing", "s", "k", {}, {"harvest": "abc", "untrained": "xyz"}) as sharing:
+        pass
+    with tracking.run(here, "tune", "t", "k", {}, {"harvest": "xyz"}) as tune:
+        trial = tune.child("trial", "part", "p", {}, {}, [])
+    asked = MlflowClient(tune.uri)
+    found = {
+        digest: {run.info.run_id for run in asked.search_runs(["1"], f"dataset.digest = '{digest}'")} for digest in ("abc", "xyz", "m")
+    }
+    assert found == {"abc": {harvest.id, probe.id, sharing.id}, "xyz": {sharing.id, tune.id, trial.id}, "m": set()}
+    (read,) = asked.get_run(probe.id).inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.source) == ("harvest", '{"uri": "harvests/demo-abc"}')
+    assert [(tag.key, tag.value) for tag in read.tags] == [("mlflow.data.context", "probe")]
+    assert {len(asked.get_run(one.id).inputs.dataset_inputs) for one in (harvest, tune, trial)} == {1}
 
 
 def test_a_run_that_is_kept_elsewhere_than_its_results_is_announced(tmp_path, monkeypatch):

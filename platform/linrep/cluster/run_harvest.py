@@ -112,6 +112,7 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
         workspace, "harvest", name, tracking.key_of(workspace, plan.place), recipe.model_dump(mode="json"), parents
     ) as run:
         run.tags({"linrep.store": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
+        run.reads(workspace, "harvest", [plan.manifest.digest])
         _refuse(commits, n_allowed, plan)
         if todo:
             with cluster():

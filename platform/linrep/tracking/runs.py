@@ -1,9 +1,11 @@
 """A run in MLflow, from its beginning to the mark that says how it ended."""
 
 import contextlib
+import getpass
 import math
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from linrep.places import Place, place, redacted
 from linrep.sheets import guarded
 from linrep.store.tables import write_table
 from linrep.tracking.client import open_client, patiently
+from linrep.tracking.inputs import HARVESTS, harvest_dataset, log_datasets
 from linrep.tracking.where import EXPERIMENT, opened_uri
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ T = TypeVar("T")
 
 KEY = "linrep.key"
 ERROR = "linrep.error"
+PARENT = "mlflow.parentRunId"
+SHARED = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user")
+"""Tags that a part of a run has from it."""
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
 COMMIT = "LINREP_GIT_COMMIT"
@@ -85,6 +91,10 @@ class Run:
         batch = [RunTag(name, str(value)) for name, value in values.items()]
         self._ask(lambda: self._client.log_batch(self.id, tags=batch))
 
+    def reads(self, workspace: Place, stage: str, harvests: Sequence[str]) -> None:
+        """Log harvests, by their digests, as the run's inputs; a harvest's run logs what it makes, so that it is found with them."""
+        log_datasets(self._client, self.uri, self.id, stage, [harvest_dataset(workspace, digest) for digest in harvests])
+
     def json(self, value: Any, name: str) -> None:
         """Keep a value as a JSON artifact."""
         self._ask(lambda: self._client.log_dict(self.id, value, name))
@@ -129,6 +139,8 @@ class Run:
     ) -> "Run":
         """A part of this run that is over, as a run below it; one that was logged before is left as it is.
 
+        It has the source, the user and the inputs of this run.
+
         Args:
             stage: What kind of part.
             name: What people see.
@@ -141,8 +153,9 @@ class Run:
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._client
-        experiment = self._ask(lambda: client.get_run(self.id)).info.experiment_id
-        run_id = _begun(client, self.uri, experiment, stage, key, name, {"mlflow.parentRunId": self.id})
+        above = self._ask(lambda: client.get_run(self.id))
+        shared = {tag: value for tag, value in above.data.tags.items() if tag in SHARED}
+        run_id = _begun(client, self.uri, above.info.experiment_id, stage, key, name, {PARENT: self.id, **shared})
         info = self._ask(lambda: client.get_run(run_id)).info
         if info.status == "RUNNING":
             # One time for all: a driver that died in the middle and logs them again makes no point twice.
@@ -155,6 +168,7 @@ class Run:
             shown = [Param(param, _shown(value)) for param, value in params.items()]
             told = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
             self._ask(lambda: client.log_batch(run_id, params=shown, tags=told))
+            log_datasets(client, self.uri, run_id, stage, [one.dataset for one in above.inputs.dataset_inputs])
             for start in range(0, len(points), 1000):
                 piece = points[start : start + 1000]
                 self._ask(lambda piece=piece: client.log_batch(run_id, metrics=piece))
@@ -174,7 +188,7 @@ def run(
         name: What people see.
         key: Digest of what the job makes.
         params: The recipe, nested; logged flat, with dots.
-        parents: Digests of what the job reads, by stage.
+        parents: Digests of what the job reads, by stage. The harvests among them are the run's inputs.
 
     Raises:
         ServiceError: The tracking server does not answer.
@@ -182,11 +196,13 @@ def run(
     uri = opened_uri(workspace)
     client = open_client(uri)
     experiment = _experiment(client, workspace, uri)
-    run_id = _begun(client, uri, experiment, stage, key, name, {})
+    run_id = _begun(client, uri, experiment, stage, key, name, _user())
     patiently(lambda: client.update_run(run_id, status="RUNNING"), uri)
     opened = Run(run_id, uri, client)
     _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
-    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in (parents or {}).items()} | _git())
+    parents = parents or {}
+    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in parents.items()} | _source() | _git())
+    opened.reads(workspace, stage, [digest for parent, digest in parents.items() if parent in HARVESTS])
     try:
         yield opened
     except BaseException as error:
@@ -246,6 +262,20 @@ def _forget_error(run: Run) -> None:
     run._ask(forget)
 
 
+def _source() -> dict[str, str]:
+    """The script that runs, as MLflow's pages show it."""
+    script = "/".join(Path(sys.argv[0]).parts[-2:])
+    return {"mlflow.source.name": script, "mlflow.source.type": "JOB"} if script else {}
+
+
+def _user() -> dict[str, str]:
+    """Who runs it; nothing in a container that has no name for its user."""
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (KeyError, OSError):
+        return {}
+
+
 def _git() -> dict[str, str]:
     """The commit of the code, and whether files differ from it: from the checkout, else from the environment."""
     here = Path(__file__).parent
@@ -262,7 +292,9 @@ def _git() -> dict[str, str]:
     if not commit:
         said = os.environ.get(COMMIT, "").strip()
         commit, changed = said.removesuffix("-dirty"), said.endswith("-dirty")
-    return {"git.commit": commit, "git.changed": str(changed).lower()} if commit else {}
+    if not commit:
+        return {}
+    return {"git.commit": commit, "git.changed": str(changed).lower(), "mlflow.source.git.commit": commit}
 
 
 def _log_params(run: Run, params: dict[str, str]) -> None:
