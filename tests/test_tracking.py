@@ -277,10 +277,13 @@ def test_the_runs_that_read_a_harvest_are_found_by_its_digest(tmp_path):
     with tracking.run(here, "tune", "t", "k", {}, {"harvest": "xyz"}) as tune:
         trial = tune.child("trial", "part", "p", {}, {}, [])
     asked = MlflowClient(tune.uri)
-    found = {
-        digest: {run.info.run_id for run in asked.search_runs(["1"], f"dataset.digest = '{digest}'")} for digest in ("abc", "xyz", "m")
-    }
-    assert found == {"abc": {harvest.id, probe.id, sharing.id}, "xyz": {sharing.id, tune.id, trial.id}, "m": set()}
+
+    def readers(digest: str) -> set[str]:
+        return {run.info.run_id for run in asked.search_runs(["1"], f"dataset.digest = '{digest}'")}
+
+    assert readers("abc") == {harvest.id, probe.id, sharing.id}
+    assert readers("xyz") == {sharing.id, tune.id, trial.id}
+    assert readers("m") == set()
     (read,) = asked.get_run(probe.id).inputs.dataset_inputs
     assert (read.dataset.name, read.dataset.source) == ("harvest", '{"uri": "harvests/demo-abc"}')
     assert [(tag.key, tag.value) for tag in read.tags] == [("mlflow.data.context", "probe")]

@@ -92,7 +92,7 @@ class Run:
         self._ask(lambda: self._client.log_batch(self.id, tags=batch))
 
     def reads(self, workspace: Place, stage: str, harvests: Sequence[str]) -> None:
-        """Log harvests, by their digests, as the run's inputs; a harvest's run logs what it makes, so that it is found with them."""
+        """Log harvests, by their digests, as the run's inputs. A harvest's run logs its own, and is found with its readers."""
         log_datasets(self._client, self.uri, self.id, stage, [harvest_dataset(workspace, digest) for digest in harvests])
 
     def json(self, value: Any, name: str) -> None:
