@@ -10,7 +10,7 @@ from linrep.tracking.where import inside
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Dataset
+    from mlflow.entities import Dataset, Run
 
 HARVESTS = ("harvest", "untrained")
 """Parents of an artefact that are harvests: the model's, and the untrained control's."""
@@ -23,6 +23,11 @@ def harvest_dataset(workspace: Place, digest: str) -> "Dataset":
     folder = workspace / "harvests"
     names = [name for name in folder.names() if name.endswith(f"-{digest}")]
     return Dataset("harvest", digest, "local", json.dumps({"uri": inside(workspace, folder / names[0]) if names else digest}))
+
+
+def datasets_of(run: "Run") -> "list[Dataset]":
+    """The inputs that a run has."""
+    return [one.dataset for one in run.inputs.dataset_inputs] if run.inputs is not None else []
 
 
 def log_datasets(client: "MlflowClient", uri: str, run_id: str, stage: str, datasets: "Iterable[Dataset]") -> None:
@@ -41,8 +46,7 @@ def log_datasets(client: "MlflowClient", uri: str, run_id: str, stage: str, data
     from mlflow.entities import DatasetInput, InputTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-    logged = patiently(lambda: client.get_run(run_id), uri).inputs.dataset_inputs
-    there = {(one.dataset.name, one.dataset.digest) for one in logged}
+    there = {(one.name, one.digest) for one in datasets_of(patiently(lambda: client.get_run(run_id), uri))}
     new = [
         DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, stage)])
         for dataset in datasets

@@ -21,7 +21,7 @@ from linrep.places import Place, place, redacted
 from linrep.sheets import guarded
 from linrep.store.tables import write_table
 from linrep.tracking.client import open_client, patiently
-from linrep.tracking.inputs import HARVESTS, harvest_dataset, log_datasets
+from linrep.tracking.inputs import HARVESTS, datasets_of, harvest_dataset, log_datasets
 from linrep.tracking.where import EXPERIMENT, opened_uri
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Run:
             shown = [Param(param, _shown(value)) for param, value in params.items()]
             told = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
             self._ask(lambda: client.log_batch(run_id, params=shown, tags=told))
-            log_datasets(client, self.uri, run_id, stage, [one.dataset for one in above.inputs.dataset_inputs])
+            log_datasets(client, self.uri, run_id, stage, datasets_of(above))
             for start in range(0, len(points), 1000):
                 piece = points[start : start + 1000]
                 self._ask(lambda piece=piece: client.log_batch(run_id, metrics=piece))
