@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from linrep import tracking
 from linrep.cluster import reproduce as whole
 from linrep.cluster.reproduce import NAMES, PARTS, Clock, asked, planned_lines
 from linrep.cluster.run_control import ControlOutcome
 from linrep.errors import RecipeError
 from linrep.explorer.claims import CLAIMS, Finding, report_lines
-from linrep.places import place
+from linrep.places import Place, place
 from linrep.recipe import Recipe, load_yaml, validate
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +110,85 @@ def test_the_report_has_a_section_for_each_claim_with_its_headline_first():
     assert "*interpret*: As easy." in lines
     assert sum(line.startswith("Not measured") for line in lines) == 2
     assert "the command of train_sae" in lines
+
+
+class Stages:
+    """Two stages that only open their runs: a control, and probes."""
+
+    def __init__(self, here: Path) -> None:
+        self.here, self.complete, self.stop = here, set[str](), False
+        self.parts = [whole.Part(name, self._job(name), 0.5) for name in ("control", "probe")]
+
+    def _job(self, name: str):
+        def job(recipe: Recipe, workspace: Place) -> ControlOutcome:
+            thing = workspace / name
+            if name in self.complete:
+                tracking.uri_of(workspace, thing)
+                return ControlOutcome((), 0, thing)
+            with tracking.run(workspace, name, name, tracking.key_of(workspace, thing), {}) as run:
+                run.child("trial", f"part of {name}", f"key {name}", {}, {}, [])
+                if self.stop:
+                    raise KeyboardInterrupt
+            self.complete.add(name)
+            return ControlOutcome((), 1, thing)
+
+        return job
+
+    def reproduce(self) -> None:
+        whole.reproduce(demo(), place(self.here), "the command of {}".format, self.parts, lambda line: None)
+
+    def runs(self) -> dict:
+        client = MlflowClient(tracking.tracking_uri(place(self.here)))
+        return {run.info.run_name: run for run in client.search_runs(["1"])}
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "finding", lambda name, *_: Finding(name, f"{name}s/t-1", "t-1", [f"{name} says so."]))
+    return Stages(tmp_path)
+
+
+def test_the_runs_of_a_recipe_lie_below_one_run_and_theirs_below_them(stages, tmp_path):
+    stages.parts[0].run(demo(), place(tmp_path))  # by its own job: complete before, and taken in
+    assert tracking.PARENT not in stages.runs()["control"].data.tags
+    stages.reproduce()
+    runs = stages.runs()
+    top = runs["reproduce demo"]
+    above = {name: run.data.tags.get(tracking.PARENT) for name, run in runs.items()}
+    assert above == {
+        "reproduce demo": None,
+        **dict.fromkeys(("control", "probe"), top.info.run_id),
+        **{f"part of {name}": runs[name].info.run_id for name in ("control", "probe")},
+    }
+    assert top.info.status == "FINISHED"
+    assert top.data.tags["mlflow.note.content"] == "**control** control says so.\n\n**probe** probe says so."
+    (kept,) = (tmp_path / "mlartifacts" / top.info.run_id).rglob("report.md")
+    assert kept.read_bytes() == (tmp_path / "report.md").read_bytes()
+
+
+def test_a_recipe_that_was_stopped_goes_on_in_the_same_run_and_is_reported_last(stages, tmp_path):
+    stages.stop = True
+    with pytest.raises(KeyboardInterrupt):
+        stages.reproduce()
+    stopped = stages.runs()["reproduce demo"].info
+    assert stopped.status == "KILLED"
+    assert "the command of reproduce" in (tmp_path / "report.md").read_text()
+    stages.stop = False
+    stages.reproduce()
+    runs = stages.runs()
+    assert len(runs) == 5
+    assert (runs["reproduce demo"].info.run_id, runs["reproduce demo"].info.status) == (stopped.run_id, "FINISHED")
+    assert "**probe says so.**" in (tmp_path / "report.md").read_text()
+
+
+def test_where_all_is_complete_and_reported_mlflow_is_not_asked(stages, tmp_path, monkeypatch):
+    stages.reproduce()
+    before = (tmp_path / "report.md").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.runs, "open_client", lambda uri: pytest.fail("asked"))
+        stages.reproduce()
+    assert (tmp_path / "report.md").read_bytes() == before
+    (tmp_path / "report.md").unlink()
+    stages.reproduce()
+    assert (tmp_path / "report.md").read_bytes() == before
+    assert stages.runs()["reproduce demo"].info.status == "FINISHED"

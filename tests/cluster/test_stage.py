@@ -77,7 +77,7 @@ UNTRACKED = Untracked("none", "sqlite:///nowhere.db", None)  # pyright: ignore[r
 def untracked(monkeypatch):
     """Stages without MLflow, and without a cluster."""
     monkeypatch.setattr(stages.tracking, "run", lambda *args: contextlib.nullcontext(UNTRACKED))
-    monkeypatch.setattr(stages.tracking, "tracking_uri", lambda workspace: UNTRACKED.uri)
+    monkeypatch.setattr(stages.tracking, "uri_of", lambda workspace, thing: UNTRACKED.uri)
     monkeypatch.setattr(stages, "check_services", lambda *args: None)
     monkeypatch.setattr(stages, "cluster", contextlib.nullcontext)
 

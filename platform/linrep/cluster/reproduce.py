@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from linrep import tracking
 from linrep.cluster.control import CONTROL
 from linrep.cluster.findings import StageOutcome, finding
 from linrep.cluster.progress import within
@@ -17,6 +18,7 @@ from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.run_steer import run_steer
 from linrep.cluster.run_train_sae import run_train_sae
 from linrep.cluster.run_tune_sae import run_tune_sae
+from linrep.config import digest
 from linrep.errors import RecipeError
 from linrep.explorer.claims import Finding, report_lines
 from linrep.fields import nearest
@@ -112,6 +114,8 @@ def reproduce(
 ) -> Reproduction:
     """Run some stages, each of which does what is missing of it, and write the report.
 
+    In MLflow the stages' runs lie below one run. While stages work, the report says that it is not finished; it is written last.
+
     Args:
         recipe: The experiment.
         workspace: Where everything lies.
@@ -124,22 +128,31 @@ def reproduce(
     """
     say = _say if say is None else say
     findings: dict[str, Finding] = {}
-    clock, n_new = Clock(parts), 0
-    for number, part in enumerate(parts, 1):
-        say(f"reproduce: stage {number} of {len(parts)}, {part.name}{clock.left(part)}")
-        clock.begin()
-        with within(f"{number}/{len(parts)} "):
-            outcome = part.run(recipe, workspace)
-        is_new = bool(outcome.n_new)
-        n_new += is_new
-        clock.end(part, is_new)
-        findings[part.name] = finding(part.name, outcome, workspace)
-        for line in findings[part.name].headline:
-            say(f"  {line}")
-    report = workspace / REPORT
-    if not (set(NAMES) - {"harvest"}).isdisjoint(findings):
-        text = "\n".join(report_lines(recipe.name, command, findings, _setting(findings)))
-        report.write_bytes(f"{text}\n".encode())
+    clock, n_new, report = Clock(parts), 0, workspace / REPORT
+    values = recipe.model_dump(mode="json", exclude={"pool"})
+    name, key = f"reproduce {recipe.name}", tracking.key_of(workspace, report, digest(values))
+    again = f"```\n{command('reproduce')}\n```"
+    unfinished = f"# {recipe.name}\n\nNot finished. Where nothing runs any more, this goes on:\n\n{again}\n".encode()
+    with tracking.whole(workspace, "reproduce", name, key, values, lambda: report.write_bytes(unfinished)) as whole:
+        for number, part in enumerate(parts, 1):
+            say(f"reproduce: stage {number} of {len(parts)}, {part.name}{clock.left(part)}")
+            clock.begin()
+            with within(f"{number}/{len(parts)} "):
+                outcome = part.run(recipe, workspace)
+            n_new += bool(outcome.n_new)
+            clock.end(part, bool(outcome.n_new))
+            findings[part.name] = finding(part.name, outcome, workspace)
+            for line in findings[part.name].headline:
+                say(f"  {line}")
+        text = "\n".join([*report_lines(recipe.name, command, findings, _setting(findings)), ""]).encode()
+        speaks = not (set(NAMES) - {"harvest"}).isdisjoint(findings)
+        is_new = whole.begun or (speaks and (not report.is_file() or report.read_bytes() != text))
+        if is_new:
+            run = whole.run()
+            run.describe("\n\n".join(f"**{stage}** {' '.join(one.headline)}" for stage, one in findings.items() if one.headline))
+            run.text(text.decode(), REPORT)
+    if is_new:
+        report.write_bytes(text)
     return Reproduction(findings, n_new, report)
 
 

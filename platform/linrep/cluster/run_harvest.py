@@ -78,7 +78,7 @@ def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outc
             store = read_store(plan.place, to_mend=True)
             # A complete one whose damaged commit or statistics were deleted is completed again.
             if store.manifest.status == "complete" and store.complete and (plan.place / STATISTICS).is_file():
-                return Outcome(store, 0, tracking.tracking_uri(workspace), plan.index_place)
+                return Outcome(store, 0, tracking.uri_of(workspace, plan.place), plan.index_place)
         else:
             notes = prompt_notes(recipe)
             write_manifest(plan.place, replace(plan.manifest, notes=notes))

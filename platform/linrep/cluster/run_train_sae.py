@@ -113,7 +113,7 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
         done = manifest is not None and manifest.status == "complete" and (tested / RESULT).is_file()
         if done:
             text = (tested / SUMMARY).read_bytes().decode()
-            return SaeOutcome(plan.place, tested, 0, 0, tracking.tracking_uri(workspace), text)
+            return SaeOutcome(plan.place, tested, 0, 0, tracking.uri_of(workspace, plan.place), text)
         return _run(recipe, workspace, harvest, plan, tested, directions, probes)
 
 
@@ -332,7 +332,7 @@ def _test_other(recipe: Recipe, workspace: Place, harvest: Plan, store: Store, p
     with sole_driver(tested):
         if (tested / RESULT).is_file():
             text = (tested / SUMMARY).read_bytes().decode()
-            return SaeOutcome(tested, tested, 0, 0, tracking.tracking_uri(workspace), text)
+            return SaeOutcome(tested, tested, 0, 0, tracking.uri_of(workspace, tested), text)
         parents = {"harvest": store.manifest.digest, **({"probe": probes} if probes else {})}
         begun = find_record(tested / BEGUN, SaeManifest, BEGIN_AGAIN)
         manifest = SaeManifest(

@@ -64,7 +64,7 @@ def run_tune_sae(recipe: Recipe, workspace: Place) -> TuneOutcome:
         spent = manifest["tune"].get("budget") == plan.tune.budget  # one that was raised goes on with the same search
         if manifest["status"] == "complete" and spent:
             text = (plan.place / SUMMARY).read_bytes().decode()
-            return TuneOutcome(plan.place, 0, tracking.tracking_uri(workspace), plan.place / RECIPE, text)
+            return TuneOutcome(plan.place, 0, tracking.uri_of(workspace, plan.place), plan.place / RECIPE, text)
         manifest |= {"tune": plan.tune.model_dump(mode="json"), "status": "running", "finished": ""}
         (plan.place / MANIFEST).write_json(manifest)
         return _run(recipe, workspace, plan, manifest)

@@ -166,7 +166,7 @@ def run_stage(stage: Stage, workspace: Place) -> Outcome:
     with sole_driver(planned.place):
         there = find(planned.kind, planned.place)
         if there is not None and there.complete:
-            return Outcome(there, 0, tracking.tracking_uri(workspace), stage.of(there).show())
+            return Outcome(there, 0, tracking.uri_of(workspace, there.place), stage.of(there).show())
         return _run(stage.of(planned.begun()), workspace)
 
 

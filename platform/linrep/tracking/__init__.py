@@ -2,6 +2,7 @@
 
 from linrep.tracking.client import PAUSES as PAUSES
 from linrep.tracking.runs import COMMIT as COMMIT
+from linrep.tracking.runs import PARENT as PARENT
 from linrep.tracking.runs import Run as Run
 from linrep.tracking.runs import flat as flat
 from linrep.tracking.runs import run as run
@@ -15,3 +16,5 @@ from linrep.tracking.where import key_of as key_of
 from linrep.tracking.where import notice as notice
 from linrep.tracking.where import pages as pages
 from linrep.tracking.where import tracking_uri as tracking_uri
+from linrep.tracking.whole import uri_of as uri_of
+from linrep.tracking.whole import whole as whole

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,9 @@ from linrep.tracking.where import EXPERIMENT, opened_uri
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+    from linrep.tracking.whole import Whole
 
 T = TypeVar("T")
 
@@ -35,6 +39,8 @@ ERROR = "linrep.error"
 PARENT = "mlflow.parentRunId"
 SHARED = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user")
 """Tags that a part of a run has from it."""
+WHOLE: "ContextVar[Whole | None]" = ContextVar("whole", default=None)
+"""What the runs that are opened now are parts of."""
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
 COMMIT = "LINREP_GIT_COMMIT"
@@ -90,6 +96,10 @@ class Run:
 
         batch = [RunTag(name, str(value)) for name, value in values.items()]
         self._ask(lambda: self._client.log_batch(self.id, tags=batch))
+
+    def below(self, part: str) -> None:
+        """Put another run below this one, by its id."""
+        self._ask(lambda: self._client.set_tag(part, PARENT, self.id))
 
     def reads(self, workspace: Place, stage: str, harvests: Sequence[str]) -> None:
         """Log harvests, by their digests, as the run's inputs. A harvest's run logs its own, and is found with its readers."""
@@ -182,6 +192,8 @@ def run(
 ) -> Iterator[Run]:
     """The run of a job: continued where the same key was begun before, else new; closed when the block ends.
 
+    Where a whole is open (see `whole`), the run lies below the whole's.
+
     Args:
         workspace: Where the database lies, unless a server is named.
         stage: harvest, probe, ...
@@ -193,6 +205,8 @@ def run(
     Raises:
         ServiceError: The tracking server does not answer.
     """
+    above = WHOLE.get()
+    up = {PARENT: above.run().id} if above is not None else {}
     uri = opened_uri(workspace)
     client = open_client(uri)
     experiment = _experiment(client, workspace, uri)
@@ -201,7 +215,7 @@ def run(
     opened = Run(run_id, uri, client)
     _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
     parents = parents or {}
-    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in parents.items()} | _source() | _git())
+    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in parents.items()} | up | _source() | _git())
     opened.reads(workspace, stage, [digest for parent, digest in parents.items() if parent in HARVESTS])
     try:
         yield opened
@@ -241,7 +255,7 @@ def _experiment(client: "MlflowClient", workspace: Place, uri: str) -> str:
 
 def _begun(client: "MlflowClient", uri: str, experiment: str, stage: str, key: str, name: str, tags: Mapping[str, str]) -> str:
     """The run of a key, begun now if it was not before."""
-    query = f"tags.`{KEY}` = '{key}' and tags.`linrep.stage` = '{stage}'"
+    query = f"{_has_key(key)} and tags.`linrep.stage` = '{stage}'"
 
     def find_or_create() -> str:
         # Looked for at each try: a server may have made the run and gone away before it could say so.
@@ -250,6 +264,17 @@ def _begun(client: "MlflowClient", uri: str, experiment: str, stage: str, key: s
         return run.info.run_id
 
     return patiently(find_or_create, uri)
+
+
+def search_key(beside: Run, key: str) -> "Sequence[MlflowRun]":
+    """Runs of a key in the experiment of a run."""
+    client = beside._client
+    experiment = beside._ask(lambda: client.get_run(beside.id)).info.experiment_id
+    return beside._ask(lambda: client.search_runs([experiment], _has_key(key)))
+
+
+def _has_key(key: str) -> str:
+    return f"tags.`{KEY}` = '{key}'"
 
 
 def _forget_error(run: Run) -> None:
