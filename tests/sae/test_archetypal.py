@@ -22,7 +22,7 @@ from linrep.sae.start import first_weights
 from linrep.sae.train import Rows, Trainer, fit
 from tests.sae.reference import chosen_mask, devices, planted
 
-D, BATCH = 16, 64
+D = 16
 
 
 def trained(activation, seed: int = 0, steps: int = 40, data: int = 0) -> tuple[Trainer, Tensor, Tensor]:
@@ -88,20 +88,6 @@ def test_points_and_what_is_made_of_them_have_no_moments() -> None:
     trainer, _, _ = trained(Archetypal(k=3, points=100), steps=2)
     assert trainer.moments.mean.keys() == {"encoder", "b_enc", "b_dec", "mixture", "departure"}
     assert torch.equal(trainer.weights["points"], planted(12 * 256, 24, 48, 3)[0][:100])
-
-
-def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
-    x = planted(20 * BATCH, D, 24, 3)[0]
-    data = [Rows(part, torch.zeros(BATCH, dtype=torch.bool)) for part in x.split(BATCH)]
-    config = CoderConfig(activation=Archetypal(k=4, points=40), expansion=4, aux=AuxK(dead_after=3 * BATCH))
-    whole, first = (Trainer.begin(config, x[:256], 20) for _ in range(2))
-    list(fit(data, [whole]))
-    list(fit(data[:10], [first]))
-    torch.save(first.state_dict(), tmp_path / "state.pt")
-    second = Trainer.begin(config, torch.zeros_like(x[:256]), 20)
-    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    list(fit(data[10:], [second]))
-    assert all(torch.equal(tensor, second.weights[name]) for name, tensor in whole.weights.items())
 
 
 def test_it_finds_planted_directions_and_comes_out_more_alike_than_topk() -> None:

@@ -70,6 +70,25 @@ def test_what_it_trains_reconstructs_equally_after_saving(kind: str, tmp_path) -
 
 
 @each
+def test_a_run_that_goes_on_equals_the_uninterrupted_one_whatever_it_begins_with(kind: str, tmp_path) -> None:
+    """A worker that resumes has no sample: it begins with a row of zeros, and the checkpoint says the rest."""
+    x, _ = planted(20 * BATCH, D, 24, 3)
+    rows = [Rows(part, torch.zeros(BATCH, dtype=torch.bool)) for part in x.split(BATCH)]
+    config = CoderConfig.model_validate(
+        {"activation": {"kind": kind, SPARSITY[kind]: 4}, "expansion": 4, "aux": {"dead_after": 3 * BATCH}}
+    )
+    whole, first = (Trainer.begin(config, x[:256], 20) for _ in range(2))
+    list(fit(rows, [whole]))
+    list(fit(rows[:10], [first]))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = Trainer.begin(config, torch.zeros(1, D), 20)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    list(fit(rows[10:], [second]))
+    assert whole.weights.keys() == second.weights.keys()
+    assert all(torch.equal(tensor, second.weights[name]) for name, tensor in whole.weights.items())
+
+
+@each
 def test_a_decoder_that_it_does_not_have_is_refused(kind: str) -> None:
     for decoder in ("unit", "weighted"):
         if decoder in section(kind).decoders:

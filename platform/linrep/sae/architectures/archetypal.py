@@ -40,7 +40,8 @@ class ArchetypalTraining:
 
     def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
         """Each row a mixture of the points that lie along its random direction; the encoder is the decoder's copy."""
-        points = sample[: self.numbers.points].clone()
+        # As many whatever the sample: a run that goes on from a checkpoint begins with a row of zeros.
+        points = sample[torch.arange(self.numbers.points, device=sample.device) % len(sample)]
         lengths = points.norm(dim=1, keepdim=True).clamp_min(torch.finfo(points.dtype).tiny)
         along = weights["decoder"] @ (points / lengths).t() * points.shape[1] ** 0.5
         mixture, departure = (SHARPNESS * along).softmax(1), torch.zeros_like(weights["decoder"])
