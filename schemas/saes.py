@@ -4,10 +4,10 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
-EXAMINATION = 2
-"""Raised whenever dictionaries are examined otherwise: finished ones are then examined anew, and not trained again."""
+EVALUATION = 3
+"""Raised whenever SAEs are evaluated otherwise: finished ones are then evaluated anew, and not trained again."""
 
 _WHICH = [
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),

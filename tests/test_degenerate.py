@@ -12,9 +12,10 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from linrep.cluster import run_train_sae, run_tune_sae
+from linrep import artefact
+from linrep.cluster import run_evaluate, run_tune_sae
 from linrep.cluster.dictionaries import with_control
-from linrep.cluster.evaluate_sae import Attribute, Examination, examine_layer, find_truth
+from linrep.cluster.evaluate_sae import Attribute, EvaluationJob, evaluate_layer, find_truth
 from linrep.cluster.interpret import build_cases, counts
 from linrep.cluster.probe import probe_plainly
 from linrep.cluster.run_probe import metrics as probe_metrics
@@ -44,7 +45,7 @@ from linrep.probe.config import ProbeConfig, Softmax
 from linrep.probe.study import plan_study as plan_probe_study
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Largest
-from linrep.sae.artefact import open_coders, plan_saes
+from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, open_coders, plan_saes
 from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name, train_layer
 from linrep.sae.rounds import search_plainly
@@ -188,28 +189,39 @@ class Agreeing:
 
 def sae(store: Store, folder: Path) -> list[pa.Table]:
     plan = plan_saes(store, "t", SAE, place(folder))
+    names = plan.artefact.about.names
     for job in plan.jobs:
         list(train_layer(job))
     table = store.samples()
     samples = read_samples(table)
     labels = table["label"].fill_null(-1).to_numpy().astype("int64")
     known = [Attribute("class", tuple(f"c{i}" for i in range(4)), labels)]
-    exam = Examination(
-        place=plan.place / "e", store=store, config=SAE.evaluation, model=RECIPE.model, harvest=HarvestConfig(),
+    evaluation = artefact.plan(
+        EVALUATIONS,
+        plan.artefact.place,
+        "t",
+        decisive={},
+        parents={},
+        config={},
+        units=[layer_name(LAYER)],
+        about=EvaluationAbout("", [LAYER], names),
+    )
+    job = EvaluationJob(
+        artefact=evaluation, saes=None, store=store, config=SAE.evaluation, model=RECIPE.model, harvest=HarvestConfig(),
         corpora=RECIPE.corpora, chunks=(), directions=None, pool=Pool(threads=1),
         truth=find_truth(samples.ids, samples.role, (samples.split == SPLITS.index("train")).tolist(), known, 64),
     )  # fmt: skip
-    own = {name: open_coders(plan.place / layer_name(LAYER), name) for name in plan.manifest.coders}
-    examine_layer(exam, LAYER, own)
-    tables = {name: read_table(exam.place / "layers" / f"{LAYER:03d}", f"{name}.parquet") for name in run_train_sae.TABLES}
-    lines = sae_lines.summary_lines(tables, plan.manifest.reads)
+    own = {name: open_coders(plan.artefact.folder(layer_name(LAYER)), name) for name in names}
+    evaluate_layer(job, LAYER, own)
+    tables = {name: evaluation.part(layer_name(LAYER), name) for name in EVALUATIONS.tables}
+    lines = sae_lines.summary_lines(tables, plan.artefact.about.reads)
     assert lines
     in_full(lines)
     in_full(sae_lines.sae_headline(tables["quality"]))
     sae_lines.figures(tables)
-    for name in plan.manifest.coders:
+    for name in names:
         in_full([str(value) for value in sae_lines.card_lines(tables, LAYER, name).values()])
-    finite(run_train_sae.metrics(tables["quality"]))
+    finite(run_evaluate.metrics(tables["quality"]))
     return list(tables.values())
 
 

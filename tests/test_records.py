@@ -15,13 +15,11 @@ from linrep.directions import Directions, DirectionSet, read_directions, write_d
 from linrep.errors import CorpusError, StoreError
 from linrep.places import place
 from linrep.records import is_inside, only_artefact, read_record, write_record
-from linrep.sae.artefact import SaeManifest
-from linrep.sae.layer import LayerCommit
 from linrep.sae.pack import Trial
 from linrep.store.commit import Commit
 from linrep.store.manifest import Manifest
 
-KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, SaeManifest, LayerCommit, Trial)
+KINDS = (Manifest, Commit, ArtefactManifest, UnitCommit, Trial)
 WRONG: tuple[Any, ...] = (None, True, 3, 0.5, "x", [], ["x"], {}, {"x": [1]})
 AGAIN = "delete it and run the job again"
 

@@ -2,7 +2,7 @@
 
 <folder>/<name>-<digest>/
   manifest.json                 the head: what it is of, its units, and `complete` as the very last write
-  units/<unit>/<table>.parquet  what a unit of work found
+  units/<unit>/<table>.parquet  what a unit of work found; of some kinds the units stand on top, see `Kind.units`
   commits/<unit>.json           written last of a unit: from then on it counts
   <table>.parquet               the units' tables put together, once all are there
 
@@ -38,6 +38,10 @@ from linrep.store.tables import read_table, write_table
 About = TypeVar("About")
 
 
+class AnotherVersion(StoreError):
+    """An artefact is of a version that this program cannot read."""
+
+
 @dataclass(frozen=True)
 class Kind(Generic[About]):
     """A kind of artefact, one for each stage.
@@ -53,6 +57,7 @@ class Kind(Generic[About]):
         whole: Schemas of tables that only the whole artefact has.
         job: The script in jobs/ that makes it; named after the stage unless it is said otherwise.
         single: Whether `what` is a singular.
+        units: Folder of the units; empty where they stand on top, because people look for them there.
     """
 
     stage: str
@@ -65,6 +70,7 @@ class Kind(Generic[About]):
     whole: Mapping[str, pa.Schema] = field(default_factory=dict)
     job: str = ""
     single: bool = False
+    units: str = "units"
 
     @property
     def again(self) -> str:
@@ -205,10 +211,7 @@ class Artefact(Generic[About]):
             work: How much of what the stage counts it was.
             cost: What else to say of it; plain values.
         """
-        seals = {name: write_table(self.folder(unit), f"{name}.parquet", table).seal for name, table in tables.items()}
-        commit = UnitCommit(unit, round(seconds, 3), work, seals, dict(cost or {}))
-        write_record(self.place / "commits" / f"{unit}.json", commit)
-        return commit
+        return write_unit(self.place, self.folder(unit), unit, tables, seconds, work, cost)
 
     def commit(self, unit: str) -> UnitCommit:
         """The commit of a unit.
@@ -258,7 +261,7 @@ class Artefact(Generic[About]):
             raise StoreError(
                 f"{self.place / MANIFEST} is damaged (the unit {unit!r:.100} leads out of {self.place}): {self.kind.repair}"
             )
-        return self.place / "units" / unit
+        return (self.place / self.kind.units if self.kind.units else self.place) / unit
 
     def part(self, unit: str, name: str, columns: list[str] | None = None) -> pa.Table:
         """A table of a unit that is committed.
@@ -282,6 +285,32 @@ class Artefact(Generic[About]):
         name = name or next(iter(self.kind.tables))
         schema = {**self.kind.tables, **self.kind.whole}[name]
         return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=schema)
+
+
+def write_unit(
+    here: Place,
+    folder: Place,
+    unit: str,
+    tables: Mapping[str, pa.Table],
+    seconds: float,
+    work: int,
+    cost: Mapping[str, Any] | None = None,
+) -> UnitCommit:
+    """Write what a unit of an artefact found, and commit it; see `Artefact.write`.
+
+    Args:
+        here: The artefact.
+        folder: Where the unit's files lie.
+        unit: Its name.
+        tables: Its tables.
+        seconds: How long it took.
+        work: How much of what the stage counts it was.
+        cost: What else to say of it.
+    """
+    seals = {name: write_table(folder, f"{name}.parquet", table).seal for name, table in tables.items()}
+    commit = UnitCommit(unit, round(seconds, 3), work, seals, dict(cost or {}))
+    write_record(here / "commits" / f"{unit}.json", commit)
+    return commit
 
 
 def plan(
@@ -311,7 +340,7 @@ def plan(
         saes: SAEs that were given, as `linrep.sae.origin` describes them.
         notes: What a reader must know of the numbers.
     """
-    key = digest(kind.version, dict(parents), decisive)
+    key = key_of(kind, decisive, parents)
     manifest = Manifest(
         stage=kind.stage,
         name=name,
@@ -327,14 +356,25 @@ def plan(
         finished="",
         version=kind.version,
     )
-    return Artefact(kind, workspace / kind.folder / f"{name}-{key}", manifest)
+    return Artefact(kind, place_of(kind, workspace, name, decisive=decisive, parents=parents), manifest)
+
+
+def key_of(kind: Kind, decisive: Any, parents: Mapping[str, str]) -> str:
+    """The digest of an artefact, see `plan`."""
+    return digest(kind.version, dict(parents), decisive)
+
+
+def place_of(kind: Kind, workspace: Place, name: str, *, decisive: Any, parents: Mapping[str, str]) -> Place:
+    """Where an artefact lies, see `plan`."""
+    return workspace / kind.folder / f"{name}-{key_of(kind, decisive, parents)}"
 
 
 def find(kind: Kind[About], where: Place) -> Artefact[About] | None:
     """The artefact in a folder, begun or complete; None where there is no manifest.
 
     Raises:
-        StoreError: The manifest is damaged, of another kind, or of a version that this program cannot read.
+        AnotherVersion: It is of a version that this program cannot read.
+        StoreError: The manifest is damaged, or of another kind.
     """
     file = where / MANIFEST
     manifest = find_record(file, Manifest, kind.repair)
@@ -343,10 +383,29 @@ def find(kind: Kind[About], where: Place) -> Artefact[About] | None:
     if manifest.stage != kind.stage:
         raise StoreError(f"{file} is of the stage {manifest.stage!r:.60}, not {kind.stage}: name another folder")
     if manifest.version != kind.version:
-        raise StoreError(
+        raise AnotherVersion(
             f"{file} has schema version {manifest.version}, this program reads {kind.version}: run the job that made it again"
         )
     return Artefact(kind, where, manifest)
+
+
+def all_in(kind: Kind[About], workspace: Place) -> Iterator[Artefact[About]]:
+    """The artefacts of a kind in a place, begun or complete; what is of another version is left out.
+
+    Args:
+        kind: The kind.
+        workspace: Where its folder lies.
+
+    Raises:
+        StoreError: A manifest is damaged.
+    """
+    for name in (workspace / kind.folder).names():
+        try:
+            found = find(kind, workspace / kind.folder / name)
+        except AnotherVersion:
+            continue
+        if found is not None:
+            yield found
 
 
 def open(kind: Kind[About], where: str | Place) -> Artefact[About]:

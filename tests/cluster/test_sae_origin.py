@@ -1,6 +1,5 @@
 """Every stage that is given an SAE holds what it says of itself against the store: one law, tried over all of them."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 import linrep.cluster.run_sharing
 import linrep.store
 from linrep.cluster.dictionaries import read_sae_for
+from linrep.cluster.inputs import harvested
+from linrep.cluster.run_evaluate import evaluate_other
 from linrep.cluster.run_features import plan_features
 from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.run_sharing import plan_sharing
 from linrep.cluster.run_steer import plan_steering
-from linrep.cluster.run_train_sae import run_train_sae
 from linrep.dictionary import Dictionary
 from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.config import Pool
@@ -79,23 +79,8 @@ def given_to_steering(recipe: Recipe, workspace: Place, path: str, layer: int, i
 
 def given_to_evaluate(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
     section = SaeConfig.model_validate({"layers": [layer], "evaluation": {"insist": insist}})
-    kept: list[dict[str, Any]] = []
-
-    @contextlib.contextmanager
-    def stop_at_the_run(*args: Any, **_: Any):
-        raise Stopped
-        yield
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("linrep.cluster.run_train_sae.tracking.run", stop_at_the_run)
-        patch.setattr("linrep.cluster.run_train_sae.write_record", lambda _, manifest: kept.extend(manifest.saes))
-        with pytest.raises(Stopped):
-            run_train_sae(recipe.model_copy(update={"sae": section}), workspace, evaluate=path)
-    return kept
-
-
-class Stopped(Exception):
-    pass
+    recipe = recipe.model_copy(update={"sae": section})
+    return evaluate_other(recipe, workspace, harvested(recipe, workspace), path).artefact.manifest.saes
 
 
 STAGES: list[Callable[..., list[dict[str, Any]]]] = [
@@ -144,6 +129,6 @@ def test_no_stage_reads_an_sae_by_another_way() -> None:
     """Whoever plans with an SAE reads it by `read_sae_for`; workers read again what the plan has checked, by its digest."""
     folder = Path(linrep.cluster.run_sharing.__file__).parent
     readers = {file.name for file in folder.glob("*.py") if "linrep.sae.formats import read" in file.read_text()}
-    assert readers == {"dictionaries.py", "run_train_sae.py", "steer.py", "probe.py"}
-    assert "check_origin(" in (folder / "run_train_sae.py").read_text()
+    assert readers == {"dictionaries.py", "run_evaluate.py", "steer.py", "probe.py"}
+    assert "check_origin(" in (folder / "run_evaluate.py").read_text()
     assert read_sae_for.__module__ == "linrep.cluster.dictionaries"

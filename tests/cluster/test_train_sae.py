@@ -1,6 +1,5 @@
 """Dictionaries as a job: Ray equals the plain path, nothing is done twice, others are examined, kills change nothing."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -18,8 +17,10 @@ import yaml
 
 import linrep.store
 from linrep import tracking
+from linrep.artefact import UnitCommit
 from linrep.cluster.evaluate_sae import ROOM_BYTES, Attribute, bytes_needed, find_truth
-from linrep.cluster.run_train_sae import _left_out, run_train_sae
+from linrep.cluster.run_train_sae import left_out, run_train_sae
+from linrep.cluster.stage import Outcome
 from linrep.cluster.train_sae import check_room
 from linrep.corpora import Corpora
 from linrep.errors import LinrepError, RecipeError
@@ -33,7 +34,7 @@ from linrep.recipe import Recipe
 from linrep.sae.artefact import plan_saes
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.card import FILE as CARD
-from linrep.sae.layer import LayerCommit, train_layer
+from linrep.sae.layer import train_layer
 from linrep.sae.study import SaeConfig
 from linrep.sae.train import Metrics
 from linrep.store.commit import read_commits
@@ -123,7 +124,12 @@ def plainly(workspace: Path, folder: Path, config: SaeConfig = SAE) -> dict[str,
     plan = plan_saes(store, "t", config, place(folder))
     for job in plan.jobs:
         list(train_layer(job))
-    return weights(Path(plan.place.path))
+    return weights(Path(plan.artefact.place.path))
+
+
+def saes_of(outcome: Outcome) -> Path:
+    """Where the SAEs lie that were evaluated."""
+    return Path(outcome.artefact.place.path).parent.parent
 
 
 def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
@@ -131,15 +137,15 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
 ):
     recipe = recipe_of(split_corpora, random_vlm)
     outcome = run_train_sae(recipe, place(fresh))
-    assert (outcome.n_new, outcome.n_tested) == (1, 1)
+    assert outcome.n_new == 1 + 1  # a layer trained, and evaluated
     said = capfd.readouterr().err
-    assert all(line.startswith(("train: ", "test: ")) for line in said.splitlines()), said
-    here = Path(outcome.place.path)
+    assert all(line.startswith(("sae: ", "evaluate: ")) for line in said.splitlines()), said
+    here = saes_of(outcome)
     assert weights(here) == plainly(fresh, tmp_path / "plain")
     assert not list((here / "checkpoints").glob("*.pt"))
 
     names = ["topk-4-x2-s0", "topk-4-x2-s1"]
-    quality = read_table(outcome.tested, "quality.parquet").to_pylist()
+    quality = outcome.artefact.table("quality").to_pylist()
     found = {(row["coder"], row["measure"], row["modality"]): row for row in quality}
     for name in names:
         for modality in ("image", "text", "both"):
@@ -153,7 +159,7 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
         assert (here / "layer-002" / name / "sparsity.safetensors").is_file()
         assert read_coder(here / "layer-002" / name).about["hook_name"] == "blocks.1.hook_resid_post"
     assert found[names[1], f"stability/{names[0]}", "both"]["value"] > found[names[1], f"stability/{names[0]}", "both"]["control"]
-    truth = read_table(outcome.tested, "truth.parquet").to_pylist()
+    truth = outcome.artefact.table("truth").to_pylist()
     assert {(row["attribute"], row["class_name"]) for row in truth} == {("class", "tench"), ("class", "church")}
 
     manifest = json.loads((here / "manifest.json").read_text())
@@ -161,21 +167,25 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
     assert manifest["parents"]["harvest"] == linrep.store.open(str(fresh)).manifest.digest
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=outcome.tracking_uri)
-    (run,) = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
-    history = client.get_metric_history(run.info.run_id, f"layer02/{names[0]}/fvu/image")
+    client = MlflowClient(tracking_uri=outcome.uri)
+    runs = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
+    training, evaluation = sorted(runs, key=lambda run: run.info.start_time)
+    history = client.get_metric_history(training.info.run_id, f"layer02/{names[0]}/fvu/image")
     assert [point.step for point in history] == list(range(1, 101))
-    assert "figures" in {file.path for file in client.list_artifacts(run.info.run_id)}
+    curve = client.get_metric_history(evaluation.info.run_id, f"fvu/image_{names[0]}")
+    assert [(point.step, point.value) for point in curve] == [(2, found[names[0], "fvu", "image"]["value"])]
+    assert "figures" in {file.path for file in client.list_artifacts(evaluation.info.run_id)}
+    assert evaluation.data.tags["linrep.parent.sae"] == manifest["digest"]
 
     before = {p: p.stat().st_mtime_ns for p in here.rglob("*") if p.is_file() and p.name != "driver.lock"}
     again = run_train_sae(recipe, place(fresh))
-    assert (again.n_new, again.n_tested, again.text) == (0, 0, outcome.text)
+    assert (again.n_new, again.text) == (0, outcome.text)
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
     # Examined anew, as a dictionary from elsewhere, it has the same quality.
     other = run_train_sae(recipe, place(fresh), evaluate=str(here / "layer-002" / names[0]))
-    assert other.n_new == 0
-    theirs = {(r["measure"], r["modality"]): r["value"] for r in read_table(other.tested, "quality.parquet").to_pylist()}
+    assert other.n_new == 1
+    theirs = {(r["measure"], r["modality"]): r["value"] for r in other.artefact.table("quality").to_pylist()}
     assert theirs["fvu", "image"] == pytest.approx(found[names[0], "fvu", "image"]["value"], rel=1e-4)
     assert theirs["ce_spliced", "both"] == pytest.approx(found[names[0], "ce_spliced", "both"]["value"], rel=1e-4)
 
@@ -184,7 +194,7 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
     settings = Path(shutil.copytree(here / "layer-002" / names[0], tmp_path / "changed" / names[0])) / "cfg.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "k": 2}))
     sparser = run_train_sae(recipe, place(fresh), evaluate=str(settings.parent))
-    assert (sparser.n_tested, sparser.tested == other.tested) == (1, False)
+    assert (sparser.n_new, sparser.artefact.place == other.artefact.place) == (1, False)
 
 
 def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, random_vlm, fresh, tmp_path):
@@ -219,17 +229,21 @@ def test_no_held_out_rows_are_one_clear_line_before_training(random_vlm, split_c
     assert not list((tmp_path / "saes").glob("*/manifest.json"))
 
 
+def commit_of(rows: dict) -> UnitCommit:
+    return UnitCommit("layer-002", 0.0, 0, {}, {"layer": 2, "rows": rows})
+
+
 def test_everything_that_training_left_out_is_told_with_its_reason():
     rows = {
         "image": {"rows": 9, "left_out": {"special": 0, "high_norm": 1200, "nonfinite": 2}, "first_nonfinite": "row 3 of part-0"},
         "text": {"rows": 9, "left_out": {"special": 7, "high_norm": 0, "nonfinite": 0}, "first_nonfinite": None},
     }
-    assert _left_out(LayerCommit(2, ("topk",), 9, rows, {}, 0.0)) == (
+    assert left_out(commit_of(rows)) == (
         "  layer 2: left out of training: 1,200 image rows of high norm; 2 image rows that are not finite, the first is row 3 of "
         "part-0; 7 text rows of special tokens"
     )
     nothing = {"image": {"rows": 9, "left_out": {"special": 0, "high_norm": 0, "nonfinite": 0}, "first_nonfinite": None}}
-    assert _left_out(LayerCommit(2, ("topk",), 9, nothing, {}, 0.0)) == ""
+    assert left_out(commit_of(nothing)) == ""
 
 
 def test_a_test_asks_for_the_memory_that_it_takes():
@@ -270,6 +284,7 @@ def test_two_workers_on_ray_equal_two_in_threads(split_corpora, random_vlm, fres
 
     recipe = recipe_of(split_corpora, random_vlm, workers=2)
     outcome = run_train_sae(recipe, place(fresh))
+    saes = place(saes_of(outcome))
     plan = plan_saes(linrep.store.open(str(fresh)), "t", recipe.sae, place(tmp_path / "plain"))
     shared, box, barrier = Shared(2), [[], []], threading.Barrier(2, timeout=60)
     events: list[list] = [[], []]
@@ -290,10 +305,10 @@ def test_two_workers_on_ray_equal_two_in_threads(split_corpora, random_vlm, fres
     for thread in threads:
         thread.join()
     for name in recipe.sae.coders():
-        mine, theirs = (read_coder(Path(w.path) / "layer-002" / name) for w in (outcome.place, plan.place))
+        mine, theirs = (read_coder(Path(w.path) / "layer-002" / name) for w in (saes, plan.artefact.place))
         torch.testing.assert_close(mine.decoder, theirs.decoder, rtol=1e-4, atol=1e-5)
     plain = [e.values["fvu/text"] for e in events[0] if isinstance(e, Metrics)]
-    rows = read_table(outcome.place / "layer-002", "training.parquet").to_pylist()
+    rows = read_table(saes / "layer-002", "training.parquet").to_pylist()
     told = {(r["step"], r["coder"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
     assert list(told.values()) == pytest.approx(plain, rel=1e-3)
 
@@ -353,8 +368,7 @@ def test_a_killed_process_changes_no_weight(victim, split_corpora, random_vlm, f
     (here,) = (fresh / "saes").iterdir()
     assert weights(here) == plainly(fresh, tmp_path / "plain", recipe.sae)
     (commit,) = (json.loads(p.read_text()) for p in (here / "commits").glob("*.json"))
-    assert commit["steps"] == steps
-    assert dataclasses.asdict(plan_saes(linrep.store.open(str(fresh)), "t", recipe.sae, place(fresh)).manifest)["coders"]
+    assert commit["cost"]["steps"] == steps
 
 
 @pytest.mark.slow
@@ -377,7 +391,7 @@ def test_one_of_two_workers_killed_in_the_middle_of_a_sum_changes_no_weight(
             assert job.wait(900) == 0, log_path.read_text()
         (here,) = (folder / "saes").iterdir()
         (commit,) = (json.loads(p.read_text()) for p in (here / "commits").glob("*.json"))
-        assert commit["steps"] == 2000
+        assert commit["cost"]["steps"] == 2000
         ended.append(weights(here))
     assert ended[0] == ended[1]
     assert len(ended[0]) == 2 * 2 + 1

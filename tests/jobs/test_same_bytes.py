@@ -22,7 +22,7 @@ SMALLER = (
     "--sae.evaluation.samples", "128",
 )  # fmt: skip
 """The recipe as it is shipped, of fewer samples, layers and rows. SAEs die early enough for the auxiliary loss to take part."""
-TIMES = {"manifest.json": {"created", "finished"}, "commits": {"seconds"}, "result.json": {"finished"}}
+TIMES = {"manifest.json": {"created", "finished"}, "commits": {"seconds"}}
 """Fields that are times, by the name of the file or of its folder. All else in these files is a result, too."""
 NICE = 15
 """Of Ray's workers. Beside busy processes of niceness 0 they get hardly any time, and the test takes far longer."""

@@ -13,7 +13,7 @@ from linrep.places import PendingFile, place
 from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
 from linrep.sae.evaluate import evaluate
 from linrep.sae.formats import read as read_coder
-from linrep.sae.layer import HISTORY, LayerCommit, LayerJob, read_commit, train_layer
+from linrep.sae.layer import HISTORY, LayerJob, read_commit, train_layer
 from linrep.sae.study import Grid, Rows, SaeConfig
 from linrep.sae.train import Metrics
 from linrep.sae.train import Rows as Batch
@@ -92,10 +92,10 @@ def test_a_run_killed_twice_ends_in_the_same_bytes_as_an_uninterrupted_one(store
     assert len(files_of(tmp_path / "whole")) == 3
     assert not job.checkpoint.is_file()
     commit, expected = read_commit(job.place, 2), whole[-1]
-    assert isinstance(commit, LayerCommit)
-    assert isinstance(expected, LayerCommit)
-    assert (commit.rows, commit.steps) == (expected.rows, 40)
-    assert commit.product == "float32"
+    assert isinstance(commit, UnitCommit)
+    assert isinstance(expected, UnitCommit)
+    assert (commit.cost["rows"], commit.cost["steps"]) == (expected.cost["rows"], 40)
+    assert commit.cost["product"] == "float32"
 
 
 @pytest.mark.parametrize("normalise", ["layer", "modality"])
@@ -130,7 +130,7 @@ def test_a_grid_trains_each_dictionary_as_if_alone(store, tmp_path):
     other = read_coder(place(tmp_path / "alone") / "layer-002/topk-4-x4-s0")
     assert torch.equal(one.decoder, other.decoder)
     assert torch.equal(one.encoder, other.encoder)
-    history = read_table(place(tmp_path / "grid") / "layer-002", HISTORY).to_pylist()
+    history = read_table(place(tmp_path / "grid") / "layer-002", f"{HISTORY}.parquet").to_pylist()
     assert {row["coder"] for row in history} == set(grid.coders())
     assert {row["step"] for row in history} == set(range(1, 41))
 

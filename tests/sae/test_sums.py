@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from linrep.artefact import UnitCommit
 from linrep.errors import StoreError
 from linrep.places import place
 from linrep.records import write_record
@@ -13,14 +14,13 @@ from linrep.sae.coder import Sae
 from linrep.sae.control import random_dictionary
 from linrep.sae.formats import read, saelens
 from linrep.sae.formats.sums import sums_of
-from linrep.sae.layer import LayerCommit
 
 
 @pytest.mark.parametrize("name", saelens.FILES)
 def test_one_flipped_bit_of_a_trained_sae_is_one_line_that_names_the_file_and_the_repair(name: str, tmp_path: Path) -> None:
     layer, commit = place(tmp_path) / "layer-002", place(tmp_path) / "commits" / "layer-002.json"
     saelens.write(layer / "topk", random_dictionary(torch.randn(64, 16), 48, 4))
-    write_record(commit, LayerCommit(2, ("topk",), 1, {}, {}, 0.0, sums=sums_of(layer / "topk", saelens.FILES)))
+    write_record(commit, UnitCommit("layer-002", 0.0, 1, {}, {"sums": sums_of(layer / "topk", saelens.FILES)}))
     read(layer / "topk")
     file = tmp_path / "layer-002" / "topk" / name
     whole = file.read_bytes()

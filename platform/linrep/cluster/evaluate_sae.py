@@ -1,4 +1,4 @@
-"""What finished dictionaries are examined on: held-out rows, the model itself, known attributes, class directions."""
+"""What finished SAEs are evaluated on: held-out rows, the model itself, known attributes, class directions."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.cluster.fan_out import or_error
+from linrep.artefact import UnitCommit
+from linrep.cluster.fan_out import or_error, results
 from linrep.cluster.harvest import precision
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
@@ -23,7 +24,10 @@ from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.plan import located
 from linrep.places import Place
 from linrep.sae.activity import highest
+from linrep.sae.artefact import EVALUATIONS, Evaluations
 from linrep.sae.coder import Sae
+from linrep.sae.formats import saelens
+from linrep.sae.layer import layer_name
 from linrep.sae.report import Dictionary, Report
 from linrep.sae.splice import Where, splice_each
 from linrep.sae.stability import living, match
@@ -33,19 +37,17 @@ from linrep.store.groups import rows_of_samples
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import find_sources, held_out, to_tensor
 from linrep.store.read import Store
-from linrep.store.tables import table_of, write_table
+from linrep.store.tables import table_of
 from linrep.vlm.batch import Batch, collate, pack
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
-from schemas import saes as tables
 
 Coders = Mapping[str, Mapping[str, Sae]]
-"""Dictionaries of a layer by name, each as `linrep.sae.artefact.open_coders` gives it."""
+"""SAEs of a layer by name, each as `linrep.sae.artefact.open_coders` gives it."""
 ROOM_BYTES = 2 * 2**30
 """Besides weights and rows: the process itself, activations of some rows, captions as tiles."""
-SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Examination:
-    """Everything that the test of a layer needs; sent to each worker once.
+class EvaluationJob:
+    """Everything that the evaluation of a layer needs; sent to each worker once.
 
     Attributes:
-        place: Where the results go, a folder for each layer.
+        artefact: What it makes.
+        saes: Where SAEs that were trained here lie, which keep how often their latents fire; None for one from elsewhere.
         store: The harvest.
-        config: How much is tested.
+        config: How much is evaluated.
         model: The model, and what it was harvested with.
         harvest: Likewise.
         corpora: Where captions come from.
@@ -91,7 +94,8 @@ class Examination:
         pool: How the model runs.
     """
 
-    place: Place
+    artefact: Evaluations
+    saes: Place | None
     store: Store
     config: EvaluationConfig
     model: ModelConfig
@@ -103,27 +107,14 @@ class Examination:
     pool: Pool
 
 
-@dataclass(frozen=True)
-class Examined:
-    """A layer's results are written.
-
-    Attributes:
-        layer: Layer k.
-        seconds: How long it took.
-        rates: Firing rate of each latent over both modalities, by dictionary.
-    """
-
-    layer: int
-    seconds: float
-    rates: dict[str, Float[Tensor, " f"]]
-
-
-def examine_on_ray(exam: Examination, layers: Mapping[int, Callable[[], Coders]], pool: Pool, n_bytes: int) -> Iterator[Examined]:
-    """Examine the dictionaries of some layers, a task for each layer.
+def evaluate_on_ray(
+    job: EvaluationJob, layers: Mapping[int, Callable[[], Coders]], pool: Pool, n_bytes: int
+) -> Iterator[UnitCommit]:
+    """Evaluate the SAEs of some layers, a task for each layer.
 
     Args:
-        exam: What on.
-        layers: By layer, what opens its dictionaries; called where they are examined.
+        job: What on.
+        layers: By layer, what opens its SAEs; called where they are evaluated.
         pool: GPUs and CPUs of a task.
         n_bytes: Memory that a task takes, see `bytes_needed`.
 
@@ -133,17 +124,9 @@ def examine_on_ray(exam: Examination, layers: Mapping[int, Callable[[], Coders]]
     gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
     # Where no node has as much, a task has a node to itself; to ask for more would be to wait for ever.
     most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes())
-    run = ray.remote(num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))(_examine_or_error)
-    shared = ray.put(exam)
-    running = [run.remote(shared, layer, coders) for layer, coders in layers.items()]
-    while running:
-        done, running = ray.wait(running)
-        for outcome in ray.get(done):
-            if isinstance(outcome, LinrepError):
-                for left in running:
-                    ray.cancel(left)
-                raise outcome
-            yield outcome
+    run = ray.remote(num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))(_evaluate_or_error)
+    shared = ray.put(job)
+    yield from results([run.remote(shared, layer, coders) for layer, coders in layers.items()])
 
 
 def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfig) -> int:
@@ -152,33 +135,33 @@ def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfi
     Args:
         d_model: Width of the residual stream.
         n_latents: Of each dictionary of the layer.
-        config: How much is tested.
+        config: How much is evaluated.
     """
     weights = sum(2 * 2 * f * d_model * 4 for f in n_latents)
     return weights + 2 * 2 * config.rows * d_model * 4 + ROOM_BYTES
 
 
-def _examine_or_error(exam: Examination, layer: int, coders: Callable[[], Coders]) -> Examined | LinrepError:
+def _evaluate_or_error(job: EvaluationJob, layer: int, coders: Callable[[], Coders]) -> UnitCommit | LinrepError:
     gpu = bool(ray.get_runtime_context().get_accelerator_ids().get("GPU")) and torch.cuda.is_available()
-    return or_error(lambda: examine_layer(exam, layer, coders(), "cuda" if gpu else "cpu"))
+    return or_error(lambda: evaluate_layer(job, layer, coders(), "cuda" if gpu else "cpu"))
 
 
-def examine_layer(exam: Examination, layer: int, coders: Coders, device: str = "cpu") -> Examined:
-    """Examine the dictionaries of a layer and write the results.
+def evaluate_layer(job: EvaluationJob, layer: int, coders: Coders, device: str = "cpu") -> UnitCommit:
+    """Evaluate the SAEs of a layer, write the results and commit them.
 
     Raises:
         StoreError: No validation row is of finite numbers.
     """
     begun, report, rates = time.monotonic(), Report(), {}
-    rows = held_out(find_sources(exam.store, layer, "val"), exam.config.rows)
+    rows = held_out(find_sources(job.store, layer, "val"), job.config.rows)
     if not any(len(x) for x in rows.values()):
         raise StoreError(
-            f"layer {layer} of {exam.store.place} holds no rows of finite numbers in the validation split, so no SAE can be "
+            f"layer {layer} of {job.store.place} holds no rows of finite numbers in the validation split, so no SAE can be "
             "evaluated: harvest it again in a wider dtype, or raise corpora.splits.val"
         )
     rows: dict[Modality, Float[Tensor, "_ d"]] = {m: x.to(device) for m, x in rows.items()}
     both = [Dictionary.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
-    directions = _directions(exam, layer)
+    directions = _directions(job, layer)
     pairs: list[tuple[Dictionary, Dictionary]] = []
     for one in both:
         found = one.evaluate(rows)
@@ -186,18 +169,26 @@ def examine_layer(exam: Examination, layer: int, coders: Coders, device: str = "
         report.add_quality(one, found, control.evaluate(rows))
         rates[one.name] = found.rates["both" if "both" in found.rates else next(iter(found.rates))].cpu().float()
         pairs.append((one, control))
-        if directions is not None and exam.config.vectors:
-            report.add_rebuilt(one, control, directions.to(device), exam.config.most_latents)
-        if exam.truth is not None:
-            _known(report, exam, one, control, exam.truth, device)
-    if exam.config.texts:
-        _spliced(report, exam, pairs, device)
+        if directions is not None and job.config.vectors:
+            report.add_rebuilt(one, control, directions.to(device), job.config.most_latents)
+        if job.truth is not None:
+            _known(report, job, one, control, job.truth, device)
+    if job.config.texts:
+        _spliced(report, job, pairs, device)
     _stability(report, pairs, rates)
-    folder = exam.place / "layers" / f"{layer:03d}"
-    for name, schema in SCHEMAS.items():
-        write_table(folder, f"{name}.parquet", table_of(getattr(report, name), schema))
-    (folder / "done.json").write_json({"layer": layer})
-    return Examined(layer, round(time.monotonic() - begun, 3), rates)
+    if job.saes is not None:
+        _keep_rates(job.saes / layer_name(layer), rates)  # before the commit: without it, the layer is evaluated again
+    found = {name: table_of(getattr(report, name), schema) for name, schema in EVALUATIONS.tables.items()}
+    n_rows = sum(len(x) for x in rows.values())
+    return job.artefact.write(layer_name(layer), found, time.monotonic() - begun, n_rows)
+
+
+def _keep_rates(folder: Place, rates: Mapping[str, Float[Tensor, " f"]]) -> None:
+    """How often each latent fires, beside the SAEs that were trained here."""
+    for name, own in rates.items():
+        for where in (folder / name, *(folder / f"{name}-{modality}" for modality in MODALITIES)):
+            if (where / saelens.CONFIG).is_file():
+                saelens.write_firing(where, own)
 
 
 def _stability(report: Report, pairs: Sequence[tuple[Dictionary, Dictionary]], rates: Mapping[str, Float[Tensor, " f"]]) -> None:
@@ -218,68 +209,68 @@ def _stability(report: Report, pairs: Sequence[tuple[Dictionary, Dictionary]], r
 
 @lru_cache(maxsize=1)
 def _model(config: ModelConfig, device: str, dtype: torch.dtype) -> VLM:
-    """The whole model, kept for the next layer that this process tests."""
+    """The whole model, kept for the next layer that this process evaluates."""
     return load(located(config), None, device, dtype)
 
 
-def _spliced(report: Report, exam: Examination, pairs: Sequence[tuple[Dictionary, Dictionary]], device: str) -> None:
+def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[Dictionary, Dictionary]], device: str) -> None:
     """What the model loses with each dictionary of the layer in the place of its stream, on held-out captions."""
-    captions = _captions(exam)
+    captions = _captions(job)
     if not captions or not pairs:
         return
-    vlm = _model(exam.model, device, precision(exam.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
-    groups = pack([len(one) for one in captions], exam.pool.tokens_per_batch)
+    vlm = _model(job.model, device, precision(job.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
+    groups = pack([len(one) for one in captions], job.pool.tokens_per_batch)
     # One micro-batch on the device at a time: the tiles of all captions would not fit beside the model.
     batches: Iterator[Batch] = (collate([captions[i] for i in group], vlm) for group in groups)
     wheres: tuple[Where, ...] = ("image", "text", "both") if captions[0].pixels is not None else ("text",)
     coders = {f"{role} {one.name}": d.replacing() for one, control in pairs for role, d in (("own", one), ("control", control))}
     layer = pairs[0][0].layer
-    limits = {m: exam.store.limit("tokens", layer, m) for m in MODALITIES}
+    limits = {m: job.store.limit("tokens", layer, m) for m in MODALITIES}
     found = splice_each(vlm, batches, layer, coders, wheres, limits)
     for one, _ in pairs:
         for where in wheres:
             own, control = (found[f"{role} {one.name}", where] for role in ("own", "control"))
-            report.add_recovered(one, own, control, exam.config.texts)
+            report.add_recovered(one, own, control, job.config.texts)
 
 
-def _captions(exam: Examination) -> list[Prepared]:
+def _captions(job: EvaluationJob) -> list[Prepared]:
     """Held-out captions under their pictures, or texts alone; nothing where there are none."""
     preparer = Preparer.from_path(
-        located(exam.model),
-        **{**exam.harvest.prompts, "pair_prompt": exam.config.prompt or exam.harvest.pair_prompt},
-        image_size=exam.harvest.image_size,
-        max_text_tokens=exam.harvest.max_text_tokens,
+        located(job.model),
+        **{**job.harvest.prompts, "pair_prompt": job.config.prompt or job.harvest.pair_prompt},
+        image_size=job.harvest.image_size,
+        max_text_tokens=job.harvest.max_text_tokens,
     )
     # Of a pair, the caption under its picture and not the one that is also read alone.
     samples = (
-        sample for chunk in exam.chunks for sample in read_chunk(chunk, exam.corpora)
+        sample for chunk in job.chunks for sample in read_chunk(chunk, job.corpora)
         if not isinstance(sample, Skipped) and sample.split != "train" and (sample.modality == "pair" or chunk.corpus == "text")
     )  # fmt: skip
     prepared = (ready for ready in map(preparer, samples) if isinstance(ready, Prepared))
-    return list(islice(prepared, exam.config.texts * exam.config.candidates))
+    return list(islice(prepared, job.config.texts * job.config.candidates))
 
 
-def _directions(exam: Examination, layer: int) -> Float[Tensor, "v d"] | None:
+def _directions(job: EvaluationJob, layer: int) -> Float[Tensor, "v d"] | None:
     """Differences of class means, as the probes found them: a ring over the classes, so that each takes part twice."""
-    if exam.directions is None:
+    if job.directions is None:
         return None
     entries = [
-        e for e in read_directions(exam.directions).entries
+        e for e in read_directions(job.directions).entries
         if (e.kind, e.layer, e.modality, e.attribute) == ("class_mean", layer, "image", "class")
     ]  # fmt: skip
     if not entries:
         return None
     chosen = next((e for e in entries if e.view == "tokens"), entries[0]).vectors
-    differences = (chosen.roll(-1, 0) - chosen)[: exam.config.vectors]
+    differences = (chosen.roll(-1, 0) - chosen)[: job.config.vectors]
     return differences[differences.norm(dim=1) > 0]
 
 
 def _rows_of_truth(
-    exam: Examination, layer: int, truth: Truth, device: str
+    job: EvaluationJob, layer: int, truth: Truth, device: str
 ) -> Iterator[tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]]:
     """Image rows of the samples whose attributes are known, file by file, and the place of each row's sample in `truth`."""
     number = {truth.ids[i]: place for place, i in enumerate((*truth.choose, *truth.score))}
-    selection = exam.store.select("tokens", layer, "image")
+    selection = job.store.select("tokens", layer, "image")
     for file in selection.files:
         vectors, owners = rows_of_samples(replace(selection, files=(file,)), number)
         x, owner = to_tensor(vectors, selection.dtype), torch.from_numpy(owners)
@@ -287,12 +278,12 @@ def _rows_of_truth(
         yield x[finite].to(device), owner[finite]
 
 
-def _known(report: Report, exam: Examination, one: Dictionary, control: Dictionary, truth: Truth, device: str) -> None:
+def _known(report: Report, job: EvaluationJob, one: Dictionary, control: Dictionary, truth: Truth, device: str) -> None:
     samples = torch.tensor([*truth.choose, *truth.score])
     there = torch.zeros(len(samples), dtype=torch.bool)
 
     def rows() -> Iterator[tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]]:
-        for x, owner in _rows_of_truth(exam, one.layer, truth, device):
+        for x, owner in _rows_of_truth(job, one.layer, truth, device):
             there[owner] = True
             yield x, owner
 

@@ -6,17 +6,14 @@ import polars as pl
 
 from linrep.cluster.run_control import ControlOutcome
 from linrep.cluster.run_harvest import Outcome as HarvestOutcome
-from linrep.cluster.run_train_sae import SaeOutcome
 from linrep.cluster.run_tune_sae import TuneOutcome
 from linrep.cluster.stage import Outcome
 from linrep.explorer.claims import Finding
-from linrep.explorer.saes import sae_headline
 from linrep.explorer.steering import best_cell, steer_examples
 from linrep.places import Place
 from linrep.stats.interval import in_brackets
-from linrep.store.tables import read_table
 
-StageOutcome = Outcome | HarvestOutcome | SaeOutcome | TuneOutcome | ControlOutcome
+StageOutcome = Outcome | HarvestOutcome | TuneOutcome | ControlOutcome
 MAIN_FIGURES = {
     "probe": ("layers_class", "layers_"),
     "steer": ("layers_turned", "layers_p_target", "dose_"),
@@ -51,12 +48,6 @@ def finding(stage: str, outcome: StageOutcome, workspace: Place) -> Finding:
         case HarvestOutcome():
             here = outcome.store.place
             return Finding(stage, here.within(workspace), here.name, [str(outcome.store).splitlines()[0]])
-        case SaeOutcome():
-            headline, figure = (
-                sae_headline(read_table(outcome.tested, "quality.parquet")),
-                _figure(stage, outcome.tested, workspace),
-            )
-            return Finding(stage, outcome.place.within(workspace), outcome.place.name, headline, figure)
         case TuneOutcome():
             headline = [line.strip() for line in outcome.text.splitlines() if "recommend" in line][:1]
             figure = _figure(stage, outcome.place, workspace)

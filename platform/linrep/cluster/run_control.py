@@ -41,6 +41,6 @@ def run_control(recipe: Recipe, workspace: Place) -> ControlOutcome:
     if recipe.sharing.own is not None:
         trained = run_train_sae(control, workspace)
         n_new += trained.n_new
-        lines.append(f"Its SAEs         {trained.place}")
+        lines.append(f"Its SAEs         {workspace / trained.artefact.about.saes}")
     state = "Nothing to do: the control is complete." if not n_new else "The control is complete."
     return ControlOutcome((state, "", *lines), n_new, harvest.store.place)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from linrep import tracking
-from linrep.artefact import Artefact, UnitCommit
+from linrep.artefact import Artefact, UnitCommit, all_in
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
 from linrep.cluster.dictionaries import Known, read_dictionaries, with_control
@@ -19,7 +19,7 @@ from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.places import Place, place
 from linrep.recipe import Recipe
-from linrep.sae.artefact import read_manifest
+from linrep.sae.artefact import SAES
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
 from linrep.sharing.artefact import SharingAbout, plan_results
@@ -145,15 +145,11 @@ def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]])
         return config
     found = list(config.dictionaries)
     for model, (store, workspace) in stores.items():
-        folders = []
-        for name in (workspace / "saes").names():
-            manifest = read_manifest(workspace / "saes" / name)
-            if (
-                manifest is not None
-                and manifest.parents.get("harvest") == store.manifest.digest
-                and config.own in manifest.coders
-            ):
-                folders.append((workspace / "saes" / name, manifest.layers))
+        folders = [
+            (saes.place, saes.about.layers)
+            for saes in all_in(SAES, workspace)
+            if saes.manifest.parents.get("harvest") == store.manifest.digest and config.own in saes.about.names
+        ]
         if len(folders) != 1:
             there = "there is none" if not folders else f"{len(folders)} artefacts have one"
             raise RecipeError(

@@ -16,9 +16,10 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from linrep.artefact import UnitCommit
 from linrep.errors import LinrepError, RecipeError, ServiceError
 from linrep.harvest.config import Pool
-from linrep.sae.layer import LayerCommit, LayerJob, read_commit, train_layer
+from linrep.sae.layer import LayerJob, read_commit, train_layer
 from linrep.sae.reduce import Alone, Group
 from linrep.sae.train import Metrics
 from linrep.store.stream import Share
@@ -35,7 +36,7 @@ class Event:
     """What a worker tells the driver about a layer: metrics, or that it is done."""
 
     layer: int
-    what: Metrics | LayerCommit
+    what: Metrics | UnitCommit
 
 
 class Post:
@@ -179,7 +180,7 @@ def _loop(config: dict[str, Any]) -> None:
             for what in train_layer(job, Share(rank, world), reducer, device, gather) if done is None else [done]:
                 if rank == 0:
                     sent = post.put.remote(Event(job.layer, what))
-                    if isinstance(what, LayerCommit):
+                    if isinstance(what, UnitCommit):
                         ray.get(sent)
     except LinrepError as error:
         ray.get(post.fail.remote(error))

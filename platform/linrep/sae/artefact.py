@@ -1,93 +1,94 @@
-"""Trained dictionaries on disk: what was planned, what is done, where each lies.
+"""SAEs on disk: what was planned, what is done, where each lies; and their evaluations. See `linrep.artefact`.
 
 saes/<name>-<digest>/
-  manifest.json                                  what was trained on what; status complete once evaluated
-  layer-008/<dictionary>/cfg.json ...            one folder a dictionary, in SAELens' format, with its model card
-  layer-008/training.parquet                     the reports of its training
-  checkpoints/layer-008-000002000.pt             while it is trained: states by step, the last two
-  checkpoints/layer-008.json                     which those are, written after them
-  commits/layer-008.json                         written last: the layer's dictionaries are whole
-  evaluations/<digest>/...                       see `linrep.cluster.run_train_sae`
+  layer-008/<SAE>/cfg.json ...            one folder an SAE, in SAELens' format, with its model card
+  layer-008/training.parquet              the reports of its training
+  checkpoints/layer-008-000002000.pt      while it is trained: states by step, the last two
+  checkpoints/layer-008.json              which those are, written after them
+  commits/layer-008.json                  written last: the layer's SAEs are whole
+  evaluations/<name>-<digest>/            how good they are: an artefact of its own, named by how much is evaluated and by the
+                                          probes whose class directions are rebuilt, so that probes made later are not missed
+
+The evaluation of an SAE from elsewhere lies in the workspace's folder evaluations.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from linrep.config import digest
+from linrep import artefact
+from linrep.artefact import Artefact, Kind
 from linrep.errors import RecipeError, StoreError
 from linrep.places import Place
-from linrep.records import find_record
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
-from linrep.sae.layer import LayerJob, layer_name, read_commit
+from linrep.sae.layer import HISTORY, LayerJob, layer_name
 from linrep.sae.study import SaeConfig
-from linrep.store.layout import MANIFEST
-from linrep.store.manifest import now
 from linrep.store.mixture import find_sources, passes, proportion
 from linrep.store.read import Store
 from linrep.vlm.sites import transformer_lens_name
-from schemas.saes import VERSION
-
-MEND = "delete it and run jobs/train_sae.py with the same recipe again: what is committed is kept"
-"""What to do about a damaged manifest."""
+from schemas.saes import EVALUATION, FIRING, QUALITY, REBUILT, TRAINING, TRUTH, VERSION
 
 
 @dataclass(frozen=True)
-class SaeManifest:
-    """What the dictionaries are of.
+class SaeAbout:
+    """What the SAEs are of.
 
     Attributes:
-        name: Name of the recipe.
-        digest: Names everything that decides a weight: harvest, config, version.
-        parents: Digests of what they were made from, by stage.
         store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
-        config: The recipe's section.
         layers: Layers.
-        coders: Names of the dictionaries of each layer.
+        names: Names of the SAEs of each layer.
         steps: Steps of each.
         reads: How often each modality is read, by layer, in lines.
-        saes: SAEs that were given: what each says that it is of, and what was insisted on against it.
-        status: running until every layer is committed.
-        created: When the job began, UTC.
-        finished: When it was complete.
-        schema_version: Version of the tables.
     """
 
-    name: str
-    digest: str
-    parents: dict[str, str]
     store: str
-    config: dict[str, Any]
-    layers: tuple[int, ...]
-    coders: tuple[str, ...]
+    layers: list[int]
+    names: list[str]
     steps: int
     reads: dict[str, list[str]]
-    saes: list[dict[str, Any]] = field(default_factory=list)
-    status: Literal["running", "complete"] = "running"
-    created: str = ""
-    finished: str = ""
-    schema_version: int = VERSION
+
+
+SAES = Kind(
+    "sae", "saes", "SAEs", VERSION, SaeAbout, {}, parts={HISTORY: TRAINING}, job="train_sae", units=""
+)  # fmt: skip
+Saes = Artefact[SaeAbout]
+
+
+@dataclass(frozen=True)
+class EvaluationAbout:
+    """What is evaluated.
+
+    Attributes:
+        saes: Where the SAEs lie: their path in the workspace, or the address of what lies elsewhere.
+        layers: Their layers.
+        names: Names of the SAEs of each layer.
+    """
+
+    saes: str
+    layers: list[int]
+    names: list[str]
+
+
+EVALUATIONS = Kind(
+    "evaluate", "evaluations", "evaluations", EVALUATION, EvaluationAbout,
+    {"quality": QUALITY, "firing": FIRING, "truth": TRUTH, "rebuilt": REBUILT}, job="train_sae",
+)  # fmt: skip
+Evaluations = Artefact[EvaluationAbout]
 
 
 @dataclass(frozen=True)
 class SaePlan:
-    """A job before it runs.
+    """SAEs to train.
 
     Attributes:
-        place: The artefact.
+        artefact: What is made.
         store: The activations.
         jobs: What to train, layer by layer.
-        manifest: To begin with.
     """
 
-    place: Place
+    artefact: Saes
     store: Store
-    manifest: SaeManifest
     jobs: tuple[LayerJob, ...] = field(repr=False)
-
-    def missing(self) -> list[LayerJob]:
-        """Layers that are not committed yet."""
-        return [job for job in self.jobs if read_commit(self.place, job.layer) is None]
 
 
 def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> SaePlan:
@@ -103,7 +104,6 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
     layers = check_layers(store, config)
     config.check_active(store.manifest.width)
     check_held_out(store, layers[0])  # samples are held out, not rows: the other layers have the same
-    key = key_of(store, config, layers)
     place = place_of(store, name, config, workspace)
     jobs, reads = [], {}
     for layer in layers:
@@ -113,24 +113,18 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
         parts = proportion(sources, each, data.text_share, data.normalise == "modality", where)
         jobs.append(LayerJob(place, layer, config, sources, parts, _about(store, layer)))
         reads[layer_name(layer)] = passes(sources, parts, config.steps * config.workers)
-    manifest = SaeManifest(
-        name=name,
-        digest=key,
+    about = SaeAbout(store.place.within(workspace), list(layers), list(config.coders()), config.steps, reads)
+    planned = artefact.plan(
+        SAES,
+        workspace,
+        name,
+        decisive=_decisive(config, layers),
         parents={"harvest": store.manifest.digest},
-        store=store.place.within(workspace),
         config=config.model_dump(mode="json"),
-        layers=layers,
-        coders=tuple(config.coders()),
-        steps=config.steps,
-        reads=reads,
-        created=now(),
+        units=[layer_name(layer) for layer in layers],
+        about=about,
     )
-    return SaePlan(place, store, manifest, tuple(jobs))
-
-
-def key_of(store: Store, config: SaeConfig, layers: tuple[int, ...]) -> str:
-    """What names the SAEs of a section: "all" and the list that means the same layers make the same ones."""
-    return digest(VERSION, store.manifest.digest, {**config.decisive(), "layers": list(layers)})
+    return SaePlan(planned, store, tuple(jobs))
 
 
 def place_of(store: Store, name: str, config: SaeConfig, workspace: Place) -> Place:
@@ -139,7 +133,13 @@ def place_of(store: Store, name: str, config: SaeConfig, workspace: Place) -> Pl
     Raises:
         RecipeError: A layer is not in the store.
     """
-    return workspace / "saes" / f"{name}-{key_of(store, config, check_layers(store, config))}"
+    decisive = _decisive(config, check_layers(store, config))
+    return artefact.place_of(SAES, workspace, name, decisive=decisive, parents={"harvest": store.manifest.digest})
+
+
+def _decisive(config: SaeConfig, layers: tuple[int, ...]) -> dict[str, Any]:
+    """What names the SAEs of a section: "all" and the list that means the same layers make the same ones."""
+    return {**config.decisive(), "layers": list(layers)}
 
 
 def check_layers(store: Store, config: SaeConfig) -> tuple[int, ...]:
@@ -182,15 +182,6 @@ def _about(store: Store, layer: int) -> dict[str, Any]:
         "layer": layer,
         "harvest": store.manifest.digest,
     }
-
-
-def read_manifest(place: Place) -> SaeManifest | None:
-    """The manifest in a folder, None where there is none.
-
-    Raises:
-        StoreError: It is damaged, or of a version that this program cannot read.
-    """
-    return find_record(place / MANIFEST, SaeManifest, MEND)
 
 
 def open_coders(folder: Place, name: str) -> dict[str, Sae]:

@@ -5,17 +5,17 @@ Knows no cluster: the workers of one are given as a `Reducer` and a way to gathe
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import torch
 
+from linrep.artefact import UnitCommit, write_unit
 from linrep.errors import StoreError
 from linrep.places import Place
-from linrep.records import read_record, write_record
+from linrep.records import read_record
 from linrep.sae.coder import Sae
-from linrep.sae.config import Product
 from linrep.sae.formats import saelens
 from linrep.sae.formats.sums import sums_of
 from linrep.sae.reduce import Alone, Reducer
@@ -24,12 +24,12 @@ from linrep.sae.train import Metrics, Rows, Trainer, fit
 from linrep.store.layout import Modality
 from linrep.store.mixture import Mixture, Proportion, Source, merge_counts
 from linrep.store.stream import Share
-from linrep.store.tables import write_table
 from schemas.saes import TRAINING
 
 SAMPLE_ROWS = 4096
 """Rows that the first weights are set by; they come from all row groups of a shuffle pool."""
-HISTORY = "training.parquet"
+HISTORY = "training"
+"""Table of the reports of a layer's training."""
 KEPT = 2
 """States of a run under way that are kept."""
 ALONE = Share()
@@ -75,31 +75,6 @@ class LayerJob:
 LAYER_AGAIN = "delete it and run jobs/train_sae.py with the same recipe again: it trains this layer anew"
 
 
-@dataclass(frozen=True)
-class LayerCommit:
-    """What was trained, written last.
-
-    Attributes:
-        layer: Layer k.
-        coders: Names of the dictionaries.
-        steps: Steps of each.
-        rows: Rows read and left out, by modality, over all workers.
-        scales: What image and text rows were multiplied by.
-        seconds: Of the process that ended it, from its first step.
-        product: Number format that dense products were in.
-        sums: Of the files of each SAE, see `linrep.sae.formats.sums`.
-    """
-
-    layer: int
-    coders: tuple[str, ...]
-    steps: int
-    rows: dict[str, Any]
-    scales: dict[str, float]
-    seconds: float
-    product: Product = "float32"
-    sums: dict[str, str] = field(default_factory=dict)
-
-
 def layer_name(layer: int) -> str:
     """Its folder, and its name among commits."""
     return f"layer-{layer:03d}"
@@ -111,7 +86,7 @@ def train_layer(
     reducer: Reducer | None = None,
     device: str | torch.device = "cpu",
     gather: Gather = lambda mine: [mine],
-) -> Iterator[Metrics | LayerCommit]:
+) -> Iterator[Metrics | UnitCommit]:
     """Train from the last checkpoint, or from the start; the dictionaries are written at the end by rank 0.
 
     Args:
@@ -122,7 +97,9 @@ def train_layer(
         gather: See `Gather`.
 
     Yields:
-        Metrics as they come (on a resume, those since the checkpoint again), and the commit.
+        Metrics as they come (on a resume, those since the checkpoint again), and from rank 0 the commit. Its cost holds the
+        layer, the steps, the rows read and left out by modality over all workers, what image and text rows were multiplied by,
+        the number format of dense products, and the sums of the files of each SAE.
 
     Raises:
         StoreError: A file cannot be read.
@@ -144,19 +121,10 @@ def train_layer(
         rows = merge_counts(gather(mixture.state_dict()))
     finally:
         mixture.close()
-    commit = LayerCommit(
-        layer=job.layer,
-        coders=tuple(config.coders()),
-        steps=config.steps,
-        rows=rows,
-        scales={"image": job.parts.scale_image, "text": job.parts.scale_text},
-        seconds=round(time.monotonic() - begun, 3),
-        product=trainers[0].product,
-    )
     if share.rank == 0:
-        _write(job, trainers, history, commit)
+        commit = _write(job, trainers, history, rows, time.monotonic() - begun)
         _remove_states(job)
-    yield commit
+        yield commit
 
 
 def unscaled(sae: Sae, parts: Proportion) -> dict[str, Sae]:
@@ -166,14 +134,14 @@ def unscaled(sae: Sae, parts: Proportion) -> dict[str, Sae]:
     return {"image": sae.unscaled(parts.scale_image), "text": sae.unscaled(parts.scale_text)}
 
 
-def read_commit(place: Place, layer: int) -> LayerCommit | None:
+def read_commit(place: Place, layer: int) -> UnitCommit | None:
     """The commit of a layer, None where it has none."""
     file = place / "commits" / f"{layer_name(layer)}.json"
     if not file.is_file():
         return None
-    commit = read_record(file, LayerCommit, LAYER_AGAIN)
-    if commit.layer != layer:
-        raise StoreError(f"{file} is damaged (it is the commit of layer {commit.layer}): {LAYER_AGAIN}")
+    commit = read_record(file, UnitCommit, LAYER_AGAIN)
+    if commit.unit != layer_name(layer):
+        raise StoreError(f"{file} is damaged (it is the commit of {commit.unit:.40}): {LAYER_AGAIN}")
     return commit
 
 
@@ -264,8 +232,8 @@ def _remove_states(job: LayerJob) -> None:
             folder.files.delete_file((folder / name).path)
 
 
-def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: LayerCommit) -> None:
-    names, sums = list(commit.coders), {}
+def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], rows_read: dict[str, Any], seconds: float) -> UnitCommit:
+    names, sums = list(job.config.coders()), {}
     for name, trainer in zip(names, trainers, strict=True):
         for modality, sae in unscaled(trainer.coder().to("cpu"), job.parts).items():
             scale = job.parts.scale_text if modality == "text" else job.parts.scale_image
@@ -280,5 +248,14 @@ def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], commit: 
         for measure, value in row.items()
         if measure not in ("coder", "step")
     ]
-    write_table(job.folder, HISTORY, pa.Table.from_pylist(rows, schema=TRAINING))
-    write_record(job.place / "commits" / f"{layer_name(job.layer)}.json", replace(commit, sums=sums))
+    table = pa.Table.from_pylist(rows, schema=TRAINING)
+    cost = {
+        "layer": job.layer,
+        "steps": job.config.steps,
+        "rows": rows_read,
+        "scales": {"image": job.parts.scale_image, "text": job.parts.scale_text},
+        "product": trainers[0].product,
+        "sums": sums,
+    }
+    work = job.config.steps * job.config.batch
+    return write_unit(job.place, job.folder, layer_name(job.layer), {HISTORY: table}, seconds, work, cost)

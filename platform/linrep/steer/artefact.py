@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from linrep import artefact
 from linrep.artefact import Artefact, Kind
-from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.records import MANIFEST, write_record
 from linrep.steer.config import SteerConfig
@@ -143,19 +142,10 @@ def judged_of(workspace: Place, harvest: str) -> list[tuple[Steering, Judged]]:
         workspace: Where everything lies.
         harvest: Digest of the harvest.
     """
-    found = []
-    for folder in (workspace / STEERING.folder).names():
-        try:
-            runs = artefact.find(STEERING, workspace / STEERING.folder / folder)
-        except StoreError:
-            continue  # damaged, or of another version: it is not what is looked for
-        if runs is not None and runs.manifest.parents.get("harvest") == harvest:
-            found += [(runs, verdicts) for verdicts in verdicts_in(runs)]
-    return found
+    of_harvest = (runs for runs in artefact.all_in(STEERING, workspace) if runs.manifest.parents.get("harvest") == harvest)
+    return [(runs, verdicts) for runs in of_harvest for verdicts in verdicts_in(runs)]
 
 
 def verdicts_in(runs: Steering) -> list[Judged]:
     """Complete verdicts on some runs, by name of their folder."""
-    here = runs.place / VERDICTS_KIND.folder
-    there = (artefact.find(VERDICTS_KIND, here / name) for name in here.names())
-    return [verdicts for verdicts in there if verdicts is not None and verdicts.complete]
+    return [verdicts for verdicts in artefact.all_in(VERDICTS_KIND, runs.place) if verdicts.complete]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import xxhash
 
+from linrep.artefact import UnitCommit
 from linrep.errors import StoreError
 from linrep.places import Place
-from linrep.records import read_object, repair_of_unit
+from linrep.records import read_record, repair_of_unit
 
 
 def sums_of(folder: Place, names: Sequence[str]) -> dict[str, str]:
@@ -33,7 +34,9 @@ def check_sums(folder: Place, names: Sequence[str]) -> None:
     if not commit.is_file():
         return
     repair = repair_of_unit(artefact, layer)
-    known = read_object(commit, repair).get("sums") or {}
+    known = read_record(commit, UnitCommit, repair).cost.get("sums")
+    if not isinstance(known, dict):
+        raise StoreError(f"{commit} is damaged (it lacks the sums of the SAEs' files): {repair}")
     for name, found in sums_of(folder, names).items():
         if name in known and known[name] != found:
             raise StoreError(f"{folder.parent / name} is damaged (it is not as it was written): {repair}")

@@ -1,0 +1,263 @@
+"""The evaluation of SAEs as a stage: those of a recipe, or one from elsewhere. `linrep.cluster.stage` runs it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+
+from linrep import artefact as artefacts
+from linrep import tracking
+from linrep.artefact import UnitCommit, find
+from linrep.cluster.commands import literal, read_parquet
+from linrep.cluster.inputs import Harvested, attributes
+from linrep.cluster.stage import Counts, Records, Shown
+from linrep.directions import read_directions
+from linrep.errors import LinrepError, RecipeError
+from linrep.explorer.saes import card_lines, figures, sae_headline, summary_lines
+from linrep.places import Place, place
+from linrep.probe.artefact import DIRECTIONS
+from linrep.probe.labels import label
+from linrep.recipe import Recipe
+from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, Evaluations, Saes, check_held_out, check_layers, open_coders
+from linrep.sae.coder import Sae
+from linrep.sae.formats import read as read_sae
+from linrep.sae.formats.card import write_card
+from linrep.sae.layer import layer_name
+from linrep.sae.origin import check_origin, layer_said, origin_lines
+from linrep.sae.report import COSINES
+from linrep.store.read import Store
+from linrep.store.samples import CLASS, SPLITS, class_values, read_samples
+from linrep.store.summary import apart_lines
+
+if TYPE_CHECKING:
+    from linrep.cluster.evaluate_sae import Truth
+
+Opened = Mapping[str, Callable[[], dict[str, dict[str, Sae]]]]
+"""By unit, what opens the SAEs of its layer."""
+
+
+@dataclass(frozen=True)
+class EvaluationStage:
+    """How good SAEs are: on held-out rows, in the model itself, on known attributes, on class directions.
+
+    Attributes:
+        artefact: The evaluation.
+        recipe: The experiment.
+        harvest: The activations.
+        saes: Where the SAEs lie.
+        own: Whether they were trained here, and not elsewhere.
+        opened: What opens the SAEs.
+        n_latents: Of each SAE of a layer.
+        directions: File of class directions; None where there are no probes.
+        workspace: Where everything lies.
+        reads: How often each modality was read in training, by layer, in lines.
+        left_out: What training left out, in lines.
+    """
+
+    artefact: Evaluations
+    recipe: Recipe
+    harvest: Harvested
+    saes: Place
+    own: bool
+    opened: Opened
+    n_latents: tuple[int, ...]
+    directions: Place | None
+    workspace: Place
+    reads: Mapping[str, list[str]]
+    left_out: tuple[str, ...] = ()
+    counts = Counts("layers", "rows")
+
+    def of(self, artefact: Evaluations) -> "EvaluationStage":
+        """The same stage of the artefact as it lies on disk."""
+        return replace(self, artefact=artefact)
+
+    def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit]:
+        """Evaluate layer after layer."""
+        from linrep.cluster.evaluate_sae import EvaluationJob, bytes_needed, evaluate_on_ray
+
+        recipe, plan, store = self.recipe, self.harvest.plan, self.harvest.store
+        corpus = "pairs" if recipe.corpora.pairs is not None else "text"
+        job = EvaluationJob(
+            artefact=self.artefact,
+            saes=self.saes if self.own else None,
+            store=store,
+            config=recipe.sae.evaluation,
+            model=recipe.model,
+            harvest=recipe.harvest,
+            corpora=plan.job.corpora,
+            chunks=tuple(chunk for chunk in plan.chunks if chunk.corpus == corpus),
+            truth=_truth(recipe, store, self.workspace),
+            directions=self.directions,
+            pool=recipe.pool,
+        )
+        layers = {layer: self.opened[layer_name(layer)] for layer in self.artefact.about.layers if layer_name(layer) in todo}
+        n_bytes = bytes_needed(store.manifest.width, self.n_latents, job.config)
+        return evaluate_on_ray(job, layers, recipe.pool, n_bytes)
+
+    def finish(self) -> dict[str, object]:
+        """Put the layers' tables together, and write the model cards."""
+        self.artefact.finish()
+        if self.own:
+            tables, about = self._tables(), self.artefact.about
+            for layer in about.layers:
+                folder = self.saes / layer_name(layer)
+                for name in about.names:
+                    more = card_lines(tables, layer, name)
+                    for modality, sae in open_coders(folder, name).items():
+                        write_card(folder / (f"{name}-{modality}" if modality else name), sae, more=more)
+        return {}
+
+    def show(self) -> Shown:
+        """Which SAE to use, and the main numbers of each beside random directions."""
+        tables, about, manifest = self._tables(), self.artefact.about, self.artefact.manifest
+        apart = [*apart_lines(self.harvest.store.manifest, about.layers), *origin_lines(manifest.saes)]
+        read = literal(self.saes / layer_name(about.layers[0]) / about.names[0] if self.own else self.saes)
+        return Shown(
+            headline=sae_headline(tables["quality"]),
+            lines=[f"  SAEs in {self.saes}", *summary_lines(tables, self.reads), *self.left_out, *apart],
+            next=[
+                ("tables", read_parquet(self.artefact.place / "quality.parquet")),
+                ("read", f"linrep.sae.formats.read({read}), or sae_lens.SAE.load_from_disk of the same"),
+            ],
+        )
+
+    def records(self) -> Records:
+        """Curves over layers, tables and figures."""
+        tables = self._tables()
+        return Records(metrics(tables["quality"]), tables, figures(tables))
+
+    def _tables(self) -> dict[str, pa.Table]:
+        return {name: self.artefact.table(name) for name in EVALUATIONS.tables}
+
+
+def plan_evaluation(recipe: Recipe, workspace: Place, harvest: Harvested, saes: Saes) -> EvaluationStage:
+    """Work out the evaluation of a recipe's SAEs, trained or not.
+
+    Args:
+        recipe: The experiment.
+        workspace: Where everything lies.
+        harvest: The activations.
+        saes: The SAEs.
+
+    Raises:
+        StoreError: The probes' directions are damaged.
+    """
+    directions, probes = _directions(recipe, workspace)
+    about = saes.about
+    planned = artefacts.plan(
+        EVALUATIONS,
+        saes.place,
+        recipe.name,
+        decisive=recipe.sae.evaluation.model_dump(mode="json"),
+        parents={**saes.manifest.parents, "sae": saes.manifest.digest} | probes,
+        config=recipe.sae.evaluation.model_dump(mode="json"),
+        units=saes.manifest.units,
+        about=EvaluationAbout(saes.place.within(workspace), about.layers, about.names),
+        saes=saes.manifest.saes,
+    )
+    opened = {unit: partial(_open_layer, saes.folder(unit), tuple(about.names)) for unit in saes.manifest.units}
+    n_latents = tuple(coder.n_latents(harvest.store.manifest.width) for coder in recipe.sae.coders().values())
+    return EvaluationStage(planned, recipe, harvest, saes.place, True, opened, n_latents, directions, workspace, about.reads)
+
+
+def evaluate_other(recipe: Recipe, workspace: Place, harvest: Harvested, path: str) -> EvaluationStage:
+    """Work out the evaluation of an SAE from elsewhere, as if it had been trained here.
+
+    Args:
+        recipe: The experiment.
+        workspace: Where everything lies.
+        harvest: The activations.
+        path: Where it lies.
+
+    Raises:
+        LinrepError: It cannot be read, or is of another layer, model or width.
+    """
+    store, sae, here = harvest.store, read_sae(path), place(path)
+    layer = _layer_of(recipe, store, sae, path)
+    width, model, insist = store.manifest.width, store.manifest.model, recipe.sae.evaluation.insist
+    origin = check_origin(sae, path, layer, width, model, "sae.evaluation", insist)
+    check_held_out(store, layer)
+    directions, probes = _directions(recipe, workspace)
+    where, name = here.within(workspace), here.name
+    planned = artefacts.plan(
+        EVALUATIONS,
+        workspace,
+        recipe.name,
+        decisive=[where, layer, origin["insisted"], recipe.sae.evaluation.model_dump(mode="json")],
+        parents={"harvest": store.manifest.digest, "sae": sae.digest} | probes,
+        config=recipe.sae.evaluation.model_dump(mode="json"),
+        units=[layer_name(layer)],
+        about=EvaluationAbout(where, [layer], [name]),
+        saes=[origin],
+    )
+    opened = {layer_name(layer): partial(_given, name, sae)}
+    return EvaluationStage(planned, recipe, harvest, here, False, opened, (sae.n_latents,), directions, workspace, {})
+
+
+def _open_layer(folder: Place, names: tuple[str, ...]) -> dict[str, dict[str, Sae]]:
+    return {name: open_coders(folder, name) for name in names}
+
+
+def _given(name: str, sae: Sae) -> dict[str, dict[str, Sae]]:
+    return {name: {"": sae}}
+
+
+def _truth(recipe: Recipe, store: Store, workspace: Place) -> "Truth | None":
+    """What is known of the images: their class, and the attributes that the probes are also given."""
+    from linrep.cluster.evaluate_sae import Attribute, find_truth
+
+    if not recipe.sae.evaluation.samples:
+        return None
+    table = store.samples()
+    samples = read_samples(table)
+    known = attributes(recipe, workspace)
+    values = {CLASS: class_values(table, samples)} | ({} if known is None else known.values(store))
+    found = []
+    for name, own in values.items():
+        names = sorted({value for value in own if value is not None})
+        if len(names) > 1:
+            found.append(Attribute(name, tuple(names), label(name, "image", own, names, samples, 0).codes))
+    is_train = (samples.split == SPLITS.index("train")).tolist()
+    return find_truth(samples.ids, samples.role, is_train, found, recipe.sae.evaluation.samples)
+
+
+def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, dict[str, str]]:
+    """The probes' class directions, and the probes as a parent; nothing where there are no complete probes of this recipe."""
+    from linrep.cluster.run_probe import plan_probe
+
+    try:
+        planned = plan_probe(recipe, workspace).artefact
+    except LinrepError:  # no labels, too few samples: nothing to probe, and no reason not to evaluate SAEs
+        return None, {}
+    probes = find(planned.kind, planned.place)
+    if probes is None or not probes.complete:
+        return None, {}
+    read_directions(probes.place / DIRECTIONS)  # a damaged file is told before the cluster starts
+    return probes.place / DIRECTIONS, {"probe": probes.manifest.digest}
+
+
+def metrics(quality: pa.Table) -> dict[str, dict[int, float]]:
+    """The quality as curves over layers, named by measure, modality and SAE."""
+    frame = pl.DataFrame(pl.from_arrow(quality)).filter(pl.col("value").is_not_null())
+    wanted = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "ce_recovered/likeliest", "kl_recovered/likeliest")
+    wanted += tuple(f"latents_needed_{cosine}/{kind}" for cosine in COSINES for kind in ("class", "random"))
+    curves: dict[str, dict[int, float]] = {}
+    for row in frame.filter(pl.col("measure").is_in(wanted)).iter_rows(named=True):
+        curves.setdefault(f"{row['measure']}/{row['modality']}_{row['coder']}", {})[row["layer"]] = row["value"]
+    return curves
+
+
+def _layer_of(recipe: Recipe, store: Store, sae: Sae, path: str) -> int:
+    layers = recipe.sae.layers
+    if layers != "all" and len(layers) == 1:
+        return check_layers(store, recipe.sae)[0]
+    said = layer_said(sae.about)
+    if said is not None and said in store.manifest.layers:
+        return said
+    if said is not None:
+        there = ", ".join(map(str, store.manifest.layers))
+        raise RecipeError(f"{path} says that it is of layer {said}, {store.place} has {there}: name one with --sae.layers K")
+    raise RecipeError(f"{path} does not say which layer of the harvest it is of: name it with --sae.layers K")
