@@ -129,8 +129,6 @@ def test_a_job_that_is_begun_again_keeps_the_date_of_its_beginning(
         raise Stopped
 
     monkeypatch.setattr(f"linrep.cluster.{work}", stop)
-    monkeypatch.setattr("linrep.cluster.run_train_sae._test", lambda *_: None)
-    monkeypatch.setattr("linrep.cluster.run_train_sae.cluster", contextlib.nullcontext)
     monkeypatch.setattr("linrep.tracking.run", lambda *_: contextlib.nullcontext(MagicMock()))
     there = set(Path(str(workspace)).glob(pattern))
     for time in (BEGUN, LATER):

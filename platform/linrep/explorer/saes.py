@@ -204,7 +204,7 @@ def sae_headline(quality: pa.Table) -> list[str]:
     sentences = []
     layers = sorted(whole["layer"].unique())
     best = whole.sort("value", maintain_order=True).unique("layer", keep="first", maintain_order=True).sort("layer")
-    names = best["coder"].unique()
+    names = best["coder"].unique().to_list()
     lowest, highest = float(best["value"].min()), float(best["value"].max())  # type: ignore[arg-type]
     where = f"at layer {layers[0]}" if len(layers) == 1 else f"at layers {layers[0]} to {layers[-1]}"
     value = f"{lowest:.2f}" if len(layers) == 1 else f"{lowest:.2f} to {highest:.2f}"

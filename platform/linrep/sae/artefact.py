@@ -96,7 +96,7 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
 
     Raises:
         RecipeError: A layer is not in the store, the grid names no dictionary, or one of too few latents, or no row
-            is held out to examine it on.
+            is held out to evaluate it on.
         StoreError: The store is not complete, lacks rows that are asked for, or is damaged.
     """
     if not store.complete or store.manifest.status != "complete":
@@ -161,14 +161,14 @@ def check_layers(store: Store, config: SaeConfig) -> tuple[int, ...]:
 
 
 def check_held_out(store: Store, layer: int) -> None:
-    """Make sure that there are rows to examine dictionaries on, before any is trained.
+    """Make sure that there are rows to evaluate SAEs on, before any is trained.
 
     Raises:
         RecipeError: There are none.
     """
     if not find_sources(store, layer, "val"):
         raise RecipeError(
-            f"layer {layer} of {store.place} holds no rows of the validation split, which dictionaries are examined on: "
+            f"layer {layer} of {store.place} holds no rows of the validation split, which SAEs are evaluated on: "
             "raise corpora.splits.val and harvest again"
         )
 
