@@ -11,7 +11,7 @@ import pyarrow as pa
 from linrep import artefact as artefacts
 from linrep import tracking
 from linrep.artefact import UnitCommit, find
-from linrep.cluster.commands import literal, read_parquet
+from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.inputs import Harvested, attributes
 from linrep.cluster.stage import Counts, Records, Shown
 from linrep.directions import read_directions
@@ -120,7 +120,7 @@ class EvaluationStage:
             lines=[f"  SAEs in {self.saes}", *summary_lines(tables, self.reads), *self.left_out, *apart],
             next=[
                 ("tables", read_parquet(self.artefact.place / "quality.parquet")),
-                ("read", f"linrep.sae.formats.read({read}), or sae_lens.SAE.load_from_disk of the same"),
+                ("read", python(f"import linrep.sae.formats as f; print(f.read({read}).about)")),
             ],
         )
 
