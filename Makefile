@@ -58,11 +58,10 @@ demo-tune: $(VENV)/.installed ## search width and sparsity on the harvest of `ma
 	$(BIN)/python jobs/tune_sae.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 # A server has pages of its own: a second one over it is refused by MLflow.
-ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 5000; or where the server of MLFLOW_TRACKING_URI has them
+ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 5000, with the link to the runs; or where the server of MLFLOW_TRACKING_URI has them
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http://*|https://*) echo "MLflow's pages are at $$(echo "$$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,')" ;; \
-	"") uri=$$($(BIN)/python -m linrep.tracking "$$WORKSPACE") || exit 1; exec $(BIN)/mlflow ui --backend-store-uri "$$uri" --workers 1 $(ARGS) ;; \
-	*) exec $(BIN)/mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --workers 1 $(ARGS) ;; \
+	*) uri=$$($(BIN)/python -m linrep.tracking "$$WORKSPACE" $(ARGS)) || exit 1; exec $(BIN)/mlflow ui --backend-store-uri "$$uri" --workers 1 $(ARGS) ;; \
 	esac
 
 # No test may reach for a model hub: what a test needs is in the repository or made by the test.

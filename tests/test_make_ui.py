@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from linrep.tracking.database import file_of
+from linrep import tracking
+from linrep.places import place
+from linrep.tracking.database import file_of, prepared
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,9 +30,9 @@ def make(tmp_path):
     (bin_ / "python").chmod(0o755)
     (tmp_path / "venv" / ".installed").touch()
 
-    def run(uri: str, workspace: Path) -> subprocess.CompletedProcess:
-        words = ["make", "-s", "ui", f"VENV={tmp_path}/venv", f"WORKSPACE={workspace}"]
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "platform")}
+    def run(uri: str, workspace: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
+        words = ["make", "-s", "ui", f"VENV={tmp_path}/venv", f"WORKSPACE={workspace}", *more]
+        environment = {**os.environ, **variables, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "platform")}
         return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
     return run
@@ -48,8 +51,28 @@ def test_a_database_is_opened_and_where_there_is_none_the_jobs_that_make_one_are
     (tmp_path / "mlflow.db").touch()
     done = make("", tmp_path)
     assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db" in done.stdout
-    done = make("sqlite:////other.db", tmp_path)
-    assert "mlflow ui --backend-store-uri sqlite:////other.db" in done.stdout
+    done = make(f"sqlite:///{tmp_path}/other.db", tmp_path)
+    assert done.returncode != 0
+    assert f"no results in sqlite:///{tmp_path}/other.db" in done.stderr
+    (tmp_path / "other.db").touch()
+    done = make(f"sqlite:///{tmp_path}/other.db", tmp_path)
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/other.db" in done.stdout
+
+
+def test_the_link_to_the_runs_is_printed_and_no_browser_is_opened(make, tmp_path):
+    """The experiment is not always the first: here the database has another before it."""
+    prepared(tmp_path / "mlflow.db", "of somebody else")
+    with tracking.run(place(tmp_path), "probe", "p", "k", {}) as run:
+        pass
+    number = MlflowClient(run.uri).get_run(run.id).info.experiment_id
+    assert number == "2"
+    (tmp_path / "venv/bin/browser").write_text(f"#!/bin/sh\ntouch {tmp_path}/opened\n")
+    (tmp_path / "venv/bin/browser").chmod(0o755)
+    done = make("", tmp_path, BROWSER=f"{tmp_path}/venv/bin/browser")
+    assert done.stderr.strip() == "The runs: http://127.0.0.1:5000/#/experiments/2"
+    assert "mlflow ui --backend-store-uri" in done.stdout
+    assert "The runs: http://127.0.0.1:5001/#/experiments/2" in make("", tmp_path, "ARGS=--port 5001 --dev").stderr
+    assert not (tmp_path / "opened").exists()
 
 
 def test_a_workspace_may_have_any_name(make, tmp_path):

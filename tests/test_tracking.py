@@ -250,6 +250,17 @@ def test_code_that_is_no_checkout_takes_its_commit_from_the_environment(tmp_path
     assert (run.data.tags["git.commit"], run.data.tags["git.changed"]) == ("cd" * 20, "false")
 
 
+def test_at_most_a_hundred_metrics_are_logged_the_first_ones_and_a_tag_counts_the_others(tmp_path):
+    curves = {f"curve{i}": {0: float(i), 3: float(i + 1)} for i in range(130)}
+    with tracking.run(place(tmp_path), "probe", "n", "k", {}) as run:
+        run.measures({"none": float("nan"), "empty": {2: float("inf")}, **curves})
+    (found,) = runs_of(run.uri)
+    assert found.data.metrics.keys() == {f"curve{i}" for i in range(100)}
+    points = MlflowClient(run.uri).get_metric_history(run.id, "curve99")
+    assert [(point.step, point.value) for point in points] == [(0, 99.0), (3, 100.0)]
+    assert found.data.tags["linrep.metrics_in_tables_alone"] == "30"
+
+
 def test_a_run_says_who_ran_which_script_of_which_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/jobs/probe.py", "--config", "r.yaml"])
     monkeypatch.setenv("LOGNAME", "ada")

@@ -129,7 +129,7 @@ def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Co
                 job = replace(plan.job, limits=from_records(running.limits))
                 _watch(harvest_chunks(job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
         manifest = complete_manifest(plan.place, commits)
-        run.metrics(metrics(manifest))
+        run.measures(metrics(manifest))
         run.json(asdict(manifest), MANIFEST)
     # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
     write_manifest(plan.place, manifest)
@@ -157,11 +157,11 @@ def _refuse(commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
         )
 
 
-def metrics(manifest: Manifest) -> dict[str, float]:
-    """The manifest's numbers as MLflow metrics; layers are in the names, so that runs compare layer by layer."""
-    named = {name: float(value) for name, value in manifest.counts.items()}
-    for s in manifest.statistics:
-        for field in ("norm_p50", "norm_p99", "total_variance", "n_high_norm", "n_nonfinite"):
+def metrics(manifest: Manifest) -> dict[str, float | dict[int, float]]:
+    """The manifest's numbers as MLflow metrics: counts, and statistics as curves over layers."""
+    curves: dict[str, dict[int, float]] = {}
+    for field in ("norm_p50", "norm_p99", "total_variance", "n_high_norm", "n_nonfinite"):
+        for s in manifest.statistics:
             if s[field] is not None:
-                named[f"{field}_{s['group']}_layer{s['layer']:02d}"] = float(s[field])
-    return named
+                curves.setdefault(f"{field}_{s['group']}", {})[s["layer"]] = float(s[field])
+    return {name: float(value) for name, value in manifest.counts.items()} | curves

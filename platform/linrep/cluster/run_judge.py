@@ -136,8 +136,10 @@ def _figures(shown: pa.Table) -> "dict[str, Figure]":
 
 
 def metrics(shown: pa.Table) -> Mapping[str, Mapping[int, float]]:
-    """The effects at the largest strength as curves over layers, named by measure, direction and site."""
-    rows = [row for row in shown.to_pylist() if row["edit"] == "add" and row["measure"] in ("p_target", "turned", "damage")]
+    """The effects at the largest strength as curves over layers, by measure, direction and site; answers that turned first."""
+    measures = ("turned", "p_target", "damage")
+    rows = [row for row in shown.to_pylist() if row["edit"] == "add" and row["measure"] in measures]
+    rows.sort(key=lambda row: measures.index(row["measure"]))
     strongest = max((row["strength"] for row in rows), default=0.0)
     curves: dict[str, dict[int, float]] = {}
     for row in rows:

@@ -111,10 +111,11 @@ def run_probe(recipe: Recipe, workspace: Place) -> Outcome:
 
 
 def metrics(probes: Artefact[ProbeAbout]) -> dict[str, dict[int, float]]:
-    """The main probes' numbers: curves over layers."""
+    """The main probes' numbers: curves over layers, accuracies first, then those on shuffled labels."""
     curves: dict[str, dict[int, float]] = {}
-    for row in main_probes(pl.DataFrame(pl.from_arrow(probes.table()))).iter_rows(named=True):
-        for measure in ("top1", "control", "selectivity", "auroc"):
+    rows = main_probes(pl.DataFrame(pl.from_arrow(probes.table()))).to_dicts()
+    for measure in ("top1", "control", "auroc", "selectivity"):
+        for row in rows:
             if row[measure] is not None:
                 name = f"{measure}/{row['attribute']}_{row['tested_on']}_{row['view']}_{row['kind']}"
                 curves.setdefault(name, {})[row["layer"]] = row[measure]

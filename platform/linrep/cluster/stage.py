@@ -57,7 +57,8 @@ class Records:
     """What MLflow keeps of an artefact.
 
     Attributes:
-        metrics: Numbers by name; a mapping from layer to number is a curve over layers.
+        metrics: Numbers by name, the most important first; a mapping from layer to number is a curve over layers. The first
+            hundred are logged, the tables have all.
         tables: Tables by name.
         figures: Figures by name; they are also kept beside the results.
         texts: Further texts, by file name.

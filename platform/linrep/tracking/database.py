@@ -70,6 +70,16 @@ def settled(file: Path) -> None:
             _settle(_real(file))
 
 
+def experiment_id(file: Path, experiment: str) -> str | None:
+    """The number of an experiment, by which MLflow's pages name it; None where the file cannot say."""
+    try:
+        with _connected(file) as database:
+            found = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (experiment,)).fetchone()
+    except sqlite3.DatabaseError:
+        return None
+    return None if found is None else str(found[0])
+
+
 def _real(file: Path) -> Path:
     """Where a link leads: a database that is linked to from several folders has one home."""
     return file.resolve() if file.is_symlink() else file

@@ -41,6 +41,8 @@ SHARED = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"
 """Tags that a part of a run has from it."""
 WHOLE: "ContextVar[Whole | None]" = ContextVar("whole", default=None)
 """What the runs that are opened now are parts of."""
+MOST_METRICS = 100
+"""Metrics of an artefact's run, at most; a curve over layers is one."""
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
 COMMIT = "LINREP_GIT_COMMIT"
@@ -76,13 +78,21 @@ class Run:
     def measures(self, values: "Mapping[str, float | Mapping[int, float]]") -> None:
         """Log numbers, and curves over layers: a mapping from layer to number is one metric with the layer as its step.
 
-        What is not finite is left out.
+        What is not finite is left out. A page of hundreds of charts is read by nobody, so that `MOST_METRICS` are logged at most,
+        the first ones; a tag says how many were not, which are in the tables alone.
+
+        Args:
+            values: By name, the most important first.
         """
+        curves = {name: value if isinstance(value, Mapping) else {0: value} for name, value in values.items()}
+        finite = {name: {k: x for k, x in curve.items() if math.isfinite(x)} for name, curve in curves.items()}
+        names = [name for name, curve in finite.items() if curve]
         steps: dict[int, dict[str, float]] = {}
-        for name, value in values.items():
-            for layer, number in value.items() if isinstance(value, Mapping) else ((0, value),):
-                if math.isfinite(number):
-                    steps.setdefault(layer, {})[name] = number
+        for name in names[:MOST_METRICS]:
+            for layer, number in finite[name].items():
+                steps.setdefault(layer, {})[name] = number
+        if len(names) > MOST_METRICS:
+            self.tags({"linrep.metrics_in_tables_alone": str(len(names) - MOST_METRICS)})
         for layer, named in sorted(steps.items()):
             self.metrics(named, layer)
 
