@@ -150,6 +150,8 @@ def test_the_interval_at_matched_damage_leaves_out_classes_images_and_texts():
     one = {("a", "b"): {f"i{i}": [0.0, e] for i, e in enumerate(efficacies)}}
     of_images = at_matched_damage(strengths, one, {("a", "b"): {"t": [0.0, 0.2]}}, 0.2)
     assert of_images.high - of_images.low > 0.5  # a single pair: its images
+    alone = at_matched_damage(strengths, {("a", "b"): {"i": [0.0, 0.8]}}, {("a", "b"): {"t0": [0, 0.2], "t1": [0, 0.4]}}, 0.1)
+    assert np.isnan([alone.low, alone.high]).all()  # a single image says nothing of others, whatever the texts
     texts = {pair: {"t0": [0.0, 0.1], "t1": [0.0, 0.9]} for pair in curves(*[flat] * 5)}  # the same texts in every pair
     found = at_matched_damage(strengths, curves(*[flat] * 5), texts, 0.25)
     assert found.high - found.low > 0.02  # where the damage is reached is uncertain

@@ -119,7 +119,9 @@ def at_matched_damage(strengths: Float[np.ndarray, " s"], efficacy: Curves, dama
         kept = cluster != np.arange(cluster.max() + 1)[:, None]
         return read(kept[:, : len(good.value)], kept[:, len(good.value) :])[2]
 
-    low, high = crossed.by_leaving_out(ids, float(found), without)
+    # Of a single image under a single pair nothing says how much efficacy varies, however many texts there are.
+    alone = len(good.value) < 2
+    low, high = (math.nan, math.nan) if alone else crossed.by_leaving_out(ids, float(found), without)
     return Matched(bool(reached), float(strength), float(found), low, high, len(efficacy))
 
 
