@@ -1,6 +1,8 @@
 """Runs in MLflow: one per artefact, found again by its key, so that a resumed job continues the run that it began."""
 
 from linrep.tracking.client import PAUSES as PAUSES
+from linrep.tracking.models import Model as Model
+from linrep.tracking.models import log_models as log_models
 from linrep.tracking.runs import COMMIT as COMMIT
 from linrep.tracking.runs import PARENT as PARENT
 from linrep.tracking.runs import Run as Run
