@@ -168,14 +168,23 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=outcome.uri)
-    runs = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
-    training, evaluation = sorted(runs, key=lambda run: run.info.start_time)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
+    ((training,), (evaluation,)) = (
+        client.search_runs([experiment], f"tags.`linrep.stage` = '{stage}'") for stage in ("sae", "evaluate")
+    )
     history = client.get_metric_history(training.info.run_id, f"layer02/{names[0]}/fvu/image")
     assert [point.step for point in history] == list(range(1, 101))
     curve = client.get_metric_history(evaluation.info.run_id, f"fvu/image_{names[0]}")
     assert [(point.step, point.value) for point in curve] == [(2, found[names[0], "fvu", "image"]["value"])]
     assert "figures" in {file.path for file in client.list_artifacts(evaluation.info.run_id)}
     assert evaluation.data.tags["linrep.parent.sae"] == manifest["digest"]
+    models = {model.name: model for model in client.search_logged_models([experiment])}
+    assert models.keys() == {f"{name}-layer-2" for name in names}
+    one = models[f"{names[0]}-layer-2"]
+    assert {key: one.params[key] for key in ("architecture", "sparsity", "layer")} == {
+        "architecture": "topk", "sparsity": "4", "layer": "2",
+    }  # fmt: skip
+    assert {m.key: m.value for m in one.metrics}["fvu_image"] == found[names[0], "fvu", "image"]["value"]
 
     before = {p: p.stat().st_mtime_ns for p in here.rglob("*") if p.is_file() and p.name != "driver.lock"}
     again = run_train_sae(recipe, place(fresh))

@@ -13,6 +13,7 @@ from linrep import tracking
 from linrep.artefact import UnitCommit, find
 from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.inputs import Harvested, attributes
+from linrep.cluster.sae_models import sae_models
 from linrep.cluster.stage import Counts, Records, Shown
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, RecipeError
@@ -125,9 +126,10 @@ class EvaluationStage:
         )
 
     def records(self) -> Records:
-        """Curves over layers, tables and figures."""
-        tables = self._tables()
-        return Records(metrics(tables["quality"]), tables, figures(tables))
+        """Curves over layers, tables and figures, and the SAEs if they were trained here."""
+        tables, coders = self._tables(), self.recipe.sae.coders()
+        models = sae_models(tables["quality"], coders, self.harvest.store.manifest.width) if self.own else []
+        return Records(metrics(tables["quality"]), tables, figures(tables), models=models)
 
     def _tables(self) -> dict[str, pa.Table]:
         return {name: self.artefact.table(name) for name in EVALUATIONS.tables}
@@ -240,12 +242,12 @@ def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, dict[st
 
 
 def metrics(quality: pa.Table) -> dict[str, dict[int, float]]:
-    """The quality as curves over layers, named by measure, modality and SAE."""
-    frame = pl.DataFrame(pl.from_arrow(quality)).filter(pl.col("value").is_not_null())
+    """The quality as curves over layers, named by measure, modality and SAE; FVU and L0 first."""
+    rows = pl.DataFrame(pl.from_arrow(quality)).filter(pl.col("value").is_not_null()).to_dicts()
     wanted = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "ce_recovered/likeliest", "kl_recovered/likeliest")
     wanted += tuple(f"latents_needed_{cosine}/{kind}" for cosine in COSINES for kind in ("class", "random"))
     curves: dict[str, dict[int, float]] = {}
-    for row in frame.filter(pl.col("measure").is_in(wanted)).iter_rows(named=True):
+    for row in sorted((row for row in rows if row["measure"] in wanted), key=lambda row: wanted.index(row["measure"])):
         curves.setdefault(f"{row['measure']}/{row['modality']}_{row['coder']}", {})[row["layer"]] = row["value"]
     return curves
 

@@ -62,12 +62,14 @@ class Records:
         tables: Tables by name.
         figures: Figures by name; they are also kept beside the results.
         texts: Further texts, by file name.
+        models: Trained SAEs.
     """
 
     metrics: Mapping[str, float | Mapping[int, float]] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    models: Sequence[tracking.Model] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def _track(run: tracking.Run, stage: Stage, shown: Shown) -> None:
         run.figure(f"figures/{name}.png", keep_figures(place, name, figure))
     for name, content in records.texts.items():
         run.text(content, name)
+    tracking.log_models(run, records.models)
 
 
 def keep_figures(place: Place, name: str, figure: "Figure") -> "Figure":
