@@ -1,6 +1,6 @@
 """Make the control of a recipe: an untrained model of the same shape, harvested, and its SAEs trained. jobs/sharing.py reads it.
 
-  python jobs/control.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/control.py --config recipes/demo.yaml --workspace runs
 
 It lies in the same workspace, under the recipe's name with `-control` at its end. Run it again to resume.
 """

@@ -1,6 +1,6 @@
 """Stream photographs and texts through a vision-language LLM and write its residual stream to parquet.
 
-  python jobs/harvest.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/harvest.py --config recipes/demo.yaml --workspace runs
 
 Run it again to resume: only chunks without a commit are harvested. Every field of the recipe can be set from here, for
 example --harvest.layers 8,16,24 --pool.gpus 0.5 --corpora.images.path /data/imagenet/train.

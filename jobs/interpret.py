@@ -1,6 +1,6 @@
 """Explain latents in words, and score the words: do they tell when a latent fires? Controls stand beside every score.
 
-  python jobs/interpret.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/interpret.py --config recipes/demo.yaml --workspace runs
 
 It reads the features of the same recipe (jobs/features.py makes them; --interpret.features names others). Run it again to resume.
 A chat server: --interpret.backend.kind chat --interpret.backend.url http://localhost:8000/v1 --interpret.backend.model NAME,

@@ -1,6 +1,6 @@
 """Fit linear probes to the activations of a harvest: which classes can be read off the residual stream, at which layer.
 
-  python jobs/probe.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/probe.py --config recipes/demo.yaml --workspace runs
 
 It reads the harvest of the same recipe (jobs/harvest.py makes it). Run it again to resume: only views and layers without a
 commit are probed. Every field of the recipe can be set from here, for example --probe.layers 8,16 --probe.views pooled.

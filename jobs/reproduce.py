@@ -1,7 +1,7 @@
 """Run every stage of a recipe, each in its turn, and end with a report: the paper's four claims, each with its finding.
 
-  python jobs/reproduce.py --config recipes/demo.yaml --workspace runs
-  python jobs/reproduce.py --config recipes/demo.yaml --workspace runs --until probe
+  .venv/bin/python jobs/reproduce.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/reproduce.py --config recipes/demo.yaml --workspace runs --until probe
 
 Stages are those that have a section in the recipe. What is complete is left as it is; run it again to resume.
 --until STAGE ends after a stage, --only STAGE runs one, --dry-run says what lies there and what would run.

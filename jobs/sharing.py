@@ -1,6 +1,6 @@
 """Measure how much image and text share, layer by layer: geometry, concepts, and latents of dictionaries, beside their nulls.
 
-  python jobs/sharing.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/sharing.py --config recipes/demo.yaml --workspace runs
 
 It reads the harvest of the same recipe (jobs/harvest.py makes it), which must hold image-caption pairs. Run it again to resume.
 sharing.untrained: control is an untrained model, which jobs/control.py makes; sharing.own names the SAE of both models

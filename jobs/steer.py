@@ -1,6 +1,6 @@
 """Steer a vision-language LLM: add class directions to its residual stream, and measure what its answers become.
 
-  python jobs/steer.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/steer.py --config recipes/demo.yaml --workspace runs
 
 It needs the harvest and the probes of the same recipe. Run it again to resume: only chunks without a commit are run. Every
 field can be set from here, for example --steer.dose.strengths 0.5,1,2 --steer.judge.kind words --steer.pairs '[["boat","tree"]]'.

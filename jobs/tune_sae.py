@@ -1,6 +1,6 @@
 """Search width and sparsity of sparse autoencoders: a front of loss against sparsity, and which one to take.
 
-  python jobs/tune_sae.py --config recipes/demo.yaml --workspace runs
+  .venv/bin/python jobs/tune_sae.py --config recipes/demo.yaml --workspace runs
 
 It reads the harvest of the same recipe. Run it again to resume: candidates that are done are not trained again. Every field can
 be set from here: --tune.space.layers 16 --tune.search.kind random --tune.search.trials 40 --tune.stop.kind none.

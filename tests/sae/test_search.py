@@ -272,7 +272,7 @@ def test_optuna_that_is_not_installed_is_one_clear_line(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr("linrep.sae.propose.import_module", missing)
-    with pytest.raises(RecipeError, match=r"needs the package optuna: pip install"):
+    with pytest.raises(RecipeError, match=r"needs the package optuna: \S+ -m pip install 'optuna>=4.0'"):
         proposer(tune(search={"kind": "optuna"}), SAE, [1])
 
 

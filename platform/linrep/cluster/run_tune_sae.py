@@ -207,7 +207,7 @@ def _keep_coder(child: tracking.Run, plan: TunePlan, trial: Trial) -> None:
 def _recipe_for(recipe: Recipe, plan: TunePlan, name: str) -> str:
     """The recipe that trains a candidate in full."""
     values = recipe.model_copy(update={"sae": recommended(plan, name)}).model_dump(mode="json")
-    head = f"# Trains {name}, recommended by the search {plan.place.name}, in full:\n# python jobs/train_sae.py --config FILE\n"
+    head = f"# Trains {name}, recommended by the search {plan.place.name}, in full: jobs/train_sae.py --config FILE\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -26,6 +26,7 @@ from linrep.sae.search import (
     candidate,
 )
 from linrep.sae.study import SaeConfig
+from linrep.shell import python_command
 
 MOST_DRAWS = 1000
 """Draws in a row that only repeat what was drawn before; a small space has no more to give."""
@@ -177,9 +178,8 @@ class Asked:
         try:
             self._optuna = import_module("optuna")
         except ImportError:
-            raise RecipeError(
-                "tune.search.kind optuna needs the package optuna: pip install 'line-of-sight[optuna]', or choose grid or random"
-            ) from None
+            install = python_command("-m", "pip", "install", "optuna>=4.0")
+            raise RecipeError(f"tune.search.kind optuna needs the package optuna: {install}, or choose grid or random") from None
         self._space, self._sae, self._layers, self._search = space, sae, tuple(layers), search
         self._n_objectives = n_objectives
 
