@@ -32,6 +32,16 @@ def test_what_was_written_is_read_back(tmp_path):
         assert again.token_norm == entry.token_norm
 
 
+def test_what_there_is_is_a_line_for_each_attribute_and_kind():
+    found = DirectionSet((directions(), directions(layer=5), directions("ridge"), directions(attribute="colour")))
+    assert str(found).splitlines() == [
+        "class (3 vectors), class_mean: pooled image; layers 2, 5",
+        "class (3 vectors), ridge: pooled image; layers 2",
+        "colour (3 vectors), class_mean: pooled image; layers 2",
+    ]
+    assert str(DirectionSet(())) == "no directions"
+
+
 def test_any_reader_of_safetensors_finds_the_tensors_by_their_names(tmp_path):
     from safetensors import safe_open
 

@@ -94,6 +94,16 @@ class DirectionSet:
         if twice:
             raise ValueError(f"directions stand twice: {', '.join(twice)}")
 
+    def __str__(self) -> str:
+        """What there is, a line for each attribute and kind."""
+        lines = []
+        for attribute, kind in dict.fromkeys((entry.attribute, entry.kind) for entry in self.entries):
+            own = [entry for entry in self.entries if (entry.attribute, entry.kind) == (attribute, kind)]
+            layers, names = sorted({entry.layer for entry in own}), len({name for entry in own for name in entry.names})
+            places = ", ".join(dict.fromkeys(f"{entry.view} {entry.modality}" for entry in own))
+            lines.append(f"{attribute} ({names} vectors), {kind}: {places}; layers {', '.join(map(str, layers))}")
+        return "\n".join(lines) or "no directions"
+
     def select(self, kind: str, layer: int, view: str, modality: str, attribute: str) -> Directions:
         """The directions of this kind and place.
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def remembered(workspace: str) -> str:
             f"--config is missing, and {workspace} remembers no recipe yet: name one, for example --config recipes/demo.yaml"
         )
     if len(names) > 1:
-        files = "".join(f"\n  --config {folder / name}" for name in names)
+        files = "".join(f"\n  --config {shlex.quote(str(folder / name))}" for name in names)
         raise RecipeError(f"--config is missing, and {workspace} remembers {len(names)} recipes: name one{files}")
     return str(folder / names[0])
 

@@ -42,6 +42,8 @@ ELSEWHERE = {
     "recipes/imagenette.yaml": "its photographs are not here",
     ".venv/bin/ray job submit": "tests/jobs/test_submit.py submits to a cluster",
 }
+MOST_LINES = 100
+"""Of what a printed command prints: a screen or two."""
 NEXT = re.compile(r"^  [a-z]+: +(.+)$", re.MULTILINE)
 
 
@@ -153,7 +155,8 @@ def test_commands_of_the_readme_and_those_that_they_print_work_in_a_new_shell(fo
                 assert answers(command, folder)
             else:
                 assert command.split()[0] in (PYTHON, "cp")
-                shown(command, folder)
+                lines = len(shown(command, folder).splitlines())
+                assert 0 < lines <= MOST_LINES or command.startswith("cp "), f"{lines} lines"
         except AssertionError as error:
             wrong[command] = f"of {of}: {error}"
     assert wrong == {}
