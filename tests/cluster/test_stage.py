@@ -40,6 +40,7 @@ class Squares:
     artefact: Artefact[About]
     computed: list[str]
     counts = Counts("numbers", "numbers")
+    on_ray = True
 
     def of(self, artefact: Artefact[About]) -> "Squares":
         return replace(self, artefact=artefact)

@@ -36,25 +36,23 @@ class Part:
         name: Its name.
         run: Its job.
         share: Of the time that all stages take, on the demo: for the time that is left, and for nothing else.
-        reads: Stages whose results it reads.
     """
 
     name: str
     run: Callable[[Recipe, Place], StageOutcome]
     share: float
-    reads: tuple[str, ...] = ("harvest",)
 
 
 PARTS = (
-    Part("harvest", run_harvest, 0.06, ()),
+    Part("harvest", run_harvest, 0.06),
     Part("probe", run_probe, 0.10),
-    Part("steer", run_steer, 0.25, ("harvest", "probe")),
-    Part("sae", run_train_sae, 0.30, ("harvest", "probe")),
+    Part("steer", run_steer, 0.25),
+    Part("sae", run_train_sae, 0.30),
     Part("tune", run_tune_sae, 0.05),
     Part("control", run_control, 0.14),
-    Part("sharing", run_sharing, 0.06, ("harvest", "steer", "sae", "control")),
-    Part("features", run_features, 0.02, ("harvest", "sae")),
-    Part("interpret", run_interpret, 0.02, ("features",)),
+    Part("sharing", run_sharing, 0.06),
+    Part("features", run_features, 0.02),
+    Part("interpret", run_interpret, 0.02),
 )
 NAMES = tuple(part.name for part in PARTS)
 

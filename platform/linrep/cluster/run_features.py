@@ -34,6 +34,7 @@ class FeaturesStage:
 
     artefact: Artefact[FeaturesAbout]
     study: Study
+    on_ray = True
 
     @property
     def counts(self) -> Counts:

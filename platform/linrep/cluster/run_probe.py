@@ -39,6 +39,7 @@ class ProbeStage:
     study: Study
     pool: Pool
     counts = Counts("layers", "rows")
+    on_ray = True
 
     def of(self, artefact: Artefact[ProbeAbout]) -> "ProbeStage":
         """The same stage of the artefact as it lies on disk."""

@@ -47,6 +47,7 @@ class SharingStage:
     artefact: Artefact[SharingAbout]
     study: Study
     counts = Counts("layers", "pairs")
+    on_ray = True
 
     def of(self, artefact: Artefact[SharingAbout]) -> "SharingStage":
         """The same stage of the artefact as it lies on disk."""

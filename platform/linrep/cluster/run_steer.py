@@ -47,6 +47,7 @@ class SteerStage:
     config: SteerConfig
     pool: Pool
     judge: JobJudge
+    on_ray = True
 
     @property
     def artefact(self) -> Steering:

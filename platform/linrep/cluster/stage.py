@@ -91,10 +91,7 @@ class Shown:
 
 @runtime_checkable
 class Stage(Protocol):
-    """The science of a job. What it reads was resolved when it was planned; nothing here knows in which moment it was stopped.
-
-    A stage that needs no Ray says so: `on_ray = False`.
-    """
+    """The science of a job. What it reads was resolved when it was planned; nothing here knows in which moment it was stopped."""
 
     @property
     def artefact(self) -> Artefact[Any]:
@@ -104,6 +101,11 @@ class Stage(Protocol):
     @property
     def counts(self) -> Counts:
         """How its progress is counted."""
+        ...
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether `compute` needs a cluster."""
         ...
 
     def of(self, artefact: Artefact[Any]) -> "Stage":
@@ -183,7 +185,7 @@ def _run(stage: Stage, workspace: Place) -> Outcome:
         run.tags({"linrep.artefact": tracking.inside(workspace, begun.place), "linrep.digest": head.digest})
         if todo:
             # Ray starts only where there is work: finished results say so at once.
-            with cluster() if getattr(stage, "on_ray", True) else nullcontext():
+            with cluster() if stage.on_ray else nullcontext():
                 _watch(stage, todo, run)
         stage = stage.of(begun.closing(**stage.finish()))
         shown = stage.show()
