@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from linrep.cluster.features import find_plainly
@@ -34,14 +35,16 @@ def made(tmp_path_factory):
     return images, texts, study.ids.to_pylist(), files
 
 
-def told(x: np.ndarray, run: tuple[int, int]) -> list[tuple[int, int, float]]:
-    """Latent, position and activation of a sample's entries of a run of latents, one by one."""
-    return [(j - run[0], t, float(x[t, j])) for j in range(*run) for t in range(len(x)) if x[t, j] > 0]
+def told(x: np.ndarray, run: tuple[int, int], first: int = 0) -> list[tuple[int, int, float]]:
+    """Latent, position (of which the first is that) and activation of a sample's entries of a run of latents, one by one."""
+    return [(j - run[0], t + first, float(x[t, j])) for j in range(*run) for t in range(len(x)) if x[t, j] > 0]
 
 
+@pytest.mark.parametrize("batch", [1, 50, 2**11])
 @pytest.mark.parametrize("piece", [1, 100, 2**20])
-def test_every_entry_of_a_run_is_there_once_by_latent_sample_and_position(made, tmp_path, monkeypatch, piece):
+def test_every_entry_of_a_run_is_there_once_by_latent_sample_and_position(made, tmp_path, monkeypatch, piece, batch):
     images, texts, ids, files = made
+    monkeypatch.setattr(columns, "BATCH", batch)
     monkeypatch.setattr(columns, "PIECE", piece)
     turn(files, F, place(tmp_path / "t"))
     found = turned(place(tmp_path / "t"))
@@ -97,19 +100,74 @@ def test_a_peak_is_the_first_of_the_largest_on_each_sample(made, tmp_path):
     assert list(zip(own.latent.tolist(), numbers, own.value.tolist(), own.position.tolist(), strict=True)) == wanted
 
 
-def test_turned_codes_are_made_once_and_a_damaged_file_is_refused(made, tmp_path):
-    files = made[3]
+def test_turned_codes_are_standard_arrow_files(made, tmp_path):
+    """Any reader of Arrow IPC files understands them: a row a latent, a row a token, a row a sample."""
+    turn(made[3], F, place(tmp_path / "t"))
+    one = turned(place(tmp_path / "t"))[0]
+    latents, tokens, samples = (
+        pa.ipc.open_file(tmp_path / "t" / f"{one.shape.name}.{kind}.arrow").read_all()
+        for kind in ("latents", "tokens", "samples")
+    )
+    assert (len(latents), len(tokens), len(samples)) == (F, one.shape.tokens, one.shape.samples)
+    rows = [[(e["which"], e["position"], e["value"]) for e in row] for row in latents["entries"].to_pylist()]
+    assert rows == [[(i, t, v) for i, x in enumerate(made[0]) for _, t, v in told(x, (j, j + 1), 1)] for j in range(F)]
+    assert samples["n_tokens"].to_pylist() == [len(x) for x in made[0]]
+
+
+def test_turned_codes_are_made_once(made, tmp_path):
     here = place(tmp_path / "t")
-    turn(files, F, here)
+    turn(made[3], F, here)
     turn([], F, here)  # nothing is read again
-    found = turned(here)
-    path = tmp_path / "t" / found[0].shape.name
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(StoreError, match=r"image-000000\.bin is cut short: delete .*/t and run the job again"):
-        found[0].fired((0, F))
+    assert len(turned(here)) == 2
+
+
+@pytest.mark.parametrize("kind", ["latents", "tokens", "samples"])
+def test_a_damaged_file_of_turned_codes_is_refused(made, tmp_path, kind):
+    here = place(tmp_path / "t")
+    turn(made[3], F, here)
+    one = turned(here)[0]
+    path = tmp_path / "t" / f"image-000000.{kind}.arrow"
+    whole = path.read_bytes()
+
+    def read() -> None:
+        one.fired((0, F))
+        one.held()
+
+    repair = r"delete .*/t and run the job again"
+    for n in (0, 7, len(whole) // 3, len(whole) // 2):
+        path.write_bytes(whole[:n])
+        with pytest.raises(StoreError, match=rf"image-000000\.{kind}\.arrow is damaged .*: {repair}"):
+            read()
+    other = tmp_path / "t" / f"text-000000.{'tokens' if kind == 'samples' else 'samples'}.arrow"
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(StoreError, match=rf"image-000000\.{kind}\.arrow is damaged .*: {repair}"):
+        read()
     path.unlink()
-    with pytest.raises(StoreError, match=r"no turned codes at .*image-000000\.bin"):
-        found[0].held()
+    with pytest.raises(StoreError, match=rf"no turned codes at .*image-000000\.{kind}\.arrow: {repair}"):
+        read()
+
+
+def test_flipped_bytes_give_an_error_or_numbers_and_nothing_else(made, tmp_path):
+    """Damage that a file's structure shows is an error that says what to do; values may change unseen, as nothing seals them."""
+    here = place(tmp_path / "t")
+    turn(made[3], F, here)
+    one, draw = turned(here)[0], np.random.default_rng(0)
+    refused = []
+    for kind in ("latents", "tokens", "samples"):
+        path = tmp_path / "t" / f"image-000000.{kind}.arrow"
+        whole = path.read_bytes()
+        for at in draw.integers(len(whole), size=150):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << int(draw.integers(8))
+            path.write_bytes(flipped)
+            try:
+                one.fired((0, F))
+                one.held()
+            except StoreError as error:
+                refused.append(str(error))
+        path.write_bytes(whole)
+    assert refused
+    assert all(line.endswith("/t and run the job again") for line in refused)
 
 
 def test_turned_codes_of_no_tokens_are_none(tmp_path):
@@ -135,16 +193,17 @@ class Counting(io.FileIO):
 
 def test_many_runs_of_latents_read_little_more_than_one_run(tmp_path, monkeypatch):
     f, n = 256, 24
+    monkeypatch.setattr(columns, "BATCH", 64)  # as small a share of a piece as it is of a whole one
     store = write_store(tmp_path / "s", draw(n, f, 1, 0.5), draw(n, f, 2, 0.5), np.arange(n) % 4)
     read, n_units = [], []
     for name, gb in (("one", 0.25), ("many", 5e-5)):
         study = plan_study(store, CONFIG.model_copy(update={"memory_gb": gb, "neighbours": 0}), latents=identity(f))
         plan = plan_artefact(place(tmp_path / name), "t", study, {})
         units = [unit.name for unit in study.units if not unit.control]
-        monkeypatch.setattr("linrep.places.io.FileIO", Counting)
         Counting.n = 0
-        list(find_plainly(study, units, plan))
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr("linrep.places.io.FileIO", Counting)
+            list(find_plainly(study, units, plan))
         read.append(Counting.n)
         n_units.append(len(units))
     entries = sum(len(read_codes(place(path)).latents) for path in (tmp_path / "one").rglob("codes/*/*/*.parquet"))

@@ -1,34 +1,50 @@
-"""Codes turned over, latent by latent: a run of latents reads its own entries and no others, however many runs there are.
+"""Codes turned over, latent by latent: a run of latents reads its own entries and little more, however many runs there are.
 
-The codes of a part of the store are turned once, into files of whole samples with about `PIECE` entries, whatever the size of a
-chunk. They are scratch: made of the codes, and gone when the artefact is complete. The list of a part's files is written last.
+The codes of a part of the store are turned once, in pieces of whole samples with about `PIECE` entries, whatever the size of a
+chunk. They are scratch: made of the codes, and gone when the artefact is complete. A piece is three Arrow IPC files:
 
-    samples    int64 [m]       numbers of the samples, rising
-    ends       int64 [m + 1]   where the tokens of each sample begin, and their number
-    position, token_id  int32 [t];  tile, row, col  int16 [t]       of the tokens, by sample and position
-    starts     int64 [f + 1]   where the entries of each latent begin, and their number
-    entries    [s] of int32 which of the samples, int32 position, float32 activation: by latent, sample and position
+    NAME.latents.arrow   a row a latent: its entries, by sample and position; a record batch holds about `BATCH` entries
+    NAME.tokens.arrow    a row a token, by sample and position
+    NAME.samples.arrow   a row a sample, rising: its number and how many tokens it has
+
+`files.json` is written last. It lists the pieces of a part, and for each record batch its first latent and where it begins in
+the file: a run of latents is one read.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float32, Int16, Int32, Int64
 from scipy import sparse
 
 from linrep.errors import StoreError
-from linrep.features.codes import Coded, read_codes, together
+from linrep.features.codes import COLUMNS, Coded, read_codes, together
 from linrep.places import Place
 from linrep.records import inside, read_record, write_record
 from linrep.store.layout import MODALITIES, Modality
+from linrep.store.sealed import one_line
+from schemas.columns import column
+from schemas.features import FEATURE_CODES
 
 PIECE = 2**20
-"""Entries of a file, about: whole samples, at least one."""
+"""Entries of a piece, about: whole samples, at least one."""
+BATCH = 2**11
+"""Entries of a record batch, about: whole latents, at least one. Runs that share a batch both read it."""
 LIST = "files.json"
-_ENTRY = np.dtype([("which", "<i4"), ("position", "<i4"), ("value", "<f4")])
-_TOKENS = {"position": "<i4", "token_id": "<i4", "tile": "<i2", "row": "<i2", "col": "<i2"}
+_ENTRY = pa.struct(
+    [
+        column("which", pa.int32(), "Row of its sample in the piece"),
+        column("position", pa.int32(), "Place in the sequence"),
+        column("value", pa.float32(), "Activation, above 0", "model's own scale"),
+    ]
+)
+_LATENTS = pa.schema([pa.field("entries", pa.list_(pa.field("item", _ENTRY, nullable=False)), nullable=False)])
+_TOKENS = pa.schema([FEATURE_CODES.field(name) for name in COLUMNS])
+_SAMPLES = pa.schema([FEATURE_CODES.field("sample"), column("n_tokens", pa.int64(), "Tokens that it has", "tokens")])
+_SCHEMAS = {"latents": _LATENTS, "tokens": _TOKENS, "samples": _SAMPLES}
 _AHEAD = 4096
 """Bytes read beyond what was asked for, at most: a run's entries may be few."""
 
@@ -79,10 +95,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a file of turned codes holds.
+    """What a piece of turned codes holds.
 
     Attributes:
-        name: Its name in the folder of its part.
+        name: What its files' names begin with.
         modality: Of its tokens.
         first: The first of its samples.
         last: The last.
@@ -90,6 +106,8 @@ class Shape:
         tokens: Tokens of theirs.
         latents: f, of the dictionary.
         entries: Entries.
+        batches: First latent of each record batch, and f.
+        begins: Where each begins in its file, and where the last ends, in bytes.
     """
 
     name: str
@@ -100,77 +118,104 @@ class Shape:
     tokens: int
     latents: int
     entries: int
-
-    @property
-    def arrays(self) -> dict[str, tuple[np.dtype, int]]:
-        """The arrays of the file, in order: what they hold, and how long they are."""
-        tokens = {name: (np.dtype(kind), self.tokens) for name, kind in _TOKENS.items()}
-        whole = np.dtype("<i8")
-        return {
-            "samples": (whole, self.samples), "ends": (whole, self.samples + 1), **tokens,
-            "starts": (whole, self.latents + 1), "entries": (_ENTRY, self.entries),
-        }  # fmt: skip
+    batches: tuple[int, ...]
+    begins: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The files of a part."""
+    """The pieces of a part."""
 
     shapes: tuple[Shape, ...]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A file of turned codes.
+    """A piece of turned codes.
 
     Attributes:
-        file: Where it lies.
-        shape: What it holds.
+        place: Where its files lie: their names without the endings.
+        shape: What they hold.
     """
 
-    file: Place
+    place: Place
     shape: Shape
 
     def fired(self, run: tuple[int, int]) -> Fired:
         """The entries of a run of latents.
 
         Raises:
-            StoreError: The file is missing or damaged.
+            StoreError: A file is missing or damaged.
         """
-        first, last = run
-        samples, starts = self._read({"samples": slice(0, self.shape.samples), "starts": slice(first, last + 1)})
-        (entries,) = self._read({"entries": slice(int(starts[0]), int(starts[-1]))})
-        latent = np.repeat(np.arange(last - first), np.diff(starts))
-        position, value = (np.ascontiguousarray(entries[name]) for name in ("position", "value"))
-        return Fired(latent, samples[entries["which"]], position, value, samples, self.shape.tokens)
+        samples = self._read("samples")["sample"].to_numpy()
+        lists = self._entries(run)
+        counts, entries = lists.value_lengths().to_numpy(), lists.flatten()
+        which, position, value = (entries.field(name).to_numpy() for name in _ENTRY.names)
+        if len(which) and not 0 <= which.min() <= which.max() < len(samples):
+            raise self._damaged("latents", "it names samples that it lacks")
+        return Fired(np.repeat(np.arange(len(lists)), counts), samples[which], position, value, samples, self.shape.tokens)
 
     def held(self) -> Held:
         """The tokens.
 
         Raises:
-            StoreError: The file is missing or damaged.
+            StoreError: A file is missing or damaged.
         """
-        arrays = self.shape.arrays
-        names = ("samples", "ends", *_TOKENS)
-        return Held(*self._read({name: slice(0, arrays[name][1]) for name in names}))
+        samples, tokens = self._read("samples"), self._read("tokens")
+        ends = np.concatenate([[0], samples["n_tokens"].to_numpy().cumsum()])
+        if ends[-1] != len(tokens):
+            raise self._damaged("tokens", f"it has {len(tokens)} rows instead of {ends[-1]}")
+        return Held(samples["sample"].to_numpy(), ends, *(tokens[name].to_numpy() for name in COLUMNS))
 
-    def _read(self, wanted: dict[str, slice]) -> list[np.ndarray]:
-        """Pieces of some of the arrays."""
-        arrays = self.shape.arrays
-        begin = dict(zip(arrays, accumulate((kind.itemsize * n for kind, n in arrays.values()), initial=0), strict=False))
-        found = []
+    def _entries(self, run: tuple[int, int]) -> pa.ListArray:
+        """A row a latent of a run; the record batches that hold them are read at once."""
+        first, last = run
+        starts = np.array(self.shape.batches)
+        low, high = int(np.searchsorted(starts, first, side="right")) - 1, int(np.searchsorted(starts, last))
+        if first == last:
+            return pa.array([], _LATENTS.field(0).type)
+        begin, end = self.shape.begins[low], self.shape.begins[high]
+        file = _file(self.place, "latents")
         try:
-            with self.file.open(_AHEAD) as stream:
-                for name, own in wanted.items():
-                    kind = arrays[name][0]
-                    stream.seek(begin[name] + kind.itemsize * own.start)
-                    raw = stream.read(kind.itemsize * (own.stop - own.start))
-                    if len(raw) < kind.itemsize * (own.stop - own.start):
-                        raise StoreError(f"{self.file} is cut short: delete {self.file.parent} and run the job again")
-                    found.append(np.frombuffer(raw, kind))
-        except FileNotFoundError:
-            raise StoreError(f"no turned codes at {self.file}: delete {self.file.parent} and run the job again") from None
-        return found
+            with file.open(_AHEAD) as stream:
+                stream.seek(begin)
+                raw = stream.read(end - begin)
+            messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(raw))
+            batches = [pa.ipc.read_record_batch(messages.read_next_message(), _LATENTS) for _ in range(low, high)]
+            for batch in batches:
+                batch.validate(full=True)
+        except (pa.ArrowException, StopIteration, OSError) as error:
+            raise self._mended("latents", error) from None
+        lists = pa.chunked_array([batch.column(0) for batch in batches])
+        if len(lists) != starts[high] - starts[low]:
+            raise self._damaged("latents", f"{len(lists)} latents instead of {starts[high] - starts[low]}")
+        return lists.slice(first - int(starts[low]), last - first).combine_chunks()
+
+    def _read(self, kind: str) -> pa.Table:
+        """The whole of one of the small files."""
+        try:
+            with _file(self.place, kind).open(_AHEAD) as stream, pa.ipc.open_file(pa.py_buffer(stream.read())) as reader:
+                table = reader.read_all().combine_chunks()
+        except (pa.ArrowException, OSError) as error:
+            raise self._mended(kind, error) from None
+        if not table.schema.equals(_SCHEMAS[kind]) or any(values.null_count for values in table.columns):
+            raise self._damaged(kind, "its columns are others than were written")
+        return table
+
+    def _mended(self, kind: str, error: Exception) -> Exception:
+        """What to raise for an error in reading."""
+        file = _file(self.place, kind)
+        if isinstance(error, FileNotFoundError):
+            return StoreError(f"no turned codes at {file}: delete {file.parent} and run the job again")
+        return error if file.may_pass(error) else self._damaged(kind, one_line(error))
+
+    def _damaged(self, kind: str, what: str) -> StoreError:
+        file = _file(self.place, kind)
+        return StoreError(f"{file} is damaged ({what}): delete {file.parent} and run the job again")
+
+
+def _file(stem: Place, kind: str) -> Place:
+    return stem.parent / f"{stem.name}.{kind}.arrow"
 
 
 def turn(files: Sequence[tuple[Modality, Place]], n_latents: int, folder: Place) -> None:
@@ -237,28 +282,42 @@ def _pieces(files: Iterator[Place]) -> Iterator[Coded]:
 
 def _write(coded: Coded, n_latents: int, folder: Place, modality: Modality, number: int) -> Shape:
     starts = np.flatnonzero(np.diff(coded.sample, prepend=-1))
-    samples, ends = coded.sample[starts], np.append(starts, len(coded))
-    entries = np.empty(len(coded.latents), _ENTRY)
+    samples, counts = coded.sample[starts], np.diff(starts, append=len(coded))
     # From rows to columns: a counting sort, in which the tokens of a latent keep their order.
     rows = sparse.csr_matrix((np.arange(len(coded.latents)), coded.latents, coded.offsets), (len(coded), n_latents))
     columns = rows.tocsc()
     token, entry = columns.indices, np.asarray(columns.data, np.int64)
-    entries["which"] = np.repeat(np.arange(len(samples)), np.diff(ends))[token]
-    entries["position"] = coded.position[token]
-    entries["value"] = coded.values[entry]
-    shape = Shape(
-        name=f"{modality}-{number:06d}.bin",
+    which = np.repeat(np.arange(len(samples), dtype=np.int32), counts)[token]
+    values = [which, coded.position[token], coded.values[entry]]
+    entries = pa.StructArray.from_arrays([pa.array(some) for some in values], fields=list(_ENTRY))
+    lists = pa.ListArray.from_arrays(pa.array(columns.indptr.astype(np.int32)), entries, type=_LATENTS.field(0).type)
+    table = pa.record_batch([lists], schema=_LATENTS)
+    # A latent that begins beyond the next multiple of BATCH begins a record batch.
+    firsts = [0, *(np.flatnonzero(np.diff(columns.indptr[:-1] // BATCH)) + 1).tolist(), n_latents]
+    stem = folder / f"{modality}-{number:06d}"
+    begins = _write_file(stem, "latents", [table.slice(a, b - a) for a, b in pairwise(firsts)])
+    _write_file(stem, "tokens", [pa.record_batch([getattr(coded, name) for name in COLUMNS], schema=_TOKENS)])
+    _write_file(stem, "samples", [pa.record_batch([samples, counts], schema=_SAMPLES)])
+    return Shape(
+        name=stem.name,
         modality=modality,
         first=int(samples[0]),
         last=int(samples[-1]),
         samples=len(samples),
         tokens=len(coded),
         latents=n_latents,
-        entries=len(entries),
+        entries=len(coded.latents),
+        batches=tuple(firsts),
+        begins=tuple(begins),
     )
-    values = {"samples": samples, "ends": ends, "starts": columns.indptr, "entries": entries}
-    values |= {name: getattr(coded, name) for name in _TOKENS}
-    with (folder / shape.name).writing() as stream:
-        for name, (kind, _) in shape.arrays.items():
-            stream.write(np.ascontiguousarray(values[name], kind).data.cast("B"))
-    return shape
+
+
+def _write_file(stem: Place, kind: str, batches: Sequence[pa.RecordBatch]) -> list[int]:
+    """Write one of a piece's files; gives where each record batch begins, and where the last one ends, in bytes."""
+    with _file(stem, kind).writing() as stream, pa.ipc.new_file(stream, _SCHEMAS[kind]) as writer:
+        begins = []
+        for batch in batches:
+            writer.write_batch(batch)
+            # The schema is written with the first one, so what a batch takes is counted from its end.
+            begins.append(stream.tell() - pa.ipc.get_record_batch_size(batch))
+        return [*begins, stream.tell()]
