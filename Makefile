@@ -100,10 +100,9 @@ lint: $(VENV)/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(VENV)/.installed-dev ## ruff: mend what can be mended, and strip the notebooks' outputs
+format: $(VENV)/.installed-dev ## ruff: mend what can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout {} +
 
 types: $(VENV)/.installed-dev ## pyright
 	$(BIN)/pyright

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from linrep.corpora import Corpora
@@ -50,3 +51,9 @@ def write_workspace(folder: Path, name: str, corpora: Corpora, model: ModelConfi
     write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
     write_directions(folder / "directions.safetensors", directions(), {"harvest": plan.manifest.digest})
     return folder
+
+
+def value_of(table: pa.Table, measure: str, **which: object) -> list[dict[str, object]]:
+    """Rows of the effects with this measure, and these values in the columns named."""
+    wanted = {"measure": measure, **which}
+    return [row for row in table.to_pylist() if all(row[name] == value for name, value in wanted.items())]

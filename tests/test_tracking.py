@@ -23,7 +23,7 @@ import linrep.retry
 from linrep import tracking
 from linrep.cluster.stage import Outcome
 from linrep.errors import ServiceError
-from linrep.explorer.figures import Curve, layer_curves
+from linrep.explorer.figures import Curve, Panel, panels
 from linrep.places import place
 from linrep.recipe import Request, validate
 from linrep.sheets import unguarded
@@ -149,7 +149,8 @@ def test_artifacts_lie_beside_the_database(tmp_path):
 def test_a_figure_and_a_table_are_kept_in_forms_that_people_open(tmp_path):
     table = pa.table({"layer": [0, 1], "top1": [0.25, 0.5]})
     with tracking.run(place(tmp_path), "probe", "n", "k", {}) as run:
-        run.figure("figures/layers.png", layer_curves("t", "top-1", [Curve("ridge", (0.0, 1.0), (0.2, 0.5))]))
+        curve = Curve("ridge", (0.0, 1.0), (0.2, 0.5))
+        run.figure("figures/layers.png", panels("", [Panel("t", "layer", "top-1", (curve,))]))
         run.table("tables/probes", table)
     kept = {p.relative_to(p.parents[1]).as_posix(): p for p in (tmp_path / "mlartifacts").rglob("*.*")}
     assert kept["figures/layers.png"].read_bytes().startswith(b"\x89PNG")

@@ -13,7 +13,8 @@ import yaml
 from linrep.places import place
 from linrep.steer.artefact import STEERING, verdicts_in
 from linrep.steer.config import SteerConfig
-from linrep.steer.effects import effects, value_of
+from linrep.steer.effects import effects
+from tests.steering import value_of
 
 ROOT = Path(__file__).parents[2]
 LAST = 6

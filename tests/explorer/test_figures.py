@@ -3,14 +3,14 @@
 import pytest
 from matplotlib.collections import PolyCollection
 
-from linrep.explorer.figures import Curve, Panel, layer_curves, matrix, panels
+from linrep.explorer.figures import Curve, Panel, matrix, panels
 
 PROBE = Curve("ridge", (0.0, 1.0, 2.0), (0.1, 0.5, 0.9), (0.0, 0.4, 0.8), (0.2, 0.6, 1.0))
 CONTROL = Curve("shuffled labels", (0.0, 1.0, 2.0), (0.1, 0.1, 0.1), control=True)
 
 
 def test_the_lines_are_the_values_and_a_control_is_dashed():
-    figure = layer_curves("t", "top-1", [PROBE, CONTROL], (0.0625, "chance"))
+    figure = panels("", [Panel("t", "layer", "top-1", (PROBE, CONTROL), (0.0625, "chance"))])
     (axes,) = figure.axes
     by_label = {line.get_label(): line for line in axes.lines}
     assert by_label.keys() == {"ridge", "shuffled labels", "chance"}

@@ -54,15 +54,6 @@ def test_no_file_names_a_home_a_registry_or_a_secret() -> None:
     assert found == []
 
 
-def test_notebooks_are_stripped() -> None:
-    nbformat = pytest.importorskip("nbformat")
-    for path in in_git():
-        if path.suffix == ".ipynb":
-            cells = nbformat.read(path, as_version=4).cells
-            dirty = [cell for cell in cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count is not None)]
-            assert not dirty, f"{path.relative_to(ROOT)} has outputs: run `make format`"
-
-
 def targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from linrep import tracking
+from linrep import artefact, tracking
 from linrep.cluster.entry import run_job
 from linrep.cluster.run_interpret import run_interpret
 from linrep.errors import RecipeError, ServiceError, StoreError
-from linrep.interpret.artefact import open_interpretations
+from linrep.interpret.artefact import INTERPRETATIONS_KIND
 from linrep.interpret.config import Local
 from linrep.interpret.sheet import read_sheet
 from linrep.interpret.views import Latent
@@ -111,7 +111,7 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     manifest = tmp_path / "interpretations" / here.name / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "running"}))
     with pytest.raises(StoreError, match="are not complete"):
-        open_interpretations(here)
+        artefact.open(INTERPRETATIONS_KIND, here)
     again = run_interpret(recipe, ws)
     assert len(server.asked) == n
     for table in ("explanations", "scores", "answers"):

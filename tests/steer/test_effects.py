@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from linrep.steer.config import Asking, Dose, Question, SteerConfig
-from linrep.steer.effects import effects, judge_answers, matched, value_of
+from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.readers import by_choice, by_parser, by_words
 from linrep.steer.judges.verdict import Verdict
 from linrep.steer.summary import _site
 from linrep.store.tables import table_of
 from schemas.steering import ANSWERS, CELLS, DAMAGE
+from tests.steering import value_of
 
 CONFIG = SteerConfig(
     dose=Dose(strengths=(1.0, 2.0)),

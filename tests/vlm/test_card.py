@@ -36,7 +36,7 @@ def change_weights(folder, name, change):
 def test_card_says_what_was_built(folder):
     card = card_of(folder)
     assert (card.n_layers, card.width, card.vocab_size, card.image_token_id) == (3, 32, 512, 4)
-    assert (card.tile_size, card.patch_size, card.tile_patches) == (28, 7, 4)
+    assert (card.tile_size, card.patch_size) == (28, 7)
     assert card.grid_pinpoints == ((28, 56), (56, 28), (56, 56), (84, 28), (28, 84))
     assert (card.feature_strategy, card.feature_layer, card.max_positions) == ("default", -2, 4096)
     assert (card.class_name, card.processor_class) == ("LlavaNextForConditionalGeneration", "LlavaNextProcessor")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from linrep.vlm.batch import collate
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.hooks import edit, edit_rows, forward, from_mask, image_mask, last_mask, record
+from linrep.vlm.hooks import edit, edit_rows, forward, image_mask, record
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 
@@ -275,7 +275,8 @@ N_TILES = {(50, 40): 5, (100, 30): 4, (20, 90): 4, (28, 28): 3}
 @pytest.mark.parametrize("layer", [1, 3])
 def test_edit_in_cached_generation_equals_recomputation(vlm, preparer, mixed, official, layer, generated):
     batch = collate([preparer(sample) for sample in mixed], vlm, "left")
-    mask = batch.image_mask | last_mask(batch.attention_mask)
+    mask = batch.image_mask.clone()
+    mask[:, -1] = True
     shift = 2 * torch.randn(32, generator=torch.Generator().manual_seed(1))
 
     def change(h):
@@ -322,10 +323,6 @@ def test_beams_without_a_mask_for_each_are_refused(vlm, preparer, make):
         vlm.model.generate(**batch.prompt(), max_new_tokens=2, num_beams=2, do_sample=False)
 
 
-def test_masks_by_hand():
-    real = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]])
-    assert last_mask(real).int().tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]]
-    assert last_mask(real.bool()).dtype == torch.bool
+def test_the_mask_of_images_by_hand():
     ids = torch.tensor([[1, 4, 4, 9], [4, 4, 7, 8]])
     assert image_mask(ids, 4).int().tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]
-    assert from_mask(ids, 4, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])).int().tolist() == [[0, 0, 0, 1], [0, 0, 1, 0]]

@@ -1,6 +1,6 @@
 import pytest
 
-from linrep.vlm.sites import hidden_states_index, layer_of_transformer_lens, site, text_stack, transformer_lens_name
+from linrep.vlm.sites import site, text_stack, transformer_lens_name
 
 
 def test_layer_k_enters_block_k_and_layer_n_enters_the_norm(vlm):
@@ -19,15 +19,3 @@ def test_names_of_other_libraries():
     assert transformer_lens_name(0) == "blocks.0.hook_resid_pre"
     assert transformer_lens_name(1) == "blocks.0.hook_resid_post"
     assert transformer_lens_name(24) == "blocks.23.hook_resid_post"
-    assert [hidden_states_index(k, 3) for k in range(4)] == [0, 1, 2, None]
-
-
-def test_names_convert_back():
-    assert [layer_of_transformer_lens(transformer_lens_name(k)) for k in range(30)] == list(range(30))
-    assert layer_of_transformer_lens("blocks.7.hook_resid_pre") == 7
-
-
-@pytest.mark.parametrize("name", ["blocks.3.hook_resid_mid", "hook_embed", "blocks.x.hook_resid_pre", ""])
-def test_names_of_other_places_are_refused(name):
-    with pytest.raises(ValueError, match="is not blocks"):
-        layer_of_transformer_lens(name)

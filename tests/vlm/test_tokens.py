@@ -68,7 +68,7 @@ def test_map_follows_the_models_own_packing(card, official, size):
     """The model's `pack_image_features`, given features that are their own tile, row and column, returns the map."""
     model = official["mistral"][0].model
     plan = layout(size, card)
-    side, (tile_rows, tile_cols) = card.tile_patches, plan.tiles
+    side, (tile_rows, tile_cols) = card.tile_size // card.patch_size, plan.tiles
     features = torch.empty(1 + tile_rows * tile_cols, side, side, 3)
     for tile in range(len(features)):
         crop_row, crop_col = divmod(tile - 1, tile_cols) if tile else (0, 0)

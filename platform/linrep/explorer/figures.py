@@ -61,22 +61,6 @@ class Panel:
     x_whole: bool = False
 
 
-def layer_curves(
-    title: str, y_label: str, curves: Sequence[Curve], reference: tuple[float, str] | None = None, share: bool = True
-) -> Figure:
-    """Lines over layers, with their intervals as bands and their controls dashed.
-
-    Args:
-        title: What stands above.
-        y_label: What is measured.
-        curves: The lines; x are layers.
-        reference: A horizontal line and what it means.
-        share: Whether the values are shares, so that the axis goes from 0 to 1.
-    """
-    panel = Panel(title, "layer", y_label, tuple(curves), reference, (0.0, 1.02) if share else None, x_whole=True)
-    return panels("", [panel])
-
-
 def panels(title: str, parts: Sequence[Panel], n_columns: int = 3) -> Figure:
     """Several pairs of axes in a grid.
 

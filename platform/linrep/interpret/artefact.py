@@ -56,15 +56,6 @@ INTERPRETATIONS_KIND = Kind(
 Interpretations = Artefact[InterpretAbout]
 
 
-def open_interpretations(where: str | Place) -> Interpretations:
-    """The interpretations in a folder; a workspace that holds just one artefact of them will do.
-
-    Raises:
-        StoreError: There are none, several to choose from, or they are not complete.
-    """
-    return artefact.open(INTERPRETATIONS_KIND, where)
-
-
 def plan_interpretations(
     workspace: Place,
     name: str,

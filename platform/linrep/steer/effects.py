@@ -1,7 +1,7 @@
 """From runs and verdicts to effects: every measure with its interval, controls beside it, and efficacies at equal damage."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -252,15 +252,3 @@ def _frame(table: pa.Table) -> pl.DataFrame:
     found = pl.from_arrow(table)
     assert isinstance(found, pl.DataFrame)
     return found
-
-
-def value_of(table: pa.Table, measure: str, **which: object) -> list[dict[str, object]]:
-    """Rows of the effects with this measure, and these values in the columns named.
-
-    Args:
-        table: Of schema `EFFECTS`.
-        measure: One of `MEASURES`.
-        which: Columns and their values.
-    """
-    fits: Callable[[dict[str, object]], bool] = lambda row: all(row[name] == value for name, value in which.items())  # noqa: E731
-    return [row for row in table.to_pylist() if row["measure"] == measure and fits(row)]

@@ -48,11 +48,6 @@ class ModelCard:
     processor_class: str
     digest: str
 
-    @property
-    def tile_patches(self) -> int:
-        """Patches along one side of a tile."""
-        return self.tile_size // self.patch_size
-
 
 def describe(config: ModelConfig) -> ModelCard:
     """The card of a model, from its configuration files alone.

@@ -109,19 +109,6 @@ def image_mask(input_ids: Int[Tensor, "b t"], image_token_id: int) -> Bool[Tenso
     return input_ids == image_token_id
 
 
-def last_mask(attention_mask: Tensor) -> Bool[Tensor, "b t"]:
-    """The last real position of each row, whichever side the padding is on; nothing in a row that is all padding."""
-    real = attention_mask.bool()
-    following = real.flip(1).cumsum(1).flip(1)  # real positions from here to the end
-    return real & (following == 1)
-
-
-def from_mask(input_ids: Int[Tensor, "b t"], token_id: int, attention_mask: Tensor) -> Bool[Tensor, "b t"]:
-    """Real positions after the last occurrence of a token; all real positions of a row where it does not occur."""
-    later = (input_ids == token_id).flip(1).cumsum(1).flip(1)  # occurrences from here to the end
-    return (later == 0) & attention_mask.bool()
-
-
 class _Chosen:
     """Which rows and positions of the current pass are to be edited; finds them once a pass, not once a layer."""
 

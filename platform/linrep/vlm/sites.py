@@ -34,29 +34,3 @@ def transformer_lens_name(layer: int) -> str:
     ('blocks.0.hook_resid_pre', 'blocks.15.hook_resid_post')
     """
     return "blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"
-
-
-def layer_of_transformer_lens(name: str) -> int:
-    """The layer that a TransformerLens hook name means, the inverse of `transformer_lens_name`.
-
-    Args:
-        name: `blocks.i.hook_resid_pre` is layer i, `blocks.i.hook_resid_post` is layer i + 1.
-
-    Raises:
-        ValueError: The name is not of the residual stream between blocks (`hook_resid_mid`, `hook_mlp_out`, ...).
-    """
-    match name.split("."):
-        case ["blocks", i, "hook_resid_pre"] if i.isdecimal():
-            return int(i)
-        case ["blocks", i, "hook_resid_post"] if i.isdecimal():
-            return int(i) + 1
-    raise ValueError(f"{name!r} is not blocks.<i>.hook_resid_pre or blocks.<i>.hook_resid_post")
-
-
-def hidden_states_index(layer: int, n_layers: int) -> int | None:
-    """Which entry of transformers' `hidden_states` of the language model equals layer k.
-
-    Returns:
-        k, or None for k = n: transformers replaces that last entry by the output of the final norm.
-    """
-    return layer if layer < n_layers else None

@@ -6,7 +6,6 @@ cfg.json of releases before 6.0.0 is read too; see `linrep.sae.formats.saelens_f
 
 from dataclasses import replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -109,14 +108,3 @@ def _check_scaling(weights: Weights, finetuned: bool) -> None:
 def write_firing(folder: Place, firing: Float[Tensor, " f"]) -> None:
     """Write the share of the rows in which each latent fires, where it became known after the dictionary was written."""
     write_safetensors(folder / SPARSITY, {"sparsity": firing.log10().clamp_min(NEVER)})
-
-
-def read_firing(folder: Place) -> Float[Tensor, " f"] | None:
-    """Share of the rows in which each latent fires; None where it was not saved."""
-    file = folder / SPARSITY
-    if not file.is_file():
-        return None
-    weights = Weights(file, read_safetensors(file), {})
-    (logs,) = weights.take("sparsity", axes=("f",))
-    weights.finish()
-    return torch.where(logs > NEVER, torch.pow(10.0, logs), torch.zeros_like(logs))
