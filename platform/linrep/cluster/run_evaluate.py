@@ -70,6 +70,7 @@ class EvaluationStage:
     reads: Mapping[str, list[str]]
     left_out: tuple[str, ...] = ()
     counts = Counts("layers", "rows")
+    on_ray = True
 
     def of(self, artefact: Evaluations) -> "EvaluationStage":
         """The same stage of the artefact as it lies on disk."""

@@ -30,6 +30,7 @@ class SaeStage:
 
     plan: SaePlan
     pool: Pool
+    on_ray = True
 
     @property
     def artefact(self) -> Saes:
