@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import linrep.store
-from linrep.cluster.harvest import Reserved, actor_counts, harvest_chunks, reserve
+from linrep.cluster.actors import actor_counts
+from linrep.cluster.harvest import Reserved, harvest_chunks, reserve
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import Outcome, run_harvest
 from linrep.corpora import Corpora

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from linrep.artefact import UnitCommit
+from linrep.cluster.actors import gpus_of, own_device, precision
 from linrep.cluster.fan_out import or_error, results
-from linrep.cluster.harvest import precision
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.read import read as read_chunk
@@ -121,7 +121,7 @@ def evaluate_on_ray(
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if ray.cluster_resources().get("GPU") else 0.0)
+    gpus = gpus_of(pool, ray.cluster_resources())
     # Where no node has as much, a task has a node to itself; to ask for more would be to wait for ever.
     most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes())
     run = ray.remote(num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))(_evaluate_or_error)
@@ -142,8 +142,7 @@ def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfi
 
 
 def _evaluate_or_error(job: EvaluationJob, layer: int, coders: Callable[[], Coders]) -> UnitCommit | LinrepError:
-    gpu = bool(ray.get_runtime_context().get_accelerator_ids().get("GPU")) and torch.cuda.is_available()
-    return or_error(lambda: evaluate_layer(job, layer, coders(), "cuda" if gpu else "cpu"))
+    return or_error(lambda: evaluate_layer(job, layer, coders(), own_device().type))
 
 
 def evaluate_layer(job: EvaluationJob, layer: int, coders: Coders, device: str = "cpu") -> UnitCommit:

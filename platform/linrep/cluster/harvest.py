@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import ray
-import torch
 from ray.data import ActorPoolStrategy
 
+from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_device
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.session import quiet_data
 from linrep.corpora.index import Chunk
-from linrep.errors import LinrepError, ModelError, RecipeError
+from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.calibrate import calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
@@ -25,7 +25,6 @@ from linrep.store.commit import Commit, read_commit
 from linrep.store.limits import Limits
 from linrep.store.summary import size
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 
@@ -97,28 +96,10 @@ class ChunkHarvester:
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
-    has_gpu = bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
-    if has_gpu and not torch.cuda.is_available():
-        raise ModelError("a GPU is reserved for the model, but torch sees none: check the node's driver and its torch build")
-    device = torch.device("cuda" if has_gpu else "cpu")
-    if device.type == "cpu":
-        # Ray sets one thread per reserved CPU; the model is what the CPUs are for.
-        torch.set_num_threads(pool.threads or len(os.sched_getaffinity(0)))
-    vlm = load(located(job.model), max(job.layers), device, precision(pool, device))
-    if vlm.card.digest != job.model_digest:
-        raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} on the driver")
+    vlm = load_planned(job.model, job.model_digest, max(job.layers), pool, own_device())
     harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch, job.limits)
-    if begun_in not in (None, harvester.precision):
-        here = harvester.precision
-        raise RecipeError(f"the store was begun in {begun_in}, this worker would run in {here}: set pool.precision to {begun_in}")
+    check_format(harvester.precision, begun_in)
     return harvester
-
-
-def precision(pool: Pool, device: torch.device) -> torch.dtype:
-    """The number format that the model runs in."""
-    if pool.precision != "auto":
-        return getattr(torch, pool.precision)
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Limits:
@@ -147,11 +128,6 @@ def _calibrate(job: Job, turns: Sequence[Sequence[Sequence[Chunk]]], pool: Pool,
         return calibrate(_load(job, pool, begun_in), turns, job.corpora, _preparer(job.model, job.config))  # pyright: ignore[reportArgumentType]
 
     return or_error(limits)
-
-
-def gpus_of(pool: Pool, there: Mapping[str, float]) -> float:
-    """GPUs that hold a model: as the pool says, else one where the cluster has any."""
-    return pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
 
 
 def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Iterator[Commit]:
@@ -194,11 +170,7 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
             enable_true_multi_threading=True,
         ),
     )
-    for row in done.iter_rows():
-        outcome = pickle.loads(row["outcome"])
-        if isinstance(outcome, LinrepError):
-            raise outcome
-        yield outcome
+    yield from outcomes(done)
 
 
 @dataclass(frozen=True)
@@ -242,21 +214,3 @@ def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, flo
             f"Ray has {size(memory)} here: lower harvest.chunk_size"
         )
     return Reserved(reader_cpus, reader_bytes, actor_bytes)
-
-
-def actor_counts(pool: Pool, gpus: float, n_gpus: float) -> tuple[int, int]:
-    """Fewest and most actors: as the pool says, else one per share of the GPUs that the cluster has, else one on the CPU.
-
-    Raises:
-        RecipeError: GPUs are asked for and none is there yet, so that nobody can tell how many will come.
-    """
-    if pool.actors is not None:
-        return pool.actors
-    if not gpus:
-        return 1, 1
-    n = int(n_gpus / gpus)
-    if not n:
-        raise RecipeError(
-            f"pool.gpus is {gpus:g} and the cluster has {n_gpus:g} GPUs now: set pool.actors to the number that you want"
-        )
-    return n, n

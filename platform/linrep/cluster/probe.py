@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 import ray
-import torch
 
 from linrep.artefact import Artefact, UnitCommit
+from linrep.cluster.actors import own_device
 from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError
 from linrep.probe.artefact import ProbeAbout, write_unit
@@ -57,7 +57,7 @@ def probe_plainly(study: Study, units: Sequence[Unit], probes: Probed) -> Iterat
 
 
 def _gather(study: Study, unit: Unit, part: Part) -> list[Moments] | LinrepError:
-    return or_error(lambda: gather_part(study, unit, part, _device()))
+    return or_error(lambda: gather_part(study, unit, part, own_device()))
 
 
 def _solve(study: Study, unit: Unit, probes: Probed, begun: float, *parts: Any) -> UnitCommit | LinrepError:
@@ -72,11 +72,6 @@ def _solve(study: Study, unit: Unit, probes: Probed, begun: float, *parts: Any) 
 def _solve_and_write(study: Study, unit: Unit, probes: Probed, gathered: Sequence[list[Moments]], started: float) -> UnitCommit:
     sae = study.config.sae
     encoder = None if sae is None or sae.layer != unit.layer else read_coder(sae.path)
-    result = probe_unit(study, unit, gathered, _device(), encoder)
+    result = probe_unit(study, unit, gathered, own_device(), encoder)
     rows = sum(moments.n for part in gathered for moments in part)
     return write_unit(probes, unit, result, rows, started)
-
-
-def _device() -> torch.device:
-    has_gpu = ray.is_initialized() and bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
-    return torch.device("cuda" if has_gpu and torch.cuda.is_available() else "cpu")

@@ -1,6 +1,5 @@
 """Steering on Ray Data: chunks of cells stream through actors that hold the whole model, and their commits come back."""
 
-import os
 import pickle
 from collections.abc import Iterator, Sequence
 
@@ -10,20 +9,19 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from linrep.artefact import UnitCommit
+from linrep.cluster.actors import actor_counts, check_format, check_same, gpus_of, load_planned, outcomes, own_device
 from linrep.cluster.fan_out import or_error
-from linrep.cluster.harvest import Block, actor_counts, precision
+from linrep.cluster.harvest import Block
 from linrep.cluster.session import quiet_data
 from linrep.directions import read_directions
-from linrep.errors import LinrepError, ModelError, RecipeError
+from linrep.errors import LinrepError
 from linrep.harvest.config import Pool
-from linrep.harvest.plan import located
 from linrep.sae.formats import read as read_coder
 from linrep.steer.asked import first_token_row
 from linrep.steer.chunk import steer_chunk
 from linrep.steer.plan import SteerChunk, SteerJob
 from linrep.steer.steerer import Steerer
 from linrep.steer.vectors import Vectors
-from linrep.vlm.load import load
 
 
 class ChunkSteerer:
@@ -66,20 +64,11 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         ModelError: The model or the dictionary on this node is not the one of the plan, or a GPU is not to be seen.
         RecipeError: The artefact was begun in another number format.
     """
-    if device is None:
-        has_gpu = bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
-        if has_gpu and not torch.cuda.is_available():
-            raise ModelError("a GPU is reserved for the model, but torch sees none: check the node's driver and its torch build")
-        device = "cuda" if has_gpu else "cpu"
-    if device == "cpu":
-        torch.set_num_threads(pool.threads or len(os.sched_getaffinity(0)))
-    vlm = load(located(job.model), None, device, precision(pool, torch.device(device)))
-    if vlm.card.digest != job.model_digest:
-        raise ModelError(f"{job.model.path} differs between nodes: {vlm.card.digest} here, {job.model_digest} in the plan")
+    vlm = load_planned(job.model, job.model_digest, None, pool, own_device() if device is None else torch.device(device))
     config = job.config
     coder = None if config.sae is None else read_coder(config.sae.path)
-    if coder is not None and coder.digest != job.sae_digest:
-        raise ModelError(f"{config.sae.path} differs between nodes: {coder.digest} here, {job.sae_digest} in the plan")  # pyright: ignore[reportOptionalMemberAccess]
+    if config.sae is not None and coder is not None:
+        check_same(config.sae.path, coder.digest, job.sae_digest)
     vectors = Vectors(
         directions=read_directions(job.directions),
         dose=config.dose,
@@ -90,10 +79,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         one_prompt=job.one_prompt,
     )
     steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens, job.limits)
-    if begun_in not in (None, steerer.precision):
-        raise RecipeError(
-            f"this was begun in {begun_in}, this worker would run in {steerer.precision}: set pool.precision to {begun_in}"
-        )
+    check_format(steerer.precision, begun_in)
     return steerer
 
 
@@ -111,7 +97,7 @@ def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_
     """
     quiet_data()
     there = ray.cluster_resources()
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    gpus = gpus_of(pool, there)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -122,8 +108,4 @@ def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_
         num_gpus=gpus or None,
         compute=ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=fewest, max_tasks_in_flight_per_actor=2),
     )
-    for row in done.iter_rows():
-        outcome = pickle.loads(row["outcome"])
-        if isinstance(outcome, LinrepError):
-            raise outcome
-        yield outcome
+    yield from outcomes(done)

@@ -17,6 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from linrep.artefact import UnitCommit
+from linrep.cluster.actors import gpus_of
 from linrep.errors import LinrepError, RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.sae.layer import LayerJob, read_commit, train_layer
@@ -80,7 +81,7 @@ def train_on_ray(jobs: Sequence[LayerJob], pool: Pool) -> Iterator[Event]:
         RecipeError: The workers do not fit on this machine.
     """
     world, there = jobs[0].config.workers, ray.cluster_resources()
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    gpus = gpus_of(pool, there)
     check_room(world, gpus, pool, there if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS") else None)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_SECONDS))
     for name in ("ray.train", "ray.train.v2"):

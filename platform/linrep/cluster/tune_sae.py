@@ -20,6 +20,7 @@ import torch
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
+from linrep.cluster.actors import gpus_of
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.places import Place
@@ -147,7 +148,7 @@ def _at(waiting: Mapping[str, Trial], one: Candidate, plan: TunePlan) -> int:
 
 def resources(pool: Pool, there: Mapping[str, float]) -> dict[str, float]:
     """What a trial reserves: a whole core where there is no GPU, since it computes on it all the time."""
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+    gpus = gpus_of(pool, there)
     return {"GPU": gpus, "CPU": pool.cpus} if gpus else {"CPU": max(1.0, pool.cpus)}
 
 
