@@ -65,7 +65,8 @@ def refusal(folder: Path, change: dict, line: str = "") -> list[str]:
         ),
         (
             "--sae.coder.activation.k 16",
-            "--sae.coder.activation.k: sae.coder.activation.kind: missing: relu, topk, batch_topk, matryoshka, jumprelu or gated"
+            "--sae.coder.activation.k: sae.coder.activation.kind: missing: relu, topk, batch_topk, matryoshka, jumprelu, gated, "
+            "matching_pursuit or archetypal"
             "; for example --sae.coder.activation.kind topk",
         ),
         ("--pool.gpus x", "--pool.gpus: must be a number or null, got 'x'; for example --pool.gpus 0.5"),

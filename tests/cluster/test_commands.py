@@ -54,6 +54,7 @@ def test_a_table_and_a_file_in_an_object_store_are_read(bucket, tmp_path, monkey
     (where / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.chdir(tmp_path)  # the Python is named as it is called from here
     command = f"{read_parquet(where / 't.parquet')} && {copy(where / 't.parquet', 'copied')}"
     shown = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert "planted" in shown.stdout

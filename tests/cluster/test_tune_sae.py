@@ -147,7 +147,7 @@ def test_an_impossible_search_is_one_clear_line_before_any_cluster_starts(split_
 def test_an_unknown_architecture_is_named_with_those_that_there_are(split_corpora, random_vlm):
     values = recipe_of(split_corpora, random_vlm).model_dump(mode="json")
     values["tune"]["space"]["architectures"] = [{"kind": "transformer", "k": [4]}]
-    with pytest.raises(RecipeError, match=r"tune\.space\.architectures\.0: .*'transformer'.*'topk'") as error:
+    with pytest.raises(RecipeError, match=r"tune\.space\.architectures\.0\.kind: must be topk, .*got 'transformer'") as error:
         validate(values, "recipe")
     # The tuple that is empty without it is not the user's mistake, but pydantic tells it too.
     assert "transformer" in str(error.value).splitlines()[0]

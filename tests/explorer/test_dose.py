@@ -57,7 +57,7 @@ def test_harm_is_to_the_right_and_efficacy_upwards(effects):
 
 def test_the_lens_has_its_control_and_chance():
     rows = [
-        {"sample_id": f"s{i}", "class_name": "ab"[i % 2], "layer": layer, "n_tokens": 9, "n_classes": 5}
+        {"sample_id": f"s{i}", "class_name": "ab"[i % 2], "layer": layer, "n_tokens": 9, "n_high_norm": 0, "n_classes": 5}
         | {"p_class": 0.1 * (layer + i), "p_others": 0.05, "top_class": 0.5}
         for i in range(4)
         for layer in (0, 1)

@@ -75,7 +75,7 @@ def test_the_job_prints_progress_and_results_and_nothing_else(uninterrupted):
 
 def test_what_it_prints_to_do_next_works(uninterrupted):
     _, done = uninterrupted
-    look = done.stdout.split("look:")[1].splitlines()[0].strip().replace("python ", f"{sys.executable} ", 1)
+    look = done.stdout.split("look:")[1].splitlines()[0].strip()
     shown = subprocess.run(look, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert shown.stdout.startswith("Activation store job-")
 
