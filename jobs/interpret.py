@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Interpret, and say what came out and where it lies."""
-    from linrep.cluster.commands import job
+    from linrep.cluster.commands import EDITED, job
     from linrep.cluster.report import report
-    from linrep.cluster.run_interpret import EDITED, run_interpret
+    from linrep.cluster.run_interpret import run_interpret
     from linrep.places import place
 
     outcome = run_interpret(request.recipe, place(request.workspace))

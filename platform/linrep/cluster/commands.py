@@ -9,6 +9,9 @@ from linrep.places import Place, place, redacted
 from linrep.recipe import Request
 from linrep.shell import near, python_command
 
+EDITED = "edited.csv"
+"""What the sheet of explanations is called in the commands that copy it, and that score it once people have changed it."""
+
 
 def literal(where: object) -> str:
     """As a string of Python in double quotes, so that it can stand in a shell's single ones."""

@@ -9,7 +9,7 @@ import polars as pl
 from linrep import tracking
 from linrep.artefact import UnitCommit, find
 from linrep.cluster.ask import Interview, ask
-from linrep.cluster.commands import copy, read_parquet
+from linrep.cluster.commands import EDITED, copy, read_parquet
 from linrep.cluster.inputs import path_in, planned_harvest
 from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, counts
 from linrep.cluster.run_features import plan_features
@@ -19,7 +19,7 @@ from linrep.errors import RecipeError, StoreError
 from linrep.explorer.interpret import interpret_headline, score_figures, score_metrics, summary_lines
 from linrep.features.artefact import Features, open_features
 from linrep.harvest.plan import Plan, located
-from linrep.interpret.artefact import EDITED, SHEET, InterpretAbout, Interpretations, finish, plan_interpretations
+from linrep.interpret.artefact import SHEET, InterpretAbout, Interpretations, finish, plan_interpretations
 from linrep.interpret.backends import Interpreter
 from linrep.interpret.config import Chat, InterpretConfig, Local, Truth
 from linrep.interpret.contents import Contents, Scenes, StoredContents

@@ -24,8 +24,6 @@ Step = Literal["explain", "score"]
 TABLES_OF: dict[Step, tuple[str, ...]] = {"explain": ("explanations",), "score": ("scores", "answers")}
 """The steps of the work, in their order, and the tables that a unit of each has."""
 SHEET = "explanations.csv"
-EDITED = "edited.csv"
-"""The copy of it that people edit, in the commands that are printed."""
 LIMITS = {"url", "parallel", "timeout", "tries", "price", "budget", "key_variable", "proxy_variable", "image_tokens", "device"}
 """Fields of backends that decide where and how patiently, and no answer."""
 
