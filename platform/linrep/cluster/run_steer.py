@@ -73,7 +73,6 @@ class SteerStage:
         """
         from linrep.cluster.steer import steer_chunks
 
-        _check_prompts(self.plan, self.config)
         here, chunks = self.artefact, {chunk.unit: chunk for chunk in self.plan.chunks}
         begun_in = next((commit.cost["precision"] for commit in here.commits()), None)
         if begun_in is None and not self.config.insist and self.config.judge.kind in READERS:

@@ -105,8 +105,7 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
     stage = SaeStage(plan_saes(harvest.store, recipe.name, recipe.sae, workspace), recipe.pool)
     evaluation = plan_evaluation(recipe, workspace, harvest, stage.artefact)
     trained = run_stage(stage, workspace)
-    left = [line for commit in trained.artefact.commits() if (line := left_out(commit))]
-    evaluated = run_stage(replace(evaluation, left_out=tuple(left)), workspace)
+    evaluated = run_stage(replace(evaluation, left_out=tuple(trained.shown.lines)), workspace)
     return replace(evaluated, n_new=trained.n_new + evaluated.n_new)
 
 
