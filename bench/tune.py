@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from linrep.cluster.run_tune_sae import run_tune_sae
+from linrep.cluster.run_tune_sae import plan_search
+from linrep.cluster.stage import run_stage
 from linrep.errors import LinrepError
 from linrep.places import Place, place
 from linrep.recipe import Recipe, load_yaml, validate
 from linrep.sae.pack import Trial
 from linrep.sae.search import Whole
-from linrep.sae.tuning import read_trials
+from linrep.sae.trials import read_trials
 
 MOST_TOKENS, MOST_LOSS, MOST_SECONDS = 0.5, 1.05, 600.0
 """Halving is to spend less than half of the grid's tokens, to end within 5% of its best FVU, and to take under ten minutes."""
@@ -61,13 +62,16 @@ class Search:
 
 def run(recipe: Recipe, workspace: Place) -> Search:
     """Run or read the search of a recipe."""
+    stage = plan_search(recipe, workspace)
+    place = stage.artefact.place
+    is_new = not read_trials(place)
     begun = time.perf_counter()
-    outcome = run_tune_sae(recipe, workspace)
+    run_stage(stage, workspace)
     seconds = time.perf_counter() - begun
-    trials = read_trials(outcome.place)
-    with (outcome.place / "front.parquet").open() as file:
+    trials = read_trials(place)
+    with (place / "front.parquet").open() as file:
         front = pl.read_parquet(file.read())
-    return Search(trials, front, seconds if outcome.n_new == len(trials) else None)
+    return Search(trials, front, seconds if is_new else None)
 
 
 def dominated(search: Search) -> list[str]:

@@ -1,4 +1,4 @@
-"""Search width and sparsity of sparse autoencoders: a front of loss against sparsity, and which one to take.
+"""Search width and sparsity of SAEs: a front of loss against sparsity, and which one to take.
 
   .venv/bin/python jobs/tune_sae.py --config recipes/demo.yaml --workspace runs
 
@@ -18,18 +18,14 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Search, and say what came out and how to train what is recommended."""
-    from linrep.cluster.commands import job, read_parquet
-    from linrep.cluster.run_tune_sae import run_tune_sae
+    from linrep.cluster.commands import job
+    from linrep.cluster.report import report
+    from linrep.cluster.run_tune_sae import RECIPE, run_tune_sae
     from linrep.places import place
-    from linrep.tracking import pages
 
     outcome = run_tune_sae(request.recipe, place(request.workspace))
-    print("The search is complete." if outcome.n_new else "Nothing to do: the search is complete.")
-    print(f"\nSearch\n  {outcome.place}\n{outcome.text}\n")
-    print("What to do next:")
-    print(f"  train:    {job('train_sae', replace(request, config=str(outcome.recipe), overrides=()))}")
-    print(f"  table:    {read_parquet(outcome.place / 'front.parquet')}")
-    print(f"  compare:  {pages(outcome.tracking_uri)}")
+    full = replace(request, config=str(outcome.artefact.place / RECIPE), overrides=())
+    report(outcome, [("train", job("train_sae", full))])
 
 
 if __name__ == "__main__":

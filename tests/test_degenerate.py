@@ -13,13 +13,14 @@ import torch
 from polars.testing import assert_frame_equal
 
 from linrep import artefact
-from linrep.cluster import run_evaluate, run_tune_sae
+from linrep.cluster import run_evaluate
 from linrep.cluster.dictionaries import with_control
 from linrep.cluster.evaluate_sae import Attribute, EvaluationJob, evaluate_layer, find_truth
 from linrep.cluster.interpret import build_cases, counts
 from linrep.cluster.probe import probe_plainly
 from linrep.cluster.run_probe import metrics as probe_metrics
 from linrep.cluster.run_sharing import metrics as sharing_metrics
+from linrep.cluster.run_tune_sae import TuneStage
 from linrep.cluster.sharing import share_plainly
 from linrep.corpora.config import Corpora
 from linrep.dictionary import Dictionary
@@ -51,6 +52,7 @@ from linrep.sae.layer import layer_name, train_layer
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
+from linrep.sae.trials import read_trials
 from linrep.sae.tuning import plan_tune
 from linrep.sharing.artefact import plan_results
 from linrep.sharing.config import SharingConfig
@@ -59,10 +61,9 @@ from linrep.store import Store
 from linrep.store.layout import Modality
 from linrep.store.samples import SPLITS, read_samples
 from linrep.store.summary import apart_lines, statistics_lines
-from linrep.store.tables import read_table, table_of
+from linrep.store.tables import table_of
 from linrep.vlm.config import ModelConfig
 from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES
-from tests.cluster.test_stage import UNTRACKED
 from tests.degenerate import LAYER, WORLDS, D, write_world
 from tests.features.planted import found_plainly
 
@@ -228,10 +229,14 @@ def sae(store: Store, folder: Path) -> list[pa.Table]:
 def tune(store: Store, folder: Path) -> list[pa.Table]:
     plan = plan_tune(store, "t", TUNE, SAE, place(folder))
     trials = {trial.name: trial for trial in search_plainly(plan)}
-    text = run_tune_sae._finish(RECIPE, UNTRACKED, plan, trials)
-    assert text
-    in_full(text)
-    return [read_table(plan.place, f"{name}.parquet") for name in ("trials", "front")]
+    assert trials == read_trials(plan.place)
+    stage = TuneStage(plan, RECIPE)
+    stage.finish()
+    shown, records = stage.show(), stage.records()
+    assert shown.headline
+    in_full([*shown.headline, *shown.lines])
+    finite(records.metrics)
+    return [plan.artefact.table(name) for name in ("trials", "front")]
 
 
 STAGES: dict[str, Callable[[Store, Path], list[pa.Table]]] = {
@@ -262,9 +267,7 @@ def not_numbers(table: pa.Table) -> Iterator[str]:
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_result_or_one_clear_line(stage: str, world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_tune_sae, "_keep_coder", lambda *_: None)
-    monkeypatch.setattr(run_tune_sae, "_tell", lambda *_: UNTRACKED)
+def test_a_result_or_one_clear_line(stage: str, world: str, tmp_path: Path):
     store, tables, said = write_world(tmp_path / "store", WORLDS[world]), [], None
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -289,10 +292,8 @@ SUMS = ("hub", "cka_debiased", "cosine_matched_centred", "neighbourhood_overlap"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_damaged_sample_counts_for_nothing(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_damaged_sample_counts_for_nothing(stage: str, tmp_path: Path):
     """A third of the samples is not finite: the results are those of a harvest that skipped them."""
-    monkeypatch.setattr(run_tune_sae, "_keep_coder", lambda *_: None)
-    monkeypatch.setattr(run_tune_sae, "_tell", lambda *_: UNTRACKED)
     damaged, skipped = (
         [
             pl.DataFrame(pl.from_arrow(table))

@@ -58,6 +58,7 @@ class Kind(Generic[About]):
         job: The script in jobs/ that makes it; named after the stage unless it is said otherwise.
         single: Whether `what` is a singular.
         units: Folder of the units; empty where they stand on top, because people look for them there.
+        grows: Whether a complete one can be asked for further units later.
     """
 
     stage: str
@@ -71,6 +72,7 @@ class Kind(Generic[About]):
     job: str = ""
     single: bool = False
     units: str = "units"
+    grows: bool = False
 
     @property
     def again(self) -> str:
@@ -175,6 +177,10 @@ class Artefact(Generic[About]):
         """Whether everything is there."""
         return self.manifest.status == "complete"
 
+    def covers(self, planned: "Artefact[About]") -> bool:
+        """Whether this one, as it lies on disk, is complete and has all that is planned."""
+        return self.complete and (not self.kind.grows or set(planned.manifest.units) <= set(self.manifest.units))
+
     # From plan to complete, in this order.
 
     def begun(self) -> "Artefact[About]":
@@ -184,7 +190,11 @@ class Artefact(Generic[About]):
             write_record(self.place / MANIFEST, self.manifest)
             return self
         kept = there.manifest
-        head = replace(self.manifest, created=kept.created, units=kept.units, about=kept.about, status="running", finished="")
+        units = kept.units
+        if self.kind.grows:
+            asked = self.manifest.units
+            units = [*(unit for unit in there.done() if unit not in asked), *asked]
+        head = replace(self.manifest, created=kept.created, units=units, about=kept.about, status="running", finished="")
         if head != kept:
             write_record(self.place / MANIFEST, head)
         return replace(self, manifest=head)

@@ -98,7 +98,7 @@ STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
     "steer": (run_steer, "stage._run", "steering/*/manifest.json"),
     "train_sae": (run_train_sae, "stage._run", "saes/*/manifest.json"),
     "evaluate": (evaluate_another, "stage._run", "evaluations/*/manifest.json"),
-    "tune": (run_tune_sae, "run_tune_sae._run", "tunes/*/manifest.json"),
+    "tune": (run_tune_sae, "stage._run", "tunes/*/manifest.json"),
     "features": (run_features, "stage._run", "features/*/manifest.json"),
     "sharing": (run_sharing, "stage._run", "sharing/*/manifest.json"),
     "interpret": (interpret, "stage._run", "interpretations/*/manifest.json"),

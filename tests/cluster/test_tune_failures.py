@@ -20,7 +20,8 @@ from linrep.places import place
 from linrep.sae.pack import Ended, Trial
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
-from linrep.sae.tuning import commit_trial, failed_trial, plan_tune, read_trials
+from linrep.sae.trials import commit_trial, failed_trial, read_trials
+from linrep.sae.tuning import plan_tune
 from tests.cluster.test_train_sae import one_thread, split_corpora, workspace  # noqa: F401
 from tests.cluster.test_tune_sae import TUNE, fresh, recipe_of, told  # noqa: F401
 from tests.sae.test_search import SAE, store, tune  # noqa: F401
@@ -201,12 +202,19 @@ def test_a_search_whose_budget_is_raised_goes_on(split_corpora, random_vlm, fres
     space = {**TUNE.space.model_dump(), "learning_rate": [1e-3]}
     few = {"space": space, "stop": {"kind": "none"}, "held_out": 8, "pack": 2}
 
-    def run(budget: int | None) -> tuple[str, int]:
+    def run(budget: int | None) -> tuple[str, list[str], int, int]:
         outcome = run_tune_sae(recipe_of(split_corpora, random_vlm, **few, budget=budget), place(fresh))
-        return outcome.place.path, outcome.n_new
+        there = outcome.artefact
+        assert there.done() == there.manifest.units
+        return there.place.path, there.done(), len(read_trials(there.place)), outcome.n_new
 
-    (first, n), again, rest, none = run(2 * TUNE.rows), run(2 * TUNE.rows), run(None), run(None)
-    assert (n, again, rest, none) == (2, (first, 0), (first, 2), (first, 0))
+    half = f"budget-{2 * TUNE.rows}"
+    first = run(2 * TUNE.rows)
+    assert first[1:] == ([half], 2, 1)
+    assert run(2 * TUNE.rows) == (*first[:3], 0)
+    rest = (first[0], [half, "all"], 4)
+    assert run(None) == (*rest, 1)
+    assert run(None) == (*rest, 0)
     frame = tracking.compare(place(fresh), ["trial"])
     assert len(frame) == 4
     front = tracking.compare_tables(place(fresh), "tables/front")

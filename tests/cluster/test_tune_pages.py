@@ -84,7 +84,7 @@ def test_the_ui_of_mlflow_shows_the_figure_and_the_compare_view(
     split_corpora, random_vlm, fresh, tmp_path, one_thread, local_ray
 ):
     """The figure's main colour is on its page, and not on that of a figure that is not there; the runs are compared."""
-    uri = run_tune_sae(recipe_of(split_corpora, random_vlm), place(fresh)).tracking_uri
+    uri = run_tune_sae(recipe_of(split_corpora, random_vlm), place(fresh)).uri
     frame = tracking.compare(place(fresh), ["tune", "trial"])
     (parent,) = frame.filter(frame["stage"] == "tune")["run"]
     children = frame.filter((frame["stage"] == "trial") & (frame["status"] == "FINISHED")).head(2)

@@ -16,7 +16,7 @@ import yaml
 
 import linrep.store
 from linrep import tracking
-from linrep.cluster.run_tune_sae import run_tune_sae
+from linrep.cluster.run_tune_sae import RECIPE, run_tune_sae
 from linrep.cluster.tune_sae import Desk, check_trial_room, resources
 from linrep.corpora import Corpora
 from linrep.errors import LinrepError, RecipeError
@@ -28,7 +28,8 @@ from linrep.sae.pack import Trial
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
-from linrep.sae.tuning import plan_tune, read_trials
+from linrep.sae.trials import read_trials
+from linrep.sae.tuning import plan_tune
 from linrep.vlm.config import ModelConfig
 from tests.cluster.test_train_sae import HARVEST, POOL, SAE, one_thread, split_corpora, workspace  # noqa: F401
 
@@ -83,8 +84,9 @@ def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
     outcome = run_tune_sae(recipe, place(fresh))
     said = capfd.readouterr().err
     assert all(line.startswith("tune: ") for line in said.splitlines()), said
-    trials = read_trials(outcome.place)
-    assert outcome.n_new == len(trials) == 12
+    trials = read_trials(outcome.artefact.place)
+    assert len(trials) == 12
+    assert outcome.n_new == 1
     plain = plainly(recipe, fresh, tmp_path / "plain")
     assert {name: told(trial) for name, trial in trials.items()} == {name: told(trial) for name, trial in plain.items()}
     assert {trial.status for trial in trials.values()} == {"finished", "stopped", "failed"}
@@ -95,9 +97,9 @@ def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
         assert time.monotonic() < end, ray.available_resources()
         time.sleep(0.2)
     assert {group["state"] for group in ray.util.placement_group_table().values()} <= {"REMOVED"}
-    assert not (Path(outcome.place.path) / "ray").exists()
+    assert not (Path(outcome.artefact.place.path) / "ray").exists()
 
-    client = MlflowClient(tracking_uri=outcome.tracking_uri)
+    client = MlflowClient(tracking_uri=outcome.uri)
     (parent,) = client.search_runs(["1"], "tags.`linrep.stage` = 'tune'")
     children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {child.info.run_name: child.data.tags["linrep.status"] for child in children} == {
@@ -123,10 +125,10 @@ def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
     }
     assert {"figures/front_layer02.png", "tables/front.csv", "recommended.yaml", "recommendation.json", "summary.txt"} <= kept
 
-    full = validate(load_yaml(outcome.recipe.path), "recommended")
+    full = validate(load_yaml((outcome.artefact.place / RECIPE).path), "recommended")
     assert full.sae.layers == (2,)
     assert full.sae.rows == SAE.rows
-    report = json.loads((Path(outcome.place.path) / "recommendation.json").read_text())["2"]
+    report = json.loads((Path(outcome.artefact.place.path) / "recommendation.json").read_text())["2"]
     assert trials[report["name"]].values["sparsity"] == full.sae.coder.activation.k  # type: ignore[union-attr]
 
     again = run_tune_sae(recipe, place(fresh))

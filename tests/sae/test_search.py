@@ -20,7 +20,8 @@ from linrep.sae.propose import proposer
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import Halving, TuneConfig, Whole
 from linrep.sae.study import SaeConfig
-from linrep.sae.tuning import TunePlan, check_space, plan_tune, read_trials
+from linrep.sae.trials import read_trials
+from linrep.sae.tuning import TunePlan, check_space, plan_tune
 from linrep.store.read import Store
 from tests.store.planted_store import write_store
 

@@ -15,7 +15,8 @@ from linrep.sae.pack import Trial
 from linrep.sae.propose import proposer
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
-from linrep.sae.tuning import TunePlan, check_space, objectives, plan_tune, read_trials
+from linrep.sae.trials import read_trials
+from linrep.sae.tuning import TunePlan, check_space, objectives, plan_tune
 from linrep.store.mixture import held_out
 from linrep.store.read import Store
 from tests.sae.test_search import BEST_FIRST, SAE, D, plainly, store, tune  # noqa: F401

@@ -6,7 +6,7 @@ import torch
 from linrep.errors import StoreError
 from linrep.places import PendingFile, place
 from linrep.sae.pack import Trial, Waits
-from linrep.sae.tuning import keep_waiting, read_waits
+from linrep.sae.trials import keep_waiting, read_waits
 
 
 def waits(rows: int) -> Waits:

@@ -6,14 +6,13 @@ import polars as pl
 
 from linrep.cluster.run_control import ControlOutcome
 from linrep.cluster.run_harvest import Outcome as HarvestOutcome
-from linrep.cluster.run_tune_sae import TuneOutcome
 from linrep.cluster.stage import Outcome
 from linrep.explorer.claims import Finding
 from linrep.explorer.steering import best_cell, steer_examples
 from linrep.places import Place
 from linrep.stats.interval import in_brackets
 
-StageOutcome = Outcome | HarvestOutcome | TuneOutcome | ControlOutcome
+StageOutcome = Outcome | HarvestOutcome | ControlOutcome
 MAIN_FIGURES = {
     "probe": ("layers_class", "layers_"),
     "steer": ("layers_turned", "layers_p_target", "dose_"),
@@ -48,10 +47,6 @@ def finding(stage: str, outcome: StageOutcome, workspace: Place) -> Finding:
         case HarvestOutcome():
             here = outcome.store.place
             return Finding(stage, here.within(workspace), here.name, [str(outcome.store).splitlines()[0]])
-        case TuneOutcome():
-            headline = [line.strip() for line in outcome.text.splitlines() if "recommend" in line][:1]
-            figure = _figure(stage, outcome.place, workspace)
-            return Finding(stage, outcome.place.within(workspace), outcome.place.name, headline, figure)
         case ControlOutcome():
             return Finding(stage, outcome.place.within(workspace), outcome.place.name, [])
 

@@ -170,7 +170,7 @@ def run_stage(stage: Stage, workspace: Place) -> Outcome:
     check_services(workspace, planned.place)
     with sole_driver(planned.place):
         there = find(planned.kind, planned.place)
-        if there is not None and there.complete:
+        if there is not None and there.covers(planned):
             return Outcome(there, 0, tracking.uri_of(workspace, there.place), stage.of(there).show())
         return _run(stage.of(planned.begun()), workspace)
 

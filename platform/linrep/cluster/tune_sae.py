@@ -20,7 +20,7 @@ import torch
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
-from linrep.cluster.actors import gpus_of
+from linrep.cluster.actors import gpus_of, own_device
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.places import Place
@@ -28,16 +28,8 @@ from linrep.sae.halving import Board, Verdict
 from linrep.sae.pack import Ended, Pack, Trial, Waits, train_pack
 from linrep.sae.rounds import Group, board_of, search
 from linrep.sae.search import Candidate
-from linrep.sae.tuning import (
-    TunePlan,
-    commit_trial,
-    failed_trial,
-    keep_waiting,
-    read_trial,
-    read_trials,
-    read_waiting,
-    read_waits,
-)
+from linrep.sae.trials import commit_trial, failed_trial, keep_waiting, read_trial, read_trials, read_waiting, read_waits
+from linrep.sae.tuning import TunePlan
 
 SCRATCH = "ray"
 """Folder for Tune's own records while it runs."""
@@ -246,7 +238,7 @@ def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """What each Tune trial does: train a pack, commit its candidates one by one."""
     pack: Pack = shared["packs"][config["pack"]]
     ray.get(shared["desk"].begin.remote(pack.number))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = own_device().type
     if device == "cpu":
         torch.set_num_threads(min(shared["threads"], len(os.sched_getaffinity(0))))
     place, batch = shared["place"], pack.job.config.batch

@@ -46,6 +46,29 @@ def _column(frame: pl.DataFrame, name: str) -> tuple[float, ...]:
     return tuple(float(value) for value in frame[name])
 
 
+MOST_LAYERS = 3
+"""Layers that the headline speaks of."""
+
+
+def search_headline(front: pa.Table) -> list[str]:
+    """Which SAE to take at each layer, a sentence each, with what it leaves unexplained; see `schemas.tuning`."""
+    taken = pl.DataFrame(pl.from_arrow(front)).filter("recommended")
+    layers, said = taken["layer"].unique(maintain_order=True).to_list(), []
+    for layer in layers[:MOST_LAYERS]:
+        rows = taken.filter(pl.col("layer") == layer, pl.col("modality") != "mean").to_dicts()
+        parts = [_in_words(row) for row in rows]
+        said.append(f"Take {rows[0]['candidate']} at layer {layer}: {' and '.join(parts)}; chosen on other held-out rows.")
+    if len(layers) > MOST_LAYERS:
+        said.append(f"The front of each of the {len(layers)} layers says what to take there.")
+    return said
+
+
+def _in_words(row: dict) -> str:
+    control = "" if row["control"] is None else f" (random directions {row['control']:.3f})"
+    interval = in_brackets(row["fvu_low"], row["fvu_high"], "{:.3f}".format)
+    return f"FVU {row['fvu']:.3f}{interval} of {row['modality']} tokens{control} at L0 {row['l0']:.1f}"
+
+
 def search_lines(front: pa.Table, trials: pa.Table, rows: int, whole: int | None, reasons: dict[int, str]) -> list[str]:
     """What came out, for reading.
 

@@ -7,16 +7,8 @@ from dataclasses import dataclass
 from linrep.sae.halving import Board
 from linrep.sae.pack import Ended, Trial, Waits, choice, packs_of, stopped, train_pack
 from linrep.sae.search import Candidate, Halving
-from linrep.sae.tuning import (
-    TunePlan,
-    commit_trial,
-    keep_waiting,
-    objectives,
-    read_trials,
-    read_waiting,
-    read_waits,
-    remove_waiting,
-)
+from linrep.sae.trials import commit_trial, keep_waiting, read_trials, read_waiting, read_waits, remove_waiting
+from linrep.sae.tuning import TunePlan, objectives
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,64 @@
-"""A search on disk: what it searches, which candidates are done, what they came to.
+"""A search: what it searches on what, and the artefact that it makes. See `linrep.artefact`.
 
 tunes/<name>-<digest>/
-  manifest.json                      what is searched on what; status complete at the end
-  coders/<candidate>/                dictionaries of candidates that were trained to their end, in SAELens' format
-  trials/<candidate>.json            written last: the candidate is done, stopped, or failed and why
-  waiting/<candidate>.pt, .json      while it waits at a rung: its state, and then its record so far
+  coders/, trials/, waiting/         candidates, see `linrep.sae.trials`
+  commits/<unit>.json                written last: the search is done as far as its budget lets it
   trials.parquet, front.parquet      all candidates, and the fronts, see `schemas.tuning`
-  recommended.yaml, summary.txt      the recipe that trains the recommended dictionary in full, and the main numbers
+  recommended.yaml                   the recipe that trains the recommended SAE in full
+  recommendation.json                the recommended SAE of each layer
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from linrep.config import digest
+from linrep import artefact
+from linrep.artefact import Artefact, Kind
 from linrep.errors import RecipeError, StoreError
 from linrep.places import Place
-from linrep.records import read_record, write_record
 from linrep.sae.artefact import check_layers
 from linrep.sae.config import CoderConfig
-from linrep.sae.formats import saelens
 from linrep.sae.halving import rungs
 from linrep.sae.layer import LayerJob
-from linrep.sae.pack import Ended, Pack, Trial, Waits, choice
+from linrep.sae.pack import Pack, Trial, choice
 from linrep.sae.propose import Proposer, proposer, sparsity_range, whole
 from linrep.sae.search import Candidate, Chosen, Dimension, Halving, TuneConfig, Values, candidate
 from linrep.sae.study import SaeConfig
+from linrep.sae.trials import read_trials
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import Source, find_sources, proportion
 from linrep.store.read import Store
 from linrep.vlm.sites import transformer_lens_name
-from schemas.tuning import VERSION
+from schemas.tuning import FRONT, TRIALS, VERSION
 
 REPORT = "recommendation.json"
 """What is recommended, by layer."""
+
+
+@dataclass(frozen=True)
+class TuneAbout:
+    """What is searched.
+
+    Attributes:
+        store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
+        layers: Layers.
+        sae: The recipe's section `sae`, for what does not vary.
+        full_rows: Rows of a candidate that is trained to its end.
+    """
+
+    store: str
+    layers: list[int]
+    sae: dict[str, Any]
+    full_rows: int
+
+
+TUNES = Kind(
+    "tune", "tunes", "search", VERSION, TuneAbout, {}, whole={"trials": TRIALS, "front": FRONT}, job="tune_sae", single=True,
+    grows=True,
+)  # fmt: skip
+Tune = Artefact[TuneAbout]
 
 
 @dataclass(frozen=True)
@@ -44,8 +66,7 @@ class TunePlan:
     """A search before it runs.
 
     Attributes:
-        place: The artefact.
-        digest: Names what decides its outcome.
+        artefact: What is made.
         store: The activations.
         tune: The recipe's section.
         sae: The section `sae`, for what does not vary.
@@ -55,8 +76,7 @@ class TunePlan:
         test: Held-out rows by layer.
     """
 
-    place: Place
-    digest: str
+    artefact: Tune
     store: Store
     tune: TuneConfig
     sae: SaeConfig
@@ -66,6 +86,11 @@ class TunePlan:
     test: Mapping[int, dict[Modality, Source]] = field(repr=False)
 
     @property
+    def place(self) -> Place:
+        """The artefact."""
+        return self.artefact.place
+
+    @property
     def within(self) -> str:
         """What the candidates of a bracket have in common."""
         return self.tune.stop.within if isinstance(self.tune.stop, Halving) else "sparsity"
@@ -73,7 +98,7 @@ class TunePlan:
     @property
     def full_rows(self) -> int:
         """Rows of a candidate that is trained to its end."""
-        return max(1, self.tune.rows // self.sae.batch) * self.sae.batch
+        return full_rows(self.tune, self.sae)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -116,9 +141,18 @@ def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspa
     test = {layer: find_sources(store, layer, "val") for layer in layers}
     found = proposer(tune, sae, layers, 2 * len(_common(test)))
     plain = {key: value for key, value in sae.decisive().items() if key not in ("layers", "grid", "rows", "workers")}
-    # Who shares a pack changes nothing, and a larger budget goes on with the same search.
-    key = digest(VERSION, store.manifest.digest, tune.model_dump(mode="json", exclude={"pack", "budget"}), plain, list(layers))
-    plan = TunePlan(workspace / "tunes" / f"{name}-{key}", key, store, tune, sae, tuple(layers), found, train, test)
+    planned = artefact.plan(
+        TUNES,
+        workspace,
+        name,
+        # Who shares a pack changes nothing, and a larger budget goes on with the same search.
+        decisive=[tune.model_dump(mode="json", exclude={"pack", "budget"}), plain, list(layers)],
+        parents={"harvest": store.manifest.digest},
+        config=tune.model_dump(mode="json"),
+        units=[unit_of(tune.budget)],
+        about=TuneAbout(store.place.within(workspace), list(layers), sae.model_dump(mode="json"), full_rows(tune, sae)),
+    )
+    plan = TunePlan(planned, store, tune, sae, tuple(layers), found, train, test)
     for layer in layers:
         for share in _ends(tune.space.text_share) if tune.space.text_share else [sae.data.text_share]:
             one = candidate(sae, layer, sae.coder.activation.kind, 1, expansion=1, learning_rate=1e-3, text_share=share)
@@ -132,6 +166,16 @@ def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspa
             f"or lower tune.rows"
         )
     return plan
+
+
+def unit_of(budget: int | None) -> str:
+    """The search up to a budget of rows; a search grows by one where its budget is changed."""
+    return "all" if budget is None else f"budget-{budget}"
+
+
+def full_rows(tune: TuneConfig, sae: SaeConfig) -> int:
+    """Rows of a candidate that is trained to its end: whole batches."""
+    return max(1, tune.rows // sae.batch) * sae.batch
 
 
 def _common(test: Mapping[int, Mapping[Modality, Source]]) -> tuple[Modality, ...]:
@@ -191,97 +235,6 @@ def largest_cost(plan: TunePlan) -> int | None:
     if plan.proposer.rounds() > 1:
         return None
     return len(plan.proposer.round(0, {})[: plan.n_affordable(0)]) * plan.full_rows
-
-
-def read_trials(place: Place) -> dict[str, Trial]:
-    """Candidates that are done, by name."""
-    return _records(place / "trials")
-
-
-def read_waiting(place: Place) -> dict[str, Trial]:
-    """Candidates that wait at a rung, by name; those that are done wait no more."""
-    return {
-        name: trial for name, trial in _records(place / "waiting").items() if not (place / "trials" / f"{name}.json").is_file()
-    }
-
-
-def _records(folder: Place) -> dict[str, Trial]:
-    if not folder.is_folder():
-        return {}
-    found = {}
-    for path, _ in folder.walk():
-        if path.endswith(".json"):
-            trial = read_trial(folder / path)
-            if trial.name == path.removesuffix(".json"):  # another tool's copy, "x (1).json", is no candidate
-                found[trial.name] = trial
-    return dict(sorted(found.items()))
-
-
-def read_trial(file: Place) -> Trial:
-    """The record that a commit holds.
-
-    Raises:
-        StoreError: It is damaged.
-    """
-    return read_record(
-        file, Trial, "delete it and run jobs/tune_sae.py with the same recipe again: it trains this candidate anew"
-    )
-
-
-def commit_trial(place: Place, ended: Ended) -> None:
-    """Write a candidate's dictionary, then its record."""
-    name = ended.trial.name
-    for modality, sae in ended.coders.items():
-        saelens.write(place / "coders" / (f"{name}-{modality}" if modality else name), sae)
-    write_record(place / "trials" / f"{name}.json", ended.trial)
-
-
-def keep_waiting(place: Place, waits: Waits) -> None:
-    """Write the state of a candidate that waits under a name of its own, then its record, which decides the state that counts."""
-    record = place / "waiting" / f"{waits.trial.name}.json"
-    before = _state(place, read_trial(record)) if record.is_file() else None
-    with _state(place, waits.trial).writing() as stream:
-        torch.save(waits.state, stream)
-    write_record(record, waits.trial)
-    if before is not None and before != _state(place, waits.trial) and before.is_file():
-        before.files.delete_file(before.path)
-
-
-def _state(place: Place, trial: Trial) -> Place:
-    return place / "waiting" / f"{trial.name}-{trial.rows:012d}.pt"
-
-
-def read_waits(place: Place, name: str) -> Waits:
-    """A candidate that waits, to go on with.
-
-    Raises:
-        StoreError: Its record or its state cannot be read.
-    """
-    trial = read_trial(place / "waiting" / f"{name}.json")
-    file = _state(place, trial)
-    try:
-        with file.open() as stream:
-            state = torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler raises anything for bytes that are none of its own
-        if file.may_pass(error):
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise StoreError(f"{file} is damaged ({said}): delete {place / 'waiting'} to train these candidates again") from None
-    return Waits(trial, state)
-
-
-def remove_waiting(place: Place) -> None:
-    """Delete what candidates had to save while they waited."""
-    folder = place / "waiting"
-    if folder.is_folder():
-        folder.files.delete_dir(folder.path)
-
-
-def failed_trial(one: Candidate, why: str, width: int, within: str, waited: Trial | None = None) -> Trial:
-    """The record of a candidate whose worker is gone; one that has waited keeps what it had reached."""
-    if waited is not None:
-        return replace(waited, status="failed", reason=why)
-    return Trial(one.name, "failed", why, 0, {**one.values(), "width": one.coder.n_latents(width)}, one.bracket(within))
 
 
 def objectives(trial: Trial, modalities: Sequence[Modality]) -> tuple[float, ...] | None:
