@@ -157,6 +157,35 @@ def test_a_complete_one_is_left_alone_and_says_so(tmp_path):
 
 
 @pytest.mark.usefixtures("untracked")
+def test_one_that_grows_does_what_is_asked_of_it_later_and_keeps_what_it_has(tmp_path):
+    growing = replace(SQUARES, grows=True)
+
+    def asked(*units: str) -> Squares:
+        head = artefact.plan(
+            growing, place(tmp_path), "t", decisive={}, parents={}, config={"units": units}, units=units, about=About(0)
+        )
+        return Squares(head, [])
+
+    first, same, more = asked("1", "2"), asked("2"), asked("2", "5")
+    began = run_stage(first, place(tmp_path)).artefact
+    assert run_stage(same, place(tmp_path)).n_new == 0
+    assert run_stage(more, place(tmp_path)).artefact.complete
+    assert (first.computed, same.computed, more.computed) == (["1", "2"], [], ["5"])
+    now = artefact.open(growing, began.place)
+    assert now.manifest.units == ["1", "2", "5"]
+    assert now.manifest.created == began.manifest.created
+    assert sorted(now.table()["value"].to_pylist()) == [1, 4, 25]
+
+    # Units that were asked for and never done are given up where others are asked for.
+    head = asked("9").artefact.begun()
+    assert head.todo() == ["9"]
+    last = asked("2", "7")
+    run_stage(last, place(tmp_path))
+    assert last.computed == ["7"]
+    assert artefact.open(growing, began.place).manifest.units == ["1", "5", "2", "7"]
+
+
+@pytest.mark.usefixtures("untracked")
 def test_a_second_driver_leaves(tmp_path):
     stage = planned(tmp_path)
     with sole_driver(stage.artefact.place), pytest.raises(WorkspaceBusy, match="nothing done"):
