@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from linrep import artefact
 from linrep.places import place
 from linrep.steer.artefact import STEERING, verdicts_in
 from linrep.steer.config import SteerConfig

@@ -215,8 +215,11 @@ def test_a_signal_at_any_moment_keeps_what_is_committed_and_closes_the_run(rando
         with contextlib.suppress(subprocess.TimeoutExpired):
             driver.wait(draw.uniform(0.3, 25))
         commits = set(workspace.rglob("commits/*.json"))
+        family = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
         driver.send_signal(number)
         out, said = driver.communicate(timeout=120)
+        _, left = psutil.wait_procs(family, timeout=60)
+        assert not left
         if driver.returncode == 0:
             break
         assert driver.returncode in (status, -number), said  # the interpreter itself had not started

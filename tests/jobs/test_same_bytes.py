@@ -26,7 +26,7 @@ TIMES = {"manifest.json": {"created", "finished"}, "commits": {"seconds"}}
 """Fields that are times, by the name of the file or of its folder. All else in these files is a result, too."""
 NICE = 15
 """Of Ray's workers. Beside busy processes of niceness 0 they get hardly any time, and the test takes far longer."""
-OF_THE_RUN = ("driver.lock", "checkpoints/")
+OF_THE_RUN = {"driver.lock", "checkpoints"}
 """What is no result: the lock, and the folder in which Ray keeps its marks."""
 
 
@@ -77,7 +77,7 @@ def results(workspace: Path) -> dict[str, bytes]:
     found = {}
     for file in sorted((workspace / "saes").rglob("*")):
         path = file.relative_to(workspace / "saes")
-        if file.is_dir() or str(path).partition("/")[2].startswith(OF_THE_RUN):
+        if file.is_dir() or OF_THE_RUN & set(path.parts):
             continue
         found[str(path)] = file.read_bytes()
         times = TIMES.get(file.name, TIMES.get(file.parent.name))

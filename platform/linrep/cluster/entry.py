@@ -45,6 +45,9 @@ def run_job(description: str | None, main: "Callable[[Request], None]", argv: li
     except KeyboardInterrupt:
         stop.speak()
         _say(f"{stop.word}: run the same command again to resume")
+        if argv is None:
+            _flush()
+            _leave(stop.status)
         return stop.status
     finally:
         if argv is None:
@@ -131,6 +134,14 @@ def _flush() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave(status: int) -> None:
+    """End at once if Ray was begun, which would end this process in its own way."""
+    if "ray" in sys.modules:
+        from linrep.cluster.session import leave
+
+        leave(status)
 
 
 def _in_utf8() -> None:

@@ -119,7 +119,7 @@ class EvaluationStage:
         read = literal(self.saes / layer_name(about.layers[0]) / about.names[0] if self.own else self.saes)
         return Shown(
             headline=sae_headline(tables["quality"]),
-            lines=[f"  SAEs in {self.saes}", *summary_lines(tables, self.reads), *self.left_out, *apart],
+            lines=[f"  SAEs: {about.saes}", *summary_lines(tables, self.reads), *self.left_out, *apart],
             next=[
                 ("tables", read_parquet(self.artefact.place / "quality.parquet")),
                 ("read", python(f"import linrep.sae.formats as f; print(f.read({read}).about)")),

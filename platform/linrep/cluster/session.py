@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def cluster() -> Iterator[None]:
     """A Ray cluster for the length of the block.
 
     Inside `ray job submit`, or with RAY_ADDRESS set, it joins that cluster and leaves it running. A Ray that this process has
-    started already is used as it is. Otherwise it starts one on this machine and ends it.
+    started already is used as it is. Otherwise it starts one on this machine and ends it; where a signal ends the whole job, that
+    is left for the very end, see `leave`.
 
     Raises:
         ServiceError: There is no cluster at the address, or none starts here.
@@ -44,7 +46,35 @@ def cluster() -> Iterator[None]:
             _connect(os.environ.get("RAY_ADDRESS"))
         yield
     finally:
+        if not ending():
+            _end_data()
+            ray.shutdown()
+
+
+def leave(status: int) -> None:
+    """End this process at once if it is still connected to Ray: its last act after a signal.
+
+    Ray's core ends a process with status 1 and without a word when one of its threads asks a local raylet that is gone. A data
+    set and a search have such threads. So nothing ends Ray's own processes while anything is left to close: the system ends them
+    with this process. A cluster that others started hears that this job is over.
+
+    Args:
+        status: The exit status.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
         ray.shutdown()
+    os._exit(status)
+
+
+def _end_data() -> None:
+    """End the threads of Ray Data that an error has left at work; see `leave` for what they would do to the process."""
+    module = sys.modules.get("ray.data._internal.execution.streaming_executor")
+    for thread in threading.enumerate():
+        if module is not None and isinstance(thread, module.StreamingExecutor):
+            thread.shutdown(force=True)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _connect(address: str | None) -> None:

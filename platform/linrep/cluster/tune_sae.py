@@ -34,10 +34,31 @@ from linrep.sae.tuning import TunePlan
 SCRATCH = "ray"
 """Folder for Tune's own records while it runs."""
 LOOK_SECONDS = 0.3
+END_SECONDS = 10
+"""Time that a search has to end its trials when the driver has failed."""
 AGAIN = 1
 """A pack whose worker is lost is begun again so often; then each of its candidates alone."""
 OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
 """Python's, torch's, and that of Ray, which ends a worker before the machine runs out."""
+
+
+class Quit(tune.Stopper):
+    """Ends a search from outside: its thread must be gone before Ray is, see `linrep.cluster.session.leave`.
+
+    Attributes:
+        asked: Whether it is to end.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is ended alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all are ended."""
+        return self.asked
 
 
 class Desk:
@@ -177,7 +198,7 @@ def _run(
         "within": plan.within,
         "threads": pool.threads or _threads(each, len(groups)),
     }
-    scratch = plan.place / SCRATCH
+    scratch, quit_ = plan.place / SCRATCH, Quit()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, shared=shared), each),
         param_space={"pack": tune.grid_search(list(range(len(groups))))},
@@ -187,6 +208,7 @@ def _run(
             storage_path=scratch.path,
             storage_filesystem=scratch.files,
             failure_config=tune.FailureConfig(max_failures=AGAIN),
+            stop=quit_,
             verbose=0,
         ),
     )
@@ -202,14 +224,18 @@ def _run(
     thread.start()
     running, told = True, set(known)
     names = {one.name for group in groups for one in group.members}
-    while running:
-        running = thread.is_alive()
-        for trial in _new(plan.place, names - told):
-            told.add(trial.name)
-            yield trial
-        yield ray.get(desk.rows.remote())
-        if running:
-            time.sleep(LOOK_SECONDS)
+    try:
+        while running:
+            running = thread.is_alive()
+            for trial in _new(plan.place, names - told):
+                told.add(trial.name)
+                yield trial
+            yield ray.get(desk.rows.remote())
+            if running:
+                time.sleep(LOOK_SECONDS)
+    finally:
+        quit_.asked = True
+        thread.join(END_SECONDS)
     begun = ray.get(desk.begun.remote())
     ray.kill(desk)
     (results,) = outcome
