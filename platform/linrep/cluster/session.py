@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from linrep.cluster.knock import knock
 from linrep.cluster.stop import ending, kept_handlers
 from linrep.errors import ServiceError
@@ -52,20 +54,27 @@ def cluster() -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-    """End this process at once if it is still connected to Ray: its last act after a signal.
+    """End this process at once if it has begun with Ray: its last act after a signal.
 
     Ray's core ends a process with status 1 and without a word when one of its threads asks a local raylet that is gone. A data
-    set and a search have such threads. So nothing ends Ray's own processes while anything is left to close: the system ends them
-    with this process. A cluster that others started hears that this job is over.
+    set and a search have such threads. So nothing ends Ray's own processes while anything is left to close. Then those that Ray's
+    servers have started are killed, and the system ends the servers with this process. A cluster that others started hears that
+    this job is over.
 
     Args:
         status: The exit status.
     """
     ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
+    if ray is None:
         return
     if os.environ.get("RAY_ADDRESS"):
         ray.shutdown()
+        os._exit(status)
+    servers = psutil.Process().children()
+    others = [process for process in psutil.Process().children(recursive=True) if process not in servers]
+    for process in others:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     os._exit(status)
 
 
