@@ -1,4 +1,4 @@
-"""Stream photographs and texts through a vision-language LLM and write its residual stream to parquet.
+"""Stream images and texts through a vision-language LLM and write its residual stream to parquet.
 
   .venv/bin/python jobs/harvest.py --config recipes/demo.yaml --workspace runs
 
@@ -17,24 +17,13 @@ if TYPE_CHECKING:
 
 def main(request: "Request") -> None:
     """Harvest, and say where the store lies and how to read it."""
-    from linrep.cluster.commands import job, literal, python
+    from linrep.cluster.commands import job
+    from linrep.cluster.report import report
     from linrep.cluster.run_harvest import run_harvest
     from linrep.places import place
-    from linrep.tracking import pages
 
     outcome = run_harvest(request.recipe, place(request.workspace), request.reindex)
-    where = outcome.store.place
-    print("Nothing to do: the harvest is complete." if not outcome.n_new else "Harvest complete.")
-    print(f"\n{outcome.store}\n")
-    print("\n".join(["Corpora:", *(f"  {line}" for line in outcome.account), ""]))
-    print("What to do next:")
-    print(f"  look:     {python(f'import linrep.store as s; print(s.open({literal(where)}))')}")
-    print(f"  read:     {python(f'import linrep.store as s; print(s.open({literal(where)}).{outcome.reading})')}")
-    print(f"  compare:  {pages(outcome.tracking_uri)}")
-    print(f"  renew:    {job('harvest', request, '--reindex')}")
-    print(f"The corpora are as {outcome.index} lists them; renew, if they changed since.")
-    if where.key:
-        print("The address is shown without its key: put it back, or keep it in the environment (AWS_ACCESS_KEY_ID, ...).")
+    report(outcome, [("renew", job("harvest", request, "--reindex"))])
 
 
 if __name__ == "__main__":

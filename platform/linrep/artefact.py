@@ -159,6 +159,26 @@ class Artefact(Generic[About]):
         return f"{self.manifest.name}-{self.manifest.digest}"
 
     @property
+    def digest(self) -> str:
+        """Names everything that decides a number."""
+        return self.manifest.digest
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """Digests of what it is made from, by stage."""
+        return self.manifest.parents
+
+    @property
+    def units(self) -> Sequence[str]:
+        """Names of its units."""
+        return self.manifest.units
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the recipe says of it."""
+        return {"name": self.manifest.name, self.kind.stage: self.manifest.config}
+
+    @property
     def about(self) -> About:
         """What the stage says of it.
 
@@ -177,15 +197,19 @@ class Artefact(Generic[About]):
         """Whether everything is there."""
         return self.manifest.status == "complete"
 
+    # From plan to complete, in this order.
+
+    def there(self) -> "Artefact[About] | None":
+        """The one on disk, begun or complete; None where there is none."""
+        return find(self.kind, self.place)
+
     def covers(self, planned: "Artefact[About]") -> bool:
         """Whether this one, as it lies on disk, is complete and has all that is planned."""
-        return self.complete and (not self.kind.grows or set(planned.manifest.units) <= set(self.manifest.units))
-
-    # From plan to complete, in this order.
+        return self.complete and (not self.kind.grows or set(planned.units) <= set(self.units))
 
     def begun(self) -> "Artefact[About]":
         """Write the head, or take over when it was created, and into which units it was cut, from the one on disk."""
-        there = find(self.kind, self.place)
+        there = self.there()
         if there is None:
             write_record(self.place / MANIFEST, self.manifest)
             return self

@@ -17,6 +17,8 @@ from linrep.places import Place
 
 CHECK, STATUS, VERSION = "check", "status", "schema_version"
 MANIFEST = "manifest.json"
+SUMMARY = "summary.txt"
+"""What people read of an artefact."""
 MEND_COMMIT = "delete it and run the job that made it again: it makes this part anew"
 _NAME = re.compile(r"[^/\\\0]+(/[^/\\\0]+)*")
 

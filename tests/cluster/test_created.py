@@ -93,7 +93,7 @@ def interpret(recipe: Recipe, workspace: Place) -> None:
 
 
 STAGES: dict[str, tuple[Callable[[Recipe, Place], object], str, str]] = {
-    "harvest": (harvest_anew, "run_harvest._harvest", "harvests/*/manifest.json"),
+    "harvest": (harvest_anew, "stage._run", "harvests/*/manifest.json"),
     "probe": (run_probe, "stage._run", "probes/*/manifest.json"),
     "steer": (run_steer, "stage._run", "steering/*/manifest.json"),
     "train_sae": (run_train_sae, "stage._run", "saes/*/manifest.json"),

@@ -9,7 +9,7 @@ import linrep.store
 from linrep.cluster.actors import actor_counts
 from linrep.cluster.harvest import Reserved, harvest_chunks, reserve
 from linrep.cluster.lock import sole_driver
-from linrep.cluster.run_harvest import Outcome, run_harvest
+from linrep.cluster.run_harvest import reading, run_harvest
 from linrep.corpora import Corpora
 from linrep.errors import ModelError, RecipeError, TooManySkipped, WorkspaceBusy
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
@@ -55,18 +55,18 @@ def plain(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.Te
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_rows_of_the_plain_path(corpora, random_vlm, plain, tmp_path):
     outcome = run_harvest(recipe_of(corpora, random_vlm), place(tmp_path))
-    assert outcome.n_new == len(outcome.store.commits) == 3 + 3 + 2
-    assert outcome.store.complete
-    assert len(outcome.store.samples()) == 57
-    assert_equal(outcome.store, plain)
-    assert outcome.store.manifest.digest == plain.manifest.digest
-    assert outcome.store.manifest.statistics == plain.manifest.statistics
+    assert outcome.n_new == len(outcome.artefact.store.commits) == 3 + 3 + 2
+    assert outcome.artefact.store.complete
+    assert len(outcome.artefact.store.samples()) == 57
+    assert_equal(outcome.artefact.store, plain)
+    assert outcome.artefact.store.manifest.digest == plain.manifest.digest
+    assert outcome.artefact.store.manifest.statistics == plain.manifest.statistics
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_second_run_does_only_what_is_missing(corpora, random_vlm, plain, tmp_path):
     recipe = recipe_of(corpora, random_vlm)
-    store = run_harvest(recipe, place(tmp_path)).store
+    store = run_harvest(recipe, place(tmp_path)).artefact.store
     again = run_harvest(recipe, place(tmp_path))
     assert again.n_new == 0
     folder = Path(store.place.path)
@@ -75,7 +75,7 @@ def test_a_second_run_does_only_what_is_missing(corpora, random_vlm, plain, tmp_
     (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"complete"', '"running"'))
     resumed = run_harvest(recipe, place(tmp_path))
     assert resumed.n_new == 2
-    assert_equal(resumed.store, plain)
+    assert_equal(resumed.artefact.store, plain)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -85,7 +85,7 @@ def test_a_corrupt_photograph_is_skipped_and_named(random_vlm, tmp_path):
     bad.write_bytes(photograph(5)[:300])
     (tmp_path / "corpora/images/n02/p006.JPEG").write_bytes(b"no picture at all")
     pool = POOL.model_copy(update={"max_skipped": 0.05})
-    store = run_harvest(recipe_of(corpora, random_vlm, pool=pool), place(tmp_path / "ws")).store
+    store = run_harvest(recipe_of(corpora, random_vlm, pool=pool), place(tmp_path / "ws")).artefact.store
     skipped = dict(pair for commit in store.commits.values() for pair in commit.skipped)
     assert skipped.keys() == {"images/n01/p005.JPEG", "images/n02/p006.JPEG"}
     assert "truncated" in skipped["images/n01/p005.JPEG"]
@@ -108,7 +108,7 @@ def test_too_many_skipped_samples_end_the_job_and_raising_the_limit_lets_it_go_o
         with pytest.raises(TooManySkipped, match=r"pool\.max_skipped allows 1 of 25.*images/n01/p00"):
             run_harvest(strict, workspace)
     lenient = recipe_of(corpora, random_vlm, pool=POOL.model_copy(update={"max_skipped": 0.5}))
-    assert run_harvest(lenient, workspace).store.manifest.counts["n_skipped"] == 3
+    assert run_harvest(lenient, workspace).artefact.store.manifest.counts["n_skipped"] == 3
 
 
 def test_the_second_driver_says_so_and_leaves(corpora, random_vlm, tmp_path):
@@ -163,22 +163,22 @@ def test_a_run_in_mlflow_holds_recipe_digests_metrics_and_manifest(corpora, rand
 
     recipe = recipe_of(corpora, random_vlm)
     outcome = run_harvest(recipe, place(tmp_path))
-    client = MlflowClient(outcome.tracking_uri)
+    client = MlflowClient(outcome.uri)
     (experiment,) = [e for e in client.search_experiments() if e.name == "line-of-sight"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["harvest.chunk_size"] == "8"
     assert run.data.params["corpora.splits.val"] == "0.1"
-    assert run.data.tags["linrep.digest"] == outcome.store.manifest.digest
-    assert run.data.tags["linrep.parent.model"] == outcome.store.manifest.model["digest"]
-    assert run.data.tags["linrep.parent.corpora"] == outcome.store.manifest.corpora["digest"]
+    assert run.data.tags["linrep.digest"] == outcome.artefact.store.manifest.digest
+    assert run.data.tags["linrep.parent.model"] == outcome.artefact.store.manifest.model["digest"]
+    assert run.data.tags["linrep.parent.corpora"] == outcome.artefact.store.manifest.corpora["digest"]
     assert run.data.metrics["n_samples"] == 57
     curve = client.get_metric_history(run.info.run_id, "norm_p50_image")
-    assert {point.step for point in curve} == set(outcome.store.manifest.layers)
+    assert {point.step for point in curve} == set(outcome.artefact.store.manifest.layers)
     assert all(point.value > 0 for point in curve)
-    (artifact,) = [a.path for a in client.list_artifacts(run.info.run_id)]
-    local = client.download_artifacts(run.info.run_id, artifact, str(tmp_path))
-    assert yaml.safe_load(Path(local).read_text())["digest"] == outcome.store.manifest.digest
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"manifest.json", "summary.txt"}
+    local = client.download_artifacts(run.info.run_id, "manifest.json", str(tmp_path))
+    assert yaml.safe_load(Path(local).read_text())["digest"] == outcome.artefact.store.manifest.digest
 
 
 def test_actors_that_nobody_can_count_are_refused():
@@ -225,7 +225,7 @@ def test_the_reading_hint_of_a_store_of_texts_alone_reads_rows(corpora, random_v
     texts = corpora.model_copy(update={"images": None, "pairs": None})
     plan = plan_harvest("t", texts, random_vlm, CONFIG.model_copy(update={"views": ("last",)}), place(tmp_path))
     store = harvest_plainly(plan)
-    hint = Outcome(store, 0, "", plan.index_place).reading
+    hint = reading(store)
     assert hint == 'select("last", layer=2, modality="text").torch()'
     assert len(eval(f"store.{hint}", {"store": store})) == 17
 
@@ -246,11 +246,11 @@ def test_a_driver_that_dies_before_the_last_line_leaves_nothing_out_of_mlflow(co
         with pytest.raises(KeyboardInterrupt):
             run_harvest(recipe, place(tmp_path))
     outcome = run_harvest(recipe, place(tmp_path))
-    client = MlflowClient(outcome.tracking_uri)
+    client = MlflowClient(outcome.uri)
     (run,) = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["n_samples"] == 57
-    assert outcome.store.manifest.status == "complete"
+    assert outcome.artefact.store.manifest.status == "complete"
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -39,7 +39,7 @@ def first_word(model: ModelConfig) -> int:
 @pytest.mark.usefixtures("local_ray")
 def test_limits_are_found_once_and_kept_on_resume(corpora, model, random_vlm, tmp_path):
     recipe = Recipe(name="t", corpora=corpora, model=model, harvest=CONFIG, pool=Pool(tokens_per_batch=400, threads=1))
-    store = run_harvest(recipe, place(tmp_path)).store
+    store = run_harvest(recipe, place(tmp_path)).artefact.store
     ids = store.select("tokens", 0, "text", special=False, high_norm=None).table(["token_id"])["token_id"].to_pylist()
     n = ids.count(first_word(random_vlm))
     assert n > 20
@@ -61,5 +61,5 @@ def test_limits_are_found_once_and_kept_on_resume(corpora, model, random_vlm, tm
     (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running", "limits": high}))
     again = run_harvest(recipe, place(tmp_path))
     assert again.n_new == 1
-    assert again.store.manifest.limits == high
-    assert 0 < again.store.statistics()[0, "text"].n_high_norm < n
+    assert again.artefact.store.manifest.limits == high
+    assert 0 < again.artefact.store.statistics()[0, "text"].n_high_norm < n

@@ -26,7 +26,7 @@ def test_a_harvest_into_an_object_store_equals_one_on_disk(bucket, corpora, rand
     recipe = recipe_of(corpora, random_vlm, pool=POOL)
     first = run_harvest(recipe, place(bucket("ws")))
     assert first.n_new == 8
-    assert_equal(first.store, plain)
+    assert_equal(first.artefact.store, plain)
     assert run_harvest(recipe, place(bucket("ws"))).n_new == 0
     assert linrep.store.open(bucket("ws")).select("pooled", 2).polars().height == len(plain.select("pooled", 2))
     assert (tmp_path / "mlflow.db").exists()

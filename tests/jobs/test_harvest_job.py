@@ -16,6 +16,7 @@ import yaml
 
 import linrep.store
 from linrep.cluster.lock import LEASE_SECONDS, LOCK
+from linrep.cluster.report import MOST_LINES
 from linrep.corpora import Corpora
 from linrep.places import place
 from linrep.vlm.config import ModelConfig
@@ -68,8 +69,9 @@ def test_the_job_prints_progress_and_results_and_nothing_else(uninterrupted):
     for line in done.stderr.splitlines():
         assert line.startswith("harvest: "), line
     assert done.stderr.splitlines()[-1].startswith("harvest: 100% 57/57 samples, ")
-    assert done.stdout.startswith("Harvest complete.\n\nActivation store job-")
-    assert "What to do next:" in done.stdout
+    assert done.stdout.startswith("The harvest is complete.\n57 samples give ")
+    assert "\nNext:\n  look: " in done.stdout
+    assert len(done.stdout.splitlines()) <= MOST_LINES
     assert linrep.store.open(str(workspace)).complete
 
 

@@ -141,8 +141,8 @@ def test_commands_of_the_readme_and_those_that_they_print_work_in_a_new_shell(fo
             sae = min((folder / "runs" / "saes").glob("*/layer-004/topk-16*"))
             command = re.sub(r"path/to/\S+", str(sae.relative_to(folder)), command)
         out = shown(command, folder)
-        assert "\nNext:\n" in out or "\nWhat to do next:\n" in out, out
-        after = re.split(r"^(?:Next|What to do next):$", out, flags=re.MULTILINE)[1]
+        assert "\nNext:\n" in out, out
+        after = re.split(r"^Next:$", out, flags=re.MULTILINE)[1]
         printed |= dict.fromkeys(NEXT.findall(after), command)
     report = (folder / "runs" / "report.md").read_text()
     printed |= {line: "report.md" for block in blocks(report) for line in commands(block.text)}

@@ -15,8 +15,8 @@ import yaml
 
 from linrep import artefact
 from linrep.cluster.report import MOST_LINES
-from linrep.cluster.stage import SUMMARY
 from linrep.places import place
+from linrep.records import SUMMARY
 from linrep.steer.artefact import STEERING, VERDICTS_KIND, verdicts_in
 from tests.steering import HARVEST, half_held_out, write_workspace
 

@@ -22,7 +22,7 @@ def test_a_submitted_harvest_equals_the_direct_one(corpora, random_vlm, tmp_path
     words = ["env", f"{tracking.COMMIT}={'ab' * 20}-dirty", "python", "jobs/harvest.py"]
     words += ["--config", str(recipe), "--workspace", str(tmp_path / "submitted")]
     with local_head() as head:
-        for expected in ("Harvest complete.", "Nothing to do: the harvest is complete."):
+        for expected in ("The harvest is complete.", "Nothing to do: the harvest is complete."):
             done = head.submit(words, working_dir=ROOT, runtime_env=ROOT / "deploy/runtime_env.yaml", timeout_s=300)
             assert done.returncode == 0, done.stdout
             assert expected in done.stdout

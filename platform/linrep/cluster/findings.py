@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from linrep.cluster.run_control import ControlOutcome
-from linrep.cluster.run_harvest import Outcome as HarvestOutcome
 from linrep.cluster.stage import Outcome
 from linrep.explorer.claims import Finding
 from linrep.explorer.steering import best_cell, steer_examples
 from linrep.places import Place
 from linrep.stats.interval import in_brackets
 
-StageOutcome = Outcome | HarvestOutcome | ControlOutcome
+StageOutcome = Outcome | ControlOutcome
 MAIN_FIGURES = {
     "probe": ("layers_class", "layers_"),
     "steer": ("layers_turned", "layers_p_target", "dose_"),
@@ -44,9 +43,6 @@ def finding(stage: str, outcome: StageOutcome, workspace: Place) -> Finding:
                 _figure(stage, here, workspace),
                 _examples(stage, outcome),
             )
-        case HarvestOutcome():
-            here = outcome.store.place
-            return Finding(stage, here.within(workspace), here.name, [str(outcome.store).splitlines()[0]])
         case ControlOutcome():
             return Finding(stage, outcome.place.within(workspace), outcome.place.name, [])
 

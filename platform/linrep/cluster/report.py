@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
-from linrep.cluster.stage import SUMMARY, Outcome
+from linrep.cluster.stage import Outcome
+from linrep.records import SUMMARY
 from linrep.tracking import pages
 
 MOST_LINES = 25
@@ -25,7 +26,9 @@ def outcome_lines(outcome: Outcome, more: Sequence[tuple[str, str]] = ()) -> lis
         state = f"The {what} {are} complete." if outcome.n_new else f"Nothing to do: the {what} {are} complete."
     next_ = [*shown.next, *more, ("compare", pages(outcome.uri))]
     wide = max(len(word) for word, _ in next_) + 1
-    tail = ["", f"Results  {artefact.place}", "Next:", *(f"  {word + ':':{wide}} {command}" for word, command in next_)]
+    key = "The address is shown without its key: put it back, or keep it in the environment (AWS_ACCESS_KEY_ID, ...)."
+    where = [f"Results  {artefact.place}", *([key] if artefact.place.key else [])]
+    tail = ["", *where, "Next:", *(f"  {word + ':':{wide}} {command}" for word, command in next_)]
     head = [state, *shown.headline]
     room = MOST_LINES - len(head) - len(tail) - 1
     lines = list(shown.lines)

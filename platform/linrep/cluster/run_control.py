@@ -37,10 +37,10 @@ def run_control(recipe: Recipe, workspace: Place) -> ControlOutcome:
     model = make_control(recipe, workspace)
     control = control_recipe(recipe, workspace)
     harvest = run_harvest(control, workspace)
-    lines, n_new = [f"Untrained model  {model}", f"Its harvest      {harvest.store.place}"], harvest.n_new
+    lines, n_new = [f"Untrained model  {model}", f"Its harvest      {harvest.artefact.place}"], harvest.n_new
     if recipe.sharing.own is not None:
         trained = run_train_sae(control, workspace)
         n_new += trained.n_new
         lines.append(f"Its SAEs         {workspace / trained.artefact.about.saes}")
     state = "Nothing to do: the control is complete." if not n_new else "The control is complete."
-    return ControlOutcome((state, "", *lines), n_new, harvest.store.place)
+    return ControlOutcome((state, "", *lines), n_new, harvest.artefact.place)

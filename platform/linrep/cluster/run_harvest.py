@@ -1,60 +1,141 @@
-"""The harvest from recipe to complete store: planned, locked, resumed, watched, finished and tracked."""
+"""The harvest stage: what it reads, what it computes and what it shows. `linrep.cluster.stage` runs it."""
 
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from linrep import tracking
-from linrep.cluster.lock import sole_driver
-from linrep.cluster.progress import Progress
+from linrep.artefact import UnitCommit
+from linrep.cluster.commands import literal, python
 from linrep.cluster.ready import check_services
-from linrep.cluster.session import cluster
+from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.errors import RecipeError, TooManySkipped
 from linrep.harvest.account import account
+from linrep.harvest.artefact import Harvest, plan_artefact
+from linrep.harvest.config import Pool
 from linrep.harvest.finish import complete_manifest
-from linrep.harvest.plan import Plan, located, plan_harvest
-from linrep.places import Place, remove_unfinished
+from linrep.harvest.plan import located, plan_harvest
+from linrep.places import Place
 from linrep.recipe import Recipe
-from linrep.store.commit import Commit, read_commits
-from linrep.store.layout import MANIFEST, MODALITIES, STATISTICS
+from linrep.store.layout import MANIFEST, MODALITIES
 from linrep.store.limits import as_records, from_records
-from linrep.store.manifest import Manifest, read_manifest, write_manifest
-from linrep.store.read import Store, read_store
+from linrep.store.manifest import Manifest, write_manifest
+from linrep.store.read import Store
+from linrep.store.summary import size
 from linrep.vlm.files import locate as locate_model
 from linrep.vlm.processor import load_processor
 from linrep.vlm.prompts import bare_starts, doubled_start, prompts_differ
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a harvest job did.
+class HarvestStage:
+    """Activations of a model over some corpora.
 
     Attributes:
-        store: The store, complete.
-        n_new: Chunks that this run harvested.
-        tracking_uri: Where its MLflow run is.
-        index: Where the index of its corpora is kept.
+        artefact: The store.
+        pool: Actors, GPUs and batch size.
     """
 
-    store: Store
-    n_new: int
-    tracking_uri: str
-    index: Place
+    artefact: Harvest
+    pool: Pool
+    on_ray = True
 
     @property
-    def account(self) -> list[str]:
-        """What became of all that lies in the corpora."""
-        return account(self.store.manifest.corpora, self.store.commits)
+    def counts(self) -> Counts:
+        """Progress in samples, read or skipped."""
+        done = sum(commit.n_samples + len(commit.skipped) for commit in self.artefact.commits.values())
+        return Counts("samples", "tokens", self.artefact.plan.index.n_samples, done)
 
-    @property
-    def reading(self) -> str:
-        """Python that reads some of its rows, to be called on the open store."""
-        view, layer = self.store.manifest.views[0], self.store.manifest.layers[-1]
-        modality = next((m for m in MODALITIES if len(self.store.select(view, layer, m))), MODALITIES[0])
-        return f'select("{view}", layer={layer}, modality="{modality}").torch()'
+    def of(self, artefact: Harvest) -> "HarvestStage":
+        """The same stage of the store as it lies on disk."""
+        return replace(self, artefact=artefact)
+
+    def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit | Step]:
+        """Harvest some chunks; as soon as more is skipped than the recipe allows, that is an error.
+
+        Raises:
+            TooManySkipped: More is skipped.
+        """
+        from linrep.cluster.harvest import harvest_chunks, usual_norms
+
+        plan, commits, running = self.artefact.plan, self.artefact.commits, self.artefact.manifest
+        self._refuse()
+        begun_in = next((commit.precision for commit in commits.values()), None)
+        if not running.limits and plan.job.config.high_norm is not None:
+            # Before the first row: all chunks, on whatever machine and after whatever stop, use the same limits.
+            running = replace(running, limits=as_records(usual_norms(plan.job, plan.chunks, self.pool, begun_in)))
+            write_manifest(plan.place, running)
+        job = replace(plan.job, limits=from_records(running.limits))
+        chunks = [chunk for chunk in plan.chunks if str(chunk.number) in set(todo)]
+        for commit in harvest_chunks(job, chunks, self.pool, begun_in):
+            commits[commit.chunk] = commit
+            yield Step(commit.n_samples + len(commit.skipped), commit.n_tokens)
+            self._refuse()
+
+    def finish(self) -> dict[str, Any]:
+        """Write the statistics of all chunks."""
+        self._refuse()
+        return {"manifest": complete_manifest(self.artefact.place, self.artefact.commits)}
+
+    def show(self) -> Shown:
+        """What the store holds, and what became of all that lies in the corpora."""
+        store = self.artefact.store
+        where = literal(store.place)
+        look = "import linrep.store as s; print(s.open({}))"
+        corpora = ["Corpora:", *(f"  {line}" for line in account(store.manifest.corpora, store.commits))]
+        index = f"The corpora are as corpora/{self.artefact.plan.index_place.name} lists them; renew, if they changed."
+        return Shown(
+            headline=headline(store.manifest),
+            lines=[*corpora, index, "", *str(store).splitlines()[2:]],
+            next=[
+                ("look", python(look.format(where))),
+                ("read", python(f"import linrep.store as s; print(s.open({where}).{reading(store)})")),
+            ],
+        )
+
+    def records(self) -> Records:
+        """Counts, and statistics as curves over layers; the store is an input of its own run, and found with its readers."""
+        return Records(metrics(self.artefact.manifest), harvests=[self.artefact.digest])
+
+    def _refuse(self) -> None:
+        plan, commits = self.artefact.plan, self.artefact.commits
+        skipped = [pair for commit in commits.values() for pair in commit.skipped]
+        n_allowed = int(self.pool.max_skipped * plan.index.n_samples)
+        if len(skipped) > n_allowed:
+            name, reason = skipped[-1]
+            raise TooManySkipped(
+                f"{len(skipped):,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of "
+                f"{plan.index.n_samples:,}; the latest is {name}: {reason}. All are named in {plan.place / 'commits'}. "
+                f"Raise pool.max_skipped to go on; or mend the corpus and add --reindex, which makes another store"
+            )
 
 
-def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outcome:
+def plan_harvest_stage(recipe: Recipe, workspace: Place, reindex: bool = False) -> HarvestStage:
+    """Work out a harvest; starts no cluster.
+
+    Args:
+        recipe: The experiment.
+        workspace: Where everything lies.
+        reindex: Look at the corpora again, though their index is there.
+
+    Raises:
+        LinrepError: Something that the user can mend; the message says what.
+    """
+    notes: list[str] = []
+
+    def ready(store: Place) -> None:
+        if not (store / MANIFEST).is_file():
+            notes.extend(prompt_notes(recipe))  # refuses before anything is made
+        check_services(workspace, store)
+
+    plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex, ready=ready)
+    for note in notes:
+        print(f"harvest: {note}", file=sys.stderr, flush=True)
+    return HarvestStage(plan_artefact(plan, recipe.model_dump(mode="json"), notes), recipe.pool)
+
+
+def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outcome[Harvest]:
     """Do what is missing of a harvest; nothing, if it is complete.
 
     Args:
@@ -65,26 +146,7 @@ def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outc
     Raises:
         LinrepError: Something that the user can mend; the message says what.
     """
-
-    def ready(store: Place) -> None:
-        if not (store / MANIFEST).is_file():
-            prompt_notes(recipe)  # refuses before anything is made
-        check_services(workspace, store)
-
-    plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex, ready=ready)
-    with sole_driver(plan.place):
-        commits = read_commits(plan.place, plan.manifest.n_chunks)
-        if (plan.place / MANIFEST).is_file():
-            store = read_store(plan.place, to_mend=True)
-            # A complete one whose damaged commit or statistics were deleted is completed again.
-            if store.manifest.status == "complete" and store.complete and (plan.place / STATISTICS).is_file():
-                return Outcome(store, 0, tracking.uri_of(workspace, plan.place), plan.index_place)
-        else:
-            notes = prompt_notes(recipe)
-            write_manifest(plan.place, replace(plan.manifest, notes=notes))
-            for note in notes:
-                print(f"harvest: {note}", file=sys.stderr, flush=True)
-        return _harvest(recipe, workspace, plan, commits)
+    return run_stage(plan_harvest_stage(recipe, workspace, reindex), workspace)
 
 
 def prompt_notes(recipe: Recipe) -> list[str]:
@@ -102,59 +164,23 @@ def prompt_notes(recipe: Recipe) -> list[str]:
     return [*differ, *(f"harvest.{one}" for one in bare_starts(processor.tokenizer, prompts, processor.image_token))]
 
 
-def _harvest(recipe: Recipe, workspace: Place, plan: Plan, commits: dict[int, Commit]) -> Outcome:
-    remove_unfinished(plan.place)
-    todo = [chunk for chunk in plan.chunks if chunk.number not in commits]
-    n_allowed = int(recipe.pool.max_skipped * plan.index.n_samples)
-    name = f"harvest {recipe.name}-{plan.manifest.digest}"
-    parents = {"model": plan.job.model_digest, "corpora": plan.index.digest}
-    with tracking.run(
-        workspace, "harvest", name, tracking.key_of(workspace, plan.place), recipe.model_dump(mode="json"), parents
-    ) as run:
-        run.tags({"linrep.store": tracking.inside(workspace, plan.place), "linrep.digest": plan.manifest.digest})
-        run.reads(workspace, "harvest", [plan.manifest.digest])
-        _refuse(commits, n_allowed, plan)
-        if todo:
-            with cluster():
-                # Ray, and what it needs, is imported only where there is work: a finished harvest says so at once.
-                from linrep.cluster.harvest import harvest_chunks, usual_norms
-
-                begun_in = next((commit.precision for commit in commits.values()), None)
-                running = read_manifest(plan.place)
-                if not running.limits and recipe.harvest.high_norm is not None:
-                    # Before the first row: all chunks, on whatever machine and after whatever stop, use the same limits.
-                    found = usual_norms(plan.job, plan.chunks, recipe.pool, begun_in)
-                    running = replace(running, limits=as_records(found))
-                    write_manifest(plan.place, running)
-                job = replace(plan.job, limits=from_records(running.limits))
-                _watch(harvest_chunks(job, todo, recipe.pool, begun_in), commits, n_allowed, plan)
-        manifest = complete_manifest(plan.place, commits)
-        run.measures(metrics(manifest))
-        run.json(asdict(manifest), MANIFEST)
-    # Last, after the run is closed: a driver killed before this line does the tracking again when it resumes.
-    write_manifest(plan.place, manifest)
-    return Outcome(Store(plan.place, manifest, commits), len(todo), run.uri, plan.index_place)
+def headline(manifest: Manifest) -> list[str]:
+    """What was harvested, and what stands apart, in sentences."""
+    counts, layers = manifest.counts, manifest.layers
+    n, n_skipped, n_bytes = counts["n_samples"], counts["n_skipped"], size(counts["n_bytes"])
+    high = max((s["n_high_norm"] for s in manifest.statistics), default=0)
+    apart = f" Up to {high:,} tokens a layer are of high norm and kept apart." if high else ""
+    return [
+        f"{n:,} samples give {counts['n_tokens']:,} tokens at {len(layers)} layers, {n_bytes} of activations; "
+        f"{n_skipped:,} samples were skipped.{apart}"
+    ]
 
 
-def _watch(new: Iterable[Commit], commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
-    """Take in commits as they come; stop as soon as more is skipped than the recipe allows."""
-    done = sum(c.n_samples + len(c.skipped) for c in commits.values())
-    with Progress("harvest", plan.index.n_samples, done) as progress:
-        for commit in new:
-            commits[commit.chunk] = commit
-            progress.add(commit.n_samples + len(commit.skipped), commit.n_tokens)
-            _refuse(commits, n_allowed, plan)
-
-
-def _refuse(commits: dict[int, Commit], n_allowed: int, plan: Plan) -> None:
-    skipped = [pair for commit in commits.values() for pair in commit.skipped]
-    if len(skipped) > n_allowed:
-        name, reason = skipped[-1]
-        raise TooManySkipped(
-            f"{len(skipped):,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of {plan.index.n_samples:,}; "
-            f"the latest is {name}: {reason}. All are named in {plan.place / 'commits'}. "
-            f"Raise pool.max_skipped to go on; or mend the corpus and add --reindex, which makes another store"
-        )
+def reading(store: Store) -> str:
+    """Python that reads some rows of a store, to be called on it."""
+    view, layer = store.manifest.views[0], store.manifest.layers[-1]
+    modality = next((m for m in MODALITIES if len(store.select(view, layer, m))), MODALITIES[0])
+    return f'select("{view}", layer={layer}, modality="{modality}").torch()'
 
 
 def metrics(manifest: Manifest) -> dict[str, float | dict[int, float]]:

@@ -3,23 +3,93 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
 from linrep import tracking
-from linrep.artefact import Artefact, UnitCommit, find
+from linrep.artefact import Kind, UnitCommit
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.places import Place, remove_unfinished
-from linrep.records import MANIFEST
+from linrep.records import MANIFEST, SUMMARY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUMMARY = "summary.txt"
+
+@runtime_checkable
+class Product(Protocol):
+    """What a stage makes, as far as its life goes: an artefact, or a harvest's store, which has a format of its own."""
+
+    @property
+    def kind(self) -> Kind[Any]:
+        """Its kind."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe and digest."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Names everything that decides a number."""
+        ...
+
+    @property
+    def parents(self) -> Mapping[str, str]:
+        """Digests of what it is made from, by stage."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the recipe says of it."""
+        ...
+
+    @property
+    def units(self) -> Sequence[str]:
+        """Names of its units."""
+        ...
+
+    @property
+    def manifest(self) -> Any:
+        """Its head, a dataclass."""
+        ...
+
+    def there(self) -> Any:
+        """The one on disk, begun or complete; None where there is none."""
+        ...
+
+    def covers(self, planned: Any, /) -> bool:
+        """Whether this one is complete and has all that is planned."""
+        ...
+
+    def begun(self) -> Any:
+        """Write the head, or take over the one on disk."""
+        ...
+
+    def todo(self) -> Sequence[str]:
+        """Units that are not committed."""
+        ...
+
+    def closing(self, **about: Any) -> Any:
+        """As it will be once it is complete."""
+        ...
+
+    def close(self) -> None:
+        """Write that it is complete: the very last write."""
+        ...
+
+
+Made = TypeVar("Made", bound=Product)
 
 
 @dataclass(frozen=True)
@@ -63,6 +133,7 @@ class Records:
         figures: Figures by name; they are also kept beside the results.
         texts: Further texts, by file name.
         models: Trained SAEs.
+        harvests: Digests of harvests that are inputs of the run, beside those that the artefact is made from.
     """
 
     metrics: Mapping[str, float | Mapping[int, float]] = field(default_factory=dict)
@@ -70,6 +141,7 @@ class Records:
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     models: Sequence[tracking.Model] = ()
+    harvests: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -90,11 +162,11 @@ class Shown:
 
 
 @runtime_checkable
-class Stage(Protocol):
+class Stage(Protocol[Made]):
     """The science of a job. What it reads was resolved when it was planned; nothing here knows in which moment it was stopped."""
 
     @property
-    def artefact(self) -> Artefact[Any]:
+    def artefact(self) -> Made:
         """What it makes."""
         ...
 
@@ -108,7 +180,7 @@ class Stage(Protocol):
         """Whether `compute` needs a cluster."""
         ...
 
-    def of(self, artefact: Artefact[Any]) -> "Stage":
+    def of(self, artefact: Made) -> "Stage[Made]":
         """The same stage of the artefact as it lies on disk: begun before, or complete."""
         ...
 
@@ -130,7 +202,7 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[Made]):
     """What a job did.
 
     Attributes:
@@ -140,7 +212,7 @@ class Outcome:
         shown: What people read of it.
     """
 
-    artefact: Artefact[Any]
+    artefact: Made
     n_new: int
     uri: str
     shown: Shown
@@ -156,7 +228,7 @@ def text_of(shown: Shown) -> str:
     return "\n".join([*shown.headline, *([""] if shown.headline else []), *shown.lines])
 
 
-def run_stage(stage: Stage, workspace: Place) -> Outcome:
+def run_stage(stage: Stage[Made], workspace: Place) -> Outcome[Made]:
     """Do what is missing of a stage's artefact; nothing, if it is complete.
 
     Args:
@@ -169,35 +241,34 @@ def run_stage(stage: Stage, workspace: Place) -> Outcome:
     planned = stage.artefact
     check_services(workspace, planned.place)
     with sole_driver(planned.place):
-        there = find(planned.kind, planned.place)
+        there = planned.there()
         if there is not None and there.covers(planned):
             return Outcome(there, 0, tracking.uri_of(workspace, there.place), stage.of(there).show())
         return _run(stage.of(planned.begun()), workspace)
 
 
-def _run(stage: Stage, workspace: Place) -> Outcome:
+def _run(stage: Stage[Made], workspace: Place) -> Outcome[Made]:
     begun = stage.artefact
     remove_unfinished(begun.place)
-    todo, head = begun.todo(), begun.manifest
-    params = {"name": head.name, begun.kind.stage: head.config}
+    todo = begun.todo()
     name, key = f"{begun.kind.stage} {begun.name}", tracking.key_of(workspace, begun.place)
-    with tracking.run(workspace, begun.kind.stage, name, key, params, head.parents) as run:
-        run.tags({"linrep.artefact": tracking.inside(workspace, begun.place), "linrep.digest": head.digest})
+    with tracking.run(workspace, begun.kind.stage, name, key, begun.params, begun.parents) as run:
+        run.tags({"linrep.artefact": tracking.inside(workspace, begun.place), "linrep.digest": begun.digest})
         if todo:
             # Ray starts only where there is work: finished results say so at once.
             with cluster() if stage.on_ray else nullcontext():
                 _watch(stage, todo, run)
         stage = stage.of(begun.closing(**stage.finish()))
         shown = stage.show()
-        _track(run, stage, shown)
+        _track(run, workspace, stage, shown)
     if shown.waiting is None:
         # Last, after the run is closed: a driver killed before this line tracks again when it resumes.
         stage.artefact.close()
     return Outcome(stage.artefact, len(todo), run.uri, shown)
 
 
-def _watch(stage: Stage, todo: Sequence[str], run: tracking.Run) -> None:
-    counts, n_units = stage.counts, len(stage.artefact.manifest.units)
+def _watch(stage: Stage[Any], todo: Sequence[str], run: tracking.Run) -> None:
+    counts, n_units = stage.counts, len(stage.artefact.units)
     total = n_units if counts.total is None else counts.total
     done = n_units - len(todo) if counts.done is None else counts.done
     with Progress(stage.artefact.kind.stage, total, done, unit=counts.unit, rate=counts.rate) as progress:
@@ -208,7 +279,7 @@ def _watch(stage: Stage, todo: Sequence[str], run: tracking.Run) -> None:
                 progress.add(1 if counts.total is None else 0, event.work)
 
 
-def _track(run: tracking.Run, stage: Stage, shown: Shown) -> None:
+def _track(run: tracking.Run, workspace: Place, stage: Stage[Any], shown: Shown) -> None:
     """Keep what is read beside the results, and the same in the run."""
     place, records, text = stage.artefact.place, stage.records(), text_of(shown) + "\n"
     (place / SUMMARY).write_bytes(text.encode())
@@ -224,6 +295,8 @@ def _track(run: tracking.Run, stage: Stage, shown: Shown) -> None:
     for name, content in records.texts.items():
         run.text(content, name)
     tracking.log_models(run, records.models)
+    if records.harvests:
+        run.reads(workspace, stage.artefact.kind.stage, records.harvests)
 
 
 def keep_figures(place: Place, name: str, figure: "Figure") -> "Figure":

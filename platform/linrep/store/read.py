@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from linrep.errors import StoreError
 from linrep.places import Place, place
-from linrep.records import only_artefact
+from linrep.records import SUMMARY, only_artefact
 from linrep.sample import Split
 from linrep.store.commit import PART, Commit, WrittenFile, read_commits, repair, strange_commits
 from linrep.store.layout import (
@@ -236,7 +236,7 @@ class Store:
 
         Files of chunks that are not committed yet do not count.
         """
-        known = {MANIFEST, STATISTICS, LOCK, *(file.path for commit in self.commits.values() for file in commit.files)}
+        known = {MANIFEST, STATISTICS, SUMMARY, LOCK, *(file.path for commit in self.commits.values() for file in commit.files)}
         known |= {commit_file(chunk) for chunk in self.commits}
         return sorted(path for path, _ in self.place.walk() if path not in known and not self._pending(path))
 
