@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from linrep.artefact import Manifest as ArtefactManifest
-from linrep.artefact import UnitCommit
 from linrep.corpora.index import Index, build_index
 from linrep.directions import Directions, DirectionSet, read_directions, write_directions
 from linrep.errors import CorpusError, StoreError
+from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.records import is_inside, only_artefact, read_record, write_record
 from linrep.sae.pack import Trial

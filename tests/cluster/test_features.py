@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from linrep.artefact import UnitCommit
 from linrep.cluster.features import find_features, find_plainly
 from linrep.cluster.run_features import FeaturesStage, plan_features, run_features
 from linrep.cluster.stage import Step
@@ -19,6 +18,7 @@ from linrep.features.artefact import finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import plan_study
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.sae.control import random_dictionary

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind
+from linrep.artefact import Artefact
 from linrep.cluster import stage as stages
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.report import MOST_LINES, outcome_lines
 from linrep.cluster.stage import Counts, Records, Shown, run_stage
 from linrep.errors import StoreError, WorkspaceBusy
+from linrep.kind import Kind, UnitCommit
 from linrep.places import Place, place
 from linrep.tracking import Run
 from tests.stores import files_in
@@ -45,7 +46,7 @@ class Squares:
     def of(self, artefact: Artefact[About]) -> "Squares":
         return replace(self, artefact=artefact)
 
-    def compute(self, todo, run) -> Iterator[artefact.UnitCommit]:
+    def compute(self, todo, run) -> Iterator[UnitCommit]:
         for unit in todo:
             self.computed.append(unit)
             table = pa.table({"unit": [unit], "value": [int(unit) ** 2]}, SCHEMA)

@@ -17,7 +17,6 @@ import yaml
 
 import linrep.store
 from linrep import tracking
-from linrep.artefact import UnitCommit
 from linrep.cluster.evaluate_sae import ROOM_BYTES, Attribute, bytes_needed, find_truth
 from linrep.cluster.run_train_sae import left_out, run_train_sae
 from linrep.cluster.stage import Outcome
@@ -29,6 +28,7 @@ from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import plan_harvest
+from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import plan_saes

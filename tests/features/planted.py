@@ -8,12 +8,12 @@ import pyarrow as pa
 import torch
 
 import linrep.store
-from linrep.artefact import UnitCommit
 from linrep.dictionary import Dictionary
 from linrep.encoder import Latents
 from linrep.features.artefact import Features, finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import Study
+from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest

@@ -5,11 +5,11 @@ import tracemalloc
 import numpy as np
 import polars as pl
 
-from linrep.artefact import UnitCommit
 from linrep.cluster.features import find_plainly
 from linrep.features.artefact import as_begun, finish, open_features, plan_artefact
 from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.study import plan_study
+from linrep.kind import UnitCommit
 from linrep.places import place
 from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 

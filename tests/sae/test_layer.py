@@ -8,8 +8,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from linrep.artefact import UnitCommit
 from linrep.errors import StoreError
+from linrep.kind import UnitCommit
 from linrep.places import PendingFile, place
 from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
 from linrep.sae.evaluate import evaluate

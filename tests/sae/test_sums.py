@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from linrep.artefact import UnitCommit
 from linrep.errors import StoreError
+from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.records import write_record
 from linrep.sae.artefact import open_coders

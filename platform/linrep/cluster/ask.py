@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from linrep.artefact import UnitCommit
 from linrep.interpret.artefact import Interpretations, read_explained, units_of, write_unit
 from linrep.interpret.backends import Effort, Interpreter
 from linrep.interpret.config import InterpretConfig
@@ -14,6 +13,7 @@ from linrep.interpret.contents import Contents, Scenes
 from linrep.interpret.study import Explained, Row, explain, explanation_row, overlap_rows, partners, score, to_ask
 from linrep.interpret.talk import ChatBackend
 from linrep.interpret.views import Case, Latent, View
+from linrep.kind import UnitCommit
 from linrep.store.layout import Modality
 
 Tables = dict[str, list[Row]]

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.artefact import UnitCommit
 from linrep.cluster.actors import gpus_of, own_device, precision
 from linrep.cluster.fan_out import or_error, results
 from linrep.corpora import Corpora
@@ -22,6 +21,7 @@ from linrep.directions import read_directions
 from linrep.errors import LinrepError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.plan import located
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.sae.activity import highest
 from linrep.sae.artefact import EVALUATIONS, Evaluations

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from linrep.artefact import Artefact, UnitCommit
+from linrep.artefact import Artefact
 from linrep.cluster.fan_out import fan_out, first_error, or_error, results, room
 from linrep.cluster.stage import Step
 from linrep.errors import LinrepError
@@ -18,6 +18,7 @@ from linrep.features.examples import Chosen, choose, fill
 from linrep.features.gather import Gathered, gather
 from linrep.features.study import PARTS, Part, Study, Unit
 from linrep.features.tables import example_table, feature_table, label_table, telling
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.store.layout import Modality
 from linrep.vlm.unembed import Unembedding, read_unembedding

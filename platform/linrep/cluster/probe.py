@@ -7,10 +7,11 @@ from typing import Any
 
 import ray
 
-from linrep.artefact import Artefact, UnitCommit
+from linrep.artefact import Artefact
 from linrep.cluster.actors import own_device
 from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError
+from linrep.kind import UnitCommit
 from linrep.probe.artefact import ProbeAbout, write_unit
 from linrep.probe.moments import Moments
 from linrep.probe.study import Study, Unit

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from linrep import artefact as artefacts
 from linrep import tracking
-from linrep.artefact import UnitCommit, find
+from linrep.artefact import find
 from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.inputs import Harvested, attributes
 from linrep.cluster.sae_models import sae_models
@@ -18,6 +18,7 @@ from linrep.cluster.stage import Counts, Records, Shown
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, RecipeError
 from linrep.explorer.saes import card_lines, figures, sae_headline, summary_lines
+from linrep.kind import UnitCommit
 from linrep.places import Place, place
 from linrep.probe.artefact import DIRECTIONS
 from linrep.probe.labels import label

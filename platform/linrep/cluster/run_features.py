@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from linrep import tracking
-from linrep.artefact import Artefact, UnitCommit
+from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.dictionaries import read_dictionaries, with_control
 from linrep.cluster.inputs import attributes, harvested
@@ -16,6 +16,7 @@ from linrep.features.artefact import FeaturesAbout, as_begun, codes_unit, finish
 from linrep.features.embeddings import read_embedded
 from linrep.features.study import Study, Unit, plan_study
 from linrep.harvest.plan import located
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from linrep import tracking
-from linrep.artefact import UnitCommit
 from linrep.cluster.commands import literal, python
 from linrep.cluster.ready import check_services
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
@@ -16,6 +15,7 @@ from linrep.harvest.artefact import Harvest, plan_artefact
 from linrep.harvest.config import Pool
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.plan import located, plan_harvest
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.store.layout import MANIFEST, MODALITIES

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from linrep import tracking
-from linrep.artefact import UnitCommit, find
+from linrep.artefact import find
 from linrep.cluster.ask import Interview, ask
 from linrep.cluster.commands import EDITED, copy, read_parquet
 from linrep.cluster.inputs import path_in, planned_harvest
@@ -29,6 +29,7 @@ from linrep.interpret.sheet import check_sheet, read_edited, write_sheet
 from linrep.interpret.talk import ChatBackend
 from linrep.interpret.truth import truth_backend
 from linrep.interpret.views import Latent
+from linrep.kind import UnitCommit
 from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines

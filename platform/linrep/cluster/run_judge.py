@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from linrep import tracking
-from linrep.artefact import UnitCommit
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.stage import Counts, Records, Shown
 from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, layer_figure
 from linrep.explorer.steering import steer_headline
+from linrep.kind import UnitCommit
 from linrep.sae.origin import origin_lines
 from linrep.steer.artefact import Judged, Steering, plan_verdicts
 from linrep.steer.config import SteerConfig

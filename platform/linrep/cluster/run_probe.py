@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from linrep import tracking
-from linrep.artefact import Artefact, UnitCommit
+from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.dictionaries import read_sae_for
 from linrep.cluster.inputs import attributes, harvested
@@ -16,6 +16,7 @@ from linrep.corpora.names import unspoken
 from linrep.errors import RecipeError
 from linrep.explorer.probes import layer_figures, main_probes, probe_headline, summary_lines
 from linrep.harvest.config import Pool
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.probe.artefact import ProbeAbout, finish, plan_probes
 from linrep.probe.encoded import check_latents

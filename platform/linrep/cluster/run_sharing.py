@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from linrep import tracking
-from linrep.artefact import Artefact, UnitCommit, all_in
+from linrep.artefact import Artefact, all_in
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
 from linrep.cluster.dictionaries import Known, read_dictionaries, with_control
@@ -17,6 +17,7 @@ from linrep.cluster.steered import read_steered
 from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
+from linrep.kind import UnitCommit
 from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import SAES

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from linrep import tracking
-from linrep.artefact import UnitCommit, find
+from linrep.artefact import find
 from linrep.cluster.dictionaries import Known, read_sae_for
 from linrep.cluster.inputs import complete, harvested
 from linrep.cluster.run_judge import VerdictStage, readable_answers
@@ -17,6 +17,7 @@ from linrep.errors import RecipeError, TooManySkipped
 from linrep.explorer.dose import lens_figure
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import located
+from linrep.kind import UnitCommit
 from linrep.places import Place, place
 from linrep.probe.artefact import DIRECTIONS
 from linrep.recipe import Recipe

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from linrep import tracking
-from linrep.artefact import UnitCommit
 from linrep.cluster.inputs import harvested
 from linrep.cluster.run_evaluate import evaluate_other, plan_evaluation
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.errors import StoreError
 from linrep.harvest.config import Pool
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import SaePlan, Saes, plan_saes

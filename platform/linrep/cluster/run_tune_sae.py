@@ -7,12 +7,12 @@ import polars as pl
 import yaml
 
 from linrep import tracking
-from linrep.artefact import UnitCommit
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.inputs import harvested
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.config import digest
 from linrep.errors import TrainingFailed
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.records import read_object

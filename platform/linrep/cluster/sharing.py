@@ -7,9 +7,10 @@ from typing import Any
 
 import ray
 
-from linrep.artefact import Artefact, UnitCommit
+from linrep.artefact import Artefact
 from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError, StoreError
+from linrep.kind import UnitCommit
 from linrep.sharing.artefact import STEERING, SharingAbout, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, Fired, add_fired, fire_part

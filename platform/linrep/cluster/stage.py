@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 import pyarrow as pa
 
 from linrep import tracking
-from linrep.artefact import Kind, UnitCommit
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.progress import Progress
 from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
+from linrep.kind import Kind, UnitCommit
 from linrep.places import Place, remove_unfinished
 from linrep.records import MANIFEST, SUMMARY
 

@@ -8,7 +8,6 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
-from linrep.artefact import UnitCommit
 from linrep.cluster.actors import actor_counts, check_format, check_same, gpus_of, load_planned, outcomes, own_device
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.harvest import Block
@@ -16,6 +15,7 @@ from linrep.cluster.session import quiet_data
 from linrep.directions import read_directions
 from linrep.errors import LinrepError
 from linrep.harvest.config import Pool
+from linrep.kind import UnitCommit
 from linrep.sae.formats import read as read_coder
 from linrep.steer.asked import first_token_row
 from linrep.steer.chunk import steer_chunk

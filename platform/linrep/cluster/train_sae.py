@@ -16,10 +16,10 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from linrep.artefact import UnitCommit
 from linrep.cluster.actors import gpus_of
 from linrep.errors import LinrepError, RecipeError, ServiceError
 from linrep.harvest.config import Pool
+from linrep.kind import UnitCommit
 from linrep.sae.layer import LayerJob, read_commit, train_layer
 from linrep.sae.reduce import Alone, Group
 from linrep.sae.train import Metrics

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind, UnitCommit
+from linrep.artefact import Artefact
 from linrep.errors import StoreError
 from linrep.features.study import TURNED, Study, Unit
 from linrep.features.uniqueness import unique
+from linrep.kind import Kind, UnitCommit
 from linrep.places import Place, remove_folder
 from linrep.records import MANIFEST, inside
 from linrep.store.layout import MODALITIES, Modality

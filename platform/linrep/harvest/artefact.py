@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from linrep.artefact import Kind
 from linrep.harvest.plan import Plan
+from linrep.kind import Kind
 from linrep.places import Place
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST, STATISTICS

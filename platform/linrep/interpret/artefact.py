@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind, UnitCommit
+from linrep.artefact import Artefact
 from linrep.interpret.backends import Effort
 from linrep.interpret.config import InterpretConfig
 from linrep.interpret.study import Explained
 from linrep.interpret.views import Latent
+from linrep.kind import Kind, UnitCommit
 from linrep.places import Place
 from linrep.store.tables import table_of
 from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES, VERSION

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind, UnitCommit
+from linrep.artefact import Artefact
 from linrep.directions import DirectionSet, read_directions, write_directions
+from linrep.kind import Kind, UnitCommit
 from linrep.places import Place
 from linrep.probe.config import ProbeConfig
 from linrep.probe.report import Result

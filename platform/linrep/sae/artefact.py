@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind
+from linrep.artefact import Artefact
 from linrep.errors import RecipeError, StoreError
+from linrep.kind import Kind
 from linrep.places import Place
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens

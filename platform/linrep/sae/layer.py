@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from linrep.artefact import UnitCommit, write_unit
+from linrep.artefact import write_unit
 from linrep.errors import StoreError
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.records import read_record
 from linrep.sae.coder import Sae

@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind
+from linrep.artefact import Artefact
 from linrep.errors import RecipeError, StoreError
+from linrep.kind import Kind
 from linrep.places import Place
 from linrep.sae.artefact import check_layers
 from linrep.sae.config import CoderConfig

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind, UnitCommit
+from linrep.artefact import Artefact
+from linrep.kind import Kind, UnitCommit
 from linrep.places import Place
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from linrep import artefact
-from linrep.artefact import Artefact, Kind
+from linrep.artefact import Artefact
+from linrep.kind import Kind
 from linrep.places import Place
 from linrep.records import MANIFEST, write_record
 from linrep.steer.config import SteerConfig

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from linrep.artefact import UnitCommit
 from linrep.corpora import Corpora
 from linrep.corpora.read import read
 from linrep.errors import CorpusError
+from linrep.kind import UnitCommit
 from linrep.sample import Sample, Skipped
 from linrep.steer.artefact import STEERING, TASKS
 from linrep.steer.plan import Item, SteerChunk, SteerJob

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import xxhash
 
-from linrep.artefact import UnitCommit
 from linrep.errors import StoreError
+from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.records import read_record, repair_of_unit
 

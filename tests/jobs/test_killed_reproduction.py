@@ -1,0 +1,86 @@
+"""All stages of the demo, killed at ten moments and begun again each time: tables and report are those of a run in one go."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+import yaml
+
+from linrep.recipe import load_yaml, merge
+from tests.jobs.test_quick_start import SMALL
+
+ROOT = Path(__file__).parents[2]
+KILLS = 10
+CLOCKS = ("seconds",)
+"""Columns that are times."""
+ASIDE = {"mlartifacts", "corpora", "worlds"}
+"""Folders of a workspace that hold no table of a stage."""
+
+
+def command(recipe: Path, workspace: Path) -> list[str]:
+    return [sys.executable, "jobs/reproduce.py", "--config", str(recipe), "--workspace", str(workspace)]
+
+
+def start(recipe: Path, workspace: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("a") as stream:
+        return subprocess.Popen(command(recipe, workspace), cwd=ROOT, stdout=stream, stderr=stream, start_new_session=True)
+
+
+def finish(recipe: Path, workspace: Path, log: Path) -> None:
+    assert start(recipe, workspace, log).wait(1500) == 0, log.read_text()[-3000:]
+
+
+def kill(driver: subprocess.Popen[bytes]) -> None:
+    """End a driver as the system does when memory is short; Ray's processes end when they notice it."""
+    family = psutil.Process(driver.pid).children(recursive=True)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait(60)
+    _, left = psutil.wait_procs(family, timeout=60)
+    assert not left
+
+
+def tables(workspace: Path) -> dict[str, pl.DataFrame]:
+    """Every table by its path in the workspace, without times."""
+    files = (file for file in sorted(workspace.rglob("*.parquet")) if file.relative_to(workspace).parts[0] not in ASIDE)
+    return {str(file.relative_to(workspace)): pl.read_parquet(file).drop(CLOCKS, strict=False) for file in files}
+
+
+def report(workspace: Path) -> str:
+    """What people read, without where it lies."""
+    text = (workspace / "report.md").read_text().replace(str(workspace), "WORKSPACE")
+    return re.sub(r"[^\s]*recipe\.yaml", "RECIPE", text)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_it_ends_with_the_same_tables_and_report(tmp_path: Path) -> None:
+    recipe, log, draw = tmp_path / "recipe.yaml", tmp_path / "log", random.Random(14)
+    recipe.write_text(yaml.safe_dump(merge(load_yaml(str(ROOT / "recipes" / "demo.yaml")), SMALL)))
+    whole, killed = tmp_path / "whole" / "ws", tmp_path / "killed" / "ws"
+    begun = time.monotonic()
+    finish(recipe, whole, log)
+    each = (time.monotonic() - begun) / KILLS  # what a start costs is paid again after each kill
+    kills = 0
+    while kills < KILLS:
+        driver = start(recipe, killed, log)
+        try:
+            driver.wait(draw.uniform(0.2, 2.5) * each + 8)
+        except subprocess.TimeoutExpired:
+            kill(driver)
+            kills += 1
+            continue
+        break
+    assert kills >= 5, "it was complete before it was killed in enough places"
+    finish(recipe, killed, log)
+    expected, found = tables(whole), tables(killed)
+    assert len(expected) > 50
+    assert found.keys() == expected.keys()
+    assert [path for path in expected if not found[path].equals(expected[path])] == []
+    assert report(killed) == report(whole)
