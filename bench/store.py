@@ -15,7 +15,7 @@ import torch
 
 from bench.timing import interleave, report, timed
 from linrep.places import place
-from linrep.store.read import Selection
+from linrep.store.selection import Selection
 from linrep.store.statistics import Sums
 from linrep.store.write import samples_table, vector_column, writing_chunk
 from schemas import vectors

@@ -29,7 +29,7 @@ from linrep.sae.train import Rows, Trainer
 from linrep.store.groups import Keep, row_groups
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import Mixture, Proportion, Source
-from linrep.store.read import Selection
+from linrep.store.selection import Selection
 from linrep.store.statistics import Sums
 from linrep.store.stream import Share
 from linrep.store.write import samples_table, vector_column, writing_chunk

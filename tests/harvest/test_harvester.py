@@ -9,7 +9,7 @@ from linrep.corpora.index import build_index
 from linrep.corpora.read import read
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.harvester import Harvester
-from linrep.store.read import as_array
+from linrep.store.selection import as_array
 from linrep.store.statistics import Sums, merge, norm_bin
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import VLM, load

@@ -19,7 +19,7 @@ from linrep.kind import UnitCommit
 from linrep.sae.formats import read as read_coder
 from linrep.steer.asked import first_token_row
 from linrep.steer.chunk import steer_chunk
-from linrep.steer.plan import SteerChunk, SteerJob
+from linrep.steer.job import SteerChunk, SteerJob
 from linrep.steer.steerer import Steerer
 from linrep.steer.vectors import Vectors
 

@@ -10,7 +10,7 @@ from linrep.errors import CorpusError
 from linrep.kind import UnitCommit
 from linrep.sample import Sample, Skipped
 from linrep.steer.artefact import STEERING, TASKS
-from linrep.steer.plan import Item, SteerChunk, SteerJob
+from linrep.steer.job import Item, SteerChunk, SteerJob
 from linrep.steer.steerer import Produced, Steerer
 from linrep.store.tables import table_of
 

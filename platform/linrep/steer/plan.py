@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,91 +15,19 @@ from linrep.directions import DirectionSet
 from linrep.errors import RecipeError
 from linrep.places import Place
 from linrep.sample import unit_hash
-from linrep.steer.artefact import STEERING, SteerAbout, Steering, unit_of, without_edits
+from linrep.steer.artefact import STEERING, SteerAbout, Steering, without_edits
 from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, SteerConfig
+from linrep.steer.job import Item, SteerChunk, SteerJob, Task
 from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
-from linrep.steer.sinks import NormLimits, norm_limits
+from linrep.steer.sinks import norm_limits
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
 from linrep.store.summary import apart_lines
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prompts import around, filled_in
-
-Task = Literal["answers", "damage", "lens"]
-
-
-@dataclass(frozen=True)
-class Item:
-    """A sample to run: the part of a corpus that holds it, its class, and perhaps a text of another corpus to go with it."""
-
-    sample_id: str
-    chunk: Chunk
-    class_name: str | None = None
-    text: "Item | None" = None
-
-
-@dataclass(frozen=True)
-class SteerChunk:
-    """The unit of work, retry and commit.
-
-    Attributes:
-        number: Its place among all chunks.
-        task: What is measured.
-        source: Class to leave; empty for the lens.
-        target: Class to reach; likewise.
-        items: The samples.
-        n_cells: Cells that it comes to.
-    """
-
-    number: int
-    task: Task
-    source: str
-    target: str
-    items: tuple[Item, ...]
-    n_cells: int
-
-    @property
-    def unit(self) -> str:
-        """Name of its unit of the artefact."""
-        return unit_of(self.task, self.number)
-
-
-@dataclass(frozen=True)
-class SteerJob:
-    """What a worker must know; small, and sent to each.
-
-    Attributes:
-        artefact: What it makes.
-        corpora: Where the samples really lie.
-        model: The model, with a path that can be opened.
-        model_digest: A worker refuses to run another one.
-        config: The plan.
-        layers: Layers at which edits act.
-        classes: All classes of the plan, for the lens.
-        directions: The file of directions.
-        image_size: As in the harvest.
-        max_text_tokens: As in the harvest.
-        sae_digest: Of the dictionary's weights, if there is one; a worker refuses to run another one.
-        one_prompt: Whether the harvest read texts under the prompt of the images.
-        limits: Norms above which a position is neither edited nor read by the lens, by layer.
-    """
-
-    artefact: Steering
-    corpora: Corpora
-    model: ModelConfig
-    model_digest: str
-    config: SteerConfig
-    layers: tuple[int, ...]
-    classes: tuple[str, ...]
-    directions: Place
-    image_size: tuple[int, int] | None
-    max_text_tokens: int
-    sae_digest: str | None
-    one_prompt: bool = True
-    limits: Mapping[int, NormLimits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from linrep.store.read import Selection, Store, open
+    from linrep.store.read import Store, open
+    from linrep.store.selection import Selection
 
 __all__ = ["Selection", "Store", "open"]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import Modality, View, samples_file
-from linrep.store.read import Store, as_array
+from linrep.store.read import Store
+from linrep.store.selection import as_array
 
 BATCH_BYTES = 2**25
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 
 from linrep.sample import Split
 from linrep.store.commit import WrittenFile
-from linrep.store.read import Selection, as_array
+from linrep.store.selection import Selection, as_array
 
 EXPONENTS = {"float16": ("<u2", 0x7C00), "bfloat16": ("<u2", 0x7F80), "float32": ("<u4", 0x7F800000)}
 """Integers of the same size, and the bits that are all set in what is infinite or no number."""

@@ -13,7 +13,8 @@ from linrep.errors import StoreError
 from linrep.sample import Split
 from linrep.store.groups import Keep, RowGroup, count_rows, read_group, row_groups
 from linrep.store.layout import MODALITIES, Modality
-from linrep.store.read import Selection, Store
+from linrep.store.read import Store
+from linrep.store.selection import Selection
 from linrep.store.statistics import BINS_PER_OCTAVE, LOWEST_OCTAVE, N_BINS, Sums, norm_bin
 from linrep.store.stream import REASONS, Share, Stream
 

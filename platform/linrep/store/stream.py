@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 
 from linrep.errors import StoreError
 from linrep.store.groups import EXPONENTS, Keep, RowGroup, read_group
-from linrep.store.read import Selection
+from linrep.store.selection import Selection
 
 PARTS_PER_WORKER = 4
 """Where there are fewer row groups than this for each worker, groups are divided, so that no worker waits for another's rows."""
