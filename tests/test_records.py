@@ -132,3 +132,7 @@ def test_a_stranger_among_artefacts_is_no_artefact(tmp_path):
     (tmp_path / "probes" / "t-1").mkdir(parents=True)
     (tmp_path / "probes" / "Thumbs.db").write_text("x")
     assert only_artefact(place(tmp_path), "probes", "sets of probes").name == "t-1"
+    (tmp_path / "probes" / "t-control-0").mkdir()
+    assert only_artefact(place(tmp_path), "probes", "sets of probes").name == "t-1"
+    (tmp_path / "alone" / "probes" / "t-control-0").mkdir(parents=True)
+    assert only_artefact(place(tmp_path / "alone"), "probes", "sets of probes").name == "t-control-0"

@@ -23,7 +23,7 @@ def overview(job: str, description: str, options: Mapping[str, str], model: type
     """
     sections = {name: field.description or "" for name, field in model.model_fields.items()}
     lines = [
-        f"usage: python jobs/{job} [--config RECIPE.yaml] [--workspace DIR] [--SECTION.FIELD VALUE ...]",
+        f"usage: jobs/{job} [--config RECIPE.yaml] [--workspace DIR] [--SECTION.FIELD VALUE ...]",
         "",
         *_filled(description),
         "Options:",

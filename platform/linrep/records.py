@@ -17,6 +17,8 @@ from linrep.places import Place
 
 CHECK, STATUS, VERSION = "check", "status", "schema_version"
 MANIFEST = "manifest.json"
+CONTROL = "-control"
+"""End of the name of an untrained control's recipe, see `linrep.cluster.control`."""
 SUMMARY = "summary.txt"
 """What people read of an artefact."""
 MEND_COMMIT = "delete it and run the job that made it again: it makes this part anew"
@@ -137,6 +139,8 @@ def repair_of_whole(here: Place) -> str:
 def only_artefact(here: Place, folder: str, what: str) -> Place:
     """The artefact in a place, or the only one of its stage in a workspace; the place itself where there is none.
 
+    Those of an untrained control are taken only where there are no others: who opens a workspace means the model.
+
     Args:
         here: An artefact or a workspace.
         folder: The stage's folder in a workspace.
@@ -147,7 +151,8 @@ def only_artefact(here: Place, folder: str, what: str) -> Place:
     """
     if (here / MANIFEST).is_file():
         return here
-    names = [name for name in (here / folder).names() if (here / folder / name).is_folder()]
+    there = [name for name in (here / folder).names() if (here / folder / name).is_folder()]
+    names = [name for name in there if not name.rpartition("-")[0].endswith(CONTROL)] or there
     if len(names) > 1:
         raise StoreError(f"{here} holds {len(names)} {what}, name one of them: {', '.join(names)}")
     return here / folder / names[0] if names else here

@@ -32,7 +32,7 @@ def test_the_help_of_a_job_is_one_screen(job):
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 100
     text = "\n".join(lines)
-    assert text.startswith(f"usage: python jobs/{job.name} ")
+    assert text.startswith(f"usage: jobs/{job.name} ")
     for section in Recipe.model_fields:
         assert len(re.findall(rf"^  {section} +[A-Z]", text, re.MULTILINE)) == 1
     for option in ("--config", "--workspace", "--reindex", "--print-config", "--help"):

@@ -138,7 +138,7 @@ def test_commands_of_the_readme_and_those_that_they_print_work_in_a_new_shell(fo
         if any(part in command for part in ELSEWHERE):
             continue
         if "path/to/" in command:
-            sae = min((folder / "runs" / "saes").glob("*/layer-004/topk-16*"))
+            sae = min(path for path in (folder / "runs" / "saes").glob("*/layer-004/topk-16*") if "-control-" not in str(path))
             command = re.sub(r"path/to/\S+", str(sae.relative_to(folder)), command)
         out = shown(command, folder)
         assert "\nNext:\n" in out, out

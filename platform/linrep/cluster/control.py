@@ -11,12 +11,13 @@ from linrep.errors import RecipeError
 from linrep.harvest.plan import located
 from linrep.places import Place
 from linrep.recipe import Recipe
+from linrep.records import CONTROL as SUFFIX
 from linrep.vlm.card import describe
 from linrep.vlm.files import locate
 from linrep.vlm.untrained import write_untrained
 
 CONTROL = "control"
-"""What `sharing.untrained` calls it, and the end of its recipe's name."""
+"""What `sharing.untrained` calls it."""
 MODELS = "models"
 """Folder of the workspace."""
 
@@ -32,7 +33,7 @@ def control_recipe(recipe: Recipe, workspace: Place) -> Recipe:
         RecipeError: The workspace is not on a disk, where a model could be opened.
     """
     model = recipe.model.model_copy(update={"path": str(_folder(recipe, workspace))})
-    return recipe.model_copy(update={"name": f"{recipe.name}-{CONTROL}", "model": model})
+    return recipe.model_copy(update={"name": f"{recipe.name}{SUFFIX}", "model": model})
 
 
 def make_control(recipe: Recipe, workspace: Place) -> Path:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from linrep.linear import solve_damped
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
 
@@ -24,7 +25,7 @@ def ridge(moments: Moments, columns: Sequence[str], alphas: Sequence[float]) -> 
     sizes = [len(moments.counts[column]) for column in columns]
     fitted: dict[str, list[Linear]] = {column: [] for column in columns}
     for alpha in alphas:
-        weights = _solve(moments.scatter, alpha, targets) if moments.scale else torch.zeros_like(targets)
+        weights = solve_damped(moments.scatter, alpha, targets) if moments.scale else torch.zeros_like(targets)
         for column, own in zip(columns, weights.split(sizes, dim=1), strict=True):
             bias = 2 * moments.counts[column] / max(moments.n, 1) - 1
             fitted[column].append(Linear("ridge", moments.mean, own, bias, alpha))
@@ -49,7 +50,7 @@ def lda(moments: Moments, column: str, shrinkages: Sequence[float]) -> list[Line
     fitted = []
     for s in shrinkages:
         if moments.scale and mean_variance > 1e-13 * moments.scale:
-            weights = _solve((1 - s) * within, s * mean_variance, means.T.contiguous())
+            weights = solve_damped((1 - s) * within, s * mean_variance, means.T.contiguous())
         else:  # no spread within the classes: nothing to weigh dimensions by
             weights = means.T.contiguous()
         bias = log_share - 0.5 * (means.T * weights).sum(0)
@@ -131,16 +132,3 @@ def solve_few(
 def _centred_targets(moments: Moments, column: str) -> Float[Tensor, "d c"]:
     """Sum over rows of (x - mean) times the target +1 or -1."""
     return (2 * moments.counts[column][:, None] * moments.between(column)).T.contiguous()
-
-
-def _solve(matrix: Float[Tensor, "d d"], ridge: float, right: Float[Tensor, "d c"]) -> Float[Tensor, "d c"]:
-    """The solution of (matrix + ridge I) w = right, where the matrix is positive up to rounding."""
-    damped = matrix.clone()
-    damped.diagonal().add_(ridge)
-    factor, failed = torch.linalg.cholesky_ex(damped)
-    if not int(failed):
-        return torch.cholesky_solve(right, factor)
-    # Singular to rounding, as without a penalty on dimensions that never vary: the smallest solution.
-    values, basis = torch.linalg.eigh(damped)
-    inverse = torch.where(values > 1e-12 * values.abs().max(), 1 / values, 0.0)
-    return basis @ (inverse[:, None] * (basis.T @ right))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from linrep.linear import solve_damped
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure, of_groups
 from linrep.sharing.sums import Gathered, Sums
@@ -165,6 +166,4 @@ def solve(scatter: Float[Tensor, "d d"], penalty: float, right: Float[Tensor, "d
     """The solution of (scatter + penalty I) w = right; zero where nothing varies."""
     if not penalty > 0:
         return torch.zeros_like(right)
-    damped = scatter.clone()
-    damped.diagonal().add_(penalty)
-    return torch.linalg.solve(damped, right)
+    return solve_damped(scatter, penalty, right)
