@@ -4,7 +4,7 @@ The whole stage (codes written and read back, statistics, top samples, draws, at
 words of a model) for a TopK dictionary over a store in the page cache, against its encoder's products alone on as many rows: when
 a part of the store is encoded, the products of as many rows take their turn, so a machine that drifts drifts for both. And the
 peak memory of a process that works through a store, and through one four times as large. Rows are drawn at random: almost every
-token of a sample fires other latents, more to keep than real pictures give. By the processor's time, which others on the machine
+token of a sample fires other latents, more to keep than real images give. By the processor's time, which others on the machine
 do not change.
 
 The size of the target is `--rows 2000000 --rounds 1` (3 GB of temporary files, and more for the codes). What does not depend on

@@ -43,8 +43,8 @@ GRACE_S = 60
 """Seconds after the deadline at which whatever still runs is cut off."""
 
 
-def photographs(folder: Path, n: int) -> Path:
-    """Pictures of smooth noise, which JPEG codes about as well as photographs."""
+def write_images(folder: Path, n: int) -> Path:
+    """Images of smooth noise, which JPEG codes about as well as photographs."""
     draw = np.random.default_rng(0)
     for i in range(n):
         small = Image.fromarray(draw.integers(0, 256, (24, 32, 3), np.uint8))
@@ -111,7 +111,7 @@ def compare(args: argparse.Namespace, folder: Path, start: float) -> None:
             )
         )
     )  # fmt: skip
-    corpora = Corpora(images=ImageFolder(path=str(photographs(folder / "images", args.images))))
+    corpora = Corpora(images=ImageFolder(path=str(write_images(folder / "images", args.images))))
     config = HarvestConfig(chunk_size=args.chunk_size)
     pool = Pool(tokens_per_batch=args.tokens_per_batch)
     plan = plan_harvest("bench", corpora, model, config, place(folder / "ray"))

@@ -1,4 +1,4 @@
-"""Tower features of pictures, computed once, laid out as the model does: base view, then tiles row by row, with newlines."""
+"""Tower features of images, computed once, laid out as the model does: base view, then tiles row by row, with newlines."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from demo_training.views import Views, scale_pixels
 
 @dataclass(frozen=True)
 class Layout:
-    """Which tower feature stands at which image token: index over the picture's tiles and patches, or -1 for a newline."""
+    """Which tower feature stands at which image token: index over the image's tiles and patches, or -1 for a newline."""
 
     index: Int[Tensor, " t"]
 
@@ -42,7 +42,7 @@ def tower_features(model: LlavaNextForConditionalGeneration, views: Views) -> Fl
 def image_embeddings(
     model: LlavaNextForConditionalGeneration, tiles: Float[Tensor, "b n p w"], layout: Layout
 ) -> Float[Tensor, "b t d"]:
-    """What the decoder gets in place of the image tokens, for pictures of one size."""
+    """What the decoder gets in place of the image tokens, for images of one size."""
     projected = model.model.multi_modal_projector(tiles.flatten(1, 2))
     newline = model.model.image_newline.expand(len(tiles), 1, -1)
     return torch.cat([projected, newline], dim=1)[:, layout.index]  # -1 picks the newline at the end

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import BatchFeature, LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-from demo_training.views import stored_picture
+from demo_training.views import stored_image
 from linrep.demo.language import prompt
 from linrep.demo.scene import Scene
 
@@ -28,7 +28,7 @@ def group(processor: LlavaNextProcessor, scenes: list[Scene], questions: list[st
         for start in range(0, len(rows), batch_size):
             some = rows[start : start + batch_size]
             inputs = processor(
-                images=[stored_picture(scenes[i]) for i in some],
+                images=[stored_image(scenes[i]) for i in some],
                 text=[prompt(questions[i]) for i in some],
                 return_tensors="pt",  # pyright: ignore[reportCallIssue]
             )

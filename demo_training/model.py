@@ -21,7 +21,7 @@ PATCH = 12
 GRID = TILE // PATCH
 """A tile has GRID x GRID patches."""
 PINPOINTS = [[TILE, TILE], [TILE, 2 * TILE], [2 * TILE, TILE]]
-"""Height and width that a picture may be cut into; the narrowest that a picture fits is taken and its padding dropped again."""
+"""Height and width that an image may be cut into; the narrowest that an image fits is taken and its padding dropped again."""
 
 N_BLOCKS = 6
 WIDTH = 128
@@ -50,8 +50,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor() -> LlavaNextProcessor:
-    """Pictures through Pillow, without torchvision; tokens counted as LLaVA-NeXT does, the tower's class token left out."""
-    pictures = LlavaNextImageProcessorPil(
+    """Images through Pillow, without torchvision; tokens counted as LLaVA-NeXT does, the tower's class token left out."""
+    images = LlavaNextImageProcessorPil(
         size={"shortest_edge": TILE},
         crop_size={"height": TILE, "width": TILE},
         image_grid_pinpoints=PINPOINTS,
@@ -59,7 +59,7 @@ def build_processor() -> LlavaNextProcessor:
         image_std=[0.25, 0.25, 0.25],
     )
     return LlavaNextProcessor(
-        pictures,
+        images,
         build_tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",

@@ -14,7 +14,7 @@ from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
 
 TEXT_WORLD = 1000
-"""Seed of the scenes told in words; pictures are drawn from another, so no picture has been described before it is seen."""
+"""Seed of the scenes told in words; images are drawn from another, so no image has been described before it is seen."""
 
 
 class TextSampler:
@@ -53,7 +53,7 @@ class TextSampler:
 def decoder_logits(
     model: LlavaNextForConditionalGeneration, batch: Batch, embeddings: Float[Tensor, "b t d"] | None = None
 ) -> Float[Tensor, "b t v"]:
-    """Next-token scores of a batch of branches; `embeddings` replace those of the token ids where pictures are in between."""
+    """Next-token scores of a batch of branches; `embeddings` replace those of the token ids where images are in between."""
     decoder = model.model.language_model
     if embeddings is None:
         embeddings = decoder.embed_tokens(batch.ids)

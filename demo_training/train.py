@@ -2,7 +2,7 @@
 
 1. texts: the decoder learns the language and to answer questions about scenes told in words.
 2. tower: the vision tower learns objects, colours and grounds from labelled tiles.
-3. pictures: projector and decoder learn to answer the same questions about pictures.
+3. images: projector and decoder learn to answer the same questions about images.
 
 Each stage leaves a checkpoint in `DIR/stages`; running the command again goes on after the last finished stage.
 """
@@ -18,8 +18,8 @@ import torch
 from transformers import LlavaNextForConditionalGeneration
 
 from demo_training.features import token_layout, tower_features
+from demo_training.images import SceneImages, fit_images, match_norms
 from demo_training.model import TOWER_WIDTH, build_model, build_processor, build_tokenizer, save_model
-from demo_training.pictures import Pictures, fit_pictures, match_norms
 from demo_training.texts import TextSampler, fit_texts
 from demo_training.tower import TowerHeads, fit_tower
 from demo_training.views import Views, cut_views
@@ -30,9 +30,9 @@ from linrep.demo.scene import draw_scene
 class Budget:
     """How long each stage trains; the committed weights come from these numbers, see `training.json` beside them.
 
-    n_scenes: pictures to learn from; pair_share: share of them, and of the scenes told in words, that show two objects; n_turns:
-    most questions about one context; *_rate: peak learning rates; projector_only: first steps of the picture stage, in which the
-    decoder stays as it is; decoder_rate, blind_share, blind_blocks: see `fit_pictures`.
+    n_scenes: images to learn from; pair_share: share of them, and of the scenes told in words, that show two objects; n_turns:
+    most questions about one context; *_rate: peak learning rates; projector_only: first steps of the image stage, in which the
+    decoder stays as it is; decoder_rate, blind_share, blind_blocks: see `fit_images`.
     """
 
     n_scenes: int = 16000
@@ -44,9 +44,9 @@ class Budget:
     tower_epochs: int = 7
     tower_batch: int = 64
     tower_rate: float = 3e-3
-    picture_steps: int = 1500
-    picture_batch: int = 12
-    picture_rate: float = 2e-3
+    image_steps: int = 1500
+    image_batch: int = 12
+    image_rate: float = 2e-3
     projector_only: int = 150
     decoder_rate: float = 0.5
     blind_share: float = 0.7
@@ -66,7 +66,7 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
     views: list[Views] = []
 
     def seen() -> Views:
-        if not views:  # the second and the third stage share the pictures; a resumed run may need them for the third alone
+        if not views:  # the second and the third stage share the images; a resumed run may need them for the third alone
             views.append(cut_views(scenes, build_processor()))
         return views[0]
 
@@ -82,18 +82,18 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
         heads = TowerHeads(TOWER_WIDTH)
         return fit_tower(model.model.vision_tower, heads, seen(), b.tower_epochs, b.tower_batch, b.tower_rate, seed)
 
-    def pictures() -> Iterator[dict]:
+    def images() -> Iterator[dict]:
         b = budget
         layouts = {(s.width, s.height): token_layout(model, s.width, s.height) for s in scenes}
-        shown = Pictures(scenes, tower_features(model, seen()), seen().first, layouts)
+        shown = SceneImages(scenes, tower_features(model, seen()), seen().first, layouts)
         match_norms(model, shown, shown.by_size[72, 72][:64])
-        return fit_pictures(
+        return fit_images(
             model,
             sampler,
             shown,
-            b.picture_steps,
-            b.picture_batch,
-            b.picture_rate,
+            b.image_steps,
+            b.image_batch,
+            b.image_rate,
             seed,
             projector_only=b.projector_only,
             decoder_rate=b.decoder_rate,
@@ -102,7 +102,7 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
         )
 
     spent = {}
-    for number, stage in enumerate((texts, tower, pictures), start=1):
+    for number, stage in enumerate((texts, tower, images), start=1):
         spent[stage.__name__] = _run_stage(model, stages / f"{number}-{stage.__name__}.pt", stage, say)
     save_model(out, model)
     report = {"seed": seed, "threads": torch.get_num_threads(), "budget": asdict(budget), "stages": spent}

@@ -1,7 +1,7 @@
-"""Training batches of the decoder: one context (a picture's features or words), several questions about it, one pass.
+"""Training batches of the decoder: one context (an image's features or words), several questions about it, one pass.
 
 The turns of a sample are branches: each sees the context and itself, none sees another, each continues the positions where the
-context ended. So every branch is computed exactly as if it were the only one, and a picture's hundred tokens are paid for once.
+context ended. So every branch is computed exactly as if it were the only one, and an image's hundred tokens are paid for once.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Turn:
 class Sample:
     """A context and the turns that follow it.
 
-    context: token ids; learn_context: whether the words of the context are to be learnt, too (texts) or not (pictures).
+    context: token ids; learn_context: whether the words of the context are to be learnt, too (texts) or not (images).
     """
 
     context: list[int]

@@ -1,6 +1,6 @@
 """The tiles that the tower sees, with the truth of every patch: what the second stage of training learns from.
 
-A picture gives its base view (the whole picture squeezed into one tile) and, in LLaVA-NeXT's way, the tiles it is cut into.
+An image gives its base view (the whole image squeezed into one tile) and, in LLaVA-NeXT's way, the tiles it is cut into.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ ON_OBJECT, OFF_OBJECT = 0.35, 0.05
 
 @dataclass(frozen=True)
 class Views:
-    """Tiles of many pictures, and of each patch its object (last class: "none"), colour and ground; UNKNOWN where not asked.
+    """Tiles of many images, and of each patch its object (last class: "none"), colour and ground; UNKNOWN where not asked.
 
     whole: the tile's object, colour and ground, asked where it shows nearly all of exactly one object; outlines: share of each
-    cell that objects cover, 0 to 255; first: where each picture's tiles begin.
+    cell that objects cover, 0 to 255; first: where each image's tiles begin.
     """
 
     pixels: UInt8[Tensor, "n 3 s s"]
@@ -40,14 +40,14 @@ class Views:
     first: list[int]
 
 
-def stored_picture(scene: Scene) -> Image.Image:
-    """The picture as a reader of its file sees it."""
+def stored_image(scene: Scene) -> Image.Image:
+    """The image as a reader of its file sees it."""
     return Image.open(BytesIO(jpeg_bytes(paint(scene)))).convert("RGB")
 
 
 def cut_tiles(scene: Scene, processor: LlavaNextProcessor) -> UInt8[np.ndarray, "n 3 s s"]:
     """Base view and tiles, as the processor cuts them, before it scales the values."""
-    tiles = processor.image_processor(stored_picture(scene), do_normalize=False, do_rescale=False)["pixel_values"][0]
+    tiles = processor.image_processor(stored_image(scene), do_normalize=False, do_rescale=False)["pixel_values"][0]
     return np.clip(np.round(tiles), 0, 255).astype(np.uint8)
 
 
@@ -94,7 +94,7 @@ def _truth(scene: Scene) -> tuple[Int[np.ndarray, "n 3 p"], Int[np.ndarray, "n 3
 
 
 def _outlines(scene: Scene) -> UInt8[np.ndarray, "n c c"]:
-    """What objects cover, in the tiles' order: base view first, then the halves of a wide or tall picture."""
+    """What objects cover, in the tiles' order: base view first, then the halves of a wide or tall image."""
     covered = np.any([object_mask(scene, i) for i in range(len(scene.things))], axis=0)
     n = CELLS * GRID
     tiles = [patch_shares(covered, n, n)]
@@ -146,7 +146,7 @@ def _ground_pixels(scene: Scene) -> list[Bool[np.ndarray, "h w"]]:
 
 
 def _pad(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "H W"]:
-    """Padding as the processor does it: the picture in the middle of two tiles."""
+    """Padding as the processor does it: the image in the middle of two tiles."""
     want = (2 * TILE, TILE) if mask.shape[0] > mask.shape[1] else (TILE, 2 * TILE)
     pads = [((w - h) // 2, w - h - (w - h) // 2) for w, h in zip(want, mask.shape, strict=True)]
     return np.pad(mask, pads)

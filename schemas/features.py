@@ -107,7 +107,7 @@ FEATURE_EXAMPLES = pa.schema(
         column("activations", pa.list_(pa.float32()), "Its activation at each of `positions`", _SCALE),
         column("token_ids", pa.list_(pa.int32()), "Token at each of `positions`; of images the placeholder's"),
         column("tiles", pa.list_(pa.int16()), "Image: 0 the base view, 1.. the crops; empty for text"),
-        column("rows", pa.list_(pa.int16()), "Image: row of the patch, in the base view's or the picture's grid; empty for text"),
+        column("rows", pa.list_(pa.int16()), "Image: row of the patch, in the base view's or the image's grid; empty for text"),
         column("cols", pa.list_(pa.int16()), "Image: column likewise; empty for text"),
     ],
     metadata={"schema_version": str(VERSION)},

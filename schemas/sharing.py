@@ -35,7 +35,7 @@ SHARING = pa.schema(
         column(
             "n",
             pa.int64(),
-            "Pairs that the number rests on; of latents, those that count; of steering, photographs",
+            "Pairs that the number rests on; of latents, those that count; of steering, images",
             "pairs or latents",
         ),
         *high_norm("Image tokens at this layer", "image"),

@@ -21,7 +21,7 @@ _WHICH = [
     column("strength", pa.float32(), "Strength of an addition, in the unit that the recipe says; null for others", nullable=True),
 ]
 _WHO = [
-    column("source", pa.string(), "Class of the picture; in damage, the class that the direction leads away from"),
+    column("source", pa.string(), "Class of the image; in damage, the class that the direction leads away from"),
     column("target", pa.string(), "Class that the direction leads to"),
     column("sample_id", pa.string(), "Name of the sample"),
 ]

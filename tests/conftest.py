@@ -30,8 +30,8 @@ def random_vlm(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig(path=str(write_random_vlm(folder, width=32, n_layers=4)))
 
 
-def photograph(seed: int) -> bytes:
-    """A noise picture as JPEG; every fourth one has another shape."""
+def encoded_image(seed: int) -> bytes:
+    """A noise image as JPEG; every fourth one has another shape."""
     height, width = SIZES[seed % len(SIZES)]
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     buffer = io.BytesIO()
@@ -40,11 +40,11 @@ def photograph(seed: int) -> bytes:
 
 
 def write_corpora(folder: Path, n_images: int = 22, n_texts: int = 17, n_pairs: int = 9) -> Corpora:
-    """Photographs of two classes, texts, and captions of some of the photographs."""
+    """Images of two classes, texts, and captions of some of the images."""
     for i in range(n_images):
         path = folder / "images" / ("n01" if i % 2 else "n02") / f"p{i:03d}.JPEG"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(photograph(i))
+        path.write_bytes(encoded_image(i))
     (folder / "images" / "classes.json").write_text(json.dumps({"n01": "tench", "n02": "church"}))
     words = ["a", "boat", "on", "the", "water", "near", "some", "tall", "trees", "and", "one", "red", "house"]
     texts = [{"id": f"t{i}", "text": " ".join(words[: 2 + i % len(words)])} for i in range(n_texts)]
@@ -63,7 +63,7 @@ def write_corpora(folder: Path, n_images: int = 22, n_texts: int = 17, n_pairs: 
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
-    """22 photographs, 17 texts, 9 pairs with their captions alone: 57 samples."""
+    """22 images, 17 texts, 9 pairs with their captions alone: 57 samples."""
     return write_corpora(tmp_path_factory.mktemp("corpora"))
 
 

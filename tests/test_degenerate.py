@@ -164,7 +164,7 @@ def interpret(store: Store, folder: Path) -> list[pa.Table]:
 class Agreeing:
     """An interpreter that says yes to everything."""
 
-    source, parallel, batch, needs_pictures = "agreeing", 1, 5, False
+    source, parallel, batch, needs_images = "agreeing", 1, 5, False
 
     def check(self) -> None:
         pass

@@ -26,19 +26,19 @@ LARGEST_IMAGE = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One photograph, one text, or one photograph with its caption.
+    """One image, one text, or one image with its caption.
 
     Attributes:
         id: Stable across runs and machines: the corpus and the path or the id within it, never an absolute path.
         corpus: Which section of the recipe it came from: images, text or pairs.
         modality: What it holds.
-        uri: Where its photograph or its container lies, relative to the corpus where that is a folder.
+        uri: Where its image or its container lies, relative to the corpus where that is a folder.
         label: Class number (the rank of the class among the sorted class ids), where there is one.
         class_name: The class in words.
         text: The text or the caption.
         pair_id: Shared by the samples made from one image-caption pair.
         split: Fixed by a hash of the sample, see `split_of`.
-        image: The photograph's encoded bytes (JPEG, PNG, ...), None for texts.
+        image: The image's encoded bytes (JPEG, PNG, ...), None for texts.
     """
 
     id: str
@@ -70,7 +70,7 @@ def split_of(key: str, val: float, test: float) -> Split:
     """The split of a sample, from a hash of its key.
 
     Args:
-        key: What must not be divided between splits: for photographs the file's name, so that a photograph and its caption
+        key: What must not be divided between splits: for images the file's name, so that an image and its caption
             fall on one side whichever corpus they came through; for texts the sample's id.
         val: Share of the validation split.
         test: Share of the test split.

@@ -25,7 +25,7 @@ from linrep.store.manifest import write_manifest
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
-from tests.conftest import photograph, write_corpora
+from tests.conftest import encoded_image, write_corpora
 from tests.stores import assert_equal, files_in
 
 CONFIG = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=8)
@@ -79,11 +79,11 @@ def test_a_second_run_does_only_what_is_missing(corpora, random_vlm, plain, tmp_
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_corrupt_photograph_is_skipped_and_named(random_vlm, tmp_path):
+def test_a_corrupt_image_is_skipped_and_named(random_vlm, tmp_path):
     corpora = write_corpora(tmp_path / "corpora", n_pairs=3)
     bad = tmp_path / "corpora/images/n01/p005.JPEG"
-    bad.write_bytes(photograph(5)[:300])
-    (tmp_path / "corpora/images/n02/p006.JPEG").write_bytes(b"no picture at all")
+    bad.write_bytes(encoded_image(5)[:300])
+    (tmp_path / "corpora/images/n02/p006.JPEG").write_bytes(b"no image at all")
     pool = POOL.model_copy(update={"max_skipped": 0.05})
     store = run_harvest(recipe_of(corpora, random_vlm, pool=pool), place(tmp_path / "ws")).artefact.store
     skipped = dict(pair for commit in store.commits.values() for pair in commit.skipped)
@@ -208,7 +208,7 @@ def test_no_chunk_holds_more_than_was_reserved_for_it(corpora, random_vlm, tmp_p
             sum(s.pixels.nbytes for s in prepare_chunk(chunk, corpora, preparer) if s.pixels is not None) for chunk in plan.chunks
         ]
         assert 0 < max(held) <= plan.job.chunk_bytes
-        if image_size is not None:  # all pictures alike: the bound is reached
+        if image_size is not None:  # all images alike: the bound is reached
             assert max(held) == plan.job.chunk_bytes
     text = corpora.model_copy(update={"images": None, "pairs": None})
     assert plan_harvest("t", text, random_vlm, CONFIG, place(tmp_path)).job.chunk_bytes == 0

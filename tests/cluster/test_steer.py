@@ -139,7 +139,7 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(recipe, fresh, tmp_path):
     found, wanted = contents(plan.artefact), contents(plain.artefact)
     assert found == wanted
     assert {name: len(rows) for name, rows in found.items()} == {
-        # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1 edit and its control), for 2 pairs x 2 photographs
+        # unedited, and 2 sites x 2 layers x (2 directions x 2 strengths + 1 edit and its control), for 2 pairs x 2 images
         "cells": 4 * (1 + 2 * 2 * (2 * 2 + 2)),
         "answers": 4 * (1 + 2 * 2 * (2 * 2 + 2)),
         "damage": 4 * (1 + 2 * 2 * (2 * 2 + 2)),
@@ -313,8 +313,8 @@ def test_two_classes_of_one_name_are_called_as_the_probes_call_them(split_corpor
     cranes = half_held_out(folder)
     (folder / "images/classes.json").write_text('{"n01": "crane", "n02": "crane"}')
     workspace = write_workspace(tmp_path / "cranes_ws", "t", cranes, random_vlm)
-    photographs, _, _ = held_out(linrep.store.open(str(workspace)))
-    assert sorted(photographs) == ["crane (0)", "crane (1)"]
+    images, _, _ = held_out(linrep.store.open(str(workspace)))
+    assert sorted(images) == ["crane (0)", "crane (1)"]
     names = ("crane (0)", "crane (1)", "boat")
     write_directions(workspace / "directions.safetensors", directions(names=names), {})
     plan = plan_of(recipe_of(cranes, random_vlm, workspace, pairs=(("crane (0)", "boat"),)), workspace)
@@ -336,8 +336,8 @@ def test_of_many_layers_some_are_taken_evenly_with_both_ends():
 
 def test_every_class_is_drawn_once_as_source_and_once_as_target_before_any_is_again():
     names = ("a", "b", "c")
-    photographs = {name: [] for name in names}
-    pairs = choose_pairs(STEER.model_copy(update={"pairs": 6}), names, photographs)
+    images = {name: [] for name in names}
+    pairs = choose_pairs(STEER.model_copy(update={"pairs": 6}), names, images)
     for first in (pairs[:3], pairs[3:]):
         assert sorted(source for source, _ in first) == sorted(target for _, target in first) == ["a", "b", "c"]
     assert len(set(pairs)) == 6

@@ -271,7 +271,7 @@ def test_workers_that_do_not_fit_are_refused_and_not_waited_for():
         check_room(2, 1.0, Pool(cpus=0.5), {"CPU": 8.0, "GPU": 1.0})
 
 
-def test_truth_takes_photographs_only_and_keeps_the_halves_apart():
+def test_truth_takes_images_only_and_keeps_the_halves_apart():
     import numpy as np
 
     role = ["image", "image", "text", "image", "image", ""]

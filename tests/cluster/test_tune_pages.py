@@ -74,7 +74,7 @@ def colour_of(figure: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, int]:
 
 
 def n_like(pixels: UInt8[np.ndarray, "h w 3"], colour: np.ndarray) -> int:
-    """Pixels that hardly differ from a colour: pictures are scaled on the page."""
+    """Pixels that hardly differ from a colour: images are scaled on the page."""
     return int((np.abs(pixels.astype(int) - colour).max(axis=2) < 6).sum())
 
 

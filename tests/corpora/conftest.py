@@ -31,7 +31,7 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def photographs(self, folder: str = "photos", per_class: int = 4) -> str:
+    def image_folder(self, folder: str = "photos", per_class: int = 4) -> str:
         for c, wnid in enumerate(WNIDS):
             for i in range(per_class):
                 self.bytes(f"{folder}/train/{wnid}/{wnid}_{i}.JPEG", jpeg(10 * c + i))

@@ -77,7 +77,7 @@ def test_a_folder_of_images_accounts_for_every_file(world):
 
 
 def test_what_is_not_chosen_is_counted_too(world):
-    path = world.photographs()
+    path = world.image_folder()
     (world.root / "photos/train/loose.jpg").write_bytes(b"x")
     for choice in ({"classes": ["tench"]}, {"per_class": 2}, {"max_samples": 5}):
         summary = world.index(images={"path": path, **choice}).summary()["images"]
@@ -96,12 +96,12 @@ def test_every_ending_of_a_format_that_is_decoded_is_taken(world, ending):
 
 def test_a_folder_without_an_image_says_what_lies_there(world):
     world.bytes("d/a.heic", b"x")
-    with pytest.raises(CorpusError, match=r"no photograph in .*; there are 1 of an image format that is not decoded \(.heic\)"):
+    with pytest.raises(CorpusError, match=r"no image in .*; there are 1 of an image format that is not decoded \(.heic\)"):
         world.index(images={"path": str(world.root / "d")})
 
 
 def test_pipes_devices_and_folders_that_may_not_be_opened(world):
-    path = world.photographs()
+    path = world.image_folder()
     os.mkfifo(world.root / "photos/train/n01440764/pipe.jpg")
     os.symlink("/dev/zero", world.root / "photos/train/n01440764/zero.jpg")
     summary = world.index(images={"path": path}).summary()["images"]
@@ -109,7 +109,7 @@ def test_pipes_devices_and_folders_that_may_not_be_opened(world):
 
 
 def test_folders_that_may_not_be_opened_are_junk_or_one_clear_error(world, monkeypatch):
-    path = world.photographs()
+    path = world.image_folder()
     real = os.scandir
 
     def closed(folder):
@@ -126,7 +126,7 @@ def test_folders_that_may_not_be_opened_are_junk_or_one_clear_error(world, monke
 
 
 def test_a_file_name_that_is_not_utf8_is_left_out_and_counted(world):
-    path = world.photographs()
+    path = world.image_folder()
     with open(os.fsencode(path) + b"/caf\xe9.jpg", "wb") as file:
         file.write(b"x")
     summary = world.index(images={"path": path}).summary()["images"]
@@ -189,7 +189,7 @@ def test_names_with_more_dots_than_keys_may_have_are_explained(world):
 
 
 def test_junk_neither_changes_a_digest_nor_hides_in_a_bucket(world, bucket):
-    world.photographs()
+    world.image_folder()
     before = world.index(images={"path": str(world.root / "photos/train")})
     for path in JUNK_PATHS:
         world.bytes(f"photos/train/{path}", b"x")

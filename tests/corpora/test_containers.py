@@ -1,4 +1,4 @@
-"""Laws of texts, pairs and photographs in files of many records."""
+"""Laws of texts, pairs and images in files of many records."""
 
 import json
 import shutil
@@ -224,7 +224,7 @@ HUB = {"info": {"features": {"label": {"names": ["tench", "chain saw", "parachut
 
 
 def stored(world, **more):
-    structs = [{"bytes": f"picture {i}".encode(), "path": f"x/p{i}.jpg"} for i in range(12)]
+    structs = [{"bytes": f"image {i}".encode(), "path": f"x/p{i}.jpg"} for i in range(12)]
     labels = [i % 3 for i in range(12)]
     schema = pa.schema(
         {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
@@ -235,14 +235,14 @@ def stored(world, **more):
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
-def test_photographs_in_parquet_have_their_labels_and_names(world, chunk_size):
+def test_images_in_parquet_have_their_labels_and_names(world, chunk_size):
     samples = world.samples(chunk_size, images=stored(world), splits={"val": 0.3, "test": 0.3})
-    assert [(s.image, s.label) for s in samples] == [(f"picture {i}".encode(), i % 3) for i in range(12)]
+    assert [(s.image, s.label) for s in samples] == [(f"image {i}".encode(), i % 3) for i in range(12)]
     assert (samples[4].id, samples[4].class_name) == ("images/train-0.parquet:4", "chain saw")
     assert [s.split for s in samples] == [split_of(f"p{i}.jpg", 0.3, 0.3) for i in range(12)]
 
 
-def test_photographs_in_parquet_are_chosen_by_class(world):
+def test_images_in_parquet_are_chosen_by_class(world):
     source = stored(world, classes=["parachute", "1"], per_class=2)
     samples = world.samples(images=source)
     expected = []
@@ -250,13 +250,13 @@ def test_photographs_in_parquet_are_chosen_by_class(world):
         rows = [i for i in range(12) if i % 3 == label]
         expected += sorted(rows, key=lambda i: unit_hash(f"images/train-0.parquet:{i}", "pick"))[:2]
     assert [(s.image, s.class_name) for s in samples] == [
-        (f"picture {i}".encode(), ["chain saw", "parachute"][i % 3 - 1]) for i in sorted(expected)
+        (f"image {i}".encode(), ["chain saw", "parachute"][i % 3 - 1]) for i in sorted(expected)
     ]
     assert {s.label for s in samples} == {0, 1}
     assert world.index(images=source).summary()["images"].classes == {"chain saw": 2, "parachute": 2}
 
 
-def test_photographs_of_other_classes_and_of_none_are_left_out(world):
+def test_images_of_other_classes_and_of_none_are_left_out(world):
     path = world.parquet("p.parquet", {"image": [b"1", b"2", b"3", b"4"], "label": ["b", "a", None, "c"]})
     samples = world.samples(images={"kind": "parquet", "path": path, "classes": ["c", "b"]})
     assert [(s.image, s.label, s.class_name) for s in samples] == [(b"1", 0, "b"), (b"4", 1, "c")]
@@ -264,14 +264,14 @@ def test_photographs_of_other_classes_and_of_none_are_left_out(world):
         world.index(images={"kind": "parquet", "path": path, "classes": ["d"]})
 
 
-def test_missing_photographs_and_labels_in_parquet(world):
+def test_missing_images_and_labels_in_parquet(world):
     path = world.parquet("p.parquet", {"image": [b"one", None, b"", b"four"], "label": ["b", "a", "a", None], "id": [5, 6, 7, 8]})
     images = {"kind": "parquet", "path": path}
     found = [one for one in world.outcomes(images=images) if not isinstance(one, Skipped)]
     assert [(s.id, s.label, s.class_name) for s in found] == [("images/5", 1, "b"), ("images/8", None, None)]
-    assert world.skipped(images=images) == {"images/6": "no photograph in column 'image'", "images/7": "empty file"}
+    assert world.skipped(images=images) == {"images/6": "no image in column 'image'", "images/7": "empty file"}
 
 
-def test_photographs_in_parquet_without_labels(world):
+def test_images_in_parquet_without_labels(world):
     path = world.parquet("p.parquet", {"image": [b"one", b"two"]})
     assert [s.label for s in world.samples(images={"kind": "parquet", "path": path})] == [None, None]

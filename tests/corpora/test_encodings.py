@@ -114,7 +114,7 @@ def test_a_text_that_holds_zero_bytes_is_skipped_alone(world, kind):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_lists_of_names_and_members_of_shards_are_decoded_by_their_marks(world, encoding):
-    path = world.photographs()
+    path = world.image_folder()
     (world.root / "photos/classes.json").write_bytes(json.dumps({"n01440764": "Schleie é"}, ensure_ascii=False).encode(encoding))
     assert world.samples(images={"path": path})[0].class_name == "Schleie é"
     assert decoded("aé船".encode(encoding)) == "aé船"
@@ -127,7 +127,7 @@ def test_lists_of_names_and_members_of_shards_are_decoded_by_their_marks(world, 
     "data", [b'{"a": "\xe9"}', b'{"a": "b\x00"}', b"[1]", b'{"a": 1}', b'{"a": ["b"]}', b"nonsense", b"\xff\xfe\0"]
 )
 def test_a_list_of_names_that_is_none_is_one_clear_error(world, data):
-    path = world.photographs()
+    path = world.image_folder()
     (world.root / "photos/classes.json").write_bytes(data)
     with pytest.raises(CorpusError, match=r"cannot read class names from .*classes.json"):
         world.index(images={"path": path})

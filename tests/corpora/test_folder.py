@@ -1,4 +1,4 @@
-"""Laws of photographs in class folders."""
+"""Laws of images in class folders."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from linrep.sample import Skipped, split_of, unit_hash
 
 
 def test_labels_are_ranks_of_the_sorted_folders_and_names_come_from_the_list_beside_them(world):
-    samples = world.samples(images={"path": world.photographs()})
+    samples = world.samples(images={"path": world.image_folder()})
     assert [(s.id, s.label, s.class_name) for s in samples[3:5]] == [
         ("images/n01440764/n01440764_3.JPEG", 0, "tench"),
         ("images/n03000684/n03000684_0.JPEG", 1, "chain saw"),
@@ -24,7 +24,7 @@ def test_labels_are_ranks_of_the_sorted_folders_and_names_come_from_the_list_bes
 
 
 def test_a_copy_elsewhere_has_the_same_digest_and_bytes(world):
-    path = world.photographs()
+    path = world.image_folder()
     shutil.copytree(world.root / "photos", world.root / "far" / "away")
     for file in (world.root / "far").rglob("*"):
         os.utime(file, (1, 1))
@@ -39,7 +39,7 @@ def test_a_copy_elsewhere_has_the_same_digest_and_bytes(world):
 
 @pytest.mark.parametrize("change", ["size", "name", "gone", "class name", "splits", "classes"])
 def test_any_change_of_content_or_choice_changes_the_digest(world, change):
-    path = world.photographs()
+    path = world.image_folder()
     before = world.index(images={"path": path}).digest
     file = world.root / "photos/train/n01440764/n01440764_0.JPEG"
     more, images = {}, {"path": path}
@@ -59,7 +59,7 @@ def test_any_change_of_content_or_choice_changes_the_digest(world, change):
 
 
 def test_the_order_of_listing_does_not_matter(world, monkeypatch):
-    path = world.photographs()
+    path = world.image_folder()
     before = world.index(images={"path": path})
     real = os.scandir
 
@@ -81,18 +81,18 @@ def test_the_order_of_listing_does_not_matter(world, monkeypatch):
 
 
 def test_classes_are_taken_by_wnid_or_name_and_numbered_after_the_choice(world):
-    samples = world.samples(images={"path": world.photographs(), "classes": ["Parachute", "n03000684"]})
+    samples = world.samples(images={"path": world.image_folder(), "classes": ["Parachute", "n03000684"]})
     assert {(s.class_name, s.label) for s in samples} == {("chain saw", 0), ("parachute", 1)}
     assert len(samples) == 8
 
 
 def test_an_unknown_class_is_named_with_its_near_matches(world):
     with pytest.raises(CorpusError, match=r"no class 'chainsaw' in .*: did you mean 'chain saw'\?"):
-        world.index(images={"path": world.photographs(), "classes": ["chainsaw"]})
+        world.index(images={"path": world.image_folder(), "classes": ["chainsaw"]})
 
 
 def test_a_name_of_two_classes_needs_the_id(world):
-    path = world.photographs()
+    path = world.image_folder()
     world.bytes("photos/classes.json", json.dumps({"n01440764": "crane", "n03000684": "crane"}).encode())
     with pytest.raises(CorpusError, match="'crane' is the name of n01440764, n03000684"):
         world.index(images={"path": path, "classes": ["crane"]})
@@ -107,14 +107,14 @@ def test_a_name_of_two_classes_needs_the_id(world):
     ],
 )
 def test_the_lists_of_imagenet_are_understood(world, name, content):
-    path = world.photographs()
+    path = world.image_folder()
     (world.root / "photos/classes.json").unlink()
     world.bytes(f"photos/{name}", content.encode())
     assert list(world.index(images={"path": path}).summary()["images"].classes) == ["tench", "chain saw", "n03888257"]
 
 
 def test_per_class_takes_those_with_the_smallest_hash(world):
-    path = world.photographs(per_class=9)
+    path = world.image_folder(per_class=9)
     expected = set()
     for wnid in ("n01440764", "n03000684", "n03888257"):
         ids = [f"images/{wnid}/{wnid}_{i}.JPEG" for i in range(9)]
@@ -123,13 +123,13 @@ def test_per_class_takes_those_with_the_smallest_hash(world):
 
 
 def test_a_larger_choice_holds_the_smaller(world):
-    path = world.photographs(per_class=9)
+    path = world.image_folder(per_class=9)
     chosen = [{s.id for s in world.samples(images={"path": path, "max_samples": n})} for n in (5, 11, 500)]
     assert [len(one) for one in chosen] == [5, 11, 27]
     assert chosen[0] < chosen[1] < chosen[2]
 
 
-def test_photographs_without_a_class_folder_have_no_label(world):
+def test_images_without_a_class_folder_have_no_label(world):
     world.bytes("flat/a.png", b"1")
     world.bytes("flat/b.jpg", b"2")
     assert [(s.id, s.label, s.class_name) for s in world.samples(images={"path": str(world.root / "flat")})] == [
@@ -138,15 +138,15 @@ def test_photographs_without_a_class_folder_have_no_label(world):
     ]
 
 
-def test_other_and_hidden_files_are_no_photographs(world):
-    path = world.photographs()
+def test_other_and_hidden_files_are_no_images(world):
+    path = world.image_folder()
     for name in ("README.md", ".hidden.jpg", "n01440764/notes.txt", ".cache/n1/a.jpg"):
         world.bytes(f"photos/train/{name}", b"x")
     assert len(world.samples(images={"path": path})) == 12
 
 
 def test_a_bad_file_is_skipped_with_its_reason_and_its_id(world):
-    path = world.photographs()
+    path = world.image_folder()
     folder = world.root / "photos/train/n01440764"
     (folder / "n01440764_1.JPEG").write_bytes(b"")
     (folder / "n01440764_9.JPEG").symlink_to(folder / "nowhere")
@@ -162,7 +162,7 @@ def test_a_bad_file_is_skipped_with_its_reason_and_its_id(world):
 
 
 def test_links_are_followed_and_circles_end(world):
-    path = world.photographs()
+    path = world.image_folder()
     outside = world.root / "outside"
     outside.mkdir()
     (outside / "z.jpg").write_bytes(b"z")
@@ -181,7 +181,7 @@ def test_splits_follow_the_file_name_not_the_folder(world):
     assert found == [split_of("x_1.jpg", 0.3, 0.3)] * 2
 
 
-@pytest.mark.parametrize(("name", "message"), [("missing", "no folder of photographs at"), ("empty", "no photograph in")])
+@pytest.mark.parametrize(("name", "message"), [("missing", "no folder of images at"), ("empty", "no image in")])
 def test_a_missing_or_empty_folder_is_one_clear_error(world, name, message):
     (world.root / "empty").mkdir()
     with pytest.raises(CorpusError, match=f"{message} {world.root / name}"):
@@ -189,7 +189,7 @@ def test_a_missing_or_empty_folder_is_one_clear_error(world, name, message):
 
 
 def test_an_index_survives_its_folder(world):
-    index = world.index(images={"path": world.photographs(), "per_class": 3})
+    index = world.index(images={"path": world.image_folder(), "per_class": 3})
     index.write(str(world.root / "index"))
     back = Index.read(str(world.root / "index"))
     assert back.digest == index.digest
@@ -200,7 +200,7 @@ def test_an_index_survives_its_folder(world):
 def test_no_index_and_a_damaged_one_are_clear_errors(world):
     with pytest.raises(CorpusError, match="no index in"):
         Index.read(str(world.root))
-    world.index(images={"path": world.photographs()}).write(str(world.root / "i"))
+    world.index(images={"path": world.image_folder()}).write(str(world.root / "i"))
     (world.root / "i/index.parquet").write_bytes(b"PAR1")
     with pytest.raises(CorpusError, match="damaged"):
         Index.read(str(world.root / "i"))

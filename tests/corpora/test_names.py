@@ -74,7 +74,7 @@ def test_wnids_without_a_list_have_the_names_of_imagenet(world, kind):
 
     wnids = ["n01440764", "n03000684", "n03888257"]
     if kind == "folder":
-        path = world.photographs()
+        path = world.image_folder()
         (world.root / "photos/classes.json").unlink()
     elif kind == "tar":
         members = [one for w in wnids for one in ((f"{w}_1.jpg", b"x"), (f"{w}_1.cls", w.encode()))]
@@ -87,7 +87,7 @@ def test_wnids_without_a_list_have_the_names_of_imagenet(world, kind):
 
 
 def test_a_list_of_names_goes_before_those_of_imagenet(world):
-    path = world.photographs()
+    path = world.image_folder()
     world.bytes("photos/classes.json", json.dumps({"n01440764": "doctor fish", "n03000684": "n04004767"}).encode())
     assert list(world.index(images={"path": path}).summary()["images"].classes) == ["doctor fish", "printer", "n03888257"]
 

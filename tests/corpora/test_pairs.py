@@ -13,8 +13,8 @@ from linrep.errors import CorpusError
 
 def listing(world, n=6, **more):
     for i in range(n):
-        world.bytes(f"coco/pictures/{i}.jpg", f"picture {i}".encode())
-    records = [{"id": f"c{i}", "image": f"pictures/{i}.jpg", "text": f"caption {i}", **more} for i in range(n)]
+        world.bytes(f"coco/images/{i}.jpg", f"image {i}".encode())
+    records = [{"id": f"c{i}", "image": f"images/{i}.jpg", "text": f"caption {i}", **more} for i in range(n)]
     return world.jsonl("coco/captions.jsonl", records)
 
 
@@ -23,9 +23,9 @@ def test_a_pair_comes_whole_and_as_its_caption_alone(world):
     assert (pair.id, pair.modality, pair.image, pair.text, pair.uri) == (
         "pairs/c0",
         "pair",
-        b"picture 0",
+        b"image 0",
         "caption 0",
-        "pictures/0.jpg",
+        "images/0.jpg",
     )
     assert (caption.id, caption.modality, caption.image, caption.text) == ("pairs/c0#caption", "text", None, "caption 0")
     assert pair.pair_id == caption.pair_id == "pairs/c0"
@@ -42,7 +42,7 @@ def test_chunks_count_both_forms(world):
     assert [(c.n_records, c.n_samples) for c in world.chunks(4, pairs={"path": listing(world)})] == [(4, 8), (2, 4)]
 
 
-def test_pictures_may_lie_elsewhere(world):
+def test_images_may_lie_elsewhere(world):
     world.bytes("photos/a.jpg", b"a")
     path = world.jsonl("lists/deep/l.jsonl", [{"image": "a.jpg", "text": "x"}])
     world.bytes("lists/deep/b.jpg", b"b")
@@ -79,10 +79,10 @@ def test_a_pair_that_lacks_a_half_is_skipped_in_both_forms(world):
     expected = {
         "gone": "no such file",
         "empty": "empty file",
-        "null": "no photograph in column 'image'",
+        "null": "no image in column 'image'",
         "silent": "empty text",
         "zero": "cannot be read: embedded null byte",
-        "folder": "no photograph in column 'image'",
+        "folder": "no image in column 'image'",
     }
     assert skipped == {f"pairs/{name}{form}": reason for name, reason in expected.items() for form in ("", "#caption")}
     assert len(world.outcomes(pairs=pairs)) == 14
@@ -97,7 +97,7 @@ def test_a_missing_column_is_named(world):
 
 
 def everything(world) -> Corpora:
-    folder = world.photographs(per_class=7)
+    folder = world.image_folder(per_class=7)
     world.parquet("text/1.parquet", {"text": [f"t{i}" for i in range(23)]}, row_group_size=6)
     world.parquet("text/2.parquet", {"text": [f"u{i}" for i in range(11)]}, row_group_size=4)
     return world.corpora(
@@ -124,13 +124,13 @@ def test_every_sample_is_read_exactly_once_whatever_the_chunk_size(world, chunk_
 
 
 def test_a_chunk_carries_only_its_own_runs(world):
-    path = world.photographs(per_class=500)
+    path = world.image_folder(per_class=500)
     chunks = world.chunks(10, images={"path": path})
     assert len(pickle.dumps(chunks[70])) < 6000
 
 
-def test_a_picture_falls_on_one_side_through_either_corpus(world):
-    folder = world.photographs(per_class=40)
+def test_an_image_falls_on_one_side_through_either_corpus(world):
+    folder = world.image_folder(per_class=40)
     images = [f"{name[:9]}/{name}" for name in (f"n01440764_{i}.JPEG" for i in range(40))]
     path = world.jsonl("captions.jsonl", [{"image": image, "text": "a tench"} for image in images])
     corpora = world.corpora(images={"path": folder}, pairs={"path": path, "image_root": folder}, splits={"val": 0.3, "test": 0.3})
@@ -151,7 +151,7 @@ def test_a_picture_falls_on_one_side_through_either_corpus(world):
 def test_a_chunk_of_an_absent_corpus_is_refused(world):
     [chunk] = world.chunks(pairs={"path": listing(world)})
     with pytest.raises(CorpusError, match=r"corpora\.pairs, which this recipe does not have"):
-        read(chunk, world.corpora(images={"path": world.photographs()}))
+        read(chunk, world.corpora(images={"path": world.image_folder()}))
 
 
 def test_a_recipe_needs_a_corpus_and_something_to_train_on(world):

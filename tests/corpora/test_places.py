@@ -128,7 +128,7 @@ def bucket():
 
 
 def test_an_object_store_gives_the_same_index_and_samples(world, bucket):
-    world.photographs()
+    world.image_folder()
     world.parquet("text/1.parquet", {"text": [f"t{i}" for i in range(9)]}, row_group_size=4)
     world.jsonl("pairs/l.jsonl", [{"image": "../photos/train/n01440764/n01440764_0.JPEG", "text": "a tench"}])
     for name, _ in place(str(world.root)).walk():

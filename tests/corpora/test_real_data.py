@@ -47,7 +47,7 @@ def test_all_of_it_is_counted(index):
     assert index.n_samples == 119_159
 
 
-def test_all_photographs_are_read_once_and_are_jpegs(corpora, index):
+def test_all_images_are_read_once_and_are_jpegs(corpora, index):
     chunks = [chunk for chunk in index.chunks(256) if chunk.corpus == "images"]
     samples = [one for chunk in chunks for one in _samples(chunk, corpora)]
     assert len({one.id for one in samples}) == 1500

@@ -33,19 +33,19 @@ def write_tar(file: Path, members: Members, form: int = tarfile.PAX_FORMAT) -> s
     return str(file)
 
 
-def photographs(n: int, folder: str = "") -> Members:
+def image_members(n: int, folder: str = "") -> Members:
     names = [(f"{folder}{i:03d}", i) for i in range(n)]
-    return [one for name, i in names for one in ((f"{name}.jpg", b"picture %d" % i), (f"{name}.cls", b"%d\n" % (i % 3)))]
+    return [one for name, i in names for one in ((f"{name}.jpg", b"image %d" % i), (f"{name}.cls", b"%d\n" % (i % 3)))]
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 100])
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz"])
-def test_photographs_and_classes_come_back_in_order(world, name, chunk_size):
+def test_images_and_classes_come_back_in_order(world, name, chunk_size):
     world.bytes("d/classes.json", json.dumps({"0": "tench", "1": "chain saw", "2": "parachute"}).encode())
-    write_tar(world.root / "d" / name, [("./", b""), *photographs(12, "./"), ("./.hidden.jpg", b"x"), ("./README", b"x")])
+    write_tar(world.root / "d" / name, [("./", b""), *image_members(12, "./"), ("./.hidden.jpg", b"x"), ("./README", b"x")])
     images = {"kind": "tar", "path": str(world.root / "d")}
     samples = world.samples(chunk_size, images=images, splits={"val": 0.3, "test": 0.3})
-    assert [(s.image, s.label) for s in samples] == [(f"picture {i}".encode(), i % 3) for i in range(12)]
+    assert [(s.image, s.label) for s in samples] == [(f"image {i}".encode(), i % 3) for i in range(12)]
     assert (samples[4].id, samples[4].uri, samples[4].class_name) == (f"images/{name}/004", name, "chain saw")
     assert [s.split for s in samples] == [split_of(f"{i:03d}.jpg", 0.3, 0.3) for i in range(12)]
     assert world.index(images=images).summary()["images"].classes == {"tench": 4, "chain saw": 4, "parachute": 4}
@@ -55,13 +55,13 @@ def test_photographs_and_classes_come_back_in_order(world, name, chunk_size):
 @pytest.mark.parametrize("chunk_size", [STRIDE, 50])
 def test_a_shard_can_be_entered_in_its_middle_whatever_its_names(world, form, chunk_size):
     folder = f"{'long/' * 19}" if form == tarfile.USTAR_FORMAT else f"{'é' * 60}/{'long/' * 40}"
-    path = write_tar(world.root / "s.tar", photographs(3 * STRIDE + 5, folder), form)
+    path = write_tar(world.root / "s.tar", image_members(3 * STRIDE + 5, folder), form)
     corpora = world.corpora(images={"kind": "tar", "path": path})
     chunks = world.chunks(chunk_size, images={"kind": "tar", "path": path})
     for chunk in reversed(chunks):
         first = chunk.number * chunk_size
         assert [s.image for s in world.read(chunk, corpora)] == [
-            f"picture {i}".encode() for i in range(first, first + chunk.n_records)
+            f"image {i}".encode() for i in range(first, first + chunk.n_records)
         ]
 
 
@@ -100,7 +100,7 @@ def test_a_bad_member_is_skipped_alone_with_its_reason(world):
         "images/s.tar/words": "words.cls is not UTF-8: invalid start byte at byte 0",
         "images/s.tar/list": "list.json is not a JSON object",
         "images/s.tar/deep": "field 'label' of deep.json holds list, not a class",
-        "images/s.tar/mask": "no photograph (.jpg, .png, ...) under key 'mask'",
+        "images/s.tar/mask": "no image (.jpg, .png, ...) under key 'mask'",
         "images/s.tar/empty": "empty file",
         "images/s.tar/last": "last.jpg is cut short: 1000 of 2000 bytes",
     }
@@ -115,9 +115,9 @@ def test_a_size_that_cannot_be_does_not_fill_the_memory(world):
 
 
 def test_a_damaged_shard_is_refused_and_named_before_anything_is_lost(world):
-    path = write_tar(world.root / "d/s.tar", photographs(5))
+    path = write_tar(world.root / "d/s.tar", image_members(5))
     data = bytearray(Path(path).read_bytes())
-    data[4 * 1024 : 4 * 1024 + 8] = b"\xffdamage\xff"  # the header of the third photograph
+    data[4 * 1024 : 4 * 1024 + 8] = b"\xffdamage\xff"  # the header of the third image
     Path(path).write_bytes(data)
     with pytest.raises(CorpusError, match=r"s\.tar is damaged at byte 4096 .*what follows cannot be found"):
         world.index(images={"kind": "tar", "path": path})
@@ -131,11 +131,11 @@ def test_a_damaged_shard_is_refused_and_named_before_anything_is_lost(world):
 
 def test_shards_may_repeat_each_others_keys_but_not_their_own(world):
     for name in ("1.tar", "2.tar"):
-        write_tar(world.root / "d" / name, photographs(2))
+        write_tar(world.root / "d" / name, image_members(2))
     images = {"kind": "tar", "path": str(world.root / "d/*.tar")}
     ids = [s.id for s in world.samples(images=images)]
     assert ids == ["images/1.tar/000", "images/1.tar/001", "images/2.tar/000", "images/2.tar/001"]
-    write_tar(world.root / "d/2.tar", [*photographs(2), ("000.png", b"again")])
+    write_tar(world.root / "d/2.tar", [*image_members(2), ("000.png", b"again")])
     with pytest.raises(CorpusError, match=r"id '2\.tar/000' as a key is given twice: in 2\.tar record 0 and 2\.tar record 2"):
         world.index(images=images)
 
@@ -154,25 +154,25 @@ def test_pairs_take_their_caption_from_txt_or_json_and_give_it_alone_too(world):
     reasons = world.skipped(pairs=pairs)
     assert {key: reasons[f"pairs/s.tar/{key}"] for key in "cde"} == {
         "c": "no text in column 'caption'",
-        "d": "no photograph (.jpg, .png, ...) under key 'd'",
+        "d": "no image (.jpg, .png, ...) under key 'd'",
         "e": "column 'caption' holds int, not a text",
     }
 
 
 def test_a_changed_class_changes_the_digest_and_a_copy_does_not(world):
-    write_tar(world.root / "one/s.tar", photographs(4))
+    write_tar(world.root / "one/s.tar", image_members(4))
     shutil.copytree(world.root / "one", world.root / "two")
-    write_tar(world.root / "three/s.tar", [*photographs(4)[:-1], ("003.cls", b"9\n")])
+    write_tar(world.root / "three/s.tar", [*image_members(4)[:-1], ("003.cls", b"9\n")])
     one, two, three = (
         world.index(images={"kind": "tar", "path": str(world.root / name)}).digest for name in ("one", "two", "three")
     )
     assert one == two != three
 
 
-def test_photographs_in_shards_are_chosen_by_hash(world):
-    images = {"kind": "tar", "path": write_tar(world.root / "s.tar", photographs(30)), "max_samples": 7}
+def test_images_in_shards_are_chosen_by_hash(world):
+    images = {"kind": "tar", "path": write_tar(world.root / "s.tar", image_members(30)), "max_samples": 7}
     by_hash = sorted(range(30), key=lambda i: unit_hash(f"images/s.tar/{i:03d}", "pick"))
-    assert [s.image for s in world.samples(3, images=images)] == [f"picture {i}".encode() for i in sorted(by_hash[:7])]
+    assert [s.image for s in world.samples(3, images=images)] == [f"image {i}".encode() for i in sorted(by_hash[:7])]
 
 
 def test_a_shard_is_never_held_whole(world):
@@ -185,12 +185,12 @@ def test_a_shard_is_never_held_whole(world):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 5_000_000  # a buffer of 1 MiB, and one photograph now and then twice
+    assert peak < 5_000_000  # a buffer of 1 MiB, and one image now and then twice
 
 
 def test_shards_in_an_object_store_give_the_same_index_and_samples(world, bucket):
     for name in ("1.tar", "2.tar.gz"):
-        write_tar(world.root / "d" / name, photographs(9))
+        write_tar(world.root / "d" / name, image_members(9))
         place(bucket(f"shards/{name}")).write_bytes((world.root / "d" / name).read_bytes())
     here = {"images": {"kind": "tar", "path": str(world.root / "d")}}
     there = {"images": {"kind": "tar", "path": bucket("shards")}}

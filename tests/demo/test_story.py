@@ -23,7 +23,7 @@ LAST = 6
 
 
 def reduced() -> dict[str, Any]:
-    """The demo's recipe with fewer pictures, no texts, fewer cells for each pair; every class is a source and a target once."""
+    """The demo's recipe with fewer images, no texts, fewer cells for each pair; every class is a source and a target once."""
     values = yaml.safe_load((ROOT / "recipes/demo.yaml").read_text())
     values["demo"] |= {"n_images": 800, "n_texts": 1}
     values["corpora"] = {"images": values["corpora"]["images"], "splits": {"val": 0.1, "test": 0.3}}
@@ -109,7 +109,7 @@ def test_probes_of_image_tokens_are_far_above_chance_at_every_layer_and_their_co
 
 
 @pytest.mark.slow
-def test_the_last_token_knows_nothing_at_layer_0_and_the_class_once_it_has_read_the_picture(probes):
+def test_the_last_token_knows_nothing_at_layer_0_and_the_class_once_it_has_read_the_image(probes):
     rows = probes.filter(pl.col("view") == "last").to_dicts()
     for row in rows:
         if row["layer"] == 0:
@@ -160,5 +160,5 @@ def test_ridge_and_class_mean_stand_side_by_side_in_every_cell(halves):
             for kind in ("class_mean", "ridge")
         }
         assert cells["class_mean"] == cells["ridge"]
-        # At two sites, seven layers, two strengths; but the last token at layer 0 is the same in every picture.
+        # At two sites, seven layers, two strengths; but the last token at layer 0 is the same in every image.
         assert len(cells["ridge"]) == 2 * (LAST + 1) * 2 - 2

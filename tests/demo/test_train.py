@@ -21,8 +21,8 @@ TINY = Budget(
     text_batch=2,
     tower_epochs=1,
     tower_batch=8,
-    picture_steps=5,
-    picture_batch=3,
+    image_steps=5,
+    image_batch=3,
     projector_only=2,
 )
 
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_weights_and_a_stopped_training_goes_on(tra
     other = train(tmp_path / "other", seed=5, budget=TINY, say=lambda line: None)
     assert (other / "model.safetensors").read_bytes() == weights
 
-    (other / "stages" / "3-pictures.pt").unlink()
+    (other / "stages" / "3-images.pt").unlink()
     (other / "model.safetensors").unlink()
     said: list[str] = []
     train(other, seed=5, budget=TINY, say=said.append)
@@ -57,11 +57,11 @@ def test_the_folder_loads_with_stock_classes_and_says_how_it_was_made(trained):
     report = json.loads((folder / "training.json").read_text())
     assert report["seed"] == 5
     assert report["budget"]["n_scenes"] == 12
-    assert set(report["stages"]) == {"texts", "tower", "pictures"}
+    assert set(report["stages"]) == {"texts", "tower", "images"}
     assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir() if file.is_file())
 
 
-def test_every_size_of_picture_has_as_many_image_tokens_as_the_model_gives_features(trained):
+def test_every_size_of_image_has_as_many_image_tokens_as_the_model_gives_features(trained):
     model = LlavaNextForConditionalGeneration.from_pretrained(trained[0], dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(trained[0])
     sizes = {}

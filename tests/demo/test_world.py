@@ -25,7 +25,7 @@ def test_a_world_has_the_same_bytes_every_time_and_is_left_alone_once_there(tmp_
         write_world(tmp_path / "a", DemoWorld(n_images=13, n_texts=5, seed=3, split="heldout"))
 
 
-def test_every_picture_has_its_caption_and_its_truth(tmp_path):
+def test_every_image_has_its_caption_and_its_truth(tmp_path):
     folder = write_world(tmp_path / "w", DemoWorld(n_images=9, n_texts=2))
     captions = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     truths = [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()]

@@ -69,7 +69,7 @@ def write_store(
     chunk: int = 16,
     layers: tuple[int, ...] = (0,),
 ) -> Store:
-    """A store of photographs and texts: sample i has the tokens images[i], [t, d]; image tokens lie on a grid of four columns.
+    """A store of images and texts: sample i has the tokens images[i], [t, d]; image tokens lie on a grid of four columns.
 
     Layer k holds the same with its coordinates moved up by k places.
 

@@ -172,7 +172,7 @@ def test_the_largest_are_exact_in_any_order_and_over_any_parts():
 
 
 def test_of_equal_keys_those_that_came_first_are_kept():
-    """A latent may fire equally on many tokens of one picture: which are its strongest must not depend on a sort's whims."""
+    """A latent may fire equally on many tokens of one image: which are its strongest must not depend on a sort's whims."""
     rng = np.random.default_rng(1)
     n, f, k = 3000, 3, 20
     latent, key = rng.integers(f, size=n), rng.integers(1, 4, n).astype(np.uint64)

@@ -3,7 +3,7 @@
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import place
-from tests.conftest import photograph, write_corpora
+from tests.conftest import encoded_image, write_corpora
 
 
 def test_a_mended_corpus_is_seen_when_it_is_indexed_anew_and_makes_another_store(random_vlm, tmp_path):
@@ -14,7 +14,7 @@ def test_a_mended_corpus_is_seen_when_it_is_indexed_anew_and_makes_another_store
 
     before = plan()
     mended = tmp_path / "corpora/images/n01/p001.JPEG"
-    mended.write_bytes(photograph(7) + b"\0" * 11)
+    mended.write_bytes(encoded_image(7) + b"\0" * 11)
     assert plan().index.digest == before.index.digest  # the index stands
     after = plan(reindex=True)
     size = {row["path"]: row["size"] for row in after.index.runs["images"].to_pylist()}["n01/p001.JPEG"]

@@ -1,4 +1,4 @@
-"""What import-linter cannot see: the scripts in jobs/, submodules of others' packages, and modules that the picture forgot."""
+"""What import-linter cannot see: the scripts in jobs/, submodules of others' packages, and modules that the diagram forgot."""
 
 import ast
 import subprocess
@@ -68,7 +68,7 @@ def test_only_store_and_corpora_know_parquet() -> None:
     assert guilty == []
 
 
-def test_every_module_has_a_place_in_the_picture() -> None:
+def test_every_module_has_a_place_in_the_diagram() -> None:
     """import-linter's layers say nothing about a module that they do not name."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Files whose content is text that people and machines read; the rest (weights, pictures) is not searched.
+# Files whose content is text that people and machines read; the rest (weights, images) is not searched.
 TEXT = {".py", ".toml", ".txt", ".md", ".yaml", ".yml", ".ipynb", ".html", ".js", ".css", ".json", ".cfg", ""}
 
 

@@ -11,7 +11,7 @@ from linrep.demo.paint import object_mask, patch_shares
 from linrep.demo.scene import Scene, draw_scene
 from linrep.demo.world import truth_row
 from linrep.interpret.contents import Scenes, Window
-from linrep.interpret.pictures import GREY, data_url, inside, marked, masked, sheet, sized
+from linrep.interpret.images import GREY, data_url, inside, marked, masked, sheet, sized
 from linrep.interpret.prompts import explain_parts, highlighted, judge_parts, read_explanation, read_judgement
 from linrep.interpret.views import Evidence, Token, View
 
@@ -39,15 +39,15 @@ def noise(width=8, height=6):
 
 
 def test_a_crop_masked_to_patches_has_their_pixels_and_grey_beside_them():
-    picture = noise()
-    pixels = np.asarray(picture)
-    crop = np.asarray(masked(picture, [(2, 0, 4, 2), (4, 2, 6, 4)]))
+    image = noise()
+    pixels = np.asarray(image)
+    crop = np.asarray(masked(image, [(2, 0, 4, 2), (4, 2, 6, 4)]))
     assert crop.shape == (4, 4, 3)  # columns 2..5, rows 0..3
     assert (crop[:2, :2] == pixels[:2, 2:4]).all()
     assert (crop[2:, 2:] == pixels[2:4, 4:6]).all()
     assert (crop[:2, 2:] == GREY).all()
     assert (crop[2:, :2] == GREY).all()
-    assert masked(picture, []) is picture
+    assert masked(image, []) is image
 
 
 def test_a_patch_takes_the_pixels_whose_middle_it_holds():
@@ -57,13 +57,13 @@ def test_a_patch_takes_the_pixels_whose_middle_it_holds():
 
 
 def test_marks_leave_the_patches_bright_and_the_rest_dark():
-    picture = noise()
-    pixels, shown = np.asarray(picture), np.asarray(marked(picture, [(0, 0, 2, 2)]))
+    image = noise()
+    pixels, shown = np.asarray(image), np.asarray(marked(image, [(0, 0, 2, 2)]))
     assert (shown[:2, :2] == pixels[:2, :2]).all()
     assert (shown[2:] == (pixels[2:] * 0.25).astype(np.uint8)).all()
 
 
-def test_pictures_travel_whole_and_small_ones_are_enlarged():
+def test_images_travel_whole_and_small_ones_are_enlarged():
     kind, _, data = data_url(noise()).partition(",")
     assert kind == "data:image/png;base64"
     back = Image.open(io.BytesIO(base64.b64decode(data)))
@@ -79,7 +79,7 @@ class Shelf:
     def load(self, names):
         pass
 
-    def picture(self, name):
+    def image(self, name):
         return noise()
 
     def boxes(self, name, tokens, source=None):

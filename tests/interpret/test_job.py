@@ -142,7 +142,7 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     assert {"scores.parquet", "explanations.csv", "interpret_layer02.png", "summary.txt"} <= kept
 
 
-def test_pictures_are_sent_as_they_lie_in_the_corpus(made, server, tmp_path):
+def test_images_are_sent_as_they_lie_in_the_corpus(made, server, tmp_path):
     recipe = asking(made[1], server)
     run_interpret(recipe, workspace(made, tmp_path))
     whole = set()
@@ -155,8 +155,8 @@ def test_pictures_are_sent_as_they_lie_in_the_corpus(made, server, tmp_path):
                     whole.add(np.asarray(Image.open(io.BytesIO(data)))[::56, ::56].tobytes())
     assert whole
     files = (made[0] / "corpora" / "images").rglob("*.JPEG")
-    pictures = (Image.open(file).convert("RGB") for file in files)
-    sizes = [(p, -(-224 // max(p.size))) for p in pictures]
+    images = (Image.open(file).convert("RGB") for file in files)
+    sizes = [(p, -(-224 // max(p.size))) for p in images]
     there = {np.asarray(p.resize((p.width * f, p.height * f), Image.Resampling.NEAREST))[::56, ::56].tobytes() for p, f in sizes}
     assert whole <= there
 

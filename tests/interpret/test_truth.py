@@ -5,8 +5,8 @@ import pytest
 
 from linrep.interpret.config import Shown
 from linrep.interpret.draw import split_examples
-from linrep.interpret.fit import Spoken, fit_picture, fit_places, fit_text
-from linrep.interpret.rule import PictureRule, Rule, TextRule, read_rule
+from linrep.interpret.fit import Spoken, fit_image, fit_places, fit_text
+from linrep.interpret.rule import ImageRule, Rule, TextRule, read_rule
 from linrep.interpret.study import explain, overlap_rows, partners, score
 from tests.interpret.worlds import CONFIG, draw_world
 
@@ -20,15 +20,15 @@ def world():
 
     n = len(world.scenes)
 
-    def in_picture(fits):
+    def in_image(fits):
         return lambda i, token, share: i < n and token.tile >= 0 and fits(world.scenes[i].main, share) and rng.uniform(0.5, 2)
 
     def in_text(fits):
         return lambda i, token, share: i >= n and fits(world.texts[i - n], token.position) and rng.uniform(0.5, 2)
 
-    world.plant(0, in_picture(lambda it, share: it.object in ("boat", "car", "moon", "fish") and share >= 0.5))
-    world.plant(1, in_picture(lambda it, share: it.colour in ("red", "blue", "pink") and share >= 0.5))
-    world.plant(2, in_picture(lambda it, share: it.ground == "snow" and share < 0.05))
+    world.plant(0, in_image(lambda it, share: it.object in ("boat", "car", "moon", "fish") and share >= 0.5))
+    world.plant(1, in_image(lambda it, share: it.colour in ("red", "blue", "pink") and share >= 0.5))
+    world.plant(2, in_image(lambda it, share: it.ground == "snow" and share < 0.05))
     world.plant(3, in_text(lambda words, i: words[i] in ("boat", "tree")))
     world.plant(4, in_text(lambda words, i: words[i] == "it" and "red" in words[:i]))
     world.plant(5, in_text(lambda words, i: words[i] == "on" and i > 0 and words[i - 1] in ("is", "it")))
@@ -52,9 +52,9 @@ def results(world):
 def test_the_rules_that_were_planted_are_found(results):
     _, found, _, _ = results
     said = {latent.number: one.text for latent, one in found.items()}
-    assert said[0] == "pictures: object is boat or car or fish or moon; patches on object"
-    assert said[1] == "pictures: colour is blue or pink or red; patches on object"
-    assert said[2] == "pictures: ground is snow; patches on ground"
+    assert said[0] == "images: object is boat or car or fish or moon; patches on object"
+    assert said[1] == "images: colour is blue or pink or red; patches on object"
+    assert said[2] == "images: ground is snow; patches on ground"
     assert said[3] == 'texts: words "boat" or "tree"'
     assert said[4] == 'texts: words "it"; after "red"'
     assert said[5] == 'texts: words "on"; right after "is" or "it"'
@@ -158,13 +158,13 @@ def test_patches_on_the_object_overlap_it_and_others_do_not(results, world):
 
 
 RULES = [
-    Rule(PictureRule((("object", ("boat", "car")), ("place", ("top left",))), ("object", "outline"))),
-    Rule(PictureRule((), ("ground",)), TextRule(("it", '"', "|", ","), ("or", ";"))),
+    Rule(ImageRule((("object", ("boat", "car")), ("place", ("top left",))), ("object", "outline"))),
+    Rule(ImageRule((), ("ground",)), TextRule(("it", '"', "|", ","), ("or", ";"))),
     Rule(None, TextRule(("texts: words",), (" and ",), True)),
-    Rule(PictureRule((("colour", ("red",)),))),
-    Rule(PictureRule((("colour", ("red",)),), others=((("object", ("boat",)), ("place", ("top left", "middle"))),))),
-    Rule(PictureRule((), ("object",), places=(("part", ("crop",)), ("height", ("top", "middle"))))),
-    Rule(PictureRule((), places=(("side", ("left",)),)), TextRule((), ("is",), True)),
+    Rule(ImageRule((("colour", ("red",)),))),
+    Rule(ImageRule((("colour", ("red",)),), others=((("object", ("boat",)), ("place", ("top left", "middle"))),))),
+    Rule(ImageRule((), ("object",), places=(("part", ("crop",)), ("height", ("top", "middle"))))),
+    Rule(ImageRule((), places=(("side", ("left",)),)), TextRule((), ("is",), True)),
     Rule(None, TextRule(("it",), ("a", ", or "), others=(TextRule(("on", '"; or')), TextRule((), ("it",), True)))),
 ]
 
@@ -174,7 +174,7 @@ def test_a_rule_reads_back_as_it_was_said(rule):
     assert read_rule(str(rule)) == rule
 
 
-@pytest.mark.parametrize("said", ["boats", "pictures: red", "texts: words it", "pictures: colour is red; patches on sky", ""])
+@pytest.mark.parametrize("said", ["boats", "images: red", "texts: words it", "images: colour is red; patches on sky", ""])
 def test_what_is_no_rule_is_refused(said):
     with pytest.raises(ValueError, match=r"is no rule|no zone"):
         read_rule(said)
@@ -183,8 +183,8 @@ def test_what_is_no_rule_is_refused(said):
 def test_what_a_person_wrote_is_refused_where_the_truth_cannot_tell_it(world):
     backend = world.backend()
     assert "is no rule such as" in backend.refuse("red boats")
-    assert backend.refuse("pictures: taste is sweet") == "no attribute 'taste': there are object, colour, ground"
-    assert backend.refuse('pictures: colour is red | texts: words "a"') is None
+    assert backend.refuse("images: taste is sweet") == "no attribute 'taste': there are object, colour, ground"
+    assert backend.refuse('images: colour is red | texts: words "a"') is None
 
 
 def test_words_after_and_right_after():
@@ -197,8 +197,8 @@ def test_words_after_and_right_after():
 def test_fits_prefer_the_shorter_rule_of_two_that_agree():
     same = [{"object": "boat", "colour": "red"}] * 10
     other = [{"object": "car", "colour": "blue"}] * 10
-    assert fit_picture(same, other, ("object", "colour"), 4) == PictureRule((("object", ("boat",)),))
-    assert fit_picture(same, same, ("object", "colour"), 4) == PictureRule()
+    assert fit_image(same, other, ("object", "colour"), 4) == ImageRule((("object", ("boat",)),))
+    assert fit_image(same, same, ("object", "colour"), 4) == ImageRule()
     on, beside, near = {"zone": "object"}, {"zone": "ground"}, {"zone": "outline"}
     assert fit_places([([on, on], [beside, near])], ("zone",), 4) == (("zone", ("object",)),)
     assert fit_places([([on, beside], [on, beside])], ("zone",), 4) == ()

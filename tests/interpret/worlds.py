@@ -52,10 +52,10 @@ class Codes:
 
 @dataclass
 class World:
-    """Pictures and texts with their tokens; it also stands in for `Contents`.
+    """Images and texts with their tokens; it also stands in for `Contents`.
 
     Attributes:
-        scenes: Of the pictures.
+        scenes: Of the images.
         texts: Words of the texts.
         fires: By sample number, positions and activations by latent.
     """
@@ -105,7 +105,7 @@ class World:
         near = range(len(words)) if view.centre is None else [i for i in range(len(words)) if abs(i - view.centre) <= 40]
         return Window(tuple(near), tuple(f" {words[i]}" for i in near))
 
-    def picture(self, name: str) -> Image.Image:
+    def image(self, name: str) -> Image.Image:
         return paint(self.scenes[self.number[name]])
 
     def load(self, names) -> None:

@@ -39,7 +39,7 @@ SMALL = {
 """Laid over recipes/demo.yaml; layers and SAEs that the README names are there."""
 ELSEWHERE = {
     "make test": "it would run this test",
-    "recipes/imagenette.yaml": "its photographs are not here",
+    "recipes/imagenette.yaml": "its images are not here",
     ".venv/bin/ray job submit": "tests/jobs/test_submit.py submits to a cluster",
 }
 MOST_LINES = 100

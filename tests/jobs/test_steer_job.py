@@ -146,7 +146,7 @@ def test_all_three_jobs_run_on_real_photographs_whose_classes_are_the_folders(ra
     (judged,) = verdicts_in(runs)
     text = (judged.place / SUMMARY).read_bytes().decode()
     assert "Adding directions at image" in text
-    assert "damage   texts after a photograph" in text
+    assert "damage   texts after an image" in text
     names = set(json.loads((DATA / "imagenette/classes.json").read_text()).values())
     assert {name for pair in runs.about.pairs for name in pair} <= names
     assert runs.about.counts["n_failed"] == 0

@@ -33,7 +33,7 @@ def signal(label: int, colour: int, modality: str) -> np.ndarray:
 def write_planted(
     folder: Path, n_images: int = 240, chunk_size: int = 48, noise: float = 0.7, n_texts: int = 30, text_tokens: int = TOKENS
 ) -> Store:
-    """Photographs of three classes and two colours, their captions (in context, and alone), and texts that nobody labelled."""
+    """Images of three classes and two colours, their captions (in context, and alone), and texts that nobody labelled."""
     rng = np.random.default_rng(0)
     rows: list[dict] = []
     for i in range(n_images):

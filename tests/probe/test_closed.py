@@ -101,7 +101,7 @@ def test_a_planted_direction_is_recovered():
 
 
 def test_rows_that_are_all_equal_give_one_answer_for_all_and_no_error():
-    """The last token at layer 0 is one and the same vector in every picture."""
+    """The last token at layer 0 is one and the same vector in every image."""
     x = torch.full((60, 8), 0.1, dtype=torch.float64) * torch.arange(1, 9)
     y = np.arange(60) % 3
     moments = merge([gather(x[:20], {"y": y[:20]}, {"y": 3}), gather(x[20:], {"y": y[20:]}, {"y": 3})])

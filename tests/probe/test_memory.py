@@ -25,7 +25,7 @@ MB = 2**20
 
 
 def study_of(folder: Path, rows_per_sample: int) -> Study:
-    """Photographs of two classes in one file, with so many rows each."""
+    """Images of two classes in one file, with so many rows each."""
     splits = ("train", "train", "val", "test")
     samples = [
         {"sample_id": f"images/{i}.jpg", "corpus": "images", "modality": "image", "uri": f"{i}.jpg", "label": i % 2,

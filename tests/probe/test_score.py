@@ -82,7 +82,7 @@ def test_the_interval_of_folds_is_as_wide_as_wilsons_but_for_students_t():
 
 
 def test_rows_of_one_sample_count_as_one_observation():
-    """Fifty tokens of each of 40 pictures, right or wrong together: no narrower than 40 independent observations."""
+    """Fifty tokens of each of 40 images, right or wrong together: no narrower than 40 independent observations."""
     right = (np.arange(40) < 20).astype(float)
     (by_sample,) = bootstrap(np.full(40, 50.0), [50 * right], 2000, seed=0)
     (by_row,) = bootstrap(np.ones(2000), [np.repeat(right, 50)], 2000, seed=0)

@@ -72,7 +72,7 @@ def test_planted_classes_are_read_and_shuffled_ones_are_not(results, view):
 
 
 def test_a_constant_token_is_at_chance_whatever_reads_it(results):
-    """The last token at layer 0 is the same in every picture: nothing may be read from it."""
+    """The last token at layer 0 is the same in every image: nothing may be read from it."""
     frame, _ = results["last"]
     for row in main(frame, attribute=CLASS, tested_on="image").iter_rows(named=True):
         assert row["top1"] <= row["chance"] + 1e-9, row
@@ -88,7 +88,7 @@ def test_special_tokens_newlines_and_other_samples_take_no_part(results, study):
     assert images["n_test"] == TOKENS * split.count(2)
     assert images["n_test_samples"] == split.count(2)
     captions = main(frame, attribute=CLASS, tested_on="text", kind="ridge").row(0, named=True)
-    assert captions["n_test_samples"] == images["n_test_samples"]  # not those read under their picture, not unlabelled texts
+    assert captions["n_test_samples"] == images["n_test_samples"]  # not those read under their image, not unlabelled texts
 
 
 def test_whole_samples_are_held_out(study, store):
@@ -96,9 +96,9 @@ def test_whole_samples_are_held_out(study, store):
     for part in files_of(store, "tokens", 2, "image", 3):
         for block in blocks(store, part, "tokens", train):
             assert train[block.sample].all()
-    photographs = {}
-    for photo, split in zip(study.samples.photograph, study.samples.split, strict=True):
-        assert photographs.setdefault(photo, split) == split or not photo
+    images = {}
+    for image, split in zip(study.samples.image_name, study.samples.split, strict=True):
+        assert images.setdefault(image, split) == split or not image
 
 
 def test_parts_of_a_layer_merge_to_the_whole(study, store):
@@ -117,7 +117,7 @@ def test_parts_of_a_layer_merge_to_the_whole(study, store):
             assert torch.allclose(one.between(column), other.between(column), atol=1e-9)
 
 
-def test_attributes_are_read_from_pictures_and_captions(results):
+def test_attributes_are_read_from_images_and_captions(results):
     frame, _ = results["pooled"]
     for modality in ("image", "text"):
         row = main(frame, attribute="colour", tested_on=modality, kind="lda").row(0, named=True)
@@ -149,7 +149,7 @@ def test_image_and_text_are_told_apart_on_equal_numbers_of_samples(results, stud
     assert float(found @ torch.from_numpy(AXES[5]).float() / found.norm()) > 0.95
 
 
-def test_a_class_read_in_pictures_is_found_in_captions_and_the_other_way_round(results):
+def test_a_class_read_in_images_is_found_in_captions_and_the_other_way_round(results):
     frame, _ = results["pooled"]
     moved = frame.filter(pl.col("fitted_on") != pl.col("tested_on"), attribute=CLASS)
     assert set(zip(moved["fitted_on"], moved["tested_on"], strict=True)) == {("image", "text"), ("text", "image")}

@@ -1,4 +1,4 @@
-"""A tiny model of random weights with its head, and a picture, a picture with words, and words."""
+"""A tiny model of random weights with its head, and an image, an image with words, and words."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
-from tests.conftest import photograph
+from tests.conftest import encoded_image
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,9 +29,9 @@ def steer_preparer(random_vlm: ModelConfig) -> Preparer:
     return Preparer.from_path(random_vlm, image_prompt="<image> what is it ?")
 
 
-def sample(number: int, text: str | None = None, picture: bool = True) -> Sample:
-    modality = "text" if not picture else "pair" if text else "image"
-    image = photograph(number) if picture else None
+def sample(number: int, text: str | None = None, with_image: bool = True) -> Sample:
+    modality = "text" if not with_image else "pair" if text else "image"
+    image = encoded_image(number) if with_image else None
     return Sample(id=f"s{number}", corpus="c", modality=modality, uri="u", split="test", text=text, image=image)
 
 
@@ -44,5 +44,5 @@ def prepared(preparer: Preparer, one: Sample) -> Prepared:
 
 @pytest.fixture(scope="session")
 def steer_prepared(steer_preparer: Preparer) -> list[Prepared]:
-    samples = (sample(0), sample(1, "a red boat"), sample(2, "a tree", picture=False))
+    samples = (sample(0), sample(1, "a red boat"), sample(2, "a tree", with_image=False))
     return [prepared(steer_preparer, one) for one in samples]

@@ -158,7 +158,7 @@ def test_sites_name_their_positions(steer_prepared, steer_vlm):
         positions(ImageTokens(), text, card)
 
 
-def test_patches_of_a_box_lie_in_it_and_boxes_that_tile_the_picture_share_out_its_patches(steer_prepared, steer_vlm):
+def test_patches_of_a_box_lie_in_it_and_boxes_that_tile_the_image_share_out_its_patches(steer_prepared, steer_vlm):
     image, card = steer_prepared[0], steer_vlm.card
     left = positions(Patches(box=(0, 0, 0.5, 1)), image, card)
     right = positions(Patches(box=(0.5, 0, 1, 1)), image, card)

@@ -20,12 +20,12 @@ PAIRS = [("boat", "tree"), ("key", "star"), ("tree", "boat")]
 
 
 def tables(seed=0):
-    """Class mean turns 3 of 4 photographs at strength 2 and spoils the colour of one; random does nothing; one cell failed."""
+    """Class mean turns 3 of 4 images at strength 2 and spoils the colour of one; random does nothing; one cell failed."""
     cells, answers, damage = [], [], []
     for source, target in PAIRS:
         for i in range(5):
             who = {"source": source, "target": target, "sample_id": f"{source}{i}"}
-            named = i != 4  # the fifth photograph is taken for something else to begin with
+            named = i != 4  # the fifth image is taken for something else to begin with
             plain = {"edit": "none"}
             answers.append({**who, **plain, "question": 0, "about": "class", "text": f"{source} ." if named else "house ."})
             answers.append({**who, **plain, "question": 1, "about": "colour", "text": "red ."})
@@ -69,7 +69,7 @@ def one(table, measure, direction="class_mean", strength=2.0):
     return row
 
 
-def test_turned_counts_photographs_that_were_named_rightly_before(found):
+def test_turned_counts_images_that_were_named_rightly_before(found):
     row = one(found[1], "turned")
     assert row["value"] == pytest.approx(2 / 3)  # of three that were named and ran: the first stayed, the next two turned
     assert (row["n_pairs"], row["n"]) == (3, 9)
@@ -77,7 +77,7 @@ def test_turned_counts_photographs_that_were_named_rightly_before(found):
     assert one(found[1], "left")["value"] == pytest.approx(2 / 3)
 
 
-def test_scores_count_every_photograph(found):
+def test_scores_count_every_image(found):
     assert one(found[1], "score")["value"] == pytest.approx((-1 + 1 + 1 + 1) / 4)
     (plain,) = value_of(found[1], "score", edit="none")
     assert plain["value"] == pytest.approx(-4 / 5)
@@ -95,7 +95,7 @@ def test_controls_stand_beside_the_effect_and_the_difference_is_paired(found):
     assert not one(found[1], "p_target")["control"]
     over = one(found[1], "p_target_over_random")
     assert over["value"] == pytest.approx(0.8)
-    assert over["low"] == pytest.approx(0.8)  # every photograph differs by the same: the interval knows
+    assert over["low"] == pytest.approx(0.8)  # every image differs by the same: the interval knows
     assert one(found[1], "p_target_gain")["value"] == pytest.approx(0.8)
     assert one(found[1], "damage_over_random")["value"] == pytest.approx(-0.4, abs=1e-6)
 
@@ -136,7 +136,7 @@ def test_the_forced_choice_judges_with_the_probability_of_its_own_cell():
 def test_shuffled_targets_show_no_effect():
     """A control of the measure itself: with other targets, words that answers do hold, only what names those is turned."""
     cells, answers, damage = tables()
-    other = {"boat": "house", "key": "house", "tree": "star"}  # house is said of the fifth photographs, star of the keys
+    other = {"boat": "house", "key": "house", "tree": "star"}  # house is said of the fifth images, star of the keys
 
     def moved(table, schema):
         return table_of([{**row, "target": other[row["source"]]} for row in table.to_pylist()], schema)

@@ -78,7 +78,7 @@ def test_nothing_gives_nan_and_one_sample_gives_no_interval():
 
 
 def test_a_share_of_none_or_all_leaves_the_room_that_as_many_pairs_leave():
-    """Wilson's upper end at 0 of n is z^2/(n + z^2): 0.3244 for 8 pairs, 0.1072 for 32 photographs of a single pair."""
+    """Wilson's upper end at 0 of n is z^2/(n + z^2): 0.3244 for 8 pairs, 0.1072 for 32 images of a single pair."""
     pair, sample, zeros = np.repeat(np.arange(8), 4), np.arange(32), np.zeros(32, int)
     none = estimate(pair, pair, sample, np.zeros(32), "share")
     assert (none.value, none.low) == (0, 0)

@@ -73,8 +73,8 @@ def test_what_prompts_share_is_as_long_as_it_can_be(sequences):
     assert shared([np.array([1, 2]), np.array([3, 2])]) == 0
 
 
-def test_prompts_that_differ_before_the_picture_still_read_it(steer_vlm, random_vlm):
-    """The shared part ends before the picture, so the picture is in what each prompt has for itself."""
+def test_prompts_that_differ_before_the_image_still_read_it(steer_vlm, random_vlm):
+    """The shared part ends before the image, so the image is in what each prompt has for itself."""
     made = [Preparer.from_path(random_vlm, image_prompt=prompt) for prompt in ("see : <image> what ?", "look : <image> what ?")]
     prompts = [prepared(prepare, sample(1)) for prepare in made]
     (asked,) = lay_out(steer_vlm, [prompts], SITES[:1], {})

@@ -103,10 +103,10 @@ def test_damage_is_that_of_runs_whose_sinks_are_left_alone(steer_vlm, random_vlm
 
 def test_the_lens_is_the_mean_over_the_other_image_tokens(steer_vlm, random_vlm, vectors, limits):
     config = CONFIG.model_copy(update={"ask": CONFIG.ask.model_copy(update={"choice": "<image> it is a"})})
-    picture = dataclasses.replace(sample(0), class_name="house")
+    house = dataclasses.replace(sample(0), class_name="house")
     high = {1: limits[1], 2: NormLimits(0.0, math.inf, math.inf)}
-    rows = Steerer(steer_vlm, config, LAYERS, vectors, limits=high).lens([picture], ["boat", "house"]).tables["lens"]
-    one = prepared(Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt), picture)
+    rows = Steerer(steer_vlm, config, LAYERS, vectors, limits=high).lens([house], ["boat", "house"]).tables["lens"]
+    one = prepared(Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt), house)
     image, norms = one.role >= Role.IMAGE, norms_of(steer_vlm, one)
     low = image & (norms[1] <= limits[1].image)
     assert 0 < low.sum() < image.sum()

@@ -102,15 +102,15 @@ def slowly(vlm, one, site, layer, edit, n_new=0, limits=None):
         return (h, *args[1:])
 
     handle = None if block is None else block.register_forward_pre_hook(hook)
-    pictures = {"pixel_values": batch.pixel_values, "image_sizes": batch.image_sizes}
+    images = {"pixel_values": batch.pixel_values, "image_sizes": batch.image_sizes}
     try:
         with torch.no_grad():
             for step in range(n_new + 1):
-                scores = model(input_ids=ids, **pictures, use_cache=False).logits[0]
+                scores = model(input_ids=ids, **images, use_cache=False).logits[0]
                 if step < n_new:
                     ids = torch.cat([ids, scores[-1].argmax()[None, None]], dim=1)
                     if ids[0, -1] == vlm.card.image_token_id:
-                        return None, scores  # read again, it would ask for a picture of its own
+                        return None, scores  # read again, it would ask for an image of its own
     finally:
         if handle is not None:
             handle.remove()
@@ -171,9 +171,9 @@ def test_forced_choice_is_the_length_normalised_probability_of_the_two_names(ste
             options = []
             for first, second in (("boat", "tall tree"), ("tall tree", "boat")):
                 prompt = f"<image> is it a {first} or a {second} ?"
-                picture = sample(int(row["sample_id"][1:]))
-                bare = prepared(Preparer.from_path(random_vlm, image_prompt=prompt), picture)
-                full = prepared(Preparer.from_path(random_vlm, image_prompt=f"{prompt} {name}"), picture)
+                image = sample(int(row["sample_id"][1:]))
+                bare = prepared(Preparer.from_path(random_vlm, image_prompt=prompt), image)
+                full = prepared(Preparer.from_path(random_vlm, image_prompt=f"{prompt} {name}"), image)
                 n = len(full) - len(bare)
                 # Only the prompt is edited, the answer's tokens only where the site is everywhere.
                 site = place_of(row)
@@ -284,7 +284,7 @@ def test_a_failed_run_costs_its_cell_and_is_put_down_with_its_reason(steer_vlm, 
             assert row["p_target"] == pytest.approx(wanted[key(row)]["p_target"], abs=1e-5)
     n = len(cells(CONFIG, LAYERS))
     assert len(found.tables["cells"]) == 3 * n
-    assert len(found.failed) == n + 2 * 2  # the bad picture's, and two cells of two pictures; a missing direction is no failure
+    assert len(found.failed) == n + 2 * 2  # the bad image's, and two cells of two images; a missing direction is no failure
     assert found.n_done == 2 * n - 2 * 3
 
 
@@ -295,10 +295,10 @@ def _fails(one, layer):
 def test_the_lens_counts_the_right_name_against_the_others(steer_vlm, vectors, random_vlm):
     config = CONFIG.model_copy(update={"ask": CONFIG.ask.model_copy(update={"choice": "<image> it is a"})})
     steerer = Steerer(steer_vlm, config, LAYERS, vectors)
-    picture = dataclasses.replace(sample(0), class_name="house")
-    rows = steerer.lens([picture], ["boat", "house"]).tables["lens"]
+    image = dataclasses.replace(sample(0), class_name="house")
+    rows = steerer.lens([image], ["boat", "house"]).tables["lens"]
     assert [row["layer"] for row in rows] == list(LAYERS)
-    one = prepared(Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt), picture)
+    one = prepared(Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt), image)
     _, logits = slowly(steer_vlm, one, None, None, None)
     image = one.role >= Role.IMAGE
     tokenizer = steer_vlm.processor.tokenizer
@@ -315,18 +315,18 @@ def test_the_lens_counts_the_right_name_against_the_others(steer_vlm, vectors, r
 FEW = CONFIG.model_copy(
     update={"sites": (Patches(box=(0.9, 0.9, 1, 1)), ImageTokens(), LastToken()), "directions": ("random",), "edits": ("mean",)}
 )
-"""The box's corner holds a patch's centre in the larger pictures only."""
+"""The box's corner holds a patch's centre in the larger images only."""
 
 
-def test_a_site_that_one_picture_lacks_costs_the_cells_of_that_picture_there(steer_vlm, vectors, random_vlm):
+def test_a_site_that_one_image_lacks_costs_the_cells_of_that_image_there(steer_vlm, vectors, random_vlm):
     prepare = Preparer.from_path(random_vlm, image_prompt=CONFIG.ask.questions[0].prompt)
-    pictures = [sample(i) for i in (0, 2)]
+    images = [sample(i) for i in (0, 2)]
     with pytest.raises(ValueError, match="names no position") as refused:
-        _ = [positions(FEW.sites[0], prepared(prepare, one), steer_vlm.card) for one in pictures]
-    (lacking,) = [one.id for one in pictures if one.id in str(refused.value)]
+        _ = [positions(FEW.sites[0], prepared(prepare, one), steer_vlm.card) for one in images]
+    (lacking,) = [one.id for one in images if one.id in str(refused.value)]
     steerer = Steerer(steer_vlm, FEW, (2,), vectors, tokens_per_batch=1500)
     for rows in (
-        steerer.answers(pictures, "boat", "tall tree").tables["cells"],
+        steerer.answers(images, "boat", "tall tree").tables["cells"],
         steerer.damage([sample(i, "a red boat") for i in (0, 2)], "boat", "tall tree").tables["damage"],
     ):
         lost = [row for row in rows if row.get("error")]
@@ -364,8 +364,8 @@ def test_what_fails_before_any_cell_runs_costs_its_sample_and_no_other(steer_vlm
         kept, lost = {row["sample_id"] for row in found} - {"s1"}, "s1"
         assert len(kept) == 1
     else:
-        pictures = [dataclasses.replace(sample(i), class_name="house") for i in (0, 1)]
-        rows = steerer.lens(pictures, ["boat", "house"]).tables["lens"]
+        images = [dataclasses.replace(sample(i), class_name="house") for i in (0, 1)]
+        rows = steerer.lens(images, ["boat", "house"]).tables["lens"]
         assert [(row["sample_id"], row["layer"], row.get("error")) for row in rows] == [
             ("s0", 2, None), ("s1", -1, "RuntimeError: out of memory"),
         ]  # fmt: skip

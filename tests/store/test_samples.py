@@ -1,4 +1,4 @@
-"""Who is drawn together, whose class is whose: photographs that share a file name stay apart, captions stay with theirs."""
+"""Who is drawn together, whose class is whose: images that share a file name stay apart, captions stay with theirs."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from linrep.store.write import samples_table
 CLASSES = ("boat", "tree", "key")
 
 
-def photograph(folder: str, name: str, label: int | None = None, class_name: str | None = None) -> dict:
+def image_row(folder: str, name: str, label: int | None = None, class_name: str | None = None) -> dict:
     uri = f"{folder}/{name}"
     own = {"label": label, "class_name": class_name, "n_image_tokens": 4, "n_text_tokens": 0}
     return {"sample_id": f"images/{uri}", "corpus": "images", "modality": "image", "uri": uri, "split": "test", **own}
@@ -26,26 +26,26 @@ def clusters(rows: list[dict]) -> dict[str, int]:
     return dict(zip(samples.ids, samples.clusters.tolist(), strict=True))
 
 
-def test_photographs_of_one_file_name_in_different_folders_are_drawn_apart():
-    rows = [photograph(CLASSES[c], f"{i:04d}.jpg", c, CLASSES[c]) for i in range(22) for c in range(3)]
+def test_images_of_one_file_name_in_different_folders_are_drawn_apart():
+    rows = [image_row(CLASSES[c], f"{i:04d}.jpg", c, CLASSES[c]) for i in range(22) for c in range(3)]
     assert len(set(clusters(rows).values())) == 66
 
 
-def test_captions_of_one_photograph_are_drawn_together_and_those_of_another_apart():
+def test_captions_of_one_image_are_drawn_together_and_those_of_another_apart():
     rows = [*pair(0, "images/boat/0001.jpg"), *pair(1, "images/boat/0001.jpg"), *pair(2, "images/tree/0001.jpg")]
     found = clusters(rows)
     assert found["pairs/0#caption"] == found["pairs/1#caption"] != found["pairs/2#caption"]
     assert found["pairs/0#caption"] != found["pairs/0"]  # image rows and text rows never count as one
 
 
-def test_captions_whose_pictures_lie_in_one_container_are_drawn_by_their_pair():
+def test_captions_whose_images_lie_in_one_container_are_drawn_by_their_pair():
     found = clusters([*pair(0, "a.parquet", "a.parquet"), *pair(1, "a.parquet", "a.parquet")])
     assert found["pairs/0#caption"] != found["pairs/1#caption"]
 
 
 @pytest.mark.parametrize("shift", ["images/", "/data/", ""])
-def test_a_caption_has_the_class_of_the_photograph_whose_path_ends_like_its_own(shift):
-    rows = [photograph(CLASSES[c], "0001.jpg", c, CLASSES[c]) for c in range(3)]
+def test_a_caption_has_the_class_of_the_image_whose_path_ends_like_its_own(shift):
+    rows = [image_row(CLASSES[c], "0001.jpg", c, CLASSES[c]) for c in range(3)]
     rows += pair(0, f"{shift}tree/0001.jpg") + pair(1, "0001.jpg") + pair(2, "tree/0002.jpg")
     samples = read_samples(table := samples_table(rows))
     named = dict(zip(samples.ids, class_values(table, samples), strict=True))
@@ -55,6 +55,6 @@ def test_a_caption_has_the_class_of_the_photograph_whose_path_ends_like_its_own(
 
 
 def test_two_classes_of_one_name_are_told_apart_by_their_numbers():
-    rows = [photograph(f"n{c}", f"{c}.jpg", c, name) for c, name in ((134, "crane"), (517, "crane"), (2, "boat"))]
+    rows = [image_row(f"n{c}", f"{c}.jpg", c, name) for c, name in ((134, "crane"), (517, "crane"), (2, "boat"))]
     table = samples_table(rows)
     assert class_values(table, read_samples(table)) == ["crane (134)", "crane (517)", "boat"]

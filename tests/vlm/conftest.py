@@ -103,7 +103,7 @@ def make(png):
 
 @pytest.fixture(scope="session")
 def mixed(make):
-    """Photographs of several shapes, texts and pairs, all of different lengths."""
+    """Images of several shapes, texts and pairs, all of different lengths."""
     return [
         make(size=(50, 40)),
         make(size=(100, 30), text="A red boat lies in the harbour."),

@@ -55,7 +55,7 @@ def test_pixels_are_the_official_processors(vlm, preparer, official, make):
 
     from PIL import Image
 
-    samples = [make(size=(50, 40)), make(text="no picture"), make(size=(20, 90))]
+    samples = [make(size=(50, 40)), make(text="no image"), make(size=(20, 90))]
     batch = collate([preparer(sample) for sample in samples], vlm)
     images = [Image.open(io.BytesIO(sample.image)) for sample in samples if sample.image]
     expected = official["mistral"][1].image_processor(images, do_pad=False, return_tensors=None)

@@ -36,7 +36,7 @@ def reference_streams(model, processor, sample):
 @pytest.mark.parametrize("name", ["mistral", "llama"])
 @pytest.mark.parametrize("padding", ["right", "left"])
 def test_record_equals_output_hidden_states_at_every_layer_and_depth(folders, official, mixed, name, padding):
-    """A padded batch of photographs, pairs and texts against each sample alone."""
+    """A padded batch of images, pairs and texts against each sample alone."""
     config = ModelConfig(path=str(folders[name]))
     prepared = [Preparer.from_path(config)(sample) for sample in mixed]
     expected = [reference_streams(*official[name], sample) for sample in mixed]
@@ -243,11 +243,11 @@ def generate_slowly(model, batch, n, layer, change, mask, generated):
     for i in range(len(batch)):
         real = batch.attention_mask[i]
         ids, row_mask = batch.input_ids[i][real][None], mask[i][real]
-        pictures = {}
+        images = {}
         if (ids == model.config.image_token_id).any():
             j = int((batch.input_ids[:i] == model.config.image_token_id).any(1).sum())
             count = N_TILES[tuple(batch.image_sizes[j].tolist())]
-            pictures = {"pixel_values": batch.pixel_values[tiles : tiles + count], "image_sizes": batch.image_sizes[j : j + 1]}
+            images = {"pixel_values": batch.pixel_values[tiles : tiles + count], "image_sizes": batch.image_sizes[j : j + 1]}
             tiles += count
 
         def hook(module, args, out, row_mask=row_mask):
@@ -260,7 +260,7 @@ def generate_slowly(model, batch, n, layer, change, mask, generated):
         handle = model.model.language_model.layers[layer - 1].register_forward_hook(hook)
         steps = []
         for _ in range(n):
-            steps.append(model(input_ids=ids, **pictures, use_cache=False).logits[0, -1])
+            steps.append(model(input_ids=ids, **images, use_cache=False).logits[0, -1])
             ids = torch.cat([ids, steps[-1].argmax()[None, None]], dim=1)
         handle.remove()
         ids_all.append(ids[0, -n:])

@@ -30,7 +30,7 @@ TEXTS = [
 ]
 
 
-def picture(sample):
+def image(sample):
     return Image.open(io.BytesIO(sample.image)).convert("RGB")
 
 
@@ -43,7 +43,7 @@ def test_ids_and_pixels_are_the_official_processors(preparer, official, make, si
     processor = official["mistral"][1]
     sample = make(size=size)
     found = preparer(sample)
-    expected = reference(processor, "<image>", picture(sample))
+    expected = reference(processor, "<image>", image(sample))
     assert found.input_ids.tolist() == expected["input_ids"][0].tolist()
     assert found.image_size == tuple(expected["image_sizes"][0])
     assert found.pixels.dtype == np.uint8
@@ -56,7 +56,7 @@ def test_the_same_for_tiles_of_336(folder_336, make, size):
     processor = AutoProcessor.from_pretrained(folder_336, backend="pil")
     sample = make(size=size)
     found = Preparer.from_path(ModelConfig(path=str(folder_336)))(sample)
-    expected = reference(processor, "<image>", picture(sample))
+    expected = reference(processor, "<image>", image(sample))
     assert found.input_ids.tolist() == expected["input_ids"][0].tolist()
     ours = normalise(torch.from_numpy(found.pixels), processor.image_processor).numpy()
     np.testing.assert_allclose(ours, expected["pixel_values"][0], rtol=0, atol=1e-6)
@@ -69,7 +69,7 @@ def test_text_and_pair_ids_are_the_official_processors(folders, official, make, 
     processor = official[name][1]
     assert preparer(make(text=text)).input_ids.tolist() == reference(processor, text)["input_ids"][0].tolist()
     sample = make(size=(40, 50), text=text)
-    expected = reference(processor, f"USER: <image>\nSay {text} ASSISTANT:", picture(sample))
+    expected = reference(processor, f"USER: <image>\nSay {text} ASSISTANT:", image(sample))
     assert preparer(sample).input_ids.tolist() == expected["input_ids"][0].tolist()
 
 
@@ -109,7 +109,7 @@ def test_squash(config, make):
     sample = make(size=(90, 40))
     found = Preparer.from_path(config, image_size=(28, 28))(sample)
     assert found.image_size == (28, 28)
-    base = np.asarray(picture(sample).resize((28, 28), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    base = np.asarray(image(sample).resize((28, 28), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     np.testing.assert_array_equal(found.pixels[0], base)
     np.testing.assert_array_equal(np.concatenate([found.pixels[1], found.pixels[2]], axis=2)[:, :, 14:42], base)
 
@@ -134,7 +134,7 @@ def test_long_texts_are_cut_at_a_token_and_say_so(config, official, make, text, 
         kept = found.sample.text
         assert text.startswith(kept)
         full = f"<image>\n{kept}" if sample.image else kept
-        expected = reference(official["mistral"][1], full, picture(sample) if sample.image else None)
+        expected = reference(official["mistral"][1], full, image(sample) if sample.image else None)
         assert found.input_ids.tolist() == expected["input_ids"][0].tolist()
 
 
@@ -151,7 +151,7 @@ def test_a_text_at_the_limit_is_left_whole(preparer, config, make):
         ({"text": " \n "}, "empty text"),
         ({"text": "see <image> here"}, "image placeholder"),
         ({"image": b""}, "no image bytes"),
-        ({"image": b"GIF?"}, "not a picture"),
+        ({"image": b"GIF?"}, "not an image"),
         ({"image": b"", "text": "caption"}, "no image bytes"),
         ({"size": (30, 30), "text": "two <image>"}, "image placeholder"),
         ({"size": (30, 30), "text": ""}, "empty text"),
@@ -179,7 +179,7 @@ def test_a_text_of_which_nothing_fits_is_skipped(config, make):
     assert "no text left" in Preparer.from_path(config, max_text_tokens=1)(make(text="🚤")).reason
 
 
-def test_sequences_beyond_the_model_are_skipped_and_pictures_never_cut(tmp_path, make):
+def test_sequences_beyond_the_model_are_skipped_and_images_never_cut(tmp_path, make):
     config = ModelConfig(path=str(write_random_vlm(tmp_path / "m", n_layers=1, max_positions=80)))
     preparer = Preparer.from_path(config)
     assert isinstance(preparer(make(size=(50, 40))), Prepared)
@@ -191,7 +191,7 @@ def test_sequences_beyond_the_model_are_skipped_and_pictures_never_cut(tmp_path,
 @pytest.mark.parametrize(
     "options",
     [
-        {"image_prompt": "no picture"},
+        {"image_prompt": "no image"},
         {"image_prompt": "<image><image>"},
         {"image_prompt": "<image> {text}"},
         {"pair_prompt": "<image>"},

@@ -8,7 +8,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.picture import cut
+from linrep.vlm.image import cut
 from linrep.vlm.prepared import Role
 from linrep.vlm.tokens import choose_canvas, layout, patch_box, token_map
 
@@ -89,7 +89,7 @@ def test_map_follows_the_models_own_packing(card, official, size):
     np.testing.assert_array_equal(found.row[is_newline], np.arange(plan.grid[0]))
 
 
-def test_a_wide_picture_by_hand(card):
+def test_a_wide_image_by_hand(card):
     """20 x 90 pixels with tiles of 28 and patches of 7.
 
     The canvas of 28 x 84 keeps most: scale .933, so 19 x 84 pixels, 4 pixels of padding above. In patches: 12 columns and, as
@@ -102,7 +102,7 @@ def test_a_wide_picture_by_hand(card):
     assert found.tile[16:29].tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [-1]
     assert found.row[16:].tolist() == [0] * 13 + [1] * 13
     assert found.col[16:29].tolist() == [*range(12), -1]
-    # Row 0 begins at 7 canvas pixels, 3 below the picture's edge: 3 to 10 of 19 scaled pixels, of 20 in the source.
+    # Row 0 begins at 7 canvas pixels, 3 below the image's edge: 3 to 10 of 19 scaled pixels, of 20 in the source.
     assert patch_box(plan, 1, 0, 0) == pytest.approx((0, 3 * 20 / 19, 7 * 90 / 84, 10 * 20 / 19))
 
 
@@ -116,13 +116,13 @@ def test_partly_padded_patch_has_a_clipped_box(card):
     assert (left, right) == pytest.approx((20 * 30 / 26, 30))
 
 
-def test_boxes_of_the_base_view_tile_the_picture(card):
+def test_boxes_of_the_base_view_tile_the_image(card):
     plan = layout((40, 60), card)
     assert patch_box(plan, 0, 0, 0) == (0, 0, 15, 10)
     assert patch_box(plan, 0, 3, 2) == (30, 30, 45, 40)
 
 
-def test_boxes_of_a_squashed_picture_are_in_source_pixels(card):
+def test_boxes_of_a_squashed_image_are_in_source_pixels(card):
     plan = layout((28, 28), card)
     assert patch_box(plan, 0, 1, 2, source=(280, 140)) == (70, 70, 105, 140)
 

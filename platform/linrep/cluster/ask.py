@@ -97,7 +97,7 @@ def _work(
     if isinstance(backend, ChatBackend):
         backend.pay_for(f"{here.name}/{unit}")
     before = backend.spent()
-    if backend.needs_pictures:
+    if backend.needs_images:
         interview.contents.load({view.sample for view in views if view.modality == "image"})
     tables = work()
     return write_unit(here, unit, tables, time.monotonic() - started, len(cases), _since(before, backend.spent()))

@@ -61,7 +61,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Truth:
-    """Photographs whose attributes are known, some to choose latents on and others to score them on.
+    """Images whose attributes are known, some to choose latents on and others to score them on.
 
     Attributes:
         ids: Names of all samples of the store.
@@ -233,14 +233,14 @@ def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[Dictionar
 
 
 def _captions(job: EvaluationJob) -> list[Prepared]:
-    """Held-out captions under their pictures, or texts alone; nothing where there are none."""
+    """Held-out captions under their images, or texts alone; nothing where there are none."""
     preparer = Preparer.from_path(
         located(job.model),
         **{**job.harvest.prompts, "pair_prompt": job.config.prompt or job.harvest.pair_prompt},
         image_size=job.harvest.image_size,
         max_text_tokens=job.harvest.max_text_tokens,
     )
-    # Of a pair, the caption under its picture and not the one that is also read alone.
+    # Of a pair, the caption under its image and not the one that is also read alone.
     samples = (
         sample for chunk in job.chunks for sample in read_chunk(chunk, job.corpora)
         if not isinstance(sample, Skipped) and sample.split != "train" and (sample.modality == "pair" or chunk.corpus == "text")
@@ -301,7 +301,7 @@ def _known(report: Report, job: EvaluationJob, one: Dictionary, control: Diction
 def find_truth(
     ids: Sequence[str], role: Sequence[str], is_train: Sequence[bool], attributes: Sequence[Attribute], most: int
 ) -> Truth | None:
-    """Photographs with a known attribute, at most so many to choose on and as many to score on, spread over the store."""
+    """Images with a known attribute, at most so many to choose on and as many to score on, spread over the store."""
     known = np.zeros(len(ids), bool)
     for attribute in attributes:
         known |= attribute.codes >= 0

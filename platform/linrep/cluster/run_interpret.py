@@ -23,7 +23,7 @@ from linrep.interpret.artefact import SHEET, InterpretAbout, Interpretations, fi
 from linrep.interpret.backends import Interpreter
 from linrep.interpret.config import Chat, InterpretConfig, Local, Truth
 from linrep.interpret.contents import Contents, Scenes, StoredContents
-from linrep.interpret.fetch import Pictures
+from linrep.interpret.fetch import EncodedImages
 from linrep.interpret.local import LocalBackend
 from linrep.interpret.sheet import check_sheet, read_edited, write_sheet
 from linrep.interpret.talk import ChatBackend
@@ -198,7 +198,7 @@ def _features(recipe: Recipe, workspace: Place) -> Features:
 def _contents(recipe: Recipe, store: Store, harvest: Plan) -> Contents:
     config, model = recipe.harvest, located(recipe.model)
     preparer = Preparer.from_path(model, **config.prompts, max_text_tokens=config.max_text_tokens)
-    fetch = Pictures(store, harvest.chunks, harvest.job.corpora)
+    fetch = EncodedImages(store, harvest.chunks, harvest.job.corpora)
     return StoredContents(store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
 
 

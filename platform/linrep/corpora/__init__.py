@@ -1,4 +1,4 @@
-"""Corpora: photographs, texts and image-caption pairs, indexed once and read in chunks of samples.
+"""Corpora: images, texts and image-caption pairs, indexed once and read in chunks of samples.
 
 Light to import, as a recipe needs it: what indexes and reads is imported from `linrep.corpora.index` and `linrep.corpora.read`.
 """

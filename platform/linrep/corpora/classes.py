@@ -18,7 +18,7 @@ _LISTS = ("classes.json", "imagenet_class_index.json", _SYNSETS)
 def find_names(folder: Place) -> dict[str, str]:
     """Names of the classes by id, from the first list that lies in the folder or its parent; empty if none does.
 
-    ImageNet's own archive keeps its list four folders above the photographs, so that one is also looked for there.
+    ImageNet's own archive keeps its list four folders above the images, so that one is also looked for there.
     """
     above = [folder]
     while len(above) < 5 and above[-1].parent.path not in ("", above[-1].path):  # up to a bucket, or a disk's root

@@ -14,7 +14,7 @@ from linrep.corpora.runs import Piece
 from linrep.errors import CorpusError
 from linrep.places import Place
 
-_FEW, _MANY = 64, 4096  # rows decoded at a time: photographs are large, texts are passed over faster in large batches
+_FEW, _MANY = 64, 4096  # rows decoded at a time: images are large, texts are passed over faster in large batches
 _BUFFER = 8 << 20  # bytes read at a time, so that a large column chunk is never held whole
 
 
@@ -70,7 +70,7 @@ def read_columns(file: Place, wanted: list[Piece], columns: Sequence[str]) -> It
 
 
 def _group(file: Place, parquet: pq.ParquetFile, group: int, first: int, rows: list[int], columns: list[str]) -> Iterator[Record]:
-    large = any(is_picture(kind) for name in columns if (kind := column_type(parquet, name)) is not None)
+    large = any(is_image(kind) for name in columns if (kind := column_type(parquet, name)) is not None)
     done = 0
     try:
         for batch in parquet.iter_batches(_FEW if large else _MANY, row_groups=[group], columns=columns):
@@ -135,7 +135,7 @@ def is_written(kind: pa.DataType) -> bool:
     return is_text(kind) or is_binary(kind) or pa.types.is_null(kind)
 
 
-def is_picture(kind: pa.DataType) -> bool:
+def is_image(kind: pa.DataType) -> bool:
     """Whether values of this type can be encoded images: bytes, or the hub's struct of bytes and path."""
     if not pa.types.is_struct(kind):
         return is_binary(kind)

@@ -21,12 +21,12 @@ class Splits(Section):
 
 
 class ImageFolder(Section):
-    """Photographs in a folder for each class, as ImageNet has them: <path>/<class>/**/<file>.
+    """Images in a folder for each class, as ImageNet has them: <path>/<class>/**/<file>.
 
-    Photographs directly in the folder have no label.
+    Images directly in the folder have no label.
     """
 
-    kind: Literal["folder"] = Field(default="folder", description="Photographs as files, in a folder for each class.")
+    kind: Literal["folder"] = Field(default="folder", description="Images as files, in a folder for each class.")
     path: str = Field(description="The folder that holds the class folders: a local path or a URI (s3://, gs://).")
     classes: tuple[str, ...] | None = Field(
         default=None, description="Classes to take, by folder name (wnid) or by name; all if absent."
@@ -36,18 +36,16 @@ class ImageFolder(Section):
         description="File that maps wnids to names (JSON, or ImageNet's LOC_synset_mapping.txt); if absent, classes.json, "
         "imagenet_class_index.json or LOC_synset_mapping.txt in the folder or its parent.",
     )
-    per_class: PositiveInt | None = Field(
-        default=None, description="Photographs to take of each class, chosen by a hash of the id."
-    )
-    max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
+    per_class: PositiveInt | None = Field(default=None, description="Images to take of each class, chosen by a hash of the id.")
+    max_samples: PositiveInt | None = Field(default=None, description="Images to take in all, chosen by a hash of the id.")
 
 
 class ImageParquet(Section):
-    """Photographs as bytes in parquet files, as the Hugging Face hub has them."""
+    """Images as bytes in parquet files, as the Hugging Face hub has them."""
 
-    kind: Literal["parquet"] = Field(default="parquet", description="Photographs as bytes in a column of parquet files.")
+    kind: Literal["parquet"] = Field(default="parquet", description="Images as bytes in a column of parquet files.")
     path: str = Field(description="A file, a folder or a glob of parquet files: a local path or a URI (s3://, gs://).")
-    image_column: str = Field(default="image", description="Encoded photographs: bytes, or a struct of bytes and path.")
+    image_column: str = Field(default="image", description="Encoded images: bytes, or a struct of bytes and path.")
     label_column: str = Field(
         default="label",
         description="Classes, as integers or strings; null, NaN, blank and -1 are no label. Images have none where it is absent.",
@@ -58,16 +56,14 @@ class ImageParquet(Section):
         default=None,
         description='JSON file that maps labels to names, {"0": "tench"}; if absent, the names written in the files.',
     )
-    per_class: PositiveInt | None = Field(
-        default=None, description="Photographs to take of each class, chosen by a hash of the id."
-    )
-    max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
+    per_class: PositiveInt | None = Field(default=None, description="Images to take of each class, chosen by a hash of the id.")
+    max_samples: PositiveInt | None = Field(default=None, description="Images to take in all, chosen by a hash of the id.")
 
 
 class ImageTar(Section):
-    """Photographs in tar shards, as WebDataset has them: <key>.jpg beside <key>.cls or <key>.json."""
+    """Images in tar shards, as WebDataset has them: <key>.jpg beside <key>.cls or <key>.json."""
 
-    kind: Literal["tar"] = Field(default="tar", description="Photographs in tar shards, members grouped by key.")
+    kind: Literal["tar"] = Field(default="tar", description="Images in tar shards, members grouped by key.")
     path: str = Field(
         description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://)."
     )
@@ -78,10 +74,8 @@ class ImageTar(Section):
     names: str | None = Field(
         default=None, description="File that maps labels to names; if absent, classes.json beside the shards, as for folders."
     )
-    per_class: PositiveInt | None = Field(
-        default=None, description="Photographs to take of each class, chosen by a hash of the id."
-    )
-    max_samples: PositiveInt | None = Field(default=None, description="Photographs to take in all, chosen by a hash of the id.")
+    per_class: PositiveInt | None = Field(default=None, description="Images to take of each class, chosen by a hash of the id.")
+    max_samples: PositiveInt | None = Field(default=None, description="Images to take in all, chosen by a hash of the id.")
     id_column: ClassVar[str] = "id"
     image_column: ClassVar[str] = "image"
 
@@ -97,17 +91,17 @@ class TextFiles(Section):
 
 
 class PairFiles(Section):
-    """Photographs with a caption each, listed in .parquet or .jsonl files."""
+    """Images with a caption each, listed in .parquet or .jsonl files."""
 
     kind: Literal["files"] = Field(default="files", description="Image-caption pairs as rows of parquet or JSONL files.")
     path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
     image_column: str = Field(
-        default="image", description="The photograph: a path, or in parquet also bytes or a struct of bytes and path."
+        default="image", description="The image: a path, or in parquet also bytes or a struct of bytes and path."
     )
     text_column: str = Field(default="text", description="The caption.")
     id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
     image_root: str | None = Field(
-        default=None, description="Folder that the photographs' paths start from; if absent, the listing file's."
+        default=None, description="Folder that the images' paths start from; if absent, the listing file's."
     )
     outside: bool = Field(
         default=False,
@@ -118,7 +112,7 @@ class PairFiles(Section):
 
 
 class PairTar(Section):
-    """Photographs with a caption each in tar shards, as WebDataset has them: <key>.jpg beside <key>.txt or <key>.json."""
+    """Images with a caption each in tar shards, as WebDataset has them: <key>.jpg beside <key>.txt or <key>.json."""
 
     kind: Literal["tar"] = Field(default="tar", description="Image-caption pairs in tar shards, members grouped by key.")
     path: str = Field(
@@ -146,9 +140,9 @@ Source = ImageFolder | Containers
 class Corpora(Section):
     """What the model looks at and reads; at least one of images, text and pairs."""
 
-    images: ImageSource | None = Field(default=None, description="Photographs, with labels where there are any.")
-    text: TextSource | None = Field(default=None, description="Texts without photographs.")
-    pairs: PairSource | None = Field(default=None, description="Photographs with a caption each.")
+    images: ImageSource | None = Field(default=None, description="Images, with labels where there are any.")
+    text: TextSource | None = Field(default=None, description="Texts without images.")
+    pairs: PairSource | None = Field(default=None, description="Images with a caption each.")
     splits: Splits = Field(default=Splits(val=0.1, test=0.1), description="Shares held out, fixed by a hash of each sample.")
 
     @field_validator("images", mode="before")

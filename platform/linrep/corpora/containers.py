@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from linrep.corpora import shards
 from linrep.corpora.classes import find_names, read_names, select
-from linrep.corpora.columns import column_type, is_label, is_picture, is_text, is_written, label_names, opened, plain
+from linrep.corpora.columns import column_type, is_image, is_label, is_text, is_written, label_names, opened, plain
 from linrep.corpora.config import Containers, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
 from linrep.corpora.find import encodes, ending, find_files
 from linrep.corpora.labels import class_id
@@ -253,10 +253,10 @@ def _check_columns(file: Place, parquet: Any, source: TextFiles | PairFiles | Im
     elif isinstance(source, PairFiles):
         needed = {
             source.text_column: ("text", is_written),
-            source.image_column: ("a path or bytes", lambda t: is_text(t) or is_picture(t)),
+            source.image_column: ("a path or bytes", lambda t: is_text(t) or is_image(t)),
         }
     else:
-        needed = {source.image_column: ("bytes", is_picture), source.label_column: ("classes (integers or texts)", is_label)}
+        needed = {source.image_column: ("bytes", is_image), source.label_column: ("classes (integers or texts)", is_label)}
     for column, (what, fits) in needed.items():
         kind = column_type(parquet, column)
         if kind is not None and not fits(kind):

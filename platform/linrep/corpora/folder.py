@@ -33,10 +33,10 @@ def scan_folder(source: ImageFolder) -> Scan:
     """
     folder = place(source.path)
     if not folder.is_folder():
-        raise CorpusError(f"no folder of photographs at {folder}")
+        raise CorpusError(f"no folder of images at {folder}")
     found = find_files(source.path, _unfit)
     if not found.files:
-        raise CorpusError(f"no photograph in {folder}: files should end in {', '.join(ENDINGS)}{_instead(found)}")
+        raise CorpusError(f"no image in {folder}: files should end in {', '.join(ENDINGS)}{_instead(found)}")
     paths, sizes = _sorted(found)
     ids = {name: _class_of(name, folder) for name in {path[: max(path.find("/"), 0)] for path in paths.to_pylist()}}
     # None stands for the images that lie directly in the folder, or in one whose name says so, and so have no class.

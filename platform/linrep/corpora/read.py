@@ -29,9 +29,9 @@ R = TypeVar("R")
 
 
 def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
-    """The samples of a chunk, `chunk.n_samples` of them, always in the same order; photographs come as encoded bytes.
+    """The samples of a chunk, `chunk.n_samples` of them, always in the same order; images come as encoded bytes.
 
-    A photograph is not decoded here, so one that is damaged inside is still a sample. A pair whose photograph or caption is
+    An image is not decoded here, so one that is damaged inside is still a sample. A pair whose image or caption is
     missing is skipped in both its forms, so that the corpus stays balanced. Whatever is wrong with one record is its own reason.
 
     Raises:
@@ -45,16 +45,16 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
     names = dict(chunk.names)
     match source:
         case ImageFolder():
-            return _photographs(own, source, names, corpora.splits)
+            return _image_files(own, source, names, corpora.splits)
         case ImageParquet() | ImageTar():
-            return _stored_photographs(own, source, names, corpora.splits)
+            return _stored_images(own, source, names, corpora.splits)
         case TextFiles():
             return _texts(own, source, corpora.splits)
         case PairFiles() | PairTar():
             return _pairs(own, source, corpora.splits)
 
 
-def _photographs(own: list[Piece], source: ImageFolder, names: dict[int, str], splits: Splits) -> Iterator[Sample | Skipped]:
+def _image_files(own: list[Piece], source: ImageFolder, names: dict[int, str], splits: Splits) -> Iterator[Sample | Skipped]:
     folder = place(source.path)
 
     def one(piece: Piece) -> Sample | Skipped:
@@ -68,28 +68,28 @@ def _photographs(own: list[Piece], source: ImageFolder, names: dict[int, str], s
             label=label,
             class_name=None if label is None else names[label],
         )
-        return _with_picture(sample, _fetch(folder / piece.path, piece.size))
+        return _with_image(sample, _fetch(folder / piece.path, piece.size))
 
     return _ahead(one, own)
 
 
-def _stored_photographs(
+def _stored_images(
     own: list[Piece], source: ImageParquet | ImageTar, names: dict[int, str], splits: Splits
 ) -> Iterator[Sample | Skipped]:
     for path, record, label in _records(own, source, [source.image_column, source.id_column]):
         name = record_id("images", path, record.row, record.values.get(source.id_column))
-        picture = _picture(record.values.get(source.image_column), source.image_column)
+        stored = _stored_image(record.values.get(source.image_column), source.image_column)
         sample = Sample(
             id=name,
             corpus="images",
             modality="image",
             uri=path,
-            split=_split(_base(picture.path) if picture.path else name, splits),
+            split=_split(_base(stored.path) if stored.path else name, splits),
             label=label,
             class_name=None if label is None else names[label],
         )
-        missing = None if picture.image is not None else "a path without bytes"
-        yield _with_picture(sample, _Loaded(picture.image, record.trouble or picture.trouble or missing))
+        missing = None if stored.image is not None else "a path without bytes"
+        yield _with_image(sample, _Loaded(stored.image, record.trouble or stored.trouble or missing))
 
 
 def _texts(own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Sample | Skipped]:
@@ -102,23 +102,23 @@ def _texts(own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Samp
 
 def _pairs(own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
     root, _ = root_of(source.path)
-    pictures = None if source.image_root is None else place(source.image_root)
-    fence = Fence(pictures or root, source.outside)
+    images = None if source.image_root is None else place(source.image_root)
+    fence = Fence(images or root, source.outside)
 
     def both(item: tuple[str, Record, int | None]) -> list[Sample | Skipped]:
         path, record, _ = item
         name = record_id("pairs", path, record.row, record.values.get(source.id_column))
-        picture = _picture(record.values.get(source.image_column), source.image_column)
+        stored = _stored_image(record.values.get(source.image_column), source.image_column)
         text, trouble = _text(record, source.text_column)
-        split = _split(_base(picture.path) if picture.path else name, splits)
-        sample = Sample(id=name, corpus="pairs", modality="pair", uri=picture.path or path, split=split, text=text, pair_id=name)
-        loaded = _Loaded(picture.image, record.trouble or trouble or picture.trouble)
+        split = _split(_base(stored.path) if stored.path else name, splits)
+        sample = Sample(id=name, corpus="pairs", modality="pair", uri=stored.path or path, split=split, text=text, pair_id=name)
+        loaded = _Loaded(stored.image, record.trouble or trouble or stored.trouble)
         if loaded.trouble is None and loaded.image is None:
             try:
-                loaded = _fetch(fence.find(pictures or (root / path).parent, picture.path or ""), None)
+                loaded = _fetch(fence.find(images or (root / path).parent, stored.path or ""), None)
             except Outside as reason:
                 loaded = _Loaded(None, str(reason))
-        pair = _with_picture(sample, loaded)
+        pair = _with_image(sample, loaded)
         if not source.caption_alone:
             return [pair]
         caption = replace(sample, id=f"{name}#caption", modality="text", uri=path)
@@ -161,7 +161,7 @@ class _Loaded:
     trouble: str | None = None
 
 
-class _Picture(NamedTuple):
+class _StoredImage(NamedTuple):
     image: bytes | None
     path: str | None
     trouble: str | None = None
@@ -190,15 +190,15 @@ def _is_special(file: Place) -> bool:
     return file.exists() and not file.is_file()
 
 
-def _picture(value: Any, column: str) -> _Picture:
+def _stored_image(value: Any, column: str) -> _StoredImage:
     """Bytes, path or both, from bytes, a path or the hub's struct of both."""
     image, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
     image = image if isinstance(image, bytes) else None
     path = path if isinstance(path, str) and path and encodes(path) else None
-    return _Picture(image, path, None if image is not None or path else f"no photograph in column {column!r}")
+    return _StoredImage(image, path, None if image is not None or path else f"no image in column {column!r}")
 
 
-def _with_picture(sample: Sample, loaded: _Loaded) -> Sample | Skipped:
+def _with_image(sample: Sample, loaded: _Loaded) -> Sample | Skipped:
     if loaded.image and len(loaded.image) > LARGEST_IMAGE and loaded.trouble is None:
         return Skipped(sample, f"more than {LARGEST_IMAGE} bytes are not read")
     if loaded.image:

@@ -16,7 +16,7 @@ RUNS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),  # relative to the corpus, forward slashes
         pa.field("size", pa.int64(), nullable=False),  # bytes of the file
-        pa.field("content", pa.string()),  # hash of the container's content; null for single photographs
+        pa.field("content", pa.string()),  # hash of the container's content; null for single images
         pa.field("start", pa.int64(), nullable=False),  # number of the run's first record in its file
         pa.field("offset", pa.int64()),  # its byte in the (decompressed) file of lines; null elsewhere
         pa.field("count", pa.int32(), nullable=False),  # records taken

@@ -24,7 +24,7 @@ from linrep.places import Place
 from linrep.sample import IMAGE_ENDINGS
 
 STRIDE = 64  # records between two byte offsets in the index: a reader passes over at most this many headers too many
-PICTURES = tuple(ending[1:] for ending in IMAGE_ENDINGS)
+IMAGE_KEYS = tuple(ending[1:] for ending in IMAGE_ENDINGS)
 SMALL = 1 << 16  # bytes of a member that counts with its content in the index, where it is no image
 
 __all__ = ["LARGEST", "Group", "read_shard", "scan_shard", "shard_id"]
@@ -46,17 +46,17 @@ class Group(NamedTuple):
     members: dict[str, tarfile.TarInfo]
 
     @property
-    def picture(self) -> tarfile.TarInfo | None:
+    def image(self) -> tarfile.TarInfo | None:
         """Its image."""
-        return next((self.members[ending] for ending in PICTURES if ending in self.members), None)
+        return next((self.members[ending] for ending in IMAGE_KEYS if ending in self.members), None)
 
     def unused(self, source: ImageTar | PairTar) -> list[str]:
         """Why each member is left out that gives the record nothing."""
         text = "cls" if isinstance(source, ImageTar) else "txt"
         meta = text if text in self.members else "json"
-        used = {meta, next((ending for ending in PICTURES if ending in self.members), "")}
+        used = {meta, next((ending for ending in IMAGE_KEYS if ending in self.members), "")}
         rest = [ending for ending in self.members if ending not in used]
-        return ["a further image under one key" if one in PICTURES else f"not used ({ending_of('x.' + one)})" for one in rest]
+        return ["a further image under one key" if one in IMAGE_KEYS else f"not used ({ending_of('x.' + one)})" for one in rest]
 
 
 def scan_shard(file: Place, source: ImageTar | PairTar, left_out: Counter[str]) -> Iterator[tuple[Group, str | None, bytes]]:
@@ -78,7 +78,7 @@ def scan_shard(file: Place, source: ImageTar | PairTar, left_out: Counter[str]) 
         for group in _groups(archive, 0, 0):
             left_out.update(group.unused(source))
             seen = [f"{member.name}\0{member.size}\0{member.offset_data}\n" for member in group.members.values()]
-            small = [m for ending, m in group.members.items() if ending not in PICTURES and m.size <= SMALL]
+            small = [m for ending, m in group.members.items() if ending not in IMAGE_KEYS and m.size <= SMALL]
             label = None
             try:
                 contents = [archive.read(member) for member in small]
@@ -125,10 +125,10 @@ def _record(archive: Archive, group: Group, path: str, source: ImageTar | PairTa
             _label(archive, group, source.label_column)  # known from the index, but one that cannot be read must be said
         else:
             values[source.text_column] = _caption(archive, group, source.text_column)
-        picture = group.picture
-        if picture is None:
-            raise BadMember(f"no photograph (.jpg, .png, ...) under key {group.key!r}{_others(group)}")
-        values[source.image_column] = {"bytes": archive.read(picture), "path": f"{path}/{picture.name}"}
+        image = group.image
+        if image is None:
+            raise BadMember(f"no image (.jpg, .png, ...) under key {group.key!r}{_others(group)}")
+        values[source.image_column] = {"bytes": archive.read(image), "path": f"{path}/{image.name}"}
     except BadMember as reason:
         return Record(group.row, values, str(reason))
     return Record(group.row, values)
@@ -136,7 +136,7 @@ def _record(archive: Archive, group: Group, path: str, source: ImageTar | PairTa
 
 def _others(group: Group) -> str:
     """A hint where names hold more dots than keys may: `photo.001.jpg` and `photo.002.jpg` have one key."""
-    odd = [ending for ending in group.members if ending.split(".")[0].isdigit() and ending.rsplit(".", 1)[-1] in PICTURES]
+    odd = [ending for ending in group.members if ending.split(".")[0].isdigit() and ending.rsplit(".", 1)[-1] in IMAGE_KEYS]
     return f": a key ends at the first dot of a name, and here follows {', '.join(odd[:5])}" if odd else ""
 
 

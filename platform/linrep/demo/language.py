@@ -1,7 +1,7 @@
 """The words of the embedded world: facts, riddles, captions, questions with their answers, and the exact reader of answers.
 
 Everything is lower case, words and marks are separated by single spaces, every word is one token. Texts speak of three things:
-what an object is like (facts), which one is meant (riddles), and scenes told in words, with the questions asked of pictures.
+what an object is like (facts), which one is meant (riddles), and scenes told in words, with the questions asked of images.
 """
 
 import itertools
@@ -27,7 +27,7 @@ PAD_ID, BOS_ID, EOS_ID, _, IMAGE_ID = range(len(SPECIAL_TOKENS))
 
 
 def prompt(question: str, context: str = IMAGE_TOKEN) -> str:
-    """What the model is given: a picture (or a scene told in words), the question, and the cue to answer."""
+    """What the model is given: an image (or a scene told in words), the question, and the cue to answer."""
     return f"{context} {question} {ANSWER}"
 
 
@@ -91,12 +91,12 @@ def phrase(thing: Thing) -> str:
 
 
 def reading_order(scene: Scene) -> list[Thing]:
-    """The scene's objects from left to right, in tall pictures from top to bottom."""
+    """The scene's objects from left to right, in tall images from top to bottom."""
     return sorted(scene.things, key=lambda thing: thing.y if scene.stacked else thing.x)
 
 
 def caption(scene: Scene, variant: int = 0) -> str:
-    """One of six ways to tell a scene in words; number 0 is the model's own way to describe a picture."""
+    """One of six ways to tell a scene in words; number 0 is the model's own way to describe an image."""
     things = reading_order(scene)
     tail = f" and {phrase(things[1])}" if len(things) > 1 else ""
     first = things[0]
@@ -119,7 +119,7 @@ def questions(scene: Scene) -> list[Answered]:
     """Every question that has one right answer in this scene.
 
     "it" is asked where there is one object. With two, the question names the one it means by its colour, its kind, its ground or
-    as what is beside the other: to answer, the model has to read the question first and to look at the picture with it.
+    as what is beside the other: to answer, the model has to read the question first and to look at the image with it.
     """
     things = reading_order(scene)
     asked = [Answered(DESCRIBE, caption(scene), "scene")]

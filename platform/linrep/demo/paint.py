@@ -17,7 +17,7 @@ JPEG_QUALITY = 92
 
 
 def paint(scene: Scene) -> Image.Image:
-    """The picture of a scene, RGB, the same pixels every time."""
+    """The image of a scene, RGB, the same pixels every time."""
     rng = np.random.default_rng(scene.texture)
     canvas = _ground(rng, scene.things[0].ground, scene.width, scene.height)
     if scene.split_at:
@@ -32,10 +32,10 @@ def paint(scene: Scene) -> Image.Image:
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
 
 
-def jpeg_bytes(picture: Image.Image) -> bytes:
-    """The picture as it is stored. Everything, training too, sees the stored picture and not the painted one."""
+def jpeg_bytes(image: Image.Image) -> bytes:
+    """The image as it is stored. Everything, training too, sees the stored image and not the painted one."""
     out = BytesIO()
-    picture.save(out, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    image.save(out, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return out.getvalue()
 
 
@@ -56,7 +56,7 @@ def object_box(scene: Scene, which: int = 0) -> tuple[int, int, int, int]:
 def patch_shares(mask: Bool[np.ndarray, "h w"], rows: int, cols: int) -> Float[np.ndarray, "rows cols"]:
     """What share of each cell of a patch grid the mask covers, 0 to 1.
 
-    The grid spans the whole picture: 6 x 6 for the base view, (height / 12) x (width / 12) for the tiles of an unpadded picture.
+    The grid spans the whole image: 6 x 6 for the base view, (height / 12) x (width / 12) for the tiles of an unpadded image.
     Pixels on a cell's border count for both cells in proportion.
     """
     return _pool_matrix(mask.shape[0], rows) @ mask.astype(np.float64) @ _pool_matrix(mask.shape[1], cols).T
@@ -110,7 +110,7 @@ def _ground(rng: np.random.Generator, ground: str, width: int, height: int) -> F
 
 
 def _silhouette(thing: Thing, width: int, height: int) -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 1"]]:
-    """Colour and coverage (0 to 1) of one object on an empty picture."""
+    """Colour and coverage (0 to 1) of one object on an empty image."""
     layer = Image.new("RGBA", (width * _FINE, height * _FINE), (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     base = np.array(COLOURS[thing.colour], dtype=float)

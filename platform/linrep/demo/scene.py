@@ -1,6 +1,6 @@
-"""What is in a picture: objects, colours, grounds, places and sizes, a pure function of (seed, split, index). No pixels here.
+"""What is in an image: objects, colours, grounds, places and sizes, a pure function of (seed, split, index). No pixels here.
 
-A scene shows one object on one ground, or two objects, each on its own half of the picture. An eighth of the (object, colour,
+A scene shows one object on one ground, or two objects, each on its own half of the image. An eighth of the (object, colour,
 ground) combinations is set aside: training scenes never show them, every fourth held-out scene does, to test composition.
 """
 
@@ -35,7 +35,7 @@ SIZES: dict[Layout, tuple[tuple[int, int], ...]] = {
     "wide": ((96, 72), (144, 72)),
     "tall": ((72, 96), (72, 144)),
 }
-"""Width and height in pixels. A tile is 72 pixels, so wide and tall pictures take two tiles, the shorter ones with padding."""
+"""Width and height in pixels. A tile is 72 pixels, so wide and tall images take two tiles, the shorter ones with padding."""
 
 UNSEEN_EVERY = 8
 """One combination in this many is never shown in training; the choice is a fixed pattern, so every word is met in many others."""
@@ -66,7 +66,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture is painted from. `things[0]` is the main object, which gives the picture its class.
+    """Everything an image is painted from. `things[0]` is the main object, which gives the image its class.
 
     split_at: where the second ground begins, in pixels along the longer side; 0 where there is one ground.
     noise: standard deviation of the pixel noise; light: factor on all colours; texture: seed of everything random in the pixels.
@@ -88,7 +88,7 @@ class Scene:
 
     @property
     def stacked(self) -> bool:
-        """Whether two grounds lie above each other (tall pictures) rather than side by side."""
+        """Whether two grounds lie above each other (tall images) rather than side by side."""
         return self.height > self.width
 
     def to_row(self) -> dict:
@@ -193,6 +193,6 @@ def _swapped(things: list[Thing]) -> list[Thing]:
 
 
 def _place_in_words(x: float, y: float) -> str:
-    """The ninth of the picture that holds the centre: "top left" ... "middle" ... "bottom right"."""
+    """The ninth of the image that holds the centre: "top left" ... "middle" ... "bottom right"."""
     words = [("top", "", "bottom")[min(int(3 * y), 2)], ("left", "", "right")[min(int(3 * x), 2)]]
     return " ".join(word for word in words if word) or "middle"

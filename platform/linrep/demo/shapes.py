@@ -1,7 +1,7 @@
-"""The silhouettes of the sixteen objects, as polygons in a unit square; how they get onto a picture is in `paint`.
+"""The silhouettes of the sixteen objects, as polygons in a unit square; how they get onto an image is in `paint`.
 
 A part is (shade, points): the shade multiplies the object's colour (1 plain, below 1 darker, above 1 lighter) and 0 cuts a hole
-through which the ground shows. Points lie in [-1, 1] with y pointing down, as in pictures.
+through which the ground shows. Points lie in [-1, 1] with y pointing down, as in images.
 """
 
 import math
@@ -13,7 +13,7 @@ HOLE = 0.0
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0) -> tuple[Point, ...]:
-    """Points of an ellipse's arc, degrees clockwise from the right, as pictures count."""
+    """Points of an ellipse's arc, degrees clockwise from the right, as images count."""
     n = max(6, round(abs(end - start) / 15))
     angles = [math.radians(start + (end - start) * i / n) for i in range(n + 1)]
     return tuple((cx + rx * math.cos(a), cy + ry * math.sin(a)) for a in angles)

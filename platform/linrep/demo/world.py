@@ -1,4 +1,4 @@
-"""A world on disk: pictures in ImageNet's layout, captions, texts, and the truth about every picture."""
+"""A world on disk: images in ImageNet's layout, captions, texts, and the truth about every image."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def _write_lines(path: Path, rows: Iterable[dict]) -> None:
 
 
 def image_path(scene: Scene) -> str:
-    """Where the picture of a scene lies in a world's folder."""
+    """Where the image of a scene lies in a world's folder."""
     return f"images/{WNIDS[scene.main.object]}/{scene.id}.JPEG"
 
 

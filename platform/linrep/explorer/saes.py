@@ -1,4 +1,4 @@
-"""Dictionaries in pictures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
+"""Dictionaries in figures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
 
 from collections.abc import Mapping
 from typing import Any

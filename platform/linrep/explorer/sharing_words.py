@@ -190,7 +190,7 @@ def _latent_words(frame: pl.DataFrame) -> str:
         for name, words in (
             ("bimodal_mass", "the share of activation on bimodal latents"),
             ("overlap_0.01", "the share of latents that fire on both modalities"),
-            ("cofire", "firing on a photograph and on its caption"),
+            ("cofire", "firing on an image and on its caption"),
             ("bridge_cosine", "the cosine of what both write"),
             ("cross_modal_weight_centred", "the likeness of a latent's strongest image and text tokens, each mean removed,"),
         ):

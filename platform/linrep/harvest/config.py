@@ -34,7 +34,7 @@ class HarvestConfig(Section):
         default="{text}", description="The prompt around a text; left out: image_prompt with the text in place of the image."
     )
     image_size: tuple[PositiveInt, PositiveInt] | None = Field(
-        default=None, description="Squash photographs to this height and width; null keeps the native any-resolution tiles"
+        default=None, description="Squash images to this height and width; null keeps the native any-resolution tiles"
     )
     max_text_tokens: PositiveInt = Field(default=512, description="Longer texts are cut after this many tokens.")
     chunk_size: PositiveInt = Field(default=256, description="Samples per chunk: the unit of work, retry and commit.")

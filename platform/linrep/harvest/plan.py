@@ -168,8 +168,8 @@ def most_bytes(chunks: Sequence[Chunk], card: ModelCard, config: HarvestConfig) 
     """Most bytes of tiles that the prepared samples of a chunk can hold; texts weigh nothing beside them."""
     canvases = card.grid_pinpoints if config.image_size is None else (layout(config.image_size, card).canvas,)
     tiles = 1 + max((height // card.tile_size) * (width // card.tile_size) for height, width in canvases)
-    photographs = max((chunk.n_records for chunk in chunks if chunk.corpus != "text"), default=0)
-    return photographs * tiles * 3 * card.tile_size**2
+    images = max((chunk.n_records for chunk in chunks if chunk.corpus != "text"), default=0)
+    return images * tiles * 3 * card.tile_size**2
 
 
 def located(model: ModelConfig) -> ModelConfig:

@@ -63,7 +63,7 @@ class Interpreter(Protocol):
         ...
 
     @property
-    def needs_pictures(self) -> bool:
+    def needs_images(self) -> bool:
         """Whether it looks at pixels."""
         ...
 

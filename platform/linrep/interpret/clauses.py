@@ -1,6 +1,6 @@
 """Conditions that tell things apart: a few clauses, of which one must hold, each of attributes with the values that will do.
 
-A thing (a picture, a patch, a word) adds its gain when a clause covers it, and a group of things (the words of a text) adds its
+A thing (an image, a patch, a word) adds its gain when a clause covers it, and a group of things (the words of a text) adds its
 own gain once, when any of them is covered. Values are taken one by one, always the one that adds most; every value costs a price,
 and cross-validation over groups chooses the price: what is said should also hold of what was not looked at.
 """

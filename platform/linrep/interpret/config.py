@@ -23,16 +23,16 @@ class Truth(Section):
 class Chat(ChatServer):
     """A vision-language model behind an OpenAI-compatible server (vLLM, a hosted one)."""
 
-    kind: Literal["chat"] = Field(default="chat", description="An OpenAI-compatible server that takes pictures.")
+    kind: Literal["chat"] = Field(default="chat", description="An OpenAI-compatible server that takes images.")
     batch: PositiveInt = Field(default=5, description="Examples judged in one request.")
-    image_tokens: PositiveInt = Field(default=600, description="Tokens that a picture costs, for the estimate alone.")
+    image_tokens: PositiveInt = Field(default=600, description="Tokens that an image costs, for the estimate alone.")
     budget: PositiveFloat | None = Field(
         default=None, description="Refuse to begin where the estimate, by `price`, is above this."
     )
 
 
 class Local(Section):
-    """A vision-language LLM of this machine's own; it sees several examples as one sheet of pictures."""
+    """A vision-language LLM of this machine's own; it sees several examples as one sheet of images."""
 
     kind: Literal["local"] = Field(default="local", description="A LLaVA-NeXT in a folder, run here.")
     path: str = Field(description="Folder or hub name of the model.")
@@ -96,7 +96,7 @@ class InterpretConfig(Section):
     around: PositiveInt = Field(default=12, description="Text tokens shown before and after the largest activation.")
     scenes: str | None = Field(
         default=None,
-        description="Truth of the pictures (demo://scenes.jsonl): object masks for the overlap, and the truth backend.",
+        description="Truth of the images (demo://scenes.jsonl): object masks for the overlap, and the truth backend.",
     )
     edited: str | None = Field(
         default=None, description="A CSV of explanations that people edited (explanations.csv of a finished run): scored anew."

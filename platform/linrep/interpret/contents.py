@@ -1,4 +1,4 @@
-"""What samples look like: pictures with places of their patches, windows of text with their tokens; and the truth of scenes."""
+"""What samples look like: images with places of their patches, windows of text with their tokens; and the truth of scenes."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ from linrep.interpret.views import Token, View
 from linrep.places import Place
 from linrep.sample import Sample, Skipped, unit_hash
 from linrep.vlm.card import ModelCard
-from linrep.vlm.picture import decode
+from linrep.vlm.image import decode
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Role
 from linrep.vlm.tokens import layout, patch_box
@@ -44,23 +44,23 @@ class Window:
 
 @runtime_checkable
 class Contents(Protocol):
-    """Pictures and texts of samples by name; several threads may ask at once."""
+    """Images and texts of samples by name; several threads may ask at once."""
 
     def load(self, names: Iterable[str]) -> None:
-        """Hold these pictures, and no others any more."""
+        """Hold these images, and no others any more."""
         ...
 
-    def picture(self, name: str) -> Image.Image:
-        """The picture of a sample that was loaded."""
+    def image(self, name: str) -> Image.Image:
+        """The image of a sample that was loaded."""
         ...
 
     def boxes(self, name: str, tokens: Iterable[Token], source: tuple[int, int] | None = None) -> list[Box]:
-        """Where patches lie in the picture, in its pixels: left, top, right, bottom.
+        """Where patches lie in the image, in its pixels: left, top, right, bottom.
 
         Args:
             name: The sample.
             tokens: Patches; newlines are no place and are left out.
-            source: Height and width of the picture as it is; None if the model saw it so.
+            source: Height and width of the image as it is; None if the model saw it so.
         """
         ...
 
@@ -76,7 +76,7 @@ class StoredContents:
         samples: The store's samples table.
         card: Of the model that the store was harvested from.
         preparer: How the harvest made sequences of texts.
-        fetch: Encoded pictures by name.
+        fetch: Encoded images by name.
         around: Tokens of a window on either side of its centre.
     """
 
@@ -90,23 +90,23 @@ class StoredContents:
     ) -> None:
         self._number = {name: i for i, name in enumerate(samples["sample_id"].to_pylist())}
         self._samples, self._card, self._preparer, self._fetch, self._around = samples, card, preparer, fetch, around
-        self._pictures: dict[str, Image.Image] = {}
+        self._images: dict[str, Image.Image] = {}
         self._windows: dict[tuple[str, int | None], Window] = {}
         self._lock = threading.Lock()
 
     def load(self, names: Iterable[str]) -> None:
-        """Hold these pictures, and no others any more."""
+        """Hold these images, and no others any more."""
         wanted = set(names)
-        kept = {name: picture for name, picture in self._pictures.items() if name in wanted}
+        kept = {name: image for name, image in self._images.items() if name in wanted}
         missing = sorted(wanted - kept.keys())
-        self._pictures = kept | {name: decode(data) for name, data in self._fetch(missing).items()} if missing else kept
+        self._images = kept | {name: decode(data) for name, data in self._fetch(missing).items()} if missing else kept
 
-    def picture(self, name: str) -> Image.Image:
-        """The picture of a sample that was loaded."""
-        return self._pictures[name]
+    def image(self, name: str) -> Image.Image:
+        """The image of a sample that was loaded."""
+        return self._images[name]
 
     def boxes(self, name: str, tokens: Iterable[Token], source: tuple[int, int] | None = None) -> list[Box]:
-        """As the layout of the picture says that the model saw."""
+        """As the layout of the image says that the model saw."""
         row = self._number[name]
         seen = layout((self._samples["height"][row].as_py(), self._samples["width"][row].as_py()), self._card)
         return [patch_box(seen, t.tile, t.row, t.col, source) for t in tokens if t.is_patch]
@@ -157,7 +157,7 @@ def pieces(decoded: Callable[[int], str], n: int) -> tuple[str, ...]:
 
 
 class Scenes:
-    """The truth of a drawn world's pictures.
+    """The truth of a drawn world's images.
 
     Args:
         rows: Lines of scenes.jsonl.
@@ -183,12 +183,12 @@ class Scenes:
             raise CorpusError(f"interpret.scenes: {file} holds no scenes: {type(error).__name__} {error}") from None
 
     def attributes(self, name: str) -> dict[str, str]:
-        """What a picture shows, in words; nothing of a sample that is no scene."""
+        """What an image shows, in words; nothing of a sample that is no scene."""
         row = self._rows.get(_scene(name), {})
         return {key: value for key, value in row.items() if isinstance(value, str)}
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """Height and width of the picture in pixels."""
+        """Height and width of the image in pixels."""
         row = self._rows.get(_scene(name))
         return None if row is None else (int(row["height"]), int(row["width"]))
 

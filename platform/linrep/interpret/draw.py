@@ -108,7 +108,7 @@ def build_case(
 
 
 def _marks(row: Row, modality: Modality) -> tuple[tuple[Token, ...], tuple[float, ...]]:
-    """The tokens of an example on which the latent fires, and how strongly; newlines of pictures are no place to point at."""
+    """The tokens of an example on which the latent fires, and how strongly; newlines of images are no place to point at."""
     if modality == "text":
         tokens = [Token(p) for p in row["positions"]]
     else:

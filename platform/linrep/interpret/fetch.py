@@ -1,4 +1,4 @@
-"""Pictures of a store's samples, fetched again from the corpora that it was harvested from."""
+"""Images of a store's samples, fetched again from the corpora that it was harvested from."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,8 +11,8 @@ from linrep.sample import Skipped
 from linrep.store.read import Store
 
 
-class Pictures:
-    """Encoded pictures by the names of their samples.
+class EncodedImages:
+    """Encoded images by the names of their samples.
 
     Args:
         store: The harvest.
@@ -32,7 +32,7 @@ class Pictures:
                     self._where[row["sample_id"]] = number, record
 
     def __call__(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The pictures of some samples.
+        """The images of some samples.
 
         Raises:
             CorpusError: One is not there any more.
@@ -49,5 +49,5 @@ class Pictures:
                     found[sample.id] = sample.image
         lost = sorted(wanted - found.keys())
         if lost:
-            raise CorpusError(f"the harvest has a picture {lost[0]} that its corpus no longer gives: it changed since")
+            raise CorpusError(f"the harvest has an image {lost[0]} that its corpus no longer gives: it changed since")
         return found

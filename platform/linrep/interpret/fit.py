@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from linrep.interpret.clauses import Attribute, Clause, Things, tell_apart
-from linrep.interpret.rule import PictureRule, TextRule
+from linrep.interpret.rule import ImageRule, TextRule
 
 TOGETHER = 3
 """Attributes in one clause, at most."""
@@ -30,20 +30,20 @@ class Spoken:
     fires: tuple[bool | None, ...]
 
 
-def fit_picture(active: Sequence[Attributes], silent: Sequence[Attributes], names: Sequence[str], n_values: int) -> PictureRule:
-    """Which pictures.
+def fit_image(active: Sequence[Attributes], silent: Sequence[Attributes], names: Sequence[str], n_values: int) -> ImageRule:
+    """Which images.
 
     Args:
-        active: Attributes of pictures on which the latent fires.
+        active: Attributes of images on which the latent fires.
         silent: Of those on which it does not.
         names: Attributes that may be named.
         n_values: Values of an attribute at most.
     """
-    pictures = [*active, *silent]
+    images = [*active, *silent]
     gains = np.repeat([0.5 / max(len(active), 1), -0.5 / max(len(silent), 1)], [len(active), len(silent)])
-    things = Things(np.zeros(len(gains)), np.arange(len(gains)), gains, _attributes(pictures, names))
+    things = Things(np.zeros(len(gains)), np.arange(len(gains)), gains, _attributes(images, names))
     clauses = tell_apart(things, _together(names), n_values, CLAUSES)
-    return PictureRule(clauses[0], others=clauses[1:]) if clauses else PictureRule()
+    return ImageRule(clauses[0], others=clauses[1:]) if clauses else ImageRule()
 
 
 def _attributes(things: Sequence[Attributes], names: Sequence[str]) -> dict[str, Attribute]:
@@ -55,22 +55,22 @@ def _together(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def fit_places(
-    pictures: Sequence[tuple[Sequence[Attributes], Sequence[Attributes]]], names: Sequence[str], n_values: int
+    images: Sequence[tuple[Sequence[Attributes], Sequence[Attributes]]], names: Sequence[str], n_values: int
 ) -> Clause:
     """What patches have in common.
 
     Args:
-        pictures: Of each picture the attributes of patches on which the latent fires, and of patches on which it is silent.
+        images: Of each image the attributes of patches on which the latent fires, and of patches on which it is silent.
         names: Attributes that may be named.
         n_values: Values of an attribute at most.
     """
-    patches = [patch for both in pictures for some in both for patch in some]
-    fires = np.array([f for marked, quiet in pictures for f in [True] * len(marked) + [False] * len(quiet)], bool)
+    patches = [patch for both in images for some in both for patch in some]
+    fires = np.array([f for marked, quiet in images for f in [True] * len(marked) + [False] * len(quiet)], bool)
     if fires.all() or not fires.any():
         return ()
     gains = np.where(fires, 0.5 / fires.sum(), -0.5 / (~fires).sum())
-    group = np.repeat(np.arange(len(pictures)), [len(marked) + len(quiet) for marked, quiet in pictures])
-    things = Things(gains, group, np.zeros(len(pictures)), _attributes(patches, names))
+    group = np.repeat(np.arange(len(images)), [len(marked) + len(quiet) for marked, quiet in images])
+    things = Things(gains, group, np.zeros(len(images)), _attributes(patches, names))
     found = tell_apart(things, _together(names), n_values, 1)
     return found[0] if found else ()
 

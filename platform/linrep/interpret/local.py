@@ -1,4 +1,4 @@
-"""A LLaVA-NeXT on this machine as explainer and scorer. It takes one picture a prompt, so several come as one sheet."""
+"""A LLaVA-NeXT on this machine as explainer and scorer. It takes one image a prompt, so several come as one sheet."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from PIL import Image
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Local
 from linrep.interpret.contents import Contents
-from linrep.interpret.pictures import sheet, sized
+from linrep.interpret.images import sheet, sized
 from linrep.interpret.prompts import Part, explain_parts, judge_parts, read_explanation, read_judgement
 from linrep.interpret.views import Evidence, Task, View
 from linrep.reply import after_thinking
@@ -29,10 +29,10 @@ class LocalBackend:
 
     Args:
         config: Which model, and how it is asked.
-        contents: Pictures and texts.
+        contents: Images and texts.
     """
 
-    parallel, batch, needs_pictures = 1, 1, True
+    parallel, batch, needs_images = 1, 1, True
 
     def __init__(self, config: Local, contents: Contents) -> None:
         self._config, self._contents = config, contents
@@ -76,18 +76,18 @@ class LocalBackend:
 
     @torch.inference_mode()
     def _ask(self, parts: Sequence[Part]) -> str:
-        """What the model says to some texts and pictures; empty where the request is too long for it."""
+        """What the model says to some texts and images; empty where the request is too long for it."""
         if self._vlm is None:
             self.check()
         assert self._vlm is not None
         vlm = self._vlm
-        pictures = [part for part in parts if isinstance(part, Image.Image)]
+        images = [part for part in parts if isinstance(part, Image.Image)]
         # The prompt's own placeholder is in the form; a corpus' text must not bring another one.
-        text = "\n".join(part.replace(IMAGE, "") if isinstance(part, str) else "(see the picture)" for part in parts)
-        sample = Sample(id="request", corpus="pairs", modality="pair" if pictures else "text", uri="", split="test", text=text)
-        if pictures:
+        text = "\n".join(part.replace(IMAGE, "") if isinstance(part, str) else "(see the image)" for part in parts)
+        sample = Sample(id="request", corpus="pairs", modality="pair" if images else "text", uri="", split="test", text=text)
+        if images:
             out = io.BytesIO()
-            (sized(pictures[0]) if len(pictures) == 1 else sheet(pictures)).save(out, "PNG")
+            (sized(images[0]) if len(images) == 1 else sheet(images)).save(out, "PNG")
             sample = Sample(sample.id, sample.corpus, sample.modality, "", "test", text=text, image=out.getvalue())
         prepared = self._preparer(sample)
         if isinstance(prepared, Skipped):
@@ -108,7 +108,7 @@ class LocalBackend:
         return None
 
     def estimate(self, explained: Sequence[Evidence], asked: Sequence[Sequence[View]]) -> Effort:
-        """Calls, and completion at most; what a sheet of pictures takes depends on the model."""
+        """Calls, and completion at most; what a sheet of images takes depends on the model."""
         calls = len(explained) + sum(map(len, asked))
         return Effort(calls, 0, calls * self._config.max_new_tokens)
 

@@ -1,6 +1,6 @@
 """Explanations in a small exact language, so that what they say can be checked against the truth of a drawn world.
 
-    pictures: object is boat or car and colour is red, or ground is snow; patches on object or outline, height is top
+    images: object is boat or car and colour is red, or ground is snow; patches on object or outline, height is top
     texts: words "it" or "this"; after "sail" or "floats"
     texts: words "is"; right after "it", or words "red", or any word; right after "a"
 
@@ -19,7 +19,7 @@ ZONES = ("object", "outline", "ground")
 """Where a patch may lie: mostly on the object, partly, or beside it."""
 MOSTLY, PARTLY = 0.5, 0.05
 """Shares of a patch that the object covers, from which on it lies on the object, or on its outline."""
-ANY, ANY_WORD = "any picture", "any word"
+ANY, ANY_WORD = "any image", "any word"
 OR = ", or "
 """Between clauses of which one must hold."""
 _WORD = r'"(?:[^"\\]|\\.)*"'
@@ -43,13 +43,13 @@ def said(clause: Clause) -> str:
 
 
 @dataclass(frozen=True)
-class PictureRule:
-    """Which pictures, and where in them.
+class ImageRule:
+    """Which images, and where in them.
 
     Attributes:
-        conditions: Attributes with the values that will do; all must hold, and none holds for every picture.
+        conditions: Attributes with the values that will do; all must hold, and none holds for every image.
         zones: Where the patches lie.
-        others: Further sets of conditions: a picture of which one holds will do as well.
+        others: Further sets of conditions: an image of which one holds will do as well.
         places: What else must hold of the patches.
     """
 
@@ -59,7 +59,7 @@ class PictureRule:
     places: Clause = ()
 
     def fits(self, attributes: Mapping[str, str]) -> bool:
-        """Whether a picture is one of these."""
+        """Whether an image is one of these."""
         return any(holds(clause, attributes) for clause in (self.conditions, *self.others))
 
     def fits_marks(self, patches: Sequence[Mapping[str, str]]) -> bool:
@@ -68,10 +68,10 @@ class PictureRule:
         return 2 * sum(right) > len(right)
 
     def __str__(self) -> str:
-        pictures = OR.join(said(clause) for clause in (self.conditions, *self.others)) or ANY
+        images = OR.join(said(clause) for clause in (self.conditions, *self.others)) or ANY
         on = [f"on {' or '.join(self.zones)}"] if set(self.zones) != set(ZONES) else []
         where = ", ".join([*on, *([said(self.places)] if self.places else [])])
-        return f"pictures: {pictures}" + (f"; patches {where}" if where else "")
+        return f"images: {images}" + (f"; patches {where}" if where else "")
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,16 @@ class Rule:
     """An explanation.
 
     Attributes:
-        picture: On which pictures it fires; None for none.
+        image: On which images it fires; None for none.
         text: In which texts.
     """
 
-    picture: PictureRule | None = None
+    image: ImageRule | None = None
     text: TextRule | None = None
 
     def part(self, modality: Modality) -> str:
         """What it says of one modality."""
-        own = self.picture if modality == "image" else self.text
+        own = self.image if modality == "image" else self.text
         return "" if own is None else str(own)
 
     def __str__(self) -> str:
@@ -134,20 +134,20 @@ def read_rule(line: str) -> Rule:
     Raises:
         ValueError: It is not in the language; the message shows how a rule looks.
     """
-    picture, text = None, None
+    image, text = None, None
     # A word of a text may be the bar itself, so parts are told by how they begin.
     head, bar, tail = line.partition("texts: ")
     if head.strip(" |"):
-        picture = _read_picture(head.strip().rstrip("|").strip())
+        image = _read_image(head.strip().rstrip("|").strip())
     if bar:
         text = _read_text(tail.strip())
-    if picture is None and text is None:
+    if image is None and text is None:
         raise ValueError(_wrong(line))
-    return Rule(picture, text)
+    return Rule(image, text)
 
 
-def _read_picture(line: str) -> PictureRule:
-    found = re.fullmatch(r"pictures: ([^;]+?)(?:; patches (?:on ([^,]+))?(?:, )?(.+ is .+)?)?", line)
+def _read_image(line: str) -> ImageRule:
+    found = re.fullmatch(r"images: ([^;]+?)(?:; patches (?:on ([^,]+))?(?:, )?(.+ is .+)?)?", line)
     if found is None:
         raise ValueError(_wrong(line))
     zones = tuple(found[2].split(" or ")) if found[2] else ZONES
@@ -155,7 +155,7 @@ def _read_picture(line: str) -> PictureRule:
     if unknown:
         raise ValueError(f"no zone {unknown[0]!r}: there are {', '.join(ZONES)}")
     clauses = [() if part == ANY else _read_clause(part, line) for part in found[1].split(OR)]
-    return PictureRule(clauses[0], zones, tuple(clauses[1:]), _read_clause(found[3], line) if found[3] else ())
+    return ImageRule(clauses[0], zones, tuple(clauses[1:]), _read_clause(found[3], line) if found[3] else ())
 
 
 def _read_clause(part: str, line: str) -> Clause:
@@ -186,6 +186,6 @@ def _read_text(part: str) -> TextRule:
 
 def _wrong(line: str) -> str:
     return (
-        f"{line!r} is no rule such as 'pictures: object is boat or car and colour is red; patches on object' or "
+        f"{line!r} is no rule such as 'images: object is boat or car and colour is red; patches on object' or "
         """'texts: words "it"; after "sail"', or both with | between them"""
     )

@@ -82,7 +82,7 @@ def _mean(x: Bool[np.ndarray, " n"]) -> float | None:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Mean intersection over union, with its 95% interval over pictures; None where too few pictures can be compared."""
+    """Mean intersection over union, with its 95% interval over images; None where too few images can be compared."""
 
     value: float | None
     low: float | None
@@ -91,7 +91,7 @@ class Overlap:
 
 
 def mean_overlap(values: Sequence[float]) -> Overlap:
-    """The mean over pictures."""
+    """The mean over images."""
     x = np.array(values, float)
     n, mean = len(x), float(x.mean()) if len(x) else float("nan")
     if n < FEWEST:

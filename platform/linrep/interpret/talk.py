@@ -1,4 +1,4 @@
-"""Backends that are asked in words and pictures: a chat server, or any function that answers a list of texts and pictures."""
+"""Backends that are asked in words and images: a chat server, or any function that answers a list of texts and images."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from linrep.errors import RecipeError, ServiceError
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Chat
 from linrep.interpret.contents import Contents
-from linrep.interpret.pictures import data_url
+from linrep.interpret.images import data_url
 from linrep.interpret.prompts import Part, explain_parts, judge_parts, read_explanation, read_judgement
 from linrep.interpret.views import Evidence, Task, View
 from linrep.places import Place
@@ -26,12 +26,12 @@ class ChatBackend:
 
     Args:
         config: Server, model, limits.
-        contents: Pictures and texts.
+        contents: Images and texts.
         cache: Folder of kept replies.
         pause: Seconds before the second try, see `ChatClient`.
     """
 
-    needs_pictures = True
+    needs_images = True
 
     def __init__(self, config: Chat, contents: Contents, cache: Place, pause: float = 1.0) -> None:
         self._config, self._contents = config, contents

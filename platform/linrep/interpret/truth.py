@@ -11,8 +11,8 @@ from linrep.errors import RecipeError
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Truth
 from linrep.interpret.contents import Box, Contents, Scenes
-from linrep.interpret.fit import Spoken, fit_picture, fit_places, fit_text
-from linrep.interpret.rule import ZONES, PictureRule, Rule, TextRule, read_rule, zone
+from linrep.interpret.fit import Spoken, fit_image, fit_places, fit_text
+from linrep.interpret.rule import ZONES, ImageRule, Rule, TextRule, read_rule, zone
 from linrep.interpret.views import Evidence, Task, Token, View
 from linrep.store.layout import Modality
 
@@ -26,10 +26,10 @@ class TruthBackend:
     Args:
         config: What it may say.
         contents: The samples' texts, and where patches lie.
-        scenes: The truth of the pictures.
+        scenes: The truth of the images.
     """
 
-    source, parallel, batch, needs_pictures = "truth", 1, 1, False
+    source, parallel, batch, needs_images = "truth", 1, 1, False
 
     def __init__(self, config: Truth, contents: Contents, scenes: Scenes) -> None:
         self._config, self._contents, self._scenes = config, contents, scenes
@@ -39,15 +39,15 @@ class TruthBackend:
 
     def explain(self, evidence: Evidence) -> Said:
         """The rule that agrees best with what is shown."""
-        pictures = [view for view in evidence.active if view.modality == "image"]
+        images = [view for view in evidence.active if view.modality == "image"]
         texts = [view for view in evidence.active if view.modality == "text"]
-        rule = Rule(self._picture(pictures, evidence) if pictures else None, self._text(texts, evidence) if texts else None)
+        rule = Rule(self._image(images, evidence) if images else None, self._text(texts, evidence) if texts else None)
         return Said(str(rule)) if str(rule) else Said(None, "nothing that fires is shown")
 
-    def _picture(self, active: Sequence[View], evidence: Evidence) -> PictureRule:
+    def _image(self, active: Sequence[View], evidence: Evidence) -> ImageRule:
         silent = [view for view in evidence.silent if view.modality == "image"]
         shown, contrast = ([self._scenes.attributes(v.sample) for v in some] for some in (active, silent))
-        rule = fit_picture(shown, contrast, self._config.attributes, self._config.values)
+        rule = fit_image(shown, contrast, self._config.attributes, self._config.values)
         patches = [(self._patches(view.sample, view.marks), self._patches(view.sample, view.quiet)) for view in active]
         where = dict(fit_places(patches, ("zone", *PLACES), self._config.values))
         zones = tuple(name for name in ZONES if name in where.get("zone", ZONES))
@@ -64,7 +64,7 @@ class TruthBackend:
         return Spoken(_words(window.pieces), known)
 
     def _patches(self, sample: str, tokens: Sequence[Token]) -> list[dict[str, str]]:
-        """Where patches lie: on the object or beside it, in the whole view or a crop, in which third of the picture."""
+        """Where patches lie: on the object or beside it, in the whole view or a crop, in which third of the image."""
         size = self._scenes.size(sample)
         tokens = [token for token in tokens if token.is_patch]
         boxes = self._contents.boxes(sample, tokens, size)
@@ -78,9 +78,9 @@ class TruthBackend:
 
     def _fits(self, rule: Rule, view: View, task: Task) -> bool:
         if view.modality == "image":
-            if rule.picture is None or not rule.picture.fits(self._scenes.attributes(view.sample)):
+            if rule.image is None or not rule.image.fits(self._scenes.attributes(view.sample)):
                 return False
-            return task == "detection" or rule.picture.fits_marks(self._patches(view.sample, view.marks))
+            return task == "detection" or rule.image.fits_marks(self._patches(view.sample, view.marks))
         if rule.text is None:
             return False
         window = self._contents.window(view)
@@ -101,8 +101,8 @@ class TruthBackend:
             rule = read_rule(explanation)
         except ValueError as error:
             return str(error)
-        picture = rule.picture or PictureRule()
-        for clauses, known in (((picture.conditions, *picture.others), self._config.attributes), ((picture.places,), PLACES)):
+        image = rule.image or ImageRule()
+        for clauses, known in (((image.conditions, *image.others), self._config.attributes), ((image.places,), PLACES)):
             unknown = [name for clause in clauses for name, _ in clause if name not in known]
             if unknown:
                 return f"no attribute {unknown[0]!r}: there are {', '.join(known)}"

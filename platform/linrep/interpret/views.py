@@ -22,7 +22,7 @@ class Token(NamedTuple):
 
     @property
     def is_patch(self) -> bool:
-        """Whether it is a patch of a picture."""
+        """Whether it is a patch of an image."""
         return self.tile >= 0 and self.row >= 0 and self.col >= 0
 
 

@@ -15,7 +15,7 @@ class Attributes(Section):
     path: str = Field(description="A .jsonl or .parquet file: a local path, a URI, or demo://scenes.jsonl.")
     key: str = Field(
         default="id",
-        description="Column that names the sample: its id, with or without the corpus, its pair's id, or its photograph's file "
+        description="Column that names the sample: its id, with or without the corpus, its pair's id, or its image's file "
         "name, with or without the ending.",
     )
     columns: tuple[str, ...] = Field(description="Columns to probe; each value is a class.")

@@ -89,8 +89,8 @@ def attribute_values(
 ) -> list[str | None]:
     """The value of an attribute for each sample, None where the attributes' table does not name it."""
     values: list[str | None] = []
-    for name, pair, photo in zip(samples.ids, table["pair_id"].to_pylist(), samples.photograph, strict=True):
-        called = (name, name.partition("/")[2], pair, pair and pair.partition("/")[2], photo, photo.rpartition(".")[0])
+    for name, pair, image in zip(samples.ids, table["pair_id"].to_pylist(), samples.image_name, strict=True):
+        called = (name, name.partition("/")[2], pair, pair and pair.partition("/")[2], image, image.rpartition(".")[0])
         row = next((attributes[key] for key in called if key and key in attributes), {})
         values.append(row.get(column))
     return values

@@ -199,7 +199,7 @@ def plan_study(store: Store, config: ProbeConfig, attributes: Mapping[str, Mappi
 
     for attribute, own in values.items():
         for modality in MODALITIES:
-            # Photographs sit in folders on purpose: a small class there is a mistake. A rare attribute, or caption, is left out.
+            # Images sit in folders on purpose: a small class there is a mistake. A rare attribute, or caption, is left out.
             required = attribute == CLASS and modality == "image"
             names, few = _classes(own, samples, modality, 0 if required else config.min_per_class)
             names = sorted(names, key=lambda name: (number.get(name, 0) if attribute == CLASS else 0, name))
@@ -218,7 +218,7 @@ def plan_study(store: Store, config: ProbeConfig, attributes: Mapping[str, Mappi
                     if (smaller.codes != found.codes).any():
                         add(smaller, n)
     if not tasks:
-        raise RecipeError(f"probe: no sample of {store.place} has a class: probes need photographs in folders, or labels")
+        raise RecipeError(f"probe: no sample of {store.place} has a class: probes need images in folders, or labels")
     by_modality = modality_labels(samples, config.seed)
     if all(_has_all_splits(found, samples) for found in by_modality.values()):
         for modality, found in by_modality.items():

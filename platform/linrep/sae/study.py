@@ -58,7 +58,7 @@ class Evaluation(Section):
     )
     prompt: str | None = Field(
         default=None,
-        description="Prompt of a photograph and its caption for that loss, one that the model knows; null: the harvest's.",
+        description="Prompt of an image and its caption for that loss, one that the model knows; null: the harvest's.",
         examples=["USER: <image> Describe it. ASSISTANT: {text}"],
     )
     samples: NonNegativeInt = Field(default=1024, description="Samples for finding known attributes in latents; 0: none.")

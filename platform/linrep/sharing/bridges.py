@@ -16,7 +16,7 @@ def partners(
 ) -> tuple[Int64[np.ndarray, " f"], Float[np.ndarray, " f"]]:
     """The other latent with which each has its largest bridge score, and the score of the two; -1 and NaN where none is above 0.
 
-    A score is of a latent on images with one on captions: of the two ways round the larger counts, so that a latent of pictures
+    A score is of a latent on images with one on captions: of the two ways round the larger counts, so that a latent of images
     and the latent of words for them are each other's. Partner and way are chosen on every second pair, the score is that of the
     other pairs: the largest of thousands of scores is larger than it is on pairs that did not choose it.
 

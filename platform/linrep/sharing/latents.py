@@ -1,4 +1,4 @@
-"""Latent level: on which modality each latent fires, and whether it fires on a photograph and on its caption."""
+"""Latent level: on which modality each latent fires, and whether it fires on an image and on its caption."""
 
 from collections.abc import Callable
 

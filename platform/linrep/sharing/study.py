@@ -1,6 +1,6 @@
 """What a sharing job will do, worked out before any cluster starts: which pairs, in which groups, of which classes.
 
-A pair is a photograph, as the model sees it before the caption begins, and the same caption read alone. So both modalities have
+A pair is an image, as the model sees it before the caption begins, and the same caption read alone. So both modalities have
 the same number of samples about the same things: counts are balanced and concepts are frequency-matched by construction.
 """
 
@@ -171,7 +171,7 @@ def find_pairs(store: Store, config: SharingConfig) -> Pairs:
         zip(table["pair_id"].to_pylist(), table["modality"].to_pylist(), table["error"].to_pylist(), strict=True)
     ):
         if pair is not None and error is None and modality in ("pair", "text"):
-            # Of several captions of one photograph the first counts: pairs must not share an image.
+            # Of several captions of one image the first counts: pairs must not share an image.
             found.setdefault(pair, {}).setdefault("image" if modality == "pair" else "text", i)
     whole = {pair: own for pair, own in found.items() if len(own) == len(MODALITIES)}
     if len(whole) < 2 * config.groups:

@@ -31,7 +31,7 @@ class SteerAbout:
         layers: Layers at which edits act.
         pairs: Ordered pairs of classes, source and target.
         n_cells: Runs in all.
-        damage_texts: captions, texts after another photograph, or none.
+        damage_texts: captions, texts after another image, or none.
         counts: Runs done and failed, tokens; once complete.
     """
 

@@ -1,4 +1,4 @@
-"""Prompts as token ids: one photograph under several prompts, with what they share cut off to be run once."""
+"""Prompts as token ids: one image under several prompts, with what they share cut off to be run once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,10 +66,10 @@ class SitePositions:
 
 @dataclass(frozen=True)
 class Asked:
-    """One photograph under several prompts.
+    """One image under several prompts.
 
     Attributes:
-        prefix: Layer 0 of what all prompts share: the picture and what comes before.
+        prefix: Layer 0 of what all prompts share: the image and what comes before.
         suffixes: Layer 0 of the rest of each prompt; one position at least.
         sites: For each prompt where edits act in it, over prefix and suffix.
     """
@@ -84,11 +84,11 @@ class Asked:
 
 
 class Prompts:
-    """Prepares photographs under any prompt; the processor is loaded once.
+    """Prepares images under any prompt; the processor is loaded once.
 
     Args:
         vlm: The whole model.
-        image_size: Squash photographs to this height and width first; None keeps their own.
+        image_size: Squash images to this height and width first; None keeps their own.
         max_text_tokens: Longer texts are cut.
     """
 
@@ -97,7 +97,7 @@ class Prompts:
         self._made: dict[tuple[str, bool], Preparer] = {}
 
     def prepare(self, sample: Sample, prompt: str, with_text: bool = False) -> Prepared | Skipped:
-        """A sample's photograph under a prompt, followed by its text if asked."""
+        """A sample's image under a prompt, followed by its text if asked."""
         key = (prompt, with_text)
         if key not in self._made:
             if len(self._made) > 256:  # prompts that name both classes differ from pair to pair
@@ -171,18 +171,18 @@ def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, "
 
 
 def lay_out(
-    vlm: VLM, photographs: Sequence[Sequence[Prepared]], where: Sequence[Area], limits: Mapping[int, NormLimits]
+    vlm: VLM, images: Sequence[Sequence[Prepared]], where: Sequence[Area], limits: Mapping[int, NormLimits]
 ) -> list[Asked]:
-    """Several photographs, each prepared under several prompts.
+    """Several images, each prepared under several prompts.
 
     Args:
         vlm: The whole model.
-        photographs: For each photograph its sequences, in the order of the prompts.
+        images: For each image its sequences, in the order of the prompts.
         where: Where edits may act.
         limits: Norms above which a position is left alone, by layer.
     """
-    first = embed(vlm, [prompts[0] for prompts in photographs])
-    return [_lay_out(vlm, prompts, stream, where, limits) for prompts, stream in zip(photographs, first, strict=True)]
+    first = embed(vlm, [prompts[0] for prompts in images])
+    return [_lay_out(vlm, prompts, stream, where, limits) for prompts, stream in zip(images, first, strict=True)]
 
 
 def _lay_out(
@@ -198,7 +198,7 @@ def _lay_out(
         ids = torch.from_numpy(one.input_ids[n:].astype(np.int64)).to(vlm.device)
         if i == 0:
             suffixes.append(first[n:])
-        elif bool((ids == vlm.card.image_token_id).any()):  # prompts that differ before the picture
+        elif bool((ids == vlm.card.image_token_id).any()):  # prompts that differ before the image
             suffixes.append(embed(vlm, [one])[0][n:])
         else:
             suffixes.append(embed_ids(vlm, ids[None])[0])

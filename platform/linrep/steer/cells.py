@@ -1,4 +1,4 @@
-"""Cells: everything that is done to one photograph (or text) for one pair of classes, the unedited run first."""
+"""Cells: everything that is done to one image (or text) for one pair of classes, the unedited run first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

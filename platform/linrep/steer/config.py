@@ -17,7 +17,7 @@ MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse")
 
 
 def one_image(prompt: str) -> str:
-    """The prompt, if it has a place for one picture."""
+    """The prompt, if it has a place for one image."""
     if prompt.count("<image>") != 1:
         raise ValueError(f"must contain <image> once, got {prompt!r}")
     return prompt
@@ -27,17 +27,17 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class ImageTokens(Section):
-    """All positions of the picture, its newlines included."""
+    """All positions of the image, its newlines included."""
 
     kind: Literal["image"] = Field(default="image", description="All image tokens.")
 
 
 class Patches(Section):
-    """The patches whose centre lies in a box of the picture, in the base view and in the crops alike."""
+    """The patches whose centre lies in a box of the image, in the base view and in the crops alike."""
 
-    kind: Literal["patches"] = Field(default="patches", description="Patches inside a box of the picture.")
+    kind: Literal["patches"] = Field(default="patches", description="Patches inside a box of the image.")
     box: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
-        description="Left, top, right and bottom as fractions of the picture's width and height."
+        description="Left, top, right and bottom as fractions of the image's width and height."
     )
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class Dose(Section):
 
 
 class Question(Section):
-    """A question about the picture."""
+    """A question about the image."""
 
     prompt: str = Field(description="The whole prompt; holds <image> once.")
     about: str = Field(default="class", description="What it asks for: class, or another attribute that the edit should keep.")
@@ -195,7 +195,7 @@ class SteerConfig(Section):
         description="Ordered pairs of class names, source and target; or how many to draw: every class is once a source and once "
         "a target before any is again.",
     )
-    images: PositiveInt = Field(default=4, description="Held-out photographs of the source class for each pair.")
+    images: PositiveInt = Field(default=4, description="Held-out images of the source class for each pair.")
     sites: tuple[Site, ...] = Field(
         default=(ImageTokens(), LastToken()), description="Where edits act: image, patches, last, everywhere."
     )

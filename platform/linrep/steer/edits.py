@@ -94,7 +94,7 @@ class Clamp:
 
 @dataclass(frozen=True, eq=False)
 class Replace:
-    """Every position's vector replaced by one: zero, or the mean over image tokens. The picture is knocked out.
+    """Every position's vector replaced by one: zero, or the mean over image tokens. The image is knocked out.
 
     Source: Neo et al., "Towards Interpreting Visual Information Processing in Vision-Language Models", ICLR 2025.
     """

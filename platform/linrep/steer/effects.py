@@ -23,13 +23,13 @@ MEASURES = {
     "p_target": "probability of the target in the forced choice",
     "p_target_gain": "the same, minus that of the unedited run",
     "turned": "share of the answers about the class that name the target and not the source (score 1), "
-    "of photographs whose unedited answer names the source",
+    "of images whose unedited answer names the source",
     "left": "share of those answers that no longer name the source (score above -1), coherent or not",
-    "score": "mean score on the paper's scale, over all photographs",
+    "score": "mean score on the paper's scale, over all images",
     "coherence": "mean coherence of the answers about the class",
     "kept_<attribute>": "share of the answers about another attribute that are as without the edit (selectivity)",
-    "turned_kept_<attribute>": "the same, of those photographs whose answer about the class was turned",
-    "turned_kept_all": "share of the turned photographs that keep every other attribute",
+    "turned_kept_<attribute>": "the same, of those images whose answer about the class was turned",
+    "turned_kept_all": "share of the images with a turned answer that keep every other attribute",
     "damage": "rise of the held-out texts' negative log-likelihood, nats a token",
     "<measure>_over_random": "the measure minus that of the random direction in the same cell, paired sample by sample; of a "
     "knock-out minus that of its control",

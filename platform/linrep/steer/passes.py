@@ -21,10 +21,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CellRun:
-    """One cell of one photograph or text, ready to run.
+    """One cell of one image or text, ready to run.
 
     Attributes:
-        item: Which photograph or text, by its place in the list.
+        item: Which image or text, by its place in the list.
         cell: The cell.
         change: Its edit; None leaves the stream alone.
         name: The sample's id.
@@ -51,7 +51,7 @@ def ask(
     Args:
         vlm: The whole model.
         batch: The runs.
-        laid_out: Every photograph's prompts, by item.
+        laid_out: Every image's prompts, by item.
         names: Tokens of the source's and of the target's name as an answer.
         questions: Prompt of each question that is answered freely.
         max_new_tokens: Longest free answer.
@@ -139,7 +139,7 @@ def read(
     Args:
         vlm: The whole model.
         batch: The runs.
-        ready: The photographs with their texts, by item.
+        ready: The images with their texts, by item.
         streams: Their embeddings.
         sites: For each item where edits act in it.
 

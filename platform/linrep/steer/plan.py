@@ -104,10 +104,10 @@ def plan_steer(
         classes = check_directions(found, kinds, [site.kind for site in config.sites], layers, store.manifest.width)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    photographs, captions, texts = held_out(store)
-    pairs = choose_pairs(config, classes, photographs)
-    about, damage_items = _damage_items(config, chunks, photographs, captions, texts)
-    cut = tuple(_cut(config, layers, pairs, chunks, photographs, damage_items))
+    images, captions, texts = held_out(store)
+    pairs = choose_pairs(config, classes, images)
+    about, damage_items = _damage_items(config, chunks, images, captions, texts)
+    cut = tuple(_cut(config, layers, pairs, chunks, images, damage_items))
     file_digest = hashlib.sha256(directions.read_bytes()).hexdigest()[:10]
     from_what = {
         "harvest": store.manifest.digest,
@@ -200,13 +200,13 @@ def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tu
 
 
 def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_Held]]:
-    """Samples that no probe was fitted on: photographs by class, captions with their photograph, and texts; in a drawn order.
+    """Samples that no probe was fitted on: images by class, captions with their image, and texts; in a drawn order.
 
     Classes are called as the probes call them: two of one name are told apart.
     """
     table = store.samples()
     classes = dict(zip(table["sample_id"].to_pylist(), class_values(table, read_samples(table)), strict=True))
-    photographs: dict[str, list[_Held]] = {}
+    images: dict[str, list[_Held]] = {}
     captions: list[_Held] = []
     texts: list[_Held] = []
     for number in sorted(store.commits):
@@ -219,14 +219,14 @@ def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_H
                 continue
             held, name = _Held(row["sample_id"], number, record), classes[row["sample_id"]]
             if row["corpus"] == "images" and name is not None:
-                photographs.setdefault(name, []).append(replace(held, class_name=name))
+                images.setdefault(name, []).append(replace(held, class_name=name))
             elif row["modality"] == "pair":
                 captions.append(held)
             elif row["corpus"] == "text":
                 texts.append(held)
-    for samples in (*photographs.values(), captions, texts):
+    for samples in (*images.values(), captions, texts):
         samples.sort(key=lambda held: unit_hash(held.sample_id, "steer"))
-    return photographs, captions, texts
+    return images, captions, texts
 
 
 def unedited(plan: SteerPlan) -> tuple[SteerJob, tuple[SteerChunk, ...]]:
@@ -248,11 +248,11 @@ def unedited(plan: SteerPlan) -> tuple[SteerJob, tuple[SteerChunk, ...]]:
     return replace(plan.job, artefact=without_edits(plan.artefact, [chunk.unit for chunk in chunks]), config=config), chunks
 
 
-def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[str, list[_Held]]) -> tuple[tuple[str, str], ...]:
+def choose_pairs(config: SteerConfig, classes: Sequence[str], images: dict[str, list[_Held]]) -> tuple[tuple[str, str], ...]:
     """The ordered pairs of the plan, named or drawn.
 
     Raises:
-        RecipeError: There are fewer than two classes, a named class has no directions, a source has no held-out photograph, or
+        RecipeError: There are fewer than two classes, a named class has no directions, a source has no held-out image, or
             both classes of a pair are called the same.
     """
     if len(classes) < 2:
@@ -265,20 +265,18 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[
             if unknown:
                 shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
                 raise RecipeError(f"steer.pairs: there is no pair {' to '.join(pair)}: no class {unknown[0]!r} among {shown}")
-            if pair[0] not in photographs:
-                raise RecipeError(
-                    f"steer.pairs: no held-out photograph of {pair[0]!r}: raise corpora.splits or take another class"
-                )
+            if pair[0] not in images:
+                raise RecipeError(f"steer.pairs: no held-out image of {pair[0]!r}: raise corpora.splits or take another class")
         return config.pairs
     n = config.pairs
-    if not any(name in photographs for name in classes):
-        raise RecipeError("no held-out photograph of any class with directions: raise corpora.splits.val or .test")
+    if not any(name in images for name in classes):
+        raise RecipeError("no held-out image of any class with directions: raise corpora.splits.val or .test")
     order = [str(classes[i]) for i in np.random.default_rng([config.seed, 7]).permutation(len(classes))]
     drawn = [
         (source, order[(i + step) % len(order)])
         for step in range(1, len(order))
         for i, source in enumerate(order)
-        if source in photographs and spoken(source) != spoken(order[(i + step) % len(order)])
+        if source in images and spoken(source) != spoken(order[(i + step) % len(order)])
     ]
     if n > len(drawn):
         raise RecipeError(f"steer.pairs: {n} pairs of {len(classes)} classes, there are only {len(drawn)}")
@@ -288,20 +286,20 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], photographs: dict[
 def _damage_items(
     config: SteerConfig,
     chunks: Sequence[Chunk],
-    photographs: dict[str, list[_Held]],
+    images: dict[str, list[_Held]],
     captions: list[_Held],
     texts: list[_Held],
 ) -> tuple[str, list[Item]]:
-    """What damage is measured on: held-out captions; without any, held-out texts, each after some photograph."""
+    """What damage is measured on: held-out captions; without any, held-out texts, each after some image."""
     if not config.damage.texts:
         return "none", []
     if captions:
         return "captions", [_item(held, chunks) for held in captions[:1000]]
-    pictures = sorted((h for held in photographs.values() for h in held), key=lambda h: unit_hash(h.sample_id, "damage"))
-    if not texts or not pictures:
+    drawn = sorted((h for held in images.values() for h in held), key=lambda h: unit_hash(h.sample_id, "damage"))
+    if not texts or not drawn:
         return "none", []
-    both = [(pictures[i % len(pictures)], text) for i, text in enumerate(texts[:1000])]
-    return "texts after a photograph", [
+    both = [(drawn[i % len(drawn)], text) for i, text in enumerate(texts[:1000])]
+    return "texts after an image", [
         Item(f"{p.sample_id} {t.sample_id}", _item(p, chunks).chunk, text=_item(t, chunks)) for p, t in both
     ]
 
@@ -315,7 +313,7 @@ def _cut(
     layers: Sequence[int],
     pairs: Sequence[tuple[str, str]],
     chunks: Sequence[Chunk],
-    photographs: dict[str, list[_Held]],
+    images: dict[str, list[_Held]],
     damage_items: list[Item],
 ) -> list[SteerChunk]:
     n_cells = len(cells(config, layers))
@@ -330,7 +328,7 @@ def _cut(
 
     used: dict[str, Item] = {}
     for number, (source, target) in enumerate(pairs):
-        own = [_item(held, chunks) for held in photographs[source][: config.images]]
+        own = [_item(held, chunks) for held in images[source][: config.images]]
         used |= {item.sample_id: item for item in own}
         add("answers", source, target, own, n_cells)
         if damage_items:

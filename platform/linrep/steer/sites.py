@@ -15,7 +15,7 @@ from linrep.vlm.tokens import layout, patch_box
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """As many other patches of the picture as a site has positions, drawn by the sample's name: the control of a knock-out.
+    """As many other patches of the image as a site has positions, drawn by the sample's name: the control of a knock-out.
 
     Source: Neo et al., "Towards Interpreting Visual Information Processing in Vision-Language Models", ICLR 2025.
     """
@@ -76,7 +76,7 @@ def _others(taken: Bool[np.ndarray, " t"], prepared: Prepared) -> Bool[np.ndarra
     n, free = int(taken.sum()), np.flatnonzero((prepared.role == Role.IMAGE) & ~taken)
     if len(free) < n:
         raise NoControl(f"the control needs {n} other patches of {prepared.sample.id}, there are {len(free)}")
-    # Drawn among the patches by their order, so that every prompt of a picture has the same ones.
+    # Drawn among the patches by their order, so that every prompt of an image has the same ones.
     drawn = np.random.default_rng(int(unit_hash(prepared.sample.id, "elsewhere") * 2**53)).permutation(len(free))[:n]
     found = np.zeros(len(prepared), bool)
     found[free[drawn]] = True

@@ -59,7 +59,7 @@ class Steerer:
         layers: Layers at which edits act.
         vectors: Makes edits from directions.
         tokens_per_batch: Most positions in a micro-batch, padding included.
-        image_size: Squash photographs to this height and width first.
+        image_size: Squash images to this height and width first.
         max_text_tokens: Longer texts are cut.
         limits: Norms above which a position is neither edited nor read by the lens, by layer.
     """
@@ -87,7 +87,7 @@ class Steerer:
         return str(self.vlm.dtype).removeprefix("torch.")
 
     def answers(self, samples: Sequence[Sample | Skipped], source: str, target: str) -> Produced:
-        """Forced choice and free answers of some photographs of the source class under every cell."""
+        """Forced choice and free answers of some images of the source class under every cell."""
         asking, produced = self.config.ask, Produced()
         asked_for = list(dict.fromkeys([choice_prompt(asking, source, target, False), *(q.prompt for q in asking.questions)]))
         names_of: list[str] = []
@@ -133,7 +133,7 @@ class Steerer:
         return produced
 
     def damage(self, samples: Sequence[Sample | Skipped], source: str, target: str) -> Produced:
-        """Likelihood of held-out texts, each after a photograph, under every cell."""
+        """Likelihood of held-out texts, each after an image, under every cell."""
         produced, plan = Produced(), cells(self.config, self.layers)
 
         def lost(produced: Produced, one: CellRun, why: str, source: str, target: str) -> None:
@@ -195,7 +195,7 @@ class Steerer:
         """What the stream at image tokens would say at every layer: the probability of the right name against the others'.
 
         Args:
-            samples: Photographs with a class.
+            samples: Images with a class.
             names: Classes to compare.
         """
         produced, asking = Produced(), self.config.ask
@@ -224,7 +224,7 @@ class Steerer:
         return produced
 
     def _seen(self, one: Prepared, names: Sequence[str], index: torch.Tensor) -> list[Row]:
-        """What the stream at one photograph's image tokens would say, layer by layer; `index` holds the names' tokens."""
+        """What the stream at one image's image tokens would say, layer by layer; `index` holds the names' tokens."""
         image = torch.from_numpy(one.role >= Role.IMAGE)
         own = list(names).index(one.sample.class_name or "")
         stream = embed(self.vlm, [one])[0]

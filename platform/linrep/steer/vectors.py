@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 COINCIDE = 1e-5
 """Two class means closer than this share of the tokens' norm are one: the last prompt token at layer 0 is the same token
-in every picture, and the difference of its means is rounding."""
+in every image, and the difference of its means is rounding."""
 
 FROM_TEXT = "text_"
 """Begins the kinds that the probes found in texts: text_class_mean is the texts' class_mean, added to images like any other."""

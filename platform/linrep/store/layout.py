@@ -18,7 +18,7 @@ Group = Literal["image", "text", "special"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 GROUPS: tuple[Group, ...] = ("image", "text", "special")
 LAST_GROUPS = ("last_image", "last_text")
-"""Groups of the statistics beside those of all tokens: last positions of what holds a photograph, and of texts."""
+"""Groups of the statistics beside those of all tokens: last positions of what holds an image, and of texts."""
 
 _FOLDER = re.compile(rf"({'|'.join(get_args(View))})/layer=(\d+)/modality=({'|'.join(MODALITIES)})/")
 

@@ -11,7 +11,7 @@ from linrep.store.layout import MANIFEST, View
 from schemas.activations import VERSION
 
 LAYER_CONVENTION = (
-    "layer k is the residual stream entering block k, that is after k blocks: 0 the embeddings with the projected picture "
+    "layer k is the residual stream entering block k, that is after k blocks: 0 the embeddings with the projected image "
     "merged in, n after the last block and before the final norm"
 )
 

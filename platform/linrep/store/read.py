@@ -107,7 +107,7 @@ class Store:
             view: pooled, tokens or last.
             layer: Layer k, the residual stream entering block k.
             modality: image or text; None for both, image first. What is no patch and no newline stands under text, so in the
-                tokens view that holds also the start, prompt and template tokens of photographs.
+                tokens view that holds also the start, prompt and template tokens of images.
             split: train, val or test; None for all.
             special: False leaves out start, prompt and template tokens, True all others; None takes all. Means hold none.
             high_norm: False leaves out tokens above the store's limit (attention sinks), True all others; None takes all. Means

@@ -21,9 +21,9 @@ class Batch:
         input_ids: Token ids, padding included.
         attention_mask: True at real positions.
         role: A `Role` per position; `Role.TEMPLATE` at padding, so mask before counting templates.
-        pixel_values: Normalised tiles of all pictures, one picture after the other in the order of
-            the rows, without padding tiles (the model accepts this form); None if no row has a picture.
-        image_sizes: Height and width of each picture as the processor saw it.
+        pixel_values: Normalised tiles of all images, one image after the other in the order of
+            the rows, without padding tiles (the model accepts this form); None if no row has an image.
+        image_sizes: Height and width of each image as the processor saw it.
         lengths: Real positions of each row.
         padding: The side on which shorter rows are filled up.
     """
@@ -134,13 +134,13 @@ def collate(prepared: Sequence[Prepared], vlm: VLM, padding: Literal["right", "l
     for i, one in enumerate(prepared):
         at = slice(0, len(one)) if padding == "right" else slice(t - len(one), t)
         ids.numpy()[i, at], role.numpy()[i, at], real.numpy()[i, at] = one.input_ids, one.role, True
-    pictures = [(one.pixels, one.image_size) for one in prepared if one.pixels is not None]
+    images = [(one.pixels, one.image_size) for one in prepared if one.pixels is not None]
     pixel_values = image_sizes = None
-    if pictures:
-        tiles = _host((sum(len(pixels) for pixels, _ in pictures), *pictures[0][0].shape[1:]), torch.uint8, vlm)
-        np.concatenate([pixels for pixels, _ in pictures], out=tiles.numpy())
+    if images:
+        tiles = _host((sum(len(pixels) for pixels, _ in images), *images[0][0].shape[1:]), torch.uint8, vlm)
+        np.concatenate([pixels for pixels, _ in images], out=tiles.numpy())
         pixel_values = normalise(_send(tiles, vlm), vlm.processor.image_processor).to(vlm.dtype)
-        image_sizes = torch.tensor([size for _, size in pictures])  # stays on the host: the model reads it with .tolist()
+        image_sizes = torch.tensor([size for _, size in images])  # stays on the host: the model reads it with .tolist()
     return Batch(_send(ids, vlm), _send(real, vlm), _send(role, vlm), pixel_values, image_sizes, lengths, padding)
 
 

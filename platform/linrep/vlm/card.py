@@ -25,7 +25,7 @@ class ModelCard:
         max_positions: Longest sequence that the language model was made for.
         tile_size: Side of a square tile in pixels.
         patch_size: Side of a square patch in pixels.
-        grid_pinpoints: Height and width in pixels of the canvases among which the processor picks one per picture.
+        grid_pinpoints: Height and width in pixels of the canvases among which the processor picks one per image.
         feature_strategy: "default" drops the vision tower's class token, "full" keeps all of its tokens.
         feature_layer: The vision tower's layer whose output is projected.
         processor_class: The processor named in the files.

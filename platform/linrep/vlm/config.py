@@ -17,7 +17,7 @@ class ModelConfig(Section):
 
 
 PLACEHOLDERS = IMAGE, TEXT = "<image>", "{text}"
-"""What a prompt holds in the place of the photograph and of the text or caption."""
+"""What a prompt holds in the place of the image and of the text or caption."""
 
 
 def check_prompt(prompt: str, *wanted: str) -> str:

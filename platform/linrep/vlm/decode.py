@@ -1,6 +1,6 @@
 """Passes that continue each other through a cache: one prefix, many questions after it, greedy answers; edits act in all of them.
 
-A prefix (start, picture) is run once and its keys and values are kept; every question about the same picture continues a copy.
+A prefix (start, image) is run once and its keys and values are kept; every question about the same image continues a copy.
 Rows of unequal length are filled up on the right, also between prefix and question: padding is neither seen nor counted.
 """
 
@@ -64,7 +64,7 @@ class _Enough(Exception):
 
 @torch.inference_mode()
 def embed(vlm: VLM, prepared: Sequence[Prepared]) -> list[Float[Tensor, "_ d"]]:
-    """Layer 0 of some sequences, the projected pictures merged in; no block is run."""
+    """Layer 0 of some sequences, the projected images merged in; no block is run."""
     batch = collate(prepared, vlm)
     found: list[Tensor] = []
 
@@ -81,7 +81,7 @@ def embed(vlm: VLM, prepared: Sequence[Prepared]) -> list[Float[Tensor, "_ d"]]:
 
 
 def embed_ids(vlm: VLM, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-    """Layer 0 of tokens that are no picture."""
+    """Layer 0 of tokens that are no image."""
     return vlm.text.embed_tokens(ids)
 
 

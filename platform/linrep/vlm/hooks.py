@@ -105,7 +105,7 @@ def edit_rows(vlm: VLM, edits: Mapping[int, RowEdit], mask: Bool[Tensor, "b t"],
 
 
 def image_mask(input_ids: Int[Tensor, "b t"], image_token_id: int) -> Bool[Tensor, "b t"]:
-    """Where the picture is, its newlines included."""
+    """Where the image is, its newlines included."""
     return input_ids == image_token_id
 
 

@@ -18,7 +18,7 @@ def predicting(batch: Batch) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
 
 
 def log_probabilities(vlm: VLM, batch: Batch, rows: Tensor, columns: Tensor) -> Float[Tensor, "s vocabulary"]:
-    """Of the next token at some positions only: logits of all positions of a long picture would fill a GPU."""
+    """Of the next token at some positions only: logits of all positions of a long image would fill a GPU."""
     hidden = vlm.inner(**batch.inputs(), use_cache=False).last_hidden_state
     return vlm.model.lm_head(hidden[rows, columns]).float().log_softmax(1)
 
@@ -33,7 +33,7 @@ def likeliest(vlm: VLM, texts: Sequence[Prepared], n: int, tokens_per_batch: int
     """The n texts that cost the model least per token, in the order in which they came; all of them where there are no more.
 
     A model says one thing in the wording that it has learnt. The loss on another wording is that of the wording, whatever
-    happens to the picture, so what an edit breaks is read on texts that the model would say itself.
+    happens to the image, so what an edit breaks is read on texts that the model would say itself.
 
     Args:
         vlm: The whole model, with its head.

@@ -11,7 +11,7 @@ from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
 from linrep.vlm.config import IMAGE, TEXT, ModelConfig, check_prompt
 from linrep.vlm.files import locate
-from linrep.vlm.picture import BadPicture, cut, decode
+from linrep.vlm.image import BadImage, cut, decode
 from linrep.vlm.prepared import Prepared, Role, without_image
 from linrep.vlm.processor import check_processor, load_processor
 from linrep.vlm.prompts import doubled_start
@@ -21,16 +21,16 @@ from linrep.vlm.tokens import Layout, layout, token_map
 class Preparer:
     """Turns a sample into a `Prepared`, or into a `Skipped` that says why not. Picklable; never raises for a bad sample.
 
-    Token ids equal those that the official processor gives for the same text and picture, and tiles those that its Pillow
+    Token ids equal those that the official processor gives for the same text and image, and tiles those that its Pillow
     version cuts. Image positions are never cut: a sequence beyond the model's longest is skipped.
 
     Args:
         processor: A LLaVA-NeXT processor with a fast tokenizer.
         card: Of the same model.
-        image_prompt: For photographs; holds `<image>` once.
-        pair_prompt: For photographs with a caption; holds `<image>` and `{text}` once each.
+        image_prompt: For images; holds `<image>` once.
+        pair_prompt: For images with a caption; holds `<image>` and `{text}` once each.
         text_prompt: For texts; holds `{text}` once.
-        image_size: Squash every picture to this height and width first, as the paper does with (336, 336); None keeps its own.
+        image_size: Squash every image to this height and width first, as the paper does with (336, 336); None keeps its own.
         max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left.
 
     Raises:
@@ -92,11 +92,11 @@ class Preparer:
     def __call__(self, sample: Sample) -> Prepared | Skipped:
         """The sequence of a sample, or why there is none.
 
-        A sample of modality image uses its photograph alone, text its text alone, pair both.
+        A sample of modality image uses its image alone, text its text alone, pair both.
         """
         try:
             return self._prepare(sample)
-        except (BadPicture, _Unfit) as reason:
+        except (BadImage, _Unfit) as reason:
             return Skipped(without_image(sample), str(reason))
 
     def _prepare(self, sample: Sample) -> Prepared:
@@ -118,7 +118,7 @@ class Preparer:
         return self._fit(kept, encoded, plan, cut(image, plan, self.resample))
 
     def _fit(self, sample: Sample, encoded: "_Encoded", plan: Layout | None, pixels: Any) -> Prepared:
-        """Put the map of the picture's positions in the place of the one image placeholder."""
+        """Put the map of the image's positions in the place of the one image placeholder."""
         nowhere = np.full(len(encoded.ids), -1, np.int16)
         if plan is None:
             self._check_length(len(encoded.ids))

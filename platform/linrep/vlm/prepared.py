@@ -13,11 +13,11 @@ class Role(IntEnum):
     """What a position of a sequence holds."""
 
     TEMPLATE = 0
-    """Start of sequence, prompt and template tokens: neither the picture nor the sample's own text."""
+    """Start of sequence, prompt and template tokens: neither the image nor the sample's own text."""
     TEXT = 1
     """The sample's text or caption."""
     IMAGE = 2
-    """A patch of the picture."""
+    """A patch of the image."""
     NEWLINE = 3
     """The learned vector that ends a row of patches; it counts as an image token."""
 
@@ -27,15 +27,15 @@ class Prepared:
     """One sequence of t positions, not padded.
 
     Attributes:
-        sample: What it came from, without the encoded photograph; its text is what the sequence holds, cut if it was too long.
+        sample: What it came from, without the encoded image; its text is what the sequence holds, cut if it was too long.
         input_ids: Token ids; image positions hold the image placeholder.
         role: A `Role` per position.
         tile: 0 for the base view, 1.. for the crops in reading order, -1 for newline and text positions.
-        row: Row of the patch: for the base view in its own grid, for crops in the grid of the whole unpadded picture, for a
+        row: Row of the patch: for the base view in its own grid, for crops in the grid of the whole unpadded image, for a
             newline the row that it ends; -1 for text.
         col: Column likewise; -1 for newlines and text.
         pixels: Tiles as the image processor cut them, before rescaling and normalisation; None for texts.
-        image_size: Height and width of the picture that the processor saw, in pixels.
+        image_size: Height and width of the image that the processor saw, in pixels.
         grid: Rows and columns of the unpadded grid of the crops.
     """
 
@@ -64,5 +64,5 @@ class Prepared:
 
 
 def without_image(sample: Sample) -> Sample:
-    """The sample without its encoded photograph, to travel light."""
+    """The sample without its encoded image, to travel light."""
     return replace(sample, image=None)

@@ -57,7 +57,7 @@ def check_processor(processor: Any, card: ModelCard) -> None:
     ours = layout(probe, card).n_tokens
     if theirs != ours:
         raise ModelError(
-            f"{card.path!r}: for a picture of {probe} the processor counts {theirs} image tokens, the tiling gives {ours}; "
+            f"{card.path!r}: for an image of {probe} the processor counts {theirs} image tokens, the tiling gives {ours}; "
             "its num_additional_image_tokens or feature strategy is not LLaVA-NeXT's"
         )
 

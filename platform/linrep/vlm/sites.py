@@ -1,7 +1,7 @@
 """Where layer k is, in the model's modules and in other libraries' names.
 
 Layer k of a model of n blocks is the residual stream entering block k, which is the stream after k blocks. Layer 0 is the
-input embeddings with the projected picture merged in; layer n is what leaves the last block, before the final norm.
+input embeddings with the projected image merged in; layer n is what leaves the last block, before the final norm.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""What each image position of LLaVA-NeXT shows: how a picture is laid out in tiles and patches, from its size alone.
+"""What each image position of LLaVA-NeXT shows: how an image is laid out in tiles and patches, from its size alone.
 
-The picture is seen twice: squashed into one square tile (the base view), and scaled into a canvas of several tiles with
+The image is seen twice: squashed into one square tile (the base view), and scaled into a canvas of several tiles with
 its proportions kept (the crops). The canvas is padded, and the model drops the rows or columns of patches that are padding,
 rounding in whole patches, so patches at the edge can be partly padding. Each row of the crops ends with a newline.
 Imports no torch, for those who only draw.
@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 
 class TokenMap(NamedTuple):
-    """The image positions of one picture in order: base view, then the crops row by row. The arrays are read-only."""
+    """The image positions of one image in order: base view, then the crops row by row. The arrays are read-only."""
 
     role: UInt8[np.ndarray, " i"]
     """`Role.IMAGE` or `Role.NEWLINE`."""
@@ -35,14 +35,14 @@ class TokenMap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the processor lays out a picture of one size. All pairs are (height, width) or (top, left).
+    """How the processor lays out an image of one size. All pairs are (height, width) or (top, left).
 
     Attributes:
-        image_size: The picture that the processor sees, in pixels.
+        image_size: The image that the processor sees, in pixels.
         tile_size: Side of a tile in pixels.
         patch_size: Side of a patch in pixels.
         canvas: The canvas of the crops in pixels.
-        resized: The picture as scaled into the canvas, in pixels.
+        resized: The image as scaled into the canvas, in pixels.
         offset: Where in the canvas it begins, in pixels.
         first: First row and column of the canvas' patches that the model keeps.
         grid: Rows and columns of patches that the model keeps.
@@ -70,7 +70,7 @@ class Layout:
 
 
 def layout(image_size: Size, card: ModelCard) -> Layout:
-    """The layout of a picture of some height and width under a model's tiling."""
+    """The layout of an image of some height and width under a model's tiling."""
     return _layout(tuple(image_size), card.tile_size, card.patch_size, card.grid_pinpoints)  # pyright: ignore[reportArgumentType]
 
 
@@ -96,7 +96,7 @@ def _layout(image_size: Size, tile_size: int, patch_size: int, pinpoints: tuple[
 
 
 def choose_canvas(image_size: Size, pinpoints: tuple[Size, ...]) -> Size:
-    """The canvas that keeps most of the picture's pixels, and among those the one that wastes least.
+    """The canvas that keeps most of the image's pixels, and among those the one that wastes least.
 
     Source: `select_best_resolution` of LLaVA-NeXT, ties going to the earlier canvas.
     """
@@ -113,7 +113,7 @@ def choose_canvas(image_size: Size, pinpoints: tuple[Size, ...]) -> Size:
 
 @lru_cache(maxsize=1024)
 def token_map(layout: Layout) -> TokenMap:
-    """Tile, row and column of every image position of a picture with this layout."""
+    """Tile, row and column of every image position of an image with this layout."""
     side = layout.tile_size // layout.patch_size
     rows, cols = layout.grid
     base_row, base_col = np.divmod(np.arange(side * side), side)
@@ -130,19 +130,19 @@ def token_map(layout: Layout) -> TokenMap:
         col=np.concatenate([base_col, col.ravel()]).astype(np.int16),
     )
     for array in found:
-        array.setflags(write=False)  # shared between all pictures of this size
+        array.setflags(write=False)  # shared between all images of this size
     return found
 
 
 def patch_box(layout: Layout, tile: int, row: int, col: int, source: Size | None = None) -> tuple[float, float, float, float]:
-    """Where a patch lies in the source picture.
+    """Where a patch lies in the source image.
 
     Args:
-        layout: Of the picture as the processor saw it.
+        layout: Of the image as the processor saw it.
         tile: 0 for the base view, else any crop.
         row: As in `TokenMap`.
         col: As in `TokenMap`.
-        source: Height and width of the source picture where it was squashed first; None if the processor saw it as it is.
+        source: Height and width of the source image where it was squashed first; None if the processor saw it as it is.
 
     Returns:
         Left, top, right, bottom in pixels of the source, clipped to it: a patch that is partly padding has a smaller box.

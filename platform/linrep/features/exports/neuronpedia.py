@@ -2,7 +2,7 @@
 
 <model>/<layer>-<set>/{release,model,sourceset,source}.jsonl, features/batch-0.jsonl.gz, activations/batch-0.jsonl.gz ...
 
-Neuronpedia has no place for pictures: their tokens print as placeholders, `<img r12 c07>` for a patch of the crops and
+Neuronpedia has no place for images: their tokens print as placeholders, `<img r12 c07>` for a patch of the crops and
 `<img base r03 c04>` for one of the base view, and only patches on which the latent fires are there. What it asks for and these
 results do not know (histograms of logits, correlated neurons) is left empty.
 """

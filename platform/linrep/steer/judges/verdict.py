@@ -17,7 +17,7 @@ class Answer:
     Attributes:
         text: What the model said under the edit.
         plain: What it says to the same question without an edit.
-        source: Class of the picture.
+        source: Class of the image.
         target: Class that the edit leads to.
         question: What was asked.
         about: What the question asks for: class, or another attribute.

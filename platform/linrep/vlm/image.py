@@ -14,12 +14,12 @@ _ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
 
 
-class BadPicture(ValueError):
-    """The bytes are no picture that can be used; the message says why."""
+class BadImage(ValueError):
+    """The bytes are no image that can be used; the message says why."""
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """An upright RGB picture from its encoded bytes.
+    """An upright RGB image from its encoded bytes.
 
     Transparency is laid over white and the camera's orientation is applied, as transformers does when it opens files. 16-bit grey
     keeps its upper eight bits, where Pillow would clip it to white. Of several frames or pages the first one counts.
@@ -27,10 +27,10 @@ def decode(encoded: bytes) -> Image.Image:
     Only `IMAGE_FORMATS` are decoded, whatever the file is called: some of Pillow's other decoders start programs.
 
     Raises:
-        BadPicture: Empty, not a picture, cut short, corrupt, without pixels, or so large that it must be an attack.
+        BadImage: Empty, not an image, cut short, corrupt, without pixels, or so large that it must be an attack.
     """
     if not encoded:
-        raise BadPicture("no image bytes")
+        raise BadImage("no image bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; its bomb warning is an error instead:
@@ -38,25 +38,25 @@ def decode(encoded: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(encoded), formats=tuple(IMAGE_FORMATS))
             image.load()
             if 0 in image.size:
-                raise BadPicture(f"picture of {image.width}x{image.height} pixels")
+                raise BadImage(f"image of {image.width}x{image.height} pixels")
             if image.getexif().get(_ORIENTATION, 1) != 1:
                 image = ImageOps.exif_transpose(image)
             return to_rgb(image)
-    except BadPicture:
+    except BadImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadPicture(f"picture too large: {error}") from error
+        raise BadImage(f"image too large: {error}") from error
     except Image.UnidentifiedImageError:
         known = ", ".join(IMAGE_FORMATS)
-        raise BadPicture(f"not a picture of {known}: {len(encoded)} bytes starting with {encoded[:8]!r}") from None
+        raise BadImage(f"not an image of {known}: {len(encoded)} bytes starting with {encoded[:8]!r}") from None
     except (
         Exception
     ) as error:  # Pillow's decoders raise whatever they trip over (OSError, SyntaxError, struct.error, IndexError ...)
-        raise BadPicture(f"corrupt or truncated picture: {type(error).__name__}: {error}") from error
+        raise BadImage(f"corrupt or truncated image: {type(error).__name__}: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An RGB picture from any of Pillow's modes."""
+    """An RGB image from any of Pillow's modes."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
@@ -80,7 +80,7 @@ def _to_eight_bits(grey: np.ndarray) -> UInt8[np.ndarray, "h w"]:
 
 
 def cut(image: Image.Image, layout: Layout, resample: Image.Resampling) -> UInt8[np.ndarray, "tiles 3 h w"]:
-    """Base view and crops of a picture, as the official image processor has them before rescaling.
+    """Base view and crops of an image, as the official image processor has them before rescaling.
 
     Args:
         image: RGB, of the layout's size.

@@ -1,6 +1,6 @@
-"""Third stage: projector and decoder learn to answer questions about pictures; the tower's features stay and are computed once.
+"""Third stage: projector and decoder learn to answer questions about images; the tower's features stay and are computed once.
 
-Texts are mixed in so that the language is kept. In part of the batches the words may not look at the picture in the first blocks
+Texts are mixed in so that the language is kept. In part of the batches the words may not look at the image in the first blocks
 (see `blindfold`), so that looking is learnt in later blocks, too. The finished model has no such mask.
 """
 
@@ -20,8 +20,8 @@ from linrep.demo.language import BOS_ID, IMAGE_ID, PAD_ID, questions
 from linrep.demo.scene import Scene
 
 
-class Pictures:
-    """Scenes with their features, served in batches of one size each (so no picture is padded)."""
+class SceneImages:
+    """Scenes with their features, served in batches of one size each (so no image is padded)."""
 
     def __init__(
         self, scenes: list[Scene], features: Float[Tensor, "n p w"], first: list[int], layouts: dict[tuple[int, int], Layout]
@@ -39,28 +39,28 @@ class Pictures:
         return self.layouts[self.scenes[row].width, self.scenes[row].height]
 
     def draw(self, rng: np.random.Generator, size: int) -> list[int]:
-        """Pictures of one size, each size as often as it has pictures."""
+        """Images of one size, each size as often as it has images."""
         sizes = sorted(self.by_size)
         counts = np.array([len(self.by_size[s]) for s in sizes])
         of_size = self.by_size[sizes[rng.choice(len(sizes), p=counts / counts.sum())]]
         return [of_size[i] for i in rng.choice(len(of_size), size=min(size, len(of_size)), replace=False)]
 
 
-def picture_batch(sampler: TextSampler, pictures: Pictures, rows: list[int], rng: np.random.Generator | None) -> Batch:
-    """Some questions about each picture, or all of them where no generator is given."""
-    context = [BOS_ID] + [IMAGE_ID] * len(pictures.layout(rows[0]).index)
+def image_batch(sampler: TextSampler, images: SceneImages, rows: list[int], rng: np.random.Generator | None) -> Batch:
+    """Some questions about each image, or all of them where no generator is given."""
+    context = [BOS_ID] + [IMAGE_ID] * len(images.layout(rows[0]).index)
     samples = []
     for i in rows:
-        asked = questions(pictures.scenes[i])
+        asked = questions(images.scenes[i])
         picked = range(len(asked)) if rng is None else rng.permutation(len(asked))[: sampler.n_turns]
         samples.append(Sample(context, [sampler.turn(asked[k]) for k in picked]))
     return collate(samples, PAD_ID)
 
 
-def picture_logits(
-    model: LlavaNextForConditionalGeneration, pictures: Pictures, rows: list[int], batch: Batch
+def image_logits(
+    model: LlavaNextForConditionalGeneration, images: SceneImages, rows: list[int], batch: Batch
 ) -> Float[Tensor, "b t v"]:
-    seen = image_embeddings(model, pictures.tiles(rows), pictures.layout(rows[0]))
+    seen = image_embeddings(model, images.tiles(rows), images.layout(rows[0]))
     words = model.model.language_model.embed_tokens(batch.ids)
     n = 1 + seen.shape[1]
     return decoder_logits(model, batch, torch.cat([words[:, :1], seen, words[:, n:]], dim=1))
@@ -68,10 +68,10 @@ def picture_logits(
 
 @contextmanager
 def blindfold(model: LlavaNextForConditionalGeneration, batch: Batch, n_blocks: int) -> Iterator[None]:
-    """Within, the words cannot look at the picture in the first `n_blocks` blocks. Training only."""
-    picture = batch.branch == 0
-    picture[:, 0] = False  # <s> stays visible to all
-    hidden = (picture[:, None, :] & (batch.branch != 0)[:, :, None])[:, None]
+    """Within, the words cannot look at the image in the first `n_blocks` blocks. Training only."""
+    image = batch.branch == 0
+    image[:, 0] = False  # <s> stays visible to all
+    hidden = (image[:, None, :] & (batch.branch != 0)[:, :, None])[:, None]
 
     def cover(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, {**kwargs, "attention_mask": kwargs["attention_mask"] & ~hidden}
@@ -84,21 +84,21 @@ def blindfold(model: LlavaNextForConditionalGeneration, batch: Batch, n_blocks: 
             hook.remove()
 
 
-def match_norms(model: LlavaNextForConditionalGeneration, pictures: Pictures, rows: list[int]) -> None:
+def match_norms(model: LlavaNextForConditionalGeneration, images: SceneImages, rows: list[int]) -> None:
     """Scale the projector so that image tokens start with the mean norm of word embeddings."""
     with torch.no_grad():
         words = model.model.language_model.embed_tokens.weight.norm(dim=-1).mean()
         projector = model.model.multi_modal_projector
-        tiles = pictures.tiles(rows).flatten(0, 2)
+        tiles = images.tiles(rows).flatten(0, 2)
         projector.linear_1.weight /= tiles.std()
         projector.linear_2.weight *= words / projector(tiles).norm(dim=-1).mean()
         model.model.image_newline *= words / model.model.image_newline.norm()
 
 
-def fit_pictures(
+def fit_images(
     model: LlavaNextForConditionalGeneration,
     sampler: TextSampler,
-    pictures: Pictures,
+    images: SceneImages,
     n_steps: int,
     batch_size: int,
     peak_rate: float,
@@ -113,7 +113,7 @@ def fit_pictures(
     """Train projector, newline and (after `projector_only` steps) decoder in place.
 
     decoder_rate: the decoder's learning rate as a share of the projector's; text_every: one step in this many is a text batch;
-    blind_share: share of picture batches whose words are blind in the first blocks, their number drawn from 1 to blind_blocks.
+    blind_share: share of image batches whose words are blind in the first blocks, their number drawn from 1 to blind_blocks.
     """
     eyes = [*model.model.multi_modal_projector.parameters(), model.model.image_newline]
     decoder = [*model.model.language_model.parameters(), *model.lm_head.parameters()]
@@ -135,12 +135,12 @@ def fit_pictures(
             kind, batch = "text", sampler.batch(rng, 10**6 + step * batch_size, batch_size)
             loss = answer_loss(decoder_logits(model, batch), batch.labels)
         else:
-            rows = pictures.draw(rng, batch_size)
-            batch = picture_batch(sampler, pictures, rows, rng)
+            rows = images.draw(rng, batch_size)
+            batch = image_batch(sampler, images, rows, rng)
             n_blind = int(rng.integers(1, blind_blocks + 1)) if rng.random() < blind_share else 0
-            kind = "picture, blind" if n_blind else "picture"
+            kind = "image, blind" if n_blind else "image"
             with blindfold(model, batch, n_blind):
-                loss = answer_loss(picture_logits(model, pictures, rows, batch), batch.labels)
+                loss = answer_loss(image_logits(model, images, rows, batch), batch.labels)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*eyes, *decoder], 1.0)

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers.image_transforms import convert_to_rgb
 
 from linrep.sample import IMAGE_FORMATS
-from linrep.vlm.picture import BadPicture, decode, to_rgb
+from linrep.vlm.image import BadImage, decode, to_rgb
 
 
 def encoded(image, kind="PNG", **options):
@@ -85,24 +85,24 @@ def png_header(width, height):
     ("data", "reason"),
     [
         (b"", "no image bytes"),
-        (b"hello, I am a text file", "not a picture"),
-        (b"<html>404</html>", "not a picture"),
-        (encoded(some_image("RGB"), "JPEG")[:20], "not a picture|corrupt"),
+        (b"hello, I am a text file", "not an image"),
+        (b"<html>404</html>", "not an image"),
+        (encoded(some_image("RGB"), "JPEG")[:20], "not an image|corrupt"),
         (encoded(Image.effect_noise((200, 200), 50), "JPEG")[:-3000], "corrupt or truncated"),
         (encoded(some_image("RGB"))[:-40], "corrupt or truncated"),
         (png_header(100_000, 100_000), "too large"),
         (png_header(12_000, 12_000), "too large"),
-        (b"P6 0 0 255\n", "not a picture|corrupt|of 0x0"),
-        (b"GIF89a\x00\x00\x00\x00\x00\x00\x00;", "not a picture|corrupt|of 0x0"),
+        (b"P6 0 0 255\n", "not an image|corrupt|of 0x0"),
+        (b"GIF89a\x00\x00\x00\x00\x00\x00\x00;", "not an image|corrupt|of 0x0"),
     ],
 )
-def test_bad_pictures_say_why(data, reason):
-    with pytest.raises(BadPicture, match=reason):
+def test_bad_images_say_why(data, reason):
+    with pytest.raises(BadImage, match=reason):
         decode(data)
 
 
 def test_broken_in_any_byte_never_raises_anything_else():
-    """A fuzz: whatever Pillow's decoders trip over becomes a BadPicture."""
+    """A fuzz: whatever Pillow's decoders trip over becomes a BadImage."""
     rng = np.random.default_rng(0)
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
         whole = encoded(some_image("RGB"), kind)
@@ -110,7 +110,7 @@ def test_broken_in_any_byte_never_raises_anything_else():
             broken = bytearray(whole)
             for at in rng.integers(0, len(whole), 4):
                 broken[at] = rng.integers(0, 256)
-            with contextlib.suppress(BadPicture):
+            with contextlib.suppress(BadImage):
                 assert decode(bytes(broken)).mode == "RGB"
 
 
@@ -156,7 +156,7 @@ def test_the_formats_that_are_decoded_are_those_of_the_list():
 @pytest.mark.parametrize("kind", OTHERS)
 def test_no_other_format_is_decoded_whatever_the_file_is_called(kind):
     image = some_image({"MSP": "1", "XBM": "1", "SPIDER": "F", "BLP": "P", "ICNS": "RGBA"}.get(kind, "RGB")).resize((16, 16))
-    with pytest.raises(BadPicture, match="not a picture of JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF"):
+    with pytest.raises(BadImage, match="not an image of JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF"):
         decode(encoded(image, kind))
 
 
@@ -181,7 +181,7 @@ def test_no_program_is_started_for_any_bytes(monkeypatch):
         b"\xd7\xcd\xc6\x9a" + bytes(100),
         b"\x01\0\0\0" + bytes(100),
     ):
-        with pytest.raises(BadPicture, match="not a picture"):
+        with pytest.raises(BadImage, match="not an image"):
             decode(data)
 
 
@@ -192,7 +192,7 @@ def test_of_several_frames_the_first_counts():
         assert np.abs(np.asarray(decoded, int) - [255, 0, 0]).max() <= 3, kind
 
 
-def test_a_cameras_pair_of_pictures_is_its_first_one():
+def test_a_cameras_pair_of_images_is_its_first_one():
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (255, 0, 0)).save(
         buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), (0, 0, 255))]
@@ -207,6 +207,6 @@ def test_cut_short_anywhere_every_format_is_refused_or_whole():
         for cut in np.linspace(1, len(data) - 1, 12).astype(int):
             try:
                 got = np.asarray(decode(data[:cut]))
-            except BadPicture:
+            except BadImage:
                 continue
             np.testing.assert_array_equal(got, right, err_msg=f"{kind} cut at {cut} of {len(data)}")
