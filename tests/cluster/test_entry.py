@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -154,6 +155,21 @@ def test_what_a_user_can_mend_is_its_line_alone(monkeypatch, capsys, error, line
     assert len(said) == 1
     assert said[0].startswith("error: ")
     assert said[0].endswith(line)
+
+
+def test_advice_to_run_a_job_of_the_recipe_is_a_command_to_paste(monkeypatch, tmp_path, capsys):
+    """Of the same recipe, overrides and workspace, whose name a shell would take apart."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.setattr(sys, "argv", ["jobs/probe.py"])
+
+    def main(_: object) -> None:
+        raise StoreError("no harvest: run jobs/harvest.py with the same recipe first")
+
+    words = ["--config", "recipes/demo.yaml", "--workspace", f"{tmp_path}/a b", "--probe.layers", "2"]
+    assert entry.run_job("", main, words) == 1
+    command = capsys.readouterr().err.strip().partition("error: no harvest: run first: ")[2]
+    own = ["jobs/harvest.py", "--config", "recipes/demo.yaml", f"--workspace={tmp_path}/a b", "--probe.layers", "2"]
+    assert shlex.split(command)[1:] == own
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ It imports nothing but the standard library until signals are heard: what the jo
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -59,6 +60,7 @@ def run_job(description: str | None, main: "Callable[[Request], None]", argv: li
 
 
 def _run(description: str | None, main: "Callable[[Request], None]", argv: list[str] | None, stop: Stop) -> int:
+    request: Request | None = None
     try:
         from linrep.recipe import parse
 
@@ -79,7 +81,7 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
         stop.speak()
         line = _line(error)
         if line is not None:
-            _say(f"error: {line}")
+            _say(f"error: {line if request is None else _with_commands(line, request)}")
             return 1
         traceback.print_exc()
         from linrep import __version__
@@ -87,6 +89,14 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
         _say(f"error: this is a fault in linrep {__version__}, not in what was asked of it: report it with the lines above")
         return FAULT
     return 0
+
+
+def _with_commands(line: str, request: "Request") -> str:
+    """A line whose advice to run a job of the same recipe is a command that can be pasted."""
+    from linrep.cluster.commands import job
+
+    advice = r"run jobs/(\w+)\.py with (?:the same|this|its) recipe( first| again|)"
+    return re.sub(advice, lambda found: f"run{found[2]}: {job(found[1], request)}", line)
 
 
 def _remember(request: "Request", begun: bool = False) -> None:
