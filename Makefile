@@ -15,7 +15,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-tune ui test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
+.PHONY: help install demo ui test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -49,13 +49,10 @@ $(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 
 # Through the environment, so that any name of a folder arrives as it is.
-demo demo-tune ui: export WORKSPACE := $(WORKSPACE)
+demo ui: export WORKSPACE := $(WORKSPACE)
 
 demo: $(VENV)/.installed ## every stage on the embedded world, and a report: no network, no GPU; a second call finds its results
 	$(BIN)/python jobs/reproduce.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
-
-demo-tune: $(VENV)/.installed ## search width and sparsity on the harvest of `make demo`, for `make ui` to show
-	$(BIN)/python jobs/tune_sae.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 # A server has pages of its own: a second one over it is refused by MLflow.
 ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 5000, with the link to the runs; or where the server of MLFLOW_TRACKING_URI has them

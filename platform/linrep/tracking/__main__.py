@@ -26,8 +26,7 @@ def main(workspace: str, options: Sequence[str] = ()) -> int:
     if file is not None and not file.is_file():
         where = shown(uri) if os.environ.get("MLFLOW_TRACKING_URI") else workspace
         print(
-            f"no results in {where}: run 'make demo' and then 'make demo-tune' (or jobs/tune_sae.py with your recipe) for a "
-            f"search, or name a folder: make ui WORKSPACE=...",
+            f"no results in {where}: run 'make demo', or a job with your recipe, first; or name a folder: make ui WORKSPACE=...",
             file=sys.stderr,
         )
         return 1
