@@ -8,8 +8,8 @@ token of a sample fires other latents, more to keep than real images give. By th
 do not change.
 
 The size of the target is `--rows 2000000 --rounds 1` (3 GB of temporary files, and more for the codes). What does not depend on
-rows (neighbours, tables) weighs more at fewer; `--classes 1000` is an ImageNet's worth of values to tell, in as many more runs of
-latents. A value needs ten samples: fewer rows than 640,000 have so many values only with fewer `--tokens` a sample.
+rows (neighbours, tables) weighs more at fewer; `--classes 1000` is an ImageNet's worth of values, in as many more runs of
+latents. A value needs ten samples: fewer rows than 640,000 have that many values only with fewer `--tokens` a sample.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def one_round(folder: Path, width: int, n_latents: int, k: int) -> tuple[int, di
 
 
 def peak(rows: int, width: int, n_latents: int, k: int, classes: int, tokens: int) -> float:
-    """Peak memory, in MB, of a process that works through a store of so many rows."""
+    """Peak memory, in MB, of a process that works through a store of `rows` rows."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), rows, width, classes, tokens)
         code = (

@@ -129,7 +129,7 @@ def workers(args: argparse.Namespace, folder: Path, world: int) -> tuple[float, 
 
 
 def peak(args: argparse.Namespace, files: int) -> float:
-    """Megabytes that a process holds at most while it streams a store of so many files twice, above what it holds before."""
+    """Megabytes that a process holds at most while it streams a store of `files` files twice, above what it holds before."""
     words = [
         sys.executable,
         "-m",

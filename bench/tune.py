@@ -1,7 +1,7 @@
 """The search of a recipe with its halving against its whole grid: `python -m bench.tune --workspace DIR`.
 
 DIR holds the harvest of the recipe (`make demo` for the demo's). Both searches are jobs as people run them, with Ray and MLflow.
-Told are wall time, the share of the tokens that halving spends, the best FVU at each sparsity against the grid's, and whether the
+It reports wall time, the share of tokens that halving spends, the best FVU at each sparsity against the grid's, and whether the
 fronts are fronts by the plain definition. Searches that DIR holds already are read and not timed.
 """
 
@@ -86,7 +86,7 @@ def dominated(search: Search) -> list[str]:
     return wrong
 
 
-def tell(halving: Search, grid: Search) -> dict[str, object]:
+def report(halving: Search, grid: Search) -> dict[str, object]:
     """Print the comparison."""
     share = halving.rows / grid.rows
     n = {status: sum(t.status == status for t in halving.trials.values()) for status in ("finished", "stopped", "failed")}
@@ -131,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except LinrepError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(tell(halving, grid)))
+    print(json.dumps(report(halving, grid)))
     return 0
 
 

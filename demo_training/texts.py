@@ -1,4 +1,4 @@
-"""First stage: the decoder learns the language, facts and riddles, and to answer questions about scenes told in words."""
+"""First stage: the decoder learns the language, facts and riddles, and to answer questions about scenes described in words."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
 
 TEXT_WORLD = 1000
-"""Seed of the scenes told in words; images are drawn from another, so no image has been described before it is seen."""
+"""Seed of the scenes described in words; images are drawn from another, so no image has been described before it is seen."""
 
 
 class TextSampler:
@@ -32,7 +32,7 @@ class TextSampler:
         return Turn(self.ids(f"{asked.question} {ANSWER}"), [*self.ids(asked.answer), EOS_ID])
 
     def draw(self, rng: np.random.Generator, index: int) -> Sample:
-        """Text number `index`: one in eight states facts, one in eight is a riddle, the others tell a scene and ask about it."""
+        """Text number `index`: one in eight states facts, one in eight is a riddle, the others describe a scene and ask of it."""
         obj = OBJECTS[rng.integers(len(OBJECTS))]
         kind = rng.integers(8)
         if kind == 0:
@@ -43,8 +43,8 @@ class TextSampler:
         scene = draw_scene(TEXT_WORLD, "train", index, self.pair_share)
         asked = questions(scene)
         picked = rng.permutation(len(asked))[: self.n_turns]
-        told = self.ids(caption(scene, int(rng.integers(6))))
-        return Sample([BOS_ID, *told], [self.turn(asked[i]) for i in picked], learn_context=True)
+        described = self.ids(caption(scene, int(rng.integers(6))))
+        return Sample([BOS_ID, *described], [self.turn(asked[i]) for i in picked], learn_context=True)
 
     def batch(self, rng: np.random.Generator, first: int, size: int) -> Batch:
         return collate([self.draw(rng, first + i) for i in range(size)], PAD_ID)

@@ -21,7 +21,7 @@ RECOLOURED = 0.5
 
 class TowerHeads(nn.Module):
     """Linear readouts, in training only: of the tile (from the class token) and of each patch at the layer that the decoder gets,
-    and of the outline in each patch at an earlier one, so that later blocks can tell shapes apart whatever their colour.
+    and of the outline in each patch at an earlier one, so that later blocks can separate shapes whatever their colour.
     """
 
     def __init__(self, width: int) -> None:

@@ -1,6 +1,6 @@
 """`python -m demo_training.train --out DIR`: makes a model from nothing, in three stages as LLaVA was made.
 
-1. texts: the decoder learns the language and to answer questions about scenes told in words.
+1. texts: the decoder learns the language and to answer questions about scenes described in words.
 2. tower: the vision tower learns objects, colours and grounds from labelled tiles.
 3. images: projector and decoder learn to answer the same questions about images.
 
@@ -30,7 +30,7 @@ from linrep.demo.scene import draw_scene
 class Budget:
     """How long each stage trains; the committed weights come from these numbers, see `training.json` beside them.
 
-    n_scenes: images to learn from; pair_share: share of them, and of the scenes told in words, that show two objects; n_turns:
+    n_scenes: images to learn from; pair_share: share of them, and of the scenes in words, that show two objects; n_turns:
     most questions about one context; *_rate: peak learning rates; projector_only: first steps of the image stage, in which the
     decoder stays as it is; decoder_rate, blind_share, blind_blocks: see `fit_images`.
     """

@@ -1,4 +1,4 @@
-"""Explain latents in words, and score the words: do they tell when a latent fires? Controls stand beside every score.
+"""Explain latents in words, and score the words: do they predict when a latent fires? Controls stand beside every score.
 
   .venv/bin/python jobs/interpret.py --config recipes/demo.yaml --workspace runs
 

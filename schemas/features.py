@@ -32,8 +32,8 @@ FEATURES = pa.schema(
         *_of("image"),
         *_of("text"),
         column("modality_score", pa.float64(), "mean_image / (mean_image + mean_text): 1 image only, 0 text only", nullable=True),
-        column("best_attribute", pa.string(), "class, or the attribute that it tells best, of image samples", nullable=True),
-        column("best_value", pa.string(), "The value of that attribute which it tells best", nullable=True),
+        column("best_attribute", pa.string(), "class, or the attribute that it separates best, of image samples", nullable=True),
+        column("best_value", pa.string(), "The value of that attribute which it separates best", nullable=True),
         column(
             "f1",
             pa.float64(),

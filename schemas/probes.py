@@ -43,7 +43,7 @@ PROBES = pa.schema(
             nullable=True,
         ),
         column("validation", pa.float64(), "Top-1 on validation rows, by which kinds and layers are chosen among", nullable=True),
-        column("n_classes", pa.int32(), "Classes told apart"),
+        column("n_classes", pa.int32(), "Classes that it separates"),
         column("n_train", pa.int64(), "Training rows; of modality twice those of the smaller one", "rows"),
         column("n_test", pa.int64(), "Test rows", "rows"),
         column("n_test_samples", pa.int64(), "Samples that the test rows come from: what intervals are over", "samples"),

@@ -71,7 +71,7 @@ TRUTH = pa.schema(
         *_WHICH,
         column("attribute", pa.string(), "class, or an attribute of the samples"),
         column("class_name", pa.string(), "Its value in words"),
-        column("latent", pa.int64(), "The latent that tells it best, chosen on one half of the samples"),
+        column("latent", pa.int64(), "The latent that separates it best, chosen on one half of the samples"),
         column("threshold", pa.float64(), "It says yes at and above this activation, the largest over a sample's image tokens"),
         column("f1", pa.float64(), "F1 on the other half", "share"),
         column("control", pa.float64(), "F1 of the random dictionary's best latent, chosen and scored alike", "share"),

@@ -1,4 +1,4 @@
-"""A chat server on this machine that behaves as it is told, badly too."""
+"""A chat server on this machine that behaves as a test wants, badly too."""
 
 import contextlib
 import http.server

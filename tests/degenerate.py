@@ -19,7 +19,7 @@ from tests.store.planted_store import sums_of
 
 D, T, LAYER = 8, 5, 1
 THIRD = 3
-"""Of so many pairs in turn one is damaged; no divisor of the numbers of splits and classes."""
+"""One pair in this number is damaged; no divisor of the numbers of splits and classes."""
 SPLITS = ("train", "val", "train", "test", "train")
 
 
@@ -32,7 +32,7 @@ class World:
         values: Where the tokens come from: random, one value, zero, or not finite.
         classes: Classes that the pairs belong to in turn.
         modalities: Of the rows.
-        skipped: Of so many pairs in turn one was skipped; 1: all, 0: none.
+        skipped: One pair in this number was skipped; 1: all, 0: none.
         splits: Of the pairs, in turn.
     """
 

@@ -204,10 +204,10 @@ def test_a_slow_drip_ends_when_the_time_is_up(tmp_path, pieces):
         assert found == NoAnswer("no whole reply within 0.5 seconds", away=True)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_body_without_end_is_not_read_whole(tmp_path, monkeypatch, told):
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_body_without_end_is_not_read_whole(tmp_path, monkeypatch, sized):
     monkeypatch.setattr(wire, "MOST_BYTES", 2**20)
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 629145600\r\n\r\n" if told else b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 629145600\r\n\r\n" if sized else b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     with raw(head, *[b" " * 2**16] * 600) as (port, _):
         found = ask(client(port, tmp_path, timeout=5))
         assert found == NoAnswer("a reply of more than 1 MB", away=True)

@@ -13,15 +13,15 @@ from tests.test_tracking import server  # noqa: F401
 POINTS = [(100, {"fvu_image": 0.4, "l0_image": 8.0}), (200, {"fvu_image": 0.2, "l0_image": math.inf})]
 
 
-def tell(run: tracking.Run, name: str, width: int, failed: bool = False) -> tracking.Run:
+def log_run(run: tracking.Run, name: str, width: int, failed: bool = False) -> tracking.Run:
     params = {"width": width, "layer": 4}
     return run.child("trial", name, f"key {name}", params, {"linrep.harvest": "abc"}, POINTS, failed)
 
 
 def search(here: Place) -> tracking.Run:
     with tracking.run(here, "tune", "search", "k", {"name": "demo"}) as run:
-        tell(run, "narrow", 64)
-        tell(run, "wide", 256, failed=True)
+        log_run(run, "narrow", 64)
+        log_run(run, "wide", 256, failed=True)
         run.table("tables/front", pa.table({"candidate": ["narrow"], "fvu": [0.2]}))
     return run
 
@@ -30,7 +30,7 @@ def test_a_part_that_was_told_is_not_told_again(tmp_path):
     here = place(tmp_path)
     search(here)
     with tracking.run(here, "tune", "search", "k", {"name": "demo"}) as run:
-        again = tell(run, "narrow", 64)
+        again = log_run(run, "narrow", 64)
     client = MlflowClient(run.uri)
     found = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{run.id}'")
     assert {r.info.run_name: r.info.status for r in found} == {"narrow": "FINISHED", "wide": "FAILED"}
@@ -49,8 +49,8 @@ def test_a_part_whose_driver_died_in_the_middle_gets_no_point_twice(tmp_path, mo
 
             patch.setattr(MlflowClient, "set_terminated", die)
             with pytest.raises(KeyboardInterrupt):
-                tell(run, "narrow", 64)
-        child = tell(run, "narrow", 64)
+                log_run(run, "narrow", 64)
+        child = log_run(run, "narrow", 64)
     client = MlflowClient(run.uri)
     assert [(p.step, p.value) for p in client.get_metric_history(child.id, "fvu_image")] == [(100, 0.4), (200, 0.2)]
     assert client.get_run(child.id).info.status == "FINISHED"
@@ -91,11 +91,11 @@ def test_a_server_that_restarts_in_a_search_loses_no_part_and_hands_out_its_file
     monkeypatch.setenv("MLFLOW_TRACKING_URI", start())
     here = place(tmp_path / "w")
     with tracking.run(here, "tune", "search", "k", {}) as run:
-        tell(run, "before", 64)
+        log_run(run, "before", 64)
         stop()
         back = threading.Timer(3, start, kwargs={"wait": False})
         back.start()
-        tell(run, "during", 256)
+        log_run(run, "during", 256)
         run.table("tables/front", pa.table({"candidate": ["during"]}))
         back.join()
     frame = tracking.compare(here, ["trial"])

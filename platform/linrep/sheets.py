@@ -117,7 +117,7 @@ def read_csv(file: Place, columns: Sequence[str]) -> Table:
     except (OSError, ValueError) as error:
         raise RecipeError(f"cannot read the sheet {file}: {error}") from None
     skipped = 0
-    if re.match(r"sep=.[\r\n]", text, re.IGNORECASE):  # how a sheet tells Excel its separator
+    if re.match(r"sep=.[\r\n]", text, re.IGNORECASE):  # how a sheet names its separator for Excel
         text, skipped = text.split("\n", 1)[-1], 1
     csv.field_size_limit(LONGEST)  # of the whole process; texts are longer than the library thinks
     for separator in SEPARATORS:

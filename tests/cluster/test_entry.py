@@ -46,7 +46,7 @@ def parse(*_):
         wait("ready")
     return types.SimpleNamespace(recipe=None, workspace=".")
 
-# What a job imports first takes seconds; here it is told apart.
+# What a job imports first takes seconds; here it is timed apart.
 sys.modules["linrep.recipe"] = types.SimpleNamespace(parse=parse, remember=lambda *_: None)
 sys.modules["linrep.places"] = types.SimpleNamespace(place=lambda where: where)
 sys.modules["linrep.tracking"] = types.SimpleNamespace(notice=lambda where: None)

@@ -1,4 +1,4 @@
-"""The features job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
+"""The features job: Ray's path equals the plain one, results are resumed, tracked and reported; wrong input is one line."""
 
 import json
 import re
@@ -107,7 +107,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'features'")
     assert {"linrep.parent.harvest", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
-    assert {"alive/sae", "told/sae", "median_uniqueness/sae/random"} <= run.data.metrics.keys()
+    assert {"alive/sae", "good_f1/sae", "median_uniqueness/sae/random"} <= run.data.metrics.keys()
     (alive,) = client.get_metric_history(run.info.run_id, "alive/sae")
     assert alive.step == 2
     assert run.data.tags["mlflow.note.content"] == " ".join(first.shown.headline)

@@ -7,7 +7,7 @@ import yaml
 
 import linrep.store
 from linrep.cluster.actors import actor_counts
-from linrep.cluster.harvest import Reserved, harvest_chunks, reserve
+from linrep.cluster.harvest import Reservation, harvest_chunks, reserve
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import reading, run_harvest
 from linrep.corpora import Corpora
@@ -192,9 +192,9 @@ def test_actors_that_nobody_can_count_are_refused():
 def test_a_chunk_reserves_memory_for_its_copies_and_is_refused_where_it_does_not_fit():
     gb = 10**9
     there = {"CPU": 2.0, "memory": 20.0 * gb}
-    assert reserve(Pool(), 1, gb, there) == Reserved(1.0, 3 * gb, 4 * gb)
-    assert reserve(Pool(cpus=0.75), 2, gb, there) == Reserved(0.5, 3 * gb, 4 * gb)
-    assert reserve(Pool(), 99, gb, None) == Reserved(1.0, 3 * gb, 4 * gb)  # other nodes will come
+    assert reserve(Pool(), 1, gb, there) == Reservation(1.0, 3 * gb, 4 * gb)
+    assert reserve(Pool(cpus=0.75), 2, gb, there) == Reservation(0.5, 3 * gb, 4 * gb)
+    assert reserve(Pool(), 99, gb, None) == Reservation(1.0, 3 * gb, 4 * gb)  # other nodes will come
     with pytest.raises(RecipeError, match=r"up to 3.0 GB, so 1 actors and a reader need 21.0 GB .* has 20.0 GB here: lower"):
         reserve(Pool(), 1, 3 * gb, there)
 

@@ -1,4 +1,4 @@
-"""The sharing job: Ray's path equals the plain one, results are resumed, tracked and told; wrong input is one line."""
+"""The sharing job: Ray's path equals the plain one, results are resumed, tracked and reported; wrong input is one line."""
 
 import json
 import weakref

@@ -318,8 +318,8 @@ def test_two_workers_on_ray_equal_two_in_threads(split_corpora, random_vlm, fres
         torch.testing.assert_close(mine.decoder, theirs.decoder, rtol=1e-4, atol=1e-5)
     plain = [e.values["fvu/text"] for e in events[0] if isinstance(e, Metrics)]
     rows = read_table(saes / "layer-002", "training.parquet").to_pylist()
-    told = {(r["step"], r["coder"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
-    assert list(told.values()) == pytest.approx(plain, rel=1e-3)
+    logged = {(r["step"], r["coder"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
+    assert list(logged.values()) == pytest.approx(plain, rel=1e-3)
 
 
 def job_of(recipe: Recipe, folder: Path) -> list[str]:

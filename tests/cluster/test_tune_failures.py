@@ -17,13 +17,13 @@ from linrep.errors import ServiceError
 from linrep.explorer.fronts import front_figures, search_lines
 from linrep.harvest.config import Pool
 from linrep.places import place
-from linrep.sae.pack import Ended, Trial
+from linrep.sae.pack import CandidateEnd, Trial
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
 from linrep.sae.trials import commit_trial, failed_trial, read_trials
 from linrep.sae.tuning import plan_tune
 from tests.cluster.test_train_sae import one_thread, split_corpora, workspace  # noqa: F401
-from tests.cluster.test_tune_sae import TUNE, fresh, recipe_of, told  # noqa: F401
+from tests.cluster.test_tune_sae import TUNE, fresh, recipe_of, record_of  # noqa: F401
 from tests.sae.test_search import SAE, store, tune  # noqa: F401
 
 FOUR: TuneConfig = tune(
@@ -162,10 +162,10 @@ def test_a_lost_worker_costs_one_candidate_and_its_mates_end_as_they_would(store
 
     plain = plan_tune(store, "t", FOUR, SAE, place(tmp_path / "plain"))
     for one in (killed, full):
-        commit_trial(plain.place, Ended(failed_trial(one, "never came", plain.store.manifest.width, plain.within), {}))
-    want = {trial.name: told(trial) for trial in search_plainly(plain)}
+        commit_trial(plain.place, CandidateEnd(failed_trial(one, "never came", plain.store.manifest.width, plain.within), {}))
+    want = {trial.name: record_of(trial) for trial in search_plainly(plain)}
     assert len(want) == len(every) - 2
-    assert {name: told(found[name]) for name in want} == want
+    assert {name: record_of(found[name]) for name in want} == want
     assert sorted(trial["status"] for trial in want.values()) == ["finished", "stopped"]
 
 

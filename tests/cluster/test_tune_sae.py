@@ -1,5 +1,5 @@
 # ruff: noqa: F811  (fixtures of a neighbour come in by their names)
-"""The search as a job: Ray equals the plain path, nothing is done twice, kills change nothing, MLflow tells it all."""
+"""The search as a job: Ray equals the plain path, nothing is done twice, kills change nothing, MLflow shows it all."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def recipe_of(corpora: Corpora, model: ModelConfig, **changes: object) -> Recipe
     return Recipe(name="t", corpora=corpora, model=model, harvest=HARVEST, sae=sae, tune=tune, pool=POOL)
 
 
-def told(trial: Trial) -> dict:
+def record_of(trial: Trial) -> dict:
     """What does not depend on the clock."""
     return {"status": trial.status, "rows": trial.rows, "values": trial.values, "scores": trial.scores, "control": trial.control}
 
@@ -88,7 +88,7 @@ def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
     assert len(trials) == 12
     assert outcome.n_new == 1
     plain = plainly(recipe, fresh, tmp_path / "plain")
-    assert {name: told(trial) for name, trial in trials.items()} == {name: told(trial) for name, trial in plain.items()}
+    assert {name: record_of(trial) for name, trial in trials.items()} == {name: record_of(trial) for name, trial in plain.items()}
     assert {trial.status for trial in trials.values()} == {"finished", "stopped", "failed"}
 
     # All that the search took of the cluster is free again: no trial waits, no placement group is left.
@@ -151,7 +151,7 @@ def test_an_unknown_architecture_is_named_with_those_that_there_are(split_corpor
     values["tune"]["space"]["architectures"] = [{"kind": "transformer", "k": [4]}]
     with pytest.raises(RecipeError, match=r"tune\.space\.architectures\.0\.kind: must be topk, .*got 'transformer'") as error:
         validate(values, "recipe")
-    # The tuple that is empty without it is not the user's mistake, but pydantic tells it too.
+    # The tuple that is empty without it is not the user's mistake, but pydantic reports it too.
     assert "transformer" in str(error.value).splitlines()[0]
 
 
@@ -168,8 +168,8 @@ def test_the_desk_counts_every_pack_once():
     desk = Desk(Board(2.0, {"x": "b"}, [("x", 1, {"a": 0.5})]))
     assert desk.judge("x", 1, {"b": 0.6}) == Verdict(frozenset(), frozenset())
     for rows in (10, 30, 20):  # a pack that is begun again counts from the start
-        desk.tell(0, rows)
-    desk.tell(1, 5)
+        desk.report(0, rows)
+    desk.report(1, 5)
     assert desk.rows() == 35
 
 
@@ -206,6 +206,6 @@ def test_a_killed_search_ends_with_the_same_trials(split_corpora, random_vlm, fr
     assert kept.items() <= {path: path.stat().st_mtime_ns for path in here.glob("trials/*.json")}.items()
     plain = plainly(recipe, fresh, tmp_path / "plain")
     found = read_trials(place(here))
-    assert {name: told(trial) for name, trial in found.items()} == {name: told(trial) for name, trial in plain.items()}
+    assert {name: record_of(trial) for name, trial in found.items()} == {name: record_of(trial) for name, trial in plain.items()}
     frame = tracking.compare(place(fresh), ["trial"])
     assert sorted(frame["name"]) == sorted(plain)

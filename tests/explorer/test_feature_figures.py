@@ -1,4 +1,4 @@
-"""The features' figures and lines tell what the table holds, random directions apart."""
+"""The features' figures and lines show what the table holds, random directions apart."""
 
 import polars as pl
 import pyarrow as pa
@@ -24,10 +24,10 @@ def test_numbers_are_those_of_the_latents_by_hand():
     own = numbers(pl.DataFrame(pl.from_arrow(table())).filter(pl.col("dictionary") == "d"))
     assert own["alive"] == own["alive_image"] == 0.75
     assert own["alive_text"] == 0
-    assert own["told"] == 0.5
+    assert own["good_f1"] == 0.5
     assert own["median_f1"] == pytest.approx(0.9)
     assert own["median_entropy"] is None
-    assert feature_metrics(table())["told/d/random"] == {3: 0.25}
+    assert feature_metrics(table())["good_f1/d/random"] == {3: 0.25}
 
 
 def test_figures_draw_controls_dashed_and_leave_out_what_is_not_there():
@@ -47,7 +47,7 @@ def test_lines_and_lists_can_be_read():
 
 
 def planted(layers: int = 1) -> pa.Table:
-    """40 latents that fire of 50, 30 of them on texts too; 10 tell a label better than nearly all of 40 random directions."""
+    """40 latents that fire of 50, 30 of them on texts too; 10 separate a label better than nearly all of 40 random directions."""
     (blank, *_) = table().to_pylist()
     rows = []
     for layer in range(layers):
@@ -70,7 +70,7 @@ def test_the_headline_says_the_numbers_of_the_table_beside_those_of_random_direc
     low, high = wilson(0.25, 40)
     assert sentence == (
         "Layer 0, SAE d: 40 of 50 latents fire, 30 of them on both image and text tokens; "
-        f"10 of 40 (25%, 95% interval {low:.0%} to {high:.0%}) tell a label better than F1 0.38 on samples that it was not "
+        f"10 of 40 (25%, 95% interval {low:.0%} to {high:.0%}) separate a label better than F1 0.38 on samples that it was not "
         "chosen on; 2% of random directions do; median monosemanticity is 0.60, of random directions 0.25."
     )
     assert features_headline(planted(5))[:2] == [sentence, sentence.replace("Layer 0", "Layer 1")]

@@ -35,7 +35,7 @@ def made(tmp_path_factory):
     return images, texts, study.ids.to_pylist(), files
 
 
-def told(x: np.ndarray, run: tuple[int, int], first: int = 0) -> list[tuple[int, int, float]]:
+def entries_of(x: np.ndarray, run: tuple[int, int], first: int = 0) -> list[tuple[int, int, float]]:
     """Latent, position (of which the first is that) and activation of a sample's entries of a run of latents, one by one."""
     return [(j - run[0], t + first, float(x[t, j])) for j in range(*run) for t in range(len(x)) if x[t, j] > 0]
 
@@ -54,7 +54,7 @@ def test_every_entry_of_a_run_is_there_once_by_latent_sample_and_position(made, 
         for modality, letter, first, samples in (("image", "i", 1, images), ("text", "t", 0, texts)):
             mine, seen = [], []
             for one in (one for one in found if one.shape.modality == modality):
-                fired, held = one.fired(run), one.held()
+                fired, held = one.fired(run), one.token_rows()
                 entries = list(zip(fired.latent.tolist(), fired.sample.tolist(), fired.position.tolist(), strict=True))
                 assert entries == sorted(entries)
                 mine += [(ids[s], j, t, v) for (j, s, t), v in zip(entries, fired.value.tolist(), strict=True)]
@@ -67,7 +67,7 @@ def test_every_entry_of_a_run_is_there_once_by_latent_sample_and_position(made, 
                     assert held.position[begin:end].tolist() == list(range(first, first + n))
                     assert held.token_id[begin:end].tolist() == ([99] * n if letter == "i" else list(range(10, 10 + n)))
                     assert held.row[begin:end].tolist() == ([t // 4 for t in range(n)] if letter == "i" else [-1] * n)
-            wanted = [(f"{letter}{i}", j, t + first, v) for i, x in enumerate(samples) for j, t, v in told(x, run)]
+            wanted = [(f"{letter}{i}", j, t + first, v) for i, x in enumerate(samples) for j, t, v in entries_of(x, run)]
             assert sorted(mine) == sorted(wanted)
             assert seen == [f"{letter}{i}" for i in range(N)]
 
@@ -110,7 +110,7 @@ def test_turned_codes_are_standard_arrow_files(made, tmp_path):
     )
     assert (len(latents), len(tokens), len(samples)) == (F, one.shape.tokens, one.shape.samples)
     rows = [[(e["which"], e["position"], e["value"]) for e in row] for row in latents["entries"].to_pylist()]
-    assert rows == [[(i, t, v) for i, x in enumerate(made[0]) for _, t, v in told(x, (j, j + 1), 1)] for j in range(F)]
+    assert rows == [[(i, t, v) for i, x in enumerate(made[0]) for _, t, v in entries_of(x, (j, j + 1), 1)] for j in range(F)]
     assert samples["n_tokens"].to_pylist() == [len(x) for x in made[0]]
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_file_of_turned_codes_is_refused(made, tmp_path, kind):
 
     def read() -> None:
         one.fired((0, F))
-        one.held()
+        one.token_rows()
 
     repair = r"delete .*/t and run the job again"
     for n in (0, 7, len(whole) // 3, len(whole) // 2):
@@ -162,7 +162,7 @@ def test_flipped_bytes_give_an_error_or_numbers_and_nothing_else(made, tmp_path)
             path.write_bytes(flipped)
             try:
                 one.fired((0, F))
-                one.held()
+                one.token_rows()
             except StoreError as error:
                 refused.append(str(error))
         path.write_bytes(whole)
@@ -215,8 +215,8 @@ def test_many_runs_of_latents_read_little_more_than_one_run(tmp_path, monkeypatc
 
 
 def test_an_attribute_is_scored_once_for_all_tables(tmp_path, monkeypatch):
-    scored, told = [], Histograms.told
-    monkeypatch.setattr(Histograms, "told", lambda self, *args: scored.append(args[0]) or told(self, *args))
+    scored, scores = [], Histograms.scores
+    monkeypatch.setattr(Histograms, "scores", lambda self, *args: scored.append(args[0]) or scores(self, *args))
     labels = np.arange(N) % 4
     study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2), labels), CONFIG, latents=identity(F))
     found_plainly(tmp_path / "w", study)

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from linrep.features.codes import encode_file
 from linrep.features.examples import choose
-from linrep.features.gather import Gathered, gather, runs
+from linrep.features.gather import LatentSums, gather, runs
 from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.peaks import Peaks
 from linrep.features.study import plan_study
@@ -290,7 +290,7 @@ def test_memory_of_a_run_is_what_was_asked_for(found):
         assert own[-1][1] == 1000
     import pickle
 
-    empty = Gathered(1000, study.known, CONFIG)
+    empty = LatentSums(1000, study.known, CONFIG)
     from linrep.features.gather import bytes_per_latent
 
     assert len(pickle.dumps(empty)) == pytest.approx(1000 * bytes_per_latent(study.known, CONFIG), rel=0.2)

@@ -17,13 +17,13 @@ from tests.features.planted import CONFIG, draw, found_plainly, identity, write_
 def test_scoring_a_thousand_values_takes_little_beside_their_counts():
     f, v, each = 64, 1000, 20
     names = tuple(f"v{i}" for i in range(v))
-    told = Histograms(f, [Attribute("class", names, np.repeat(np.arange(v), each))])
-    told.samples[:] = each // 2
-    told.top[:] = 1000
-    told.counts[:, 3, :, BINS - 1] = each // 2  # every latent fires on all samples of value 3, and on no other
-    told.sums[:, 3] = 1.0
+    histograms = Histograms(f, [Attribute("class", names, np.repeat(np.arange(v), each))])
+    histograms.samples[:] = each // 2
+    histograms.top[:] = 1000
+    histograms.counts[:, 3, :, BINS - 1] = each // 2  # every latent fires on all samples of value 3, and on no other
+    histograms.sums[:, 3] = 1.0
     tracemalloc.start()
-    found = told.told(0, 10, np.full(f, each))
+    found = histograms.scores(0, 10, np.full(f, each))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # The counts of all latents at once as float64, v x 2 x BINS of 8 bytes, would be 66 MB, and scoring holds several such.

@@ -44,7 +44,7 @@ def test_random_directions_that_score_as_high_are_named() -> None:
 def test_few_latents_decide_nothing() -> None:
     image, _, random = interpret_headline(table(0.72, n=1))
     assert "get .70 [no interval: too few rows that differ] right in detection" in image
-    assert random == "Random directions compare so: too few latents to tell in image detection, text detection."
+    assert random == "Random directions compare so: too few latents to decide in image detection, text detection."
     assert interpret_headline(SCORES.empty_table()) == ["No latent has enough answers for a score."]
 
 

@@ -90,8 +90,8 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     assert set(scores["control"]) == {"own", "shuffled"}
     shuffled = scores.filter(pl.col("control") == "shuffled")
     assert (shuffled["partner"] != shuffled["latent"]).all()
-    told = capsys.readouterr().err
-    estimate = int(re.search(r"will take about (\d+) calls", told)[1])
+    printed = capsys.readouterr().err
+    estimate = int(re.search(r"will take about (\d+) calls", printed)[1])
     assert 0 <= estimate - len(answered) < 0.1 * estimate  # some latents find no other explanation to take
     spent = first.artefact.about.spent
     # What was paid for in the chunk that was cut off is counted, once: each call took 100 + 10 tokens, at 1 and 2 a million.

@@ -80,7 +80,7 @@ def test_firing_equals_a_slow_count():
     assert set(np.flatnonzero(firing.hard("image", 3, [5, 11]))) == (slow[5] | slow[11]) - slow[3]
     for sample in (4, 7):
         if sample in tokens:
-            held = firing.held("image", sample)
+            held = firing.sample_tokens("image", sample)
             assert [t.position for t in held.tokens] == [p for p, _ in tokens[sample]]
             assert held.quiet(5) == tuple(Token(p, 0, p, 1) for p, active in tokens[sample] if 5 not in active)
-    assert firing.held("image", 1).tokens == ()
+    assert firing.sample_tokens("image", 1).tokens == ()

@@ -225,9 +225,9 @@ def test_a_signal_at_any_moment_keeps_what_is_committed_and_closes_the_run(rando
         if driver.returncode == 0:
             break
         assert driver.returncode in (status, -number), said  # the interpreter itself had not started
-        told = [line for line in said.splitlines() if not line.startswith("harvest: ")]
+        printed = [line for line in said.splitlines() if not line.startswith("harvest: ")]
         if driver.returncode == status:
-            assert (out, told) == ("", [f"{word}: run the same command again to resume"])
+            assert (out, printed) == ("", [f"{word}: run the same command again to resume"])
         assert commits <= set(workspace.rglob("commits/*.json"))
         if database.exists():
             with sqlite3.connect(database) as found:

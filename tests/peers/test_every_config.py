@@ -71,11 +71,11 @@ def test_every_saelens_config_is_read_equally_or_refused(tmp_path: Path) -> None
     library("sae_lens")
     from sae_lens.saes.sae import SAEMetadata
 
-    told = SAEMetadata(model_name="tiny", hook_name="blocks.2.hook_resid_post", prepend_bos=True, hook_head_index=None)
+    full = SAEMetadata(model_name="tiny", hook_name="blocks.2.hook_resid_post", prepend_bos=True, hook_head_index=None)
     n_equal, refused = 0, set()
     for architecture, cls, config in saelens_configs():
         for number, values in enumerate(settings_of(config)):
-            values["metadata"] = SAEMetadata() if values["metadata"] is None else told
+            values["metadata"] = SAEMetadata() if values["metadata"] is None else full
             if values["reshape_activations"] == "hook_z":
                 values["metadata"] = SAEMetadata(hook_name="blocks.2.attn.hook_z")
             theirs = filled(cls(config(d_in=D, d_sae=F, **values)), number)

@@ -11,7 +11,7 @@ from linrep.probe.score import Tally
 
 
 def trial(setting: float | None, right: int) -> Trial:
-    """A probe that gets so many of ten validation rows right."""
+    """A probe that gets a given number of ten validation rows right."""
     y = np.zeros(10, np.int64)
     tally = Tally(2, 10)
     said = np.arange(10) >= right

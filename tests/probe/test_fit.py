@@ -11,7 +11,7 @@ from linrep.probe.score import Tally
 
 
 def trial(kind: str, setting: float | None, right: int) -> Trial:
-    """A probe that is right about so many of twenty samples."""
+    """A probe that is right about a given number of twenty samples."""
     zero = torch.zeros(1, dtype=torch.float64)
     probe = Linear(kind, zero, torch.zeros(1, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), setting)
     tally = Tally(2, 20)

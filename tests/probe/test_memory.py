@@ -25,7 +25,7 @@ MB = 2**20
 
 
 def study_of(folder: Path, rows_per_sample: int) -> Study:
-    """Images of two classes in one file, with so many rows each."""
+    """Images of two classes in one file, with `rows_per_sample` rows each."""
     splits = ("train", "train", "val", "test")
     samples = [
         {"sample_id": f"images/{i}.jpg", "corpus": "images", "modality": "image", "uri": f"{i}.jpg", "label": i % 2,
@@ -79,7 +79,7 @@ def _own_memory() -> int:
     return 1024 * int(line.split()[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process its own memory")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux shows a process its own memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     """Eight times the rows, 28 MB more of them in the store; the half to train on takes 56 MB in float64. Only noise above."""
     monkeypatch.setattr("linrep.store.blocks.BATCH_BYTES", MB)

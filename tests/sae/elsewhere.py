@@ -44,7 +44,7 @@ class Devices(TorchDispatchMode):
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """An operation on the CPU, its tensors' places checked before and told afterwards."""
+    """An operation on the CPU, its tensors' places checked before and reported afterwards."""
     tensors: list[Tensor] = []
     tree_map(lambda leaf: tensors.append(leaf) if isinstance(leaf, Tensor) else None, (args, kwargs))
     away = any(isinstance(tensor, Elsewhere) for tensor in tensors)

@@ -10,7 +10,7 @@ from linrep.sae.config import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"))
 devices = pytest.mark.parametrize("device", ["cpu", GPU])
-"""The law holds on both; PyTorch multiplies float32 in full unless it is told otherwise (no TF32)."""
+"""The law holds on both; PyTorch multiplies float32 in full unless a setting says otherwise (no TF32)."""
 
 
 def planted(n: int, d: int, n_features: int, active: int, seed: int = 0, noise: float = 0.01) -> tuple[Tensor, Tensor]:

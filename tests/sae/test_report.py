@@ -21,7 +21,7 @@ SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.T
 
 
 def examined(sae: Sae, device: torch.device | str) -> Report:
-    """Everything that is told of a dictionary and needs no model, on a device."""
+    """Everything that is reported of a dictionary and needs no model, on a device."""
     report, one = Report(), Dictionary.of(2, "tested", {"": sae.to(device)})
     rows = {"image": inputs(60).to(device), "text": (inputs(40) + 1).to(device)}
     found = one.evaluate(rows)
@@ -73,12 +73,12 @@ def test_class_vectors_need_few_latents_where_they_are_made_of_few() -> None:
     one, report = Dictionary.of(2, "tested", {"": sae}), Report()
     control = one.random({"image": inputs()}, one.evaluate({"image": inputs()}))
     report.add_rebuilt(one, control, rows[:4] + rows[4:8], 3)
-    told = {row["measure"]: row for row in report.quality}
+    measured = {row["measure"]: row for row in report.quality}
     for cosine in (0.8, 0.9):
-        row = told[f"latents_needed_{cosine}/class"]
+        row = measured[f"latents_needed_{cosine}/class"]
         assert (row["modality"], row["value"], row["low"], row["high"]) == ("image", 2, 2, 2)
         assert row["control"] > 2
-    assert told["latents_needed_0.9/random"]["value"] == 4  # not reached with three: one more than were tried
+    assert measured["latents_needed_0.9/random"]["value"] == 4  # not reached with three: one more than were tried
     said = summary_lines({**tables_of(report), "quality": quality_of(one, report, control)}, {})
     (line,) = [line for line in said if "class vectors" in line]
     assert "cosine 0.9 from 2 [2, 2] (more than 3) latents, random vectors more than 3" in line
@@ -105,16 +105,16 @@ def test_shares_recovered_are_told_of_all_captions_and_of_the_likeliest() -> Non
     nothing = losses((4, 9, 40.0, 48.0, 4.0, 48.0, 4.0), (4, 9, 4.0, 12.0, 4.0, 12.0, 4.0))
     report, one = Report(), Dictionary.of(2, "tested", {"": dictionary("topk")})
     report.add_recovered(one, losses(unlikely, likely), nothing, 1)
-    told = {row["measure"]: row for row in report.quality}
-    assert (told["n_texts"]["value"], told["n_texts/likeliest"]["value"]) == (2, 1)
-    assert (told["ce_recovered"]["value"], told["ce_recovered/likeliest"]["value"]) == (0.5, 0.75)
-    assert (told["kl_recovered"]["value"], told["kl_recovered/likeliest"]["value"]) == (0.5, 0.75)
-    assert (told["ce_recovered"]["control"], told["ce_recovered/likeliest"]["control"]) == (0, 0)
+    measured = {row["measure"]: row for row in report.quality}
+    assert (measured["n_texts"]["value"], measured["n_texts/likeliest"]["value"]) == (2, 1)
+    assert (measured["ce_recovered"]["value"], measured["ce_recovered/likeliest"]["value"]) == (0.5, 0.75)
+    assert (measured["kl_recovered"]["value"], measured["kl_recovered/likeliest"]["value"]) == (0.5, 0.75)
+    assert (measured["ce_recovered"]["control"], measured["ce_recovered/likeliest"]["control"]) == (0, 0)
     # Resamples of two captions are the one twice, the other twice, or both.
-    assert (told["ce_recovered"]["low"], told["ce_recovered"]["high"]) == (0.25, 0.75)
-    assert told["ce_recovered/likeliest"]["low"] is None
-    assert (told["ce"]["low"], told["ce"]["value"]) == (None, 5.5)
-    # Where all captions are among the likeliest, there is no selection to tell of.
+    assert (measured["ce_recovered"]["low"], measured["ce_recovered"]["high"]) == (0.25, 0.75)
+    assert measured["ce_recovered/likeliest"]["low"] is None
+    assert (measured["ce"]["low"], measured["ce"]["value"]) == (None, 5.5)
+    # Where all captions are among the likeliest, there is no selection to report.
     report.quality.clear()
     report.add_recovered(one, losses(unlikely, likely), nothing, 2)
     assert not [row for row in report.quality if row["measure"].endswith("/likeliest")]

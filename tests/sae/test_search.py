@@ -188,20 +188,22 @@ def test_a_candidate_ends_with_the_weights_of_a_dictionary_that_is_trained_in_fu
 def test_a_search_ends_the_same_however_its_brackets_are_spread_over_packs(store, tmp_path):
     """Brackets of four, in packs of one to eight; and cut off after every few commits."""
 
-    def told(found: dict[str, Trial]) -> dict[str, tuple]:
+    def outcomes(found: dict[str, Trial]) -> dict[str, tuple]:
         return {name: (t.status, t.rows, t.reason, t.scores, t.reports, t.control) for name, t in found.items()}
 
-    want = told(plainly(plan_tune(store, "t", tune(pack=8, space=BEST_FIRST), SAE, place(tmp_path / "8"))))
+    want = outcomes(plainly(plan_tune(store, "t", tune(pack=8, space=BEST_FIRST), SAE, place(tmp_path / "8"))))
     assert {status for status, *_ in want.values()} == {"finished", "stopped"}
     for pack in (1, 3):
-        assert told(plainly(plan_tune(store, "t", tune(pack=pack, space=BEST_FIRST), SAE, place(tmp_path / str(pack))))) == want
+        assert (
+            outcomes(plainly(plan_tune(store, "t", tune(pack=pack, space=BEST_FIRST), SAE, place(tmp_path / str(pack))))) == want
+        )
     plan = plan_tune(store, "t", tune(pack=3, space=BEST_FIRST), SAE, place(tmp_path / "cut"))
     found: dict[str, Trial] = {}
     while len(found) < len(want):
         under_way = search_plainly(plan)
         found |= {trial.name: trial for trial in islice(under_way, 3)}
         under_way.close()
-    assert told(found) == told(read_trials(plan.place)) == want
+    assert outcomes(found) == outcomes(read_trials(plan.place)) == want
 
 
 def test_halving_spends_under_half_of_the_rows_and_finds_nearly_the_best(store, whole, tmp_path):

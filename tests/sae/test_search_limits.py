@@ -38,7 +38,7 @@ def in_pieces(store: Store, config: TuneConfig, folder: Place) -> dict[str, Tria
             return read_trials(plan_tune(store, "t", config, SAE, folder).place)
 
 
-def told(found: dict[str, Trial]) -> dict[str, tuple]:
+def outcomes(found: dict[str, Trial]) -> dict[str, tuple]:
     return {name: (t.status, t.rows, t.scores) for name, t in sorted(found.items())}
 
 
@@ -49,7 +49,7 @@ def test_a_budget_takes_the_first_of_a_grid_and_the_same_ones_after_kills(stop, 
     found = plainly(plan)
     assert set(found) == {one.name for one in plan.proposer.round(0, {})[:5]}
     assert sum(trial.rows for trial in found.values()) <= 5 * ROWS
-    assert told(in_pieces(store, config, place(tmp_path / "cut"))) == told(found)
+    assert outcomes(in_pieces(store, config, place(tmp_path / "cut"))) == outcomes(found)
     assert not (plan.place / "waiting").exists()
 
 
@@ -60,7 +60,7 @@ def test_a_budget_ends_a_search_in_rounds_at_the_same_candidate_after_kills(stor
     config = tune(rows=128, budget=6 * 128, stop=WHOLE, space=space, search=search)
     found = plainly(plan_tune(store, "t", config, SAE, place(tmp_path / "whole")))
     assert len(found) == 6  # a round of four, and two of the next
-    assert told(in_pieces(store, config, place(tmp_path / "cut"))) == told(found)
+    assert outcomes(in_pieces(store, config, place(tmp_path / "cut"))) == outcomes(found)
 
 
 def test_a_larger_budget_goes_on_with_the_same_search_and_other_packs_are_no_other_search(store, tmp_path):
@@ -72,7 +72,7 @@ def test_a_larger_budget_goes_on_with_the_same_search_and_other_packs_are_no_oth
     assert plan_of(budget=3 * 128, pack=2).place == plan_of(budget=None, pack=4).place
     assert plan_of(rows=192).place != plan_of().place
     at_once = plan_tune(store, "t", tune(rows=128, stop=WHOLE), SAE, place(tmp_path / "at once"))
-    assert told({**first, **rest}) == told(plainly(at_once))
+    assert outcomes({**first, **rest}) == outcomes(plainly(at_once))
 
 
 def test_a_budget_that_trains_nobody_is_refused(store, tmp_path):

@@ -11,10 +11,10 @@ import linrep.store
 from linrep.encoder import Latents
 from linrep.places import place
 from linrep.sharing.config import SharingConfig
-from linrep.sharing.fires import Fired, add_fired, fire_part
+from linrep.sharing.fires import PassFires, add_fired, fire_part
 from linrep.sharing.grouped import parts_of
 from linrep.sharing.study import TRAINED, Pairs, Study, Unit, plan_study
-from linrep.sharing.sums import Drawn, Gathered, Labels, Sums, add_gathered, gather_part
+from linrep.sharing.sums import Drawn, Labels, PassSums, Sums, add_gathered, gather_part
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
 from linrep.store.statistics import Sums as Sizes
@@ -83,7 +83,7 @@ def write_pairs(
     return linrep.store.open(str(folder))
 
 
-def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) -> tuple[Study, Gathered]:
+def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) -> tuple[Study, PassSums]:
     """The study of a store and the sums of its layer 0, on the plain path."""
     study = plan_study(store, config, latents=latents)
     pairs = study.pairs[TRAINED]
@@ -91,14 +91,14 @@ def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) 
     return study, reduce(add_gathered, found)
 
 
-def fired(store: Store, latents: Latents, config: SharingConfig = CONFIG) -> tuple[Pairs, Fired]:
+def fired(store: Store, latents: Latents, config: SharingConfig = CONFIG) -> tuple[Pairs, PassFires]:
     """The pairs of a store and what fires on its layer 0, on the plain path."""
     pairs = plan_study(store, config).pairs[TRAINED]
     found = (fire_part(store, pairs, part, latents, config) for part in parts_of(store, "tokens", 0))
     return pairs, reduce(add_fired, found)
 
 
-def in_memory(images: np.ndarray, texts: np.ndarray, labels: np.ndarray, config: SharingConfig) -> tuple[Pairs, Gathered]:
+def in_memory(images: np.ndarray, texts: np.ndarray, labels: np.ndarray, config: SharingConfig) -> tuple[Pairs, PassSums]:
     """What a pass over a store of these pairs finds, without the store; rows that are dealt to groups in turn."""
     n, rng = len(images), np.random.default_rng(17)
     index, of = np.arange(n), np.arange(n)
@@ -122,7 +122,7 @@ def in_memory(images: np.ndarray, texts: np.ndarray, labels: np.ndarray, config:
         named = Labels(labels[own], pairs.shuffled[own], swapped[own], len(classes))
         sums.append(Sums.of(x[own], y[own], a, b, named))
     drawn = np.flatnonzero(pairs.drawn)
-    return pairs, Gathered(tuple(sums), (a, b), Drawn(drawn, x[drawn].float(), y[drawn].float()))
+    return pairs, PassSums(tuple(sums), (a, b), Drawn(drawn, x[drawn].float(), y[drawn].float()))
 
 
 UNIT = Unit(TRAINED, 0)

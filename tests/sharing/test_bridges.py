@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from linrep.sharing.bridges import partners
-from linrep.sharing.fires import Kept
+from linrep.sharing.fires import ReservoirFires
 
 
-def kept_of(*means: np.ndarray) -> tuple[Kept, Kept]:
+def kept_of(*means: np.ndarray) -> tuple[ReservoirFires, ReservoirFires]:
     """Activations of images and of captions, pairs by latents, as they are kept: without zeros."""
-    images, texts = (Kept(*np.nonzero(own), own[np.nonzero(own)], len(own)) for own in means)
+    images, texts = (ReservoirFires(*np.nonzero(own), own[np.nonzero(own)], len(own)) for own in means)
     return images, texts
 
 
@@ -51,7 +51,7 @@ def test_pairs_on_which_nothing_fires_count_in_both_halves():
     means, decoder = (firing(rng, 40, 6), firing(rng, 40, 6)), torch.from_numpy(rng.random((6, 3)))
     few = kept_of(*means)
     partner, score = partners(few, decoder)
-    with_silent = tuple(Kept(own.pair, own.latent, own.mean, 2 * own.n) for own in few)
+    with_silent = tuple(ReservoirFires(own.pair, own.latent, own.mean, 2 * own.n) for own in few)
     again, halved = partners((with_silent[0], with_silent[1]), decoder)
     assert again.tolist() == partner.tolist()
     assert halved == pytest.approx(score / 2)

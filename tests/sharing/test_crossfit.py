@@ -55,7 +55,7 @@ def test_directions_that_are_noise_have_no_cosine_and_say_why():
     for seed in range(3):
         m = found(seed, 0.0, size=0.0)
         assert np.isnan([m.value, m.low, m.high]).all()
-        assert m.why == "the pairs do not tell classes apart in images and texts: their directions are noise"
+        assert m.why == "the pairs do not separate classes in images and texts: their directions are noise"
         heavy = found(seed, 0.0, heavy=8.0)
         assert np.isnan(heavy.value) or heavy.low <= 0 <= heavy.high
         assert not abs(heavy.value) >= 1

@@ -150,7 +150,7 @@ def population(rng: np.random.Generator, f: int, alike: float) -> np.ndarray:
 
 
 def seen(rng: np.random.Generator, rates: np.ndarray, tokens: int, config) -> dict:
-    """What some groups of tokens tell of such latents; each activation is 1."""
+    """What some groups of tokens show of such latents; each activation is 1."""
     fired = rng.poisson(rates * tokens, (20, *rates.shape)).astype(float)
     return {m.metric: m for m in shares(fired, fired, np.full(20, float(tokens)), config)}
 

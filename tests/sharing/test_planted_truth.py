@@ -187,7 +187,7 @@ def test_where_nothing_is_shared_the_null_lies_in_the_interval(nothing, name):
 def test_where_labels_say_nothing_of_captions_there_is_no_cosine_and_the_reason(nothing):
     undefined = [m["direction_cosine"] for m in nothing if np.isnan(m["direction_cosine"].value)]
     assert len(undefined) >= ENOUGH
-    assert all("do not tell classes apart in texts" in str(m.why) for m in undefined)
+    assert all("do not separate classes in texts" in str(m.why) for m in undefined)
 
 
 @pytest.mark.parametrize("name", ["subspace_overlap", "subspace_cosine"])

@@ -1,7 +1,7 @@
 """Every interval of the project holds the truth as often as it says, on planted data of the kind that it meets.
 
-One law: of many worlds, 95% of the intervals hold the truth, within three points and what so many worlds leave open. Where values
-come in steps, as shares of few answers do, an interval may hold it more often: `Law.most` says so.
+One law: of many worlds, 95% of the intervals hold the truth, within three points and what the number of worlds leaves open. Where
+values come in steps, as shares of few answers do, an interval may hold it more often: `Law.most` says so.
 """
 
 import math
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 WORLDS = 400
 LEAST, MOST = 0.92, 0.98
 OPEN = 2 * (0.95 * 0.05 / WORLDS) ** 0.5
-"""Two standard errors of a share of so many worlds."""
+"""Two standard errors of a share of that number of worlds."""
 Rng = np.random.Generator
 Ends = tuple[float, float]
 
@@ -265,7 +265,7 @@ def of_sharing() -> Iterator[Law]:
     yield Law("sharing, jackknife of a ratio of heavy tails", ratio, 0.5)
 
     def length(rng: Rng) -> Ends:
-        """The root of a squared length, which noise makes larger: corrected, or told why not."""
+        """The root of a squared length, which noise makes larger: corrected, or with the reason why not."""
         x = rng.standard_normal((20, 40, 30)) + 0.1
         return ends_of(of_groups("x", 20, lambda g: float(1 / (1 + (x[list(g)].mean((0, 1)) ** 2).sum())), None, 800, (0.0, 1.0)))
 

@@ -111,7 +111,7 @@ def test_near_the_ends_it_reaches_further_to_the_middle_than_one_that_takes_all_
     assert found[0] > plain[0]
     assert found[1] > plain[1] + 0.02
     middle = of_varying(0.5, 0.05**2, 8)
-    assert middle == pytest.approx(wilson(0.5, 0.25 / 0.05**2 * (Z / t.ppf(0.975, 7)) ** 2), abs=0.003)  # nothing to tell apart
+    assert middle == pytest.approx(wilson(0.5, 0.25 / 0.05**2 * (Z / t.ppf(0.975, 7)) ** 2), abs=0.003)  # nothing to separate
 
 
 def test_probabilities_that_are_all_the_same_leave_nothing_open_and_one_cluster_all():

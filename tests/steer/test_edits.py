@@ -133,7 +133,7 @@ def test_the_best_latent_is_the_one_that_tells_the_classes_apart():
     other, target = random(0, 50, 4).abs() * 0.1, random(1, 50, 4).abs() * 0.1
     target[:, 1] += 2
     assert best_latent(Dictionary(), target, other) == 1
-    with pytest.raises(ValueError, match="does not tell them apart"):
+    with pytest.raises(ValueError, match="does not separate them"):
         best_latent(Dictionary(), torch.zeros(3, 4), torch.ones(3, 4))
 
 

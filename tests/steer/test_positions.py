@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.steer.asked import lay_out, shared
 from linrep.steer.edits import Add, Intervention, row_edits
+from linrep.steer.prompts import lay_out, shared
 from linrep.steer.sites import Everywhere, ImageTokens, LastToken, Patches, positions
 from linrep.vlm.decode import Edited, pad, run
 from linrep.vlm.prepare import Preparer

@@ -1,4 +1,4 @@
-"""A judge that cannot read, and names that nobody says, are told before the runs; a table's measure stands above it."""
+"""A judge that cannot read, and names that nobody says, are reported before the runs; a table's measure stands above it."""
 
 import itertools
 

@@ -246,7 +246,7 @@ def test_a_file_of_another_store_in_its_place_is_an_error(original, copy, expect
 
 
 def test_a_file_that_fits_its_commit_but_not_the_manifest_is_an_error(copy):
-    """Another width, another number format of the same size, fewer rows: told apart though every sum is right."""
+    """Another width, another number format of the same size, fewer rows: noticed though every sum is right."""
     manifest = json.loads((copy / "manifest.json").read_text())
     for change in ({"width": 7}, {"width": 3}, {"dtype": "bfloat16"}, {"dtype": "float32", "width": 3}, {"dtype": "float32"}):
         edited = {name: value for name, value in (manifest | change).items() if name != "check"}

@@ -31,7 +31,7 @@ SINK = 25_000.0
 def write(
     folder: Path, sinks: bool, factor: float | None = 10.0, limits: bool = True, last: float = 1.0, statistics: bool = True
 ) -> Store:
-    """Images and texts, each of so many tokens; with sinks, some image tokens and each text's first have one huge coordinate."""
+    """Images and texts, each of n tokens; with sinks, some image tokens and each text's first have one huge coordinate."""
     here, schema = place(folder), vectors(D, "float32")
     for chunk in range(CHUNKS):
         rng = np.random.default_rng(chunk)

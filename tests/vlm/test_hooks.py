@@ -307,7 +307,7 @@ def test_generated_positions_are_edited_only_if_asked(vlm, preparer, make):
 
 
 def test_prompts_of_one_token(vlm, preparer):
-    """A prefill as short as a decoding step is still told from it."""
+    """A prefill as short as a decoding step is still recognised."""
     ids = torch.tensor([[1]])
     seen = []
     with edit(vlm, {1: lambda h: seen.append(len(h)) or h}, torch.tensor([[True]])):

@@ -93,7 +93,7 @@ def actor_counts(pool: Pool, gpus: float, n_gpus: float) -> tuple[int, int]:
     """Fewest and most actors: as the pool says, else one per share of the GPUs that the cluster has, else one on the CPU.
 
     Raises:
-        RecipeError: GPUs are asked for and none is there yet, so that nobody can tell how many will come.
+        RecipeError: GPUs are asked for and none is there yet, so that nobody can say how many will come.
     """
     if pool.actors is not None:
         return pool.actors

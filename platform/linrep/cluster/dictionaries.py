@@ -21,7 +21,7 @@ SAMPLE = 2048
 
 
 @runtime_checkable
-class Named(Protocol):
+class SaeReference(Protocol):
     """A section of the recipe that names an SAE."""
 
     @property
@@ -40,7 +40,7 @@ class Named(Protocol):
         ...
 
 
-class Known(NamedTuple):
+class GivenSae(NamedTuple):
     """An SAE that was given.
 
     Attributes:
@@ -52,7 +52,7 @@ class Known(NamedTuple):
     origin: dict[str, Any]
 
 
-def read_sae_for(named: Named, store: Store, field: str) -> Known:
+def read_sae_for(named: SaeReference, store: Store, field: str) -> GivenSae:
     """An SAE that is of the layer, the model and the width of a store, as every stage reads one that it is given.
 
     Args:
@@ -65,10 +65,10 @@ def read_sae_for(named: Named, store: Store, field: str) -> Known:
         FormatError: There is no SAE where one should be.
     """
     sae, manifest = read_sae(named.path), store.manifest
-    return Known(sae, check_origin(sae, named.path, named.layer, manifest.width, manifest.model, field, named.insist))
+    return GivenSae(sae, check_origin(sae, named.path, named.layer, manifest.width, manifest.model, field, named.insist))
 
 
-def read_dictionaries(dictionaries: Sequence[Dictionary], store: Store, section: str) -> tuple[Known, ...]:
+def read_dictionaries(dictionaries: Sequence[Dictionary], store: Store, section: str) -> tuple[GivenSae, ...]:
     """The autoencoders that some dictionaries name.
 
     Args:

@@ -1,4 +1,4 @@
-"""How every job begins and ends: arguments parsed, signals heard, errors told in one line, our own faults in full.
+"""How every job begins and ends: arguments parsed, signals heard, errors reported in one line, our own faults in full.
 
 It imports nothing but the standard library until signals are heard: what the jobs need takes seconds to import.
 """

@@ -301,7 +301,7 @@ def _known(report: Report, job: EvaluationJob, one: Dictionary, control: Diction
 def find_truth(
     ids: Sequence[str], role: Sequence[str], is_train: Sequence[bool], attributes: Sequence[Attribute], most: int
 ) -> Truth | None:
-    """Images with a known attribute, at most so many to choose on and as many to score on, spread over the store."""
+    """Images with a known attribute, spread over the store: at most `most` to choose on and as many to score on."""
     known = np.zeros(len(ids), bool)
     for attribute in attributes:
         known |= attribute.codes >= 0

@@ -15,9 +15,9 @@ from linrep.features.artefact import FeaturesAbout, codes_unit, write_codes
 from linrep.features.codes import codes_file, encode_file
 from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
-from linrep.features.gather import Gathered, gather
+from linrep.features.gather import LatentSums, gather
 from linrep.features.study import PARTS, Part, Study, Unit
-from linrep.features.tables import example_table, feature_table, label_table, telling
+from linrep.features.tables import example_table, feature_table, label_scores, label_table
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.store.layout import Modality
@@ -44,7 +44,7 @@ def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbou
     tasks: list[Any] = [ray.remote(num_cpus=1)(task) for task in (_encode, _turn, _gather, _choose, _fill, _write)]
     encode, over, collect, settle, show, write = tasks
     settle = settle.options(num_returns=2)
-    asked = Asked.of(study, todo, here)
+    asked = UnitRequest.of(study, todo, here)
 
     def encoded(unit: Unit, part: Part) -> Any:
         rows = encode.remote(shared, unit, part, here.place)
@@ -65,7 +65,7 @@ def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbou
 
 def find_plainly(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> Iterator[UnitCommit | Step]:
     """The same in this process, without Ray."""
-    asked = Asked.of(study, todo, here)
+    asked = UnitRequest.of(study, todo, here)
 
     def encoded() -> Iterator[tuple[str, int]]:
         for unit in asked.coded:
@@ -84,7 +84,7 @@ def find_plainly(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout
 
 
 @dataclass(frozen=True)
-class Asked:
+class UnitRequest:
     """What some units ask for.
 
     Attributes:
@@ -104,7 +104,7 @@ class Asked:
     committing: set[str]
 
     @classmethod
-    def of(cls, study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> "Asked":
+    def of(cls, study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> "UnitRequest":
         """What is to do."""
         units = [unit for unit in study.units if unit.name in todo]
         turned = {unit.coder for unit in units}
@@ -117,7 +117,7 @@ class Asked:
         return sum(rows_of(part) for unit in self.coded for part in self.study.parts(unit))
 
     def done(self, parts: Iterable[tuple[str, int]]) -> Iterator[UnitCommit | Step]:
-        """Tell of encoded parts, coder and rows of each, and commit the codes of a dictionary once they are whole."""
+        """Report encoded parts, coder and rows of each, and commit the codes of a dictionary once they are whole."""
         left, started = {unit.coder: len(self.study.parts(unit)) for unit in self.coded}, time.monotonic()
         units = {unit.coder: unit for unit in self.coded}
         whole = [coder for coder, n in left.items() if n == 0]
@@ -173,19 +173,19 @@ def rows_of(part: Part) -> int:
     return sum(file.rows for _, file in part)
 
 
-def _gather(study: Study, unit: Unit, part: Part, place: Place) -> Gathered | LinrepError:
+def _gather(study: Study, unit: Unit, part: Part, place: Place) -> LatentSums | LinrepError:
     return or_error(lambda: gather(turned(study.turned(unit, part, place)), unit.run, study.known, study.config))
 
 
-def _choose(study: Study, unit: Unit, *parts: Gathered | LinrepError) -> tuple[Any, Any]:
+def _choose(study: Study, unit: Unit, *parts: LatentSums | LinrepError) -> tuple[Any, Any]:
     return _settle(study, unit, parts)
 
 
-def _settle(study: Study, unit: Unit, parts: Iterable[Gathered | LinrepError]) -> tuple[Any, Any]:
+def _settle(study: Study, unit: Unit, parts: Iterable[LatentSums | LinrepError]) -> tuple[Any, Any]:
     """The tables of a run of latents without the examples, and which examples to fill in."""
 
     config, latents = study.config, study.of(unit)
-    whole = Gathered(unit.run[1] - unit.run[0], study.known, config)
+    whole = LatentSums(unit.run[1] - unit.run[0], study.known, config)
     # Outside of what is tried again after a failed read: each part may be taken in only once.
     for part in parts:
         if isinstance(part, LinrepError):
@@ -193,10 +193,10 @@ def _settle(study: Study, unit: Unit, parts: Iterable[Gathered | LinrepError]) -
         whole.merge(part)
 
     def settled() -> tuple[Any, Any]:
-        layer, told = study.layer(unit), telling(whole, study.known, config)
+        layer, labels = study.layer(unit), label_scores(whole, study.known, config)
         tables = {
-            "features": feature_table(whole, told, study.known, latents, unit.run, layer, config, _words(study)),
-            "labels": label_table(told, study.known, latents, unit.run[0], layer),
+            "features": feature_table(whole, labels, study.known, latents, unit.run, layer, config, _words(study)),
+            "labels": label_table(labels, study.known, latents, unit.run[0], layer),
         }
         tokens = {m: rates.tokens for m, rates in whole.rates.items()}
         chance = None if whole.alike is None else whole.alike.chance

@@ -95,7 +95,7 @@ def _classes(outcome: Outcome) -> list[str]:
 
 
 def _latents(outcome: Outcome) -> list[str]:
-    """Latents that tell a value best: chosen by F1 on one half of the samples, with the F1 on the other half."""
+    """Latents that separate a value best: chosen by F1 on one half of the samples, with the F1 on the other half."""
     labels = pl.DataFrame(pl.from_arrow(outcome.artefact.table("labels"))).filter(~pl.col("dictionary").str.ends_with("/random"))
     best = labels.sort("f1_chosen", descending=True).unique(["attribute", "value"], keep="first", maintain_order=True).head(5)
     return [

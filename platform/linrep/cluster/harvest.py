@@ -174,7 +174,7 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
 
 
 @dataclass(frozen=True)
-class Reserved:
+class Reservation:
     """What Ray sets aside: logical CPUs, and bytes of ordinary memory, so that no node takes up more chunks than it can hold.
 
     Attributes:
@@ -188,7 +188,7 @@ class Reserved:
     actor_bytes: int
 
 
-def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, float] | None) -> Reserved:
+def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, float] | None) -> Reservation:
     """What readers and actors need.
 
     Args:
@@ -202,7 +202,7 @@ def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, flo
     """
     reader_bytes, actor_bytes = READER_COPIES * chunk_bytes, CALLS_PER_ACTOR * ACTOR_COPIES * chunk_bytes
     if there is None:
-        return Reserved(1.0, reader_bytes, actor_bytes)
+        return Reservation(1.0, reader_bytes, actor_bytes)
     cpus = there.get("CPU", 0.0)
     reader_cpus = min(1.0, cpus - n_actors * pool.cpus)
     if reader_cpus <= 0:
@@ -213,4 +213,4 @@ def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, flo
             f"a chunk takes up to {size(chunk_bytes)}, so {n_actors} actors and a reader need {size(needed)} of memory; "
             f"Ray has {size(memory)} here: lower harvest.chunk_size"
         )
-    return Reserved(reader_cpus, reader_bytes, actor_bytes)
+    return Reservation(reader_cpus, reader_bytes, actor_bytes)

@@ -17,7 +17,7 @@ from linrep.store.samples import read_samples
 
 
 @dataclass(frozen=True)
-class Harvested:
+class HarvestInput:
     """The complete harvest of a recipe.
 
     Attributes:
@@ -66,7 +66,7 @@ def planned_harvest(recipe: Recipe, workspace: Place, indexed: bool = False) -> 
     )
 
 
-def harvested(recipe: Recipe, workspace: Place) -> Harvested:
+def harvested(recipe: Recipe, workspace: Place) -> HarvestInput:
     """The complete harvest of a recipe.
 
     Raises:
@@ -74,7 +74,7 @@ def harvested(recipe: Recipe, workspace: Place) -> Harvested:
         StoreError: It is not complete.
     """
     plan = planned_harvest(recipe, workspace)
-    return Harvested(plan, open_store(str(plan.place)))
+    return HarvestInput(plan, open_store(str(plan.place)))
 
 
 def attributes(recipe: Recipe, workspace: Place) -> KnownAttributes | None:

@@ -119,7 +119,7 @@ def reproduce(
         workspace: Where everything lies.
         command: The shell command of a job, by the name of its script.
         parts: The stages, in their order.
-        say: Told a line at a time how far it is; standard error if None.
+        say: Gets a line at a time on how far it is; standard error if None.
 
     Raises:
         LinrepError: Something that the user can mend; the message says what. What is complete stays so.

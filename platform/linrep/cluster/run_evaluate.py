@@ -12,7 +12,7 @@ from linrep import artefact as artefacts
 from linrep import tracking
 from linrep.artefact import find
 from linrep.cluster.commands import literal, python, read_parquet
-from linrep.cluster.inputs import Harvested, attributes
+from linrep.cluster.inputs import HarvestInput, attributes
 from linrep.cluster.sae_models import sae_models
 from linrep.cluster.stage import Counts, Records, Shown
 from linrep.directions import read_directions
@@ -61,7 +61,7 @@ class EvaluationStage:
 
     artefact: Evaluations
     recipe: Recipe
-    harvest: Harvested
+    harvest: HarvestInput
     saes: Place
     own: bool
     opened: Opened
@@ -137,7 +137,7 @@ class EvaluationStage:
         return {name: self.artefact.table(name) for name in EVALUATIONS.tables}
 
 
-def plan_evaluation(recipe: Recipe, workspace: Place, harvest: Harvested, saes: Saes) -> EvaluationStage:
+def plan_evaluation(recipe: Recipe, workspace: Place, harvest: HarvestInput, saes: Saes) -> EvaluationStage:
     """Work out the evaluation of a recipe's SAEs, trained or not.
 
     Args:
@@ -167,7 +167,7 @@ def plan_evaluation(recipe: Recipe, workspace: Place, harvest: Harvested, saes: 
     return EvaluationStage(planned, recipe, harvest, saes.place, True, opened, n_latents, directions, workspace, about.reads)
 
 
-def evaluate_other(recipe: Recipe, workspace: Place, harvest: Harvested, path: str) -> EvaluationStage:
+def evaluate_other(recipe: Recipe, workspace: Place, harvest: HarvestInput, path: str) -> EvaluationStage:
     """Work out the evaluation of an SAE from elsewhere, as if it had been trained here.
 
     Args:
@@ -239,7 +239,7 @@ def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, dict[st
     probes = find(planned.kind, planned.place)
     if probes is None or not probes.complete:
         return None, {}
-    read_directions(probes.place / DIRECTIONS)  # a damaged file is told before the cluster starts
+    read_directions(probes.place / DIRECTIONS)  # a damaged file is reported before the cluster starts
     return probes.place / DIRECTIONS, {"probe": probes.manifest.digest}
 
 

@@ -60,7 +60,7 @@ class FeaturesStage:
         return finish(self.artefact)
 
     def show(self) -> Shown:
-        """What the latents tell, beside random directions."""
+        """What the latents separate, beside random directions."""
         table, about, where = self.artefact.table(), self.artefact.about, literal(self.artefact.place)
         apart = apart_lines(self.study.store.manifest, [one.layer for one in self.study.config.dictionaries])
         first = about.dictionaries[0]

@@ -83,7 +83,7 @@ class InterpretStage:
         return {"spent": spent}
 
     def show(self) -> Shown:
-        """How often explanations tell right when latents fire, beside the controls."""
+        """How often explanations predict right when latents fire, beside the controls."""
         manifest, about = self.artefact.manifest, self.artefact.about
         scores, explanations = self.artefact.table("scores"), self.artefact.table("explanations")
         notes = [f"  note: {note}" for note in manifest.notes]

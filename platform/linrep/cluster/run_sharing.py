@@ -9,7 +9,7 @@ from linrep import tracking
 from linrep.artefact import Artefact, all_in
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
-from linrep.cluster.dictionaries import Known, read_dictionaries, with_control
+from linrep.cluster.dictionaries import GivenSae, read_dictionaries, with_control
 from linrep.cluster.inputs import harvested
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
@@ -99,7 +99,7 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
     plain = plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
     steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
-    known: list[Known] = []
+    known: list[GivenSae] = []
     latents, named = [], []
     for i, given in enumerate(config.dictionaries):
         if given.model not in stores:

@@ -125,7 +125,7 @@ class TuneStage:
         return Records({**curves, **counts, "rows": float(trials["rows"].sum())}, tables, figures, texts)
 
     def _log(self, run: tracking.Run, trial: Trial) -> tracking.Run:
-        """A candidate as a run below: what tells it from others, its measures over rows, where it comes from."""
+        """A candidate as a run below: what separates it from others, its measures over rows, where it comes from."""
         head = self.artefact.manifest
         tags = {
             "linrep.harvest": head.parents["harvest"],

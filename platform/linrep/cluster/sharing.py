@@ -13,7 +13,7 @@ from linrep.errors import LinrepError, StoreError
 from linrep.kind import UnitCommit
 from linrep.sharing.artefact import STEERING, SharingAbout, rows_of, write_unit
 from linrep.sharing.concepts import concepts
-from linrep.sharing.fires import TOP, Fired, add_fired, fire_part
+from linrep.sharing.fires import TOP, PassFires, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import PARTS, Part, parts_of
 from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
@@ -79,7 +79,7 @@ def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
     A unit's sums so far, those of its parts under way and what an addition gives lie in the object store together.
 
     Args:
-        room: So many parts' sums fit.
+        room: Number of parts whose sums fit.
         cpus: Of the cluster.
         units: Still to do.
     """
@@ -125,7 +125,7 @@ def _add(total: Any, own: Any) -> Any:
     wrong = first_error((total, own))
     if wrong is not None:
         return wrong
-    return add_fired(total, own) if isinstance(total, Fired) else add_gathered(total, own)
+    return add_fired(total, own) if isinstance(total, PassFires) else add_gathered(total, own)
 
 
 def _gather_part(study: Study, unit: Unit, part: Part) -> Any:

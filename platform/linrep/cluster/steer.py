@@ -17,9 +17,9 @@ from linrep.errors import LinrepError
 from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.sae.formats import read as read_coder
-from linrep.steer.asked import first_token_row
 from linrep.steer.chunk import steer_chunk
 from linrep.steer.job import SteerChunk, SteerJob
+from linrep.steer.prompts import first_token_row
 from linrep.steer.steerer import Steerer
 from linrep.steer.vectors import Vectors
 

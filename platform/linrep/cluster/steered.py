@@ -15,7 +15,7 @@ LATEST = "latest"
 
 
 @dataclass(frozen=True)
-class Steered:
+class SteeringResult:
     """What a steering job found about directions from texts.
 
     Attributes:
@@ -27,7 +27,7 @@ class Steered:
     measures: dict[int, tuple[Measure, ...]]
 
 
-def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, ...]) -> Steered:
+def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, ...]) -> SteeringResult:
     """The effects of a steering job's directions from texts.
 
     Args:
@@ -68,7 +68,7 @@ def read_steered(name: str, workspace: Place, store: Store, layers: tuple[int, .
         )
     if not set(found) & set(layers):
         raise RecipeError(f"{where} steers at layers {', '.join(map(str, found))}, none of which is compared: see sharing.layers")
-    return Steered(runs.manifest.digest, found)
+    return SteeringResult(runs.manifest.digest, found)
 
 
 def _latest(workspace: Place, store: Store) -> str:

@@ -46,7 +46,7 @@ class Stop:
             raise KeyboardInterrupt
 
     def _hush(self) -> None:
-        """Nothing more on standard output and error: Ray tells at length, in lines of its own, what it is ending."""
+        """Nothing more on standard output and error: Ray reports at length, in lines of its own, what it is ending."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for _, number in self._kept:
             os.dup2(nowhere, number)

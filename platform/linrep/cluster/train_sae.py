@@ -34,7 +34,7 @@ START_SECONDS = 1800
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells the driver about a layer: metrics, or that it is done."""
+    """What a worker reports to the driver about a layer: metrics, or that it is done."""
 
     layer: int
     what: Metrics | UnitCommit
@@ -135,7 +135,7 @@ def _watch(trainer: TorchTrainer, post: Any) -> Iterator[Event]:
     def run() -> None:
         try:
             trainer.fit()
-        except BaseException as error:  # told by the main thread, whatever it is
+        except BaseException as error:  # reported by the main thread, whatever it is
             failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

@@ -25,7 +25,7 @@ from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.places import Place
 from linrep.sae.halving import Board, Verdict
-from linrep.sae.pack import Ended, Pack, Trial, Waits, train_pack
+from linrep.sae.pack import CandidateEnd, Pack, Trial, Waits, train_pack
 from linrep.sae.rounds import Group, board_of, search
 from linrep.sae.search import Candidate
 from linrep.sae.trials import commit_trial, failed_trial, keep_waiting, read_trial, read_trials, read_waiting, read_waits
@@ -85,7 +85,7 @@ class Desk:
         """Packs whose worker was there."""
         return self._begun
 
-    def tell(self, pack: int, rows: int) -> None:
+    def report(self, pack: int, rows: int) -> None:
         """Rows that a pack has trained its candidates on, together."""
         self._steps[pack] = max(rows, self._steps.get(pack, 0))
 
@@ -131,7 +131,7 @@ def search_on_ray(plan: TunePlan, pool: Pool) -> Iterator[Trial | int]:
                     # The only candidate of a pack that was lost, twice: it is the one to blame.
                     why = reasons.get(one.name, "its worker was lost")
                     trial = failed_trial(one, why, plan.store.manifest.width, plan.within, waiting.get(one.name))
-                    commit_trial(plan.place, Ended(trial, {}))
+                    commit_trial(plan.place, CandidateEnd(trial, {}))
                     done[one.name] = trial
                     yield trial
             groups = [
@@ -217,18 +217,18 @@ def _run(
     def fit() -> None:
         try:
             outcome.append(tuner.fit())
-        except BaseException as error:  # told by the main thread, whatever it is
+        except BaseException as error:  # reported by the main thread, whatever it is
             outcome.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
-    running, told = True, set(known)
+    running, reported = True, set(known)
     names = {one.name for group in groups for one in group.members}
     try:
         while running:
             running = thread.is_alive()
-            for trial in _new(plan.place, names - told):
-                told.add(trial.name)
+            for trial in _new(plan.place, names - reported):
+                reported.add(trial.name)
                 yield trial
             yield ray.get(desk.rows.remote())
             if running:
@@ -251,7 +251,7 @@ def _run(
 
 
 def folder_of(trial: Any) -> str:
-    """Name of the folder that Tune keeps a trial's records in: it tells which pack a result is of."""
+    """Name of the folder that Tune keeps a trial's records in: it says which pack a result is of."""
     return f"pack-{trial.config['pack']}"
 
 
@@ -287,14 +287,14 @@ def _trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
         if isinstance(event, Waits):
             keep_waiting(place, event)
             alive -= 1
-        elif isinstance(event, Ended):
+        elif isinstance(event, CandidateEnd):
             commit_trial(place, event)
             alive -= 1
             if event.trial.status == "failed":
                 ray.get(desk.leave.remote(event.trial.name))
         else:
             rows, at = rows + alive * (event - at) * batch, event
-            desk.tell.remote(pack.number, rows)
+            desk.report.remote(pack.number, rows)
     tune.report({"rows": rows})
 
 

@@ -59,7 +59,7 @@ def select(ids: Iterable[str], names: dict[str, str], wanted: tuple[str, ...] | 
     Args:
         ids: The classes that the corpus holds.
         names: Their names; one that is a wnid is looked up, and a class that the list leaves out is called by its id. Empty where
-            there is no list: then `default_name` tells, unless two classes would be called the same.
+            there is no list: then `default_name` decides, unless two classes would be called the same.
         wanted: Ids, or names in any case; None for all.
         where: The corpus, for the message.
 

@@ -12,7 +12,7 @@ from linrep.places import Place, place
 
 
 @dataclass(frozen=True)
-class Found:
+class CorpusFiles:
     """The files of a corpus.
 
     Attributes:
@@ -26,7 +26,7 @@ class Found:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def find_files(where: str, unfit: Callable[[str], str | None]) -> Found:
+def find_files(where: str, unfit: Callable[[str], str | None]) -> CorpusFiles:
     """The files that a path, a folder or a glob (`*` within a name, `**` over folders, `?`) names.
 
     Args:
@@ -39,7 +39,7 @@ def find_files(where: str, unfit: Callable[[str], str | None]) -> Found:
     root, wild = root_of(where)
     if wild is not None and (root / wild).is_file():
         reason = unfit(wild)
-        return Found(root, [] if reason else [(wild, (root / wild).size())], Counter([reason] if reason else []))
+        return CorpusFiles(root, [] if reason else [(wild, (root / wild).size())], Counter([reason] if reason else []))
     matches: Callable[[str], object] = re.compile(_pattern(wild)).fullmatch if wild is not None else bool
     files, left_out = [], Counter()
     for path, size in _walk(root):
@@ -55,7 +55,7 @@ def find_files(where: str, unfit: Callable[[str], str | None]) -> Found:
             files.append((path, size))
     if wild is not None and not files and not left_out:
         raise CorpusError(f"no file matches {root / wild}")
-    return Found(root, sorted(files), left_out)
+    return CorpusFiles(root, sorted(files), left_out)
 
 
 def _unreadable(path: str, size: int) -> str | None:

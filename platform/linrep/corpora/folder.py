@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from linrep.corpora.classes import find_names, read_names, select
 from linrep.corpora.config import ImageFolder
-from linrep.corpora.find import Found, ending, find_files
+from linrep.corpora.find import CorpusFiles, ending, find_files
 from linrep.corpora.labels import class_id
 from linrep.corpora.runs import RUNS, Scan, choose, hashes
 from linrep.errors import CorpusError
@@ -62,7 +62,7 @@ def _unfit(path: str) -> str | None:
     return f"of an image format that is not decoded ({end})" if end in _OTHER_IMAGES else f"no image ({end})"
 
 
-def _instead(found: Found) -> str:
+def _instead(found: CorpusFiles) -> str:
     there = ", ".join(f"{n:,} {reason}" for reason, n in found.left_out.most_common(3))
     return f"; there are {there}" if there else ""
 
@@ -74,7 +74,7 @@ def _class_of(name: str, folder: Place) -> str | None:
         raise CorpusError(f"the folder {name!r} in {folder} is no class: {error}") from error
 
 
-def _sorted(found: Found) -> tuple[pa.ChunkedArray, np.ndarray]:
+def _sorted(found: CorpusFiles) -> tuple[pa.ChunkedArray, np.ndarray]:
     """Paths, sorted by their bytes, and sizes."""
     paths, sizes = zip(*found.files, strict=True)
     table = pa.table({"path": pa.array(paths, pa.string()), "size": pa.array(sizes, pa.int64())}).sort_by("path")

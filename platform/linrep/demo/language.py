@@ -1,7 +1,7 @@
 """The words of the embedded world: facts, riddles, captions, questions with their answers, and the exact reader of answers.
 
 Everything is lower case, words and marks are separated by single spaces, every word is one token. Texts speak of three things:
-what an object is like (facts), which one is meant (riddles), and scenes told in words, with the questions asked of images.
+what an object is like (facts), which one is meant (riddles), and scenes described in words, with the questions asked of images.
 """
 
 import itertools
@@ -27,7 +27,7 @@ PAD_ID, BOS_ID, EOS_ID, _, IMAGE_ID = range(len(SPECIAL_TOKENS))
 
 
 def prompt(question: str, context: str = IMAGE_TOKEN) -> str:
-    """What the model is given: an image (or a scene told in words), the question, and the cue to answer."""
+    """What the model is given: an image (or a scene described in words), the question, and the cue to answer."""
     return f"{context} {question} {ANSWER}"
 
 
@@ -96,7 +96,7 @@ def reading_order(scene: Scene) -> list[Thing]:
 
 
 def caption(scene: Scene, variant: int = 0) -> str:
-    """One of six ways to tell a scene in words; number 0 is the model's own way to describe an image."""
+    """One of six ways to describe a scene in words; number 0 is the model's own way for an image."""
     things = reading_order(scene)
     tail = f" and {phrase(things[1])}" if len(things) > 1 else ""
     first = things[0]
@@ -160,7 +160,7 @@ def draw_riddle(rng: np.random.Generator, obj: str) -> tuple[str, Answered]:
 
 
 def _draw_clues(rng: np.random.Generator, obj: str) -> str:
-    """Two or three clues; a category alone would not tell which object is meant, so no clue stands alone."""
+    """Two or three clues; a category alone would not show which object is meant, so no clue stands alone."""
     facts = vars(FACTS[obj]) | {"category": article(FACTS[obj].category)}
     picked = rng.permutation(len(_CLUES))[: rng.integers(2, 4)]
     return " and ".join(_CLUES[i].format(**facts) for i in picked)
@@ -169,7 +169,7 @@ def _draw_clues(rng: np.random.Generator, obj: str) -> str:
 def draw_text(seed: int, split: Split, index: int) -> tuple[str, str]:
     """One document of the text corpus: the object it is about, and the text.
 
-    Two in five state facts, two in five are riddles with their answer, one tells a scene and answers a question about it.
+    Two in five state facts, two in five are riddles with their answer, one describes a scene and answers a question about it.
     """
     rng = np.random.default_rng([seed, 2 if split == "train" else 3, index])
     obj = OBJECTS[rng.integers(len(OBJECTS))]
@@ -216,7 +216,7 @@ def parse_answer(text: str) -> Reading:
     well_formed = len(short) == 1 and (short[0] == "nothing" or len(objects) + len(colours) + len(grounds) == 1)
     if len(objects) in (1, 2) and len(objects) == len(colours) == len(grounds):
         phrases = [_phrases(c, o, g) for c, o, g in zip(colours, objects, grounds, strict=True)]
-        well_formed |= said in {" and ".join(told) for told in itertools.product(*phrases)}
+        well_formed |= said in {" and ".join(some) for some in itertools.product(*phrases)}
     return Reading(objects, colours, grounds, well_formed)
 
 

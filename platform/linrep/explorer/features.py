@@ -12,7 +12,7 @@ from linrep.stats.wilson import wilson
 from linrep.store.layout import MODALITIES
 
 GOOD = 0.8
-"""F1 from which on a latent is said to tell its value."""
+"""F1 from which on a latent counts as separating its value."""
 FALSE = 0.05
 """Share of random directions that may be above the F1 from which on a latent is said to be better than they are."""
 MOST_SENTENCES = 3
@@ -105,9 +105,9 @@ def _sentence(layer: object, name: str, own: pl.DataFrame, control: pl.DataFrame
         bar = float(np.quantile(null.to_numpy(), 1 - FALSE, method="higher"))
         n, by_chance = int((scored > bar).sum()), int((null > bar).sum()) / len(null)
         low, high = wilson(n / len(scored), len(scored))
-        told = f"{n:,} of {len(scored):,} ({n / len(scored):.0%}, 95% interval {low:.0%} to {high:.0%}) tell a label better than "
-        told += f"F1 {bar:.2f} on samples that it was not chosen on; {by_chance:.0%} of random directions do"
-        found.append(told)
+        line = f"{n:,} of {len(scored):,} ({n / len(scored):.0%}, 95% interval {low:.0%} to {high:.0%}) separate a label better "
+        line += f"than F1 {bar:.2f} on samples that it was not chosen on; {by_chance:.0%} of random directions do"
+        found.append(line)
     elif len(scored):
         found.append(f"their median F1 for a label is {numbers(own)['median_f1']:.2f}; there are no random directions to compare")
     alike, beside = (None if part is None else numbers(part)["median_monosemanticity"] for part in (own, control))
@@ -135,7 +135,7 @@ def feature_metrics(table: pa.Table) -> dict[str, dict[int, float]]:
 def numbers(own: pl.DataFrame) -> dict[str, float | None]:
     """The main numbers of one dictionary."""
     fires = own.filter(FIRES)
-    told = fires["f1"].drop_nulls()
+    scored = fires["f1"].drop_nulls()
 
     def middle(column: str) -> float | None:
         value = fires[column].drop_nulls().median()
@@ -145,7 +145,7 @@ def numbers(own: pl.DataFrame) -> dict[str, float | None]:
         "alive": len(fires) / len(own),
         "alive_image": int((own["rate_image"] > 0).sum()) / len(own),
         "alive_text": int((own["rate_text"] > 0).sum()) / len(own),
-        "told": float((told > GOOD).sum() / len(own)),
+        "good_f1": float((scored > GOOD).sum() / len(own)),
         "median_f1": middle("f1"),
         "median_auroc": middle("auroc"),
         "median_entropy": middle("entropy"),
@@ -162,7 +162,7 @@ def summary_lines(table: pa.Table, chance: float | None = None) -> list[str]:
         chance: Monosemanticity of a blind latent.
     """
     heads = {
-        "alive": "alive", "alive_image": "on image", "alive_text": "on text", "told": f"F1 > {GOOD}", "median_f1": "F1",
+        "alive": "alive", "alive_image": "on image", "alive_text": "on text", "good_f1": f"F1 > {GOOD}", "median_f1": "F1",
         "median_auroc": "AUROC", "median_entropy": "entropy", "median_uniqueness": "unique", "median_monosemanticity": "monosem.",
     }  # fmt: skip
     lines = [f"  {'layer':>5}  {'dictionary':28} {'latents':>8} " + " ".join(f"{head:>9}" for head in heads.values())]

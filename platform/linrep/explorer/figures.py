@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#3b3b3b")
-"""Told apart by colour-blind readers (Okabe and Ito, 2008, two darker ones added)."""
+"""Distinct for colour-blind readers (Okabe and Ito, 2008, two darker ones added)."""
 
 
 @dataclass(frozen=True)

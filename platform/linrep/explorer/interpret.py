@@ -1,4 +1,4 @@
-"""Figures, lines and numbers of interpretations: how well explanations tell when latents fire, beside their controls."""
+"""Figures, lines and numbers of interpretations: how well explanations predict when latents fire, beside their controls."""
 
 import math
 
@@ -69,7 +69,7 @@ def score_metrics(scores: pa.Table) -> dict[str, dict[int, float]]:
 
 
 def interpret_headline(scores: pa.Table) -> list[str]:
-    """How often explanations tell right, beside both controls, in a sentence for each modality; then how random directions do.
+    """How often explanations predict right, beside both controls, in a sentence for each modality; then how random directions do.
 
     All latents of all layers count alike, so nothing is selected. Intervals are over latents.
 
@@ -133,7 +133,7 @@ def _verdicts(found: dict[str, list[str]]) -> list[str]:
     words = {
         "harder": "Random directions are harder to explain in",
         "as easy": "as easy in",
-        "open": "too few latents to tell in",
+        "open": "too few latents to decide in",
     }
     parts = [f"{words[verdict]} {', '.join(found[verdict])}" for verdict in words if verdict in found]
     text = "; ".join(parts)

@@ -12,8 +12,8 @@ from linrep.stats.interval import in_brackets, of_mean
 
 SHOWN = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "latents_needed", "stability", "n_texts")
 GOOD = 0.8
-"""A latent tells a value well where its F1 is above this."""
-Told = tuple[float, float | None, float | None, float | None]
+"""A latent separates a value well where its F1 is above this."""
+Measured = tuple[float, float | None, float | None, float | None]
 """Value, lower and upper end of its spread, control."""
 NOT_KNOWN = (None, None, None, None)
 
@@ -27,16 +27,16 @@ def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]
     quality, truth, rebuilt = (_frame(tables[name]) for name in ("quality", "truth", "rebuilt"))
     lines, n_texts = [], {}
     for (layer, coder), part in quality.group_by(["layer", "coder"], maintain_order=True):
-        told = {
+        measured = {
             (r["measure"], r["modality"]): (r["value"], r["low"], r["high"], r["control"])
             for r in part.iter_rows(named=True) if r["value"] is not None
         }  # fmt: skip
-        n_texts |= {measure: int(value[0]) for (measure, _), value in told.items() if measure.startswith("n_texts")}
+        n_texts |= {measure: int(value[0]) for (measure, _), value in measured.items() if measure.startswith("n_texts")}
         lines.append(f"  layer {layer} {coder}")
-        lines += [_of_modality(told, modality) for modality in ("image", "text") if ("l0", modality) in told]
+        lines += [_of_modality(measured, modality) for modality in ("image", "text") if ("l0", modality) in measured]
         here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
-        lines += [*_needed(told, rebuilt.filter(here)), *_found(truth.filter(here))]
-        lines += [f"    {m} {v[0]:.2f} ({v[3]:.2f})" for (m, _), v in told.items() if m.startswith("stability")]
+        lines += [*_needed(measured, rebuilt.filter(here)), *_found(truth.filter(here))]
+        lines += [f"    {m} {v[0]:.2f} ({v[3]:.2f})" for (m, _), v in measured.items() if m.startswith("stability")]
     lines += [f"  {name} read {'; '.join(said)}" for name, said in list(reads.items())[:1]]
     return ["  in round brackets: random directions", *_on_captions(n_texts), *lines]
 
@@ -49,19 +49,19 @@ def _on_captions(n_texts: Mapping[str, int]) -> list[str]:
     return [f"  CE recovered on {n_texts['n_texts']} held-out captions as drawn, with its 95% interval{of_them}"]
 
 
-def _of_modality(told: Mapping[tuple[str, str], Told], modality: str) -> str:
+def _of_modality(measured: Mapping[tuple[str, str], Measured], modality: str) -> str:
     """FVU is undefined where the held-out rows do not vary, or an SAE's output is not finite."""
-    fvu = told.get(("fvu", modality))
+    fvu = measured.get(("fvu", modality))
     parts = ["FVU undefined (constant rows)" if fvu is None else f"FVU {_said(fvu)}"]
-    parts[0] += f", L0 {told['l0', modality][0]:.3g}"
-    alive = told.get(("alive", "both"), told.get(("alive", modality), (float("nan"),)))[0]
-    parts.append(f"CE recovered {_said(told.get(('ce_recovered', modality)))}")
-    if ("n_texts" + LIKELIEST, modality) in told:
-        parts[-1] += f"; {_said(told.get(('ce_recovered' + LIKELIEST, modality)))}"
+    parts[0] += f", L0 {measured['l0', modality][0]:.3g}"
+    alive = measured.get(("alive", "both"), measured.get(("alive", modality), (float("nan"),)))[0]
+    parts.append(f"CE recovered {_said(measured.get(('ce_recovered', modality)))}")
+    if ("n_texts" + LIKELIEST, modality) in measured:
+        parts[-1] += f"; {_said(measured.get(('ce_recovered' + LIKELIEST, modality)))}"
     return f"    {modality}: {', '.join(parts)}" + (f", dead {1 - alive:.1%}" if modality == "image" else "")
 
 
-def _said(value: Told | None) -> str:
+def _said(value: Measured | None) -> str:
     """A number, the ends of its spread and its control; a dash where there is none."""
     if value is None:
         return "-"
@@ -70,7 +70,7 @@ def _said(value: Told | None) -> str:
     return f"{number:.3g}{spread}" + ("" if control is None else f" ({control:.2f})")
 
 
-def _needed(told: Mapping[tuple[str, str], Told], rebuilt: pl.DataFrame) -> list[str]:
+def _needed(measured: Mapping[tuple[str, str], Measured], rebuilt: pl.DataFrame) -> list[str]:
     """Latents that class vectors need, beside those that random vectors do, and those of random directions."""
     if not len(rebuilt):
         return []
@@ -81,7 +81,7 @@ def _needed(told: Mapping[tuple[str, str], Told], rebuilt: pl.DataFrame) -> list
 
     for cosine in COSINES:
         (own, low, high, control), (other, *_) = (
-            told.get((f"latents_needed_{cosine}/{kind}", "image"), NOT_KNOWN) for kind in ("class", "random")
+            measured.get((f"latents_needed_{cosine}/{kind}", "image"), NOT_KNOWN) for kind in ("class", "random")
         )
         spread = f"{number(own)} [{number(low)}, {number(high)}] ({number(control)})"
         parts.append(f"cosine {cosine} from {spread} latents, random vectors {number(other)}")

@@ -109,8 +109,8 @@ def summary_lines(table: pa.Table) -> list[str]:
         null = "" if last["null"] is None else f"{last['null']:.3f}"
         other = "" if not len(control) or control["value"][-1] is None else f"{control['value'][-1]:.3f}"
         lines.append(f"  {name:34} {_shown(first):>24} {_shown(last):>24} {null:>7} {other:>16} {_reliability(own):>9}")
-    told = pl.col("metric").is_in([name for name, _ in LATENTS]) | pl.col("metric").str.starts_with("turned_by_")
-    for row in frame.filter(told).iter_rows(named=True):
+    listed = pl.col("metric").is_in([name for name, _ in LATENTS]) | pl.col("metric").str.starts_with("turned_by_")
+    for row in frame.filter(listed).iter_rows(named=True):
         null = "" if row["null"] is None else f"{row['null']:.3f}"
         whose = f"{row['model']:9} {row['dictionary'] or '':22}"
         lines.append(f"  layer {row['layer']:2} {whose} {row['metric']:26} {_shown(row)} {null}")

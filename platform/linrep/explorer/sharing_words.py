@@ -51,7 +51,7 @@ def sharing_headline(table: pa.Table) -> list[str]:
     probe = _ends(own, "modality_probe")
     if probe:
         sentences.append(
-            f"A linear probe tells image from text with accuracy {probe[0]['value']:.2f} at layer {first} and "
+            f"A linear probe separates image from text with accuracy {probe[0]['value']:.2f} at layer {first} and "
             f"{probe[1]['value']:.2f} at layer {last} (chance {_null(probe[1])})."
         )
     if len(untrained):
@@ -93,7 +93,7 @@ def plain_words(table: pa.Table) -> str:
     if probe:
         apart = probe[1]["value"] > 0.95
         said.append(
-            f"A linear probe tells image from text with accuracy {probe[0]['value']:.2f} in layer {probe[0]['layer']} and "
+            f"A linear probe separates image from text with accuracy {probe[0]['value']:.2f} in layer {probe[0]['layer']} and "
             f"{probe[1]['value']:.2f} in layer {probe[1]['layer']} (control {probe[1]['null']:.2f})"
             + (": the modalities stay apart to the last layer" if apart else "")
         )

@@ -33,7 +33,7 @@ _CODES = re.compile(r"part-[0-9]{6,}\.parquet")
 
 
 @dataclass(frozen=True)
-class Looked:
+class StudiedSae:
     """An SAE that was looked into; SAEs of several layers may share a name.
 
     Attributes:
@@ -85,7 +85,7 @@ class FeaturesAbout:
 
     store: str
     model: str
-    dictionaries: list[Looked]
+    dictionaries: list[StudiedSae]
     attributes: dict[str, dict[str, list[str]]]
     runs: dict[str, Run]
     codes: dict[str, dict[Modality, int]]
@@ -104,11 +104,11 @@ class Features(Artefact[FeaturesAbout]):
     """Complete features, as a reader sees them; `schemas.features` explains their tables."""
 
     @property
-    def dictionaries(self) -> list[Looked]:
+    def dictionaries(self) -> list[StudiedSae]:
         """The SAEs, controls after their own."""
         return self.about.dictionaries
 
-    def dictionary(self, name: str, layer: int | None = None) -> Looked:
+    def dictionary(self, name: str, layer: int | None = None) -> StudiedSae:
         """One of the SAEs.
 
         Args:
@@ -154,7 +154,7 @@ class Features(Artefact[FeaturesAbout]):
         """The files of codes of an SAE on one modality.
 
         Args:
-            coder: Folder of its codes, see `Looked`.
+            coder: Folder of its codes, see `StudiedSae`.
             modality: Which tokens.
 
         Raises:
@@ -213,7 +213,8 @@ def plan_artefact(
             store=study.store.place.within(workspace),
             model=str(study.store.manifest.model.get("path", "")),
             dictionaries=[
-                Looked(study.layer(unit), study.of(unit).name, unit.coder, study.of(unit).coder.n_latents) for unit in study.coded
+                StudiedSae(study.layer(unit), study.of(unit).name, unit.coder, study.of(unit).coder.n_latents)
+                for unit in study.coded
             ],
             attributes={m: {a.name: list(a.values) for a in own} for m, own in study.known.attributes.items()},
             runs={unit.name: Run(unit.coder, study.layer(unit), study.of(unit).name, *unit.run) for unit in study.units},

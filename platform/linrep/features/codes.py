@@ -28,7 +28,7 @@ COLUMNS = ("position", "token_id", "tile", "row", "col")
 
 
 @dataclass(frozen=True)
-class Coded:
+class ActiveLatents:
     """The active latents of n tokens with s entries, by sample and position.
 
     Attributes:
@@ -61,7 +61,7 @@ class Coded:
         """The token of each entry."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
-    def pieces(self, most: int) -> Iterator["Coded"]:
+    def pieces(self, most: int) -> Iterator["ActiveLatents"]:
         """The same in pieces of whole samples, each of no more entries than that, or of one sample."""
         starts = np.flatnonzero(np.diff(self.sample, prepend=-1))
         ends = np.append(starts[1:], len(self))
@@ -71,11 +71,11 @@ class Coded:
                 yield self.tokens(first, int(end))
                 first = int(end)
 
-    def tokens(self, first: int, last: int) -> "Coded":
+    def tokens(self, first: int, last: int) -> "ActiveLatents":
         """A run of tokens."""
         own = slice(first, last)
         entries = slice(int(self.offsets[first]), int(self.offsets[last]))
-        return Coded(
+        return ActiveLatents(
             self.sample[own], self.position[own], self.token_id[own], self.tile[own], self.row[own], self.col[own],
             self.offsets[first : last + 1] - self.offsets[first], self.latents[entries], self.values[entries],
         )  # fmt: skip
@@ -106,35 +106,35 @@ def encode_file(store: Store, file: WrittenFile, wanted: Bool[np.ndarray, " s"],
     return len(coded)
 
 
-def _encode(block: Block, encoder: Encoder) -> Coded:
+def _encode(block: Block, encoder: Encoder) -> ActiveLatents:
     with torch.no_grad():
         found = active(encoder, block.x.float())
     return coded_of(found.row, found.latent, found.value, block)
 
 
-def coded_of(row: Tensor, latent: Tensor, value: Tensor, block: Block) -> Coded:
+def coded_of(row: Tensor, latent: Tensor, value: Tensor, block: Block) -> ActiveLatents:
     """Entries of a block's rows, as codes."""
     offsets = np.concatenate([[0], np.bincount(row.cpu().numpy(), minlength=len(block.sample)).cumsum()]).astype(np.int64)
     columns = {name: values.astype(FEATURE_CODES.field(name).type.to_pandas_dtype()) for name, values in block.columns.items()}
     entries = {"latents": latent.cpu().numpy().astype(np.int32), "values": value.float().cpu().numpy()}
-    return Coded(sample=block.sample, **columns, offsets=offsets, **entries)
+    return ActiveLatents(sample=block.sample, **columns, offsets=offsets, **entries)
 
 
-def together(parts: list[Coded]) -> Coded:
+def together(parts: list[ActiveLatents]) -> ActiveLatents:
     """The tokens of several, one after the other."""
     if not parts:
         nothing = {np.int64: np.zeros(0, np.int64), np.int32: np.zeros(0, np.int32), np.int16: np.zeros(0, np.int16)}
         whole, small = nothing[np.int32], nothing[np.int16]
         offsets = np.zeros(1, np.int64)
-        return Coded(nothing[np.int64], whole, whole, small, small, small, offsets, whole, np.zeros(0, np.float32))
+        return ActiveLatents(nothing[np.int64], whole, whole, small, small, small, offsets, whole, np.zeros(0, np.float32))
     ends = np.concatenate([[0], np.cumsum([part.offsets[-1] for part in parts])])
     offsets = np.concatenate([[0], *(part.offsets[1:] + end for part, end in zip(parts, ends, strict=False))])
     columns = ("sample", *COLUMNS)
     named = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*columns, "latents", "values")}
-    return Coded(**named, offsets=offsets.astype(np.int64))
+    return ActiveLatents(**named, offsets=offsets.astype(np.int64))
 
 
-def _by_sample(coded: Coded) -> Coded:
+def _by_sample(coded: ActiveLatents) -> ActiveLatents:
     order = np.lexsort((coded.position, coded.sample))
     if (np.diff(order) == 1).all():
         return coded
@@ -142,10 +142,10 @@ def _by_sample(coded: Coded) -> Coded:
     offsets = np.concatenate([[0], counts.cumsum()])
     entries = np.repeat(coded.offsets[:-1][order] - offsets[:-1], counts) + np.arange(offsets[-1])
     named = {name: getattr(coded, name)[order] for name in ("sample", *COLUMNS)}
-    return Coded(**named, offsets=offsets, latents=coded.latents[entries], values=coded.values[entries])
+    return ActiveLatents(**named, offsets=offsets, latents=coded.latents[entries], values=coded.values[entries])
 
 
-def to_table(coded: Coded) -> pa.Table:
+def to_table(coded: ActiveLatents) -> pa.Table:
     """Codes in the `FEATURE_CODES` contract."""
     ends = pa.py_buffer(coded.offsets * 4)
     lists = [
@@ -155,7 +155,7 @@ def to_table(coded: Coded) -> pa.Table:
     return pa.Table.from_arrays([*(pa.array(getattr(coded, n)) for n in ("sample", *COLUMNS)), *lists], schema=FEATURE_CODES)
 
 
-def read_codes(where: Place) -> Coded:
+def read_codes(where: Place) -> ActiveLatents:
     """The codes of one file.
 
     Raises:
@@ -168,7 +168,7 @@ def read_codes(where: Place) -> Coded:
     latents, values = (table[name].chunk(0).buffers() for name in ("latents", "values"))
     ends = np.frombuffer(latents[1], np.int64, len(table) + 1) // 4
     n = int(ends[-1])
-    return Coded(**columns, offsets=ends, latents=_numbers(latents[2], "<i4", n), values=_numbers(values[2], "<f4", n))
+    return ActiveLatents(**columns, offsets=ends, latents=_numbers(latents[2], "<i4", n), values=_numbers(values[2], "<f4", n))
 
 
 def _numbers(buffer: pa.Buffer | None, kind: str, n: int) -> np.ndarray:

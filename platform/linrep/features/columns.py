@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int16, Int32, Int64
 from scipy import sparse
 
 from linrep.errors import StoreError
-from linrep.features.codes import COLUMNS, Coded, read_codes, together
+from linrep.features.codes import COLUMNS, ActiveLatents, read_codes, together
 from linrep.places import Place
 from linrep.records import inside, read_record, write_record
 from linrep.store.layout import MODALITIES, Modality
@@ -50,7 +50,7 @@ _AHEAD = 4096
 
 
 @dataclass(frozen=True)
-class Fired:
+class Firings:
     """Where the latents of a run fire: s entries by latent, sample and position, on t tokens of m samples.
 
     Attributes:
@@ -71,7 +71,7 @@ class Fired:
 
 
 @dataclass(frozen=True)
-class Held:
+class TokenRows:
     """The t tokens of m samples, by sample and position.
 
     Attributes:
@@ -141,7 +141,7 @@ class Columns:
     place: Place
     shape: Shape
 
-    def fired(self, run: tuple[int, int]) -> Fired:
+    def fired(self, run: tuple[int, int]) -> Firings:
         """The entries of a run of latents.
 
         Raises:
@@ -153,9 +153,9 @@ class Columns:
         which, position, value = (entries.field(name).to_numpy() for name in _ENTRY.names)
         if len(which) and not 0 <= which.min() <= which.max() < len(samples):
             raise self._damaged("latents", "it names samples that it lacks")
-        return Fired(np.repeat(np.arange(len(lists)), counts), samples[which], position, value, samples, self.shape.tokens)
+        return Firings(np.repeat(np.arange(len(lists)), counts), samples[which], position, value, samples, self.shape.tokens)
 
-    def held(self) -> Held:
+    def token_rows(self) -> TokenRows:
         """The tokens.
 
         Raises:
@@ -165,7 +165,7 @@ class Columns:
         ends = np.concatenate([[0], samples["n_tokens"].to_numpy().cumsum()])
         if ends[-1] != len(tokens):
             raise self._damaged("tokens", f"it has {len(tokens)} rows instead of {ends[-1]}")
-        return Held(samples["sample"].to_numpy(), ends, *(tokens[name].to_numpy() for name in COLUMNS))
+        return TokenRows(samples["sample"].to_numpy(), ends, *(tokens[name].to_numpy() for name in COLUMNS))
 
     def _entries(self, run: tuple[int, int]) -> pa.ListArray:
         """A row a latent of a run; the record batches that hold them are read at once."""
@@ -242,13 +242,13 @@ def turned(folder: Place) -> list[Columns]:
     return [Columns(inside(folder, shape.name, folder / LIST, repair), shape) for shape in shapes]
 
 
-def in_pieces(columns: Sequence[Columns], run: tuple[int, int]) -> Iterator[tuple[Modality, Fired]]:
-    """The entries of a run of latents from some files, in pieces of about so many of one modality.
+def in_pieces(columns: Sequence[Columns], run: tuple[int, int]) -> Iterator[tuple[Modality, Firings]]:
+    """The entries of a run of latents from some files, in pieces of about `PIECE` of one modality.
 
     A run of few latents has few entries in each file, and what is done with a piece costs by latents too. Within a piece entries
     stand file by file, and in each by latent, sample and position; no sample is in two files.
     """
-    waiting: list[Fired] = []
+    waiting: list[Firings] = []
     modality = None
     for one in columns:
         fired = one.fired(run)
@@ -261,14 +261,14 @@ def in_pieces(columns: Sequence[Columns], run: tuple[int, int]) -> Iterator[tupl
         yield modality, _joined(waiting)
 
 
-def _joined(parts: Sequence[Fired]) -> Fired:
+def _joined(parts: Sequence[Firings]) -> Firings:
     names = ("latent", "sample", "position", "value", "samples")
-    return Fired(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names}, tokens=sum(p.tokens for p in parts))
+    return Firings(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names}, tokens=sum(p.tokens for p in parts))
 
 
-def _pieces(files: Iterator[Place]) -> Iterator[Coded]:
-    """The tokens of some files in pieces of whole samples, each of about so many entries."""
-    waiting: list[Coded] = []
+def _pieces(files: Iterator[Place]) -> Iterator[ActiveLatents]:
+    """The tokens of some files in pieces of whole samples, each of about `PIECE` entries."""
+    waiting: list[ActiveLatents] = []
     for file in files:
         for coded in read_codes(file).pieces(PIECE):
             if waiting and sum(len(c.latents) for c in (*waiting, coded)) > PIECE:
@@ -280,7 +280,7 @@ def _pieces(files: Iterator[Place]) -> Iterator[Coded]:
         yield together(waiting)
 
 
-def _write(coded: Coded, n_latents: int, folder: Place, modality: Modality, number: int) -> Shape:
+def _write(coded: ActiveLatents, n_latents: int, folder: Place, modality: Modality, number: int) -> Shape:
     starts = np.flatnonzero(np.diff(coded.sample, prepend=-1))
     samples, counts = coded.sample[starts], np.diff(starts, append=len(coded))
     # From rows to columns: a counting sort, in which the tokens of a latent keep their order.

@@ -22,7 +22,7 @@ class FeaturesConfig(Section):
     words: NonNegativeInt = Field(default=10, description="Words of the logit lens at either end; 0 leaves them out.")
     neighbours: NonNegativeInt = Field(default=8, description="Nearest latents by the decoder's cosine.")
     min_samples: PositiveInt = Field(
-        default=10, description="Samples that a value must have, and on which a latent must fire, to be told by it."
+        default=10, description="Samples that a value must have, and on which a latent must fire, to be scored by it."
     )
     embeddings: str | None = Field(
         default=None,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from linrep.features.columns import Columns
 from linrep.features.config import FeaturesConfig
-from linrep.features.gather import Gathered, Known
+from linrep.features.gather import LatentSums, SampleFacts
 from linrep.largest import of_draw, of_strength
 from linrep.store.layout import MODALITIES, Modality
 from schemas.features import FEATURE_EXAMPLES
@@ -47,7 +47,7 @@ class Chosen:
         return Chosen(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
-def choose(found: Gathered, known: Known, config: FeaturesConfig) -> dict[Modality, Chosen]:
+def choose(found: LatentSums, known: SampleFacts, config: FeaturesConfig) -> dict[Modality, Chosen]:
     """The examples of each modality.
 
     The samples of a draw are sorted by activation and cut into equal parts, the quantiles; each gives those that were drawn
@@ -56,7 +56,7 @@ def choose(found: Gathered, known: Known, config: FeaturesConfig) -> dict[Modali
     return {m: _choose(found, m, known, config) for m in MODALITIES}
 
 
-def _choose(found: Gathered, modality: Modality, known: Known, config: FeaturesConfig) -> Chosen:
+def _choose(found: LatentSums, modality: Modality, known: SampleFacts, config: FeaturesConfig) -> Chosen:
     top = found.top[modality].entries()
     value, rank = of_strength(top.key)
     n = len(rank)
@@ -119,7 +119,7 @@ def fill(
 def _fill(
     one: Columns, run: tuple[int, int], own: Chosen, ids: pa.Array, n_tokens: np.ndarray, config: FeaturesConfig
 ) -> pa.Table:
-    fired, held, modality = one.fired(run), one.held(), one.shape.modality
+    fired, held, modality = one.fired(run), one.token_rows(), one.shape.modality
     m = len(held.samples)
     which, sample = (np.searchsorted(held.samples, samples) for samples in (fired.sample, own.sample))
     begin, end = held.ends[sample], held.ends[sample + 1]
@@ -179,7 +179,7 @@ def _ragged(left: Int64[np.ndarray, " e"], right: Int64[np.ndarray, " e"]) -> tu
 
 
 def _strongest(of: np.ndarray, entry: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """No more than so many entries of each example, those of the largest values, in the order in which they stand."""
+    """At most `most` entries of each example, those of the largest values, in the order in which they stand."""
     if not len(of) or np.bincount(of).max() <= most:
         return of, entry
     order = np.lexsort((-values, of))

@@ -21,7 +21,7 @@ OVERSAMPLED = 3
 
 
 @dataclass(frozen=True)
-class Known:
+class SampleFacts:
     """What is known of the store's s samples.
 
     Attributes:
@@ -42,23 +42,23 @@ class Known:
         return self.rank % 2
 
 
-class Gathered:
+class LatentSums:
     """What is known of f latents after some of the codes."""
 
-    def __init__(self, f: int, known: Known, config: FeaturesConfig) -> None:
+    def __init__(self, f: int, known: SampleFacts, config: FeaturesConfig) -> None:
         self.rates = {m: Rates.none(f) for m in MODALITIES}
         self.top = {m: Largest(f, config.top) for m in MODALITIES}
         self.drawn = {m: Largest(f, n_drawn(config)) for m in MODALITIES}
-        self.told = {m: Histograms(f, known.attributes[m]) for m in MODALITIES}
+        self.labels = {m: Histograms(f, known.attributes[m]) for m in MODALITIES}
         self.alike = None if known.embedded is None else Weighted(f, known.embedded.units.shape[1])
 
-    def merge(self, other: "Gathered") -> None:
+    def merge(self, other: "LatentSums") -> None:
         """Take in what another one gathered."""
         for m in MODALITIES:
             self.rates[m] = self.rates[m] + other.rates[m]
             self.top[m].merge(other.top[m])
             self.drawn[m].merge(other.drawn[m])
-            self.told[m].merge(other.told[m])
+            self.labels[m].merge(other.labels[m])
         if self.alike is not None and other.alike is not None:
             self.alike.merge(other.alike)
 
@@ -68,14 +68,14 @@ def n_drawn(config: FeaturesConfig) -> int:
     return config.quantiles * config.per_quantile * OVERSAMPLED
 
 
-def bytes_per_latent(known: Known, config: FeaturesConfig) -> int:
-    """What `Gathered` holds for each latent."""
+def bytes_per_latent(known: SampleFacts, config: FeaturesConfig) -> int:
+    """What `LatentSums` holds for each latent."""
     values = sum(len(a.values) for own in known.attributes.values() for a in own)
     vectors = 0 if known.embedded is None else known.embedded.units.shape[1]
     return 2 * (44 + 12 * (config.top + n_drawn(config))) + values * (8 + 8 * BINS) + 8 * vectors + 32
 
 
-def runs(n_latents: int, known: Known, config: FeaturesConfig) -> list[tuple[int, int]]:
+def runs(n_latents: int, known: SampleFacts, config: FeaturesConfig) -> list[tuple[int, int]]:
     """The latents in runs that fit into memory, as even as can be; each run is a pass over the codes."""
     most = max(1, int(config.memory_gb * 1e9) // bytes_per_latent(known, config))
     n = -(-n_latents // most)
@@ -83,17 +83,17 @@ def runs(n_latents: int, known: Known, config: FeaturesConfig) -> list[tuple[int
     return list(pairwise(ends))
 
 
-def gather(columns: Sequence[Columns], run: tuple[int, int], known: Known, config: FeaturesConfig) -> Gathered:
+def gather(columns: Sequence[Columns], run: tuple[int, int], known: SampleFacts, config: FeaturesConfig) -> LatentSums:
     """Read a run of latents from some files of turned codes, and gather it."""
     f = run[1] - run[0]
-    found = Gathered(f, known, config)
+    found = LatentSums(f, known, config)
     for modality, fired in in_pieces(columns, run):
         own = peaks(fired)
         found.rates[modality] = found.rates[modality] + Rates.of(fired, own, f)
         rank = known.rank[own.sample]
         found.top[modality].offer(own.latent, strength_key(own.value, rank), own.position)
         found.drawn[modality].offer(own.latent, draw_key(own.value, rank), own.position)
-        found.told[modality].add(own, fired.samples, known.attributes[modality], known.half)
+        found.labels[modality].add(own, fired.samples, known.attributes[modality], known.half)
         if found.alike is not None and known.embedded is not None and modality == "image":
             found.alike.add(own, fired.samples, known.embedded)
     return found

@@ -1,4 +1,4 @@
-"""How well each latent tells the values of attributes, from histograms of its largest activation on each sample.
+"""How well each latent separates the values of attributes, from histograms of its largest activation on each sample.
 
 Memory does not depend on the number of samples. A latent's bins hang from its own largest activation, eight to a factor of two,
 and fall over eight such factors; what lies lower shares the lowest bin. When a larger activation comes, counts move down: the
@@ -41,8 +41,8 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Told:
-    """How f latents tell one attribute; NaN and -1 where a latent or the attribute has too few samples.
+class LabelScores:
+    """How well f latents separate the values of one attribute; NaN and -1 where a latent or the attribute has too few samples.
 
     Attributes:
         value: Number of the value with the best F1 on the half that it is chosen on.
@@ -134,8 +134,8 @@ class Histograms:
         for start in range(0, len(rows), step):
             yield rows[start : start + step]
 
-    def told(self, attribute: int, min_samples: int, present: Int64[np.ndarray, " f"]) -> Told:
-        """How each latent tells one attribute.
+    def scores(self, attribute: int, min_samples: int, present: Int64[np.ndarray, " f"]) -> LabelScores:
+        """How well each latent separates the values of one attribute.
 
         Args:
             attribute: Its number.
@@ -145,8 +145,8 @@ class Histograms:
         own = slice(int(self.starts[attribute]), int(self.starts[attribute + 1]))
         f = len(self.top)
         enough = (self.samples[own].sum(1) >= min_samples) & (self.samples[own] > 0).all(1)
-        numbers = {name: np.full(f, np.nan) for name in Told.__dataclass_fields__ if name not in ("value", "n")}
-        none = Told(value=np.full(f, -1), n=np.zeros(f, np.int64), **numbers)
+        numbers = {name: np.full(f, np.nan) for name in LabelScores.__dataclass_fields__ if name not in ("value", "n")}
+        none = LabelScores(value=np.full(f, -1), n=np.zeros(f, np.int64), **numbers)
         if enough.sum() < 2:
             return none
         at_once = max(1, ROOM_BYTES // (len(enough) * 2 * BINS * 8))
@@ -154,10 +154,10 @@ class Histograms:
             rows = np.arange(start, min(start + at_once, f))
             rows = rows[present[rows] >= min_samples]
             if len(rows):
-                self._tell(rows, own, enough, none)
+                self._score(rows, own, enough, none)
         return none
 
-    def _tell(self, rows: Int64[np.ndarray, " r"], own: slice, enough: np.ndarray, out: Told) -> None:
+    def _score(self, rows: Int64[np.ndarray, " r"], own: slice, enough: np.ndarray, out: LabelScores) -> None:
         n, each = self.samples[own].astype(np.float64), np.arange(len(rows))
         # From the highest bin down: samples of each value, and of all values, at and above.
         right = self.counts[rows, own, 0, ::-1].cumsum(-1, dtype=np.float64)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from linrep.features.columns import Fired
+from linrep.features.columns import Firings
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Peaks:
     position: Int32[np.ndarray, " p"]
 
 
-def peaks(fired: Fired) -> Peaks:
+def peaks(fired: Firings) -> Peaks:
     """Where each latent fires most on each sample, by latent and sample."""
     if not len(fired.value):
         return Peaks(fired.sample, fired.latent, fired.value, fired.position)

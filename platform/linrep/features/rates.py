@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from linrep.features.columns import Fired
+from linrep.features.columns import Firings
 from linrep.features.peaks import Peaks
 
 
@@ -38,7 +38,7 @@ class Rates:
         return Rates(0, 0, count, total, total, np.zeros(f, np.float32), count)
 
     @staticmethod
-    def of(fired: Fired, own: Peaks, f: int) -> "Rates":
+    def of(fired: Firings, own: Peaks, f: int) -> "Rates":
         """Of some whole samples."""
         value = fired.value.astype(np.float64)
         most = np.zeros(f, np.float32)

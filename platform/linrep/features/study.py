@@ -11,7 +11,7 @@ from linrep.encoder import Latents
 from linrep.errors import RecipeError
 from linrep.features.codes import codes_file
 from linrep.features.config import FeaturesConfig
-from linrep.features.gather import Known, runs
+from linrep.features.gather import SampleFacts, runs
 from linrep.features.labels import Attribute
 from linrep.features.monosemanticity import Embedded
 from linrep.places import Place
@@ -23,7 +23,7 @@ from linrep.store.samples import CLASS, class_values, read_samples
 from linrep.vlm.config import ModelConfig
 
 PARTS = 8
-"""A layer's files are read in so many parts at most, whatever the cluster: sums in one order."""
+"""Most parts that a layer's files are read in, whatever the cluster: sums in one order."""
 
 TURNED = "turned"
 """Folder, in the artefact, of turned codes."""
@@ -74,7 +74,7 @@ class Study:
 
     store: Store
     config: FeaturesConfig
-    known: Known
+    known: SampleFacts
     wanted: Mapping[Modality, Bool[np.ndarray, " s"]]
     ids: pa.Array
     n_tokens: dict[Modality, Int64[np.ndarray, " s"]]
@@ -179,7 +179,7 @@ def plan_study(
     wanted: dict[Modality, np.ndarray] = {m: samples.of(m) for m in MODALITIES}
     attributes: dict[Modality, tuple[Attribute, ...]] = {m: _attributes(named, wanted[m], config.min_samples) for m in MODALITIES}
     n_tokens: dict[Modality, np.ndarray] = {m: table[f"n_{m}_tokens"].to_numpy().astype(np.int64) for m in MODALITIES}
-    known = Known(rank, by_rank, attributes, embedded)
+    known = SampleFacts(rank, by_rank, attributes, embedded)
     return Study(store, config, known, wanted, table["sample_id"].combine_chunks(), n_tokens, latents, model)
 
 

@@ -8,29 +8,29 @@ import pyarrow as pa
 
 from linrep.encoder import Latents
 from linrep.features.config import FeaturesConfig
-from linrep.features.gather import Gathered, Known
-from linrep.features.labels import Told
+from linrep.features.gather import LatentSums, SampleFacts
+from linrep.features.labels import LabelScores
 from linrep.features.words import lens, nearest
 from linrep.store.layout import MODALITIES, Modality
 from linrep.vlm.unembed import Unembedding
 from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES
 
-Telling = dict[Modality, list[Told]]
-"""How the latents of a run tell each attribute of each modality."""
+ScoresByModality = dict[Modality, list[LabelScores]]
+"""How well the latents of a run separate each attribute, by modality."""
 
 
-def telling(found: Gathered, known: Known, config: FeaturesConfig) -> Telling:
+def label_scores(found: LatentSums, known: SampleFacts, config: FeaturesConfig) -> ScoresByModality:
     """Score the attributes: once for all tables, since it takes far longer than they do."""
     return {
-        m: [found.told[m].told(i, config.min_samples, found.rates[m].present) for i in range(len(known.attributes[m]))]
+        m: [found.labels[m].scores(i, config.min_samples, found.rates[m].present) for i in range(len(known.attributes[m]))]
         for m in MODALITIES
     }
 
 
 def feature_table(
-    found: Gathered,
-    told: Telling,
-    known: Known,
+    found: LatentSums,
+    labels: ScoresByModality,
+    known: SampleFacts,
     latents: Latents,
     run: tuple[int, int],
     layer: int,
@@ -49,24 +49,24 @@ def feature_table(
     image, text = (found.rates[m].mean for m in MODALITIES)
     both = image + text
     columns["modality_score"] = _nulls(np.divide(image, both, out=np.full(n, np.nan), where=both > 0))
-    columns |= _best(told["image"], known, n)
+    columns |= _best(labels["image"], known, n)
     columns |= _weights(latents, run, config, words)
     scores = np.full(n, np.nan) if found.alike is None else found.alike.scores(config.min_samples)
     columns |= {"monosemanticity": _nulls(scores), "uniqueness": [None] * n, "most_alike": [None] * n}
     return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in FEATURES], schema=FEATURES)
 
 
-def _best(tellings: Sequence[Told], known: Known, n: int) -> dict[str, Any]:
-    """The attribute and value of image samples that each latent tells best, by F1 where it was chosen."""
+def _best(labels: Sequence[LabelScores], known: SampleFacts, n: int) -> dict[str, Any]:
+    """The attribute and value of image samples that each latent separates best, by F1 where it was chosen."""
     columns: dict[str, list[Any]] = {name: [None] * n for name in ("best_attribute", "best_value", "f1", "auroc", "entropy")}
     most = np.full(n, -1.0)
-    for attribute, told in zip(known.attributes["image"], tellings, strict=True):
-        for j in np.flatnonzero((told.value >= 0) & (np.nan_to_num(told.f1_chosen, nan=-1) > most)):
-            columns["best_attribute"][j], columns["best_value"][j] = attribute.name, attribute.values[told.value[j]]
-            columns["f1"][j], columns["auroc"][j] = float(told.f1[j]), _nulls(told.auroc[j : j + 1])[0]
-        most = np.fmax(most, told.f1_chosen)
+    for attribute, scores in zip(known.attributes["image"], labels, strict=True):
+        for j in np.flatnonzero((scores.value >= 0) & (np.nan_to_num(scores.f1_chosen, nan=-1) > most)):
+            columns["best_attribute"][j], columns["best_value"][j] = attribute.name, attribute.values[scores.value[j]]
+            columns["f1"][j], columns["auroc"][j] = float(scores.f1[j]), _nulls(scores.auroc[j : j + 1])[0]
+        most = np.fmax(most, scores.f1_chosen)
         if attribute.name == "class":
-            columns["entropy"] = _nulls(told.entropy)
+            columns["entropy"] = _nulls(scores.entropy)
     return columns
 
 
@@ -87,13 +87,13 @@ def _weights(latents: Latents, run: tuple[int, int], config: FeaturesConfig, wor
     return columns
 
 
-def label_table(tellings: Telling, known: Known, latents: Latents, first: int, layer: int) -> pa.Table:
+def label_table(labels: ScoresByModality, known: SampleFacts, latents: Latents, first: int, layer: int) -> pa.Table:
     """One row a latent, modality and attribute, of those with enough samples."""
     tables = []
     for m in MODALITIES:
-        for attribute, told in zip(known.attributes[m], tellings[m], strict=True):
-            at = np.flatnonzero(told.value >= 0)
-            own = Told(*(getattr(told, name)[at] for name in told.__dataclass_fields__))
+        for attribute, scores in zip(known.attributes[m], labels[m], strict=True):
+            at = np.flatnonzero(scores.value >= 0)
+            own = LabelScores(*(getattr(scores, name)[at] for name in scores.__dataclass_fields__))
             columns: dict[str, Any] = {name: _nulls(values) for name, values in vars(own).items()}
             columns |= {"layer": [layer] * len(at), "dictionary": [latents.name] * len(at), "latent": at + first}
             columns |= {"modality": [m] * len(at), "attribute": [attribute.name] * len(at)}

@@ -24,7 +24,7 @@ TRIES = 4
 
 
 def calibration_turns(chunks: Sequence[Chunk], n: int = SAMPLES) -> list[list[list[Chunk]]]:
-    """What is read to find usual norms: for each corpus so many records, then as many others, in case samples are skipped."""
+    """What is read to find usual norms: for each corpus n records, then n others, in case samples are skipped."""
     corpora = dict.fromkeys(chunk.corpus for chunk in chunks)
     return [_turns([chunk for chunk in chunks if chunk.corpus == corpus], n) for corpus in corpora]
 

@@ -42,7 +42,7 @@ class HarvestConfig(Section):
     high_norm: float | None = Field(
         default=HIGH_NORM,
         gt=1,
-        description="Tokens above so many times the median norm of their modality (attention sinks) are kept apart; null: none",
+        description="Tokens above this multiple of their modality's median norm (attention sinks) are kept apart; null: none",
     )
 
     @model_validator(mode="before")

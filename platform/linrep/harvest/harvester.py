@@ -12,7 +12,7 @@ from torch import Tensor
 
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.select import Choice, choose
-from linrep.harvest.sums import Counted, LayerLimits, Reduced, layer_sums
+from linrep.harvest.sums import CountedPositions, LayerLimits, LayerReduction, layer_sums
 from linrep.store.layout import GROUPS, Modality, View
 from linrep.store.limits import Limits
 from linrep.store.statistics import Sums
@@ -83,7 +83,7 @@ class Harvester:
     def _start(self, batch: list[Prepared]) -> "_Pending":
         choice = choose(batch, self.config)
         on_device = _to_device(choice, self.vlm.device)
-        reduced: dict[int, Reduced] = {}
+        reduced: dict[int, LayerReduction] = {}
 
         def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
             reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.dtype], self._on_device[layer]))
@@ -101,7 +101,7 @@ class Harvester:
             pending.done.synchronize()
         tables, sums = {}, {}
         for layer, reduced in pending.layers.items():
-            counted = Counted.of(pending.choice, reduced, self.limits[layer])
+            counted = CountedPositions.of(pending.choice, reduced, self.limits[layer])
             for key, (stored, norms) in reduced.rows.items():
                 kept = pending.choice.views[key]
                 counts = counted.columns(kept) if key[0] == "pooled" else None
@@ -116,7 +116,7 @@ class Harvester:
 @dataclass(frozen=True)
 class _Pending:
     choice: Choice
-    layers: dict[int, Reduced]
+    layers: dict[int, LayerReduction]
     n_tokens: int
     done: "torch.cuda.Event | None"
 
@@ -146,7 +146,7 @@ def _move(x: Tensor, device: torch.device) -> Tensor:
 
 def reduce(
     h: Float[Tensor, "b t d"], choice: Choice, on_device: _OnDevice, stored: torch.dtype, limits: Float32[Tensor, " groups_1"]
-) -> Reduced:
+) -> LayerReduction:
     """Everything that is kept of one layer; runs on the model's device inside the forward pass.
 
     Args:
@@ -174,10 +174,10 @@ def reduce(
             rows[key] = kept.to(stored), kept.norm(dim=-1)
         else:
             rows[key] = positions.index_select(0, index).to(stored), norms.flatten().index_select(0, index)
-    return Reduced(rows, norms, total, squares, ~finite)
+    return LayerReduction(rows, norms, total, squares, ~finite)
 
 
-def _to_host(reduced: Reduced) -> Reduced:
+def _to_host(reduced: LayerReduction) -> LayerReduction:
     """Start the copies to pinned memory; on the CPU nothing moves."""
 
     def move(x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def _to_host(reduced: Reduced) -> Reduced:
         return host.copy_(x, non_blocking=True)
 
     rows = {key: (move(stored), move(norms)) for key, (stored, norms) in reduced.rows.items()}
-    return Reduced(rows, move(reduced.norms), move(reduced.total), move(reduced.squares), move(reduced.nonfinite))
+    return LayerReduction(rows, move(reduced.norms), move(reduced.total), move(reduced.squares), move(reduced.nonfinite))
 
 
 def _settled(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

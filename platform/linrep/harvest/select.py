@@ -22,7 +22,7 @@ NO_GROUP = -1
 
 
 @dataclass(frozen=True)
-class Kept:
+class ViewRows:
     """The rows that one view keeps of a micro-batch for one modality.
 
     Attributes:
@@ -64,7 +64,7 @@ class Choice:
 
     group: GroupIndex
     counts: Int64[np.ndarray, "b groups"]
-    views: dict[tuple[View, Modality], Kept]
+    views: dict[tuple[View, Modality], ViewRows]
 
 
 def choose(batch: Sequence[Prepared], config: HarvestConfig) -> Choice:
@@ -79,7 +79,7 @@ def choose(batch: Sequence[Prepared], config: HarvestConfig) -> Choice:
     for i, prepared in enumerate(batch):
         group[i, : len(prepared)] = GROUP_OF_ROLE[prepared.role]
     counts = np.stack([(group == g).sum(1) for g in range(len(GROUPS))], axis=1)
-    views: dict[tuple[View, Modality], Kept] = {}
+    views: dict[tuple[View, Modality], ViewRows] = {}
     for m, modality in enumerate(MODALITIES):
         if "pooled" in config.views:
             views["pooled", modality] = _pooled(batch, counts, m)
@@ -90,23 +90,23 @@ def choose(batch: Sequence[Prepared], config: HarvestConfig) -> Choice:
     return Choice(group, counts, {key: kept for key, kept in views.items() if len(kept)})
 
 
-def _pooled(batch: Sequence[Prepared], counts: Int64[np.ndarray, "b groups"], group: int) -> Kept:
+def _pooled(batch: Sequence[Prepared], counts: Int64[np.ndarray, "b groups"], group: int) -> ViewRows:
     sample = np.flatnonzero(counts[:, group])
-    return Kept(sample, np.full_like(sample, group), _of_samples(batch, sample))
+    return ViewRows(sample, np.full_like(sample, group), _of_samples(batch, sample))
 
 
-def _tokens(batch: Sequence[Prepared], modality: Modality, config: HarvestConfig) -> Kept:
+def _tokens(batch: Sequence[Prepared], modality: Modality, config: HarvestConfig) -> ViewRows:
     kept = [_draw(p, (p.role >= Role.IMAGE) == (modality == "image"), config) for p in batch]
     sample = np.repeat(np.arange(len(batch)), [len(k) for k in kept])
     position = np.concatenate(kept).astype(np.int64)
-    return Kept(sample, position, _of_positions(batch, sample, kept))
+    return ViewRows(sample, position, _of_positions(batch, sample, kept))
 
 
-def _last(batch: Sequence[Prepared], modality: Modality) -> Kept:
+def _last(batch: Sequence[Prepared], modality: Modality) -> ViewRows:
     chosen = [i for i, p in enumerate(batch) if (p.pixels is not None) == (modality == "image")]
     kept = [np.array([len(p) - 1]) if i in set(chosen) else np.empty(0, np.int64) for i, p in enumerate(batch)]
     sample = np.array(chosen, np.int64)
-    return Kept(sample, np.array([len(batch[i]) - 1 for i in chosen], np.int64), _of_positions(batch, sample, kept))
+    return ViewRows(sample, np.array([len(batch[i]) - 1 for i in chosen], np.int64), _of_positions(batch, sample, kept))
 
 
 def _draw(prepared: Prepared, eligible: Bool[np.ndarray, " t"], config: HarvestConfig) -> Int64[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, Shaped
 from torch import Tensor
 
-from linrep.harvest.select import NO_GROUP, Choice, Kept
+from linrep.harvest.select import NO_GROUP, Choice, ViewRows
 from linrep.store.layout import GROUPS, LAST_GROUPS, MODALITIES, Modality, View
 from linrep.store.limits import Limits
 from linrep.store.statistics import N_BINS, Sums, norm_bin
@@ -38,7 +38,7 @@ class LayerLimits:
 
 
 @dataclass(frozen=True)
-class Reduced:
+class LayerReduction:
     """One layer of a micro-batch, reduced on the device and on its way to the host.
 
     Attributes:
@@ -57,7 +57,7 @@ class Reduced:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedPositions:
     """Which positions of a micro-batch count, at one layer.
 
     Attributes:
@@ -73,13 +73,13 @@ class Counted:
     limits: LayerLimits
 
     @classmethod
-    def of(cls, choice: Choice, reduced: Reduced, limits: LayerLimits) -> "Counted":
+    def of(cls, choice: Choice, reduced: LayerReduction, limits: LayerLimits) -> "CountedPositions":
         """The norms of a layer against its limits, as on the device."""
         norms = reduced.norms.numpy()
         high = np.isfinite(norms) & (norms > limits.tokens[choice.group])
         return cls(high, ~reduced.nonfinite.numpy(), choice.group, limits)
 
-    def columns(self, kept: Kept) -> dict[str, Int32[np.ndarray, " n"]]:
+    def columns(self, kept: ViewRows) -> dict[str, Int32[np.ndarray, " n"]]:
         """What stands beside means: tokens that each is over, and tokens of high norm that it is without."""
         own = self.group[kept.sample] == kept.position[:, None]
         high = self.high[kept.sample]
@@ -87,7 +87,7 @@ class Counted:
         return {"n_tokens": n_tokens.astype(np.int32), "n_high_norm": n_high.astype(np.int32)}
 
 
-def layer_sums(choice: Choice, reduced: Reduced, counted: Counted) -> dict[str, Sums]:
+def layer_sums(choice: Choice, reduced: LayerReduction, counted: CountedPositions) -> dict[str, Sums]:
     """The sums of one layer by group: of all tokens, and of last positions where that view is kept."""
     real = choice.group != NO_GROUP
     known = counted.limits.known

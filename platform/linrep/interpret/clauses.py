@@ -1,4 +1,4 @@
-"""Conditions that tell things apart: a few clauses, of which one must hold, each of attributes with the values that will do.
+"""Conditions that separate things: a few clauses, of which one must hold, each of attributes with the values that will do.
 
 A thing (an image, a patch, a word) adds its gain when a clause covers it, and a group of things (the words of a text) adds its
 own gain once, when any of them is covered. Values are taken one by one, always the one that adds most; every value costs a price,
@@ -57,7 +57,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Things:
-    """What is to be told apart.
+    """What is to be separated.
 
     Attributes:
         gain: What each thing adds when it is covered; below 0 where it should not be.
@@ -104,7 +104,7 @@ def tell_apart(things: Things, shapes: Sequence[tuple[str, ...]], n_values: int,
     """The clauses, at the price that cross-validation chooses; none where nothing pays.
 
     Args:
-        things: What to tell apart.
+        things: What to separate.
         shapes: Attributes that may stand together in a clause.
         n_values: Values of an attribute in a clause, at most.
         n_clauses: Clauses, at most.

@@ -141,7 +141,7 @@ def pieces(decoded: Callable[[int], str], n: int) -> tuple[str, ...]:
     """What a text gains by each of its tokens; a character that takes several tokens is gained by its last one.
 
     Args:
-        decoded: The text of the first so many tokens.
+        decoded: Gives the text of the first tokens, by their number.
         n: How many there are.
     """
     found, before = [], ""

@@ -88,7 +88,7 @@ def build_case(
         own = examples.get(modality)
         if own is None or not own.shown:
             continue
-        held = {row["sample_id"]: firing.held(modality, number[row["sample_id"]]) for row in (*own.shown, *own.scored)}
+        held = {row["sample_id"]: firing.sample_tokens(modality, number[row["sample_id"]]) for row in (*own.shown, *own.scored)}
         quiet = {name: h.quiet(latent.number) for name, h in held.items()}
         active += [_shown(row, modality, quiet[row["sample_id"]]) for row in own.shown]
         easy, hard = _negatives(latent, feature, modality, firing, ids, config)

@@ -56,7 +56,7 @@ class Codes(Protocol):
 
 
 @dataclass(frozen=True)
-class Held:
+class SampleTokens:
     """The tokens that the store holds of a sample, and which of the asked latents fire on which."""
 
     tokens: tuple[Token, ...]
@@ -88,7 +88,7 @@ class Firing:
             m: np.zeros((len(self._row), width), np.uint8) for m in MODALITIES
         }
         self._there: dict[Modality, Bool[np.ndarray, " s"]] = {m: np.zeros(n_samples, bool) for m in MODALITIES}
-        self._held: dict[tuple[Modality, int], Held] = {}
+        self._tokens: dict[tuple[Modality, int], SampleTokens] = {}
 
     def add(self, modality: Modality, codes: Codes) -> None:
         """Take in some codes; the tokens of a sample come together."""
@@ -117,7 +117,7 @@ class Firing:
             tokens.setdefault(int(codes.sample[i]), []).append(own)
         for sample, own in tokens.items():
             where = {latent: frozenset(positions) for latent, positions in fires.get(sample, {}).items()}
-            self._held[modality, sample] = Held(tuple(own), where)
+            self._tokens[modality, sample] = SampleTokens(tuple(own), where)
 
     def fires(self, modality: Modality, latent: int) -> Bool[np.ndarray, " s"]:
         """Samples on which it fires."""
@@ -135,6 +135,6 @@ class Firing:
             near |= self.fires(modality, other)
         return near & self.silent(modality, latent)
 
-    def held(self, modality: Modality, sample: int) -> Held:
+    def sample_tokens(self, modality: Modality, sample: int) -> SampleTokens:
         """The tokens of a sample that was asked for."""
-        return self._held.get((modality, sample), Held((), {}))
+        return self._tokens.get((modality, sample), SampleTokens((), {}))

@@ -135,7 +135,7 @@ def read_rule(line: str) -> Rule:
         ValueError: It is not in the language; the message shows how a rule looks.
     """
     image, text = None, None
-    # A word of a text may be the bar itself, so parts are told by how they begin.
+    # A word of a text may be the bar itself, so parts are recognised by how they begin.
     head, bar, tail = line.partition("texts: ")
     if head.strip(" |"):
         image = _read_image(head.strip().rstrip("|").strip())

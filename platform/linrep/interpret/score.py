@@ -14,7 +14,7 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class Score:
-    """How well an explanation tells when a latent fires.
+    """How well an explanation predicts when a latent fires.
 
     Attributes:
         value: Balanced accuracy; None where there are too few answers.

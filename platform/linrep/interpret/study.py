@@ -96,7 +96,7 @@ def partners(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _TrialGroup:
     """Trials of one latent that are judged by one explanation."""
 
     case: Case
@@ -115,14 +115,14 @@ def score(
     config: InterpretConfig,
 ) -> tuple[list[Row], list[Row]]:
     """Scores of some latents, and every answer: rows of the `SCORES` and the `ANSWERS` contracts."""
-    asked: list[_Asked] = []
+    asked: list[_TrialGroup] = []
     for case in cases:
         for (modality, task), trials in case.trials.items():
             if explanations[case.latent].text is not None:
-                asked.append(_Asked(case, modality, task, "own", case.latent, trials))
+                asked.append(_TrialGroup(case, modality, task, "own", case.latent, trials))
             partner = chosen.get((case.latent, modality))
             if partner is not None:
-                asked.append(_Asked(case, modality, task, "shuffled", partner, trials))
+                asked.append(_TrialGroup(case, modality, task, "shuffled", partner, trials))
     batches = [(i, batch) for i, one in enumerate(asked) for batch in batched(one.trials, interpreter.batch)]
     with ThreadPoolExecutor(interpreter.parallel) as threads:
         said = list(
@@ -141,7 +141,7 @@ def score(
 
 
 def batched(trials: Sequence[Trial], n: int) -> list[Sequence[Trial]]:
-    """Trials, so many at a time; a batch never holds one sample twice."""
+    """Trials in batches of at most n; a batch never holds one sample twice."""
     found: list[list[Trial]] = [[]]
     for trial in trials:
         if len(found[-1]) == n or any(other.view.sample == trial.view.sample for other in found[-1]):
@@ -158,7 +158,7 @@ def to_ask(cases: Sequence[Case], n: int) -> list[list[View]]:
 
 
 def _score_row(
-    one: _Asked, said: Sequence[bool | None], explanations: Mapping[Latent, Explained], config: InterpretConfig
+    one: _TrialGroup, said: Sequence[bool | None], explanations: Mapping[Latent, Explained], config: InterpretConfig
 ) -> Row:
     trials = one.trials
     found: Score = score_answers([t.truth for t in trials], said, [t.hard for t in trials])
@@ -173,7 +173,7 @@ def _score_row(
     }
 
 
-def _answer_rows(one: _Asked, said: Sequence[bool | None]) -> list[Row]:
+def _answer_rows(one: _TrialGroup, said: Sequence[bool | None]) -> list[Row]:
     same = {**_which(one.case.latent), "modality": one.modality, "task": one.task, "control": one.control}
     return [
         {**same, "sample_id": t.view.sample, "truth": t.truth, "hard": t.hard, "quantile": t.quantile, "said": answer}

@@ -63,7 +63,7 @@ def sparse_probes(column: str, moments: Moments, config: ProbeConfig) -> list[Li
 class TrainingRows:
     """Gives the training rows of a task again and again, centred: from memory where they fit, else from the store.
 
-    Where a task tells modalities apart, of the larger one rows are left out evenly, so that there are as many of each.
+    Where a task separates modalities, of the larger one rows are left out evenly, so that there are as many of each.
 
     Args:
         stream: Reads them anew, by modality.

@@ -158,7 +158,7 @@ def check(labelled: Labelled, samples: Samples, min_per_class: int) -> None:
     """
     what = f"{labelled.attribute} of {labelled.modality} samples"
     if labelled.n_classes < 2:
-        raise RecipeError(f"probe: {what} has one class only ({labelled.names[0]}): there is nothing to tell apart")
+        raise RecipeError(f"probe: {what} has one class only ({labelled.names[0]}): there is nothing to separate")
     train = np.bincount(labelled.codes[(labelled.codes >= 0) & (samples.split == 0)], minlength=labelled.n_classes)
     fewest = int(train.argmin())
     if train[fewest] < min_per_class:

@@ -77,7 +77,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first pass tells.
+    """What the first pass counted.
 
     Attributes:
         fires: Rows on which each latent fires.
@@ -88,7 +88,7 @@ class Survey:
     groups: dict[str, dict[int, Sums]] = field(default_factory=dict)
 
     def most_active(self, most: int) -> Int64[Tensor, " m"]:
-        """The latents that fire on most rows, at most so many, by number; those that never fire are not among them."""
+        """The latents that fire on most rows, at most `most` of them, by number; those that never fire are not among them."""
         order = self.fires.argsort(descending=True, stable=True)[:most]
         return order[self.fires[order] > 0].sort().values
 
@@ -122,7 +122,7 @@ def fit_latents(passes: LatentPasses, found: Survey, ks: Sequence[int]) -> dict[
 
     Args:
         passes: The training rows, those of the survey.
-        found: What the first pass told.
+        found: What the first pass counted.
         ks: Numbers of latents for each class.
 
     Source: Karvonen et al., "SAEBench", 2025 (sparse probing).
@@ -136,7 +136,7 @@ def fit_latents(passes: LatentPasses, found: Survey, ks: Sequence[int]) -> dict[
 
 
 def bytes_of_fit(n_classes: Sequence[int], n_latents: int, k: int) -> int:
-    """Memory that the sums of label columns of so many classes take, for probes of k latents."""
+    """Memory that the sums of label columns of `n_classes` classes take, for probes of k latents."""
     return 8 * sum(c * (n_latents + min(k, n_latents) ** 2) for c in n_classes)
 
 

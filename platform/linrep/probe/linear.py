@@ -29,7 +29,7 @@ class Linear:
 
     @property
     def n_classes(self) -> int:
-        """Classes told apart."""
+        """Classes that it separates."""
         return len(self.bias)
 
     def scores(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:

@@ -14,9 +14,9 @@ from linrep.stats.wilson import of_bounded, of_clusters, unanimous
 
 BINS = 512
 SPREAD = 6.0
-"""AUROC comes from histograms of the scores: `BINS` bins over the mean of a class's scores plus or minus so many deviations."""
+"""AUROC comes from histograms of the scores: `BINS` bins over the mean of a class's scores plus or minus `SPREAD` deviations."""
 FOLDS = 20
-"""The interval of the AUROC leaves out one of so many groups of samples at a time."""
+"""The interval of the AUROC leaves out one of `FOLDS` groups of samples at a time."""
 
 
 class Tally:
@@ -25,7 +25,7 @@ class Tally:
     Args:
         n_classes: Classes of the classifier.
         n_clusters: What the bootstrap will draw: samples of the split.
-        range_of: Lowest and highest score that the histograms tell apart, by class; None counts no AUROC.
+        range_of: Lowest and highest score that the histograms resolve, by class; None counts no AUROC.
     """
 
     def __init__(self, n_classes: int, n_clusters: int, range_of: Float[Tensor, "2 c"] | None = None) -> None:
@@ -150,7 +150,7 @@ def folded(value: float, without: Sequence[float], n: int, most: float) -> Inter
         value: From all samples.
         without: From all but one group.
         n: Samples: they decide where all groups agree, as where everything is right.
-        most: So many yes-or-no cases say as much as the samples do, at most; infinite for areas, whose pairs are many more.
+        most: Most yes-or-no cases that say as much as the samples do; infinite for areas, whose pairs are many more.
     """
     left = np.array([v for v in without if np.isfinite(v)])
     if len(left) < 2:

@@ -19,7 +19,7 @@ from linrep.store.commit import WrittenFile
 from linrep.store.layout import MODALITIES, Modality
 
 PARTS = 8
-"""A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order, and few of them."""
+"""Most parts that a layer's files are gathered in, whatever the cluster: sums in one order, and few of them."""
 ROWS_PER_PART = 2**15
 """Fewer rows are not worth another worker."""
 

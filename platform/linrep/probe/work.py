@@ -86,7 +86,7 @@ class Work:
         return self._test(self._choose([self._candidates(task) for task in self._tasks]))
 
     def _moments_of(self, task: Task) -> Moments:
-        """The moments of a task's training rows; where it tells modalities apart, each weighs as much as the smaller one."""
+        """The moments of a task's training rows; where it separates modalities, each weighs as much as the smaller one."""
         parts = [self._moments[m, task.column].only([task.column, task.control]) for m in task.modalities]
         fewest = min(part.n for part in parts)
         return merge(part.weighing(fewest) for part in parts)

@@ -56,7 +56,7 @@ class Board:
         """Begin with what is known.
 
         Args:
-            factor: One in so many goes on.
+            factor: One candidate in `factor` goes on.
             members: The candidates of each bracket, of this round.
             seen: Bracket, rung, and FVU by candidate.
             left: Last rung of candidates that have ended early, 0 for none.

@@ -6,7 +6,7 @@ ROOM_BYTES = 64 * 2**20
 """Pre-activations held at once on a CPU. Measured on two cores at 12,288 latents: pieces of 1,024 rows (50 MB) run at the whole
 product's speed, pieces of 256 rows take 10% longer."""
 ROOM_SHARE = 64
-"""On a GPU, one part in so many of its memory: with 80 GB, batches of 2,048 rows of 131,072 latents are one product."""
+"""On a GPU, its memory divided by this: with 80 GB, batches of 2,048 rows of 131,072 latents are one product."""
 
 
 def room_bytes(device: torch.device) -> int:

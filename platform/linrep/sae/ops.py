@@ -66,7 +66,7 @@ def gathered_dots(
 
 
 def bag_of_each(offsets: Int[Tensor, " bags_1"], total: int) -> Int[Tensor, " s"]:
-    """The bag that each of so many terms belongs to; their number is given, since the device would have to be waited for."""
+    """The bag that each term belongs to; the number of terms is given, since the device would have to be waited for."""
     bags = torch.arange(len(offsets) - 1, device=offsets.device)
     return bags.repeat_interleave(offsets.diff(), output_size=total)
 

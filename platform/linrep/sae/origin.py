@@ -19,7 +19,7 @@ EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "hook_embed")
 
 
 def layer_of_hook(name: str) -> int | None:
-    """The layer that a hook's or a module's name means; None where no layer can be told from it.
+    """The layer that a hook's or a module's name means; None where it names no layer.
 
     >>> layer_of_hook("blocks.3.hook_resid_pre"), layer_of_hook("blocks.3.hook_resid_post"), layer_of_hook("model.layers.3")
     (3, 4, 4)

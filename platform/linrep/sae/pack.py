@@ -94,7 +94,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CandidateEnd:
     """A candidate is done: its record, and the dictionary of one that was trained to its end, by modality, for raw rows."""
 
     trial: Trial
@@ -115,12 +115,12 @@ def train_pack(
     device: str | torch.device = "cpu",
     within: str = "sparsity",
     waited: Mapping[str, Waits] | None = None,
-) -> Iterator[Ended | Waits | int]:
+) -> Iterator[CandidateEnd | Waits | int]:
     """Train candidates over one pass of the rows; each takes the steps that it would take alone.
 
     Args:
         pack: Who, and on what.
-        judge: Asked at each rung. A candidate that has failed is told by its event, before anyone is judged again.
+        judge: Asked at each rung. A candidate that has failed is reported by its event, before anyone is judged again.
         device: Where to train.
         within: See `Halving.within`.
         waited: Those that have waited at the pack's first rung, all of them if it is not 0.
@@ -172,7 +172,7 @@ def train_pack(
                         runner.trial("waiting"), {"trainer": runner.trainer.state_dict(), "position": mixture.state_dict()}
                     )
                 elif end < config.steps:
-                    yield Ended(stopped(runner.trial("waiting")), {})
+                    yield CandidateEnd(stopped(runner.trial("waiting")), {})
                 else:
                     yield runner.finished(sample, tests)
     finally:
@@ -184,7 +184,7 @@ def stopped(trial: Trial) -> Trial:
     return replace(trial, status="stopped", reason=f"not among the best of {trial.bracket} after {trial.rows:,} rows")
 
 
-def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every: int) -> Iterator[Ended | int]:
+def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every: int) -> Iterator[CandidateEnd | int]:
     """Train all who are alive up to a step; those whose loss is not finite leave."""
     while alive and next(iter(alive.values())).trainer.step < end:
         names = list(alive)
@@ -244,8 +244,8 @@ class _Runner:
         self._scores.append({"rows": float(self.trainer.step * self._job.config.batch), **values})
         return self._scores[-1]
 
-    def diverged(self, why: object) -> Ended:
-        return Ended(self.trial("failed", f"diverged: {why}"), {})
+    def diverged(self, why: object) -> CandidateEnd:
+        return CandidateEnd(self.trial("failed", f"diverged: {why}"), {})
 
     def trial(self, status: str, reason: str = "", control: dict[str, float] | None = None) -> Trial:
         values = {**self.candidate.values(), "width": self.trainer.weights["decoder"].shape[0]}
@@ -254,14 +254,14 @@ class _Runner:
             tuple(self._scores), tuple(self._reports), control, round(time.monotonic() - self._begun, 3),
         )  # fmt: skip
 
-    def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> Ended:
+    def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> CandidateEnd:
         coders, scales = unscaled(self.trainer.coder(), self._job.parts), self._job.parts
         f, k = len(self.trainer.since_fired), max(1, round(self._scores[-1]["l0"]))
         random = random_dictionary(sample, f, min(k, f), self.trainer.config.seed)
         control = {m: random.unscaled(scales.scale_text if m == "text" else scales.scale_image) for m in coders}
         about = {**self._job.about, "name": self.candidate.name, "config": self.trainer.config.model_dump(mode="json")}
         named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in coders.items()}
-        return Ended(self.trial("finished", "", score(control, tests)), named)
+        return CandidateEnd(self.trial("finished", "", score(control, tests)), named)
 
 
 def choice(scores: Mapping[str, float], ending: str = "") -> float:

@@ -62,16 +62,16 @@ def proposer(config: TuneConfig, sae: SaeConfig, layers: Sequence[int], n_object
     """
     match config.search:
         case Grid():
-            return Listed(_grid(config.space, sae, layers))
+            return ListProposer(_grid(config.space, sae, layers))
         case Random(trials=trials, seed=seed):
-            return Listed(_random(config.space, sae, layers, trials, seed))
+            return ListProposer(_random(config.space, sae, layers, trials, seed))
         case Optuna():
-            return Asked(config.space, sae, layers, config.search, n_objectives)
+            return OptunaProposer(config.space, sae, layers, config.search, n_objectives)
         case _:
             assert_never(config.search)
 
 
-class Listed:
+class ListProposer:
     """All candidates in one round."""
 
     def __init__(self, candidates: list[Candidate]) -> None:
@@ -164,11 +164,11 @@ def whole(k: float) -> int:
     return max(1, round(k))
 
 
-class Asked:
-    """Optuna's multi-objective TPE, asked round by round and told what came out.
+class OptunaProposer:
+    """Optuna's multi-objective TPE, asked round by round and given the results.
 
-    All earlier rounds are asked and told again before a new one, in a fresh study: so the proposals of a search that was
-    killed are those of one that was not, and no database is kept. A candidate that halving stopped is told with the values
+    All earlier rounds are asked for and reported again before a new one, in a fresh study: so the proposals of a search that was
+    killed are those of one that was not, and no database is kept. A candidate that halving stopped is reported with the values
     it had: its FVU could only have become smaller.
 
     Source: Ozaki et al., "Multiobjective tree-structured Parzen estimator", 2022.

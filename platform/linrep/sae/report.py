@@ -174,7 +174,7 @@ class Report:
         y: Int[Tensor, " n"],
         y_test: Int[Tensor, " m"],
     ) -> None:
-        """Take in which latents tell the values of an attribute.
+        """Take in which latents separate the values of an attribute.
 
         Args:
             one: The dictionary.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from linrep.sae.halving import Board
-from linrep.sae.pack import Ended, Trial, Waits, choice, packs_of, stopped, train_pack
+from linrep.sae.pack import CandidateEnd, Trial, Waits, choice, packs_of, stopped, train_pack
 from linrep.sae.search import Candidate, Halving
 from linrep.sae.trials import commit_trial, keep_waiting, read_trials, read_waiting, read_waits, remove_waiting
 from linrep.sae.tuning import TunePlan, objectives
@@ -100,7 +100,7 @@ def search(plan: TunePlan, run: Run) -> Iterator[Trial | int]:
         while True:
             ends, groups = settle(plan, candidates, read_trials(plan.place), read_waiting(plan.place))
             for trial in ends:
-                commit_trial(plan.place, Ended(trial, {}))
+                commit_trial(plan.place, CandidateEnd(trial, {}))
                 yield trial
             if groups:
                 yield from run(candidates, groups)
@@ -123,7 +123,7 @@ def search_plainly(plan: TunePlan) -> Generator[Trial, None, None]:
             for event in train_pack(pack, board.judge, within=plan.within, waited=waited):
                 if isinstance(event, Waits):
                     keep_waiting(plan.place, event)
-                elif isinstance(event, Ended):
+                elif isinstance(event, CandidateEnd):
                     commit_trial(plan.place, event)
                     if event.trial.status == "failed":
                         board.leave(event.trial.name)

@@ -50,14 +50,14 @@ Dimension = Annotated[Values | Range, Field(discriminator="kind"), BeforeValidat
 
 
 class Chosen(Section):
-    """Those that are told how many latents are active."""
+    """Those whose number of active latents is set."""
 
     kind: WithK = Field(description="The architecture.")
     k: Dimension = Field(description="Active latents; whole numbers, drawn values are rounded.")
 
 
 class Thresholds(Section):
-    """JumpReLU, which is trained towards so many active latents."""
+    """JumpReLU, which is trained towards a number of active latents."""
 
     kind: Literal["jumprelu"] = Field(default="jumprelu", description="The architecture.")
     target_l0: Dimension = Field(description="Active latents that training aims at.")
@@ -117,7 +117,9 @@ class Halving(Section):
 
     kind: Literal["halving"] = Field(default="halving", description="Stop poor candidates early.")
     first: float = Field(default=1 / 8, gt=0, lt=1, description="Share of the rows at which candidates are compared first.")
-    factor: float = Field(default=4.0, gt=1, description="One in so many goes on; the next rung is so many times later.")
+    factor: float = Field(
+        default=4.0, gt=1, description="One candidate in `factor` goes on; the next rung comes at `factor` times the rows."
+    )
     within: Literal["sparsity", "sparsity_and_width"] = Field(
         default="sparsity",
         description="Compared are candidates of one layer and equal sparsity, or of equal width too; "
@@ -185,7 +187,7 @@ class Candidate:
         return f"layer={self.layer}/{sparse}" + (f"/x{wide}" if within == "sparsity_and_width" else "")
 
     def values(self) -> dict[str, Any]:
-        """What tells it apart, plain."""
+        """What separates it from others, plain."""
         return {
             "layer": self.layer,
             "architecture": self.coder.activation.kind,
@@ -196,7 +198,7 @@ class Candidate:
         }
 
     def config(self, sae: SaeConfig, rows: int) -> SaeConfig:
-        """The section `sae` that trains this dictionary alone, on so many rows."""
+        """The section `sae` that trains this dictionary alone, on a number of rows."""
         values = sae.model_dump()
         values |= {"layers": (self.layer,), "coder": self.coder.model_dump(), "grid": {}, "rows": rows}
         values["data"] = {**values["data"], "text_share": self.text_share}

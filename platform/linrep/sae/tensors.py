@@ -126,7 +126,7 @@ class Weights:
 
 
 def check_k(k: int, n_latents: int, where: Any) -> int:
-    """The k of a TopK SAE, if it has so many latents.
+    """The k of a TopK SAE, if it has that many latents.
 
     Raises:
         FormatError: It has fewer.

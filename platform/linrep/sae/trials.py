@@ -14,7 +14,7 @@ from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.records import read_record, write_record
 from linrep.sae.formats import saelens
-from linrep.sae.pack import Ended, Trial, Waits
+from linrep.sae.pack import CandidateEnd, Trial, Waits
 from linrep.sae.search import Candidate
 
 
@@ -53,7 +53,7 @@ def read_trial(file: Place) -> Trial:
     )
 
 
-def commit_trial(place: Place, ended: Ended) -> None:
+def commit_trial(place: Place, ended: CandidateEnd) -> None:
     """Write a candidate's dictionary, then its record."""
     name = ended.trial.name
     for modality, sae in ended.coders.items():

@@ -15,7 +15,7 @@ from linrep.stats.auroc import of_scores
 
 @dataclass(frozen=True)
 class BestLatent:
-    """The latent that tells one value of an attribute best.
+    """The latent that separates one value of an attribute best.
 
     Attributes:
         value: The value's number.

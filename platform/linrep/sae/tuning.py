@@ -239,7 +239,7 @@ def largest_cost(plan: TunePlan) -> int | None:
 
 
 def objectives(trial: Trial, modalities: Sequence[Modality]) -> tuple[float, ...] | None:
-    """What Optuna is told: FVU and L0 of each modality; None of a candidate that has failed."""
+    """What Optuna gets: FVU and L0 of each modality; None of a candidate that has failed."""
     if trial.status == "failed":
         return None
     return tuple(value for m in modalities for value in (choice(trial.last, f"_{m}"), trial.last[f"l0_{m}"]))

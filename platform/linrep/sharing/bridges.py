@@ -5,14 +5,14 @@ from jaxtyping import Float, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from linrep.sharing.fires import Kept
+from linrep.sharing.fires import ReservoirFires
 
 ROOM = 2**26
 """Bytes of a block of bridge scores."""
 
 
 def partners(
-    kept: tuple[Kept, Kept], decoder: Float[Tensor, "f d"], room: int = ROOM
+    kept: tuple[ReservoirFires, ReservoirFires], decoder: Float[Tensor, "f d"], room: int = ROOM
 ) -> tuple[Int64[np.ndarray, " f"], Float[np.ndarray, " f"]]:
     """The other latent with which each has its largest bridge score, and the score of the two; -1 and NaN where none is above 0.
 
@@ -49,7 +49,9 @@ def partners(
     return partner, score
 
 
-def _halves(kept: tuple[Kept, Kept], alive: Int64[np.ndarray, " a"]) -> tuple[tuple[csr_array, csr_array], ...]:
+def _halves(
+    kept: tuple[ReservoirFires, ReservoirFires], alive: Int64[np.ndarray, " a"]
+) -> tuple[tuple[csr_array, csr_array], ...]:
     """What fires on images and on captions of every second pair, and of the others: a product of both is a mean over the half.
 
     Pairs are numbered in the order of a hash of their names, and share no image.

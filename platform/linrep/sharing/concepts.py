@@ -12,19 +12,19 @@ from linrep.sharing.crossfit import direction_cosine, finds_its_class
 from linrep.sharing.geometry import scatters, solve
 from linrep.sharing.intervals import Measure, of_classes, of_hits
 from linrep.sharing.study import Pairs
-from linrep.sharing.sums import Gathered, Sums
+from linrep.sharing.sums import PassSums, Sums
 
 WAYS = (("image", "text"), ("text", "image"))
 
 
-def concepts(found: Gathered, pairs: Pairs, config: SharingConfig) -> list[Measure]:
+def concepts(found: PassSums, pairs: Pairs, config: SharingConfig) -> list[Measure]:
     """All measures of the concept level; none where pairs have no classes."""
     if not pairs.classes:
         return []
     return [*_directions(found, pairs, config), *_transfers(found, pairs, config)]
 
 
-def _directions(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
+def _directions(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
     c, groups = len(pairs.classes), len(found.sums)
     n = round(float(found.total(range(groups)).counts.sum()))  # labelled pairs of which both rows count
     yield direction_cosine(found, n, config.seed)
@@ -37,7 +37,7 @@ def _directions(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterato
         yield of_classes(f"class_retrieval_{source}_to_{target}", hits, groups, 1 / c, n)
 
 
-def _transfers(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
+def _transfers(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
     everyone = range(len(found.sums))
     right, control = transfers(found, pairs, config, everyone)
     half = [transfers(found, pairs, config, own)[0] for own in (everyone[::2], everyone[1::2])]
@@ -47,14 +47,14 @@ def _transfers(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator
         yield of_hits(name, hits, float(control[name].mean()), own, labels)
 
 
-def labels_in_order(found: Gathered, pairs: Pairs, groups: Sequence[int]) -> Int64[np.ndarray, " m"]:
+def labels_in_order(found: PassSums, pairs: Pairs, groups: Sequence[int]) -> Int64[np.ndarray, " m"]:
     """Class of each drawn, labelled pair, group by group: the order of `transfers`."""
     of, group = pairs.label[found.drawn.pair], pairs.group[found.drawn.pair]
     return np.concatenate([of[(of >= 0) & (group == g)] for g in groups])
 
 
 def transfers(
-    found: Gathered, pairs: Pairs, config: SharingConfig, groups: Sequence[int]
+    found: PassSums, pairs: Pairs, config: SharingConfig, groups: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Which drawn, labelled pairs of some groups each probe gets right, held out group by group; and of shuffled labels."""
     drawn, whole = found.drawn, found.total(groups)
@@ -72,7 +72,7 @@ def transfers(
     return tuple({name: np.concatenate(hits) for name, hits in some.items()} for some in (right, control))  # pyright: ignore[reportReturnType]
 
 
-def _scores(found: Gathered, s: Sums, own: np.ndarray, which: int, config: SharingConfig) -> Iterator[tuple[str, Tensor]]:
+def _scores(found: PassSums, s: Sums, own: np.ndarray, which: int, config: SharingConfig) -> Iterator[tuple[str, Tensor]]:
     """Scores of held-out rows by probes of either modality: at home, carried over, and carried over with the means aligned.
 
     Linear discriminants from the sums; classes count alike.

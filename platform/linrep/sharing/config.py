@@ -46,7 +46,7 @@ class SharingConfig(Section):
     bimodal: float = Field(default=0.2, gt=0, lt=0.5, description="Bimodal: a modality score between this and one minus this.")
     min_firings: PositiveInt = Field(
         default=100,
-        description="Tokens on which a latent must fire to count in shares of latents: fewer tell no score.",
+        description="Tokens on which a latent must fire to count in shares of latents: fewer give no score.",
     )
     groups: int = Field(default=20, ge=4, description="Groups of pairs for jackknife intervals; each costs 3 d^2 numbers.")
     reservoir: int = Field(default=2048, ge=32, description="Pairs drawn for what compares rows with each other.")

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sharing.intervals import Measure
-from linrep.sharing.sums import Gathered
+from linrep.sharing.sums import PassSums
 from linrep.stats import nulls
 from linrep.stats.interval import student
 from linrep.stats.jackknife import error, jackknife
@@ -56,7 +56,7 @@ def cosine(sizes: Float[np.ndarray, " 3"]) -> float:
     return float(sizes[0]) / math.sqrt(sizes[1] * sizes[2]) if min(sizes[1:]) > 0 else math.nan
 
 
-def products(found: Gathered, groups: Sequence[int]) -> Products:
+def products(found: PassSums, groups: Sequence[int]) -> Products:
     """The products from some groups of pairs, at least two."""
     x, y = (torch.stack([getattr(found.sums[g], name)[0] for g in groups]) for name in ("cx", "cy"))
     n = torch.stack([found.sums[g].counts for g in groups])
@@ -74,11 +74,11 @@ def _centred(m: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
     return m - m.mean(0) - m.mean(1)[:, None] + m.mean()
 
 
-def direction_cosine(found: Gathered, n: int, seed: int) -> Measure:
+def direction_cosine(found: PassSums, n: int, seed: int) -> Measure:
     """The cosine of class directions in images and in texts.
 
     Its interval is over classes: others of their kind would have others. The null deals the classes anew in one modality: 0.
-    There is no value where the pairs do not tell the classes of a modality apart: its directions are noise, and so is a cosine.
+    There is no value where the pairs do not separate the classes of a modality: its directions are noise, and so is a cosine.
 
     Args:
         found: The sums.
@@ -96,7 +96,7 @@ def direction_cosine(found: Gathered, n: int, seed: int) -> Measure:
     reach = student(len(left))
     noise = [name for name, i in (("images", 1), ("texts", 2)) if not sizes[i] > reach * error(left[:, i])]
     if noise:
-        why = f"the pairs do not tell classes apart in {' and '.join(noise)}: their directions are noise"
+        why = f"the pairs do not separate classes in {' and '.join(noise)}: their directions are noise"
         return Measure("direction_cosine", math.nan, math.nan, math.nan, 0.0, n, why=why)
     dealt = np.array([whole.xy[np.arange(c), order].sum() for order in nulls.permutations(c, PERMUTATIONS, seed)]) / (c - 1)
     null = nulls.of_draws(dealt / math.sqrt(sizes[1] * sizes[2]))
@@ -105,7 +105,7 @@ def direction_cosine(found: Gathered, n: int, seed: int) -> Measure:
     return Measure("direction_cosine", cosine(sizes), low, high, 0.0, n, own, null.low, null.high, why)
 
 
-def finds_its_class(found: Gathered, groups: Sequence[int], axis: int) -> np.ndarray:
+def finds_its_class(found: PassSums, groups: Sequence[int], axis: int) -> np.ndarray:
     """For each class whether its direction is nearest to its own in the other modality: texts along axis 1, images along 0."""
     own = products(found, groups)
     total = found.total(groups)

@@ -108,7 +108,7 @@ class Codes:
 
     @staticmethod
     def of(found: Active, counts: Int64[np.ndarray, " n"], f: int) -> "Codes":
-        """From what fires on the tokens, pair after pair, each of so many tokens."""
+        """From what fires on the tokens, pair after pair, each of as many tokens as `counts` says."""
         tokens = torch.from_numpy(counts)
         pair = torch.repeat_interleave(torch.arange(len(counts)), tokens)
         key, at = (pair[found.row] * f + found.latent).unique(return_inverse=True)
@@ -124,7 +124,7 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReservoirFires:
     """What fires on the pairs of the reservoir, in one modality.
 
     Attributes:
@@ -140,19 +140,19 @@ class Kept:
     n: int
 
     @staticmethod
-    def together(some: Sequence["Kept"]) -> "Kept":
+    def together(some: Sequence["ReservoirFires"]) -> "ReservoirFires":
         """All of them, one after the other."""
         pair, latent, mean = (np.concatenate([getattr(kept, name) for kept in some]) for name in ("pair", "latent", "mean"))
-        return Kept(pair, latent, mean, sum(kept.n for kept in some))
+        return ReservoirFires(pair, latent, mean, sum(kept.n for kept in some))
 
 
-NOTHING = Kept(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0)
+NOTHING = ReservoirFires(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0)
 Top = tuple[Largest, Largest]
 """The strongest tokens of images and of captions: keys hold activation and pair, positions a token's number in its pair."""
 
 
 @dataclass(frozen=True)
-class Fired(Grouped[Fires]):
+class PassFires(Grouped[Fires]):
     """What one pass over the tokens, or a part of it, found.
 
     Attributes:
@@ -161,7 +161,7 @@ class Fired(Grouped[Fires]):
     """
 
     top: tuple[Top, Top]
-    kept: tuple[Kept, Kept]
+    kept: tuple[ReservoirFires, ReservoirFires]
 
     @property
     def strongest(self) -> Top:
@@ -169,13 +169,13 @@ class Fired(Grouped[Fires]):
         return _merged([self.top[0], self.top[1]])
 
 
-def no_fires(groups: int, f: int, d: int) -> Fired:
+def no_fires(groups: int, f: int, d: int) -> PassFires:
     """Of no pairs."""
-    return Fired((Fires.none(f, d),) * groups, ((_empty(f), _empty(f)), (_empty(f), _empty(f))), (NOTHING, NOTHING))
+    return PassFires((Fires.none(f, d),) * groups, ((_empty(f), _empty(f)), (_empty(f), _empty(f))), (NOTHING, NOTHING))
 
 
-def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: SharingConfig) -> Fired:
-    """What a part of the tokens tells, some pairs at a time: activations are never held for more, nor densely."""
+def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: SharingConfig) -> PassFires:
+    """What a part of the tokens gives, some pairs at a time: activations are never held for more, nor densely."""
     f, d = latents.decoder.shape
     found = no_fires(config.groups, f, d)
     sums, kept = list(found.sums), ([NOTHING], [NOTHING])
@@ -193,19 +193,19 @@ def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: 
             of_pair = matched.pair[own.pair.numpy()]
             drawn = pairs.drawn[of_pair]
             n_drawn = int(pairs.drawn[matched.pair].sum())
-            kept[m].append(Kept(of_pair[drawn], own.latent.numpy()[drawn], own.mean.numpy()[drawn], n_drawn))
+            kept[m].append(ReservoirFires(of_pair[drawn], own.latent.numpy()[drawn], own.mean.numpy()[drawn], n_drawn))
             codes.append(own)
             totals.append(tokens.x.double().sum(0))
         n_tokens = int(matched.counts.sum())
         sums[g] = sums[g] + Fires.of((codes[0], codes[1]), n_tokens, torch.stack(totals), latents.decoder)
-    return replace(found, sums=tuple(sums), kept=(Kept.together(kept[0]), Kept.together(kept[1])))
+    return replace(found, sums=tuple(sums), kept=(ReservoirFires.together(kept[0]), ReservoirFires.together(kept[1])))
 
 
-def add_fired(one: Fired, other: Fired) -> Fired:
+def add_fired(one: PassFires, other: PassFires) -> PassFires:
     """Two parts together, in their order."""
     top = [_merged([one.top[half], other.top[half]]) for half in range(2)]
-    kept = [Kept.together([one.kept[m], other.kept[m]]) for m in range(2)]
-    return Fired(by_group([one, other]), (top[0], top[1]), (kept[0], kept[1]))
+    kept = [ReservoirFires.together([one.kept[m], other.kept[m]]) for m in range(2)]
+    return PassFires(by_group([one, other]), (top[0], top[1]), (kept[0], kept[1]))
 
 
 def _merged(tops: Sequence[Top]) -> Top:

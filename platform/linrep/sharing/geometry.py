@@ -10,10 +10,10 @@ from torch import Tensor
 from linrep.linear import solve_damped
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure, of_groups
-from linrep.sharing.sums import Gathered, Sums
+from linrep.sharing.sums import PassSums, Sums
 
 
-def from_sums(found: Gathered, config: SharingConfig) -> Iterator[Measure]:
+def from_sums(found: PassSums, config: SharingConfig) -> Iterator[Measure]:
     """All measures of the geometry level that need no rows."""
     everything = found.everything
     wanted: list[tuple[str, Callable[[Sums], float], float | None]] = [
@@ -128,7 +128,7 @@ def _norm_products(s: Sums) -> tuple[float, float, float]:
     return float(pp), float(pq), float(qq)
 
 
-def subspace_measures(found: Gathered, k: int) -> Callable[[Sequence[int]], tuple[float, float]]:
+def subspace_measures(found: PassSums, k: int) -> Callable[[Sequence[int]], tuple[float, float]]:
     """`principal_angles` of some groups; each set of groups is worked out once."""
     known: dict[tuple[int, ...], tuple[float, float]] = {}
 

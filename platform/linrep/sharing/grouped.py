@@ -12,7 +12,7 @@ from linrep.store.layout import View
 from linrep.store.read import Store
 
 PARTS = 8
-"""A layer's files are gathered in so many parts at most, whatever the cluster: sums in one order."""
+"""Most parts that a layer's files are gathered in, whatever the cluster: sums in one order."""
 
 Part = dict[str, tuple[WrittenFile, ...]]
 """Files by modality, of the same chunks: a pair's two rows lie in one chunk, as they come from one record."""

@@ -21,7 +21,7 @@ class Measure:
         value: The estimate from all pairs.
         low: Lower end of the 95% interval.
         high: Upper end.
-        null: What there would be if the modalities shared nothing, or nothing told them apart; None where none is defined.
+        null: What there would be if the modalities shared nothing, or nothing separated them; None where none is defined.
         n: Pairs (tokens, for latents) that it rests on.
         halves: The same from each half of the pairs.
         null_low: Lower end of the null's 95% range, where it was drawn.

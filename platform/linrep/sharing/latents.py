@@ -10,7 +10,7 @@ from linrep.encoder import Latents
 from linrep.errors import RecipeError
 from linrep.sharing.bridges import partners
 from linrep.sharing.config import SharingConfig
-from linrep.sharing.fires import Fired, Fires
+from linrep.sharing.fires import Fires, PassFires
 from linrep.sharing.intervals import Measure, of_groups
 from linrep.sharing.reliability import reliabilities
 from linrep.sharing.shares import shares
@@ -39,7 +39,7 @@ def cofire_null(s: Fires) -> Float[Tensor, " f"]:
     return (s.present[0] * s.present[1] - s.both) / (s.pairs * (s.pairs - 1))
 
 
-def check_tokens(found: Fired) -> Fired:
+def check_tokens(found: PassFires) -> PassFires:
     """What was found, if there was anything.
 
     Raises:
@@ -50,7 +50,7 @@ def check_tokens(found: Fired) -> Fired:
     return found
 
 
-def latent_measures(found: Fired, weights: Weights, latents: Latents, pairs: Pairs, config: SharingConfig) -> list[Measure]:
+def latent_measures(found: PassFires, weights: Weights, latents: Latents, pairs: Pairs, config: SharingConfig) -> list[Measure]:
     """All measures of the latent level."""
     s = found.everything
     n_pairs = round(float(s.pairs))
@@ -80,7 +80,7 @@ def latent_measures(found: Fired, weights: Weights, latents: Latents, pairs: Pai
     return [*rows, *weight_measures(found, weights, pairs), *reliabilities(_halves(found, weights, latents), counted)]
 
 
-def _halves(found: Fired, weights: Weights, latents: Latents) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _halves(found: PassFires, weights: Weights, latents: Latents) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What each half of the pairs says of every latent."""
     groups = range(len(found.sums))
     both = [
@@ -122,7 +122,7 @@ def diagonal_null(s: Fires, decoder: Float[Tensor, "f d"]) -> float:
     return float(own / (written[0] @ written[1] - s.inner))
 
 
-def latent_rows(found: Fired, weights: Weights, latents: Latents) -> list[dict[str, object]]:
+def latent_rows(found: PassFires, weights: Weights, latents: Latents) -> list[dict[str, object]]:
     """One record for each latent, without layer and dictionary."""
     columns = _by_latent(found.everything, latents) | {name: weights[0].weights(kind) for kind, name in enumerate(KINDS)}
     partner, score = partners(found.kept, latents.decoder)

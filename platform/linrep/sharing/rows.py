@@ -1,4 +1,4 @@
-"""Geometry level, from the drawn rows: matched cosines, neighbours, clusters, and a probe that tells the modalities apart."""
+"""Geometry level, from the drawn rows: matched cosines, neighbours, clusters, and a probe that separates the modalities."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,7 +11,7 @@ from linrep.sharing.config import SharingConfig
 from linrep.sharing.geometry import scatters, solve
 from linrep.sharing.intervals import Measure, of_hits, of_rows
 from linrep.sharing.study import Pairs
-from linrep.sharing.sums import Gathered, unit
+from linrep.sharing.sums import PassSums, unit
 from linrep.stats.interval import ends
 from linrep.stats.jackknife import error
 from linrep.stats.nulls import of_draws
@@ -23,7 +23,7 @@ ITERATIONS = 30
 """Of the clustering; it has settled long before, or goes round in circles of a few rows."""
 
 
-def from_rows(found: Gathered, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
+def from_rows(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
     """All measures of the geometry level that need rows."""
     drawn, rng = found.drawn, np.random.default_rng(config.seed)
     n, group = len(drawn.pair), pairs.group[drawn.pair]
@@ -76,7 +76,7 @@ def row_values(x: Float[Tensor, "m d"], y: Float[Tensor, "m d"], neighbours: int
 
 
 def _clusters(
-    found: Gathered, config: SharingConfig, everyone: np.ndarray, halves: Callable, rng: np.random.Generator
+    found: PassSums, config: SharingConfig, everyone: np.ndarray, halves: Callable, rng: np.random.Generator
 ) -> Measure:
     def clustered(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         at = torch.from_numpy(own)
@@ -119,7 +119,7 @@ def neighbourhood_overlap(u: Float[Tensor, "n d"], v: Float[Tensor, "n d"], k: i
 
 
 def modality_probe(
-    found: Gathered, pairs: Pairs, config: SharingConfig, groups: Sequence[int]
+    found: PassSums, pairs: Pairs, config: SharingConfig, groups: Sequence[int]
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Share of a pair's two rows that a linear probe of the modality gets right, and of its control with swapped labels.
 

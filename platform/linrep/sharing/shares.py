@@ -1,7 +1,7 @@
 """Shares of the latents: modality scores, mass on bimodal ones, overlap of those that fire on images with those on texts.
 
 They count the latents that fire often enough for a score of their own. Noise spreads scores, which pulls shares to one side: the
-bootstrap over groups of pairs says how far, and the estimate is corrected by it. The intervals are Wilson's for so many latents,
+bootstrap over groups of pairs says how far, and the estimate is corrected by it. The intervals are Wilson's for these latents,
 with the bootstrap's variance on top: another dictionary would have other latents.
 """
 
@@ -97,7 +97,7 @@ def scores(mass: Float[np.ndarray, "2 f"], config: SharingConfig) -> dict[str, S
 def _independent(rates: Float[np.ndarray, "2 f"], config: SharingConfig) -> dict[str, tuple[float, float, float]]:
     """Overlap if a latent's rate on texts said nothing about its rate on images: rates dealt out anew among the latents, exactly.
 
-    With so many latents above on either side, those above on both follow the hypergeometric distribution.
+    With fixed numbers of latents above on either side, those above on both follow the hypergeometric distribution.
     """
     found = {}
     for threshold in config.thresholds:

@@ -111,7 +111,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Gathered(Grouped[Sums]):
+class PassSums(Grouped[Sums]):
     """What one pass, or a part of it, found.
 
     Attributes:
@@ -155,7 +155,7 @@ def references(store: Store, layer: int, pairs: Pairs) -> tuple[Float[Tensor, " 
     return found[0], found[1]
 
 
-def gather_part(store: Store, layer: int, pairs: Pairs, part: Part, config: SharingConfig) -> Gathered:
+def gather_part(store: Store, layer: int, pairs: Pairs, part: Part, config: SharingConfig) -> PassSums:
     """The sums and the drawn rows of a part, chunk by chunk."""
     a, b = references(store, layer, pairs)
     width = store.manifest.width
@@ -171,7 +171,7 @@ def gather_part(store: Store, layer: int, pairs: Pairs, part: Part, config: Shar
             sums[g] = sums[g] + Sums.of(x[own], y[own], a, b, some)
         kept = np.flatnonzero(pairs.drawn[pair])
         drawn.append(Drawn(pair[kept], x[kept].float(), y[kept].float()))
-    return Gathered(tuple(sums), (a, b), _together(drawn, width))
+    return PassSums(tuple(sums), (a, b), _together(drawn, width))
 
 
 def _matched(store: Store, pairs: Pairs, part: Part) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -204,6 +204,6 @@ def _together(parts: Sequence[Drawn], width: int) -> Drawn:
     return Drawn(pair[order], torch.cat([part.x for part in parts])[at], torch.cat([part.y for part in parts])[at])
 
 
-def add_gathered(one: Gathered, other: Gathered) -> Gathered:
+def add_gathered(one: PassSums, other: PassSums) -> PassSums:
     """Two parts together, in their order."""
     return replace(one, sums=by_group([one, other]), drawn=_together([one.drawn, other.drawn], one.drawn.x.shape[1]))

@@ -61,7 +61,7 @@ class Matched:
 
 
 def pieces(store: Store, pairs: Pairs, part: Part, seed: int, rows: int) -> Iterator[tuple[int, Matched]]:
-    """The balanced tokens of a part: a group's number, and some of its pairs, with so many tokens or one pair more at most."""
+    """The balanced tokens of a part: a group's number, and some of its pairs, with at most `rows` tokens, or one pair more."""
     for matched in matched_tokens(store, pairs, part, seed):
         group = pairs.group[matched.pair]
         for g in np.unique(group):

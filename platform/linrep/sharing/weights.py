@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from linrep.largest import Largest, of_strength
-from linrep.sharing.fires import TOP, Fired, Fires, Top
+from linrep.sharing.fires import TOP, Fires, PassFires, Top
 from linrep.sharing.intervals import Measure
 from linrep.sharing.study import Pairs
 from linrep.sharing.tokens import tokens_of
@@ -65,7 +65,7 @@ Weights = tuple[Compared, Compared, Compared]
 """Of all pairs, and of either half of them."""
 
 
-def compare(store: Store, layer: int, pairs: Pairs, found: Fired, room: int = ROOM) -> Weights:
+def compare(store: Store, layer: int, pairs: Pairs, found: PassFires, room: int = ROOM) -> Weights:
     """Read the strongest tokens and compare them; each half of the pairs has its own strongest tokens and its own mean.
 
     Args:
@@ -156,7 +156,7 @@ def _read(store: Store, layer: int, pairs: Pairs, m: int, ids: Int64[np.ndarray,
     return x
 
 
-def weight_measures(found: Fired, weights: Weights, pairs: Pairs) -> Iterator[Measure]:
+def weight_measures(found: PassFires, weights: Weights, pairs: Pairs) -> Iterator[Measure]:
     """The mean weight over the latents by their energy, of either kind; null: another latent's text tokens, exactly.
 
     The interval has two sources: other latents, and other pairs.
@@ -206,6 +206,6 @@ def _reach(
     each = np.array([one for one, _ in left])
     own = np.nan_to_num(np.nanvar(np.where(np.isfinite(each), each, w), axis=0))
     common = (g - 1) * max(0.0, float(np.nanvar(means)) - float(shares**2 @ own))
-    # As few degrees of freedom as the groups have, or the latents: so many of one energy say as much (Kish, 1965).
+    # As few degrees of freedom as the groups have, or the latents: that number of one energy says as much (Kish, 1965).
     freedom = max(1.0, min(g - 1, 1 / float((shares**2).sum()) - 1))
     return student(freedom + 1) * float(np.sqrt(among + common))

@@ -34,7 +34,7 @@ def jackknife(value: float, without: Sequence[float] | Float[np.ndarray, " g"]) 
 
 
 def corrected(value: float, without: Sequence[float], lowest: float, highest: float) -> tuple[Interval, str | None]:
-    """A value without the bias that noise gives it, as the groups that are left out tell; and why not, where they cannot.
+    """A value without the bias that noise gives it, as the groups that are left out say; and why not, where they cannot.
 
     The correction multiplies the noise of what is left out by the number of groups. It is of no use where it takes the value out
     of its range. The plain value then stands, with an interval that is wider by the bias. Nothing is clipped: an end of the range

@@ -62,7 +62,7 @@ def best_latent(coder: SparseCoder, target: Float[Tensor, "n d"], other: Float[T
     candidates = gap.topk(min(64, coder.n_latents)).indices
     weighted = gap[candidates] * decoder_rows(coder, candidates).norm(dim=1)
     if weighted.max() <= 0:
-        raise ValueError("no latent is more active on the target than on the others: the dictionary does not tell them apart")
+        raise ValueError("no latent is more active on the target than on the others: the dictionary does not separate them")
     return int(candidates[weighted.argmax()])
 
 

@@ -203,7 +203,7 @@ class SteerConfig(Section):
         default="all", description="Layers k at which edits act, one at a time; all: those that the probes have."
     )
     max_layers: Annotated[int, Field(ge=2)] | None = Field(
-        default=None, description="Of all layers take so many at most, evenly spread, the first and the last among them."
+        default=None, description="Most layers to take: evenly spread, the first and the last among them."
     )
     directions: tuple[str, ...] = Field(
         default=("class_mean", "ridge", "random", "shuffled_mean"),

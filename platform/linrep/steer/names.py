@@ -4,7 +4,7 @@ import re
 
 
 def spoken(name: str) -> str:
-    """A class's own name, without the number that tells two classes of one name apart.
+    """A class's own name, without the number that separates two classes of one name.
 
     >>> spoken("crane (134)"), spoken("crane")
     ('crane', 'crane')

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from linrep.steer.asked import Asked, SitePositions
 from linrep.steer.cells import Cell
 from linrep.steer.edits import Intervention, row_edits
+from linrep.steer.prompts import PromptSet, SitePositions
 from linrep.steer.sinks import NormLimits, below
 from linrep.vlm.decode import Context, Edited, at_last, decode, embed_ids, greedy, logits, pad, run
 from linrep.vlm.load import VLM
@@ -40,7 +40,7 @@ class CellRun:
 def ask(
     vlm: VLM,
     batch: Sequence[CellRun],
-    laid_out: Mapping[int, Asked],
+    laid_out: Mapping[int, PromptSet],
     names: Sequence[list[int]],
     questions: Mapping[int, int],
     max_new_tokens: int,
@@ -95,7 +95,7 @@ def ask(
     return list(zip(choices, texts, strict=True))
 
 
-def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, Asked]) -> Context:
+def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptSet]) -> Context:
     """What all prompts of each run share, seen; run once for the runs whose edit does not touch it."""
     keys, first, index = {}, [], []
     for row, one in enumerate(batch):

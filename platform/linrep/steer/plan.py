@@ -53,7 +53,7 @@ class SteerPlan:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _HeldOutSample:
     """A held-out sample and where it lies."""
 
     sample_id: str
@@ -199,16 +199,16 @@ def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tu
     return layers
 
 
-def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_Held]]:
+def held_out(store: Store) -> tuple[dict[str, list[_HeldOutSample]], list[_HeldOutSample], list[_HeldOutSample]]:
     """Samples that no probe was fitted on: images by class, captions with their image, and texts; in a drawn order.
 
-    Classes are called as the probes call them: two of one name are told apart.
+    Classes are called as the probes call them: two of one name have different numbers.
     """
     table = store.samples()
     classes = dict(zip(table["sample_id"].to_pylist(), class_values(table, read_samples(table)), strict=True))
-    images: dict[str, list[_Held]] = {}
-    captions: list[_Held] = []
-    texts: list[_Held] = []
+    images: dict[str, list[_HeldOutSample]] = {}
+    captions: list[_HeldOutSample] = []
+    texts: list[_HeldOutSample] = []
     for number in sorted(store.commits):
         rows = store.samples_of(number, ["sample_id", "corpus", "modality", "split", "error"])
         # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
@@ -217,7 +217,7 @@ def held_out(store: Store) -> tuple[dict[str, list[_Held]], list[_Held], list[_H
             record += not row["sample_id"].endswith("#caption")
             if row["error"] is not None or row["split"] == "train":
                 continue
-            held, name = _Held(row["sample_id"], number, record), classes[row["sample_id"]]
+            held, name = _HeldOutSample(row["sample_id"], number, record), classes[row["sample_id"]]
             if row["corpus"] == "images" and name is not None:
                 images.setdefault(name, []).append(replace(held, class_name=name))
             elif row["modality"] == "pair":
@@ -248,7 +248,9 @@ def unedited(plan: SteerPlan) -> tuple[SteerJob, tuple[SteerChunk, ...]]:
     return replace(plan.job, artefact=without_edits(plan.artefact, [chunk.unit for chunk in chunks]), config=config), chunks
 
 
-def choose_pairs(config: SteerConfig, classes: Sequence[str], images: dict[str, list[_Held]]) -> tuple[tuple[str, str], ...]:
+def choose_pairs(
+    config: SteerConfig, classes: Sequence[str], images: dict[str, list[_HeldOutSample]]
+) -> tuple[tuple[str, str], ...]:
     """The ordered pairs of the plan, named or drawn.
 
     Raises:
@@ -260,7 +262,7 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], images: dict[str, 
     if isinstance(config.pairs, tuple):
         for pair in config.pairs:
             if spoken(pair[0]) == spoken(pair[1]):
-                raise RecipeError(f"steer.pairs: {' and '.join(pair)} are called the same, no answer could tell them apart")
+                raise RecipeError(f"steer.pairs: {' and '.join(pair)} are called the same, no answer could separate them")
             unknown = [name for name in pair if name not in classes]
             if unknown:
                 shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
@@ -286,9 +288,9 @@ def choose_pairs(config: SteerConfig, classes: Sequence[str], images: dict[str, 
 def _damage_items(
     config: SteerConfig,
     chunks: Sequence[Chunk],
-    images: dict[str, list[_Held]],
-    captions: list[_Held],
-    texts: list[_Held],
+    images: dict[str, list[_HeldOutSample]],
+    captions: list[_HeldOutSample],
+    texts: list[_HeldOutSample],
 ) -> tuple[str, list[Item]]:
     """What damage is measured on: held-out captions; without any, held-out texts, each after some image."""
     if not config.damage.texts:
@@ -304,7 +306,7 @@ def _damage_items(
     ]
 
 
-def _item(held: _Held, chunks: Sequence[Chunk]) -> Item:
+def _item(held: _HeldOutSample, chunks: Sequence[Chunk]) -> Item:
     return Item(held.sample_id, narrow(chunks[held.chunk], [held.record]), held.class_name)
 
 
@@ -313,7 +315,7 @@ def _cut(
     layers: Sequence[int],
     pairs: Sequence[tuple[str, str]],
     chunks: Sequence[Chunk],
-    images: dict[str, list[_Held]],
+    images: dict[str, list[_HeldOutSample]],
     damage_items: list[Item],
 ) -> list[SteerChunk]:
     n_cells = len(cells(config, layers))

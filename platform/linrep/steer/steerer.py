@@ -7,9 +7,14 @@ import torch
 
 from linrep.errors import LinrepError
 from linrep.sample import Sample, Skipped, unit_hash
-from linrep.steer.asked import (
-    Asked,
+from linrep.steer.attempt import attempt
+from linrep.steer.cells import NO_DIRECTION, Cell, cells
+from linrep.steer.config import SteerConfig
+from linrep.steer.edits import Intervention, check_width
+from linrep.steer.passes import CellRun, Row, ask, read
+from linrep.steer.prompts import (
     Prompts,
+    PromptSet,
     SitePositions,
     answer_ids,
     bare_prompt,
@@ -17,11 +22,6 @@ from linrep.steer.asked import (
     lay_out,
     site_positions,
 )
-from linrep.steer.attempt import attempt
-from linrep.steer.cells import NO_DIRECTION, Cell, cells
-from linrep.steer.config import SteerConfig
-from linrep.steer.edits import Intervention, check_width
-from linrep.steer.passes import CellRun, Row, ask, read
 from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import areas
 from linrep.steer.vectors import NoDirection, Vectors
@@ -103,7 +103,7 @@ class Steerer:
                 continue
             names_of.append(found[0].sample.id)
             sequences.append(found)  # pyright: ignore[reportArgumentType]
-        laid_out: dict[int, Asked] = {}
+        laid_out: dict[int, PromptSet] = {}
 
         def arrange(some: Sequence[int]) -> None:
             laid_out.update(zip(some, lay_out(self.vlm, [sequences[i] for i in some], self.areas, self.limits), strict=True))
@@ -199,7 +199,7 @@ class Steerer:
             names: Classes to compare.
         """
         produced, asking = Produced(), self.config.ask
-        # The name as it would begin an answer; where two names begin alike, the lens cannot tell them apart.
+        # The name as it would begin an answer; where two names begin alike, the lens cannot separate them.
         first = {n: answer_ids(self.vlm.processor.tokenizer, bare_prompt(asking), asking.answer, n)[0] for n in names}
         index = torch.tensor([first[n] for n in names], device=self.vlm.device)
 

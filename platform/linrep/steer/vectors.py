@@ -120,7 +120,7 @@ class Vectors:
         return found.between(source, target)
 
     def latent(self, site: str, layer: int, source: str, target: str) -> int:
-        """The latent that tells the target's mean from the source's best.
+        """The latent that separates the target's mean from the source's best.
 
         Raises:
             NoDirection: None does, or there is no dictionary at this layer.

@@ -50,7 +50,7 @@ def first_sample(store: Store) -> dict[int, int]:
 
 
 def files_of(store: Store, view: View, layer: int, modality: Modality, n_parts: int) -> list[tuple[WrittenFile, ...]]:
-    """The files of a selection in runs of neighbours, at most so many, of about equal numbers of rows."""
+    """The files of a selection in runs of neighbours, at most `n_parts`, of about equal numbers of rows."""
     files = store.select(view, layer, modality).files
     total, parts, done = sum(file.rows for file in files), [[] for _ in range(n_parts)], 0
     for file in files:

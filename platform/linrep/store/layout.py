@@ -23,7 +23,7 @@ LAST_GROUPS = ("last_image", "last_text")
 _FOLDER = re.compile(rf"({'|'.join(get_args(View))})/layer=(\d+)/modality=({'|'.join(MODALITIES)})/")
 
 HIGH_NORM = 10.0
-"""A token is high-norm above so many times its group's median, unless the recipe says otherwise (sinks lie 10 to 100 above)."""
+"""A token is high-norm above this multiple of its group's median, unless the recipe says otherwise (sinks: 10 to 100 times)."""
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"

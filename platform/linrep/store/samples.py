@@ -79,7 +79,7 @@ def _own_path(uri: str) -> str:
 def class_values(table: pa.Table, samples: Samples) -> list[str | None]:
     """The class of each sample in words: its own, or the one of the image that it shows or describes.
 
-    Different classes have different names: where ImageNet gives two classes one name, "crane", their numbers tell them apart,
+    Different classes have different names: where ImageNet gives two classes one name, "crane", their numbers separate them,
     "crane (134)"; whoever names classes beside the probes asks this function. A caption's image is the one whose path ends
     most like its own image's: the file name must be the same, and images that fit alike but differ in their class give it
     to nobody.
@@ -89,7 +89,7 @@ def class_values(table: pa.Table, samples: Samples) -> list[str | None]:
         for label, name in zip(table["label"].to_pylist(), table["class_name"].to_pylist(), strict=True)
     ]
     labels = {label: name for label, name in zip(table["label"].to_pylist(), own, strict=True) if label is not None}
-    if len(set(labels.values())) < len(labels):  # two classes of one name, as ImageNet has: the number tells them apart
+    if len(set(labels.values())) < len(labels):  # two classes of one name, as ImageNet has: the number separates them
         numbers = table["label"].to_pylist()
         twice = {name for name in labels.values() if list(labels.values()).count(name) > 1}
         own = [f"{name} ({n})" if name in twice else name for name, n in zip(own, numbers, strict=True)]

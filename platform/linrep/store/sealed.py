@@ -21,7 +21,7 @@ from linrep.errors import StoreError
 from linrep.places import Place
 
 BLOCK = 1 << 18
-"""Bytes under one sum: few enough that small columns are read alone, so many that the sums of a file are a 30,000th of it."""
+"""Bytes under one sum: few enough that small columns are read alone, enough that the sums of a file are a 30,000th of it."""
 _KEY = "linrep.seal"
 _SEAL = re.compile(rb"linrep\.seal:([0-9a-f]{16}):([0-9a-f]{16}):([A-Za-z0-9+/=]*):")
 _ZEROS = b"0" * 16

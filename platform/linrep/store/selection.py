@@ -79,7 +79,7 @@ class Selection:
         if limit is None or (not self.high_norm and _largest(parquet, "norm") <= limit):
             return self._asked
         norm = pc.field("norm")
-        # What is not finite is broken, not high, and is told as such by those who look for it.
+        # What is not finite is broken, not high, and is reported as such by those who look for it.
         high = (norm > limit) & (norm < float("inf"))
         return {**self._asked, "norm": high if self.high_norm else ~high}
 
@@ -203,7 +203,7 @@ def _all(asked: dict[str, pc.Expression]) -> pc.Expression:
 
 
 def _largest(parquet: pq.ParquetFile, column: str) -> float:
-    """The largest value of a column that the footer tells; infinite where it does not."""
+    """The largest value of a column that the footer gives; infinite where it does not."""
     largest = 0.0
     for i in range(parquet.num_row_groups):
         group = parquet.metadata.row_group(i)

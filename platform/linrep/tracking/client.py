@@ -50,7 +50,7 @@ def open_client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     for name in ("mlflow.store.db.utils", "alembic"):
-        # What goes wrong there is raised as well, and told then.
+        # What goes wrong there is raised as well, and reported then.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return MlflowClient(tracking_uri=uri)
@@ -88,12 +88,12 @@ def patiently(call: Callable[[], T], uri: str, pauses: Sequence[float] | None = 
     """
     from mlflow.exceptions import MlflowException
 
-    pauses, told = PAUSES if pauses is None else pauses, [False]
+    pauses, reported = PAUSES if pauses is None else pauses, [False]
 
     def away(error: Exception) -> bool:
         passing = isinstance(error, MlflowException | OSError) and not _lasts(error)
-        if passing and not told[0] and pauses is PAUSES:
-            told[0] = True
+        if passing and not reported[0] and pauses is PAUSES:
+            reported[0] = True
             print(f"MLflow at {shown(uri)} does not answer: trying again for {sum(pauses):.0f} s", file=sys.stderr, flush=True)
         return passing
 

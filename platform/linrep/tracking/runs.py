@@ -165,7 +165,7 @@ class Run:
             stage: What kind of part.
             name: What people see.
             key: Digest of the part.
-            params: What tells it from the others.
+            params: What separates it from the others.
             tags: More about it.
             metrics: Step, and numbers by name; what is not finite is left out.
             failed: Whether it failed.
@@ -186,8 +186,8 @@ class Run:
                 if math.isfinite(value)
             ]
             shown = [Param(param, _shown(value)) for param, value in params.items()]
-            told = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
-            self._ask(lambda: client.log_batch(run_id, params=shown, tags=told))
+            labels = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
+            self._ask(lambda: client.log_batch(run_id, params=shown, tags=labels))
             log_datasets(client, self.uri, run_id, stage, datasets_of(above))
             for start in range(0, len(points), 1000):
                 piece = points[start : start + 1000]

@@ -1,4 +1,4 @@
-"""Where a model's files lie, and the digest that tells two models apart without reading all of their weights."""
+"""Where a model's files lie, and the digest that separates two models without reading all of their weights."""
 
 import hashlib
 import json

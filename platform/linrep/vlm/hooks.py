@@ -81,7 +81,7 @@ def edit(vlm: VLM, edits: Mapping[int, Edit], mask: Bool[Tensor, "b t"], generat
 
 @contextmanager
 def edit_rows(vlm: VLM, edits: Mapping[int, RowEdit], mask: Bool[Tensor, "b t"], generated: bool = False) -> Iterator[None]:
-    """As `edit`, with functions that are also told the row of the batch each vector belongs to, so that rows can differ."""
+    """As `edit`, with functions that also get the row of the batch each vector belongs to, so that rows can differ."""
     if mask.ndim != 2 or mask.dtype != torch.bool:
         raise ValueError(f"mask must be a boolean [batch, positions] tensor, got {mask.dtype} of shape {tuple(mask.shape)}")
     chosen = _Chosen(mask.to(vlm.device), generated)

@@ -37,7 +37,7 @@ def check_processor(processor: Any, card: ModelCard) -> None:
     if images is None or tokenizer is None or not hasattr(processor, "_get_num_multimodal_tokens"):
         raise ModelError(f"{card.path!r}: {type(processor).__name__} is not a LLaVA-NeXT processor")
     if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{card.path!r}: needs a fast tokenizer (tokenizer.json), which tells where in the text a token lies")
+        raise ModelError(f"{card.path!r}: needs a fast tokenizer (tokenizer.json), which says where in the text a token lies")
     facts = {
         "image token id": (processor.image_token_id, card.image_token_id),
         "patch size": (processor.patch_size, card.patch_size),

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 from safetensors.numpy import save
 
 from linrep.features.artefact import Features
-from linrep.features.codes import Coded, read_codes
+from linrep.features.codes import ActiveLatents, read_codes
 from linrep.places import Place
 from linrep.store.layout import MODALITIES, Modality
 
@@ -54,7 +54,7 @@ def write_delphi(
         StoreError: There is no such dictionary, there are several, or its codes were deleted.
     """
     looked = features.dictionary(dictionary, layer)
-    parts: list[Coded] = []
+    parts: list[ActiveLatents] = []
     for m in modalities:
         left = samples
         for file in features.codes(looked.coder, m):
@@ -78,14 +78,14 @@ def write_delphi(
     return folder
 
 
-def _first(coded: Coded, n: int) -> Coded:
+def _first(coded: ActiveLatents, n: int) -> ActiveLatents:
     """The first samples."""
     starts = np.flatnonzero(np.diff(coded.sample, prepend=-1))
     return coded if len(starts) <= n else coded.tokens(0, int(starts[n]))
 
 
 def _matrix(
-    parts: Sequence[Coded], padding: int, ctx: int
+    parts: Sequence[ActiveLatents], padding: int, ctx: int
 ) -> tuple[Int64[np.ndarray, "b t"], Int64[np.ndarray, "n 3"], Float32[np.ndarray, " n"]]:
     """Tokens, locations and activations of all parts, a row for each ctx tokens of a sample."""
     rows, locations, activations, first = (

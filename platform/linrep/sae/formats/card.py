@@ -1,4 +1,4 @@
-"""The model card beside a saved dictionary: what it is, how well it does and beside what, how to load it, what it cannot tell."""
+"""The model card beside a saved dictionary: what it is, how well it does and beside what, how to load it, what it cannot say."""
 
 from collections.abc import Mapping
 from typing import Any

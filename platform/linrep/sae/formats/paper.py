@@ -17,7 +17,7 @@ def read(file: Place) -> Sae:
     """Read a dictionary that takes raw activations and gives the latents that it gave in training.
 
     Raises:
-        FormatError: The name tells no norm, or the file is not such a pickle.
+        FormatError: The name holds no norm, or the file is not such a pickle.
     """
     norm = re.search(r"_norm(\d+(?:\.\d+)?)\.pkl$", file.name)
     if norm is None or float(norm[1]) == 0:

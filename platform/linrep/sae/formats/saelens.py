@@ -80,14 +80,14 @@ def read(folder: Place) -> Sae:
     settings, file = Settings(folder / CONFIG, read_json(folder / CONFIG)), folder / WEIGHTS
     old = saelens_fields.is_old(settings)
     settings = settings.renamed(saelens_fields.RENAMED) if old else settings
-    told = saelens_fields.read(settings, folder, old, tuple(RULE_OF))
-    weights = Weights(file, read_safetensors(file), {"d": told.d_in, "f": told.d_sae}, (CONFIG, SIZES), told.dtype)
-    sae = RULE_OF[told.architecture].read_saelens(weights, settings)
-    _check_scaling(weights, told.finetuned)
+    fields = saelens_fields.read(settings, folder, old, tuple(RULE_OF))
+    weights = Weights(file, read_safetensors(file), {"d": fields.d_in, "f": fields.d_sae}, (CONFIG, SIZES), fields.dtype)
+    sae = RULE_OF[fields.architecture].read_saelens(weights, settings)
+    _check_scaling(weights, fields.finetuned)
     settings.finish()
     weights.finish()
-    sae = replace(sae, sees_centred=told.centred, about=told.about)
-    if not told.rescaled:
+    sae = replace(sae, sees_centred=fields.centred, about=fields.about)
+    if not fields.rescaled:
         return sae
     if not bool((sae.decoder.norm(dim=1) > 0).all()):
         raise FormatError(f"{file} has rows of W_dec of norm 0, by which rescale_acts_by_decoder_norm divides")

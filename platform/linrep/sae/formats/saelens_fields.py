@@ -47,7 +47,7 @@ RENAMED = {
 
 
 @dataclass(frozen=True)
-class Told:
+class SaelensFields:
     """What cfg.json says.
 
     Attributes:
@@ -84,7 +84,7 @@ def is_old(settings: Settings) -> bool:
     return int(found[1]) < 6
 
 
-def read(settings: Settings, folder: Place, old: bool, known: Sequence[str]) -> Told:
+def read(settings: Settings, folder: Place, old: bool, known: Sequence[str]) -> SaelensFields:
     """Read all fields but those of single architectures; what is left over afterwards is unknown.
 
     Args:
@@ -110,7 +110,7 @@ def read(settings: Settings, folder: Place, old: bool, known: Sequence[str]) -> 
     rescaled = settings.flag("rescale_acts_by_decoder_norm", False)
     if rescaled and architecture != "topk":
         settings.refuse("rescale_acts_by_decoder_norm", f"is for architecture topk, this one is {architecture}")
-    return Told(
+    return SaelensFields(
         architecture, settings.whole("d_in"), settings.whole("d_sae"), DTYPES[dtype], settings.flag("apply_b_dec_to_input", True),
         rescaled, settings.flag("finetuning_scaling_factor", False), {**about, "architecture": architecture},
     )  # fmt: skip

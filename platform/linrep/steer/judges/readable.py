@@ -1,4 +1,4 @@
-"""Whether a judge can read a model at all, from its unedited answers: told before the runs are paid for, and in the headline.
+"""Whether a judge can read a model at all, from its unedited answers: reported before the runs are paid for, and in the headline.
 
 An answer is read where the judge finds the image's own class in it: of these `turned` and `left` are shares. Where there are none
 they do not exist, and where there are few they speak of few.

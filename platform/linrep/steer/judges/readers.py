@@ -72,7 +72,7 @@ def by_parser(answers: Sequence[Answer]) -> list[Verdict]:
 
 
 def by_choice(answers: Sequence[Answer]) -> list[Verdict]:
-    """Scores by the forced choice: the step of the scale next to 2 p - 1. It cannot tell coherence, nor other attributes."""
+    """Scores by the forced choice: the step of the scale next to 2 p - 1. It cannot read coherence, nor other attributes."""
     return [
         Verdict(error=None if a.about != "class" else "the forced choice has no result")
         if a.p_target is None or a.about != "class"

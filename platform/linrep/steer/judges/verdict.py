@@ -45,7 +45,7 @@ class Verdict:
 
     Attributes:
         score: On `SCALE`; None where the question is not about the class, or there is no verdict.
-        coherence: 0 no sensible answer .. 1 a sensible one; None where the judge cannot tell.
+        coherence: 0 no sensible answer .. 1 a sensible one; None where the judge cannot say.
         kept: Whether another attribute is answered as it is without the edit; None for questions about the class.
         error: Why there is no verdict.
     """

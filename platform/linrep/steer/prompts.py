@@ -65,7 +65,7 @@ class SitePositions:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptSet:
     """One image under several prompts.
 
     Attributes:
@@ -172,7 +172,7 @@ def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, "
 
 def lay_out(
     vlm: VLM, images: Sequence[Sequence[Prepared]], where: Sequence[Area], limits: Mapping[int, NormLimits]
-) -> list[Asked]:
+) -> list[PromptSet]:
     """Several images, each prepared under several prompts.
 
     Args:
@@ -191,7 +191,7 @@ def _lay_out(
     first: Float[Tensor, "t d"],
     where: Sequence[Area],
     limits: Mapping[int, NormLimits],
-) -> Asked:
+) -> PromptSet:
     n = shared([one.input_ids for one in prompts])
     suffixes = []
     for i, one in enumerate(prompts):
@@ -204,7 +204,7 @@ def _lay_out(
             suffixes.append(embed_ids(vlm, ids[None])[0])
     high = sinks(vlm, first[:n], suffixes, prompts, limits)
     sites = tuple(site_positions(where, one, vlm.card, own) for one, own in zip(prompts, high, strict=True))
-    return Asked(first[:n], tuple(suffixes), sites)
+    return PromptSet(first[:n], tuple(suffixes), sites)
 
 
 def site_positions(
