@@ -73,9 +73,40 @@ def test_runs_of_all_stages_stand_side_by_side(tmp_path):
     assert ("probe", "probes", 3, "pooled/top1", 0.5) in rows
     assert ("probe", "probes", None, "seconds", 2.0) in rows
     assert ("trial", "narrow", 4, "fvu_image", 0.2) in rows
+    assert long.columns[-3:] == ["layer", "metric", "value"]
     tables = tracking.compare_tables(here, "tables/front")
     assert tables.select("candidate", "fvu", "run_id").rows() == [("narrow", 0.2, run.id)]
     assert not len(tracking.compare_tables(here, "tables/none"))
+
+
+def test_every_layer_of_a_curve_has_a_row_and_a_number_of_the_whole_run_has_no_layer(tmp_path):
+    here = place(tmp_path)
+    with tracking.run(here, "probe", "probes", "k", {}) as run:
+        run.measures({"top1/class": {0: 0.25, 4: 0.5, 8: math.nan}, "n_rows": 7.0, "one": {0: 0.125}})
+    with tracking.run(here, "evaluate", "saes", "k", {}) as run:
+        model = tracking.Model("topk-16", 2, {"width": 64}, {"fvu_image": 0.5})
+        tracking.log_models(run, [model, tracking.Model("topk-16", 4, {"width": 64}, {"fvu_image": 0.25})])
+    frame = tracking.compare_metrics(here)
+    assert set(frame.select("stage", "layer", "metric", "value").rows()) == {
+        ("probe", 0, "top1/class", 0.25),
+        ("probe", 4, "top1/class", 0.5),
+        ("probe", None, "n_rows", 7.0),
+        ("probe", 0, "one", 0.125),
+        ("one_sae", 2, "fvu_image", 0.5),
+        ("one_sae", 4, "fvu_image", 0.25),
+    }
+    assert frame.height == 6
+    assert tracking.compare(here, ["probe"])["metrics.top1/class"].to_list() == [0.5]  # the last layer's
+
+
+def test_of_a_layer_that_was_logged_again_the_last_value_counts(tmp_path, monkeypatch):
+    """Verdicts of people are logged each time that more of them are there."""
+    here = place(tmp_path)
+    with tracking.run(here, "judge", "verdicts", "k", {}) as run:
+        for now, value in ((1.0, 0.75), (2.0, 0.25)):
+            monkeypatch.setattr(tracking.runs.time, "time", lambda now=now: now)
+            run.measures({"turned": {2: value, 4: 0.5}})
+    assert tracking.compare_metrics(here).select("layer", "value").rows() == [(2, 0.25), (4, 0.5)]
 
 
 def test_where_nothing_was_run_there_is_an_empty_frame(tmp_path):

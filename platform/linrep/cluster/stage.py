@@ -127,8 +127,9 @@ class Records:
     """What MLflow keeps of an artefact.
 
     Attributes:
-        metrics: Numbers by name, the most important first; a mapping from layer to number is a curve over layers. The first
-            hundred are logged, the tables have all.
+        metrics: By name, the most important first. What there is for each layer is a curve, a mapping from layer to number; a
+            count, or another number of the whole, is a number. See `tracking.Run.measures` for what MLflow's pages make of
+            them. The first hundred are logged, the tables have all.
         tables: Tables by name.
         figures: Figures by name; they are also kept beside the results.
         texts: Further texts, by file name.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linrep.config import digest
+from linrep.tracking.curves import ALL, OVER_LAYERS
 from linrep.tracking.runs import Run
 
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']")
@@ -49,7 +50,7 @@ def log_models(run: Run, models: Sequence[Model]) -> None:
     """
     for sae in dict.fromkeys(model.sae for model in models):
         same = [model for model in models if model.sae == sae]
-        part = run.child("one_sae", sae, digest(run.id, sae), {"sae": sae, **same[0].params}, {}, [])
+        part = run.child("one_sae", sae, digest(run.id, sae), {"sae": sae, **same[0].params}, {OVER_LAYERS: ALL}, [])
         for model in same:
             _log(part, model)
 

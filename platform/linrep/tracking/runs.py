@@ -22,6 +22,7 @@ from linrep.places import Place, place, redacted
 from linrep.sheets import guarded
 from linrep.store.tables import write_table
 from linrep.tracking.client import open_client, patiently
+from linrep.tracking.curves import IN_TABLES_ALONE, MOST_METRICS, Measures, finite, over_layers
 from linrep.tracking.inputs import HARVESTS, datasets_of, harvest_dataset, log_datasets
 from linrep.tracking.where import EXPERIMENT, opened_uri
 
@@ -41,8 +42,6 @@ SHARED = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"
 """Tags that a part of a run has from it."""
 WHOLE: "ContextVar[Whole | None]" = ContextVar("whole", default=None)
 """What the runs that are opened now are parts of."""
-MOST_METRICS = 100
-"""Metrics of an artefact's run, at most; a curve over layers is one."""
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
 COMMIT = "LINREP_GIT_COMMIT"
@@ -75,26 +74,41 @@ class Run:
             piece = batch[start : start + 1000]
             self._ask(lambda piece=piece: self._client.log_batch(self.id, metrics=piece))
 
-    def measures(self, values: "Mapping[str, float | Mapping[int, float]]") -> None:
+    def measures(self, values: Measures) -> None:
         """Log numbers, and curves over layers: a mapping from layer to number is one metric with the layer as its step.
 
-        What is not finite is left out. A page of hundreds of charts is read by nobody, so that `MOST_METRICS` are logged at most,
-        the first ones; a tag says how many were not, which are in the tables alone.
+        MLflow draws a metric as bars, a bar a run, if all its steps are 0, and as lines over steps otherwise. So:
+
+        - what there is for each layer is a curve, never a metric for each layer;
+        - a count, or another number of the whole run, has step 0, where its bars compare runs;
+        - a curve of one layer (a recipe of one layer, an SAE, a measure that is finite at one layer only) is one point, and keeps
+          its layer as step: at step 0 it would pass for layer 0 beside a run of several layers.
+
+        What is not finite is left out. At most `MOST_METRICS` are logged, see `first`. A tag says which metrics are no curves.
 
         Args:
             values: By name, the most important first.
         """
-        curves = {name: value if isinstance(value, Mapping) else {0: value} for name, value in values.items()}
-        finite = {name: {k: x for k, x in curve.items() if math.isfinite(x)} for name, curve in curves.items()}
-        names = [name for name, curve in finite.items() if curve]
+        curves = finite(values)
+        logged = self.first(list(curves))
         steps: dict[int, dict[str, float]] = {}
-        for name in names[:MOST_METRICS]:
-            for layer, number in finite[name].items():
+        for name in logged:
+            for layer, number in curves[name].items():
                 steps.setdefault(layer, {})[name] = number
-        if len(names) > MOST_METRICS:
-            self.tags({"linrep.metrics_in_tables_alone": str(len(names) - MOST_METRICS)})
+        if tags := over_layers(values, logged):
+            self.tags(tags)
         for layer, named in sorted(steps.items()):
             self.metrics(named, layer)
+
+    def first(self, names: Sequence[str]) -> Sequence[str]:
+        """The first `MOST_METRICS` of some metrics; a tag counts the others. Nobody reads a page of hundreds of charts.
+
+        Args:
+            names: All that could be logged, the most important first.
+        """
+        if len(names) > MOST_METRICS:
+            self.tags({IN_TABLES_ALONE: str(len(names) - MOST_METRICS)})
+        return names[:MOST_METRICS]
 
     def describe(self, text: str) -> None:
         """Set the run's description, which MLflow's pages show on top."""

@@ -11,6 +11,7 @@ import polars as pl
 from linrep.places import Place, place
 from linrep.store.tables import read_foreign
 from linrep.tracking.client import open_client, patiently
+from linrep.tracking.curves import curves_of
 from linrep.tracking.database import file_of
 from linrep.tracking.where import EXPERIMENT, tracking_uri
 
@@ -28,8 +29,9 @@ def compare(workspace: Place, stages: Sequence[str] = (), where: str = "") -> pl
         where: What else they must satisfy, in MLflow's language: `metrics.fvu_image < 0.1 and params.width = '16384'`.
 
     Returns:
-        `run`, `name`, `stage`, `status`, `parent` (the run that it is part of), `started`, and each parameter, metric (its last
-        value) and tag of ours as `params.width`, `metrics.fvu_image`, `tags.linrep.harvest`; null where a run has none.
+        `run`, `name`, `stage`, `status`, `parent` (the run that it is part of), `started`, and each parameter, metric and tag of
+        ours as `params.width`, `metrics.fvu_image`, `tags.linrep.harvest`; null where a run has none. Of a curve there is the
+        last value: the one of the last layer, if it is over layers. `compare_metrics` has all layers.
     """
     rows = [
         {
@@ -44,19 +46,19 @@ def compare(workspace: Place, stages: Sequence[str] = (), where: str = "") -> pl
 
 
 def compare_metrics(workspace: Place, stages: Sequence[str] = (), where: str = "") -> pl.DataFrame:
-    """The same with a row for each run and metric, so that layers and stages stand below each other.
+    """The same with a row for each run, metric and layer, so that layers and stages stand below each other.
 
     Returns:
-        `run`, `name`, `stage`, `status`, `parent`, `started`, `layer` (from the metric's name, else the run's parameter; null
-        where neither says), `metric` (its name without the layer) and `value`.
+        `run`, `name`, `stage`, `status`, `parent`, `started`, `layer`, `metric` and `value`. A curve over layers has a row for
+        each of them. Of any other metric there is the last value (after the last step of training, or the most rows); `layer` is
+        from its name, and `metric` is the name without it, else from the run's parameter, and null where neither says.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in _runs(workspace, stages, where):
-        own = run.data.params.get("layer", "")
+        curves = _curves(workspace, run)
         for name, value in sorted(run.data.metrics.items()):
-            found = LAYER.search(name)
-            layer = int(found["layer"]) if found else int(own) if own.isdigit() else None
-            rows.append({**_which(run), "layer": layer, "metric": LAYER.sub("", name), "value": value})
+            for layer, own in curves[name].items() if name in curves else [(_layer(run, name), value)]:
+                rows.append({**_which(run), "layer": layer, "metric": LAYER.sub("", name), "value": own})
     kinds = {**dict.fromkeys(_WHICH, pl.String), "started": pl.Int64, "layer": pl.Int64, "metric": pl.String, "value": pl.Float64}
     return pl.DataFrame(rows, schema=kinds)
 
@@ -76,6 +78,24 @@ def compare_tables(workspace: Place, name: str, stages: Sequence[str] = (), wher
             own = (pl.lit(run.info.run_id).alias("run_id"), pl.lit(run.info.run_name).alias("run_name"))
             found.append(frame.with_columns(*own))
     return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame()
+
+
+def _curves(workspace: Place, run: Any) -> dict[str, dict[int, float]]:
+    """The metrics of a run that are curves over layers, by layer; of values that a layer had one after the other, the last."""
+    uri, names = tracking_uri(workspace), curves_of(run.data.tags, run.data.metrics)
+    client, found = open_client(uri) if names else None, {}
+    for name in names:
+        assert client is not None
+        points = patiently(lambda c=client, n=name: c.get_metric_history(run.info.run_id, n), uri)
+        by_layer = {point.step: point.value for point in sorted(points, key=lambda point: point.timestamp)}
+        found[name] = dict(sorted(by_layer.items()))
+    return found
+
+
+def _layer(run: Any, name: str) -> int | None:
+    """The layer that a metric's name or the run's parameter says."""
+    said, own = LAYER.search(name), run.data.params.get("layer", "")
+    return int(said["layer"]) if said else int(own) if own.isdigit() else None
 
 
 def _which(run: Any) -> dict[str, Any]:
