@@ -13,9 +13,12 @@ from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import SaePlan, Saes, plan_saes
-from linrep.sae.layer import layer_name
+from linrep.sae.layer import LayerJob, layer_name
 from linrep.sae.train import Metrics
 
+MEASURES = ("loss", "fvu/image", "fvu/text", "l0/image", "l0/text", "dead", "error", "penalty", "auxiliary",
+            "rows/image", "rows/text", "learning_rate")  # fmt: skip
+"""What training reports, the most important first; a modality of which no rows are trained on has no measures."""
 WHY = {"special": "of special tokens", "high_norm": "of high norm", "nonfinite": "that are not finite"}
 
 
@@ -48,11 +51,11 @@ class SaeStage:
         return replace(self, plan=replace(self.plan, artefact=artefact))
 
     def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit | Step]:
-        """Train layer after layer, and log what the workers report."""
+        """Train layer after layer, and log what the workers report: as many metrics as a page of charts takes."""
         from linrep.cluster.train_sae import train_on_ray
 
         about, batch = self.artefact.about, int(self.artefact.manifest.config["batch"])
-        at: dict[int, int] = {}
+        logged, at = frozenset(run.first(reported(self.plan.jobs))), dict[int, int]()
         for event in train_on_ray([job for job in self.plan.jobs if layer_name(job.layer) in todo], self.pool):
             step = event.what.step if isinstance(event.what, Metrics) else about.steps
             new = step - at.get(event.layer, 0)
@@ -60,8 +63,9 @@ class SaeStage:
                 at[event.layer] = step
                 yield Step(new, new * batch)
             if isinstance(event.what, Metrics):
-                where = f"layer{event.layer:02d}/{about.names[event.what.coder]}"
-                run.metrics({f"{where}/{name}": value for name, value in event.what.values.items()}, event.what.step)
+                name, values = about.names[event.what.coder], event.what.values
+                named = {metric_name(event.layer, name, measure): value for measure, value in values.items()}
+                run.metrics({metric: value for metric, value in named.items() if metric in logged}, event.what.step)
 
     def finish(self) -> dict[str, object]:
         """Make sure that every layer is there.
@@ -107,6 +111,29 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
     trained = run_stage(stage, workspace)
     evaluated = run_stage(replace(evaluation, left_out=tuple(trained.shown.lines)), workspace)
     return replace(evaluated, n_new=trained.n_new + evaluated.n_new)
+
+
+def metric_name(layer: int, sae: str, measure: str) -> str:
+    """How MLflow names a measure of an SAE in training, whose steps are those of training."""
+    return f"layer{layer:02d}/{sae}/{measure}"
+
+
+def reported(jobs: Sequence[LayerJob]) -> list[str]:
+    """Metrics that training all layers reports, the most important first: of all SAEs the loss, then of all the FVU, and so on.
+
+    The plan alone decides it, so that a resumed run and an undisturbed one log the same. What is not logged is in
+    `training.parquet` of each layer.
+
+    Args:
+        jobs: All that is planned, trained before or not.
+    """
+    return [
+        metric_name(job.layer, name, measure)
+        for measure in MEASURES
+        for job in jobs
+        if {"image": job.parts.n_image, "text": job.parts.n_text}.get(measure.partition("/")[2], 1)
+        for name in job.config.coders()
+    ]
 
 
 def left_out(commit: UnitCommit) -> str:
