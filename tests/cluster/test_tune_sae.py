@@ -16,7 +16,7 @@ import yaml
 
 import linrep.store
 from linrep import tracking
-from linrep.cluster.run_tune_sae import RECIPE, run_tune_sae
+from linrep.cluster.run_tune_sae import RECIPE, measures_of, run_tune_sae
 from linrep.cluster.tune_sae import Desk, check_trial_room, resources
 from linrep.corpora import Corpora
 from linrep.errors import LinrepError, RecipeError
@@ -72,6 +72,16 @@ def plainly(recipe: Recipe, folder: Path, into: Path) -> dict[str, Trial]:
     (harvest,) = (folder / "harvests").iterdir()
     plan = plan_tune(linrep.store.open(str(harvest)), "t", recipe.tune, recipe.sae, place(into))
     return {trial.name: trial for trial in search_plainly(plan)}
+
+
+def test_what_a_candidate_has_once_is_logged_at_step_0_where_bars_compare_candidates():
+    scores = ({"rows": 100.0, "fvu": 0.4}, {"rows": 200.0, "fvu": 0.3})
+    trial = Trial("a", "finished", "", 200, {}, "", scores, ({"rows": 50.0, "loss": 2.0},), {"fvu": 0.9}, 1.5)
+    once = {"control/fvu": 0.9, "rows": 200.0, "seconds": 1.5}
+    training = (50, {"train/loss": 2.0})
+    assert measures_of(trial, False) == [training, (100, {"fvu": 0.4}), (200, {"fvu": 0.3}), (0, once)]
+    whole = Trial("a", "finished", "", 200, {}, "", scores[1:], trial.reports, {"fvu": 0.9}, 1.5)
+    assert measures_of(whole, True) == [training, (0, {"fvu": 0.3}), (0, once)]
 
 
 def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(

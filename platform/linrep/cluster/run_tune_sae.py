@@ -19,6 +19,7 @@ from linrep.records import read_object
 from linrep.sae.candidates import finished, front_table, recommendations, trials_table
 from linrep.sae.front import Recommendation
 from linrep.sae.pack import Trial
+from linrep.sae.search import Whole
 from linrep.sae.trials import read_trials, read_waiting
 from linrep.sae.tuning import REPORT, Tune, TunePlan, largest_cost, plan_tune, recommended
 from linrep.store.summary import apart_lines
@@ -136,11 +137,7 @@ class TuneStage:
             "linrep.status": trial.status,
             **({"linrep.reason": trial.reason} if trial.reason else {}),
         }
-        metrics = [(int(r["rows"]), {f"train/{n}": v for n, v in r.items() if n != "rows"}) for r in trial.reports]
-        metrics += [(int(s["rows"]), {n: v for n, v in s.items() if n != "rows"}) for s in trial.scores]
-        if trial.control is not None:
-            metrics.append((trial.rows, {f"control/{name}": value for name, value in trial.control.items()}))
-        metrics.append((trial.rows, {"rows": float(trial.rows), "seconds": trial.seconds}))
+        metrics = measures_of(trial, scored_once=isinstance(self.recipe.tune.stop, Whole))
         params = {**trial.values, "bracket": trial.bracket, "status": trial.status}
         return run.child("trial", trial.name, digest(run.id, trial.name), params, tags, metrics, trial.status == "failed")
 
@@ -156,6 +153,24 @@ class TuneStage:
                 folder = self.plan.place / "coders" / f"{trial.name}{ending}"
                 if folder.is_folder():
                     child.folder(folder, f"sae{ending}")
+
+
+def measures_of(trial: Trial, scored_once: bool) -> list[tuple[int, dict[str, float]]]:
+    """What MLflow draws of a candidate: curves over rows, and at step 0 what there is once, whose bars compare candidates.
+
+    Args:
+        trial: The candidate.
+        scored_once: Whether the search stops no candidate, so that each is scored at its end only. In one that does, a candidate
+            that was stopped at its first rung has curves of one point, beside those of the candidates that went on.
+
+    Returns:
+        Rows, and measures by name.
+    """
+    curves = [(int(r["rows"]), {f"train/{name}": value for name, value in r.items() if name != "rows"}) for r in trial.reports]
+    scores = [({name: value for name, value in s.items() if name != "rows"}, int(s["rows"])) for s in trial.scores]
+    control = {f"control/{name}": value for name, value in (trial.control or {}).items()}
+    at_end = {**control, "rows": float(trial.rows), "seconds": trial.seconds}
+    return [*curves, *((0 if scored_once else rows, score) for score, rows in scores), (0, at_end)]
 
 
 def plan_search(recipe: Recipe, workspace: Place) -> TuneStage:
