@@ -1,6 +1,7 @@
 """A store of vectors whose truth is known, written without a model: classes, colours and modality in planted directions."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,18 @@ def signal(label: int, colour: int, modality: str) -> np.ndarray:
 
 
 def write_planted(
-    folder: Path, n_images: int = 240, chunk_size: int = 48, noise: float = 0.7, n_texts: int = 30, text_tokens: int = TOKENS
+    folder: Path,
+    n_images: int = 240,
+    chunk_size: int = 48,
+    noise: float | Mapping[int, float] = 0.7,
+    n_texts: int = 30,
+    text_tokens: int = TOKENS,
 ) -> Store:
-    """Images of three classes and two colours, their captions (in context, and alone), and texts that nobody labelled."""
+    """Images of three classes and two colours, their captions (in context, and alone), and texts that nobody labelled.
+
+    `noise` by layer names the layers as well.
+    """
+    by_layer = dict(noise) if isinstance(noise, Mapping) else dict.fromkeys(LAYERS, noise)
     rng = np.random.default_rng(0)
     rows: list[dict] = []
     for i in range(n_images):
@@ -54,10 +64,10 @@ def write_planted(
     chunks = [rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size)]
     for number, chunk in enumerate(chunks):
         with writing_chunk(place(folder), number, schema) as writer:
-            for layer in LAYERS:
+            for layer, own in by_layer.items():
                 for view in VIEWS:
                     for modality in ("image", "text"):
-                        table = _vectors(chunk, view, layer, modality, noise, rng, schema, text_tokens)
+                        table = _vectors(chunk, view, layer, modality, own, rng, schema, text_tokens)
                         writer.vectors(view, layer, modality, table)
             n = len(chunk)
             plain = [{k: v for k, v in row.items() if k not in ("colour", "truth")} for row in chunk]
@@ -68,7 +78,8 @@ def write_planted(
     write_manifest(
         place(folder),
         Manifest(
-            name="planted", digest="feedbeef00", model={"path": "none", "n_layers": 2, "digest": "x"}, layers=LAYERS, views=VIEWS,
+            name="planted", digest="feedbeef00", model={"path": "none", "n_layers": max(by_layer), "digest": "x"},
+            layers=tuple(by_layer), views=VIEWS,
             dtype="float16", width=D, corpora={}, harvest={}, n_chunks=len(chunks), chunk_size=chunk_size, status="complete",
         ),
     )  # fmt: skip
