@@ -27,7 +27,7 @@ from linrep.explorer.figures import Curve, Panel, panels
 from linrep.places import place
 from linrep.recipe import Request, validate
 from linrep.sheets import unguarded
-from linrep.tracking import client, runs
+from linrep.tracking import client, runs, source
 
 
 def runs_of(uri: str) -> list:
@@ -238,12 +238,12 @@ def test_a_server_that_died_meanwhile_does_not_hide_why_the_job_ended(tmp_path, 
 
 
 def test_code_that_is_no_checkout_takes_its_commit_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "uploaded" / "tracking.py"))
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "uploaded" / "tracking.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.delenv(tracking.COMMIT, raising=False)
-    assert runs._git() == {}
+    assert source.git() == {}
     monkeypatch.setenv(tracking.COMMIT, f"{'ab' * 20}-dirty")
-    assert runs._git() == {"git.commit": "ab" * 20, "git.changed": "true", "mlflow.source.git.commit": "ab" * 20}
+    assert source.git() == {"git.commit": "ab" * 20, "git.changed": "true", "mlflow.source.git.commit": "ab" * 20}
     monkeypatch.setenv(tracking.COMMIT, "cd" * 20)
     with tracking.run(place(tmp_path), "harvest", "n", "k", {}):
         pass
@@ -272,7 +272,7 @@ def test_a_run_says_who_ran_which_script_of_which_commit(tmp_path, monkeypatch):
     for one in found:
         tags = one.data.tags
         assert (tags["mlflow.source.name"], tags["mlflow.source.type"], tags["mlflow.user"]) == ("jobs/probe.py", "JOB", "ada")
-        assert tags.get("mlflow.source.git.commit") == runs._git().get("git.commit")
+        assert tags.get("mlflow.source.git.commit") == source.git().get("git.commit")
 
 
 def test_the_runs_that_read_a_harvest_are_found_by_its_digest(tmp_path):

@@ -3,7 +3,6 @@
 from linrep.tracking.client import PAUSES as PAUSES
 from linrep.tracking.models import Model as Model
 from linrep.tracking.models import log_models as log_models
-from linrep.tracking.runs import COMMIT as COMMIT
 from linrep.tracking.runs import PARENT as PARENT
 from linrep.tracking.runs import Run as Run
 from linrep.tracking.runs import flat as flat
@@ -11,6 +10,7 @@ from linrep.tracking.runs import run as run
 from linrep.tracking.side_by_side import compare as compare
 from linrep.tracking.side_by_side import compare_metrics as compare_metrics
 from linrep.tracking.side_by_side import compare_tables as compare_tables
+from linrep.tracking.source import COMMIT as COMMIT
 from linrep.tracking.where import EXPERIMENT as EXPERIMENT
 from linrep.tracking.where import check as check
 from linrep.tracking.where import inside as inside

@@ -1,11 +1,7 @@
 """A run in MLflow, from its beginning to the mark that says how it ended."""
 
 import contextlib
-import getpass
 import math
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +20,7 @@ from linrep.store.tables import write_table
 from linrep.tracking.client import open_client, patiently
 from linrep.tracking.curves import IN_TABLES_ALONE, MOST_METRICS, Measures, finite, over_layers
 from linrep.tracking.inputs import HARVESTS, datasets_of, harvest_dataset, log_datasets
+from linrep.tracking.source import git, source, user
 from linrep.tracking.where import EXPERIMENT, opened_uri
 
 if TYPE_CHECKING:
@@ -36,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KEY = "linrep.key"
+UNDER_WAY = ("RUNNING", "KILLED")
+"""How a part's run stands that a driver began to log and did not end."""
 ERROR = "linrep.error"
 PARENT = "mlflow.parentRunId"
 SHARED = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user")
@@ -44,8 +43,6 @@ WHOLE: "ContextVar[Whole | None]" = ContextVar("whole", default=None)
 """What the runs that are opened now are parts of."""
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
-COMMIT = "LINREP_GIT_COMMIT"
-"""Environment variable that names the commit where the code is no checkout: in a submitted job, in an image."""
 
 
 @dataclass(frozen=True)
@@ -190,24 +187,29 @@ class Run:
         above = self._ask(lambda: client.get_run(self.id))
         shared = {tag: value for tag, value in above.data.tags.items() if tag in SHARED}
         run_id = _begun(client, self.uri, above.info.experiment_id, stage, key, name, {PARENT: self.id, **shared})
-        info = self._ask(lambda: client.get_run(run_id)).info
-        if info.status == "RUNNING":
-            # One time for all: a driver that died in the middle and logs them again makes no point twice.
-            points = [
-                Metric(metric, float(value), info.start_time, step)
-                for step, values in metrics
-                for metric, value in values.items()
-                if math.isfinite(value)
-            ]
-            shown = [Param(param, _shown(value)) for param, value in params.items()]
-            labels = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
-            self._ask(lambda: client.log_batch(run_id, params=shown, tags=labels))
-            log_datasets(client, self.uri, run_id, stage, datasets_of(above))
-            for start in range(0, len(points), 1000):
-                piece = points[start : start + 1000]
-                self._ask(lambda piece=piece: client.log_batch(run_id, metrics=piece))
-            self._ask(lambda: client.set_terminated(run_id, "FAILED" if failed else "FINISHED"))
-        return Run(run_id, self.uri, client)
+        part = Run(run_id, self.uri, client)
+        try:
+            info = self._ask(lambda: client.get_run(run_id)).info
+            if info.status in UNDER_WAY:
+                # One time for all: a driver that died in the middle and logs them again makes no point twice.
+                points = [
+                    Metric(metric, float(value), info.start_time, step)
+                    for step, values in metrics
+                    for metric, value in values.items()
+                    if math.isfinite(value)
+                ]
+                shown = [Param(param, _shown(value)) for param, value in params.items()]
+                labels = [RunTag(tag, str(value)[:LONGEST_TAG]) for tag, value in tags.items()]
+                self._ask(lambda: client.log_batch(run_id, params=shown, tags=labels))
+                log_datasets(client, self.uri, run_id, stage, datasets_of(above))
+                for start in range(0, len(points), 1000):
+                    piece = points[start : start + 1000]
+                    self._ask(lambda piece=piece: client.log_batch(run_id, metrics=piece))
+                self._ask(lambda: client.set_terminated(run_id, "FAILED" if failed else "FINISHED"))
+        except KeyboardInterrupt as error:
+            _close_open(client, self.uri, [client.get_run(run_id)], error)
+            raise
+        return part
 
 
 @contextlib.contextmanager
@@ -234,20 +236,19 @@ def run(
     uri = opened_uri(workspace)
     client = open_client(uri)
     experiment = _experiment(client, workspace, uri)
-    run_id = _begun(client, uri, experiment, stage, key, name, _user())
-    patiently(lambda: client.update_run(run_id, status="RUNNING"), uri)
-    opened = Run(run_id, uri, client)
-    _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
-    parents = parents or {}
-    opened.tags({f"linrep.parent.{parent}": digest for parent, digest in parents.items()} | up | _source() | _git())
-    opened.reads(workspace, stage, [digest for parent, digest in parents.items() if parent in HARVESTS])
+    run_id = _begun(client, uri, experiment, stage, key, name, user())
+    opened, parents = Run(run_id, uri, client), parents or {}
     try:
+        patiently(lambda: client.update_run(run_id, status="RUNNING"), uri)
+        _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})
+        opened.tags({f"linrep.parent.{parent}": digest for parent, digest in parents.items()} | up | source() | git())
+        opened.reads(workspace, stage, [digest for parent, digest in parents.items() if parent in HARVESTS])
         yield opened
+        _forget_error(opened)
+        patiently(lambda: client.set_terminated(run_id, "FINISHED"), uri)
     except BaseException as error:
         _close(opened, error)
         raise
-    _forget_error(opened)
-    patiently(lambda: client.set_terminated(run_id, "FINISHED"), uri)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -287,7 +288,12 @@ def _begun(client: "MlflowClient", uri: str, experiment: str, stage: str, key: s
         run = found[0] if found else client.create_run(experiment, run_name=name, tags={KEY: key, "linrep.stage": stage, **tags})
         return run.info.run_id
 
-    return patiently(find_or_create, uri)
+    try:
+        return patiently(find_or_create, uri)
+    except KeyboardInterrupt as error:
+        # The run may be there, and nobody knows it yet who could close it.
+        _close_open(client, uri, client.search_runs([experiment], query), error)
+        raise
 
 
 def search_key(beside: Run, key: str) -> "Sequence[MlflowRun]":
@@ -309,41 +315,6 @@ def _forget_error(run: Run) -> None:
             run._client.delete_tag(run.id, ERROR)
 
     run._ask(forget)
-
-
-def _source() -> dict[str, str]:
-    """The script that runs, as MLflow's pages show it."""
-    script = "/".join(Path(sys.argv[0]).parts[-2:])
-    return {"mlflow.source.name": script, "mlflow.source.type": "JOB"} if script else {}
-
-
-def _user() -> dict[str, str]:
-    """Who runs it; nothing in a container that has no name for its user."""
-    try:
-        return {"mlflow.user": getpass.getuser()}
-    except (KeyError, OSError):
-        return {}
-
-
-def _git() -> dict[str, str]:
-    """The commit of the code, and whether files differ from it: from the checkout, else from the environment."""
-    here = Path(__file__).parent
-
-    def ask(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = ask("rev-parse", "HEAD")
-        changed = bool(commit) and bool(ask("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.TimeoutExpired):
-        commit, changed = "", False
-    if not commit:
-        said = os.environ.get(COMMIT, "").strip()
-        commit, changed = said.removesuffix("-dirty"), said.endswith("-dirty")
-    if not commit:
-        return {}
-    return {"git.commit": commit, "git.changed": str(changed).lower(), "mlflow.source.git.commit": commit}
 
 
 def _log_params(run: Run, params: dict[str, str]) -> None:
@@ -372,6 +343,13 @@ def _close(run: Run, error: BaseException) -> None:
         run._ask(lambda: run._client.set_terminated(run.id, "KILLED" if interrupted else "FAILED"))
     except ServiceError as silent:
         error.add_note(f"({silent}; the run is not marked)")
+
+
+def _close_open(client: "MlflowClient", uri: str, some: "Sequence[MlflowRun]", error: BaseException) -> None:
+    """Mark those runs that are still open."""
+    for one in some:
+        if one.info.status == "RUNNING":
+            _close(Run(one.info.run_id, uri, client), error)
 
 
 def _shown(value: Any) -> str:
