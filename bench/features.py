@@ -1,7 +1,7 @@
-"""What the features of a dictionary cost: `python -m bench.features`.
+"""What the features of an SAE cost: `python -m bench.features`.
 
 The whole stage (codes written and read back, statistics, top samples, draws, attributes, neighbours, patch maps, tables; not the
-words of a model) for a TopK dictionary over a store in the page cache, against its encoder's products alone on as many rows: when
+words of a model) for a TopK SAE over a store in the page cache, against its encoder's products alone on as many rows: when
 a part of the store is encoded, the products of as many rows take their turn, so a machine that drifts drifts for both. And the
 peak memory of a process that works through a store, and through one four times as large. Rows are drawn at random: almost every
 token of a sample fires other latents, more to keep than real images give. By the processor's time, which others on the machine
@@ -28,13 +28,13 @@ import torch
 from bench.timing import Rates, report
 from linrep.cluster.features import find_plainly
 from linrep.cluster.stage import Step
-from linrep.dictionary import Dictionary
 from linrep.encoder import Latents
 from linrep.features.artefact import plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import plan_study
+from linrep.named_sae import NamedSae
 from linrep.places import place
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.store import open as open_store
 from linrep.store.layout import MODALITIES
 from linrep.store.manifest import Manifest, write_manifest
@@ -82,9 +82,9 @@ def write(folder: Path, rows: int, width: int, classes: int, tokens: int) -> Non
 
 def features(folder: Path, width: int, n_latents: int, k: int, encoded: Callable[[int], None] = lambda n: None) -> int:
     """The whole stage in this process, without words: there is no model here; gives the number of passes."""
-    coder = random_dictionary(torch.randn(256, width, generator=torch.Generator().manual_seed(0)), n_latents, k)
+    coder = random_sae(torch.randn(256, width, generator=torch.Generator().manual_seed(0)), n_latents, k)
     own = Latents("bench", coder, coder.decoder)
-    config = FeaturesConfig(dictionaries=(Dictionary(path="bench", layer=0),))
+    config = FeaturesConfig(saes=(NamedSae(path="bench", layer=0),))
     store = open_store(str(folder))
     study = plan_study(store, config, latents=((own, own),))
     with tempfile.TemporaryDirectory() as out:

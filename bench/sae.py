@@ -1,4 +1,4 @@
-"""One training step of a TopK dictionary: `python -m bench.sae`.
+"""One training step of a TopK SAE: `python -m bench.sae`.
 
 Against its floor, the encoder's forward product alone, and against other libraries where they are installed, all in one
 interleaved run; then how well each reconstructs held-out rows after equal steps from equal weights, since a fast step that
@@ -46,7 +46,7 @@ class Ours:
         self.trainer.take(Rows(x, torch.zeros(len(x), dtype=torch.bool)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inputs as the dictionary sees them."""
+        """Inputs as the SAE sees them."""
         return self.trainer.coder()(x)
 
 

@@ -1,4 +1,4 @@
-"""One training step of other libraries' TopK dictionaries, as their own trainers take it, behind one small interface.
+"""One training step of other libraries' TopK SAEs, as their own trainers take it, behind one small interface.
 
 Each starts from the weights it is given, with PyTorch's Adam as its trainer has it and a constant learning rate.
 """
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class Peer(Protocol):
-    """A dictionary in training."""
+    """An SAE in training."""
 
     def step(self, x: Tensor) -> None:
         """Take one step."""
         ...
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inputs as the dictionary sees them."""
+        """Inputs as the SAE sees them."""
         ...
 
 
@@ -55,7 +55,7 @@ class SaeLens:
         self.taken += 1
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inputs as the dictionary sees them."""
+        """Inputs as the SAE sees them."""
         return self.sae.decode(self.sae.encode(x))
 
 
@@ -81,7 +81,7 @@ class Sparsify:
         self.optimizer.zero_grad()
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inputs as the dictionary sees them."""
+        """Inputs as the SAE sees them."""
         return self.sae(x).sae_out
 
 
@@ -105,7 +105,7 @@ class DictionaryLearning:
         self.taken += 1
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Inputs as the dictionary sees them."""
+        """Inputs as the SAE sees them."""
         return self.trainer.ae(x)
 
 

@@ -1,6 +1,6 @@
 """What reading a store costs training: `python -m bench.train`.
 
-The same steps of a TopK dictionary on rows from parquet (shuffled, mixed, scaled, both modalities) and on a tensor in memory; one
+The same steps of a TopK SAE on rows from parquet (shuffled, mixed, scaled, both modalities) and on a tensor in memory; one
 worker and two that share each step; and the memory of a process that streams a small store and one eight times as large.
 Files lie in the page cache for all.
 """
@@ -71,7 +71,7 @@ def mixture(folder: Path, batch: int, width: int, share: Share, shuffle_rows: in
 
 
 def trainer(args: argparse.Namespace, reducer: Alone | Group | None = None) -> Trainer:
-    """A dictionary about to take its first step."""
+    """An SAE about to take its first step."""
     config = CoderConfig(activation=TopK(k=args.k), expansion=args.expansion)
     return Trainer.begin(config, torch.randn(256, args.width), 10**9, reducer=reducer)
 

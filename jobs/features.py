@@ -2,7 +2,7 @@
 
   .venv/bin/python jobs/features.py --config recipes/demo.yaml --workspace runs
   .venv/bin/python jobs/features.py --workspace runs \\
-    --features.dictionaries '[{"sae": "topk-32-x8", "layer": 2}]'
+    --features.saes '[{"sae": "topk-32-x8", "layer": 2}]'
 
 It reads the harvest of the same recipe (jobs/harvest.py makes it), which must hold tokens. Run it again to resume.
 """

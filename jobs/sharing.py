@@ -1,4 +1,4 @@
-"""Measure how much image and text share, layer by layer: geometry, concepts, and latents of dictionaries, beside their nulls.
+"""Measure how much image and text share, layer by layer: geometry, concepts, and latents of SAEs, beside their nulls.
 
   .venv/bin/python jobs/sharing.py --config recipes/demo.yaml --workspace runs
 

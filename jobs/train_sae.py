@@ -1,7 +1,7 @@
 """Train sparse autoencoders on the tokens of a harvest, image and text together, and evaluate them on held-out samples.
 
   .venv/bin/python jobs/train_sae.py --config recipes/demo.yaml --workspace runs
-  .venv/bin/python jobs/train_sae.py --workspace runs --evaluate path/to/an/SAE
+  .venv/bin/python jobs/train_sae.py --workspace runs --evaluate path/to/an/sae
 
 It reads the harvest of the same recipe, and the class directions of its probes where they are there. Run it again to resume
 from the last checkpoint. Every field can be set from here: --sae.layers 8,16 --sae.grid.sparsity 32,64 --sae.workers 2.

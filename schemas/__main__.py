@@ -51,7 +51,7 @@ def of_probes() -> str:
 
 
 def of_saes() -> str:
-    """All tables of the dictionaries, in Markdown."""
+    """All tables of the SAEs, in Markdown."""
     names = ("TRAINING", "QUALITY", "FIRING", "TRUTH", "REBUILT")
     return "\n\n".join([head(saes.VERSION), *(table(name.lower(), getattr(saes, name)) for name in names)])
 

@@ -4,12 +4,12 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("dictionary", pa.string(), "The dictionary; its control ends in /random"),
+    column("sae", pa.string(), "The SAE; its control ends in /random"),
     column("latent", pa.int32(), "Number of the latent"),
 ]
 _SCALE = "model's own scale"
@@ -47,7 +47,7 @@ FEATURES = pa.schema(
         column("logits_up", pa.list_(pa.float32()), "By how much, above the mean over the vocabulary", "per unit of stream"),
         column("words_down", pa.list_(pa.string()), "Tokens that it lowers most, lowest first"),
         column("logits_down", pa.list_(pa.float32()), "By how much", "per unit of stream"),
-        column("neighbours", pa.list_(pa.int32()), "Latents of the dictionary with the nearest decoder rows, nearest first"),
+        column("neighbours", pa.list_(pa.int32()), "Latents of the SAE with the nearest decoder rows, nearest first"),
         column("cosines", pa.list_(pa.float32()), "Cosine of its decoder row with theirs"),
         column(
             "monosemanticity",

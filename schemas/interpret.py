@@ -4,12 +4,12 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("dictionary", pa.string(), "The dictionary; its control ends in /random"),
+    column("sae", pa.string(), "The SAE; its control ends in /random"),
     column("latent", pa.int32(), "Number of the latent"),
 ]
 

@@ -1,4 +1,4 @@
-"""Tables of the dictionaries' stage: training, quality, known attributes, directions rebuilt."""
+"""Tables of the SAEs' stage: training, quality, known attributes, directions rebuilt."""
 
 import pyarrow as pa
 
@@ -11,7 +11,7 @@ EVALUATION = 3
 
 _WHICH = [
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("coder", pa.string(), "Name of the dictionary"),
+    column("coder", pa.string(), "Name of the SAE"),
 ]
 
 TRAINING = pa.schema(
@@ -50,7 +50,7 @@ QUALITY = pa.schema(
             "low", pa.float64(), "Of shares recovered: 95% interval over captions; of latents needed: quartile", nullable=True
         ),
         column("high", pa.float64(), "Its upper end; null for other measures, and where captions are too few", nullable=True),
-        column("control", pa.float64(), "The same of the random dictionary with as many latents", nullable=True),
+        column("control", pa.float64(), "The same of the random SAE with as many latents", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},
 )
@@ -61,7 +61,7 @@ FIRING = pa.schema(
         column("modality", pa.string(), "Rows: image, text or both"),
         column("low", pa.float64(), "Lower end of the bin of log10 firing rates; null: latents that never fire", nullable=True),
         column("latents", pa.int64(), "Latents in the bin, a quarter of a decade wide", "latents"),
-        column("control", pa.int64(), "Those of the random dictionary", "latents", nullable=True),
+        column("control", pa.int64(), "Those of the random SAE", "latents", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},
 )
@@ -74,15 +74,15 @@ TRUTH = pa.schema(
         column("latent", pa.int64(), "The latent that separates it best, chosen on one half of the samples"),
         column("threshold", pa.float64(), "It says yes at and above this activation, the largest over a sample's image tokens"),
         column("f1", pa.float64(), "F1 on the other half", "share"),
-        column("control", pa.float64(), "F1 of the random dictionary's best latent, chosen and scored alike", "share"),
+        column("control", pa.float64(), "F1 of the random SAE's best latent, chosen and scored alike", "share"),
         column("auroc", pa.float64(), "AUROC of the latent of the best AUROC, chosen and scored alike: no threshold", "share"),
-        column("auroc_control", pa.float64(), "That of the random dictionary", "share"),
+        column("auroc_control", pa.float64(), "That of the random SAE", "share"),
         column("probe_1", pa.float64(), "Balanced accuracy of a logistic regression on one latent", "share", nullable=True),
-        column("probe_1_control", pa.float64(), "That of the random dictionary", "share", nullable=True),
+        column("probe_1_control", pa.float64(), "That of the random SAE", "share", nullable=True),
         column("probe_2", pa.float64(), "Likewise on two latents", "share", nullable=True),
-        column("probe_2_control", pa.float64(), "That of the random dictionary", "share", nullable=True),
+        column("probe_2_control", pa.float64(), "That of the random SAE", "share", nullable=True),
         column("probe_5", pa.float64(), "Likewise on five latents", "share", nullable=True),
-        column("probe_5_control", pa.float64(), "That of the random dictionary", "share", nullable=True),
+        column("probe_5_control", pa.float64(), "That of the random SAE", "share", nullable=True),
         column("n_test", pa.int64(), "Samples of the value that it is scored on", "samples"),
     ],
     metadata={"schema_version": str(VERSION)},
@@ -96,7 +96,7 @@ REBUILT = pa.schema(
         column("cosine", pa.float64(), "Mean cosine of the vectors with what these latents rebuild"),
         column("low", pa.float64(), "Lower quartile over the vectors"),
         column("high", pa.float64(), "Upper quartile over the vectors"),
-        column("control", pa.float64(), "Mean cosine with the random dictionary"),
+        column("control", pa.float64(), "Mean cosine with the random SAE"),
     ],
     metadata={"schema_version": str(VERSION)},
 )

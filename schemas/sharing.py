@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 6
+VERSION = 7
 """Raised whenever a column changes its meaning, its type or its name."""
 
 SHARING = pa.schema(
@@ -12,7 +12,7 @@ SHARING = pa.schema(
         column("model", pa.string(), "trained, or untrained: the same architecture with random weights, a control"),
         column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
         column("level", pa.string(), "geometry, concept or latent"),
-        column("dictionary", pa.string(), "Latent level: the dictionary; its control ends in /random", nullable=True),
+        column("sae", pa.string(), "Latent level: the SAE; its control ends in /random", nullable=True),
         column("metric", pa.string(), "What is measured, see the list in the documentation"),
         column("value", pa.float64(), "The estimate from all pairs, corrected where noise pulls it to one side", nullable=True),
         column("low", pa.float64(), "Lower end of its 95% interval, see the documentation", nullable=True),
@@ -41,9 +41,7 @@ SHARING = pa.schema(
         *high_norm("Image tokens at this layer", "image"),
         *high_norm("Text tokens at this layer", "text"),
         column("note", pa.string(), "Why there is no value, or none that is corrected for noise", nullable=True),
-        column(
-            "parents", pa.string(), "Digest of the harvest, then of the dictionary or the steering results where there are any"
-        ),
+        column("parents", pa.string(), "Digest of the harvest, then of the SAE or the steering results where there are any"),
     ],
     metadata={"schema_version": str(VERSION)},
 )
@@ -52,7 +50,7 @@ SHARING_LATENTS = pa.schema(
     [
         column("model", pa.string(), "trained or untrained"),
         column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-        column("dictionary", pa.string(), "The dictionary; its control ends in /random"),
+        column("sae", pa.string(), "The SAE; its control ends in /random"),
         column("latent", pa.int32(), "Number of the latent"),
         column("rate_image", pa.float64(), "Share of the image tokens on which it fires", "share"),
         column("rate_text", pa.float64(), "Share of the text tokens on which it fires", "share"),

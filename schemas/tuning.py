@@ -1,4 +1,4 @@
-"""Tables of the search for dictionaries: every candidate, and the fronts."""
+"""Tables of the search for SAEs: every candidate, and the fronts."""
 
 import pyarrow as pa
 

@@ -14,8 +14,8 @@ from polars.testing import assert_frame_equal
 
 from linrep import artefact
 from linrep.cluster import run_evaluate
-from linrep.cluster.dictionaries import with_control
 from linrep.cluster.evaluate_sae import Attribute, EvaluationJob, evaluate_layer, find_truth
+from linrep.cluster.given_saes import with_control
 from linrep.cluster.interpret import build_cases, counts
 from linrep.cluster.probe import probe_plainly
 from linrep.cluster.run_probe import metrics as probe_metrics
@@ -23,7 +23,6 @@ from linrep.cluster.run_sharing import metrics as sharing_metrics
 from linrep.cluster.run_tune_sae import TuneStage
 from linrep.cluster.sharing import share_plainly
 from linrep.corpora.config import Corpora
-from linrep.dictionary import Dictionary
 from linrep.errors import LinrepError
 from linrep.explorer import features as feature_lines
 from linrep.explorer import interpret as interpret_lines
@@ -39,6 +38,7 @@ from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import InterpretConfig, Scored, Shown
 from linrep.interpret.study import explain, explanation_row, partners, score
 from linrep.interpret.views import Evidence, Task, View
+from linrep.named_sae import NamedSae
 from linrep.places import place
 from linrep.probe.artefact import finish as finish_probes
 from linrep.probe.artefact import plan_probes
@@ -106,8 +106,8 @@ def probe(store: Store, folder: Path) -> list[pa.Table]:
 
 def sharing(store: Store, folder: Path) -> list[pa.Table]:
     config = SharingConfig(groups=4, reservoir=64, subspace=2, clusters=2, resamples=50, neighbours=2, min_per_class=1,
-                           min_firings=1, dictionaries=({"path": "x", "layer": LAYER},))  # fmt: skip  # pyright: ignore[reportArgumentType]
-    latents = with_control(config.dictionaries[0], identity(), store, 0)
+                           min_firings=1, saes=({"path": "x", "layer": LAYER},))  # fmt: skip  # pyright: ignore[reportArgumentType]
+    latents = with_control(config.saes[0], identity(), store, 0)
     study = plan_sharing(store, config, None, (latents,))
     found = plan_results(place(folder), "t", study, ("a",)).begun()
     list(share_plainly(study, study.units, found))
@@ -123,9 +123,9 @@ def sharing(store: Store, folder: Path) -> list[pa.Table]:
 
 
 def features_of(store: Store, folder: Path) -> features_artefact.Features:
-    config = FeaturesConfig(dictionaries=(Dictionary(path="x", layer=LAYER),), top=2, quantiles=2, per_quantile=2, words=0,
+    config = FeaturesConfig(saes=(NamedSae(path="x", layer=LAYER),), top=2, quantiles=2, per_quantile=2, words=0,
                             neighbours=2, min_samples=1)  # fmt: skip
-    latents = (with_control(config.dictionaries[0], identity(), store, 0),)
+    latents = (with_control(config.saes[0], identity(), store, 0),)
     study = plan_features(store, config, latents=latents)
     return found_plainly(folder, study)
 
@@ -311,7 +311,7 @@ def test_a_damaged_sample_counts_for_nothing(stage: str, tmp_path: Path):
         assert_frame_equal(one.select(columns), other.select(columns))
     if stage == "sharing":
         one, other = (
-            {(r["metric"], r["dictionary"]): r["value"] for r in found[0].iter_rows(named=True) if r["metric"] in SUMS}
+            {(r["metric"], r["sae"]): r["value"] for r in found[0].iter_rows(named=True) if r["metric"] in SUMS}
             for found in (damaged, skipped)
         )
         assert {metric for metric, _ in one} == set(SUMS)

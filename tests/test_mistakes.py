@@ -83,9 +83,9 @@ def refusal(folder: Path, change: dict, line: str = "") -> list[str]:
             "--sae.batch, --sae.workers: batch (7) must be a multiple of workers (2), of two rows each at least",
         ),
         (
-            """--features.dictionaries '[{"laye": 3, "sae": "x"}]'""",
-            "--features.dictionaries: 0.laye: there is no such field; did you mean 0.layer?; "
-            """for example --features.dictionaries '[{"layer": 4, "sae": "topk-16-x8"}]'""",
+            """--features.saes '[{"laye": 3, "sae": "x"}]'""",
+            "--features.saes: 0.laye: there is no such field; did you mean 0.layer?; "
+            """for example --features.saes '[{"layer": 4, "sae": "topk-16-x8"}]'""",
         ),
         ("""--probe '{"min_per_clas": 3}'""", "--probe: min_per_clas: there is no such field; did you mean min_per_class?"),
         ("--corpora=1,2", "--corpora: 1,2 is no JSON; `--help corpora` shows the fields"),
@@ -106,8 +106,8 @@ def test_a_mistake_of_the_command_line_names_the_option_as_it_was_typed(tmp_path
         ({"probe": {"image_prompt": "x"}}, "probe.image_prompt: there is no such field; did you mean harvest.image_prompt?"),
         ({"model": {"pth": "m"}}, "model.pth: there is no such field; did you mean model.path?"),
         (
-            {"features": {"dictionaries": [{"laye": 3, "sae": "x"}]}},
-            "features.dictionaries.0.laye: there is no such field; did you mean features.dictionaries.0.layer?",
+            {"features": {"saes": [{"laye": 3, "sae": "x"}]}},
+            "features.saes.0.laye: there is no such field; did you mean features.saes.0.layer?",
         ),
         (
             {"interpret": {"backend": {"kind": "truth", "url": "x"}}},

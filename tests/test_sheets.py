@@ -237,13 +237,13 @@ def test_edited_explanations_are_read_from_any_dialect_and_damage_costs_a_row(tm
     frame = pl.DataFrame(
         {
             "layer": 2,
-            "dictionary": names,
+            "sae": names,
             "latent": range(len(NASTY)),
             "explanation": [one_end(text) for text in NASTY],
             "source": "x",
         }
     )
-    scores = pl.DataFrame({"layer": [2], "dictionary": ["sae-0"], "latent": [0], "task": ["detection"], "modality": ["image"],
+    scores = pl.DataFrame({"layer": [2], "sae": ["sae-0"], "latent": [0], "task": ["detection"], "modality": ["image"],
                            "control": ["own"], "value": [0.5]})  # fmt: skip
     sheet.write_sheet(file, frame, scores)
     rows = csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig"), newline=""))
@@ -257,7 +257,7 @@ def test_edited_explanations_are_read_from_any_dialect_and_damage_costs_a_row(tm
     for dialect in DIALECTS[::3]:
         file.write_bytes(resaved(written, dialect, "utf-16"))
         assert sheet.read_edited(file) == (wanted, [])
-    head = "layer;dictionary;latent;explanation\n"
+    head = "layer;sae;latent;explanation\n"
     file.write_bytes((head + "2;a;1;x\ntwo;a;2;y\n2,0;a;3;z\n2;b;1;p\n2;b;1;q\n2;c;1;p\n2;c;1;p\n").encode())
     found = sheet.read_edited(file)
     assert found.texts == {Latent(2, "a", 1): "x", Latent(2, "a", 3): "z", Latent(2, "c", 1): "p"}

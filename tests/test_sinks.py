@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from linrep.cluster.dictionaries import with_control
-from linrep.dictionary import Dictionary
+from linrep.cluster.given_saes import with_control
 from linrep.features.study import plan_study as plan_features
+from linrep.named_sae import NamedSae
 from linrep.probe.config import ProbeConfig
 from linrep.probe.study import Unit
 from linrep.probe.study import plan_study as plan_probes
@@ -138,7 +138,7 @@ def test_controls_of_random_directions(tmp_path):
     stores = both(pairs.write_pairs(tmp_path / "plain", tokens[0], tokens[1], tokens=4), tmp_path)
     w = torch.randn(12, 10, generator=torch.Generator().manual_seed(0))
     sae = Sae(w, torch.zeros(12), w, torch.zeros(10), Largest(3), False)
-    one, other = (with_control(Dictionary(path="x", layer=0), sae, store, 0)[1].coder for store in stores)
+    one, other = (with_control(NamedSae(path="x", layer=0), sae, store, 0)[1].coder for store in stores)
     assert isinstance(one, Sae)
     assert isinstance(other, Sae)
     assert torch.equal(one.decoder, other.decoder)

@@ -93,7 +93,7 @@ def active(encoder: Encoder, x: Float[Tensor, "n d"]) -> Active:
 
 @dataclass(frozen=True)
 class Latents:
-    """A dictionary.
+    """An SAE.
 
     Attributes:
         name: What tables call it.

@@ -46,4 +46,4 @@ class TrainingFailed(LinrepError, RuntimeError):
 
 
 class FormatError(LinrepError, ValueError):
-    """A saved dictionary is in no format that is known, is damaged, or does something that no coder here does."""
+    """A saved SAE is in no format that is known, is damaged, or does something that no coder here does."""

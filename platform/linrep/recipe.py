@@ -46,10 +46,10 @@ class Recipe(Section):
     harvest: HarvestConfig = Field(default=HarvestConfig(), description="What to keep of the residual stream.")
     probe: ProbeConfig = Field(default=ProbeConfig(), description="Which probes to fit.")
     steer: SteerConfig = Field(default=SteerConfig(), description="Edits of the residual stream, and what is asked under them.")
-    sae: SaeConfig = Field(default=SaeConfig(), description="Which dictionaries to train.")
+    sae: SaeConfig = Field(default=SaeConfig(), description="Which SAEs to train.")
     tune: TuneConfig = Field(default=TuneConfig(), description="Which width and sparsity to search.")
     sharing: SharingConfig = Field(default=SharingConfig(), description="How to compare the modalities.")
-    features: FeaturesConfig = Field(default=FeaturesConfig(), description="What to find out about latents of dictionaries.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="What to find out about latents of SAEs.")
     interpret: InterpretConfig = Field(default=InterpretConfig(), description="Which latents to explain, and how to score it.")
     pool: Pool = Field(default=Pool(), description="Where the work runs; no part of the digest.")
 
@@ -62,7 +62,7 @@ class Request:
         recipe: The experiment.
         workspace: Folder or URI of everything that is made.
         reindex: Whether to look at the corpora again.
-        evaluate: A dictionary to test, of those who train them.
+        evaluate: An SAE to test, of those who train them.
         until: The last stage to run, of the job that runs them all.
         only: The one stage to run, likewise.
         dry_run: Whether only to say what would run, likewise.

@@ -20,18 +20,18 @@ from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.run_steer import run_steer
 from linrep.cluster.run_train_sae import run_train_sae
 from linrep.cluster.run_tune_sae import run_tune_sae
-from linrep.dictionary import Dictionary
 from linrep.features.artefact import Features
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import Plan
 from linrep.interpret.artefact import InterpretAbout, plan_interpretations
+from linrep.named_sae import NamedSae
 from linrep.places import Place, place
 from linrep.probe.config import ProbeConfig
 from linrep.recipe import Recipe
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import saelens
 from linrep.sae.study import SaeConfig
-from linrep.sharing.config import ModelDictionary
+from linrep.sharing.config import ModelSae
 from linrep.store.read import Store
 from tests.steering import HARVEST, half_held_out, write_workspace
 
@@ -49,15 +49,15 @@ def recipe(random_vlm: Any, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("created")
     corpora = half_held_out(folder / "corpora")
     path = folder / "ws" / "given"
-    saelens.write(place(path), random_dictionary(torch.randn(64, 32), 48, 4))
+    saelens.write(place(path), random_sae(torch.randn(64, 32), 48, 4))
     recipe = Recipe(name="t", corpora=corpora, model=random_vlm, harvest=TOKENS, pool=Pool(threads=1))
     steer = {"directions": ("class_mean",), "probes": str(folder / "ws/directions.safetensors"), "images": 1}
-    sharing = {"dictionaries": (ModelDictionary(path=str(path), layer=2),), "groups": 4, "min_per_class": 1}
+    sharing = {"saes": (ModelSae(path=str(path), layer=2),), "groups": 4, "min_per_class": 1}
     sections = {
         "probe": ProbeConfig(min_per_class=1, softmax=None),
         "steer": recipe.steer.model_copy(update={**steer, "pairs": (("tench", "church"),), "insist": True}),
         "sae": SaeConfig.model_validate({"layers": [2], "rows": 64, "batch": 32, "coder": {"expansion": 2}}),
-        "features": recipe.features.model_copy(update={"dictionaries": (Dictionary(path=str(path), layer=2),)}),
+        "features": recipe.features.model_copy(update={"saes": (NamedSae(path=str(path), layer=2),)}),
         "sharing": recipe.sharing.model_copy(update=sharing),
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -12,16 +12,16 @@ import pytest
 from linrep.cluster.features import find_features, find_plainly
 from linrep.cluster.run_features import FeaturesStage, plan_features, run_features
 from linrep.cluster.stage import Step
-from linrep.dictionary import Dictionary
 from linrep.errors import RecipeError, StoreError
 from linrep.features.artefact import finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import plan_study
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.kind import UnitCommit
+from linrep.named_sae import NamedSae
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import saelens
 from tests.conftest import write_corpora
 from tests.features.planted import CONFIG, draw, identity, write_store
@@ -45,9 +45,9 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
     for table in ("features", "labels"):
         assert len(one.table(table))
         assert one.table(table).equals(other.table(table))
-    for dictionary in ("own", "own/random"):
-        assert len(one.examples(dictionary))
-        assert one.examples(dictionary).equals(other.examples(dictionary))
+    for sae in ("own", "own/random"):
+        assert len(one.examples(sae))
+        assert one.examples(sae).equals(other.examples(sae))
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -64,23 +64,23 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     with pytest.raises(RecipeError, match=r"there is no harvest of this recipe in .*: run jobs/harvest\.py"):
         run_features(recipe, workspace)
     run_harvest(recipe, workspace)
-    with pytest.raises(RecipeError, match=r"features\.dictionaries names none"):
+    with pytest.raises(RecipeError, match=r"features\.saes names none"):
         run_features(recipe, workspace)
     for name, width in (("sae", 32), ("wide", 16)):
-        saelens.write(place(tmp_path / name), random_dictionary(torch.randn(64, width), 48, 4))
+        saelens.write(place(tmp_path / name), random_sae(torch.randn(64, width), 48, 4))
     for given, match in (
-        (Dictionary(path=str(tmp_path / "wide"), layer=2), "is for width 16, the store has 32"),
-        (Dictionary(path=str(tmp_path / "sae"), layer=1), "no layer 1 in"),
-        (Dictionary(path=str(tmp_path / "nothing"), layer=2), "no dictionary at"),
+        (NamedSae(path=str(tmp_path / "wide"), layer=2), "is for width 16, the store has 32"),
+        (NamedSae(path=str(tmp_path / "sae"), layer=1), "no layer 1 in"),
+        (NamedSae(path=str(tmp_path / "nothing"), layer=2), "no SAE at"),
     ):
         with pytest.raises(ValueError, match=match):
-            run_features(recipe.model_copy(update={"features": wrong.model_copy(update={"dictionaries": (given,)})}), workspace)
+            run_features(recipe.model_copy(update={"features": wrong.model_copy(update={"saes": (given,)})}), workspace)
     # One training run writes layer-000/sae and layer-002/sae: these are two, and one of them twice is refused.
-    here = Dictionary(path=str(tmp_path / "sae"), layer=2)
+    here = NamedSae(path=str(tmp_path / "sae"), layer=2)
     for other, match in ((here.model_copy(update={"layer": 0}), None), (here, r"same name, 2/sae: rename a folder")):
-        both = recipe.model_copy(update={"features": wrong.model_copy(update={"dictionaries": (here, other)})})
+        both = recipe.model_copy(update={"features": wrong.model_copy(update={"saes": (here, other)})})
         if match is None:
-            looked = plan_features(both, workspace).artefact.about.dictionaries
+            looked = plan_features(both, workspace).artefact.about.saes
             assert [(own.layer, own.name) for own in looked] == [
                 (2, "sae"),
                 (2, "sae/random"),
@@ -90,13 +90,13 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
         else:
             with pytest.raises(RecipeError, match=match):
                 plan_features(both, workspace)
-    right = wrong.model_copy(update={"dictionaries": (Dictionary(path=str(tmp_path / "sae"), layer=2),), "memory_gb": 4e-5})
+    right = wrong.model_copy(update={"saes": (NamedSae(path=str(tmp_path / "sae"), layer=2),), "memory_gb": 4e-5})
     recipe = recipe.model_copy(update={"features": right})
     first = run_features(recipe, workspace)
     features = open_features(first.artefact.place)
     assert first.n_new == len(features.manifest.units) == 2 + len(features.about.runs) > 4
     frame = pl.DataFrame(pl.from_arrow(features.table()))
-    assert frame.group_by("dictionary").len().sort("dictionary").rows() == [("sae", 48), ("sae/random", 48)]
+    assert frame.group_by("sae").len().sort("sae").rows() == [("sae", 48), ("sae/random", 48)]
     assert frame["words_up"].list.len().to_list() == [4] * 96
     examples = pl.DataFrame(pl.from_arrow(features.examples("sae")))
     assert set(examples["modality"]) == {"image", "text"}
@@ -106,7 +106,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
 
     client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'features'")
-    assert {"linrep.parent.harvest", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
+    assert {"linrep.parent.harvest", "linrep.parent.sae-0"} <= run.data.tags.keys()
     assert {"alive/sae", "good_f1/sae", "median_uniqueness/sae/random"} <= run.data.metrics.keys()
     (alive,) = client.get_metric_history(run.info.run_id, "alive/sae")
     assert alive.step == 2
@@ -130,11 +130,11 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
 
     # Codes that somebody deleted are made again, and nothing else is, once the files that the error names are gone.
     codes = {file.relative_to(folder): file.read_bytes() for file in (folder / "codes").rglob("*.parquet")}
-    shutil.rmtree(folder / "codes/dictionary-00")
+    shutil.rmtree(folder / "codes/sae-00")
     with pytest.raises(StoreError, match=r"0 of \d files of codes are left in .*: delete .* and run jobs/features\.py") as error:
-        features.codes("dictionary-00", "image")
+        features.codes("sae-00", "image")
     named = re.findall(r"(\S+\.json)", str(error.value))
-    assert [Path(name).relative_to(folder).as_posix() for name in named] == ["manifest.json", "commits/codes-dictionary-00.json"]
+    assert [Path(name).relative_to(folder).as_posix() for name in named] == ["manifest.json", "commits/codes-sae-00.json"]
     for name in named:
         Path(name).unlink()
     assert run_features(recipe, workspace).n_new == 1

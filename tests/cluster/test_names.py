@@ -11,10 +11,10 @@ from linrep.cluster.run_control import run_control
 from linrep.cluster.run_features import plan_features
 from linrep.cluster.run_sharing import plan_sharing
 from linrep.cluster.sae_names import at_path, whole_name
-from linrep.dictionary import Dictionary
 from linrep.errors import RecipeError, StoreError
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import plan_harvest
+from linrep.named_sae import NamedSae
 from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import plan_saes
@@ -67,23 +67,23 @@ def test_a_name_is_one_saes_or_a_beginning_that_only_one_has():
 
 def test_an_sae_is_found_by_its_name(recipe: Recipe, workspace: Place):
     store = store_of(recipe, workspace)
-    found = at_path(Dictionary(sae="topk-4-x2-s1", layer=2), recipe, store, workspace, "features.dictionaries.0")
+    found = at_path(NamedSae(sae="topk-4-x2-s1", layer=2), recipe, store, workspace, "features.saes.0")
     assert found.path.endswith("/layer-002/topk-4-x2-s1")
     assert found.sae == ""
-    named = recipe.features.model_copy(update={"dictionaries": (Dictionary(sae="topk-4-x2-s1", layer=2),)})
-    by_path = recipe.features.model_copy(update={"dictionaries": (found,)})
+    named = recipe.features.model_copy(update={"saes": (NamedSae(sae="topk-4-x2-s1", layer=2),)})
+    by_path = recipe.features.model_copy(update={"saes": (found,)})
     one, other = (plan_features(recipe.model_copy(update={"features": f}), workspace) for f in (named, by_path))
     assert one.artefact.place == other.artefact.place  # which SAE it is decides the digest, not how it was called
     with pytest.raises(RecipeError, match=r"^x\.sae: topk-4-x2-s0 of layer 1 is not trained yet: run jobs/train_sae\.py"):
-        at_path(Dictionary(sae="topk-4-x2-s0", layer=1), recipe, store, workspace, "x")
+        at_path(NamedSae(sae="topk-4-x2-s0", layer=1), recipe, store, workspace, "x")
     with pytest.raises(RecipeError, match=r"^x\.sae: best is what the search recommends: run jobs/tune_sae\.py"):
-        at_path(Dictionary(sae="best", layer=2), recipe, store, workspace, "x")
+        at_path(NamedSae(sae="best", layer=2), recipe, store, workspace, "x")
 
 
 @pytest.mark.parametrize(("given", "message"), [({}, "by either sae or path"), ({"sae": "a", "path": "b"}, "not by both")])
 def test_an_sae_is_named_in_one_way(given: dict[str, str], message: str):
     with pytest.raises(ValueError, match=message):
-        Dictionary.model_validate({"layer": 0, **given})
+        NamedSae.model_validate({"layer": 0, **given})
 
 
 @pytest.mark.usefixtures("local_ray")

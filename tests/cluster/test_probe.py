@@ -22,7 +22,7 @@ from linrep.probe.study import plan_study
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Rectify
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import saelens
 from linrep.vlm.config import ModelConfig
 from tests.conftest import write_corpora
@@ -81,7 +81,7 @@ def test_digests_name_what_decides_numbers_and_nothing_else(planned):
     assert len(digest(1)) == len(name(CONFIG))
 
 
-def test_a_dictionary_of_the_planted_axes_names_classes_with_one_latent_each(tmp_path):
+def test_an_sae_of_the_planted_axes_names_classes_with_one_latent_each(tmp_path):
     axes = torch.from_numpy(AXES).float()
     sae = Sae(axes, torch.zeros(D), axes, torch.zeros(D), Rectify(), sees_centred=False)
     saelens.write(place(tmp_path / "sae"), sae)
@@ -96,7 +96,7 @@ def test_a_dictionary_of_the_planted_axes_names_classes_with_one_latent_each(tmp
     probes.closing().close()
     table = pl.DataFrame(pl.from_arrow(open_probes(str(tmp_path / "w")).table()))
     of_latents = table.filter(pl.col("kind") == "latents", pl.col("attribute") == "class", pl.col("tested_on") == "image")
-    assert of_latents["layer"].to_list() == [2]  # the dictionary is of layer 2
+    assert of_latents["layer"].to_list() == [2]  # the SAE is of layer 2
     assert of_latents["k"].to_list() == [1]
     assert of_latents["top1"].item() > 0.95
 
@@ -163,10 +163,10 @@ def test_wrong_input_is_one_clear_line_before_any_probe(random_vlm, corpora, tmp
     with pytest.raises(RecipeError, match=r"class '\w+' has \d+ training samples, at least 500 are needed"):
         run_probe(recipe, place(tmp_path))
 
-    saelens.write(place(tmp_path / "sae"), random_dictionary(torch.randn(8, 5), 16, k=2))
+    saelens.write(place(tmp_path / "sae"), random_sae(torch.randn(8, 5), 16, k=2))
     for layer, message in ((1, "layer 1 is not probed, only 0, 2"), (2, r"is for width 5, the store has \d+")):
         narrow = recipe_of(corpora, random_vlm, sae=Latents(path=str(tmp_path / "sae"), layer=layer))
         with pytest.raises(RecipeError, match=message):
             run_probe(narrow, place(tmp_path))
-    with pytest.raises(FormatError, match="no dictionary at"):
+    with pytest.raises(FormatError, match="no SAE at"):
         run_probe(recipe_of(corpora, random_vlm, sae=Latents(path=str(tmp_path / "none"), layer=2)), place(tmp_path))

@@ -10,25 +10,25 @@ import torch
 
 import linrep.cluster.run_sharing
 import linrep.store
-from linrep.cluster.dictionaries import read_sae_for
+from linrep.cluster.given_saes import read_sae_for
 from linrep.cluster.inputs import harvested
 from linrep.cluster.run_evaluate import evaluate_other
 from linrep.cluster.run_features import plan_features
 from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.run_sharing import plan_sharing
 from linrep.cluster.run_steer import plan_steering
-from linrep.dictionary import Dictionary
 from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.config import Pool
 from linrep.harvest.plan import plan_harvest
+from linrep.named_sae import NamedSae
 from linrep.places import Place, place
 from linrep.probe.config import Latents, ProbeConfig
 from linrep.recipe import Recipe
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import saelens
 from linrep.sae.study import SaeConfig
-from linrep.sharing.config import ModelDictionary
-from linrep.steer.config import SteerDictionary
+from linrep.sharing.config import ModelSae
+from linrep.steer.config import SteerSae
 from linrep.vlm.sites import transformer_lens_name
 from tests.steering import HARVEST, half_held_out, write_workspace
 
@@ -54,14 +54,14 @@ def model_of(recipe: Recipe, workspace: Place) -> dict[str, Any]:
 
 
 def given_to_features(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
-    one = Dictionary(path=path, layer=layer, insist=insist)
-    section = recipe.features.model_copy(update={"dictionaries": (one,)})
+    one = NamedSae(path=path, layer=layer, insist=insist)
+    section = recipe.features.model_copy(update={"saes": (one,)})
     return plan_features(recipe.model_copy(update={"features": section}), workspace).artefact.manifest.saes
 
 
 def given_to_sharing(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
-    one = ModelDictionary(path=path, layer=layer, insist=insist)
-    section = recipe.sharing.model_copy(update={"dictionaries": (one,), "groups": 4, "min_per_class": 1})
+    one = ModelSae(path=path, layer=layer, insist=insist)
+    section = recipe.sharing.model_copy(update={"saes": (one,), "groups": 4, "min_per_class": 1})
     return plan_sharing(recipe.model_copy(update={"sharing": section}), workspace).artefact.manifest.saes
 
 
@@ -71,7 +71,7 @@ def given_to_probes(recipe: Recipe, workspace: Place, path: str, layer: int, ins
 
 
 def given_to_steering(recipe: Recipe, workspace: Place, path: str, layer: int, insist: bool) -> list[dict[str, Any]]:
-    changes = {"sae": SteerDictionary(path=path, layer=layer, insist=insist), "directions": ("class_mean", "sae_sparse")}
+    changes = {"sae": SteerSae(path=path, layer=layer, insist=insist), "directions": ("class_mean", "sae_sparse")}
     changes |= {"probes": str(workspace / "directions.safetensors"), "pairs": (("tench", "church"),), "images": 1}
     section = recipe.steer.model_copy(update=changes)
     return plan_steering(recipe.model_copy(update={"steer": section}), workspace).artefact.manifest.saes
@@ -102,7 +102,7 @@ def test_every_stage_refuses_what_an_sae_says_against_it_and_keeps_what_is_insis
 ) -> None:
     model = model_of(recipe, workspace)
     right = {"layer": 2, "hook_name": transformer_lens_name(2), "model_name": model["path"], "model_digest": model["digest"]}
-    sae, path = random_dictionary(torch.randn(64, 32), 48, 4), tmp_path / "sae"
+    sae, path = random_sae(torch.randn(64, 32), 48, 4), tmp_path / "sae"
 
     def write(about: dict[str, Any]) -> None:
         saelens.write(place(path), replace(sae, about=about))
@@ -119,7 +119,7 @@ def test_every_stage_refuses_what_an_sae_says_against_it_and_keeps_what_is_insis
         assert "\n" not in str(caught.value)
         (said,) = stage(recipe, workspace, str(path), 2, True)
         assert len(said["insisted"]) == 1, what
-    saelens.write(place(path), replace(random_dictionary(torch.randn(64, 16), 48, 4), about={}))
+    saelens.write(place(path), replace(random_sae(torch.randn(64, 16), 48, 4), about={}))
     for insist in (False, True):
         with pytest.raises(LinrepError, match="is for width 16, the store has 32"):
             stage(recipe, workspace, str(path), 2, insist)
@@ -129,6 +129,6 @@ def test_no_stage_reads_an_sae_by_another_way() -> None:
     """Whoever plans with an SAE reads it by `read_sae_for`; workers read again what the plan has checked, by its digest."""
     folder = Path(linrep.cluster.run_sharing.__file__).parent
     readers = {file.name for file in folder.glob("*.py") if "linrep.sae.formats import read" in file.read_text()}
-    assert readers == {"dictionaries.py", "run_evaluate.py", "steer.py", "probe.py"}
+    assert readers == {"given_saes.py", "run_evaluate.py", "steer.py", "probe.py"}
     assert "check_origin(" in (folder / "run_evaluate.py").read_text()
-    assert read_sae_for.__module__ == "linrep.cluster.dictionaries"
+    assert read_sae_for.__module__ == "linrep.cluster.given_saes"

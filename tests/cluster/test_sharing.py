@@ -21,50 +21,48 @@ from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Largest
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import saelens
 from linrep.sharing.artefact import SHARING_KIND, plan_results
-from linrep.sharing.config import ModelDictionary, SharingConfig
+from linrep.sharing.config import ModelSae, SharingConfig
 from linrep.sharing.study import plan_study
 from tests.conftest import write_corpora
 from tests.sharing.planted import CONFIG, write_pairs
 
 
 def planned(folder: Path, coders: dict, **changes):
-    """The plan of a study with some dictionaries, by model and name."""
+    """The plan of a study with some SAEs, by model and name."""
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 60, 3, 12))
     stores = [write_pairs(folder / name, images, texts, tokens=3, digest=name) for name in ("trained", "untrained")]
-    named = [ModelDictionary(path=name, layer=0, model=model) for model, name in coders]
-    config = SMALL.model_copy(update={"dictionaries": tuple(named), **changes})
+    named = [ModelSae(path=name, layer=0, model=model) for model, name in coders]
+    config = SMALL.model_copy(update={"saes": tuple(named), **changes})
     latents = tuple((Latents(name, own, own.decoder),) * 2 for (_, name), own in coders.items())
     study = plan_study(stores[0], config, stores[1], latents)
     return study, plan_results(place(folder), "t", study, tuple(own.digest for own in coders.values()))
 
 
-def test_dictionaries_that_activate_differently_are_different_parents(tmp_path):
+def test_saes_that_activate_differently_are_different_parents(tmp_path):
     """The same weights, three or eight of them active."""
-    few = random_dictionary(torch.randn(50, 12, generator=torch.Generator().manual_seed(0)), 20, 3)
+    few = random_sae(torch.randn(50, 12, generator=torch.Generator().manual_seed(0)), 20, 3)
     many = replace(few, rule=Largest(8))
     one, other = (planned(tmp_path, {("trained", "x"): own})[1].manifest for own in (few, many))
-    assert one.parents["dictionary-0"] != other.parents["dictionary-0"]
+    assert one.parents["sae-0"] != other.parents["sae-0"]
     assert one.digest != other.digest
 
 
-def test_two_dictionaries_of_one_layer_and_name_are_refused_in_one_line(tmp_path):
-    own = random_dictionary(torch.randn(50, 12), 20, 3)
+def test_two_saes_of_one_layer_and_name_are_refused_in_one_line(tmp_path):
+    own = random_sae(torch.randn(50, 12), 20, 3)
     stores = [write_pairs(tmp_path / name, *np.ones((2, 60, 3, 12)), tokens=3, digest=name) for name in ("a", "b")]
-    twice = SMALL.model_copy(
-        update={"dictionaries": (ModelDictionary(path="1/x", layer=0), ModelDictionary(path="2/x", layer=0))}
-    )
+    twice = SMALL.model_copy(update={"saes": (ModelSae(path="1/x", layer=0), ModelSae(path="2/x", layer=0))})
     both = (Latents("x", own, own.decoder),) * 2
     with pytest.raises(RecipeError, match="two of layer 0 of the trained model are called x") as raised:
         plan_study(stores[0], twice, None, (both, both))
     assert "\n" not in str(raised.value)
     # Of different models they may have one name, and each is of its own model's store.
     study, _ = planned(tmp_path / "m", {("trained", "x"): own, ("untrained", "x"): own})
-    names = [unit.name for unit in study.units if unit.dictionary is not None and not unit.control]
-    assert names == ["trained-layer-000-dictionary-00", "untrained-layer-000-dictionary-01"]
+    names = [unit.name for unit in study.units if unit.sae is not None and not unit.control]
+    assert names == ["trained-layer-000-sae-00", "untrained-layer-000-sae-01"]
 
 
 SMALL = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, neighbours=3, resamples=50, min_per_class=2)
@@ -75,8 +73,8 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path, monkeypatch)
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 150, 3, 12))
     store = write_pairs(tmp_path / "store", images, texts, np.arange(150) % 4, tokens=3)
-    coder = random_dictionary(torch.randn(50, 12), 20, 3)
-    config = CONFIG.model_copy(update={"dictionaries": (ModelDictionary(path="x", layer=0),)})
+    coder = random_sae(torch.randn(50, 12), 20, 3)
+    config = CONFIG.model_copy(update={"saes": (ModelSae(path="x", layer=0),)})
     both = Latents("x", coder, coder.decoder)
     study = plan_study(store, config, None, ((both, both),))
     found = []
@@ -103,8 +101,8 @@ def test_of_a_layer_two_parts_sums_exist_at_once_while_the_next_is_gathered(tmp_
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 160, 3, 12))
     store = write_pairs(tmp_path / "store", images, texts, tokens=3, chunk=20)
-    coder = random_dictionary(torch.randn(50, 12), 20, 3)
-    config = CONFIG.model_copy(update={"dictionaries": (ModelDictionary(path="x", layer=0),)})
+    coder = random_sae(torch.randn(50, 12), 20, 3)
+    config = CONFIG.model_copy(update={"saes": (ModelSae(path="x", layer=0),)})
     study = plan_study(store, config, None, ((Latents("x", coder, coder.decoder),) * 2,))
     made_so_far: list[weakref.ref] = []
     most: list[int] = []
@@ -147,13 +145,13 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     with pytest.raises(RecipeError, match=r"there is no harvest of this recipe in .*: run jobs/harvest\.py"):
         run_sharing(recipe, workspace)
     run_harvest(recipe, workspace)
-    # An untrained model's harvest, and a dictionary with its control.
+    # An untrained model's harvest, and an SAE with its control.
     fresh = write_untrained(random_vlm.path, tmp_path / "fresh")
     again = recipe.model_copy(update={"model": random_vlm.model_copy(update={"path": str(fresh)})})
     run_harvest(again, place(tmp_path / "u"))
-    saelens.write(place(tmp_path / "sae"), random_dictionary(torch.randn(64, 32), 48, 4))
+    saelens.write(place(tmp_path / "sae"), random_sae(torch.randn(64, 32), 48, 4))
     sharing = SMALL.model_copy(
-        update={"untrained": str(tmp_path / "u"), "dictionaries": (ModelDictionary(path=str(tmp_path / "sae"), layer=2),)}
+        update={"untrained": str(tmp_path / "u"), "saes": (ModelSae(path=str(tmp_path / "sae"), layer=2),)}
     )
     recipe = recipe.model_copy(update={"sharing": sharing})
     first = run_sharing(recipe, workspace)
@@ -161,7 +159,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     frame = pl.DataFrame(pl.from_arrow(first.artefact.table()))
     assert set(frame["level"]) == {"geometry", "concept", "latent"}
     assert set(frame["model"]) == {"trained", "untrained"}
-    assert set(frame["dictionary"]) == {None, "sae", "sae/random"}
+    assert set(frame["sae"]) == {None, "sae", "sae/random"}
     assert frame.filter(pl.col("metric") == "hub").height == 4
     assert "What the curves show" in first.text
     assert first.shown.headline[0].startswith("Sharing ")
@@ -171,7 +169,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
 
     client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'sharing'")
-    assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.dictionary-0"} <= run.data.tags.keys()
+    assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.sae-0"} <= run.data.tags.keys()
     assert {"hub", "hub/untrained", "cofire/sae"} <= run.data.metrics.keys()
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
     assert {"sharing.parquet", "sharing.csv", "latents.csv", "sharing_geometry.png", "sharing_latent.png", "summary.txt"} <= kept
@@ -186,8 +184,8 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     resumed = run_sharing(recipe, workspace)
     assert resumed.n_new == 1
     assert resumed.artefact.table().equals(first.artefact.table())
-    # A dictionary of another width.
-    saelens.write(place(tmp_path / "wide"), random_dictionary(torch.randn(64, 16), 48, 4))
-    wrong = sharing.model_copy(update={"dictionaries": (ModelDictionary(path=str(tmp_path / "wide"), layer=2),)})
+    # An SAE of another width.
+    saelens.write(place(tmp_path / "wide"), random_sae(torch.randn(64, 16), 48, 4))
+    wrong = sharing.model_copy(update={"saes": (ModelSae(path=str(tmp_path / "wide"), layer=2),)})
     with pytest.raises(RecipeError, match="is for width 16, the store has 32"):
         run_sharing(recipe.model_copy(update={"sharing": wrong}), workspace)

@@ -24,13 +24,13 @@ from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.records import write_record
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.saelens import write as write_coder
 from linrep.steer.artefact import STEERING, Steering, read_parts
 from linrep.steer.cells import cells
 from linrep.steer.chunk import fetch, steer_chunk
-from linrep.steer.config import Asking, Chat, Damage, Dose, Forced, Human, Question, SteerConfig, SteerDictionary, Words
+from linrep.steer.config import Asking, Chat, Damage, Dose, Forced, Human, Question, SteerConfig, SteerSae, Words
 from linrep.steer.plan import choose_layers, choose_pairs, held_out, plan_steer
 from linrep.store.layout import MANIFEST
 from linrep.store.read import Store
@@ -282,29 +282,29 @@ def test_a_worker_leaves_alone_what_the_harvest_keeps_apart_unless_the_recipe_sa
     assert all_edited.artefact.manifest.digest != plan.artefact.manifest.digest
 
 
-def test_a_dictionary_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
+def test_an_sae_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
     config = recipe.steer.model_copy(
-        update={"sae": SteerDictionary(path=str(fresh / "sae"), layer=2), "directions": ("class_mean", "random", "sae_sparse")}
+        update={"sae": SteerSae(path=str(fresh / "sae"), layer=2), "directions": ("class_mean", "random", "sae_sparse")}
     )
     with_sae = recipe.model_copy(update={"steer": config})
     digests = []
     for seed in (0, 1, 0):
         shutil.rmtree(fresh / "sae", ignore_errors=True)
-        write_dictionary(fresh / "sae", 32, seed)
+        write_sae(fresh / "sae", 32, seed)
         plan = plan_steering(with_sae, place(fresh))
         digests.append(plan.artefact.manifest.digest)
         assert plan.artefact.manifest.parents["sae"] == read_coder(str(fresh / "sae")).digest == plan.job.sae_digest
     assert digests[0] == digests[2] != digests[1]
     assert any(cell.direction == "sae_sparse" and cell.layer == 2 for cell in cells(config, plan.job.layers))
-    write_dictionary(fresh / "sae", 32, 5)
+    write_sae(fresh / "sae", 32, 5)
     with pytest.raises(ModelError, match="differs between nodes"):
         load_steerer(plan.job, POOL, device="cpu")
 
 
-def write_dictionary(folder: Path, width: int, seed: int = 0) -> None:
-    """Random directions as a saved dictionary."""
+def write_sae(folder: Path, width: int, seed: int = 0) -> None:
+    """Random directions as a saved SAE."""
     sample = torch.randn(64, width, generator=torch.Generator().manual_seed(seed))
-    write_coder(place(folder), random_dictionary(sample, 48, 4, seed))
+    write_coder(place(folder), random_sae(sample, 48, 4, seed))
 
 
 def test_two_classes_of_one_name_are_called_as_the_probes_call_them(split_corpora, random_vlm, fresh, tmp_path):
@@ -380,10 +380,10 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
     write_directions(fresh / "foreign", directions(), {"harvest": "0123456789"})
     fails(r"come from the harvest 0123456789, this recipe's is .*another model's", probes=str(fresh / "foreign"))
     for file, width in (("wide", 16), ("fits", 32)):
-        write_dictionary(fresh / file, width)
-    fails(r"steer\.sae\.layer: layer 1 is not steered at, only 0, 2", sae=SteerDictionary(path=str(fresh / "fits"), layer=1))
-    fails(r"steer\.sae: .*wide is for width 16, the store has 32", sae=SteerDictionary(path=str(fresh / "wide"), layer=2))
-    fails(r"nothing-there", sae=SteerDictionary(path=str(fresh / "nothing-there"), layer=2))
+        write_sae(fresh / file, width)
+    fails(r"steer\.sae\.layer: layer 1 is not steered at, only 0, 2", sae=SteerSae(path=str(fresh / "fits"), layer=1))
+    fails(r"steer\.sae: .*wide is for width 16, the store has 32", sae=SteerSae(path=str(fresh / "wide"), layer=2))
+    fails(r"nothing-there", sae=SteerSae(path=str(fresh / "nothing-there"), layer=2))
     fails(r"3 pairs of 2 classes, there are only 2", pairs=3)
     for file, made, match in (
         ("narrow", directions(width=16), r"width 16, the model's stream 32: they were made from another model"),

@@ -1,4 +1,4 @@
-"""Dictionaries as a job: Ray equals the plain path, nothing is done twice, others are examined, kills change nothing."""
+"""SAEs as a job: Ray equals the plain path, nothing is done twice, others are examined, kills change nothing."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def recipe_of(corpora: Corpora, model: ModelConfig, **changes: object) -> Recipe
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    """What training wrote, by name: dictionaries and reports."""
+    """What training wrote, by name: SAEs and reports."""
     names = ("sae_weights.safetensors", "cfg.json", "training.parquet")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in names}
 
@@ -191,14 +191,14 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
     assert (again.n_new, again.text) == (0, outcome.text)
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
-    # Examined anew, as a dictionary from elsewhere, it has the same quality.
+    # Examined anew, as an SAE from elsewhere, it has the same quality.
     other = run_train_sae(recipe, place(fresh), evaluate=str(here / "layer-002" / names[0]))
     assert other.n_new == 1
     theirs = {(r["measure"], r["modality"]): r["value"] for r in other.artefact.table("quality").to_pylist()}
     assert theirs["fvu", "image"] == pytest.approx(found[names[0], "fvu", "image"]["value"], rel=1e-4)
     assert theirs["ce_spliced", "both"] == pytest.approx(found[names[0], "ce_spliced", "both"]["value"], rel=1e-4)
 
-    # With another k in its settings the same weights are another dictionary, and are examined anew.
+    # With another k in its settings the same weights are another SAE, and are examined anew.
     # A copy: in its own layer, it would not be as it was written.
     settings = Path(shutil.copytree(here / "layer-002" / names[0], tmp_path / "changed" / names[0])) / "cfg.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "k": 2}))
@@ -214,7 +214,7 @@ def test_wrong_input_is_one_clear_line_before_any_cluster_starts(split_corpora, 
 
     refused("no layer 1 in .*: it has 0, 2", layers=[1])
     refused("there is no harvest of this recipe", where=tmp_path / "empty")
-    refused("no dictionary at", evaluate=str(tmp_path))
+    refused("no SAE at", evaluate=str(tmp_path))
     refused("topk-9999-x2-s0 has k 9999, but expansion 2 of .* latents", grid={"sparsity": [4, 9999]})
     (store,) = (fresh / "harvests").iterdir()
     file = next((store / "tokens/layer=2/modality=text").iterdir())
@@ -256,7 +256,7 @@ def test_everything_that_training_left_out_is_told_with_its_reason():
 
 
 def test_a_test_asks_for_the_memory_that_it_takes():
-    """Encoder and decoder of a dictionary and its control: 4 * f * d floats; two modalities' rows, twice."""
+    """Encoder and decoder of an SAE and its control: 4 * f * d floats; two modalities' rows, twice."""
     config = SAE.evaluation.model_copy(update={"rows": 1000})
     needed = bytes_needed(4096, [32768, 65536], config)
     assert needed == 4 * (32768 + 65536) * 4096 * 4 + 4 * 1000 * 4096 * 4 + ROOM_BYTES

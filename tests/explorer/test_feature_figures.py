@@ -11,17 +11,17 @@ from schemas.features import FEATURES
 
 def table() -> pa.Table:
     rows = []
-    for dictionary, f1 in (("d", [0.9, 0.95, 0.1, None]), ("d/random", [0.1, 0.2, 0.9, 0.3])):
+    for sae, f1 in (("d", [0.9, 0.95, 0.1, None]), ("d/random", [0.1, 0.2, 0.9, 0.3])):
         for i, value in enumerate(f1):
             row = {field.name: ["a", "b"] if pa.types.is_string(getattr(field.type, "value_type", None) or pa.null()) else [] if
                    pa.types.is_list(field.type) else None if field.nullable else 0 for field in FEATURES}  # fmt: skip
             fires = value is not None
-            rows.append({**row, "layer": 3, "dictionary": dictionary, "latent": i, "f1": value, "rate_image": 0.1 * fires})
+            rows.append({**row, "layer": 3, "sae": sae, "latent": i, "f1": value, "rate_image": 0.1 * fires})
     return pa.Table.from_pylist(rows, schema=FEATURES)
 
 
 def test_numbers_are_those_of_the_latents_by_hand():
-    own = numbers(pl.DataFrame(pl.from_arrow(table())).filter(pl.col("dictionary") == "d"))
+    own = numbers(pl.DataFrame(pl.from_arrow(table())).filter(pl.col("sae") == "d"))
     assert own["alive"] == own["alive_image"] == 0.75
     assert own["alive_text"] == 0
     assert own["good_f1"] == 0.5
@@ -58,10 +58,10 @@ def planted(layers: int = 1) -> pa.Table:
                 "rate_text": 0.1 * (i < 30),
                 "monosemanticity": 0.6,
             }
-            rows.append({**blank, "layer": layer, "dictionary": "d", "latent": i, **own})
+            rows.append({**blank, "layer": layer, "sae": "d", "latent": i, **own})
         for i in range(40):
             own = {"f1": 0.01 * i, "rate_image": 0.1, "rate_text": 0.0, "monosemanticity": 0.25}
-            rows.append({**blank, "layer": layer, "dictionary": "d/random", "latent": i, **own})
+            rows.append({**blank, "layer": layer, "sae": "d/random", "latent": i, **own})
     return pa.Table.from_pylist(rows, schema=FEATURES)
 
 

@@ -10,7 +10,7 @@ from schemas.sharing import SHARING
 
 def row(metric: str, layer: int, value: float, reach: float, null: float | None, model: str = "trained") -> dict:
     return {
-        "model": model, "layer": layer, "level": "geometry", "dictionary": None, "metric": metric, "value": value,
+        "model": model, "layer": layer, "level": "geometry", "sae": None, "metric": metric, "value": value,
         "low": value - reach, "high": value + reach, "null": null, "null_low": None, "null_high": None,
         "half_one": value, "half_two": value, "n": 100, "note": None, "parents": "0",
         "n_high_norm_image": 0, "high_norm_positions_image": [], "n_high_norm_text": 0, "high_norm_positions_text": [],
@@ -68,11 +68,11 @@ def test_summary_and_figure_show_the_tables_own_numbers():
 
 def test_the_words_speak_of_latents_of_both_models_beside_random_directions():
     rows = [row("hub", layer, 0.2, 0.01, 0.0) for layer in (0, 1)]
-    for model, dictionary, values in (
+    for model, sae, values in (
         ("trained", "sae", (0.1, 0.4)), ("trained", "sae/random", (0.7, 0.8)), ("untrained", "sae", (0.6, 0.3)),
     ):  # fmt: skip
         for layer, value in enumerate(values):
-            rows.append({**row("bimodal_mass", layer, value, 0.01, 1.0, model), "level": "latent", "dictionary": dictionary})
+            rows.append({**row("bimodal_mass", layer, value, 0.01, 1.0, model), "level": "latent", "sae": sae})
     said = plain_words(table_of(rows, SHARING))
     share = "the share of activation on bimodal latents"
     assert f"Of the trained model's latents in sae: {share} grows (0.10 in layer 0, 0.40 in layer 1, null 1.00, of" in said

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from linrep.explorer.saes import card_lines, figures, summary_lines
-from linrep.sae.control import random_dictionary
-from linrep.sae.report import Dictionary, Report
+from linrep.sae.control import random_sae
+from linrep.sae.report import LayerSae, Report
 from linrep.store.tables import table_of
 from schemas import saes
 
@@ -21,8 +21,8 @@ HELD_OUT = {
 
 
 def tables_of(x: torch.Tensor, both: bool) -> dict[str, pa.Table]:
-    sae = random_dictionary(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), 32, 4)
-    one, rows, report = Dictionary(3, "topk-4", sae, sae), {"image": x, **({"text": x} if both else {})}, Report()
+    sae = random_sae(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), 32, 4)
+    one, rows, report = LayerSae(3, "topk-4", sae, sae), {"image": x, **({"text": x} if both else {})}, Report()
     found = one.evaluate(rows)
     control = one.random(rows, found)
     report.add_quality(one, found, control.evaluate(rows))
@@ -46,8 +46,8 @@ def test_an_sae_of_degenerate_rows_has_a_summary(held_out, both):
 
 def test_rows_that_are_not_finite_have_no_quality():
     """Zero errors over no rows were a perfect FVU."""
-    sae = random_dictionary(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), 32, 4)
-    found = Dictionary(3, "topk-4", sae, sae).evaluate({"image": torch.full((5, 8), torch.nan)}).quality["image"]
+    sae = random_sae(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), 32, 4)
+    found = LayerSae(3, "topk-4", sae, sae).evaluate({"image": torch.full((5, 8), torch.nan)}).quality["image"]
     assert (found.n_rows, found.n_nonfinite) == (0, 5)
     for measure in ("fvu", "explained_variance", "cosine", "l0", "alive", "dense", "shrinkage"):
         assert math.isnan(getattr(found, measure)), measure

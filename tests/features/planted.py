@@ -8,12 +8,12 @@ import pyarrow as pa
 import torch
 
 import linrep.store
-from linrep.dictionary import Dictionary
 from linrep.encoder import Latents
 from linrep.features.artefact import Features, finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import Study
 from linrep.kind import UnitCommit
+from linrep.named_sae import NamedSae
 from linrep.places import place
 from linrep.store import Store
 from linrep.store.manifest import Manifest, write_manifest
@@ -23,7 +23,7 @@ from schemas import vectors
 
 CLASSES = ("boat", "tree", "key", "bell")
 CONFIG = FeaturesConfig(
-    dictionaries=(Dictionary(path="x", layer=0),),
+    saes=(NamedSae(path="x", layer=0),),
     top=3,
     quantiles=2,
     per_quantile=2,
@@ -38,7 +38,7 @@ def found_plainly(folder: Path, study: Study) -> Features:
     """The complete features of a study, worked out in this process, in a workspace."""
     from linrep.cluster.features import find_plainly
 
-    here = plan_artefact(place(folder), "t", study, {"dictionary-0": "a"}).begun()
+    here = plan_artefact(place(folder), "t", study, {"sae-0": "a"}).begun()
     assert sorted(event.unit for event in find_plainly(study, here.todo(), here) if isinstance(event, UnitCommit)) == sorted(
         here.manifest.units
     )
@@ -47,7 +47,7 @@ def found_plainly(folder: Path, study: Study) -> Features:
 
 
 class Identity:
-    """A dictionary whose latents are the coordinates, active above zero."""
+    """An SAE whose latents are the coordinates, active above zero."""
 
     def __init__(self, f: int) -> None:
         self.d_model = self.n_latents = f
@@ -57,7 +57,7 @@ class Identity:
 
 
 def identity(f: int) -> tuple[tuple[Latents, Latents], ...]:
-    """The dictionary of coordinates, and one of shuffled coordinates for its control."""
+    """The SAE of coordinates, and one of shuffled coordinates for its control."""
     return ((Latents("own", Identity(f), torch.eye(f)), Latents("own/random", Identity(f), torch.eye(f).roll(1, 0))),)
 
 

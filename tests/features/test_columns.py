@@ -220,15 +220,15 @@ def test_an_attribute_is_scored_once_for_all_tables(tmp_path, monkeypatch):
     labels = np.arange(N) % 4
     study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2), labels), CONFIG, latents=identity(F))
     found_plainly(tmp_path / "w", study)
-    assert scored == [0] * 2  # the class of images, once for the dictionary and once for its control; texts have none
+    assert scored == [0] * 2  # the class of images, once for the SAE and once for its control; texts have none
 
 
 def test_a_complete_artefact_is_without_turned_codes(tmp_path):
     study = plan_study(write_store(tmp_path / "s", draw(N, F, 1), draw(N, F, 2)), CONFIG, latents=identity(F))
     plan = plan_artefact(place(tmp_path / "w"), "t", study, {})
     list(find_plainly(study, plan.todo(), plan))
-    assert (plan.place / TURNED).names() == ["dictionary-00", "dictionary-00-random"]
+    assert (plan.place / TURNED).names() == ["sae-00", "sae-00-random"]
     finish(plan)
     assert not (plan.place / TURNED).exists()
-    assert (plan.place / "codes").names() == ["dictionary-00", "dictionary-00-random"]
+    assert (plan.place / "codes").names() == ["sae-00", "sae-00-random"]
     finish(plan)

@@ -183,8 +183,8 @@ def test_the_command_writes_and_refuses_in_one_line(found, tmp_path, capsys):
     _, _, features = found
     assert main(["delphi", features.place.path, str(tmp_path / "d")]) == 0
     assert (tmp_path / "d/embeddings/config.json").is_file()
-    assert main(["delphi", features.place.path, str(tmp_path / "d"), "--dictionary", "no"]) == 1
+    assert main(["delphi", features.place.path, str(tmp_path / "d"), "--sae", "no"]) == 1
     assert main(["neuronpedia", str(tmp_path / "nothing"), str(tmp_path / "n")]) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "no dictionary 'no' in" in said[0]
+    assert "no SAE 'no' in" in said[0]

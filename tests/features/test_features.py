@@ -50,7 +50,7 @@ def frame(table) -> pl.DataFrame:
 
 
 def own(found) -> pl.DataFrame:
-    return frame(found[3].table()).filter(pl.col("dictionary") == "own").sort("latent")
+    return frame(found[3].table()).filter(pl.col("sae") == "own").sort("latent")
 
 
 def test_rates_are_those_of_the_tokens(found):
@@ -187,7 +187,7 @@ def test_of_equal_keys_those_that_came_first_are_kept():
 
 def test_best_values_and_f1_are_those_of_named_thresholds(found):
     images, _, study, features = found
-    labels = frame(features.table("labels")).filter((pl.col("dictionary") == "own") & (pl.col("modality") == "image"))
+    labels = frame(features.table("labels")).filter((pl.col("sae") == "own") & (pl.col("modality") == "image"))
     ids = {name: i for i, name in enumerate(study.ids.to_pylist())}
     half = np.array([study.known.half[ids[f"i{i}"]] for i in range(N)])
     most = np.maximum(np.array([x.max(0) for x in images]), 0)
@@ -262,7 +262,7 @@ def test_runs_of_latents_and_parts_change_nothing(found, tmp_path):
     split = found_plainly(tmp_path / "w", other)
     for one, two in ((features.table(name), split.table(name)) for name in ("features", "labels")):
         a, b = frame(one), frame(two)
-        keys = [c for c in ("dictionary", "latent", "modality", "attribute") if c in a.columns]
+        keys = [c for c in ("sae", "latent", "modality", "attribute") if c in a.columns]
         a, b = a.sort(keys), b.sort(keys)
         exact = [c for c, kind in a.schema.items() if not kind.is_float()]
         assert a.select(exact).equals(b.select(exact))
@@ -307,5 +307,5 @@ def test_no_sample_and_no_latent_is_told_twice(found):
 
 def test_random_directions_stand_beside(found):
     rows = frame(found[3].table())
-    assert rows.filter(pl.col("dictionary") == "own/random").height == F
+    assert rows.filter(pl.col("sae") == "own/random").height == F
     assert torch.equal(found[2].latents[0][1].decoder, torch.eye(F).roll(1, 0))

@@ -37,7 +37,7 @@ def test_memory_decides_no_digest_and_a_study_goes_on_in_the_runs_that_it_began_
     f, n = 8, 30
     store = write_store(tmp_path / "store", draw(n, f, 1), draw(n, f, 2), np.arange(n) % 4)
     studies = [plan_study(store, CONFIG.model_copy(update={"memory_gb": gb}), latents=identity(f)) for gb in (1e-5, 0.25)]
-    tight, wide = (plan_artefact(place(tmp_path / "a"), "t", study, {"dictionary-0": "a"}) for study in studies)
+    tight, wide = (plan_artefact(place(tmp_path / "a"), "t", study, {"sae-0": "a"}) for study in studies)
     assert tight.manifest.digest == wide.manifest.digest
     assert len(tight.about.runs) > len(wide.about.runs) == 2
     begun = tight.begun()

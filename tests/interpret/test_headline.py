@@ -9,9 +9,9 @@ from schemas.interpret import SCORES
 SPREAD = (-0.02, 0.0, 0.02, 0.0)
 
 
-def rows(dictionary: str, modality: str, task: str, control: str, mean: float, n: int = 40, layer: int = 2) -> list[dict]:
+def rows(sae: str, modality: str, task: str, control: str, mean: float, n: int = 40, layer: int = 2) -> list[dict]:
     row = {
-        "layer": layer, "dictionary": dictionary, "modality": modality, "task": task, "control": control, "source": "truth",
+        "layer": layer, "sae": sae, "modality": modality, "task": task, "control": control, "source": "truth",
         "n_positive": 20, "n_negative": 20, "n_hard": 0, "n_unanswered": 0,
     }  # fmt: skip
     return [{**row, "latent": i, "value": mean + SPREAD[i % 4]} for i in range(n)]

@@ -83,8 +83,8 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     assert len(answered) == len(set(answered))  # what was answered is not asked again
     scores = pl.DataFrame(pl.from_arrow(first.artefact.table()))
     said = pl.DataFrame(pl.from_arrow(first.artefact.table("explanations")))
-    assert len(said) == 6  # 3 latents of the dictionary, 3 of its control
-    assert set(said["dictionary"]) == {"sae", "sae/random"}
+    assert len(said) == 6  # 3 latents of the SAE, 3 of its control
+    assert set(said["sae"]) == {"sae", "sae/random"}
     assert set(said["source"]) == {"chat:m"}
     assert set(scores["task"]) == {"detection", "fuzzing"}
     assert set(scores["control"]) == {"own", "shuffled"}
@@ -188,7 +188,7 @@ def test_explanations_go_out_as_csv_are_edited_and_come_back(made, server, tmp_p
     assert all("red" in text or "samples of kind" in text for text in new)  # nothing is explained again
     # What goes out comes in: the same words, a formula's sign guarded on the way.
     back = read_sheet(second.artefact.place / "explanations.csv")
-    assert back[Latent(2, human["dictionary"], human["latent"])] == human["explanation"]
+    assert back[Latent(2, human["sae"], human["latent"])] == human["explanation"]
     assert len(back) == 6
 
 
@@ -196,9 +196,9 @@ def test_explanations_go_out_as_csv_are_edited_and_come_back(made, server, tmp_p
     ("text", "message"),
     [
         ("a,b\n1,2\n", "is no sheet"),
-        ("layer,dictionary,latent,explanation\ntwo,sae,1,x\n", "line 2: layer and latent should be numbers"),
-        ("layer,dictionary,latent,explanation\n2,sae,1,x\n2,sae,1,y\n", "line 3: latent 1 of sae stands twice"),
-        ("layer,dictionary,latent,explanation\n2,sae,999,x\n", "latent 999 of sae, layer 2, is not among those"),
+        ("layer,SAE,latent,explanation\ntwo,sae,1,x\n", "line 2: layer and latent should be numbers"),
+        ("layer,SAE,latent,explanation\n2,sae,1,x\n2,sae,1,y\n", "line 3: latent 1 of sae stands twice"),
+        ("layer,SAE,latent,explanation\n2,sae,999,x\n", "latent 999 of sae, layer 2, is not among those"),
     ],
 )
 def test_a_sheet_that_is_wrong_is_one_clear_line(made, server, tmp_path, text, message):
@@ -251,7 +251,7 @@ def test_what_is_missing_is_said_before_anything_starts(made, server, tmp_path, 
     )
     assert "needs interpret.scenes" in said("--interpret.backend", '{"kind": "truth"}')
     assert "jobs/features.py makes them" in said("--interpret.features", str(tmp_path / "nothing"))
-    assert "are of harvest" in said("--harvest.seed", "3", "--features.dictionaries", "[]")
+    assert "are of harvest" in said("--harvest.seed", "3", "--features.saes", "[]")
     assert server.asked == []
 
 
@@ -259,11 +259,11 @@ def test_features_without_their_codes_are_refused_before_anything_is_asked(made,
     ws, recipe = workspace(made, tmp_path), asking(made[1], server)
     (tmp_path / "features").unlink()
     shutil.copytree(made[0] / "ws" / "features", tmp_path / "features")
-    one = sorted((tmp_path / "features").rglob("codes/dictionary-00-random/text/*.parquet"))[0]
+    one = sorted((tmp_path / "features").rglob("codes/sae-00-random/text/*.parquet"))[0]
     kept = one.read_bytes()
     one.unlink()
     # Both the manifest and the commit of the codes must go, or the job would take them for whole.
-    again = r"delete .*manifest\.json and .*commits/codes-dictionary-00{}\.json, and run jobs/features\.py with the same recipe"
+    again = r"delete .*manifest\.json and .*commits/codes-sae-00{}\.json, and run jobs/features\.py with the same recipe"
     with pytest.raises(StoreError, match=rf"interpret: \d of \d files of codes are left in .*{again.format('-random')}"):
         run_interpret(recipe, ws)
     shutil.rmtree(one.parents[2])

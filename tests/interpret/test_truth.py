@@ -213,6 +213,6 @@ def test_the_partner_says_something_else_of_the_modality(results, world):
     same = {case.latent: found[cases[0].latent] for case in twins}
     assert partners(twins, same, world.backend(), 0) == {}
     both = partners(cases, found, world.backend(), 0)
-    assert all(one.dictionary == other.dictionary and one != other for (one, _), other in both.items())
+    assert all(one.sae == other.sae and one != other for (one, _), other in both.items())
     for (one, modality), other in both.items():
         assert read_rule(found[one].text).part(modality) != read_rule(found[other].text).part(modality)

@@ -1,4 +1,4 @@
-"""A workspace with a harvest and the features of a random dictionary, made without Ray."""
+"""A workspace with a harvest and the features of a random SAE, made without Ray."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import torch
 
 from linrep.cluster.features import find_plainly
 from linrep.cluster.run_features import plan_features
-from linrep.dictionary import Dictionary
 from linrep.features.artefact import finish
 from linrep.features.config import FeaturesConfig
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
@@ -15,9 +14,10 @@ from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import plan_harvest
 from linrep.interpret.config import Chat, InterpretConfig, Scored, Shown
+from linrep.named_sae import NamedSae
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import saelens
 from linrep.store.commit import read_commits
 from linrep.store.manifest import write_manifest
@@ -38,13 +38,13 @@ def write_recipe(folder: Path, model: ModelConfig) -> Recipe:
     for chunk in plan.chunks:
         harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(model)), plan.place, chunk.number)
     write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
-    saelens.write(place(folder / "sae"), random_dictionary(torch.randn(64, 32), 24, 4))
+    saelens.write(place(folder / "sae"), random_sae(torch.randn(64, 32), 24, 4))
     recipe = Recipe(
         name="t",
         corpora=corpora,
         model=model,
         harvest=HARVEST,
-        features=FeaturesConfig(dictionaries=(Dictionary(path=str(folder / "sae"), layer=2),), min_samples=2),
+        features=FeaturesConfig(saes=(NamedSae(path=str(folder / "sae"), layer=2),), min_samples=2),
         interpret=InterpretConfig(
             backend=Chat(url="http://127.0.0.1:9/v1", model="m", timeout=5, tries=3, parallel=4, batch=3, price=(1.0, 2.0)),
             latents=3,

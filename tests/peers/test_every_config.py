@@ -15,7 +15,7 @@ import torch
 from linrep.errors import FormatError
 from linrep.sae import formats
 from tests.peers.test_official import library
-from tests.sae.dictionaries import D, F, inputs
+from tests.sae.saes import D, F, inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 K = 5

@@ -14,7 +14,7 @@ from linrep.sae import formats
 from linrep.sae.architectures.matching_pursuit import Pursuit
 from linrep.sae.coder import Sae
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
-from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
+from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -43,7 +43,7 @@ def same(theirs, mine, x: torch.Tensor) -> None:
 @torch.no_grad()
 def test_saelens_loads_ours(kind: str, centred: bool, tmp_path: Path) -> None:
     sae_lens = library("sae_lens")
-    sae = dictionary(kind, centred)
+    sae = make_sae(kind, centred)
     saelens.write(place(tmp_path), sae, torch.linspace(0, 1, F))
     loaded = sae_lens.SAE.load_from_disk(tmp_path)
     same(loaded, sae, inputs())
@@ -71,7 +71,7 @@ def test_dictionary_learning_loads_ours(kind: str, centred: bool, tmp_path: Path
     library("dictionary_learning")
     from dictionary_learning.utils import load_dictionary
 
-    sae = dictionary(kind, centred)
+    sae = make_sae(kind, centred)
     sae = sae.with_unit_decoder() if kind == "relu" else sae
     dictionary_learning.write(place(tmp_path), sae)
     loaded, _ = load_dictionary(str(tmp_path), "cpu")
@@ -115,7 +115,7 @@ def test_sparsify_and_we_load_each_other(centred: bool, tmp_path: Path, monkeypa
     library("sparsify")
     from sparsify import SparseCoder
 
-    sae, x = dictionary("topk", centred), inputs()
+    sae, x = make_sae("topk", centred), inputs()
     sparsify.write(place(tmp_path / "layers.3"), sae)
     theirs = SparseCoder.load_from_disk(tmp_path / "layers.3")
     found = theirs.encode(x)

@@ -11,7 +11,7 @@ from linrep.probe.latents import LatentProbe, Weighed, fit_latents, survey
 from linrep.probe.moments import gather
 
 
-class Dictionary:
+class PlainSae:
     """Latents are the positive parts of projections on given directions; of none, the rows themselves."""
 
     def __init__(self, directions: torch.Tensor | None) -> None:
@@ -22,20 +22,20 @@ class Dictionary:
         return x if self.directions is None else (x.to(self.directions.dtype) @ self.directions.T).clamp(min=0)
 
 
-def planted(n: int = 900, d: int = 16, f: int = 64, c: int = 4) -> tuple[Dictionary, torch.Tensor, np.ndarray]:
+def planted(n: int = 900, d: int = 16, f: int = 64, c: int = 4) -> tuple[PlainSae, torch.Tensor, np.ndarray]:
     rng = np.random.default_rng(0)
     directions = torch.from_numpy(rng.standard_normal((f, d)))
     directions /= directions.norm(dim=1, keepdim=True)
     y = rng.integers(0, c, n)
     x = torch.from_numpy(0.4 * rng.standard_normal((n, d))) + 3 * directions[10 * (1 + torch.from_numpy(y))]
-    return Dictionary(directions), x, y
+    return PlainSae(directions), x, y
 
 
-def passes(coder: Dictionary, x: torch.Tensor, y: np.ndarray, size: int = 256):
+def passes(coder: PlainSae, x: torch.Tensor, y: np.ndarray, size: int = 256):
     return lambda: (Weighed(coder.encode(x[i : i + size]), {"y": y[i : i + size]}) for i in range(0, len(x), size))
 
 
-def fitted(coder: Dictionary, x: torch.Tensor, y: np.ndarray, ks: tuple[int, ...]) -> list[LatentProbe]:
+def fitted(coder: PlainSae, x: torch.Tensor, y: np.ndarray, ks: tuple[int, ...]) -> list[LatentProbe]:
     rows = passes(coder, x, y)
     return fit_latents(rows, survey(rows, coder.n_latents, {"y": int(y.max()) + 1}), ks)["y"]
 
@@ -53,7 +53,7 @@ def test_the_latent_of_each_class_is_found_and_one_is_enough():
 def test_where_latents_are_coordinates_it_is_the_coordinate_probe():
     _, x, y = planted()
     x = x.abs()
-    (probe,) = fitted(Dictionary(torch.eye(16, dtype=torch.float64)), x, y, (3,))
+    (probe,) = fitted(PlainSae(torch.eye(16, dtype=torch.float64)), x, y, (3,))
     same = sparse(gather(x, {"y": y}), "y", 3)
     assert torch.allclose(probe.scores(x), same.scores(x), rtol=1e-6, atol=1e-8)
 
@@ -63,7 +63,7 @@ def test_many_classes_choose_many_latents_and_each_is_least_squares_on_its_own()
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(300), 3)
     z = torch.from_numpy(rng.random((900, 9000), np.float32))
-    rows = passes(Dictionary(None), z, y, 300)
+    rows = passes(PlainSae(None), z, y, 300)
     (probe,) = fit_latents(rows, survey(rows, 9000, {"y": 300}), (40,))["y"]
     assert len(probe.latents) > 6000
     for c in (0, 299):

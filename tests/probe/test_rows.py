@@ -44,7 +44,7 @@ def test_a_samples_latents_are_the_mean_of_its_tokens_latents_wherever_blocks_ar
         assert torch.allclose(means[i], (x[torch.from_numpy(sample == s)] ** 2).mean(0))
 
 
-def test_rows_of_another_width_than_the_dictionary_are_refused():
+def test_rows_of_another_width_than_the_sae_are_refused():
     with pytest.raises(ValueError, match="rows of width 8 for an autoencoder of width 3"):
         LatentRows(Given(torch.zeros(2, 8), np.zeros(2, np.int64), 2), Squares(), mean=False)
 

@@ -183,7 +183,7 @@ def test_every_probe_of_its_own_rows_has_a_control_at_chance_and_its_selectivity
         assert own.filter(kind="sparse", attribute=CLASS, k=5)["selectivity"].min() > 0.2
 
 
-class Dictionary:
+class PlainSae:
     """Latents are the planted directions, thresholded above what lies in every vector, and one that never fires."""
 
     d_model, n_latents = D, D + 1
@@ -197,10 +197,10 @@ class Dictionary:
 def of_latents(study) -> Result:
     unit = Unit("pooled", 2)
     light = replace(study, config=study.config.model_copy(update={"softmax": None}))
-    return probe_unit(light, unit, [gather_part(light, unit, part) for part in parts_of(light, unit)], encoder=Dictionary())
+    return probe_unit(light, unit, [gather_part(light, unit, part) for part in parts_of(light, unit)], encoder=PlainSae())
 
 
-def test_one_planted_latent_of_a_dictionary_reads_its_class(of_latents):
+def test_one_planted_latent_of_an_sae_reads_its_class(of_latents):
     rows = pl.DataFrame(pl.from_arrow(of_latents.probes))
     latents = rows.filter(attribute=CLASS, kind="latents", tested_on="image")
     coordinates = rows.filter(attribute=CLASS, kind="sparse", tested_on="image", fitted_on="image")
@@ -233,7 +233,7 @@ def test_modalities_of_unequal_numbers_of_tokens_weigh_the_same(tmp_path):
         store, ProbeConfig(alphas=(1e-3,), shrinkages=(0.1,), sparse=(1,), curve=(), resamples=100, softmax=softmax)
     )
     unit = Unit("tokens", 2)
-    result = probe_unit(study, unit, [gather_part(study, unit, part) for part in parts_of(study, unit)], encoder=Dictionary())
+    result = probe_unit(study, unit, [gather_part(study, unit, part) for part in parts_of(study, unit)], encoder=PlainSae())
     rows = pl.DataFrame(pl.from_arrow(result.probes)).filter(attribute="modality")
     assert {"ridge", "lda", "softmax", "class_mean", "sparse", "latents", "latents_ridge"} < set(rows["kind"])
     train = [len(block.sample) for block in blocks(store, files_of(store, "tokens", 2, "image", 1)[0], "tokens",
@@ -296,19 +296,19 @@ def test_wrong_input_is_one_clear_line(store, tmp_path):
 
 
 def test_latents_that_cannot_be_probed_are_refused_before_any_row_is_read(store):
-    def refusal(store: Store, encoder: Dictionary, **config) -> str:
+    def refusal(store: Store, encoder: PlainSae, **config) -> str:
         study = plan_study(store, ProbeConfig(sae=Latents(path="sae", layer=2), **config))
         with pytest.raises(RecipeError) as caught:
             check_latents(study, encoder)
         return str(caught.value)
 
-    wide = Dictionary()
+    wide = PlainSae()
     wide.d_model = 7
     assert f"the SAE is 7 wide, the harvest {D}" in refusal(store, wide)
     without = Store(store.place, replace(store.manifest, views=("pooled", "last")), store.commits)
-    assert "has no view tokens" in refusal(without, Dictionary())
-    check_latents(plan_study(without, ProbeConfig(sae=Latents(path="sae", layer=2), views=("last",))), Dictionary())
-    many = Dictionary()
+    assert "has no view tokens" in refusal(without, PlainSae())
+    check_latents(plan_study(without, ProbeConfig(sae=Latents(path="sae", layer=2), views=("last",))), PlainSae())
+    many = PlainSae()
     many.n_latents = 100_000
     assert "at most 32 fit: lower the largest number" in refusal(store, many, sparse=(50_000,))
 

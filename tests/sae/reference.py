@@ -1,4 +1,4 @@
-"""The slow, obvious dictionary: everything dense, gradients by autograd, float64. The oracle of both passes."""
+"""The slow, obvious SAE: everything dense, gradients by autograd, float64. The oracle of both passes."""
 
 from typing import assert_never
 

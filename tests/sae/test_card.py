@@ -3,16 +3,16 @@
 import torch
 
 from linrep.places import place
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.evaluate import evaluate
 from linrep.sae.formats.card import card, write_card
 from linrep.sae.train import Rows
-from tests.sae.dictionaries import F, dictionary, inputs
+from tests.sae.saes import F, inputs, make_sae
 
 
 def test_a_card_has_each_modality_its_control_and_how_to_load(tmp_path) -> None:
-    sae, rows = dictionary("topk"), [Rows(inputs(), torch.arange(50) % 2 == 0)]
-    found, control = evaluate(sae, rows), evaluate(random_dictionary(inputs(), F, 5), rows)
+    sae, rows = make_sae("topk"), [Rows(inputs(), torch.arange(50) % 2 == 0)]
+    found, control = evaluate(sae, rows), evaluate(random_sae(inputs(), F, 5), rows)
     write_card(place(tmp_path), sae, found, control, {"CE recovered": 0.97123, "odd|name": "a\nb"})
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: saelens\n")
@@ -26,6 +26,6 @@ def test_a_card_has_each_modality_its_control_and_how_to_load(tmp_path) -> None:
     assert "SAE.load_from_disk" in text
 
 
-def test_a_dictionary_that_was_not_evaluated_says_so() -> None:
-    assert "Not evaluated." in card(dictionary("relu"))
-    assert "Not evaluated." not in card(dictionary("relu"), more={"FVU": 0.1})
+def test_an_sae_that_was_not_evaluated_says_so() -> None:
+    assert "Not evaluated." in card(make_sae("relu"))
+    assert "Not evaluated." not in card(make_sae("relu"), more={"FVU": 0.1})

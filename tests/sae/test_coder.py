@@ -7,15 +7,15 @@ import torch
 
 from linrep.sae.architectures import Above, Gate, Largest, Rectify
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
-from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
+from linrep.sae.control import random_sae
+from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 each = pytest.mark.parametrize("kind", KINDS)
 
 
 @each
 def test_encode_is_the_formula(kind: str) -> None:
-    sae, x = dictionary(kind), inputs(3)
+    sae, x = make_sae(kind), inputs(3)
     for row, z in zip(x, sae.encode(x), strict=True):
         projected = [float(sae.encoder[i] @ (row - sae.b_dec)) for i in range(F)]
         pre = [p + float(b) for p, b in zip(projected, sae.b_enc, strict=True)]
@@ -36,14 +36,14 @@ def test_encode_is_the_formula(kind: str) -> None:
 @each
 @pytest.mark.parametrize("budget", [1, 7 * F * 4, 1 << 20])
 def test_sparse_codes_equal_dense_ones(kind: str, budget: int) -> None:
-    sae, x = dictionary(kind), inputs()
+    sae, x = make_sae(kind), inputs()
     torch.testing.assert_close(sae.codes(x, budget).dense(), sae.encode(x), rtol=1e-5, atol=1e-5)
 
 
 @each
 @pytest.mark.parametrize("centred", [True, False])
 def test_an_input_scale_folds_into_the_biases(kind: str, centred: bool) -> None:
-    sae, x = dictionary(kind, centred), inputs()
+    sae, x = make_sae(kind, centred), inputs()
     raw = sae.unscaled(3.7)
     torch.testing.assert_close(raw.encode(x), sae.encode(3.7 * x) / 3.7, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(raw(x), sae(3.7 * x) / 3.7, rtol=1e-4, atol=1e-5)
@@ -55,7 +55,7 @@ def test_an_input_scale_folds_into_the_biases(kind: str, centred: bool) -> None:
 def test_unit_rows_reconstruct_equally(kind: str) -> None:
     if kind == "topk":
         pytest.skip("with rows of unequal norm a top-k chooses by other sizes; see the test of weighted decoders in test_train")
-    sae, x = dictionary(kind), inputs()
+    sae, x = make_sae(kind), inputs()
     unit = sae.with_unit_decoder()
     torch.testing.assert_close(unit(x), sae(x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(unit.encode(x), sae.encode(x) * sae.decoder.norm(dim=1), rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_unit_rows_reconstruct_equally(kind: str) -> None:
 
 @each
 def test_biases_take_up_where_the_encoder_looks(kind: str) -> None:
-    sae, x = dictionary(kind), inputs()
+    sae, x = make_sae(kind), inputs()
     moved = sae.seeing(centred=False)
     assert not moved.sees_centred
     torch.testing.assert_close(moved.encode(x), sae.encode(x), rtol=1e-4, atol=1e-5)
@@ -73,7 +73,7 @@ def test_biases_take_up_where_the_encoder_looks(kind: str) -> None:
 
 def test_a_negative_threshold_is_a_relu() -> None:
     """dictionary_learning writes -1 for a threshold that was never set."""
-    sae = dictionary("relu")
+    sae = make_sae("relu")
     unset = Sae(sae.encoder, sae.b_enc, sae.decoder, sae.b_dec, Above(torch.full((F,), -1.0)), True)
     assert torch.equal(unset.encode(inputs()), sae.encode(inputs()))
 
@@ -81,7 +81,7 @@ def test_a_negative_threshold_is_a_relu() -> None:
 def test_random_directions_are_fitted_by_one_factor_only() -> None:
     """The control explains something, since k of f directions are chosen, and its one factor is the best one."""
     x = inputs(400) + 5
-    control = random_dictionary(x, 256, 8)
+    control = random_sae(x, 256, 8)
     assert isinstance(control.rule, Largest)
     torch.testing.assert_close(control.decoder.norm(dim=1), torch.ones(256))
     torch.testing.assert_close(control.b_dec, x.mean(0))
@@ -90,11 +90,11 @@ def test_random_directions_are_fitted_by_one_factor_only() -> None:
     written = control(x) - control.b_dec
     for factor in (0.98, 1.02):
         assert (written * factor + control.b_dec - x).square().sum() > error
-    assert torch.equal(control.encoder, random_dictionary(x, 256, 8).encoder)
+    assert torch.equal(control.encoder, random_sae(x, 256, 8).encoder)
     assert control.d_model == D
 
 
-def test_a_digest_names_everything_that_a_dictionary_computes_with() -> None:
+def test_a_digest_names_everything_that_an_sae_computes_with() -> None:
     """One changed bit of any tensor, another k, another rule: another digest. Where it came from does not count."""
     wide, d = 3000, 2  # beyond what torch prints in full
     ones = torch.ones(wide)

@@ -14,7 +14,7 @@ from linrep.places import place
 from linrep.sae import formats
 from linrep.sae.coder import Sae
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
-from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
+from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 WRONG = (None, "x", "", -1, 0, 9999, 10**400, 2.5, True, False, [], [1], {}, {"k": 3}, float("nan"))
 """A value of every kind that JSON has."""
@@ -22,13 +22,13 @@ STATE = {"encoder.weight": (F, D), "encoder.bias": (F,), "decoder.weight": (D, F
 
 
 def write_saelens(kind: str, folder: Path) -> tuple[Path, Path]:
-    saelens.write(place(folder), dictionary(kind))
+    saelens.write(place(folder), make_sae(kind))
     return folder / "cfg.json", folder / "sae_weights.safetensors"
 
 
 def write_dictionary_learning(kind: str, folder: Path) -> tuple[Path, Path]:
     """As theirs: those with a threshold for all besides ours."""
-    sae = dictionary({"batch_topk": "topk", "matryoshka": "topk"}.get(kind, kind))
+    sae = make_sae({"batch_topk": "topk", "matryoshka": "topk"}.get(kind, kind))
     dictionary_learning.write(place(folder), sae)
     config, file = folder / "config.json", folder / "ae.pt"
     if kind in ("batch_topk", "matryoshka"):
@@ -44,7 +44,7 @@ def write_dictionary_learning(kind: str, folder: Path) -> tuple[Path, Path]:
 
 
 def write_sparsify(_: str, folder: Path) -> tuple[Path, Path]:
-    sparsify.write(place(folder), dictionary("topk"))
+    sparsify.write(place(folder), make_sae("topk"))
     return folder / "cfg.json", folder / "sae.safetensors"
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_one_line_that_names_it(
         file.write_bytes(content[:at] + bytes([content[at] ^ 0x5A]) + content[at + 1 :])
         refusal(tmp_path)  # read or refused, but never another error
     file.unlink()
-    assert "no dictionary at" in (refusal(tmp_path) or "")
+    assert "no SAE at" in (refusal(tmp_path) or "")
     file.write_bytes(content)
     config.unlink()
     assert config.name in (refusal(tmp_path) or "")
@@ -222,7 +222,7 @@ def test_what_sparsify_does_and_we_do_not_is_refused_by_name(field: str, value: 
 )  # fmt: skip
 def test_old_saelens_cfgs_are_read_by_what_each_field_means(change: dict[str, Any], named: str | None, tmp_path: Path) -> None:
     """Before 6.0.0 a TopK SAE was of architecture "standard", its activation a field of its own."""
-    sae, x = dictionary("relu"), inputs()
+    sae, x = make_sae("relu"), inputs()
     saelens.write(place(tmp_path), sae)
     (tmp_path / "cfg.json").write_text(
         json.dumps({"architecture": "standard", "d_in": D, "d_sae": F, "dtype": "float32"} | change)
@@ -255,7 +255,7 @@ def test_two_formats_in_a_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"])
 def test_the_papers_tensors_are_held_to_their_shapes(name: str, tmp_path: Path) -> None:
-    sae, file = dictionary("relu"), tmp_path / "sae_layer3_norm2.0.pkl"
+    sae, file = make_sae("relu"), tmp_path / "sae_layer3_norm2.0.pkl"
     state = {"fc1.weight": sae.encoder, "fc1.bias": sae.b_enc, "fc2.weight": sae.decoder.t(), "fc2.bias": sae.b_dec}
     wrong = (None, state[name][:-1], state[name] * float("nan"), state[name].long(), state[name].flatten()[None])
     for bad in wrong:

@@ -9,7 +9,7 @@ import torch
 from linrep.sae.activity import Activity, highest
 from linrep.sae.architectures import Largest, Rectify
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.evaluate import evaluate, firing_histogram
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
 from linrep.sae.stability import living, match
@@ -17,8 +17,8 @@ from linrep.sae.start import geometric_median, unit_rows
 from linrep.sae.train import Rows
 from linrep.sae.truth import best_latents, f1_of, sparse_probe
 from linrep.sae.window import fraction
-from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
 from tests.sae.reference import planted
+from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 
 def rows(x: torch.Tensor, text: bool = False) -> Rows:
@@ -75,7 +75,7 @@ def test_shrinkage_is_the_size_of_reconstructions() -> None:
 
 
 def test_modalities_are_apart_and_batches_do_not_matter() -> None:
-    sae, x = dictionary("topk"), inputs(60)
+    sae, x = make_sae("topk"), inputs(60)
     text = torch.arange(60) % 4 == 0
     whole = evaluate(sae, [Rows(x, text)])
     pieces = evaluate(sae, [Rows(x[i : i + 7], text[i : i + 7]) for i in range(0, 60, 7)])
@@ -97,7 +97,7 @@ def test_rows_that_are_not_finite_are_left_out_and_counted() -> None:
     bad[3, 2], bad[7, 0] = float("nan"), float("inf")
     kept = torch.ones(len(x), dtype=torch.bool)
     kept[[3, 7]] = False
-    sae = dictionary("topk")
+    sae = make_sae("topk")
     one, other = (evaluate(sae, [rows(part)]).quality["image"] for part in (bad, x[kept]))
     assert (one.n_nonfinite, other.n_nonfinite) == (2, 0)
     assert one.fvu == other.fvu
@@ -105,9 +105,9 @@ def test_rows_that_are_not_finite_are_left_out_and_counted() -> None:
 
 def test_what_cannot_be_evaluated_is_said() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        evaluate(dictionary("topk"), [])
+        evaluate(make_sae("topk"), [])
     with pytest.raises(ValueError, match="width 12, the rows have 13"):
-        evaluate(dictionary("topk"), [rows(torch.zeros(2, 13))])
+        evaluate(make_sae("topk"), [rows(torch.zeros(2, 13))])
 
 
 def test_firing_histogram_counts_every_latent_once() -> None:
@@ -142,11 +142,11 @@ def test_a_planted_combination_is_pursued_to_its_parts() -> None:
     assert random_vectors(vector[None], 1).norm() == pytest.approx(vector.norm().item())
 
 
-def test_controls_are_no_relatives_of_the_directions_that_a_dictionary_begins_with() -> None:
+def test_controls_are_no_relatives_of_the_directions_that_an_sae_begins_with() -> None:
     """All are drawn with the recipe's seed; equal draws would let a control share vectors with what it controls for."""
     begins = unit_rows(64, 32, seed=0)
     sample = torch.randn(256, 32, generator=torch.Generator().manual_seed(5))
-    control = random_dictionary(sample, 64, 4, seed=0).decoder
+    control = random_sae(sample, 64, 4, seed=0).decoder
     vectors = random_vectors(torch.ones(64, 32), seed=0)
     for a, b in ((begins, control), (begins, vectors), (control, vectors)):
         cosines = torch.nn.functional.normalize(a, dim=1) @ torch.nn.functional.normalize(b, dim=1).T
@@ -166,7 +166,7 @@ def test_pursuit_equals_least_squares_on_its_choice() -> None:
         pursue(decoder, torch.stack([vectors[0], vectors[0] * 0]), 2)
 
 
-def test_a_shuffled_dictionary_matches_itself() -> None:
+def test_a_shuffled_sae_matches_itself() -> None:
     decoder = unit_rows(50, 16, seed=0)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(3))
     mean, columns = match(decoder, decoder[order] * 3)
@@ -243,10 +243,10 @@ def test_the_best_latents_are_those_of_trying_every_threshold() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_highest_activation_of_a_sample_is_that_of_its_rows(kind: str) -> None:
     """Against the dense maximum, with samples that lie in several pieces and one without rows; nothing dense is kept."""
-    sae, x = dictionary(kind), inputs(50)
+    sae, x = make_sae(kind), inputs(50)
     owner = torch.arange(50) * 7 % 6
     pieces = [(x[:20], owner[:20]), (x[:0], owner[:0]), (x[20:], owner[20:])]
-    active, other = highest([sae, dictionary("topk", seed=1)], pieces, 7)
+    active, other = highest([sae, make_sae("topk", seed=1)], pieces, 7)
     dense = torch.stack([sae.encode(x[owner == i]).amax(0) if i < 6 else torch.zeros(F) for i in range(7)])
     torch.testing.assert_close(active.columns(torch.arange(F)), dense, rtol=1e-5, atol=1e-5)
     assert active.values.min() > 0
@@ -273,7 +273,7 @@ def test_examining_holds_no_dense_activations_of_all_rows() -> None:
 
     x, n_latents = torch.randn(256, 2, generator=torch.Generator().manual_seed(0)), 2**18
     with Watch():
-        control = random_dictionary(x, n_latents, 4)
+        control = random_sae(x, n_latents, 4)
         evaluate(control, [rows(x)])
         (active,) = highest([control], [(x, torch.arange(256))], 256)
         best_latents(active, torch.arange(256) % 3, active, torch.arange(256) % 3)
@@ -303,7 +303,7 @@ def test_the_true_directions_beat_random_ones() -> None:
     written = raw(x[:1000])
     factor = (written * x[:1000]).sum() / written.square().sum()  # as the control is fitted
     true = replace(raw, encoder=directions * factor)
-    control = random_dictionary(x[:1000], 30, 3)
+    control = random_sae(x[:1000], 30, 3)
     one, other = (evaluate(sae, [rows(x[1000:])]).quality["image"] for sae in (true, control))
     assert one.cosine > other.cosine
     assert one.fvu < other.fvu

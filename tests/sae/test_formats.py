@@ -13,7 +13,7 @@ from linrep.places import place
 from linrep.sae import formats
 from linrep.sae.architectures import Above, Largest
 from linrep.sae.formats import dictionary_learning, paper, saelens, sparsify
-from tests.sae.dictionaries import KINDS, D, F, dictionary, inputs
+from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 each = pytest.mark.parametrize("kind", KINDS)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -22,7 +22,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 @each
 @pytest.mark.parametrize("centred", [True, False])
 def test_saelens_round_trip_is_exact(kind: str, centred: bool, tmp_path: Path) -> None:
-    sae, x = dictionary(kind, centred), inputs()
+    sae, x = make_sae(kind, centred), inputs()
     firing = torch.linspace(0, 1, F)
     saelens.write(place(tmp_path), sae, firing)
     back = formats.read(tmp_path)
@@ -34,7 +34,7 @@ def test_saelens_round_trip_is_exact(kind: str, centred: bool, tmp_path: Path) -
 
 @each
 def test_saelens_files_have_its_names_and_shapes(kind: str, tmp_path: Path) -> None:
-    saelens.write(place(tmp_path), dictionary(kind))
+    saelens.write(place(tmp_path), make_sae(kind))
     shapes = {name: tuple(tensor.shape) for name, tensor in load_file(tmp_path / "sae_weights.safetensors").items()}
     expected = {"W_enc": (D, F), "W_dec": (F, D), "b_dec": (D,)}
     expected |= {
@@ -50,7 +50,7 @@ def test_saelens_files_have_its_names_and_shapes(kind: str, tmp_path: Path) -> N
 
 def test_saelens_weighted_activations_become_unit_rows(tmp_path: Path) -> None:
     """With rescale_acts_by_decoder_norm, sizes are compared times the norm of the decoder's row, and decoded without it."""
-    sae, x = dictionary("topk"), inputs()
+    sae, x = make_sae("topk"), inputs()
     saelens.write(place(tmp_path), sae)
     config = json.loads((tmp_path / "cfg.json").read_text())
     (tmp_path / "cfg.json").write_text(json.dumps({**config, "rescale_acts_by_decoder_norm": True}))
@@ -66,7 +66,7 @@ def test_saelens_weighted_activations_become_unit_rows(tmp_path: Path) -> None:
 @each
 @pytest.mark.parametrize("centred", [True, False])
 def test_dictionary_learning_round_trip(kind: str, centred: bool, tmp_path: Path) -> None:
-    sae, x = dictionary(kind, centred), inputs()
+    sae, x = make_sae(kind, centred), inputs()
     dictionary_learning.write(place(tmp_path), sae)
     back = formats.read(tmp_path)
     torch.testing.assert_close(back(x), sae(x), rtol=1e-4, atol=1e-4)
@@ -76,7 +76,7 @@ def test_dictionary_learning_round_trip(kind: str, centred: bool, tmp_path: Path
 
 @pytest.mark.parametrize(("name", "threshold"), [("BatchTopKSAE", 0.7), ("BatchTopKSAE", -1.0), ("MatryoshkaBatchTopKSAE", 0.7)])
 def test_dictionary_learning_batch_top_k_is_a_threshold_for_all(name: str, threshold: float, tmp_path: Path) -> None:
-    sae, x = dictionary("relu"), inputs()
+    sae, x = make_sae("relu"), inputs()
     state = {"k": torch.tensor(5), "threshold": torch.tensor(threshold), "b_dec": sae.b_dec}
     if name == "BatchTopKSAE":
         state |= {"encoder.weight": sae.encoder, "encoder.bias": sae.b_enc, "decoder.weight": sae.decoder.T}
@@ -95,7 +95,7 @@ def test_dictionary_learning_batch_top_k_is_a_threshold_for_all(name: str, thres
 
 @pytest.mark.parametrize("centred", [True, False])
 def test_sparsify_round_trip_as_a_folder_for_each_layer(centred: bool, tmp_path: Path) -> None:
-    sae, x = dictionary("topk", centred), inputs()
+    sae, x = make_sae("topk", centred), inputs()
     sparsify.write(place(tmp_path / "layers.3"), sae)
     back = formats.read(tmp_path / "layers.3")
     torch.testing.assert_close(back.encode(x), sae.encode(x), rtol=1e-4, atol=1e-5)
@@ -104,7 +104,7 @@ def test_sparsify_round_trip_as_a_folder_for_each_layer(centred: bool, tmp_path:
 
 
 def test_sparsify_counts_latents_by_expansion_when_told_none(tmp_path: Path) -> None:
-    sae = dictionary("topk")
+    sae = make_sae("topk")
     square = {"encoder.weight": sae.encoder[:36], "encoder.bias": sae.b_enc[:36], "W_dec": sae.decoder[:36], "b_dec": sae.b_dec}
     save_file({name: tensor.contiguous() for name, tensor in square.items()}, tmp_path / "sae.safetensors")
     config = {"activation": "topk", "expansion_factor": 3, "num_latents": 0, "k": 5, "d_in": D, "transcode": False}
@@ -116,13 +116,13 @@ def test_sparsify_counts_latents_by_expansion_when_told_none(tmp_path: Path) -> 
 
 
 def test_sparsify_takes_top_k_only(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="TopK dictionaries, this one is jumprelu"):
-        sparsify.write(place(tmp_path), dictionary("jumprelu"))
+    with pytest.raises(FormatError, match="TopK SAEs, this one is jumprelu"):
+        sparsify.write(place(tmp_path), make_sae("jumprelu"))
 
 
 def test_the_papers_pickle_takes_raw_activations(tmp_path: Path) -> None:
     """Trained on x * sqrt(d) / norm, the norm being in the file's name, weights of a data-parallel module."""
-    sae, x = dictionary("relu", centred=False), inputs()
+    sae, x = make_sae("relu", centred=False), inputs()
     state = {"module.fc1.weight": sae.encoder, "module.fc1.bias": sae.b_enc, "module.fc2.weight": sae.decoder.T}
     torch.save({**state, "module.fc2.bias": sae.b_dec}, tmp_path / "sae_final_layer24_8x_norm13.996978.pkl")
     back = formats.read(tmp_path / "sae_final_layer24_8x_norm13.996978.pkl")
@@ -150,9 +150,9 @@ def test_a_pickle_that_would_run_code_is_refused(name: str, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_read_is_one_line_that_says_why(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no dictionary at"):
+    with pytest.raises(FormatError, match="no SAE at"):
         formats.read(tmp_path)
-    saelens.write(place(tmp_path), dictionary("topk"))
+    saelens.write(place(tmp_path), make_sae("topk"))
     config = json.loads((tmp_path / "cfg.json").read_text())
     for change, match in (
         ({"architecture": "temporal"}, "architecture 'temporal'"),
@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_one_line_that_says_why(tmp_path: Path) -> None:
 
 
 def test_formats_agree_with_each_other(tmp_path: Path) -> None:
-    sae, x = dictionary("topk"), inputs()
+    sae, x = make_sae("topk"), inputs()
     assert isinstance(sae.rule, Largest)
     for name, writer in (("a", saelens), ("b", dictionary_learning), ("c", sparsify)):
         writer.write(place(tmp_path / name), sae)

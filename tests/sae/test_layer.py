@@ -1,4 +1,4 @@
-"""A layer's dictionaries from a store: resumed equals uninterrupted bit for bit, raw activations rebuilt, grids, clear errors."""
+"""A layer's SAEs from a store: resumed equals uninterrupted bit for bit, raw activations rebuilt, grids, clear errors."""
 
 import threading
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_a_run_killed_twice_ends_in_the_same_bytes_as_an_uninterrupted_one(store
 
 
 @pytest.mark.parametrize("normalise", ["layer", "modality"])
-def test_saved_dictionaries_take_raw_activations(store, tmp_path, normalise):
+def test_saved_saes_take_raw_activations(store, tmp_path, normalise):
     """On rows of norm 3 sqrt(d) and 9 sqrt(d), which training never saw unscaled; the wrong scale would rebuild nothing."""
     data = CONFIG.data.model_copy(update={"normalise": normalise})
     config = SaeConfig.model_validate({**CONFIG.model_dump(), "data": data.model_dump(), "rows": 300 * 64})
@@ -122,7 +122,7 @@ def test_saved_dictionaries_take_raw_activations(store, tmp_path, normalise):
         )
 
 
-def test_a_grid_trains_each_dictionary_as_if_alone(store, tmp_path):
+def test_a_grid_trains_each_sae_as_if_alone(store, tmp_path):
     grid = SaeConfig.model_validate({**CONFIG.model_dump(), "grid": {"sparsity": [2, 4], "learning_rate": [1e-3, 3e-3]}})
     assert list(grid.coders()) == ["topk-2-x4-s0-lr0.001", "topk-2-x4-s0-lr0.003", "topk-4-x4-s0-lr0.001", "topk-4-x4-s0-lr0.003"]
     list(train_layer(job_of(store, tmp_path / "grid", grid)))

@@ -12,7 +12,7 @@ from linrep.places import place
 from linrep.sae import formats
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
 from linrep.sae.origin import check_origin, layer_of_hook, layer_said, layers_said, mismatches, origin_lines
-from tests.sae.dictionaries import D, dictionary
+from tests.sae.saes import D, make_sae
 
 MODEL = {"path": "owner/tiny", "digest": "abc"}
 
@@ -64,12 +64,12 @@ def test_the_model_and_the_modality_that_are_said_must_fit(about: dict, fits: bo
 
 
 def test_a_mismatch_is_refused_and_one_that_is_insisted_on_stands_in_the_results() -> None:
-    sae = dictionary("topk")
-    assert origin_lines([check_origin(sae, "p", 3, D, MODEL, "features.dictionaries.0", False)]) == []
-    with pytest.raises(RecipeError, match=r"features\.dictionaries\.0: p .* layer 4 .* says layer 3.*\.insist") as caught:
-        check_origin(sae, "p", 4, D, MODEL, "features.dictionaries.0", False)
+    sae = make_sae("topk")
+    assert origin_lines([check_origin(sae, "p", 3, D, MODEL, "features.saes.0", False)]) == []
+    with pytest.raises(RecipeError, match=r"features\.saes\.0: p .* layer 4 .* says layer 3.*\.insist") as caught:
+        check_origin(sae, "p", 4, D, MODEL, "features.saes.0", False)
     assert "\n" not in str(caught.value)
-    insisted = check_origin(sae, "p", 4, D, MODEL, "features.dictionaries.0", True)
+    insisted = check_origin(sae, "p", 4, D, MODEL, "features.saes.0", True)
     assert json.loads(json.dumps(insisted)) == insisted
     assert insisted["says_layer"] == "layer 3"
     assert origin_lines([insisted]) == ["INSISTED on p at layer 4, although it says layer 3"]
@@ -79,7 +79,7 @@ def test_a_mismatch_is_refused_and_one_that_is_insisted_on_stands_in_the_results
 
 
 def test_what_is_not_said_is_unknown_and_told() -> None:
-    silent = replace(dictionary("topk"), about={})
+    silent = replace(make_sae("topk"), about={})
     found = check_origin(silent, "p", 5, D, MODEL, "probe.sae", False)
     assert (found["says_layer"], found["says_model"], found["insisted"]) == ("unknown", "unknown", [])
     assert origin_lines([found]) == ["p, used on layer 5: of layer unknown and model unknown"]
@@ -87,7 +87,7 @@ def test_what_is_not_said_is_unknown_and_told() -> None:
 
 @pytest.mark.parametrize("layer", [0, 1, 16])
 def test_the_layer_survives_every_format(layer: int, tmp_path: Path) -> None:
-    sae = replace(dictionary("topk"), about={"layer": layer, "model_name": "owner/tiny"})
+    sae = replace(make_sae("topk"), about={"layer": layer, "model_name": "owner/tiny"})
     for writer in (saelens, dictionary_learning):
         writer.write(place(tmp_path / writer.__name__), sae)
         about = formats.read(tmp_path / writer.__name__).about
@@ -115,7 +115,7 @@ def test_the_layer_survives_every_format(layer: int, tmp_path: Path) -> None:
 def test_dictionary_learnings_layer_is_a_block_whose_side_may_be_unknown(
     trainer: dict, buffer: dict, layers: set[int], tmp_path: Path
 ) -> None:
-    dictionary_learning.write(place(tmp_path), replace(dictionary("topk"), about={}))
+    dictionary_learning.write(place(tmp_path), replace(make_sae("topk"), about={}))
     value = {"trainer": {"dict_class": "AutoEncoderTopK", "k": 5, **trainer}, "buffer": buffer}
     (tmp_path / "config.json").write_text(json.dumps(value))
     about = formats.read(tmp_path).about
@@ -127,6 +127,6 @@ def test_dictionary_learnings_layer_is_a_block_whose_side_may_be_unknown(
 
 def test_a_layer_told_by_another_format_is_kept_by_ours(tmp_path: Path) -> None:
     for about in ({"layers": [3, 4]}, {"hook_name": "layers.2"}, {"hook_layer": 2}):
-        saelens.write(place(tmp_path), replace(dictionary("topk"), about=about))
+        saelens.write(place(tmp_path), replace(make_sae("topk"), about=about))
         assert layers_said(formats.read(tmp_path).about) == layers_said(about)
-    assert torch.equal(formats.read(tmp_path).encoder, dictionary("topk").encoder)
+    assert torch.equal(formats.read(tmp_path).encoder, make_sae("topk").encoder)

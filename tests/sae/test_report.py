@@ -8,21 +8,21 @@ import torch
 from linrep.explorer.saes import card_lines, summary_lines
 from linrep.sae.activity import Activity, highest
 from linrep.sae.coder import Sae
-from linrep.sae.report import Dictionary, Report
+from linrep.sae.report import LayerSae, Report
 from linrep.sae.splice import Losses
 from linrep.sae.stability import living, match
 from linrep.sae.start import unit_rows
 from linrep.store.tables import table_of
 from schemas import saes as tables
-from tests.sae.dictionaries import KINDS, D, dictionary, inputs
 from tests.sae.elsewhere import DEVICE, Devices
+from tests.sae.saes import KINDS, D, inputs, make_sae
 
 SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
 
 
 def examined(sae: Sae, device: torch.device | str) -> Report:
-    """Everything that is reported of a dictionary and needs no model, on a device."""
-    report, one = Report(), Dictionary.of(2, "tested", {"": sae.to(device)})
+    """Everything that is reported of an SAE and needs no model, on a device."""
+    report, one = Report(), LayerSae.of(2, "tested", {"": sae.to(device)})
     rows = {"image": inputs(60).to(device), "text": (inputs(40) + 1).to(device)}
     found = one.evaluate(rows)
     control = one.random(rows, found)
@@ -43,9 +43,9 @@ def examined(sae: Sae, device: torch.device | str) -> Report:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_on_another_device_are_those_of_the_cpu(kind: str) -> None:
-    expected = examined(dictionary(kind), "cpu")
+    expected = examined(make_sae(kind), "cpu")
     with Devices():
-        found = examined(dictionary(kind), DEVICE)
+        found = examined(make_sae(kind), DEVICE)
     for name in SCHEMAS:
         mine, theirs = getattr(found, name), getattr(expected, name)
         assert len(mine) == len(theirs) > 0
@@ -69,8 +69,8 @@ def test_the_other_device_refuses_what_a_gpu_refuses() -> None:
 def test_class_vectors_need_few_latents_where_they_are_made_of_few() -> None:
     """Vectors of two decoder rows at right angles and of equal size: one reaches .71, so that both cosines need two."""
     rows = torch.eye(D)
-    sae = replace(dictionary("topk"), encoder=rows, b_enc=torch.zeros(D), decoder=rows, b_dec=torch.zeros(D))
-    one, report = Dictionary.of(2, "tested", {"": sae}), Report()
+    sae = replace(make_sae("topk"), encoder=rows, b_enc=torch.zeros(D), decoder=rows, b_dec=torch.zeros(D))
+    one, report = LayerSae.of(2, "tested", {"": sae}), Report()
     control = one.random({"image": inputs()}, one.evaluate({"image": inputs()}))
     report.add_rebuilt(one, control, rows[:4] + rows[4:8], 3)
     measured = {row["measure"]: row for row in report.quality}
@@ -85,10 +85,10 @@ def test_class_vectors_need_few_latents_where_they_are_made_of_few() -> None:
 
 
 def test_firing_and_probes_have_controls() -> None:
-    report = examined(dictionary("topk"), "cpu")
+    report = examined(make_sae("topk"), "cpu")
     for modality in ("image", "text", "both"):
         bins = [row for row in report.firing if row["modality"] == modality]
-        assert sum(row["latents"] for row in bins) == sum(row["control"] for row in bins) == dictionary("topk").n_latents
+        assert sum(row["latents"] for row in bins) == sum(row["control"] for row in bins) == make_sae("topk").n_latents
     for row in report.truth:
         for k in (1, 2, 5):
             assert 0 <= row[f"probe_{k}_control"] <= 1
@@ -103,7 +103,7 @@ def test_shares_recovered_are_told_of_all_captions_and_of_the_likeliest() -> Non
     """Tokens, replaced, CE, CE and KL spliced, CE and KL of zeros. On the likeliest caption 3/4 are recovered, on all 1/2."""
     likely, unlikely = (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0), (4, 9, 40.0, 46.0, 3.0, 48.0, 4.0)
     nothing = losses((4, 9, 40.0, 48.0, 4.0, 48.0, 4.0), (4, 9, 4.0, 12.0, 4.0, 12.0, 4.0))
-    report, one = Report(), Dictionary.of(2, "tested", {"": dictionary("topk")})
+    report, one = Report(), LayerSae.of(2, "tested", {"": make_sae("topk")})
     report.add_recovered(one, losses(unlikely, likely), nothing, 1)
     measured = {row["measure"]: row for row in report.quality}
     assert (measured["n_texts"]["value"], measured["n_texts/likeliest"]["value"]) == (2, 1)
@@ -124,15 +124,15 @@ def tables_of(report: Report) -> dict:
     return {name: table_of(getattr(report, name), schema) for name, schema in SCHEMAS.items()}
 
 
-def quality_of(one: Dictionary, report: Report, control: Dictionary):
+def quality_of(one: LayerSae, report: Report, control: LayerSae):
     rows = {"image": inputs()}
     report.add_quality(one, one.evaluate(rows), control.evaluate(rows))
     return tables_of(report)["quality"]
 
 
 def test_summary_and_card_say_selection_spread_and_control() -> None:
-    report = examined(dictionary("topk"), "cpu")
-    one = Dictionary.of(2, "tested", {"": dictionary("topk")})
+    report = examined(make_sae("topk"), "cpu")
+    one = LayerSae.of(2, "tested", {"": make_sae("topk")})
     both = [(4, 9, 40.0, 46.0, 3.0, 48.0, 4.0), (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0)]
     report.add_recovered(one, losses(*both), losses(*both), 1)
     lines = summary_lines(tables_of(report), {})
@@ -141,7 +141,7 @@ def test_summary_and_card_say_selection_spread_and_control() -> None:
         "that the model finds likeliest"
     )
     assert any("CE recovered 0.5 [0.25, 0.75] (0.50); 0.75 (0.75)" in line for line in lines)
-    assert any("class: latents with F1 > 0.8 for" in line and "F1 above the random dictionary's by" in line for line in lines)
+    assert any("class: latents with F1 > 0.8 for" in line and "F1 above the random SAE's by" in line for line in lines)
     card = card_lines(tables_of(report), 2, "tested")
     assert card["ce_recovered, image"] == "0.5 [0.25, 0.75] (random directions: 0.5)"
     assert card["n_texts/likeliest, image"].startswith("1 ")
@@ -151,7 +151,7 @@ def test_summary_and_card_say_selection_spread_and_control() -> None:
 
 def test_an_activity_without_entries_is_examined() -> None:
     silent = Activity.from_dense(torch.zeros(6, 4))
-    report, one = Report(), Dictionary.of(2, "tested", {"": dictionary("topk")})
+    report, one = Report(), LayerSae.of(2, "tested", {"": make_sae("topk")})
     y = torch.tensor([0, 1] * 3)
     report.add_truth(one, {"own": (silent, silent), "control": (silent, silent)}, "class", ("a", "b"), y, y)
     assert [(row["f1"], row["auroc"], row["probe_1"]) for row in report.truth] == [(0.0, 0.5, 0.5)] * 2

@@ -11,7 +11,7 @@ import torch
 from linrep.errors import RecipeError
 from linrep.places import place
 from linrep.sae.artefact import plan_saes
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.front import Point, front, recommend
 from linrep.sae.halving import Board, Verdict, rungs
 from linrep.sae.layer import train_layer
@@ -168,7 +168,7 @@ def weights_of(plan: TunePlan, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("pack", [8, 3])
-def test_a_candidate_ends_with_the_weights_of_a_dictionary_that_is_trained_in_full(pack, store, tmp_path):
+def test_a_candidate_ends_with_the_weights_of_an_sae_that_is_trained_in_full(pack, store, tmp_path):
     """The search trains by the same steps as the large job, whoever shares the pack, leaves it, or has to be waited for."""
     plan = plan_tune(store, "t", tune(pack=pack, space=BEST_FIRST), SAE, place(tmp_path))
     found = plainly(plan)
@@ -234,7 +234,7 @@ def test_one_that_diverges_fails_with_its_reason_and_the_others_go_on(store, tmp
 
 def test_candidates_are_compared_on_other_rows_than_are_reported(whole):
     x = torch.cat([torch.randn(80, D), 3 + 2 * torch.randn(80, D).abs()])
-    sae = random_dictionary(x, 2 * D, 4, 0)
+    sae = random_sae(x, 2 * D, 4, 0)
     one, other = ({"image": half(x, i)} for i in range(2))
     found = measured({"": sae}, one, other)
     assert found["fvu_choice_image"] == found["fvu_choice"] == score({"": sae}, one)["fvu_image"]
@@ -343,7 +343,7 @@ def test_the_grid_is_every_combination_once():
 def test_an_interval_comes_from_the_spread_of_the_parts():
     """Student's 2.3646 standard errors (7 degrees of freedom) of the FVU of eight parts of the rows, each computed here."""
     x = torch.randn(160, D, generator=torch.Generator().manual_seed(0)).double()
-    sae = random_dictionary(x, 2 * D, 4, 0)
+    sae = random_sae(x, 2 * D, 4, 0)
 
     def fvu(rows: torch.Tensor) -> float:
         return float((sae(rows) - rows).square().sum() / (rows - rows.mean(0)).square().sum())

@@ -114,7 +114,7 @@ def test_rows_too_few_for_an_interval_give_none(store, tmp_path):
 
 @pytest.mark.parametrize("normalise", ["layer", "modality"])
 def test_candidates_of_every_mixture_are_compared_on_the_same_rows(normalise, store, tmp_path):
-    """Those trained on one modality alone too; FVU against the plain formula on the saved dictionary."""
+    """Those trained on one modality alone too; FVU against the plain formula on the saved SAE."""
     sae = SAE.model_copy(update={"data": SAE.data.model_copy(update={"normalise": normalise})})
     config = tune(rows=ROWS, stop=WHOLE, space={**ONE, "text_share": [0, 0.5, 1]})
     plan = plan_tune(store, "t", config, sae, place(tmp_path))

@@ -1,4 +1,4 @@
-"""Spliced into the model: nothing lost by a perfect dictionary, everything by zeros, and no share of a harm that is not there."""
+"""Spliced into the model: nothing lost by a perfect SAE, everything by zeros, and no share of a harm that is not there."""
 
 import io
 import math
@@ -43,7 +43,7 @@ ZERO = {"image": torch.zeros_like, "text": torch.zeros_like}
 
 
 @pytest.mark.parametrize("where", ["image", "text", "both"])
-def test_a_perfect_dictionary_recovers_everything_and_zeros_nothing(parts, where) -> None:
+def test_a_perfect_sae_recovers_everything_and_zeros_nothing(parts, where) -> None:
     vlm, batches, _ = parts
     perfect, nothing = (splice(vlm, batches, 2, coders, where) for coders in (SAME, ZERO))
     assert perfect.ce_spliced == pytest.approx(perfect.ce, abs=1e-6)
@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_the_models_own_logits(parts) -> None:
     assert found.n_replaced == sum(int((b.image_mask | b.text_mask).sum()) for b in batches)
 
 
-def test_each_modality_has_its_own_dictionary(parts) -> None:
+def test_each_modality_has_its_own_sae(parts) -> None:
     vlm, batches, _ = parts
     seen = {"image": 0, "text": 0}
 

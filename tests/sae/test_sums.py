@@ -11,7 +11,7 @@ from linrep.places import place
 from linrep.records import write_record
 from linrep.sae.artefact import open_coders
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import read, saelens
 from linrep.sae.formats.sums import sums_of
 
@@ -19,7 +19,7 @@ from linrep.sae.formats.sums import sums_of
 @pytest.mark.parametrize("name", saelens.FILES)
 def test_one_flipped_bit_of_a_trained_sae_is_one_line_that_names_the_file_and_the_repair(name: str, tmp_path: Path) -> None:
     layer, commit = place(tmp_path) / "layer-002", place(tmp_path) / "commits" / "layer-002.json"
-    saelens.write(layer / "topk", random_dictionary(torch.randn(64, 16), 48, 4))
+    saelens.write(layer / "topk", random_sae(torch.randn(64, 16), 48, 4))
     write_record(commit, UnitCommit("layer-002", 0.0, 1, {}, {"sums": sums_of(layer / "topk", saelens.FILES)}))
     read(layer / "topk")
     file = tmp_path / "layer-002" / "topk" / name

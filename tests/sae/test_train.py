@@ -241,7 +241,7 @@ def test_auxk_revives_dead_latents() -> None:
     assert dead["without"] > 16
 
 
-def test_a_trained_dictionary_contains_the_planted_directions() -> None:
+def test_a_trained_sae_contains_the_planted_directions() -> None:
     """The features behind the data are found (cosine above 0.9 for nine in ten); random directions, the control, are not."""
     x, directions = planted(200 * 256, D, 24, 2)
     rows = [Rows(x[i : i + 256], torch.zeros(256, dtype=torch.bool)) for i in range(0, len(x), 256)]

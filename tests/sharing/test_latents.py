@@ -24,7 +24,7 @@ CONFIG = CONFIG.model_copy(update={"thresholds": (0.05,)})
 
 
 class Identity:
-    """A dictionary whose latents are the coordinates, active above zero."""
+    """An SAE whose latents are the coordinates, active above zero."""
 
     d_model = n_latents = F
 

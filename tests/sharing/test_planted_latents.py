@@ -22,7 +22,7 @@ GAP, OWN, PAIR, NOISE = 1.0, 2.0, 1.0, 0.3
 
 
 class First:
-    """A dictionary whose latents are the first coordinates, active above zero."""
+    """An SAE whose latents are the first coordinates, active above zero."""
 
     d_model, n_latents = F + D, F
 

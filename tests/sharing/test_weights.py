@@ -21,7 +21,7 @@ F, D, T, N = 6, 10, 5, 90
 
 
 class First:
-    """A dictionary whose latents are the first coordinates, active above zero."""
+    """An SAE whose latents are the first coordinates, active above zero."""
 
     d_model, n_latents = D, F
 

@@ -14,7 +14,7 @@ import torch
 
 from linrep.interpret.score import mean_overlap, score_answers
 from linrep.probe.score import Tally, bootstrap
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.pack import score
 from linrep.sharing.intervals import of_classes, of_groups, of_hits, of_rows
 from linrep.sharing.reliability import correlation
@@ -180,9 +180,9 @@ def of_probes() -> Iterator[Law]:
     yield Law("probes, AUROC", auroc, 0.5 * (1 + math.erf(1.5 / 2)))
 
 
-def of_dictionaries() -> Iterator[Law]:
+def of_saes() -> Iterator[Law]:
     generator = torch.Generator().manual_seed(0)
-    sae = random_dictionary(torch.randn(400, 8, generator=generator), 16, 3, 0)
+    sae = random_sae(torch.randn(400, 8, generator=generator), 16, 3, 0)
 
     def rows(n: int, rng: Rng) -> torch.Tensor:
         """Sixteen neighbouring rows are of one sample and share half of their variance."""
@@ -293,7 +293,7 @@ def ends_of(found) -> Ends:
     return found.low, found.high
 
 
-LAWS = [*of_steering(), *of_probes(), *of_dictionaries(), *of_explanations(), *of_sharing()]
+LAWS = [*of_steering(), *of_probes(), *of_saes(), *of_explanations(), *of_sharing()]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)

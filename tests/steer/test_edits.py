@@ -15,7 +15,7 @@ E = torch.eye(4)
 
 
 @dataclasses.dataclass
-class Dictionary:
+class PlainSae:
     """Latents are the positive parts of three coordinates; the decoder has an offset, and explains nothing of the fourth."""
 
     d_model: int = 4
@@ -67,13 +67,13 @@ def test_swapping_twice_changes_nothing_and_once_exchanges_the_coordinates(seed)
     np.testing.assert_allclose(after, before[::-1], atol=1e-2)
 
 
-def test_clamp_changes_the_latent_and_keeps_what_the_dictionary_does_not_explain():
+def test_clamp_changes_the_latent_and_keeps_what_the_sae_does_not_explain():
     h = torch.tensor([[1.0, 2.0, -3.0, 9.0]])
-    out = Clamp(Dictionary(), latent=1, value=7.0)(h)
+    out = Clamp(PlainSae(), latent=1, value=7.0)(h)
     assert out.tolist() == [[1, 7, -3, 9]]  # -3 and 9 are the error term
-    assert Clamp(Dictionary(), latent=1, value=2.0)(h).tolist() == h.tolist()
-    with pytest.raises(ValueError, match=r"no latent 3: the dictionary has 0\.\.2"):
-        Clamp(Dictionary(), latent=3, value=1.0)(h)
+    assert Clamp(PlainSae(), latent=1, value=2.0)(h).tolist() == h.tolist()
+    with pytest.raises(ValueError, match=r"no latent 3: the SAE has 0\.\.2"):
+        Clamp(PlainSae(), latent=3, value=1.0)(h)
 
 
 def test_replace_knocks_out():
@@ -85,7 +85,7 @@ EDITS = [
     Add(random(1, 4), 3.0, relative=False),
     Ablate(random(2, 4)),
     Swap(random(3, 4), random(4, 4), random(5, 4)),
-    Clamp(Dictionary(), 0, 2.0),
+    Clamp(PlainSae(), 0, 2.0),
     Replace(random(6, 4)),
     Add(random(7, 4), -1.0),
 ]
@@ -122,7 +122,7 @@ def test_a_direction_of_another_width_is_refused(edit):
 
 
 def test_the_decoder_row_leaves_the_offset_out():
-    coder = Dictionary()
+    coder = PlainSae()
     assert isinstance(coder, SparseCoder)
     assert decoder_row(coder, 2).tolist() == [0, 0, 1, 0]
     with pytest.raises(ValueError, match="no latent 3"):
@@ -132,16 +132,16 @@ def test_the_decoder_row_leaves_the_offset_out():
 def test_the_best_latent_is_the_one_that_tells_the_classes_apart():
     other, target = random(0, 50, 4).abs() * 0.1, random(1, 50, 4).abs() * 0.1
     target[:, 1] += 2
-    assert best_latent(Dictionary(), target, other) == 1
+    assert best_latent(PlainSae(), target, other) == 1
     with pytest.raises(ValueError, match="does not separate them"):
-        best_latent(Dictionary(), torch.zeros(3, 4), torch.ones(3, 4))
+        best_latent(PlainSae(), torch.zeros(3, 4), torch.ones(3, 4))
 
 
 def test_a_sparse_vector_is_rebuilt_exactly_and_a_dense_one_is_not():
-    built, latents = sparse_reconstruction(Dictionary(), torch.tensor([0.0, 3.0, -2.0, 0.0]), 2)
+    built, latents = sparse_reconstruction(PlainSae(), torch.tensor([0.0, 3.0, -2.0, 0.0]), 2)
     torch.testing.assert_close(built, torch.tensor([0.0, 3.0, -2.0, 0.0]))
     assert latents.tolist() == [1, 2]
-    built, latents = sparse_reconstruction(Dictionary(), torch.ones(4), 2)
+    built, latents = sparse_reconstruction(PlainSae(), torch.ones(4), 2)
     assert torch.nn.functional.cosine_similarity(built, torch.ones(4), dim=0) < 0.75  # 2 of 4 equal coordinates: sqrt(1/2)
     assert len(latents) == 2
 

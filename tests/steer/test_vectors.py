@@ -11,7 +11,7 @@ from linrep.steer.config import Dose, SteerConfig
 from linrep.steer.edits import Ablate, Add, Clamp, Replace, Swap
 from linrep.steer.plan import one_prompt
 from linrep.steer.vectors import NoDirection, Vectors, check_directions
-from tests.steer.test_edits import Dictionary
+from tests.steer.test_edits import PlainSae
 
 NAMES = ("boat", "tree", "house")
 E = TypeVar("E", Ablate, Swap, Clamp)
@@ -30,7 +30,7 @@ SET = DirectionSet(
 @pytest.fixture
 def vectors():
     return Vectors(
-        SET, Dose(relative=False), coders={1: Dictionary()}, unembedding=lambda name: 7 * torch.eye(4)[NAMES.index(name)]
+        SET, Dose(relative=False), coders={1: PlainSae()}, unembedding=lambda name: 7 * torch.eye(4)[NAMES.index(name)]
     )
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_among_the_directions_is_one_clear_line(vectors):
         vectors.direction("class_mean", "image", 3, "boat", "tree")
     with pytest.raises(ValueError, match=r"no class 'car' among the directions: there are boat, tree, house"):
         vectors.direction("class_mean", "image", 1, "boat", "car")
-    with pytest.raises(NoDirection, match="no dictionary of layer 2"):
+    with pytest.raises(NoDirection, match="no SAE of layer 2"):
         vectors.direction("sae_latent", "image", 2, "boat", "tree")
     with pytest.raises(StoreError, match="kind 'lda'"):
         check_directions(SET, ["lda"], ["image"], [1], 4)
@@ -203,7 +203,7 @@ def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors)
 
 
 class Large:
-    """A dictionary whose dense identity would take 40 GB; it counts how often all rows are searched."""
+    """An SAE whose dense identity would take 40 GB; it counts how often all rows are searched."""
 
     def __init__(self):
         self.d_model, self.n_latents, self.searched = 4, 100_000, 0
@@ -221,7 +221,7 @@ class Large:
         raise AssertionError("a unit of every latent was decoded")
 
 
-def test_a_sparse_direction_of_a_large_dictionary_is_searched_once_for_all_strengths():
+def test_a_sparse_direction_of_a_large_sae_is_searched_once_for_all_strengths():
     coder = Large()
     vectors = Vectors(SET, Dose(), coders={1: coder}, k=2)
     first = vectors.edit("add", "sae_sparse", 0.5, "image", 1, "boat", "tree")

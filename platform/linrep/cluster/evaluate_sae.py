@@ -28,7 +28,7 @@ from linrep.sae.artefact import EVALUATIONS, Evaluations
 from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
 from linrep.sae.layer import layer_name
-from linrep.sae.report import Dictionary, Report
+from linrep.sae.report import LayerSae, Report
 from linrep.sae.splice import Where, splice_each
 from linrep.sae.stability import living, match
 from linrep.sae.study import Evaluation as EvaluationConfig
@@ -130,11 +130,11 @@ def evaluate_on_ray(
 
 
 def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfig) -> int:
-    """Memory of a layer's task: its dictionaries and as many controls, held-out rows twice over, and room.
+    """Memory of a layer's task: its SAEs and as many controls, held-out rows twice over, and room.
 
     Args:
         d_model: Width of the residual stream.
-        n_latents: Of each dictionary of the layer.
+        n_latents: Of each SAE of the layer.
         config: How much is evaluated.
     """
     weights = sum(2 * 2 * f * d_model * 4 for f in n_latents)
@@ -159,9 +159,9 @@ def evaluate_layer(job: EvaluationJob, layer: int, coders: Coders, device: str =
             "evaluated: harvest it again in a wider dtype, or raise corpora.splits.val"
         )
     rows: dict[Modality, Float[Tensor, "_ d"]] = {m: x.to(device) for m, x in rows.items()}
-    both = [Dictionary.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
+    both = [LayerSae.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
     directions = _directions(job, layer)
-    pairs: list[tuple[Dictionary, Dictionary]] = []
+    pairs: list[tuple[LayerSae, LayerSae]] = []
     for one in both:
         found = one.evaluate(rows)
         control = one.random(rows, found)
@@ -190,9 +190,9 @@ def _keep_rates(folder: Place, rates: Mapping[str, Float[Tensor, " f"]]) -> None
                 saelens.write_firing(where, own)
 
 
-def _stability(report: Report, pairs: Sequence[tuple[Dictionary, Dictionary]], rates: Mapping[str, Float[Tensor, " f"]]) -> None:
-    """Dictionaries that differ in their seed alone, each against the first of them: their living latents."""
-    first: dict[str, Dictionary] = {}
+def _stability(report: Report, pairs: Sequence[tuple[LayerSae, LayerSae]], rates: Mapping[str, Float[Tensor, " f"]]) -> None:
+    """SAEs that differ in their seed alone, each against the first of them: their living latents."""
+    first: dict[str, LayerSae] = {}
     for one, control in pairs:
         stem = "-".join(part for part in one.name.split("-") if not (part[0] == "s" and part[1:].isdigit()))
         if stem not in first:
@@ -212,8 +212,8 @@ def _model(config: ModelConfig, device: str, dtype: torch.dtype) -> VLM:
     return load(located(config), None, device, dtype)
 
 
-def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[Dictionary, Dictionary]], device: str) -> None:
-    """What the model loses with each dictionary of the layer in the place of its stream, on held-out captions."""
+def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[LayerSae, LayerSae]], device: str) -> None:
+    """What the model loses with each SAE of the layer in the place of its stream, on held-out captions."""
     captions = _captions(job)
     if not captions or not pairs:
         return
@@ -277,7 +277,7 @@ def _rows_of_truth(
         yield x[finite].to(device), owner[finite]
 
 
-def _known(report: Report, job: EvaluationJob, one: Dictionary, control: Dictionary, truth: Truth, device: str) -> None:
+def _known(report: Report, job: EvaluationJob, one: LayerSae, control: LayerSae, truth: Truth, device: str) -> None:
     samples = torch.tensor([*truth.choose, *truth.score])
     there = torch.zeros(len(samples), dtype=torch.bool)
 

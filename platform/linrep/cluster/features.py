@@ -50,7 +50,7 @@ def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbou
         rows = encode.remote(shared, unit, part, here.place)
         return over.remote(shared, unit, part, here.place, rows) if unit.coder in asked.turned else rows
 
-    # Encoding comes first for every dictionary: later passes read files, and wait for all of their dictionary's.
+    # Encoding comes first for every SAE: later passes read files, and wait for all of their SAE's.
     yield from asked.done(results([encoded(unit, part) for unit in asked.coded for part in study.parts(unit)]))
 
     def submit(unit: Unit) -> Any:
@@ -91,7 +91,7 @@ class UnitRequest:
         study: The study.
         here: The artefact.
         units: Runs of latents to work through.
-        coded: A unit of each dictionary whose codes must be there.
+        coded: A unit of each SAE whose codes must be there.
         turned: Coders whose codes must be there latent by latent.
         committing: Coders whose codes are to be committed.
     """
@@ -117,7 +117,7 @@ class UnitRequest:
         return sum(rows_of(part) for unit in self.coded for part in self.study.parts(unit))
 
     def done(self, parts: Iterable[tuple[str, int]]) -> Iterator[UnitCommit | Step]:
-        """Report encoded parts, coder and rows of each, and commit the codes of a dictionary once they are whole."""
+        """Report encoded parts, coder and rows of each, and commit the codes of an SAE once they are whole."""
         left, started = {unit.coder: len(self.study.parts(unit)) for unit in self.coded}, time.monotonic()
         units = {unit.coder: unit for unit in self.coded}
         whole = [coder for coder, n in left.items() if n == 0]

@@ -96,10 +96,10 @@ def _classes(outcome: Outcome) -> list[str]:
 
 def _latents(outcome: Outcome) -> list[str]:
     """Latents that separate a value best: chosen by F1 on one half of the samples, with the F1 on the other half."""
-    labels = pl.DataFrame(pl.from_arrow(outcome.artefact.table("labels"))).filter(~pl.col("dictionary").str.ends_with("/random"))
+    labels = pl.DataFrame(pl.from_arrow(outcome.artefact.table("labels"))).filter(~pl.col("sae").str.ends_with("/random"))
     best = labels.sort("f1_chosen", descending=True).unique(["attribute", "value"], keep="first", maintain_order=True).head(5)
     return [
-        f"latent {r['latent']} of {r['dictionary']}, layer {r['layer']}: {r['attribute']} {r['value']} in {r['modality']}s, "
+        f"latent {r['latent']} of {r['sae']}, layer {r['layer']}: {r['attribute']} {r['value']} in {r['modality']}s, "
         f"F1 {r['f1']:.2f} on the half of the samples that it was not chosen on"
         for r in best.iter_rows(named=True)
     ]
@@ -114,7 +114,7 @@ def _explained(outcome: Outcome) -> list[str]:
 def _measures(outcome: Outcome) -> list[str]:
     """Measures of the trained model at the first and the last layer."""
     frame = pl.DataFrame(pl.from_arrow(outcome.artefact.table())).sort("layer")
-    own = frame.filter(pl.col("model") == "trained", pl.col("dictionary").is_null()).drop_nulls("value")
+    own = frame.filter(pl.col("model") == "trained", pl.col("sae").is_null()).drop_nulls("value")
     lines = []
     for metric in ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_text_to_image_centred"):
         rows = own.filter(pl.col("metric") == metric)

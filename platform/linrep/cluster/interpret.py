@@ -16,38 +16,38 @@ from linrep.store.read import Store
 Key = tuple[int, str]
 
 
-def dictionaries(features: Features) -> dict[Key, str]:
-    """Layer and name of each dictionary, and the folder of its codes."""
-    return {(own.layer, own.name): own.coder for own in features.dictionaries}
+def saes(features: Features) -> dict[Key, str]:
+    """Layer and name of each SAE, and the folder of its codes."""
+    return {(own.layer, own.name): own.coder for own in features.saes}
 
 
 def check_codes(features: Features) -> None:
-    """Make sure that the codes of every dictionary are there: without them every latent would seem silent on every sample.
+    """Make sure that the codes of every SAE are there: without them every latent would seem silent on every sample.
 
     Raises:
         StoreError: Some are gone; the message says how to have them again.
     """
-    for coder in dictionaries(features).values():
+    for coder in saes(features).values():
         for modality in MODALITIES:
             features.codes(coder, modality)
 
 
 def chosen_latents(features: Features, config: InterpretConfig) -> dict[Key, list[int]]:
-    """The latents that are asked about, of each dictionary."""
+    """The latents that are asked about, of each SAE."""
     table = pl.DataFrame(pl.from_arrow(features.table()))
-    return {key: choose_latents(_of(table, key), config.latents, config.seed) for key in dictionaries(features)}
+    return {key: choose_latents(_of(table, key), config.latents, config.seed) for key in saes(features)}
 
 
 def counts(features: Features) -> tuple[dict[str, int], dict[str, int]]:
-    """Latents that fire at all, and all latents, by layer/dictionary."""
+    """Latents that fire at all, and all latents, by layer/SAE."""
     table = pl.DataFrame(pl.from_arrow(features.table()))
-    own = {f"{layer}/{name}": _of(table, (layer, name)) for layer, name in dictionaries(features)}
+    own = {f"{layer}/{name}": _of(table, (layer, name)) for layer, name in saes(features)}
     fires = pl.col("samples_image") + pl.col("samples_text") > 0
     return {key: len(rows.filter(fires)) for key, rows in own.items()}, {key: len(rows) for key, rows in own.items()}
 
 
 def build_cases(features: Features, store: Store, config: InterpretConfig) -> Iterator[Case]:
-    """All that is asked, dictionary by dictionary; reads the codes of each once."""
+    """All that is asked, SAE by SAE; reads the codes of each once."""
     table = pl.DataFrame(pl.from_arrow(features.table()))
     ids: list[str] = store.samples()["sample_id"].to_pylist()
     number = {name: i for i, name in enumerate(ids)}
@@ -60,13 +60,13 @@ def build_cases(features: Features, store: Store, config: InterpretConfig) -> It
         }
         near = {other for row in rows.values() for other in row["neighbours"] or []}
         firing = Firing({*latents, *near}, len(ids), {m: sorted(asked[m]) for m in MODALITIES})
-        _read(features, dictionaries(features)[key], firing)
+        _read(features, saes(features)[key], firing)
         for latent in latents:
             yield build_case(Latent(*key, latent), rows[latent], examples.get(latent, {}), firing, number, ids, config)
 
 
 def _of(table: pl.DataFrame, key: Key) -> pl.DataFrame:
-    return table.filter((pl.col("layer") == key[0]) & (pl.col("dictionary") == key[1]))
+    return table.filter((pl.col("layer") == key[0]) & (pl.col("sae") == key[1]))
 
 
 def _examples(features: Features, key: Key, latents: set[int], config: InterpretConfig) -> dict[int, dict[Modality, Examples]]:
@@ -74,7 +74,7 @@ def _examples(features: Features, key: Key, latents: set[int], config: Interpret
     found: dict[int, dict[Modality, Examples]] = {}
     for run in features.about.runs.values():
         own = sorted(latent for latent in latents if run.first <= latent < run.last)
-        if (run.layer, run.dictionary) != key or not own:
+        if (run.layer, run.sae) != key or not own:
             continue
         frame = pl.DataFrame(pl.from_arrow(features.examples(key[1], run.first, run.last, key[0])))
         frame = frame.filter(pl.col("latent").is_in(own))

@@ -86,7 +86,7 @@ def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> 
     sections = recipe.model_fields_set | {"harvest"}
     if "sharing" in sections and recipe.sharing.untrained == CONTROL:
         sections = sections | {"control"}
-    if "features" in sections and not recipe.features.dictionaries:
+    if "features" in sections and not recipe.features.saes:
         sections = sections - {"features", "interpret"}
     parts = tuple(part for part in PARTS if part.name in sections)
     there = [part.name for part in parts]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from linrep import tracking
 from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
-from linrep.cluster.dictionaries import read_dictionaries, with_control
+from linrep.cluster.given_saes import read_saes, with_control
 from linrep.cluster.inputs import attributes, harvested
 from linrep.cluster.sae_names import at_paths
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
@@ -62,8 +62,8 @@ class FeaturesStage:
     def show(self) -> Shown:
         """What the latents separate, beside random directions."""
         table, about, where = self.artefact.table(), self.artefact.about, literal(self.artefact.place)
-        apart = apart_lines(self.study.store.manifest, [one.layer for one in self.study.config.dictionaries])
-        first = about.dictionaries[0]
+        apart = apart_lines(self.study.store.manifest, [one.layer for one in self.study.config.saes])
+        first = about.saes[0]
         examples = f"o({where}).examples({literal(first.name)}, first=0, last=8, layer={first.layer})"
         read = f"import polars as p; from linrep.features.artefact import open_features as o; print(p.from_arrow({examples}))"
         exports = ("-m", "linrep.features.exports", "neuronpedia", str(self.artefact.place), "neuronpedia")
@@ -94,8 +94,8 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesStage:
         LinrepError: The recipe's harvest is missing or not complete, or the features section asks for what is not there.
     """
     config, store = recipe.features, harvested(recipe, workspace).store
-    named = at_paths(config.dictionaries, recipe, store, workspace, "features.dictionaries")
-    config = config.model_copy(update={"dictionaries": named})
+    named = at_paths(config.saes, recipe, store, workspace, "features.saes")
+    config = config.model_copy(update={"saes": named})
     # Checked before the SAEs are read, and their controls made, from rows of the store.
     plan_study(store, config)
     known, embedded, parents = attributes(recipe, workspace), None, {}
@@ -103,15 +103,15 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesStage:
         parents["attributes"] = known.digest
     if config.embeddings is not None:
         embedded, parents["embeddings"] = read_embedded(config.embeddings, store.samples()["sample_id"].to_pylist())
-    given = read_dictionaries(config.dictionaries, store, "features")
-    latents = tuple(with_control(d, one.sae, store, config.seed) for d, one in zip(config.dictionaries, given, strict=True))
-    parents |= {f"dictionary-{i}": one.sae.digest for i, one in enumerate(given)}
+    given = read_saes(config.saes, store, "features")
+    latents = tuple(with_control(d, one.sae, store, config.seed) for d, one in zip(config.saes, given, strict=True))
+    parents |= {f"sae-{i}": one.sae.digest for i, one in enumerate(given)}
     values = None if known is None else known.values(store)
     study = plan_study(store, config, values, embedded, latents, located(recipe.model))
-    names = [f"{d.layer}/{own.name}" for d, (own, _) in zip(config.dictionaries, latents, strict=True)]
+    names = [f"{d.layer}/{own.name}" for d, (own, _) in zip(config.saes, latents, strict=True)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise RecipeError(f"features.dictionaries: two of one layer have the same name, {', '.join(twice)}: rename a folder")
+        raise RecipeError(f"features.saes: two of one layer have the same name, {', '.join(twice)}: rename a folder")
     return FeaturesStage(plan_artefact(workspace, recipe.name, study, parents, [one.origin for one in given]), study)
 
 

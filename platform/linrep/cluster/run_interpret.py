@@ -180,7 +180,7 @@ def make_backend(config: InterpretConfig, contents: Contents, scenes: Scenes | N
 def _features(recipe: Recipe, workspace: Place) -> Features:
     if recipe.interpret.features is not None:
         where = place(recipe.interpret.features)
-    elif recipe.features.dictionaries:
+    elif recipe.features.saes:
         where = plan_features(recipe, workspace).artefact.place
     else:
         where = workspace

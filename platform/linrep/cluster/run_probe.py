@@ -8,7 +8,7 @@ import polars as pl
 from linrep import tracking
 from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
-from linrep.cluster.dictionaries import read_sae_for
+from linrep.cluster.given_saes import read_sae_for
 from linrep.cluster.inputs import attributes, harvested
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage

@@ -9,7 +9,7 @@ from linrep import tracking
 from linrep.artefact import Artefact, all_in
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
-from linrep.cluster.dictionaries import GivenSae, read_dictionaries, with_control
+from linrep.cluster.given_saes import GivenSae, read_saes, with_control
 from linrep.cluster.inputs import harvested
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
@@ -24,7 +24,7 @@ from linrep.sae.artefact import SAES
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
 from linrep.sharing.artefact import SharingAbout, plan_results
-from linrep.sharing.config import Model, ModelDictionary, SharingConfig
+from linrep.sharing.config import Model, ModelSae, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, Study, plan_study
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
@@ -96,20 +96,20 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
         stores[UNTRAINED] = (found, place(str(found.place)).parent.parent)
     untrained = stores[UNTRAINED][0] if UNTRAINED in stores else None
     # Checked before the SAEs are read, and their controls made, from rows of the store.
-    plain = plan_study(store, config.model_copy(update={"dictionaries": ()}), untrained)
+    plain = plan_study(store, config.model_copy(update={"saes": ()}), untrained)
     steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
     known: list[GivenSae] = []
     latents, named = [], []
-    for i, given in enumerate(config.dictionaries):
+    for i, given in enumerate(config.saes):
         if given.model not in stores:
-            raise RecipeError("sharing.dictionaries: one is of the untrained model, whose harvest sharing.untrained must name")
+            raise RecipeError("sharing.saes: one is of the untrained model, whose harvest sharing.untrained must name")
         seen = stores[given.model][0]
-        dictionary = at_path(given, recipes.get(given.model, recipe), seen, workspace, f"sharing.dictionaries.{i}")
-        named.append(dictionary)
-        known += read_dictionaries([dictionary], seen, "sharing")
-        latents.append(with_control(dictionary, known[-1].sae, seen, config.seed))
-    config = config.model_copy(update={"dictionaries": tuple(named)})
+        sae = at_path(given, recipes.get(given.model, recipe), seen, workspace, f"sharing.saes.{i}")
+        named.append(sae)
+        known += read_saes([sae], seen, "sharing")
+        latents.append(with_control(sae, known[-1].sae, seen, config.seed))
+    config = config.model_copy(update={"saes": tuple(named)})
     study = plan_study(store, config, untrained, tuple(latents))
     if steered is not None:
         study = replace(study, steered=steered.measures)
@@ -134,18 +134,18 @@ def _control(control: Recipe, workspace: Place) -> Store:
 
 
 def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]]) -> SharingConfig:
-    """The config with the dictionaries named that `own` asks for.
+    """The config with the SAEs named that `own` asks for.
 
     Args:
         config: As the recipe has it.
         stores: Each model's harvest, and the workspace that it lies in.
 
     Raises:
-        RecipeError: A model has no such dictionary, or several artefacts have one.
+        RecipeError: A model has no such SAE, or several artefacts have one.
     """
     if config.own is None:
         return config
-    found = list(config.dictionaries)
+    found = list(config.saes)
     for model, (store, workspace) in stores.items():
         folders = [
             (saes.place, saes.about.layers)
@@ -156,12 +156,12 @@ def with_own(config: SharingConfig, stores: Mapping[Model, tuple[Store, Place]])
             there = "there is none" if not folders else f"{len(folders)} artefacts have one"
             raise RecipeError(
                 f"sharing.own: {there} called {config.own} of the {model} model in {workspace / 'saes'}: "
-                + (f"jobs/{MADE_BY[model]}.py makes it" if not folders else "name them in sharing.dictionaries")
+                + (f"jobs/{MADE_BY[model]}.py makes it" if not folders else "name them in sharing.saes")
             )
         folder, layers = folders[0]
         layers = [k for k in layers if config.layers == "all" or k in config.layers]
-        found += [ModelDictionary(path=str(folder / layer_name(k) / config.own), layer=k, model=model) for k in layers]
-    return config.model_copy(update={"dictionaries": tuple(found)})
+        found += [ModelSae(path=str(folder / layer_name(k) / config.own), layer=k, model=model) for k in layers]
+    return config.model_copy(update={"saes": tuple(found)})
 
 
 def run_sharing(recipe: Recipe, workspace: Place) -> Outcome:
@@ -180,6 +180,6 @@ def metrics(results: Artefact[SharingAbout]) -> dict[str, dict[int, float]]:
     frame = frame.sort(pl.col("metric").str.starts_with("turned_by_"), maintain_order=True)
     curves: dict[str, dict[int, float]] = {}
     for row in frame.iter_rows(named=True):
-        where = "_".join(filter(None, [row["model"] if row["model"] != TRAINED else "", row["dictionary"]]))
+        where = "_".join(filter(None, [row["model"] if row["model"] != TRAINED else "", row["sae"]]))
         curves.setdefault(f"{row['metric']}/{where}" if where else row["metric"], {})[row["layer"]] = row["value"]
     return curves

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from linrep import tracking
 from linrep.artefact import find
-from linrep.cluster.dictionaries import GivenSae, read_sae_for
+from linrep.cluster.given_saes import GivenSae, read_sae_for
 from linrep.cluster.inputs import complete, harvested
 from linrep.cluster.run_judge import VerdictStage, readable_answers
 from linrep.cluster.run_probe import plan_probe
@@ -22,7 +22,7 @@ from linrep.places import Place, place
 from linrep.probe.artefact import DIRECTIONS
 from linrep.recipe import Recipe
 from linrep.steer.artefact import STEERING, Steering, counts_of, failed_runs, read_parts, reopen, units_by_table
-from linrep.steer.config import SteerConfig, SteerDictionary
+from linrep.steer.config import SteerConfig, SteerSae
 from linrep.steer.judges.choose import make_judge
 from linrep.steer.judges.readable import READERS, names_of
 from linrep.steer.judges.verdict import JobJudge
@@ -192,7 +192,7 @@ def plan_steering(recipe: Recipe, workspace: Place) -> SteerPlan:
     return plan_steer(recipe.name, config, store, corpora, chunks, located(recipe.model), file, found, workspace, sae)
 
 
-def _sae(sae: SteerDictionary, layers: Sequence[int], store: Store) -> GivenSae:
+def _sae(sae: SteerSae, layers: Sequence[int], store: Store) -> GivenSae:
     """An SAE, if it fits the plan.
 
     Raises:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from linrep.dictionary import Dictionary
 from linrep.errors import RecipeError
+from linrep.named_sae import NamedSae
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.records import read_object
@@ -18,7 +18,7 @@ from linrep.store.read import Store
 BEST = "best"
 """Stands for the SAE that the search recommends."""
 
-Named = TypeVar("Named", bound=Dictionary)
+Named = TypeVar("Named", bound=NamedSae)
 
 
 def at_paths(given: Sequence[Named], recipe: Recipe, store: Store, workspace: Place, field: str) -> tuple[Named, ...]:
@@ -47,7 +47,7 @@ def at_path(given: Named, recipe: Recipe, store: Store, workspace: Place, field:
     return given.model_copy(update={"path": str(_find(given, recipe, store, workspace, field)), "sae": ""})
 
 
-def _find(given: Dictionary, recipe: Recipe, store: Store, workspace: Place, field: str) -> Place:
+def _find(given: NamedSae, recipe: Recipe, store: Store, workspace: Place, field: str) -> Place:
     if given.sae == BEST:
         config, name, made_by = _best(given.layer, recipe, store, workspace, field)
     else:

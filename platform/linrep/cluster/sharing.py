@@ -102,7 +102,7 @@ def _summed(shared: Any, study: Study, unit: Unit, window: int) -> Any:
 def parts_for(study: Study, unit: Unit) -> list[Part]:
     """The parts that a unit is gathered in."""
     store = study.stores[unit.model]
-    return parts_of(store, "pooled" if unit.dictionary is None else "tokens", unit.layer)
+    return parts_of(store, "pooled" if unit.sae is None else "tokens", unit.layer)
 
 
 def _gather(study: Study, unit: Unit, part: Part) -> Any:
@@ -130,9 +130,9 @@ def _add(total: Any, own: Any) -> Any:
 
 def _gather_part(study: Study, unit: Unit, part: Part) -> Any:
     store, pairs = study.stores[unit.model], study.pairs[unit.model]
-    if unit.dictionary is None:
+    if unit.sae is None:
         return gather_part(store, unit.layer, pairs, part, study.config)
-    return fire_part(store, pairs, part, study.latents[unit.dictionary][unit.control], study.config)
+    return fire_part(store, pairs, part, study.latents[unit.sae][unit.control], study.config)
 
 
 def _measure(study: Study, unit: Unit, results: Results, begun: float, found: Any) -> UnitCommit | LinrepError:
@@ -141,7 +141,7 @@ def _measure(study: Study, unit: Unit, results: Results, begun: float, found: An
 
 def _write(study: Study, unit: Unit, results: Results, begun: float, found: Any) -> UnitCommit:
     pairs, config, parents = study.pairs[unit.model], study.config, results.manifest.parents
-    if unit.dictionary is None:
+    if unit.sae is None:
         if found.n < 2:
             raise StoreError(
                 f"layer {unit.layer} of {study.stores[unit.model].place}: {found.n} of {len(pairs)} pairs have vectors of finite "
@@ -152,9 +152,9 @@ def _write(study: Study, unit: Unit, results: Results, begun: float, found: Any)
         if unit.model == TRAINED and unit.layer in study.steered:
             rows += rows_of(study, unit, "concept", study.steered[unit.layer], parents, (STEERING,))
         return write_unit(results, unit, rows, [], found.n, time.time() - begun)
-    latents = study.latents[unit.dictionary][unit.control]
+    latents = study.latents[unit.sae][unit.control]
     weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found))
     rows = rows_of(study, unit, "latent", latent_measures(found, weights, latents, pairs, config), parents)
-    named = {"model": unit.model, "layer": unit.layer, "dictionary": latents.name}
+    named = {"model": unit.model, "layer": unit.layer, "sae": latents.name}
     each = [{**named, **row} for row in latent_rows(found, weights, latents)]
     return write_unit(results, unit, rows, each, len(pairs), time.time() - begun)

@@ -61,7 +61,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         device: Where; None for the GPU that Ray gave this worker, if any.
 
     Raises:
-        ModelError: The model or the dictionary on this node is not the one of the plan, or a GPU is not to be seen.
+        ModelError: The model or the SAE on this node is not the one of the plan, or a GPU is not to be seen.
         RecipeError: The artefact was begun in another number format.
     """
     vlm = load_planned(job.model, job.model_digest, None, pool, own_device() if device is None else torch.device(device))

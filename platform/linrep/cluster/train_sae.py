@@ -1,4 +1,4 @@
-"""Dictionaries on Ray Train: workers that share every step, started again from the last checkpoint when one is lost."""
+"""SAEs on Ray Train: workers that share every step, started again from the last checkpoint when one is lost."""
 
 import os
 import threading

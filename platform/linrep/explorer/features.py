@@ -1,4 +1,4 @@
-"""Figures, lines and numbers of the features of dictionaries, each beside its random directions."""
+"""Figures, lines and numbers of the features of SAEs, each beside its random directions."""
 
 from collections.abc import Callable, Iterator
 
@@ -51,11 +51,11 @@ def feature_figures(table: pa.Table) -> dict[str, Figure]:
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(table)).sort("layer", "dictionary", "latent")
+    return pl.DataFrame(pl.from_arrow(table)).sort("layer", "sae", "latent")
 
 
-def _dictionaries(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    for (name,), own in frame.group_by(["dictionary"], maintain_order=True):
+def _saes(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    for (name,), own in frame.group_by(["sae"], maintain_order=True):
         yield str(name), own
 
 
@@ -70,7 +70,7 @@ def _shares(frame: pl.DataFrame, column: str) -> tuple[Curve, ...]:
 def _curves(frame: pl.DataFrame, values: Callable[[pl.DataFrame], np.ndarray], edges: np.ndarray) -> tuple[Curve, ...]:
     middles = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
     curves = []
-    for name, own in _dictionaries(frame):
+    for name, own in _saes(frame):
         found = values(own)
         if len(found):
             counts = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / len(own)
@@ -87,7 +87,7 @@ def features_headline(table: pa.Table) -> list[str]:
         table: Rows of the `FEATURES` contract.
     """
     frame = _frame(table)
-    parts = [(layer, str(name), own) for (layer, name), own in frame.group_by(["layer", "dictionary"], maintain_order=True)]
+    parts = [(layer, str(name), own) for (layer, name), own in frame.group_by(["layer", "sae"], maintain_order=True)]
     controls = {(layer, name.removesuffix(RANDOM)): own for layer, name, own in parts if name.endswith(RANDOM)}
     saes = [(layer, name, own) for layer, name, own in parts if not name.endswith(RANDOM)]
     n = len(saes) if len(saes) <= MOST_SENTENCES else MOST_SENTENCES - 1
@@ -125,15 +125,15 @@ def feature_metrics(table: pa.Table) -> dict[str, dict[int, float]]:
         table: Rows of the `FEATURES` contract.
     """
     curves: dict[str, dict[int, float]] = {}
-    for (layer, dictionary), own in _frame(table).group_by(["layer", "dictionary"], maintain_order=True):
+    for (layer, sae), own in _frame(table).group_by(["layer", "sae"], maintain_order=True):
         for name, value in numbers(own).items():
             if value is not None:
-                curves.setdefault(f"{name}/{dictionary}", {})[int(str(layer))] = value
+                curves.setdefault(f"{name}/{sae}", {})[int(str(layer))] = value
     return curves
 
 
 def numbers(own: pl.DataFrame) -> dict[str, float | None]:
-    """The main numbers of one dictionary."""
+    """The main numbers of one SAE."""
     fires = own.filter(FIRES)
     scored = fires["f1"].drop_nulls()
 
@@ -155,7 +155,7 @@ def numbers(own: pl.DataFrame) -> dict[str, float | None]:
 
 
 def summary_lines(table: pa.Table, chance: float | None = None) -> list[str]:
-    """The main numbers in aligned lines, a line a dictionary.
+    """The main numbers in aligned lines, a line an SAE.
 
     Args:
         table: Rows of the `FEATURES` contract.
@@ -165,11 +165,11 @@ def summary_lines(table: pa.Table, chance: float | None = None) -> list[str]:
         "alive": "alive", "alive_image": "on image", "alive_text": "on text", "good_f1": f"F1 > {GOOD}", "median_f1": "F1",
         "median_auroc": "AUROC", "median_entropy": "entropy", "median_uniqueness": "unique", "median_monosemanticity": "monosem.",
     }  # fmt: skip
-    lines = [f"  {'layer':>5}  {'dictionary':28} {'latents':>8} " + " ".join(f"{head:>9}" for head in heads.values())]
-    for (layer, dictionary), own in _frame(table).group_by(["layer", "dictionary"], maintain_order=True):
+    lines = [f"  {'layer':>5}  {'sae':28} {'latents':>8} " + " ".join(f"{head:>9}" for head in heads.values())]
+    for (layer, sae), own in _frame(table).group_by(["layer", "sae"], maintain_order=True):
         found = numbers(own)
         shown = " ".join(f"{'' if found[name] is None else f'{found[name]:.3f}':>9}" for name in heads)
-        lines.append(f"  {layer:>5}  {dictionary!s:28} {len(own):>8,} {shown}")
+        lines.append(f"  {layer:>5}  {sae!s:28} {len(own):>8,} {shown}")
     lines.append("  (alive, on image, on text, F1 >: shares of latents; the others: medians over those that are alive)")
     if chance is not None:
         lines.append(f"  a blind latent's monosemanticity is {chance:.3f}")

@@ -42,24 +42,24 @@ def score_figures(scores: pa.Table) -> dict[str, Figure]:
 
 def _panel(task: str, modality: str, rows: pl.DataFrame) -> Panel:
     curves = []
-    for (dictionary, control), own in sorted(rows.group_by(["dictionary", "control"]), key=lambda item: str(item[0])):
+    for (sae, control), own in sorted(rows.group_by(["sae", "control"]), key=lambda item: str(item[0])):
         counts, edges = np.histogram(own["value"].to_numpy(), BINS, (0, 1))
         middle = tuple((edges[:-1] + edges[1:]) / 2)
-        label = f"{dictionary}, {control} (n {len(own)})"
-        plain = control == "own" and not str(dictionary).endswith("/random")
+        label = f"{sae}, {control} (n {len(own)})"
+        plain = control == "own" and not str(sae).endswith("/random")
         curves.append(Curve(label, middle, tuple(counts / len(own)), control=not plain))
     x_label = "intersection over union" if task == "overlap" else "balanced accuracy"
     return Panel(f"{task}, {modality}", x_label, "share of latents", tuple(curves))
 
 
 def score_metrics(scores: pa.Table) -> dict[str, dict[int, float]]:
-    """Curves over layers by task, modality, control and dictionary: the mean; of own explanations also good ones and number."""
+    """Curves over layers by task, modality, control and SAE: the mean; of own explanations also good ones and number."""
     frame = pl.DataFrame(pl.from_arrow(scores)).drop_nulls("value")
     curves: dict[str, dict[int, float]] = {}
-    for (layer, dictionary, task, modality, control), own in frame.group_by(
-        ["layer", "dictionary", "task", "modality", "control"], maintain_order=True
+    for (layer, sae, task, modality, control), own in frame.group_by(
+        ["layer", "sae", "task", "modality", "control"], maintain_order=True
     ):
-        name, values = f"{task}_{modality}_{control}_{dictionary}", own["value"].to_numpy()
+        name, values = f"{task}_{modality}_{control}_{sae}", own["value"].to_numpy()
         measures = {"mean": float(values.mean())}
         if control == "own":
             measures |= {"good": float((values > GOOD).mean()), "n": float(len(values))}
@@ -77,7 +77,7 @@ def interpret_headline(scores: pa.Table) -> list[str]:
         scores: Rows of the `SCORES` contract.
     """
     frame = pl.DataFrame(pl.from_arrow(scores)).filter(pl.col("task") != "overlap").drop_nulls("value")
-    random = pl.col("dictionary").str.ends_with("/random")
+    random = pl.col("sae").str.ends_with("/random")
     sentences, verdicts = [], {}
     for modality in ("image", "text"):
         parts = []
@@ -153,17 +153,17 @@ def summary_lines(scores: pa.Table, explanations: pa.Table, alive: dict[str, int
     Args:
         scores: Rows of the `SCORES` contract.
         explanations: Rows of the `EXPLANATIONS` contract.
-        alive: Latents that fire at all, by layer/dictionary.
+        alive: Latents that fire at all, by layer/SAE.
         width: Latents in all.
     """
     frame, said = (pl.DataFrame(pl.from_arrow(table)) for table in (scores, explanations))
     lines = []
-    for (layer, dictionary), own in frame.group_by(["layer", "dictionary"], maintain_order=True):
-        key = f"{layer}/{dictionary}"
-        texts = said.filter((pl.col("layer") == layer) & (pl.col("dictionary") == dictionary))
+    for (layer, sae), own in frame.group_by(["layer", "sae"], maintain_order=True):
+        key = f"{layer}/{sae}"
+        texts = said.filter((pl.col("layer") == layer) & (pl.col("sae") == sae))
         human = int((texts["source"] == "human").sum())
         lines.append(
-            f"  layer {layer}, {dictionary}: {len(texts)} latents drawn of {alive[key]} alive among {width[key]}; "
+            f"  layer {layer}, {sae}: {len(texts)} latents drawn of {alive[key]} alive among {width[key]}; "
             f"{texts['explanation'].count()} explained" + (f", {human} of them by people" if human else "")
         )
         lines.append(f"    {'':24} {'mean':>6} {'median':>7} {'above .8':>9} {'latents':>8} {'shuffled: mean':>15} {'n':>5}")

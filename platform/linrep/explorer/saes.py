@@ -1,4 +1,4 @@
-"""Dictionaries in figures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
+"""SAEs in figures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 
 
 def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]) -> list[str]:
-    """The main numbers of each dictionary, with the random dictionary's in round brackets."""
+    """The main numbers of each SAE, with the random SAE's in round brackets."""
     quality, truth, rebuilt = (_frame(tables[name]) for name in ("quality", "truth", "rebuilt"))
     lines, n_texts = [], {}
     for (layer, coder), part in quality.group_by(["layer", "coder"], maintain_order=True):
@@ -98,7 +98,7 @@ def _found(truth: pl.DataFrame) -> list[str]:
         )
         lines.append(
             f"    {attribute}: latents with F1 > {GOOD} for {good} of {len(rows)} ({control}), {medians}, "
-            f"F1 above the random dictionary's by {_difference(rows)}"
+            f"F1 above the random SAE's by {_difference(rows)}"
         )
     return lines
 
@@ -116,7 +116,7 @@ def _difference(rows: pl.DataFrame) -> str:
 
 
 def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[str, Any]:
-    """What a model card says of a dictionary: result, its spread and control by name."""
+    """What a model card says of an SAE: result, its spread and control by name."""
     here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
     found: dict[str, Any] = {}
     for row in _frame(tables["quality"]).filter(here & pl.col("value").is_not_null()).iter_rows(named=True):

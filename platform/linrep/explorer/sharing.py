@@ -62,9 +62,9 @@ def _has(frame: pl.DataFrame, name: str) -> bool:
 
 def _panel(name: str, label: str, rows: pl.DataFrame) -> Panel:
     curves = []
-    for (model, dictionary), own in rows.group_by(["model", "dictionary"], maintain_order=True):
-        title = str(dictionary or model)
-        title = f"{model}, {title}" if dictionary and model != "trained" else title
+    for (model, sae), own in rows.group_by(["model", "sae"], maintain_order=True):
+        title = str(sae or model)
+        title = f"{model}, {title}" if sae and model != "trained" else title
         curves.append(_curve(title, own))
         if own["null"].is_not_null().any() and model == "trained":
             curves.append(Curve(f"{title}, null", _x(own), _y(own, "null"), control=True))
@@ -73,9 +73,9 @@ def _panel(name: str, label: str, rows: pl.DataFrame) -> Panel:
 
 def _histograms(rows: pl.DataFrame) -> list[Panel]:
     parts = []
-    for (layer, model, dictionary), own in rows.group_by(["layer", "model", "dictionary"], maintain_order=True):
+    for (layer, model, sae), own in rows.group_by(["layer", "model", "sae"], maintain_order=True):
         middle = tuple(sum(float(end) for end in name.split("_")[-2:]) / 2 for name in own["metric"])
-        curve = Curve(str(dictionary), middle, _y(own, "value"), _y(own, "low"), _y(own, "high"))
+        curve = Curve(str(sae), middle, _y(own, "value"), _y(own, "low"), _y(own, "high"))
         parts.append(Panel(f"layer {layer}, {model}", "0 text only, 1 image only", "share of latents", (curve,)))
     return parts
 
@@ -112,10 +112,10 @@ def summary_lines(table: pa.Table) -> list[str]:
     listed = pl.col("metric").is_in([name for name, _ in LATENTS]) | pl.col("metric").str.starts_with("turned_by_")
     for row in frame.filter(listed).iter_rows(named=True):
         null = "" if row["null"] is None else f"{row['null']:.3f}"
-        whose = f"{row['model']:9} {row['dictionary'] or '':22}"
+        whose = f"{row['model']:9} {row['sae'] or '':22}"
         lines.append(f"  layer {row['layer']:2} {whose} {row['metric']:26} {_shown(row)} {null}")
     for row in frame.filter(pl.col("note").is_not_null()).iter_rows(named=True):
-        whose = f"{row['model']}{'' if row['dictionary'] is None else ', ' + row['dictionary']}"
+        whose = f"{row['model']}{'' if row['sae'] is None else ', ' + row['sae']}"
         lines.append(f"  note: {row['metric']}, layer {row['layer']}, {whose}: {row['note']}")
     return lines
 

@@ -28,7 +28,7 @@ def sharing_headline(table: pa.Table) -> list[str]:
         table: Rows of the `SHARING` contract.
     """
     frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
-    plain = frame.filter(pl.col("dictionary").is_null())
+    plain = frame.filter(pl.col("sae").is_null())
     own, untrained = (plain.filter(pl.col("model") == model) for model in ("trained", "untrained"))
     courses = _courses(own)
     if not courses:
@@ -87,7 +87,7 @@ def plain_words(table: pa.Table) -> str:
         table: Rows of the `SHARING` contract.
     """
     frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
-    own = frame.filter((pl.col("model") == "trained") & pl.col("dictionary").is_null())
+    own = frame.filter((pl.col("model") == "trained") & pl.col("sae").is_null())
     said, against = [], []
     probe, clusters = _ends(own, "modality_probe"), _ends(own, "cluster_homogeneity")
     if probe:
@@ -128,7 +128,7 @@ def plain_words(table: pa.Table) -> str:
     for (metric, note), rows in undefined.group_by(["metric", "note"], maintain_order=True):
         layers = ", ".join(map(str, rows["layer"]))
         text += f" {str(metric).replace('_', ' ').capitalize()} has no value in layer {layers}: {note}."
-    plain = frame.filter((pl.col("model") == "untrained") & pl.col("dictionary").is_null())
+    plain = frame.filter((pl.col("model") == "untrained") & pl.col("sae").is_null())
     control = plain.drop_nulls(["value", "low"])
     if len(control):
         names = ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_image_to_text_centred")
@@ -182,10 +182,10 @@ def _reported(rows: pl.DataFrame) -> dict | None:
 
 
 def _latent_words(frame: pl.DataFrame) -> str:
-    """What latents show, of each dictionary of each model, beside its control of random directions."""
-    text, rows = "", frame.filter(pl.col("dictionary").is_not_null() & ~pl.col("dictionary").str.ends_with("/random"))
-    for (model, dictionary), own in rows.group_by(["model", "dictionary"], maintain_order=True):
-        random = frame.filter((pl.col("model") == model) & (pl.col("dictionary") == f"{dictionary}/random"))
+    """What latents show, of each SAE of each model, beside its control of random directions."""
+    text, rows = "", frame.filter(pl.col("sae").is_not_null() & ~pl.col("sae").str.ends_with("/random"))
+    for (model, sae), own in rows.group_by(["model", "sae"], maintain_order=True):
+        random = frame.filter((pl.col("model") == model) & (pl.col("sae") == f"{sae}/random"))
         said = []
         for name, words in (
             ("bimodal_mass", "the share of activation on bimodal latents"),
@@ -205,7 +205,7 @@ def _latent_words(frame: pl.DataFrame) -> str:
                 f"{last['layer']}{null}{beside})"
             )
         if said:
-            text += f" Of the {model} model's latents in {dictionary}: " + "; ".join(said) + "."
+            text += f" Of the {model} model's latents in {sae}: " + "; ".join(said) + "."
     return text
 
 

@@ -1,1 +1,1 @@
-"""What each latent of a dictionary does: statistics, examples, attributes, words, neighbours. Knows no Ray."""
+"""What each latent of an SAE does: statistics, examples, attributes, words, neighbours. Knows no Ray."""

@@ -1,10 +1,10 @@
 """The features on disk: an artefact with a unit for each SAE's codes and for each run of its latents, see `linrep.artefact`.
 
 features/<name>-<digest>/
-  codes/dictionary-00/image/part-000012.parquet   active latents of the tokens of chunk 12, see `linrep.features.codes`
-  commits/codes-dictionary-00.json                written when all codes of an SAE, or of its control, are there
-  turned/dictionary-00/image-part-000012/*        the same latent by latent, until complete: `linrep.features.columns`
-  units/dictionary-00-0000000/                    features, labels and examples of the latents from 0 on; examples stay here
+  codes/sae-00/image/part-000012.parquet          active latents of the tokens of chunk 12, see `linrep.features.codes`
+  commits/codes-sae-00.json                       written when all codes of an SAE, or of its control, are there
+  turned/sae-00/image-part-000012/*               the same latent by latent, until complete: `linrep.features.columns`
+  units/sae-00-0000000/                           features, labels and examples of the latents from 0 on; examples stay here
 """
 
 import re
@@ -56,14 +56,14 @@ class Run:
     Attributes:
         coder: Folder of its SAE's codes.
         layer: Its SAE's layer.
-        dictionary: What the tables call its SAE.
+        sae: What the tables call its SAE.
         first: The first latent.
         last: The one after the last.
     """
 
     coder: str
     layer: int
-    dictionary: str
+    sae: str
     first: int
     last: int
 
@@ -75,7 +75,7 @@ class FeaturesAbout:
     Attributes:
         store: Where the activations lay: their path in the workspace, or the address of what lies elsewhere.
         model: The model's folder or hub name, of the harvest.
-        dictionaries: The SAEs, controls after their own.
+        saes: The SAEs, controls after their own.
         attributes: Attributes by modality, with their values.
         runs: Runs of latents by the names of their units, as memory allowed when the study was begun.
         codes: Files of codes, by coder and modality.
@@ -85,7 +85,7 @@ class FeaturesAbout:
 
     store: str
     model: str
-    dictionaries: list[StudiedSae]
+    saes: list[StudiedSae]
     attributes: dict[str, dict[str, list[str]]]
     runs: dict[str, Run]
     codes: dict[str, dict[Modality, int]]
@@ -104,11 +104,11 @@ class Features(Artefact[FeaturesAbout]):
     """Complete features, as a reader sees them; `schemas.features` explains their tables."""
 
     @property
-    def dictionaries(self) -> list[StudiedSae]:
+    def saes(self) -> list[StudiedSae]:
         """The SAEs, controls after their own."""
-        return self.about.dictionaries
+        return self.about.saes
 
-    def dictionary(self, name: str, layer: int | None = None) -> StudiedSae:
+    def sae(self, name: str, layer: int | None = None) -> StudiedSae:
         """One of the SAEs.
 
         Args:
@@ -118,29 +118,29 @@ class Features(Artefact[FeaturesAbout]):
         Raises:
             StoreError: There is no such SAE, or there are several.
         """
-        own = [one for one in self.dictionaries if one.name == name and layer in (None, one.layer)]
+        own = [one for one in self.saes if one.name == name and layer in (None, one.layer)]
         if len(own) == 1:
             return own[0]
         if own:
             layers = ", ".join(str(one.layer) for one in own)
-            raise StoreError(f"{self.place} has a dictionary {name!r} in layers {layers}: say which layer")
-        there = ", ".join(f"{one.name} (layer {one.layer})" for one in self.dictionaries)
+            raise StoreError(f"{self.place} has an SAE {name!r} in layers {layers}: say which layer")
+        there = ", ".join(f"{one.name} (layer {one.layer})" for one in self.saes)
         of = "" if layer is None else f" of layer {layer}"
-        raise StoreError(f"no dictionary {name!r}{of} in {self.place}: {there}")
+        raise StoreError(f"no SAE {name!r}{of} in {self.place}: {there}")
 
-    def examples(self, dictionary: str, first: int = 0, last: int | None = None, layer: int | None = None) -> pa.Table:
+    def examples(self, sae: str, first: int = 0, last: int | None = None, layer: int | None = None) -> pa.Table:
         """Examples of a run of latents of an SAE, sorted by latent, modality, kind, quantile and rank.
 
         Args:
-            dictionary: As the tables call it.
+            sae: As the tables call it.
             first: The first latent.
             last: The one after the last, None for all.
-            layer: The SAE's layer, see `dictionary`.
+            layer: The SAE's layer, see `sae`.
 
         Raises:
             StoreError: There is no such SAE, or there are several.
         """
-        looked = self.dictionary(dictionary, layer)
+        looked = self.sae(sae, layer)
         end = looked.latents if last is None else last
         tables = [
             self.part(name, "examples")
@@ -200,19 +200,19 @@ def plan_artefact(
     """
     config = study.config
     # What SAEs and embeddings hold counts, not where they lie; nor does it count in how many passes they are looked into.
-    values = config.model_dump(mode="json", exclude={"dictionaries", "embeddings", "memory_gb"})
+    values = config.model_dump(mode="json", exclude={"saes", "embeddings", "memory_gb"})
     return artefact.plan(
         FEATURES_KIND,
         workspace,
         name,
-        decisive=values | {"at": [d.layer for d in config.dictionaries]},
+        decisive=values | {"at": [d.layer for d in config.saes]},
         parents={"harvest": study.store.manifest.digest, **parents},
         config=config.model_dump(mode="json"),
         units=[*(codes_unit(unit) for unit in study.coded), *(unit.name for unit in study.units)],
         about=FeaturesAbout(
             store=study.store.place.within(workspace),
             model=str(study.store.manifest.model.get("path", "")),
-            dictionaries=[
+            saes=[
                 StudiedSae(study.layer(unit), study.of(unit).name, unit.coder, study.of(unit).coder.n_latents)
                 for unit in study.coded
             ],
@@ -268,7 +268,7 @@ def _counted(study: Study, unit: Unit) -> dict[Modality, int]:
 def _with_uniqueness(here: Artefact[FeaturesAbout], table: pa.Table) -> pa.Table:
     """The features with the two columns that need the examples of a whole SAE."""
     columns: dict[str, list[Any]] = {"uniqueness": [], "most_alike": []}
-    for looked in here.about.dictionaries:
+    for looked in here.about.saes:
         own = [name for name, run in here.about.runs.items() if run.coder == looked.coder]
         examples = pa.concat_tables([here.part(name, "examples", ["latent", "kind", "sample_id"]) for name in own])
         top = examples.filter(pc.field("kind") == "top").combine_chunks()

@@ -1,6 +1,6 @@
 """The active latents of every token, on disk: encoded once, a file for each chunk and modality.
 
-So a dictionary's encoder runs over the store once, however many passes the statistics take; a file is written whole or not at
+So an SAE's encoder runs over the store once, however many passes the statistics take; a file is written whole or not at
 all, and one that is there is not made again. Within a file rows stand by sample and position. What is held in memory is one
 file's codes: a chunk of the store, however many chunks there are.
 """
@@ -95,7 +95,7 @@ def encode_file(store: Store, file: WrittenFile, wanted: Bool[np.ndarray, " s"],
         store: The activations.
         file: One file of the tokens view.
         wanted: Samples whose tokens count.
-        encoder: The dictionary.
+        encoder: The SAE.
         target: Where the codes go.
     """
     if target.is_file():

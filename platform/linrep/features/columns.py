@@ -104,7 +104,7 @@ class Shape:
         last: The last.
         samples: How many there are.
         tokens: Tokens of theirs.
-        latents: f, of the dictionary.
+        latents: f, of the SAE.
         entries: Entries.
         batches: First latent of each record batch, and f.
         begins: Where each begins in its file, and where the last ends, in bytes.
@@ -223,7 +223,7 @@ def turn(files: Sequence[tuple[Modality, Place]], n_latents: int, folder: Place)
 
     Args:
         files: The part's files of codes, samples rising in each modality.
-        n_latents: f, of the dictionary.
+        n_latents: f, of the SAE.
         folder: Where the turned files go.
     """
     if (folder / LIST).is_file():

@@ -1,17 +1,17 @@
-"""What to find out about the latents of dictionaries: all but `memory_gb` decides numbers and enters the digest."""
+"""What to find out about the latents of SAEs: all but `memory_gb` decides numbers and enters the digest."""
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from linrep.config import Section
-from linrep.dictionary import Dictionary
+from linrep.named_sae import NamedSae
 
 
 class FeaturesConfig(Section):
-    """Which dictionaries to look into, and how much to keep of each latent."""
+    """Which SAEs to look into, and how much to keep of each latent."""
 
-    dictionaries: tuple[Dictionary, ...] = Field(
+    saes: tuple[NamedSae, ...] = Field(
         default=(),
-        description="Dictionaries; random directions stand beside each.",
+        description="SAEs; random directions stand beside each.",
         examples=[({"layer": 4, "sae": "topk-16-x8"},)],
     )
     top: PositiveInt = Field(default=16, description="Samples of the largest activations, by latent and modality.")

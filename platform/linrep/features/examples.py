@@ -94,7 +94,7 @@ def fill(
     n_tokens: dict[Modality, Int64[np.ndarray, " s"]],
     config: FeaturesConfig,
 ) -> pa.Table:
-    """The examples whose samples lie in some files, with the tokens where they fire; layer and dictionary are left open.
+    """The examples whose samples lie in some files, with the tokens where they fire; layer and SAE are left open.
 
     Args:
         columns: Files of turned codes.
@@ -112,7 +112,7 @@ def fill(
         here = np.arange(*np.searchsorted(own.sample, [one.shape.first, one.shape.last + 1]))
         if len(here):
             tables.append(_fill(one, run, own.of(here), ids, n_tokens[one.shape.modality], config))
-    open_schema = pa.schema([field for field in FEATURE_EXAMPLES if field.name not in ("layer", "dictionary")])
+    open_schema = pa.schema([field for field in FEATURE_EXAMPLES if field.name not in ("layer", "sae")])
     return pa.concat_tables(tables) if tables else open_schema.empty_table()
 
 

@@ -33,22 +33,22 @@ Part = tuple[tuple[Modality, WrittenFile], ...]
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of retry and commit: a run of latents of a dictionary, or of its control.
+    """The unit of retry and commit: a run of latents of an SAE, or of its control.
 
     Attributes:
-        dictionary: Number of the dictionary.
-        control: Whether it is the dictionary's control, of random directions.
+        sae: Number of the SAE.
+        control: Whether it is the SAE's control, of random directions.
         run: The latents, from the first to before the last.
     """
 
-    dictionary: int
+    sae: int
     control: bool
     run: tuple[int, int]
 
     @property
     def coder(self) -> str:
         """What encodes, as a name of a folder."""
-        return f"dictionary-{self.dictionary:02d}{'-random' if self.control else ''}"
+        return f"sae-{self.sae:02d}{'-random' if self.control else ''}"
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class Study:
         wanted: Samples whose tokens count, by modality.
         ids: Names of the samples.
         n_tokens: Tokens that each sample has, by modality.
-        latents: The dictionaries with their controls, in the order of the config.
+        latents: The SAEs with their controls, in the order of the config.
         model: Whose words the logit lens speaks; None leaves them out.
         cut: Runs of latents by coder, of a study that was begun with other memory; else they are made to fit into memory.
     """
@@ -84,7 +84,7 @@ class Study:
 
     @property
     def units(self) -> list[Unit]:
-        """All units, in the order of the dictionaries."""
+        """All units, in the order of the SAEs."""
         whole = [
             Unit(i, control, (0, pair[control].coder.n_latents))
             for i, pair in enumerate(self.latents)
@@ -98,19 +98,19 @@ class Study:
 
     @property
     def coded(self) -> list[Unit]:
-        """The first unit of each dictionary and of each control: what is encoded."""
+        """The first unit of each SAE and of each control: what is encoded."""
         return [unit for unit in self.units if unit.run[0] == 0]
 
     def layer(self, unit: Unit) -> int:
-        """The layer of a unit's dictionary."""
-        return self.config.dictionaries[unit.dictionary].layer
+        """The layer of a unit's SAE."""
+        return self.config.saes[unit.sae].layer
 
     def of(self, unit: Unit) -> Latents:
-        """The dictionary of a unit."""
-        return self.latents[unit.dictionary][unit.control]
+        """The SAE of a unit."""
+        return self.latents[unit.sae][unit.control]
 
     def parts(self, unit: Unit) -> list[Part]:
-        """The files that the unit's dictionary reads, in runs."""
+        """The files that the unit's SAE reads, in runs."""
         layer = self.layer(unit)
         files = [(m, file) for m in MODALITIES for file in self.store.select("tokens", layer, m).files]
         files.sort(key=lambda own: own[1].path.rsplit("/", 1)[-1])
@@ -145,31 +145,29 @@ def plan_study(
         config: What to find out.
         values: Attributes beside the class: the value of each sample of the store, None where it has none.
         embedded: Vectors of the samples by an independent encoder.
-        latents: The dictionaries that the config names, each with its control of random directions.
+        latents: The SAEs that the config names, each with its control of random directions.
         model: Whose words the logit lens speaks.
 
     Raises:
-        RecipeError: No dictionary is named, or the store lacks what one needs.
+        RecipeError: No SAE is named, or the store lacks what one needs.
     """
     if not store.complete or store.manifest.status != "complete":
         raise RecipeError(f"features: the harvest {store.place} is not complete: run jobs/harvest.py with its recipe again")
-    if not config.dictionaries:
+    if not config.saes:
         raise RecipeError(
-            "features.dictionaries names none: give the path and layer of each, as in "
-            """--features.dictionaries '[{"path": "FOLDER", "layer": 4}]'"""
+            "features.saes names none: give the path and layer of each, as in "
+            """--features.saes '[{"path": "FOLDER", "layer": 4}]'"""
         )
     if "tokens" not in store.manifest.views:
         there = ", ".join(store.manifest.views)
         raise RecipeError(f"features: no view 'tokens' in {store.place}, it has {there}: harvest it with harvest.views")
-    for dictionary in config.dictionaries:
-        if dictionary.layer not in store.manifest.layers:
+    for sae in config.saes:
+        if sae.layer not in store.manifest.layers:
             layers = ", ".join(map(str, store.manifest.layers))
-            raise RecipeError(f"features.dictionaries: no layer {dictionary.layer} in {store.place}: it has {layers}")
-    for dictionary, (own, _) in zip(config.dictionaries, latents, strict=bool(latents)):
+            raise RecipeError(f"features.saes: no layer {sae.layer} in {store.place}: it has {layers}")
+    for sae, (own, _) in zip(config.saes, latents, strict=bool(latents)):
         if own.coder.d_model != store.manifest.width:
-            raise RecipeError(
-                f"features.dictionaries: {dictionary.path} is for width {own.coder.d_model}, the store has {store.manifest.width}"
-            )
+            raise RecipeError(f"features.saes: {sae.path} is for width {own.coder.d_model}, the store has {store.manifest.width}")
     table = store.samples()
     samples = read_samples(table)
     rank = np.empty(len(samples.ids), np.int64)

@@ -37,9 +37,9 @@ def feature_table(
     config: FeaturesConfig,
     words: Unembedding | None,
 ) -> pa.Table:
-    """One row a latent; what needs the whole dictionary's examples (uniqueness) is left open."""
+    """One row a latent; what needs the whole SAE's examples (uniqueness) is left open."""
     n = run[1] - run[0]
-    columns: dict[str, Any] = {"layer": [layer] * n, "dictionary": [latents.name] * n, "latent": range(*run)}
+    columns: dict[str, Any] = {"layer": [layer] * n, "sae": [latents.name] * n, "latent": range(*run)}
     for m in MODALITIES:
         rates = found.rates[m]
         columns |= {
@@ -95,7 +95,7 @@ def label_table(labels: ScoresByModality, known: SampleFacts, latents: Latents, 
             at = np.flatnonzero(scores.value >= 0)
             own = LabelScores(*(getattr(scores, name)[at] for name in scores.__dataclass_fields__))
             columns: dict[str, Any] = {name: _nulls(values) for name, values in vars(own).items()}
-            columns |= {"layer": [layer] * len(at), "dictionary": [latents.name] * len(at), "latent": at + first}
+            columns |= {"layer": [layer] * len(at), "sae": [latents.name] * len(at), "latent": at + first}
             columns |= {"modality": [m] * len(at), "attribute": [attribute.name] * len(at)}
             columns["value"] = [attribute.values[v] for v in own.value]
             arrays = [pa.array(columns[field.name], field.type) for field in FEATURE_LABELS]
@@ -108,7 +108,7 @@ def example_table(parts: Sequence[pa.Table], latents: Latents, layer: int) -> pa
     table = pa.concat_tables(parts)
     n = len(table)
     table = table.add_column(0, FEATURE_EXAMPLES.field("layer"), pa.array([layer] * n, pa.int32()))
-    table = table.add_column(1, FEATURE_EXAMPLES.field("dictionary"), pa.array([latents.name] * n, pa.string()))
+    table = table.add_column(1, FEATURE_EXAMPLES.field("sae"), pa.array([latents.name] * n, pa.string()))
     ways = [
         (name, "descending" if name == "kind" else "ascending") for name in ("latent", "modality", "kind", "quantile", "rank")
     ]

@@ -35,7 +35,7 @@ class InterpretAbout:
 
     Attributes:
         features: Where the features lie.
-        latents: Latents of each SAE that were drawn, by layer/dictionary.
+        latents: Latents of each SAE that were drawn, by layer/SAE.
         alive: How many there were to draw from: those that fire at all.
         width: Latents of each SAE in all.
         spent: What it took, in all runs together, but for questions that never got an answer as asked; once complete.
@@ -119,9 +119,7 @@ def read_explained(here: Interpretations) -> dict[Latent, Explained]:
     """The explanations of all latents."""
     rows = (row for unit in units_of(here, "explain") for row in here.part(unit, "explanations").to_pylist())
     return {
-        Latent(row["layer"], row["dictionary"], row["latent"]): Explained(
-            row["explanation"], row["source"], row["before"], row["error"]
-        )
+        Latent(row["layer"], row["sae"], row["latent"]): Explained(row["explanation"], row["source"], row["before"], row["error"])
         for row in rows
     }
 

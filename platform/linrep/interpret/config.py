@@ -84,12 +84,12 @@ class Scored(Section):
 
 
 class InterpretConfig(Section):
-    """Explanations of latents and their scores; shuffled explanations and random dictionaries stand beside them."""
+    """Explanations of latents and their scores; shuffled explanations and random SAEs stand beside them."""
 
     backend: Backend = Field(default=Truth(), description="Who explains and scores.")
     features: str | None = Field(default=None, description="Folder of the features; null: those of this recipe's features job.")
     latents: PositiveInt | Literal["all"] = Field(
-        default=64, description="Latents of each dictionary, drawn among all that fire at all; all for every one of them."
+        default=64, description="Latents of each SAE, drawn among all that fire at all; all for every one of them."
     )
     show: Shown = Field(default=Shown(), description="What the explainer sees.")
     score: Scored = Field(default=Scored(), description="What the scorer is asked.")

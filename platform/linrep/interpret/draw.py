@@ -31,10 +31,10 @@ class Examples:
 
 
 def choose_latents(features: pl.DataFrame, n: int | str, seed: int) -> list[int]:
-    """Latents of one dictionary, drawn among those that fire at all, in rising order.
+    """Latents of one SAE, drawn among those that fire at all, in rising order.
 
     Args:
-        features: Rows of the `FEATURES` contract of one dictionary.
+        features: Rows of the `FEATURES` contract of one SAE.
         n: How many, or all.
         seed: Of the draw.
     """
@@ -130,7 +130,7 @@ def _negatives(
     """Samples on which it is silent in a drawn order: easy ones, and those on which one of its neighbours fires."""
     hard = firing.hard(modality, latent.number, feature["neighbours"] or [])
     silent = firing.silent(modality, latent.number)
-    salt = f"{config.seed}/{latent.dictionary}/{latent.number}"
+    salt = f"{config.seed}/{latent.sae}/{latent.number}"
     wanted = config.score.negatives + config.show.silent
     return _drawn(silent & ~hard, ids, salt, wanted), _drawn(hard, ids, salt, wanted)
 

@@ -12,7 +12,7 @@ from linrep.interpret.views import Latent
 from linrep.places import Place
 from linrep.sheets import read_csv, write_csv
 
-COLUMNS = ("layer", "dictionary", "latent", "explanation")
+COLUMNS = ("layer", "sae", "latent", "explanation")
 SCORES = ("detection_image", "detection_text", "fuzzing_image", "fuzzing_text")
 _WHOLE = re.compile(r"(\d{1,9})(?:[.,]0+)?")
 
@@ -26,12 +26,12 @@ def write_sheet(file: Place, explanations: pl.DataFrame, scores: pl.DataFrame) -
         scores: Rows of the `SCORES` contract.
     """
     own = {
-        (r["layer"], r["dictionary"], r["latent"], f"{r['task']}_{r['modality']}"): r["value"]
+        (r["layer"], r["sae"], r["latent"], f"{r['task']}_{r['modality']}"): r["value"]
         for r in scores.filter(pl.col("control") == "own").iter_rows(named=True)
     }
     rows = []
     for row in explanations.iter_rows(named=True):
-        key = (row["layer"], row["dictionary"], row["latent"])
+        key = (row["layer"], row["sae"], row["latent"])
         values = [own.get((*key, name)) for name in SCORES]
         rows.append([*key, row["explanation"] or "", row["source"], *(None if v is None else round(v, 3) for v in values)])
     write_csv(file, [*COLUMNS, "source", *SCORES], rows)
@@ -67,10 +67,10 @@ def read_edited(file: Place) -> Edited:
         if numbers[0] is None or numbers[1] is None:
             refused.append(f"line {row.line}: layer and latent should be numbers")
             continue
-        latent = Latent(int(numbers[0][1]), row.cells["dictionary"].strip(), int(numbers[1][1]))
+        latent = Latent(int(numbers[0][1]), row.cells["sae"].strip(), int(numbers[1][1]))
         text = " ".join(row.cells["explanation"].split())
         if latent in found and found[latent][1] != text:
-            twice = f"latent {latent.number} of {latent.dictionary} stands twice, and not alike, see line {found[latent][0]}"
+            twice = f"latent {latent.number} of {latent.sae} stands twice, and not alike, see line {found[latent][0]}"
             refused.append(f"line {row.line}: {twice}")
             contested.add(latent)
         found.setdefault(latent, (row.line, text))
@@ -97,7 +97,7 @@ def check_sheet(file: Place, edited: dict[Latent, str], known: Collection[Latent
     """
     there = set(known)
     for latent, text in edited.items():
-        where = f"interpret.edited: {file}: latent {latent.number} of {latent.dictionary}, layer {latent.layer}"
+        where = f"interpret.edited: {file}: latent {latent.number} of {latent.sae}, layer {latent.layer}"
         if latent not in there:
             raise RecipeError(f"{where}, is not among those of this recipe")
         why = interpreter.refuse(text)

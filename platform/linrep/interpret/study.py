@@ -73,7 +73,7 @@ def explanation_row(case: Case, found: Explained, parents: str) -> Row:
 def partners(
     cases: Sequence[Case], explanations: Mapping[Latent, Explained], interpreter: Interpreter, seed: int
 ) -> dict[tuple[Latent, Modality], Latent]:
-    """For each latent and modality another latent of its dictionary whose explanation is used in its place.
+    """For each latent and modality another latent of its SAE whose explanation is used in its place.
 
     It has samples of that modality too and says something else of it; else the control would be no control. All latents stand in
     a circle in a drawn order, and each takes the next one that will do, so nobody chooses.
@@ -83,7 +83,7 @@ def partners(
     for case in cases:
         for modality in case.modalities():
             if explanations[case.latent].text is not None:
-                circles.setdefault((case.latent.layer, case.latent.dictionary, modality), []).append(case.latent)
+                circles.setdefault((case.latent.layer, case.latent.sae, modality), []).append(case.latent)
     for (_, _, modality), circle in circles.items():
         circle.sort(key=lambda latent: unit_hash(str(latent.number), f"{seed}/circle"))
         for i, latent in enumerate(circle):
@@ -213,4 +213,4 @@ def overlap_rows(cases: Sequence[Case], contents: Contents, scenes: Scenes, conf
 
 
 def _which(latent: Latent) -> Row:
-    return {"layer": latent.layer, "dictionary": latent.dictionary, "latent": latent.number}
+    return {"layer": latent.layer, "sae": latent.sae, "latent": latent.number}

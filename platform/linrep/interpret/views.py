@@ -69,7 +69,7 @@ class Latent:
     """Which latent."""
 
     layer: int
-    dictionary: str
+    sae: str
     number: int
 
 

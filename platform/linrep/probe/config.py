@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
-from linrep.dictionary import Dictionary
+from linrep.named_sae import NamedSae
 from linrep.store.layout import View
 
 
@@ -53,7 +53,7 @@ class Softmax(Section):
         return penalties
 
 
-class Latents(Dictionary):
+class Latents(NamedSae):
     """An SAE whose latents are probed as the stream is; `sparse` says how many latents of each class few are."""
 
     most: PositiveInt = Field(

@@ -75,15 +75,15 @@ class Activity:
 def highest(
     coders: Sequence[Sae], pieces: Iterable[tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]], n_samples: int
 ) -> list[Activity]:
-    """The largest activation of each latent over the rows of each sample, for several dictionaries in one pass.
+    """The largest activation of each latent over the rows of each sample, for several SAEs in one pass.
 
     Args:
-        coders: The dictionaries.
+        coders: The SAEs.
         pieces: Rows, on any device, and the sample of each; a sample's rows may lie in several pieces.
         n_samples: Samples.
 
     Returns:
-        One for each dictionary, in the memory of the CPU.
+        One for each SAE, in the memory of the CPU.
     """
     found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in coders]
     for x, owner in pieces:

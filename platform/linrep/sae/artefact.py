@@ -96,7 +96,7 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
     """Work out what to train: layers, rows, scales. Opens the store's footers; starts no cluster.
 
     Raises:
-        RecipeError: A layer is not in the store, the grid names no dictionary, or one of too few latents, or no row
+        RecipeError: A layer is not in the store, the grid names no SAE, or one of too few latents, or no row
             is held out to evaluate it on.
         StoreError: The store is not complete, lacks rows that are asked for, or is damaged.
     """
@@ -151,7 +151,7 @@ def check_layers(store: Store, config: SaeConfig) -> tuple[int, ...]:
     """
     there = store.manifest.layers
     if "tokens" not in store.manifest.views:
-        raise RecipeError(f"{store.place} has no tokens view: dictionaries are trained on tokens, add it to harvest.views")
+        raise RecipeError(f"{store.place} has no tokens view: SAEs are trained on tokens, add it to harvest.views")
     layers = there if config.layers == "all" else tuple(config.layers)
     for layer in layers:
         if layer not in there:
@@ -186,11 +186,11 @@ def _about(store: Store, layer: int) -> dict[str, Any]:
 
 
 def open_coders(folder: Place, name: str) -> dict[str, Sae]:
-    """A dictionary of a layer by the modality whose raw activations it takes; "" for both.
+    """An SAE of a layer by the modality whose raw activations it takes; "" for both.
 
     Args:
         folder: The layer's folder.
-        name: The dictionary's.
+        name: The SAE's.
     """
     if (folder / name / saelens.CONFIG).is_file():
         return {"": saelens.read(folder / name)}

@@ -73,7 +73,7 @@ def revive(
     """The auxiliary loss, mean over rows, and its gradients.
 
     Args:
-        weights: The dictionary.
+        weights: The SAE.
         centred: What the encoder sees.
         residual: Reconstruction minus input.
         revival: Who is dead; None for nobody.

@@ -97,7 +97,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Sae:
-    """A dictionary of f latents over a residual stream of width d.
+    """An SAE of f latents over a residual stream of width d.
 
     Attributes:
         encoder: One row a latent.
@@ -129,7 +129,7 @@ class Sae:
 
     @property
     def digest(self) -> str:
-        """Of all weights and the whole rule: equal for dictionaries that compute the same, whatever their format and place."""
+        """Of all weights and the whole rule: equal for SAEs that compute the same, whatever their format and place."""
         found = hashlib.sha256()
         for name, value in sorted({**vars(self), **vars(self.rule)}.items()):
             if isinstance(value, Tensor):

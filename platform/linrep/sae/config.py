@@ -1,4 +1,4 @@
-"""What a dictionary is and how it is trained: one record, whose `activation` is a union of architectures.
+"""What an SAE is and how it is trained: one record, whose `activation` is a union of architectures.
 
 An architecture here is its numbers and what a recipe has to know of it; how it is trained and saved stands in its file in
 `linrep.sae.architectures`. Each section says three things of itself:
@@ -160,7 +160,7 @@ class Adam(Section):
 
 
 class CoderConfig(Section):
-    """One dictionary: everything here changes its weights."""
+    """One SAE: everything here changes its weights."""
 
     activation: Activation = Field(default=TopK(), description="The architecture: what makes latents sparse.")
     expansion: PositiveFloat = Field(default=8.0, description="Latents per dimension of the residual stream.")

@@ -11,7 +11,7 @@ from linrep.sae.coder import Sae
 from linrep.sae.start import unit_rows
 
 
-def random_dictionary(sample: Float[Tensor, "n d"], n_latents: int, k: int, seed: int = 0) -> Sae:
+def random_sae(sample: Float[Tensor, "n d"], n_latents: int, k: int, seed: int = 0) -> Sae:
     """The control: random directions as decoder and encoder, k active latents, about the mean of a sample.
 
     Its activations are shrunk by the one factor that reconstructs the sample best: without it, k projections on directions

@@ -62,7 +62,7 @@ def dense_pass(
     """Loss and gradients of a batch.
 
     Args:
-        weights: The dictionary.
+        weights: The SAE.
         x: Inputs.
         loss: Of the rows of a piece.
         step: Its scratch says how many rows are worked on at once, an eighth of its own, since autograd keeps several tensors

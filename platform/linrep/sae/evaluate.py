@@ -1,6 +1,6 @@
-"""How well a dictionary explains rows: for each modality apart, streamed, in the model's own scale.
+"""How well an SAE explains rows: for each modality apart, streamed, in the model's own scale.
 
-Nothing here trains; every number of a trained dictionary is to be read beside the same number of `random_dictionary`.
+Nothing here trains; every number of a trained SAE is to be read beside the same number of `random_sae`.
 """
 
 import math
@@ -25,7 +25,7 @@ LOWEST_DECADE = -6
 
 @dataclass(frozen=True)
 class Quality:
-    """A dictionary on the rows of one modality, or of both.
+    """An SAE on the rows of one modality, or of both.
 
     Attributes:
         n_rows: Rows counted.
@@ -71,7 +71,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(sae: Sae, batches: Iterable[Rows]) -> Evaluation:
-    """Quality of a dictionary on rows that it was not trained on.
+    """Quality of an SAE on rows that it was not trained on.
 
     Args:
         sae: Takes the rows as they are.
@@ -83,7 +83,7 @@ def evaluate(sae: Sae, batches: Iterable[Rows]) -> Evaluation:
     sums = {name: _Sums.zero(sae) for name in NAMES}
     for rows in batches:
         if rows.x.shape[1] != sae.d_model:
-            raise ValueError(f"the dictionary has width {sae.d_model}, the rows have {rows.x.shape[1]}")
+            raise ValueError(f"the SAE has width {sae.d_model}, the rows have {rows.x.shape[1]}")
         for name, member in zip(NAMES, (~rows.is_text, rows.is_text), strict=True):
             if member.any():
                 sums[name].add(sae, rows.x[member])

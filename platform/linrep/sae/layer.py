@@ -1,4 +1,4 @@
-"""Train all dictionaries of one layer on a store, or what is left of them: checkpointed, resumed, written and committed.
+"""Train all SAEs of one layer on a store, or what is left of them: checkpointed, resumed, written and committed.
 
 Knows no cluster: the workers of one are given as a `Reducer` and a way to gather what each has.
 """
@@ -41,14 +41,14 @@ Gather = Callable[[Any], list[Any]]
 
 @dataclass(frozen=True)
 class LayerJob:
-    """Everything that a worker must know to train the dictionaries of a layer; small.
+    """Everything that a worker must know to train the SAEs of a layer; small.
 
     Attributes:
         place: The artefact.
         layer: Layer k.
         config: The recipe's section.
         sources: Where rows come from.
-        about: What the saved dictionaries say of where they come from.
+        about: What the saved SAEs say of where they come from.
     """
 
     place: Place
@@ -60,7 +60,7 @@ class LayerJob:
 
     @property
     def folder(self) -> Place:
-        """Where the layer's dictionaries lie."""
+        """Where the layer's SAEs lie."""
         return self.place / layer_name(self.layer)
 
     @property
@@ -88,7 +88,7 @@ def train_layer(
     device: str | torch.device = "cpu",
     gather: Gather = lambda mine: [mine],
 ) -> Iterator[Metrics | UnitCommit]:
-    """Train from the last checkpoint, or from the start; the dictionaries are written at the end by rank 0.
+    """Train from the last checkpoint, or from the start; the SAEs are written at the end by rank 0.
 
     Args:
         job: What to do.
@@ -129,7 +129,7 @@ def train_layer(
 
 
 def unscaled(sae: Sae, parts: Proportion) -> dict[str, Sae]:
-    """A trained dictionary as it takes raw activations: one for both modalities, or one for each where they are scaled apart."""
+    """A trained SAE as it takes raw activations: one for both modalities, or one for each where they are scaled apart."""
     if parts.scale_image == parts.scale_text or not (parts.n_image and parts.n_text):
         return {"": sae.unscaled(parts.scale_image if parts.n_image else parts.scale_text)}
     return {"image": sae.unscaled(parts.scale_image), "text": sae.unscaled(parts.scale_text)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from linrep.errors import StoreError, TrainingFailed
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
@@ -95,7 +95,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class CandidateEnd:
-    """A candidate is done: its record, and the dictionary of one that was trained to its end, by modality, for raw rows."""
+    """A candidate is done: its record, and the SAE of one that was trained to its end, by modality, for raw rows."""
 
     trial: Trial
     coders: dict[str, Sae]
@@ -257,7 +257,7 @@ class _Runner:
     def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> CandidateEnd:
         coders, scales = unscaled(self.trainer.coder(), self._job.parts), self._job.parts
         f, k = len(self.trainer.since_fired), max(1, round(self._scores[-1]["l0"]))
-        random = random_dictionary(sample, f, min(k, f), self.trainer.config.seed)
+        random = random_sae(sample, f, min(k, f), self.trainer.config.seed)
         control = {m: random.unscaled(scales.scale_text if m == "text" else scales.scale_image) for m in coders}
         about = {**self._job.about, "name": self.candidate.name, "config": self.trainer.config.model_dump(mode="json")}
         named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in coders.items()}
@@ -292,7 +292,7 @@ def measured(
 
 
 def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> dict[str, float]:
-    """Held-out measures of a dictionary: by modality, and their means over the modalities.
+    """Held-out measures of an SAE: by modality, and their means over the modalities.
 
     Args:
         coders: By the modality whose raw rows it takes; "" for both.
@@ -301,7 +301,7 @@ def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, '_ 
     Returns:
         `fvu_image`, its 95% interval `fvu_image_low` and `fvu_image_high` from the spread over parts of the rows, `l0_image`,
         `alive_image`, `dense_image`, likewise of text, and `fvu` and `l0`. What is not finite is left out: the interval of
-        fewer than two rows a part, everything of a dictionary that has diverged.
+        fewer than two rows a part, everything of an SAE that has diverged.
     """
     found: dict[str, float] = {}
     for modality, x in tests.items():
@@ -324,7 +324,7 @@ def _pieces(x: Float[Tensor, "n d"], size: int, text: bool) -> Iterator[Rows]:
 
 
 def _sample(job: LayerJob) -> Float[Tensor, "n d"]:
-    """The rows by which the first weights are set, the same as for a dictionary that is trained in full."""
+    """The rows by which the first weights are set, the same as for an SAE that is trained in full."""
     n = job.parts.n_image + job.parts.n_text
     ahead = Mixture(job.sources, job.parts, job.config.seed + 1, Share(), job.config.data.shuffle_rows)
     try:

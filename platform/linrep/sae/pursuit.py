@@ -1,4 +1,4 @@
-"""Vectors rebuilt from few decoder rows: how sparse a direction is in a dictionary, as cosine over the number of latents."""
+"""Vectors rebuilt from few decoder rows: how sparse a direction is in an SAE, as cosine over the number of latents."""
 
 import torch
 from jaxtyping import Float, Int
@@ -16,17 +16,17 @@ def pursue(
     direction is a difference, so latents may also be taken away.
 
     Args:
-        decoder: The dictionary's rows; their norms do not matter.
+        decoder: The SAE's rows; their norms do not matter.
         vectors: What to rebuild; not zero.
         most: Rows to use at most.
 
     Raises:
-        ValueError: More rows than the dictionary or the space has, or a vector is zero.
+        ValueError: More rows than the SAE or the space has, or a vector is zero.
 
     Source: Pati et al., "Orthogonal matching pursuit", 1993; its use on steering vectors, Rajaram et al. 2025.
     """
     if not 0 < most <= min(decoder.shape):
-        raise ValueError(f"can use 1 to {min(decoder.shape)} rows of a dictionary of {tuple(decoder.shape)}, asked for {most}")
+        raise ValueError(f"can use 1 to {min(decoder.shape)} rows of an SAE of {tuple(decoder.shape)}, asked for {most}")
     norms = vectors.double().norm(dim=1, keepdim=True)
     if not bool((norms > 0).all()):
         raise ValueError(f"vector {int((norms.flatten() == 0).nonzero()[0])} is zero: it has no direction to rebuild")

@@ -1,4 +1,4 @@
-"""What a finished dictionary does, as rows of result tables; each number beside the same number of random directions."""
+"""What a finished SAE does, as rows of result tables; each number beside the same number of random directions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from linrep.sae.activity import ROWS_AT_ONCE, Activity
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.evaluate import LOWEST_DECADE, Evaluation, evaluate
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
 from linrep.sae.splice import Losses, Recovered, Replace
@@ -31,8 +31,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Dictionary:
-    """A dictionary of a layer, and its control.
+class LayerSae:
+    """An SAE of a layer, and its control.
 
     Attributes:
         layer: Layer k.
@@ -47,7 +47,7 @@ class Dictionary:
     text: Sae
 
     @classmethod
-    def of(cls, layer: int, name: str, coders: Mapping[str, Sae]) -> "Dictionary":
+    def of(cls, layer: int, name: str, coders: Mapping[str, Sae]) -> "LayerSae":
         """From `linrep.sae.artefact.open_coders`."""
         both = coders.get("")
         return cls(layer, name, coders["image"] if both is None else both, coders["text"] if both is None else both)
@@ -58,20 +58,20 @@ class Dictionary:
         return {"layer": self.layer, "coder": self.name}
 
     def evaluate(self, rows: Mapping[Modality, Float[Tensor, "n d"]]) -> Evaluation:
-        """Quality on held-out rows of each modality; of both together only where one dictionary takes both."""
+        """Quality on held-out rows of each modality; of both together only where one SAE takes both."""
         if self.image is self.text:
             return evaluate(self.image, [b for m, x in rows.items() for b in _batches(x, m)])
         parts = {m: evaluate(self.image if m == "image" else self.text, _batches(x, m)) for m, x in rows.items()}
         quality = {m: part.quality[m] for m, part in parts.items()}
         return Evaluation(quality, {m: part.rates[m] for m, part in parts.items()})
 
-    def random(self, rows: Mapping[Modality, Float[Tensor, "n d"]], found: Evaluation) -> "Dictionary":
+    def random(self, rows: Mapping[Modality, Float[Tensor, "n d"]], found: Evaluation) -> "LayerSae":
         """The control: random directions, as many latents, as many of them active."""
         x = torch.cat([part[:ROWS_AT_ONCE] for part in rows.values()]).to(self.image.b_dec)
         known = [quality.l0 for m, quality in found.quality.items() if m != "both" and math.isfinite(quality.l0)]
         l0 = sum(known) / len(known) if known else 1.0
-        control = random_dictionary(x, self.image.n_latents, max(1, min(round(l0), self.image.n_latents)))
-        return Dictionary(self.layer, "random", control, control)
+        control = random_sae(x, self.image.n_latents, max(1, min(round(l0), self.image.n_latents)))
+        return LayerSae(self.layer, "random", control, control)
 
     def replacing(self) -> dict[str, Replace]:
         """What puts reconstructions in the place of raw activations, by modality; sparse, so that many latents fit."""
@@ -94,7 +94,7 @@ class Report:
     truth: list[Row] = field(default_factory=list)
     rebuilt: list[Row] = field(default_factory=list)
 
-    def add_quality(self, one: Dictionary, found: Evaluation, control: Evaluation) -> None:
+    def add_quality(self, one: LayerSae, found: Evaluation, control: Evaluation) -> None:
         """Take in how well rows are rebuilt."""
         for modality, quality in found.quality.items():
             beside = asdict(control.quality[modality]) if modality in control.quality else {}
@@ -107,13 +107,13 @@ class Report:
                 else:
                     self._put(one, modality, measure, value, beside.get(measure))
 
-    def add_recovered(self, one: Dictionary, found: Losses, control: Losses, n_likeliest: int) -> None:
-        """Take in what the model loses when the dictionary is spliced in: on all texts, and on those it finds likeliest.
+    def add_recovered(self, one: LayerSae, found: Losses, control: Losses, n_likeliest: int) -> None:
+        """Take in what the model loses when the SAE is spliced in: on all texts, and on those it finds likeliest.
 
         Args:
-            one: The dictionary.
+            one: The SAE.
             found: Its losses.
-            control: Those of the random dictionary on the same texts.
+            control: Those of the random SAE on the same texts.
             n_likeliest: How many of the texts are likeliest; of no more than these, the selection is none and is left out.
         """
         self._put_recovered(one, found.recovered(), control.recovered(), "")
@@ -122,26 +122,26 @@ class Report:
                 one, found.likeliest(n_likeliest).recovered(), control.likeliest(n_likeliest).recovered(), LIKELIEST
             )
 
-    def _put_recovered(self, one: Dictionary, found: Recovered, control: Recovered, suffix: str) -> None:
+    def _put_recovered(self, one: LayerSae, found: Recovered, control: Recovered, suffix: str) -> None:
         beside = asdict(control)
         for measure, value in asdict(found).items():
             if measure != "where" and not measure.endswith("_interval"):
                 spread = getattr(found, measure.replace("_recovered", "_interval")) if "_recovered" in measure else None
                 self._put(one, found.where, measure + suffix, value, beside[measure], spread)
 
-    def add_stability(self, one: Dictionary, other: Dictionary, cosine: float, control: float) -> None:
-        """Take in how much of a dictionary one of another seed has too."""
+    def add_stability(self, one: LayerSae, other: LayerSae, cosine: float, control: float) -> None:
+        """Take in how much of an SAE one of another seed has too."""
         self._put(one, "both", f"stability/{other.name}", cosine, control)
 
     def _put(
-        self, one: Dictionary, modality: str, measure: str, value: float, control: float | None,
+        self, one: LayerSae, modality: str, measure: str, value: float, control: float | None,
         spread: tuple[float, float] | None = None,
     ) -> None:  # fmt: skip
         row = {**one.which, "modality": modality, "measure": measure, "value": _finite(value)}
         low, high = (None, None) if spread is None else map(_finite, spread)
         self.quality.append({**row, "low": low, "high": high, "control": None if control is None else _finite(control)})
 
-    def add_rebuilt(self, one: Dictionary, control: Dictionary, directions: Float[Tensor, "v d"], most: int) -> None:
+    def add_rebuilt(self, one: LayerSae, control: LayerSae, directions: Float[Tensor, "v d"], most: int) -> None:
         """Take in how few latents rebuild class directions, and random ones of the same norms.
 
         Classes whose means coincide, as those of constant rows, have no direction and are left out.
@@ -167,7 +167,7 @@ class Report:
 
     def add_truth(
         self,
-        one: Dictionary,
+        one: LayerSae,
         z: Mapping[str, tuple[Activity, Activity]],
         attribute: str,
         names: Sequence[str],
@@ -177,7 +177,7 @@ class Report:
         """Take in which latents separate the values of an attribute.
 
         Args:
-            one: The dictionary.
+            one: The SAE.
             z: Activations of samples to choose on and to score on, under `own` and `control`.
             attribute: Its name.
             names: Its values in words.

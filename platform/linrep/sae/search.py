@@ -1,4 +1,4 @@
-"""The recipe's section on searching for a dictionary: the space, how it is gone through, and when a poor candidate is stopped."""
+"""The recipe's section on searching for an SAE: the space, how it is gone through, and when a poor candidate is stopped."""
 
 import math
 from dataclasses import dataclass
@@ -155,12 +155,12 @@ class TuneConfig(Section):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A dictionary that may be trained.
+    """An SAE that may be trained.
 
     Attributes:
         name: Names it among the candidates of a search.
         layer: Layer k.
-        coder: The dictionary.
+        coder: The SAE.
         text_share: Share of text rows; None as the store has them.
         in_octaves: Which of `sparsity` and `width` were drawn from a range, where hardly two candidates are equal: they count
             as equal within an octave.
@@ -198,7 +198,7 @@ class Candidate:
         }
 
     def config(self, sae: SaeConfig, rows: int) -> SaeConfig:
-        """The section `sae` that trains this dictionary alone, on a number of rows."""
+        """The section `sae` that trains this SAE alone, on a number of rows."""
         values = sae.model_dump()
         values |= {"layers": (self.layer,), "coder": self.coder.model_dump(), "grid": {}, "rows": rows}
         values["data"] = {**values["data"], "text_share": self.text_share}

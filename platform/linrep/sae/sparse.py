@@ -26,7 +26,7 @@ def sparse_pass(weights: Weights, x: Float[Tensor, "n d"], choose: Choice, step:
     """Loss and gradients of a batch.
 
     Args:
-        weights: The dictionary.
+        weights: The SAE.
         x: Inputs.
         choose: How latents are chosen.
         step: Its scratch is for pre-activations; see `linrep.sae.select.scratch`.

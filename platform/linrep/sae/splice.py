@@ -1,4 +1,4 @@
-"""What the model loses when a dictionary's reconstructions take the place of its residual stream: CE and KL recovered."""
+"""What the model loses when an SAE's reconstructions take the place of its residual stream: CE and KL recovered."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -105,7 +105,7 @@ def splice(
     where: Where,
     limits: Mapping[str, float] | None = None,
 ) -> Recovered:
-    """What one dictionary recovers at some positions; see `splice_each`."""
+    """What one SAE recovers at some positions; see `splice_each`."""
     return splice_each(vlm, batches, layer, {"": coders}, (where,), limits)["", where].recovered()
 
 
@@ -118,16 +118,16 @@ def splice_each(
     wheres: Sequence[Where],
     limits: Mapping[str, float] | None = None,
 ) -> dict[tuple[str, Where], Losses]:
-    """Run the model over each batch: once as it is, once with zeros for each choice of positions, and once for each dictionary.
+    """Run the model over each batch: once as it is, once with zeros for each choice of positions, and once for each SAE.
 
     Args:
         vlm: The whole model, with its head.
         batches: Samples with text of their own; images where image positions are to be replaced.
         layer: Layer k whose stream is replaced.
-        coders: By name of the dictionary, what replaces image rows and text rows, under `image` and `text`: the same dictionary,
+        coders: By name of the SAE, what replaces image rows and text rows, under `image` and `text`: the same SAE,
             or one for each. Takes raw activations in float32.
         wheres: Positions to replace. Prompt and special tokens are never touched.
-        limits: Norms above which positions are left as they are, too, under `image` and `text`: no dictionary saw such rows, and
+        limits: Norms above which positions are left as they are, too, under `image` and `text`: no SAE saw such rows, and
             without its attention sinks the model says nothing.
 
     Returns:

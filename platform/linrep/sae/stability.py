@@ -1,4 +1,4 @@
-"""How much of a dictionary another training run finds again."""
+"""How much of an SAE another training run finds again."""
 
 import torch
 from jaxtyping import Float, Int
@@ -31,16 +31,16 @@ def match(one: Float[Tensor, "f d"], other: Float[Tensor, "g d"], most: int = MO
     Args:
         one: Decoder rows of living latents.
         other: Likewise of another run, at least as many as are matched.
-        most: Of longer dictionaries, the first rows are matched, each with any row of the other.
+        most: Of longer SAEs, the first rows are matched, each with any row of the other.
 
     Raises:
-        ValueError: A dictionary is empty, or the other has fewer rows than are to be matched.
+        ValueError: An SAE is empty, or the other has fewer rows than are to be matched.
 
     Source: Papadimitriou et al., COLM 2025 (stability); Fel et al., "Archetypal SAE", 2025.
     """
     one = one[:most]
     if not 0 < len(one) <= len(other):
-        raise ValueError(f"cannot match {len(one)} latents with {len(other)}: put the smaller dictionary first")
+        raise ValueError(f"cannot match {len(one)} latents with {len(other)}: put the smaller SAE first")
     cosines = torch.nn.functional.normalize(one, dim=1) @ torch.nn.functional.normalize(other, dim=1).t()
     rows, columns = linear_sum_assignment(cosines.double().cpu().numpy(), maximize=True)
     mean = float(cosines[torch.as_tensor(rows), torch.as_tensor(columns)].mean())

@@ -1,4 +1,4 @@
-"""The first weights, and the dictionary of random directions that every trained one is compared with."""
+"""The first weights, and the SAE of random directions that every trained one is compared with."""
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ def unit_rows(n: int, d: int, seed: int, use: str = "") -> Float[Tensor, "n d"]:
         n: How many.
         d: Their width.
         seed: Of the draw.
-        use: What they are for. A dictionary begins at random directions: a control of the same draw would be its relative.
+        use: What they are for. An SAE begins at random directions: a control of the same draw would be its relative.
     """
     drawn = seed if not use else int(unit_hash(use, f"{seed}/directions") * 2**53)
     rows = torch.randn(n, d, generator=torch.Generator().manual_seed(drawn))
@@ -56,7 +56,7 @@ def first_weights(config: CoderConfig, sample: Float[Tensor, "n d"]) -> Weights:
     """Random decoder directions, the encoder as their transpose, and what the architecture makes of them.
 
     Args:
-        config: The dictionary.
+        config: The SAE.
         sample: Rows to take the center from: of several shards, scaled as training's are.
     """
     f = config.n_latents(sample.shape[1])

@@ -1,4 +1,4 @@
-"""The recipe's section on dictionaries: which are trained, on which layers and rows; and the grid that it spans."""
+"""The recipe's section on SAEs: which are trained, on which layers and rows; and the grid that it spans."""
 
 from itertools import product
 from typing import Literal
@@ -12,14 +12,14 @@ from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 
 class Grid(Section):
-    """Values that take the place of the dictionary's own, in all combinations; all are trained in one pass over the rows."""
+    """Values that take the place of the SAE's own, in all combinations; all are trained in one pass over the rows."""
 
     sparsity: tuple[PositiveFloat, ...] = Field(
         default=(), description="Of the activation: k, target_l0 or l1, whichever it has. Empty: its own.", examples=[(16, 32)]
     )
-    expansion: tuple[PositiveFloat, ...] = Field(default=(), description="Latents per dimension. Empty: the dictionary's own.")
+    expansion: tuple[PositiveFloat, ...] = Field(default=(), description="Latents per dimension. Empty: the SAE's own.")
     learning_rate: tuple[PositiveFloat, ...] = Field(default=(), description="Heights of the rate. Empty: the optimiser's own.")
-    seed: tuple[NonNegativeInt, ...] = Field(default=(), description="Seeds of the first weights. Empty: the dictionary's own.")
+    seed: tuple[NonNegativeInt, ...] = Field(default=(), description="Seeds of the first weights. Empty: the SAE's own.")
 
     @field_validator("sparsity", "expansion", "learning_rate", "seed")
     @classmethod
@@ -48,10 +48,10 @@ class Rows(Section):
 
 
 class Evaluation(Section):
-    """How much the finished dictionaries are tested; nothing here changes their weights."""
+    """How much the finished SAEs are tested; nothing here changes their weights."""
 
     rows: PositiveInt = Field(default=16384, description="Held-out rows of each modality.")
-    texts: NonNegativeInt = Field(default=64, description="Held-out captions for the loss with a dictionary spliced in; 0: none.")
+    texts: NonNegativeInt = Field(default=64, description="Held-out captions for the loss with an SAE spliced in; 0: none.")
     candidates: PositiveInt = Field(
         default=1,
         description="Captions drawn for each one kept: the likeliest as the model is, in the wording that it has learnt.",
@@ -77,12 +77,12 @@ class Evaluation(Section):
 
 
 class SaeConfig(Section):
-    """Which dictionaries to train."""
+    """Which SAEs to train."""
 
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the harvest, or all.")
-    coder: CoderConfig = Field(default=CoderConfig(), description="The dictionary.")
-    grid: Grid = Field(default=Grid(), description="Values that vary between the dictionaries of a layer.")
-    rows: PositiveInt = Field(default=2_000_000, description="Rows that each dictionary is trained on, over all workers.")
+    coder: CoderConfig = Field(default=CoderConfig(), description="The SAE.")
+    grid: Grid = Field(default=Grid(), description="Values that vary between the SAEs of a layer.")
+    rows: PositiveInt = Field(default=2_000_000, description="Rows that each SAE is trained on, over all workers.")
     batch: PositiveInt = Field(default=2048, description="Rows of a step, over all workers.")
     data: Rows = Field(default=Rows(), description="Which rows.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the order of the rows.")
@@ -98,7 +98,7 @@ class SaeConfig(Section):
     def _shared_out(self) -> "SaeConfig":
         if self.batch % self.workers or self.batch < 2 * self.workers:
             raise ValueError(f"batch ({self.batch}) must be a multiple of workers ({self.workers}), of two rows each at least")
-        self.coders()  # every combination of the grid must be a dictionary
+        self.coders()  # every combination of the grid must be an SAE
         return self
 
     @property
@@ -133,7 +133,7 @@ class SaeConfig(Section):
                 )
 
     def coders(self) -> dict[str, CoderConfig]:
-        """All dictionaries of a layer by name.
+        """All SAEs of a layer by name.
 
         >>> list(SaeConfig(grid=Grid(sparsity=(8, 16), seed=(0, 1))).coders())
         ['topk-8-x8-s0', 'topk-8-x8-s1', 'topk-16-x8-s0', 'topk-16-x8-s1']

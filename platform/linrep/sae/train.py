@@ -1,4 +1,4 @@
-"""Train dictionaries on batches of rows: `Trainer` steps one of them, `fit` drives several over one pass and yields metrics.
+"""Train SAEs on batches of rows: `Trainer` steps one of them, `fit` drives several over one pass and yields metrics.
 
 Knows no files and no cluster: batches come from an iterator, sums over workers go through a `Reducer`, and the complete state is
 a `state_dict`. After the first weights nothing draws random numbers: weights, moments, counts and the step are all there is.
@@ -47,7 +47,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What happened since the last report, in one dictionary.
+    """What happened since the last report, in one SAE.
 
     Attributes:
         coder: Which one, counted from 0 in the order given to `fit`.
@@ -62,7 +62,7 @@ class Metrics:
 
 
 class Trainer:
-    """One dictionary in training."""
+    """One SAE in training."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Trainer:
         """Start from some weights; `Trainer.begin` makes them.
 
         Args:
-            config: The dictionary.
+            config: The SAE.
             weights: Its first weights, which training overwrites.
             steps: Steps of the whole run, for the schedules.
             reducer: The other workers; none if left out.
@@ -103,7 +103,7 @@ class Trainer:
         """Start with random directions about the center of a sample, which must be the same on all workers.
 
         Args:
-            config: The dictionary.
+            config: The SAE.
             sample: Rows of several shards, scaled as training's are, on the device of training.
             steps: Steps of the whole run.
             rest: As for `Trainer`.
@@ -119,11 +119,11 @@ class Trainer:
         """One step.
 
         Raises:
-            ValueError: The batch has another width than the dictionary, or no rows.
+            ValueError: The batch has another width than the SAE, or no rows.
         """
         n, d = rows.x.shape
         if d != self.weights["decoder"].shape[1] or n == 0:
-            raise ValueError(f"the dictionary takes rows of width {self.weights['decoder'].shape[1]}, got {n} of width {d}")
+            raise ValueError(f"the SAE takes rows of width {self.weights['decoder'].shape[1]}, got {n} of width {d}")
         done = self._pass(rows.x)
         self._update(done.gradients)
         self._count(done, n)
@@ -147,7 +147,7 @@ class Trainer:
         return values
 
     def coder(self) -> Sae:
-        """The dictionary as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1."""
+        """The SAE as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1."""
         w = {name: weight.clone() for name, weight in self.weights.items()}
         sae = self._architecture.sae(w, self.threshold, self.config.decoder == "unit")
         return replace(sae, about={"architecture": self.config.activation.kind})
@@ -171,7 +171,7 @@ class Trainer:
         """Continue where a trainer of the same run was, in the number format that it used, whatever this machine would choose.
 
         Raises:
-            ValueError: The state is of another dictionary or another length of run.
+            ValueError: The state is of another SAE or another length of run.
         """
         if (state["config"], state["steps"]) != (self.config.model_dump(mode="json"), self.steps):
             raise ValueError(
@@ -200,7 +200,7 @@ class Trainer:
     def _scratch(self, n: int) -> Float[Tensor, "r f"]:
         kind = torch.bfloat16 if self.product == "bfloat16" else None
         wanted = scratch(n, len(self.weights["decoder"]), self._room_bytes, self.weights["decoder"], kind)
-        if wanted.is_cuda:  # its allocator keeps the memory, and gives it to the next dictionary of this pass over the data
+        if wanted.is_cuda:  # its allocator keeps the memory, and gives it to the next SAE of this pass over the data
             return wanted
         if (self._room.shape, self._room.dtype) != (wanted.shape, wanted.dtype):
             self._room = wanted
@@ -270,7 +270,7 @@ class Trainer:
 
 
 def fit(batches: Iterable[Rows], trainers: Sequence[Trainer], every: int = 50) -> Iterator[Metrics]:
-    """Train several dictionaries over one pass of the batches; each takes the same steps as it would alone, bit for bit.
+    """Train several SAEs over one pass of the batches; each takes the same steps as it would alone, bit for bit.
 
     Args:
         batches: As many as the longest run has steps left; ends early where they do.

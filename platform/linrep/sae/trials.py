@@ -54,7 +54,7 @@ def read_trial(file: Place) -> Trial:
 
 
 def commit_trial(place: Place, ended: CandidateEnd) -> None:
-    """Write a candidate's dictionary, then its record."""
+    """Write a candidate's SAE, then its record."""
     name = ended.trial.name
     for modality, sae in ended.coders.items():
         saelens.write(place / "coders" / (f"{name}-{modality}" if modality else name), sae)

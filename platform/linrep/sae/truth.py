@@ -47,7 +47,7 @@ def best_latents(z: Activity, y: Int[Tensor, " n"], z_test: Activity, y_test: In
         One for each value that occurs in `y`, in the order of the values.
     """
     values, number, counts = y.unique(return_inverse=True, return_counts=True)
-    if not len(z.values):  # a dead dictionary says nothing of any sample
+    if not len(z.values):  # a dead SAE says nothing of any sample
         return [BestLatent(v, 0, 0.0, 0.0, 0.0, 0.5) for v in values.tolist()]
     ranks = _Ranks.of(z, number, len(values))
     f1, at = _first_best(2 * ranks.right / (ranks.said + counts[ranks.value]), ranks.value, len(values))

@@ -184,7 +184,7 @@ def _common(test: Mapping[int, Mapping[Modality, Source]]) -> tuple[Modality, ..
 
 
 def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
-    """Make sure that every combination of the space is a dictionary.
+    """Make sure that every combination of the space is an SAE.
 
     Raises:
         RecipeError: One is not.
@@ -206,7 +206,7 @@ def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
                     what = error.errors()[0]
                     where, said = ".".join(str(part) for part in what["loc"]), what["msg"].lower()
                     raise RecipeError(
-                        f"tune.space: no dictionary of {architecture.kind} has sparsity {level:g} and expansion {expansion:g}: "
+                        f"tune.space: no SAE of {architecture.kind} has sparsity {level:g} and expansion {expansion:g}: "
                         f"{where}: {said}, got {what.get('input')!r}"
                     ) from None
                 _check_active(i, architecture, level, made, width)

@@ -79,11 +79,11 @@ def plan_results(
     """
     config: SharingConfig = study.config
     parents = {("harvest" if model == TRAINED else model): store.manifest.digest for model, store in study.stores.items()}
-    parents |= {f"dictionary-{i}": own for i, own in enumerate(weights)}
+    parents |= {f"sae-{i}": own for i, own in enumerate(weights)}
     parents |= {} if steering is None else {STEERING: steering}
     # What stores, SAEs and steering results hold counts, not where they lie.
-    values = config.model_dump(mode="json", exclude={"untrained", "dictionaries", "own", "steering"})
-    values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.dictionaries]}
+    values = config.model_dump(mode="json", exclude={"untrained", "saes", "own", "steering"})
+    values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.saes]}
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
     return artefact.plan(
         SHARING_KIND,
@@ -113,14 +113,14 @@ def rows_of(
         unit: Of which the measures are.
         level: Of the measures.
         measures: The numbers.
-        parents: Digests of harvests and dictionaries, and of what else was read.
-        more: Which of them the rows name beside their harvest and their dictionary.
+        parents: Digests of harvests and SAEs, and of what else was read.
+        more: Which of them the rows name beside their harvest and their SAE.
     """
     store = study.stores[unit.model]
-    dictionary = None if unit.dictionary is None else study.latents[unit.dictionary][unit.control].name
-    own = [store.manifest.digest, *([parents[f"dictionary-{unit.dictionary}"]] if unit.dictionary is not None else [])]
+    sae = None if unit.sae is None else study.latents[unit.sae][unit.control].name
+    own = [store.manifest.digest, *([parents[f"sae-{unit.sae}"]] if unit.sae is not None else [])]
     own += [parents[name] for name in more]
-    view = "pooled" if unit.dictionary is None else "tokens"
+    view = "pooled" if unit.sae is None else "tokens"
     apart = [kept_apart(store, view, unit.layer, (modality,)).columns(modality) for modality in MODALITIES]
     rows = []
     for m in measures:
@@ -134,7 +134,7 @@ def rows_of(
                 "model": unit.model,
                 "layer": unit.layer,
                 "level": level,
-                "dictionary": dictionary,
+                "sae": sae,
                 "metric": m.metric,
                 "n": m.n,
                 "note": m.why,

@@ -5,13 +5,13 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
-from linrep.dictionary import Dictionary
+from linrep.named_sae import NamedSae
 
 Model = Literal["trained", "untrained"]
 
 
-class ModelDictionary(Dictionary):
-    """A dictionary of either model."""
+class ModelSae(NamedSae):
+    """An SAE of either model."""
 
     model: Model = Field(default="trained", description="Whose activations it is of.")
 
@@ -25,15 +25,15 @@ class SharingConfig(Section):
         description="control: the recipe's own control, an untrained model of the same shape, which jobs/control.py makes and "
         "harvests. Or the path of another harvest of the same corpora. null leaves the control out.",
     )
-    dictionaries: tuple[ModelDictionary, ...] = Field(
+    saes: tuple[ModelSae, ...] = Field(
         default=(),
-        description="Dictionaries for the latent level; none leaves it out.",
+        description="SAEs for the latent level; none leaves it out.",
         examples=[({"layer": 4, "sae": "topk-16-x8"},)],
     )
     own: str | None = Field(
         default=None,
-        description="Name of a dictionary (topk-32-x8-s0) that jobs/train_sae.py made of each model's harvest: it is compared at "
-        "every layer where there is one, beside those of `dictionaries`.",
+        description="Name of an SAE (topk-32-x8-s0) that jobs/train_sae.py made of each model's harvest: it is compared at "
+        "every layer where there is one, beside those of `saes`.",
     )
     steering: str | None = Field(
         default=None,

@@ -27,7 +27,7 @@ def modality_scores(s: Fires) -> Float[Tensor, " f"]:
 
 
 def bridge(z_image: Float[Tensor, "n f"], z_text: Float[Tensor, "n f"], decoder: Float[Tensor, "f d"]) -> Float[Tensor, "f f"]:
-    """Bridge scores of all pairs of latents, for dictionaries small enough; the streamed measures are its sum and its diagonal.
+    """Bridge scores of all pairs of latents, for SAEs small enough; the streamed measures are its sum and its diagonal.
 
     Source: Papadimitriou et al., COLM 2025.
     """
@@ -123,7 +123,7 @@ def diagonal_null(s: Fires, decoder: Float[Tensor, "f d"]) -> float:
 
 
 def latent_rows(found: PassFires, weights: Weights, latents: Latents) -> list[dict[str, object]]:
-    """One record for each latent, without layer and dictionary."""
+    """One record for each latent, without layer and SAE."""
     columns = _by_latent(found.everything, latents) | {name: weights[0].weights(kind) for kind, name in enumerate(KINDS)}
     partner, score = partners(found.kept, latents.decoder)
     lists = {name: [None if v != v else v for v in values.tolist()] for name, values in columns.items()}

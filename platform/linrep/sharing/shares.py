@@ -2,7 +2,7 @@
 
 They count the latents that fire often enough for a score of their own. Noise spreads scores, which pulls shares to one side: the
 bootstrap over groups of pairs says how far, and the estimate is corrected by it. The intervals are Wilson's for these latents,
-with the bootstrap's variance on top: another dictionary would have other latents.
+with the bootstrap's variance on top: another SAE would have other latents.
 """
 
 from collections.abc import Iterator

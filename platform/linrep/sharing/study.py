@@ -52,24 +52,24 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of work, retry and commit: one layer of one model, or one dictionary on it.
+    """The unit of work, retry and commit: one layer of one model, or one SAE on it.
 
     Attributes:
         model: trained or untrained.
         layer: Layer k.
-        dictionary: Number of the dictionary whose latents are compared, None for geometry and concepts.
-        control: Whether it is the dictionary's control, of random directions.
+        sae: Number of the SAE whose latents are compared, None for geometry and concepts.
+        control: Whether it is the SAE's control, of random directions.
     """
 
     model: str
     layer: int
-    dictionary: int | None = None
+    sae: int | None = None
     control: bool = False
 
     @property
     def name(self) -> str:
         """Its name among the artefact's files."""
-        latents = "" if self.dictionary is None else f"-dictionary-{self.dictionary:02d}{'-random' if self.control else ''}"
+        latents = "" if self.sae is None else f"-sae-{self.sae:02d}{'-random' if self.control else ''}"
         return f"{self.model}-layer-{self.layer:03d}{latents}"
 
 
@@ -81,7 +81,7 @@ class Study:
         stores: The harvest by model: trained, and untrained where the recipe names one.
         config: What to compare.
         pairs: The pairs of each store.
-        latents: The dictionaries with their controls, in the order of the config.
+        latents: The SAEs with their controls, in the order of the config.
         steered: What a steering job of the trained model found about directions from texts, by layer.
     """
 
@@ -100,11 +100,7 @@ class Study:
     def units(self) -> list[Unit]:
         """All units."""
         plain = [Unit(model, layer) for model in self.stores for layer in self.layers]
-        own = [
-            Unit(dictionary.model, dictionary.layer, i, control)
-            for i, dictionary in enumerate(self.config.dictionaries)
-            for control in (False, True)
-        ]
+        own = [Unit(sae.model, sae.layer, i, control) for i, sae in enumerate(self.config.saes) for control in (False, True)]
         return plain + own
 
 
@@ -117,7 +113,7 @@ def plan_study(
         store: The activations, complete.
         config: What to compare.
         untrained: Those of the untrained model, as a control.
-        latents: The dictionaries that the config names, each with its control of random directions.
+        latents: The SAEs that the config names, each with its control of random directions.
 
     Raises:
         RecipeError: A store has no pairs, one modality only, or lacks what is asked of it.
@@ -125,18 +121,18 @@ def plan_study(
     stores = {TRAINED: store, **({UNTRAINED: untrained} if untrained is not None else {})}
     wanted = () if config.layers == "all" else config.layers
     for model, own in stores.items():
-        at = tuple(d.layer for d in config.dictionaries if d.model == model)
+        at = tuple(d.layer for d in config.saes if d.model == model)
         _check(own, model, (*wanted, *at), bool(at))
     if untrained is not None and untrained.manifest.layers != store.manifest.layers and config.layers == "all":
         raise RecipeError(f"sharing.untrained: {untrained.place} has other layers than {store.place}: name sharing.layers")
-    for dictionary, (own, _) in zip(config.dictionaries, latents, strict=True):
-        width = stores[dictionary.model].manifest.width
+    for sae, (own, _) in zip(config.saes, latents, strict=True):
+        width = stores[sae.model].manifest.width
         if own.coder.d_model != width:
-            raise RecipeError(f"sharing.dictionaries: {dictionary.path} is for width {own.coder.d_model}, the store has {width}")
-    known = [(d.model, d.layer, own.name) for d, (own, _) in zip(config.dictionaries, latents, strict=True)]
+            raise RecipeError(f"sharing.saes: {sae.path} is for width {own.coder.d_model}, the store has {width}")
+    known = [(d.model, d.layer, own.name) for d, (own, _) in zip(config.saes, latents, strict=True)]
     for model, layer, name in known:
         if known.count((model, layer, name)) > 1:
-            raise RecipeError(f"sharing.dictionaries: two of layer {layer} of the {model} model are called {name}: rename one")
+            raise RecipeError(f"sharing.saes: two of layer {layer} of the {model} model are called {name}: rename one")
     return Study(stores, config, {model: find_pairs(own, config) for model, own in stores.items()}, latents)
 
 

@@ -27,7 +27,7 @@ def attempt(batch: Sequence[T], work: Callable[[Sequence[T]], None], lost: Calla
         work(batch)
     except LinrepError:
         raise
-    except Exception as error:  # whatever the model, a kernel or a dictionary raises: out of memory, not finite, ...
+    except Exception as error:  # whatever the model, a kernel or an SAE raises: out of memory, not finite, ...
         if len(batch) == 1:
             lost(batch[0], f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             return

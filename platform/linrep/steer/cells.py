@@ -55,13 +55,13 @@ def cells(config: SteerConfig, layers: Sequence[int]) -> list[Cell]:
     found = [UNEDITED]
     for number, site in enumerate(config.sites):
         for layer in layers:
-            has_dictionary = config.sae is not None and layer == config.sae.layer
+            has_sae = config.sae is not None and layer == config.sae.layer
             for kind in config.directions:
-                if kind.startswith("sae_") and not has_dictionary:
+                if kind.startswith("sae_") and not has_sae:
                     continue
                 found += [Cell(number, site.kind, layer, "add", kind, s) for s in config.dose.strengths]
             for edit in config.edits:
-                if edit != "clamp" or has_dictionary:
+                if edit != "clamp" or has_sae:
                     found.append(Cell(number, site.kind, layer, edit))
                     found += _control(config, number, layer, edit)
     return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @runtime_checkable
 class SparseCoder(Protocol):
-    """A dictionary of `n_latents` directions in a stream of width `d_model`, on the CPU."""
+    """An SAE of `n_latents` directions in a stream of width `d_model`, on the CPU."""
 
     @property
     def d_model(self) -> int:
@@ -39,7 +39,7 @@ def decoder_row(coder: SparseCoder, latent: int) -> Float[Tensor, " d"]:
     """What one unit of a latent adds to the reconstruction, whatever the decoder's offset is.
 
     Raises:
-        ValueError: The dictionary has no such latent.
+        ValueError: The SAE has no such latent.
     """
     return decoder_rows(coder, torch.tensor([latent]))[0]
 
@@ -48,7 +48,7 @@ def decoder_rows(coder: SparseCoder, latents: Tensor) -> Float[Tensor, "k d"]:
     """As `decoder_row`, for several latents."""
     outside = [i for i in latents.tolist() if not 0 <= i < coder.n_latents]
     if outside:
-        raise ValueError(f"no latent {outside[0]}: the dictionary has 0..{coder.n_latents - 1}")
+        raise ValueError(f"no latent {outside[0]}: the SAE has 0..{coder.n_latents - 1}")
     return coder.decoder[latents].float()
 
 
@@ -62,7 +62,7 @@ def best_latent(coder: SparseCoder, target: Float[Tensor, "n d"], other: Float[T
     candidates = gap.topk(min(64, coder.n_latents)).indices
     weighted = gap[candidates] * decoder_rows(coder, candidates).norm(dim=1)
     if weighted.max() <= 0:
-        raise ValueError("no latent is more active on the target than on the others: the dictionary does not separate them")
+        raise ValueError("no latent is more active on the target than on the others: the SAE does not separate them")
     return int(candidates[weighted.argmax()])
 
 
@@ -85,11 +85,11 @@ def sparse_reconstruction(coder: SparseCoder, v: Float[Tensor, " d"], k: int) ->
     if k < 1:
         raise ValueError(f"need at least one latent, got k = {k}")
     if v.shape[0] != coder.d_model:
-        raise ValueError(f"the vector has width {v.shape[0]}, the dictionary {coder.d_model}")
+        raise ValueError(f"the vector has width {v.shape[0]}, the SAE {coder.d_model}")
     norms = coder.decoder.norm(dim=1).clamp(min=1e-12)
     residual, chosen, built = v.clone(), [], torch.zeros_like(v)
     for _ in range(min(k, coder.n_latents, coder.d_model)):
-        score = (coder.decoder @ residual).abs() / norms  # the rows are not copied: a dictionary may take half of the memory
+        score = (coder.decoder @ residual).abs() / norms  # the rows are not copied: an SAE may take half of the memory
         score[chosen] = -1
         best = int(score.argmax())
         if score[best] <= 1e-6 * v.norm():

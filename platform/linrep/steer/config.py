@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from linrep.chat_server import ChatServer
 from linrep.config import Section
-from linrep.dictionary import Dictionary
+from linrep.named_sae import NamedSae
 
 TOKENS = ("other_tokens", "shuffled_tokens")
 """Controls of knock-outs: as many other patches, or the same tokens in another order."""
@@ -181,7 +181,7 @@ class Human(Section):
 Judge = Annotated[Words | Exact | Forced | Chat | Human, Field(discriminator="kind")]
 
 
-class SteerDictionary(Dictionary):
+class SteerSae(NamedSae):
     """An SAE whose latents steer at its layer, too: directions sae_latent and sae_sparse, edit clamp."""
 
     k: PositiveInt = Field(default=20, description="Latents of the sparse reconstruction of a direction.")
@@ -222,7 +222,7 @@ class SteerConfig(Section):
     ask: Asking = Field(default=Asking(), description="What the model is asked.")
     damage: Damage = Field(default=Damage(), description="What else the edits break.")
     judge: Judge = Field(default=Words(), description="Who reads the answers; another one judges the same runs again.")
-    sae: SteerDictionary | None = Field(default=None, description="A dictionary of latents to steer with.")
+    sae: SteerSae | None = Field(default=None, description="An SAE of latents to steer with.")
     probes: str | None = Field(default=None, description="File of directions; null: those of this recipe's probe job.")
     insist: bool = Field(
         default=False, description="Run though no unedited answer can be read by the judge, or names of classes are no words."
@@ -272,7 +272,7 @@ class SteerConfig(Section):
         return pairs
 
     @model_validator(mode="after")
-    def _has_its_dictionary(self) -> "SteerConfig":
+    def _has_its_sae(self) -> "SteerConfig":
         wanting = {*self.directions, *self.edits} & {"sae_latent", "sae_sparse", "clamp"}
         if wanting and self.sae is None:
             raise ValueError(f"{sorted(wanting)[0]} needs an SAE: set steer.sae.sae and steer.sae.layer")

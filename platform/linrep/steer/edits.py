@@ -74,7 +74,7 @@ class Swap:
 
 @dataclass(frozen=True, eq=False)
 class Clamp:
-    """h with one latent of a dictionary set to a value, and everything that the dictionary does not explain kept as it is.
+    """h with one latent of an SAE set to a value, and everything that the SAE does not explain kept as it is.
 
     Source: Templeton et al., "Scaling Monosemanticity", 2024 (the error term is added back after the edit).
     """
@@ -86,7 +86,7 @@ class Clamp:
     def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         z = self.coder.encode(h.cpu())
         if not 0 <= self.latent < z.shape[1]:
-            raise ValueError(f"no latent {self.latent}: the dictionary has 0..{z.shape[1] - 1}")
+            raise ValueError(f"no latent {self.latent}: the SAE has 0..{z.shape[1] - 1}")
         clamped = z.clone()
         clamped[:, self.latent] = self.value
         return h + (self.coder.decode(clamped) - self.coder.decode(z)).to(h)

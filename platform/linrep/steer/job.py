@@ -66,7 +66,7 @@ class SteerJob:
         directions: The file of directions.
         image_size: As in the harvest.
         max_text_tokens: As in the harvest.
-        sae_digest: Of the dictionary's weights, if there is one; a worker refuses to run another one.
+        sae_digest: Of the SAE's weights, if there is one; a worker refuses to run another one.
         one_prompt: Whether the harvest read texts under the prompt of the images.
         limits: Norms above which a position is neither edited nor read by the lens, by layer.
     """

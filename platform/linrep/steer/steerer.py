@@ -280,7 +280,7 @@ class Steerer:
                     why = f"{NO_DIRECTION}{reason}"
                 except LinrepError:
                     raise
-                except Exception as error:  # whatever a dictionary raises, or the search for a direction in it
+                except Exception as error:  # whatever an SAE raises, or the search for a direction in it
                     why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             for i, (name, prompts) in items.items():
                 one = CellRun(i, cell, change, name)

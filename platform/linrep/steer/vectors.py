@@ -46,7 +46,7 @@ class Vectors:
         dose: The unit of strengths.
         seed: Of the random directions.
         unembedding: Row of the output matrix for the first token of a name.
-        coders: Dictionaries by layer.
+        coders: SAEs by layer.
         k: Latents of a sparse reconstruction.
         one_prompt: Whether texts were read under the prompt of the images, with the text in place of the image.
     """
@@ -123,7 +123,7 @@ class Vectors:
         """The latent that separates the target's mean from the source's best.
 
         Raises:
-            NoDirection: None does, or there is no dictionary at this layer.
+            NoDirection: None does, or there is no SAE at this layer.
         """
         means, coder = self.means(site, layer), self._coder(layer)
         try:
@@ -135,7 +135,7 @@ class Vectors:
             raise NoDirection(str(error)) from None
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """Strengths and chunks ask for the same again and again; the dearest directions search a whole dictionary."""
+        """Strengths and chunks ask for the same again and again; the dearest directions search a whole SAE."""
         if key not in self._made:
             if len(self._made) >= KEPT:
                 self._made.clear()
@@ -144,7 +144,7 @@ class Vectors:
 
     def _coder(self, layer: int) -> SparseCoder:
         if not self.coders or layer not in self.coders:
-            raise NoDirection(f"no dictionary of layer {layer}")
+            raise NoDirection(f"no SAE of layer {layer}")
         return self.coders[layer]
 
     def _random(self, kind: str, site: str, layer: int, source: str, target: str, width: int) -> Tensor:
@@ -175,7 +175,7 @@ class Vectors:
         norms = decoder_rows(coder, drawn).norm(dim=1)
         others = drawn[(norms > 0) & (drawn != clamp.latent)]
         if not len(others):
-            raise NoDirection(f"the dictionary of layer {layer} has no other latent to clamp")
+            raise NoDirection(f"the SAE of layer {layer} has no other latent to clamp")
         latent = int(others[0])
         scale = decoder_row(coder, clamp.latent).norm() / decoder_row(coder, latent).norm()
         return Clamp(coder, latent, clamp.value * float(scale))

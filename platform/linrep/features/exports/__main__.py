@@ -19,8 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("format", choices=("neuronpedia", "delphi"))
     parser.add_argument("features", help="the results of jobs/features.py: their folder, or a workspace with just one")
     parser.add_argument("target", help="folder or URI to write to")
-    parser.add_argument("--dictionary", help="as the tables call it; the first one where none is named")
-    parser.add_argument("--layer", type=int, help="the dictionary's layer, where several layers have one of this name")
+    parser.add_argument("--sae", help="as the tables call it; the first one where none is named")
+    parser.add_argument("--layer", type=int, help="the SAE's layer, where several layers have one of this name")
     parser.add_argument("--model", help="neuronpedia: where the model lies, if not where the harvest found it")
     parser.add_argument("--model-name", help="neuronpedia: what it calls the model; the last part of its path if not named")
     parser.add_argument("--ctx", type=int, default=32, help="delphi: tokens of a row, a multiple of its example_ctx_len")
@@ -28,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         found = open_features(args.features)
-        first = found.dictionaries[0]
-        layer = first.layer if args.dictionary is None and args.layer is None else args.layer
-        own = found.dictionary(args.dictionary or first.name, layer)
+        first = found.saes[0]
+        layer = first.layer if args.sae is None and args.layer is None else args.layer
+        own = found.sae(args.sae or first.name, layer)
         if args.format == "delphi":
             where = write_delphi(found, own.name, place(args.target), samples=args.samples, ctx=args.ctx, layer=own.layer)
         else:

@@ -26,7 +26,7 @@ LEAST = 1e-5
 
 def write_delphi(
     features: Features,
-    dictionary: str,
+    sae: str,
     target: Place,
     modalities: Sequence[Modality] = MODALITIES,
     samples: int = 4096,
@@ -41,19 +41,19 @@ def write_delphi(
 
     Args:
         features: The results, with their codes.
-        dictionary: As the tables call it.
+        sae: As the tables call it.
         target: Where the folder of the hookpoint goes.
         modalities: Which tokens.
         samples: Samples of each modality, at most: the first of the harvest.
         splits: Files that the latents are divided into, at most one a latent.
         padding: Token id that fills short rows up.
         ctx: Tokens of a row, a multiple of the `example_ctx_len` that delphi will be run with.
-        layer: The dictionary's layer; may be left out where only one layer has a dictionary of this name.
+        layer: The SAE's layer; may be left out where only one layer has an SAE of this name.
 
     Raises:
-        StoreError: There is no such dictionary, there are several, or its codes were deleted.
+        StoreError: There is no such SAE, there are several, or its codes were deleted.
     """
-    looked = features.dictionary(dictionary, layer)
+    looked = features.sae(sae, layer)
     parts: list[ActiveLatents] = []
     for m in modalities:
         left = samples

@@ -38,32 +38,32 @@ def token_text(token_id: int, tile: int | None, row: int | None, col: int | None
 
 def write_neuronpedia(
     features: Features,
-    dictionary: str,
+    sae: str,
     words: Sequence[str],
     target: Place,
     model: str,
     creator: str = "line-of-sight",
     layer: int | None = None,
 ) -> Place:
-    """Write one dictionary's features for import; gives the folder.
+    """Write one SAE's features for import; gives the folder.
 
     Args:
         features: The results.
-        dictionary: As the tables call it.
+        sae: As the tables call it.
         words: The model's vocabulary, by token id.
         target: Where the folder of the model goes.
         model: What Neuronpedia calls the model.
         creator: Who is named for it.
-        layer: The dictionary's layer; may be left out where only one layer has a dictionary of this name.
+        layer: The SAE's layer; may be left out where only one layer has an SAE of this name.
 
     Raises:
-        StoreError: There is no such dictionary, or there are several.
+        StoreError: There is no such SAE, or there are several.
     """
-    looked = features.dictionary(dictionary, layer)
-    own = (pc.field("dictionary") == looked.name) & (pc.field("layer") == looked.layer)
+    looked = features.sae(sae, layer)
+    own = (pc.field("sae") == looked.name) & (pc.field("layer") == looked.layer)
     rows = features.table().filter(own).to_pylist()
     hook = transformer_lens_name(looked.layer)
-    block, chosen = hook.split(".")[1], dictionary.replace("/", "-").replace("_", "-")
+    block, chosen = hook.split(".")[1], sae.replace("/", "-").replace("_", "-")
     source, made = f"{block}-{chosen}", features.manifest.finished
     folder = target / model / source
     whose = {"creatorId": creator, "createdAt": made}
@@ -71,7 +71,7 @@ def write_neuronpedia(
         "creatorName": creator, "creatorNameShort": creator, **whose}])  # fmt: skip
     _lines(folder / "model.jsonl", [{"id": model, "instruct": True, "displayName": model, "displayNameShort": model,
         "updatedAt": made, **whose}])  # fmt: skip
-    _lines(folder / "sourceset.jsonl", [{"modelId": model, "name": chosen, "description": f"{dictionary}, {hook}",
+    _lines(folder / "sourceset.jsonl", [{"modelId": model, "name": chosen, "description": f"{sae}, {hook}",
         "releaseName": chosen, "creatorName": creator, "visibility": "PUBLIC", **whose}])  # fmt: skip
     _lines(folder / "source.jsonl", [{"modelId": model, "setName": chosen, "id": source, "visibility": "PUBLIC",
         "dataset": features.manifest.name, **whose}])  # fmt: skip
@@ -80,7 +80,7 @@ def write_neuronpedia(
         own = rows[start : start + BATCH]
         named = {"modelId": model, "layer": source}
         _lines(folder / f"features/batch-{number}.jsonl.gz", (_feature(row, named, hook, whose, counts) for row in own))
-        examples = features.examples(dictionary, own[0]["latent"], own[-1]["latent"] + 1, looked.layer).to_pylist()
+        examples = features.examples(sae, own[0]["latent"], own[-1]["latent"] + 1, looked.layer).to_pylist()
         _lines(folder / f"activations/batch-{number}.jsonl.gz", (_activation(row, named, words, whose) for row in examples))
     return folder
 

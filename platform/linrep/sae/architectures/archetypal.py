@@ -1,7 +1,7 @@
 """Archetypal: TopK whose decoder rows point along convex combinations of data, give or take a little.
 
 A row's direction is that of M = W C + L: C are points of the data, which stay; W mixes them with weights that are not negative
-and sum to 1; L is no longer than a share of the points' mean norm. A dictionary that is tied to the data has fewer places to be:
+and sum to 1; L is no longer than a share of the points' mean norm. An SAE that is tied to the data has fewer places to be:
 trained twice it comes out more alike. Where 0 lies among the points (more than two points a dimension about their own center),
 every direction is a mixture; the points are therefore rows as they are, as in the paper.
 

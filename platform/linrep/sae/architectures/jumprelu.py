@@ -111,7 +111,7 @@ def jumprelu_loss(weights: Weights, x: Float[Tensor, "n d"], push: Float[Tensor,
     """|x' - x|^2 + push * (number of active latents); the encoder sees x itself.
 
     Args:
-        weights: The dictionary.
+        weights: The SAE.
         x: Inputs.
         push: Slope of the penalty over L0 at the batch's L0, see `l0_penalty`: linear in L0, the loss is a sum over rows.
         bandwidth: Width of the window in which thresholds have a gradient.

@@ -1,4 +1,4 @@
-"""Dictionaries on disk: SAELens' format, which is ours, and those of dictionary_learning, sparsify and the paper."""
+"""SAEs on disk: SAELens' format, which is ours, and those of dictionary_learning, sparsify and the paper."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from linrep.sae.formats import dictionary_learning, paper, saelens, sparsify
 
 
 def read(where: "str | Path | Place") -> Sae:
-    """The dictionary in a folder or file of any known format.
+    """The SAE in a folder or file of any known format.
 
     Raises:
         FormatError: There is none.
@@ -20,7 +20,7 @@ def read(where: "str | Path | Place") -> Sae:
     readers = {reader.WEIGHTS: reader for reader in (saelens, dictionary_learning, sparsify)}
     there = [name for name in readers if (here / name).is_file()]
     if not there:
-        raise FormatError(f"no dictionary at {here}: it holds none of {', '.join(readers)}, and is no .pkl of the paper's")
+        raise FormatError(f"no SAE at {here}: it holds none of {', '.join(readers)}, and is no .pkl of the paper's")
     if len(there) > 1:
-        raise FormatError(f"{here} holds {' and '.join(there)}, dictionaries of several formats: leave one in a folder")
+        raise FormatError(f"{here} holds {' and '.join(there)}, SAEs of several formats: leave one in a folder")
     return readers[there[0]].read(here)

@@ -1,4 +1,4 @@
-"""The model card beside a saved dictionary: what it is, how well it does and beside what, how to load it, what it cannot say."""
+"""The model card beside a saved SAE: what it is, how well it does and beside what, how to load it, what it cannot say."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +18,13 @@ ROWS = (
 def write_card(
     folder: Place, sae: Sae, evaluation: Evaluation | None = None, control: Evaluation | None = None, more: Mapping[str, Any] = {}
 ) -> None:
-    """Write the card of a saved dictionary.
+    """Write the card of a saved SAE.
 
     Args:
-        folder: Where the dictionary lies.
-        sae: The dictionary.
+        folder: Where the SAE lies.
+        sae: The SAE.
         evaluation: On held-out rows.
-        control: The same of `random_dictionary`.
+        control: The same of `random_sae`.
         more: Further results by name, plain values.
     """
     (folder / FILE).write_bytes(card(sae, evaluation, control, more).encode())
@@ -55,7 +55,7 @@ def card(sae: Sae, evaluation: Evaluation | None = None, control: Evaluation | N
         "## Made by", "", *(f"- {name}: {_shown(value)}" for name, value in about.items() if value is not None), "",
         "## Limits", "",
         "A latent's meaning is not shown by its score: random directions often look interpretable too, so read every number "
-        "beside the random dictionary's. What the dictionary does not reconstruct, it cannot explain.", "",
+        "beside the random SAE's. What the SAE does not reconstruct, it cannot explain.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

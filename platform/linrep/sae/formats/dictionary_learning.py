@@ -29,7 +29,7 @@ TRAINED = (
 
 
 def write(folder: Place, sae: Sae) -> None:
-    """Write a dictionary; one with thresholds becomes their JumpReLU.
+    """Write an SAE; one with thresholds becomes their JumpReLU.
 
     Raises:
         FormatError: The library has no class for its rule.
@@ -52,7 +52,7 @@ def write(folder: Place, sae: Sae) -> None:
 
 
 def read(folder: Place) -> Sae:
-    """Read a dictionary.
+    """Read an SAE.
 
     Raises:
         FormatError: A file is missing or damaged, the class is not known, or a field or a tensor asks for what none here does.

@@ -1,4 +1,4 @@
-"""The weights released with the paper: a pickled ReLU dictionary whose input scale stands in the file's name.
+"""The weights released with the paper: a pickled ReLU SAE whose input scale stands in the file's name.
 
 f = ReLU(fc1 x + b1), x' = fc2 f + b2, trained on x * sqrt(d) / norm; the name ends in `norm13.996978.pkl`.
 """
@@ -14,7 +14,7 @@ from linrep.sae.tensors import Weights
 
 
 def read(file: Place) -> Sae:
-    """Read a dictionary that takes raw activations and gives the latents that it gave in training.
+    """Read an SAE that takes raw activations and gives the latents that it gave in training.
 
     Raises:
         FormatError: The name holds no norm, or the file is not such a pickle.

@@ -1,6 +1,6 @@
 """SAELens v6, the native format: cfg.json, sae_weights.safetensors, and sparsity.safetensors where firing rates are known.
 
-Matrices are stored as W_enc [d, f] and W_dec [f, d]. BatchTopK and Matryoshka dictionaries are jumprelu on disk. The flat
+Matrices are stored as W_enc [d, f] and W_dec [f, d]. BatchTopK and Matryoshka SAEs are jumprelu on disk. The flat
 cfg.json of releases before 6.0.0 is read too; see `linrep.sae.formats.saelens_fields` for what each field does.
 """
 
@@ -21,7 +21,7 @@ from linrep.sae.tensors import Weights
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 FILES = (CONFIG, WEIGHTS)
-"""Of a dictionary as it is trained; firing rates come later."""
+"""Of an SAE as it is trained; firing rates come later."""
 VERSION = "6.54.12"
 """The release whose files these equal; below 6.0.0, or without a version, SAELens drops the names of model and hook."""
 SIZES = {"d": "d_in", "f": "d_sae"}
@@ -31,11 +31,11 @@ NEVER = -10.0
 
 
 def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) -> None:
-    """Write a dictionary that takes raw activations.
+    """Write an SAE that takes raw activations.
 
     Args:
         folder: Where to.
-        sae: The dictionary, unscaled.
+        sae: The SAE, unscaled.
         firing: Share of the rows in which each latent fires.
     """
     written = sae.rule.saelens(sae)
@@ -65,14 +65,14 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
     write_safetensors(folder / WEIGHTS, written.tensors)
     if firing is not None:
         write_firing(folder, firing)
-    (folder / CONFIG).write_json(config)  # last: a folder without it is no dictionary
+    (folder / CONFIG).write_json(config)  # last: a folder without it is no SAE
 
 
 def read(folder: Place) -> Sae:
-    """Read a dictionary.
+    """Read an SAE.
 
     Raises:
-        FormatError: A file is missing or damaged, or a field or a tensor asks for what no dictionary here does.
+        FormatError: A file is missing or damaged, or a field or a tensor asks for what no SAE here does.
         StoreError: It was trained here, and a file is not as it was written.
     """
     if all((folder / name).is_file() for name in FILES):
@@ -106,5 +106,5 @@ def _check_scaling(weights: Weights, finetuned: bool) -> None:
 
 
 def write_firing(folder: Place, firing: Float[Tensor, " f"]) -> None:
-    """Write the share of the rows in which each latent fires, where it became known after the dictionary was written."""
+    """Write the share of the rows in which each latent fires, where it became known after the SAE was written."""
     write_safetensors(folder / SPARSITY, {"sparsity": firing.log10().clamp_min(NEVER)})

@@ -94,7 +94,7 @@ def read(settings: Settings, folder: Place, old: bool, known: Sequence[str]) -> 
         known: Architectures that are read.
 
     Raises:
-        FormatError: A field is wrong, or asks for what no dictionary here does.
+        FormatError: A field is wrong, or asks for what no SAE here does.
     """
     metadata = settings.section("metadata")
     architecture = _architecture(settings, folder, old, known)
@@ -144,7 +144,7 @@ def _check_inputs(settings: Settings, folder: Place, old: bool) -> None:
     if not (given == "none" or given is None or (old and given is False)):
         raise FormatError(
             f"{folder} normalises activations (normalize_activations is {shown(given)}): fold that into the weights first, "
-            "or read a dictionary saved with 'none'"
+            "or read an SAE saved with 'none'"
         )
     settings.only(
         "reshape_activations", "none", None, why="must be 'none': only the residual stream is read here, not single heads"

@@ -14,13 +14,13 @@ CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 
 
 def write(folder: Place, sae: Sae) -> None:
-    """Write a TopK dictionary.
+    """Write a TopK SAE.
 
     Raises:
         FormatError: It is of another architecture, which this format cannot say.
     """
     if not isinstance(sae.rule, Largest):
-        raise FormatError(f"sparsify's format holds TopK dictionaries, this one is {sae.rule.kind}: write SAELens' instead")
+        raise FormatError(f"sparsify's format holds TopK SAEs, this one is {sae.rule.kind}: write SAELens' instead")
     k, sae = sae.rule.k, sae.seeing(centred=True)
     tensors = {"encoder.weight": sae.encoder, "encoder.bias": sae.b_enc, "W_dec": sae.decoder, "b_dec": sae.b_dec}
     write_safetensors(folder / WEIGHTS, tensors)
@@ -39,16 +39,16 @@ def write(folder: Place, sae: Sae) -> None:
 
 
 def read(folder: Place) -> Sae:
-    """Read a dictionary.
+    """Read an SAE.
 
     Raises:
-        FormatError: A file is missing or damaged, or a field or a tensor asks for what no dictionary here does.
+        FormatError: A file is missing or damaged, or a field or a tensor asks for what no SAE here does.
     """
     settings, file = Settings(folder / CONFIG, read_json(folder / CONFIG)), folder / WEIGHTS
     settings.only("activation", "topk", why="must be topk, the only one that is read")
     settings.only("signed", False, why="must be false: latents that are chosen by size and keep their sign are not read")
     settings.only("transcode", False, why="must be false: a transcoder predicts another place than it sees")
-    settings.only("skip_connection", False, why="must be false: no dictionary here has a skip connection")
+    settings.only("skip_connection", False, why="must be false: no SAE here has a skip connection")
     for name in ("normalize_decoder", "multi_topk"):  # of training alone: the latents of a row do not depend on them
         settings.flag(name, False)
     width, expected = settings.whole("d_in"), settings.whole("num_latents", 0, least=0)

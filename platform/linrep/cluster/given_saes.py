@@ -1,4 +1,4 @@
-"""The dictionaries that a recipe names, read and checked against a store, each with its control of random directions."""
+"""The SAEs that a recipe names, read and checked against a store, each with its control of random directions."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -6,18 +6,18 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from linrep.dictionary import Dictionary
 from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
+from linrep.named_sae import NamedSae
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_dictionary
+from linrep.sae.control import random_sae
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 
 SAMPLE = 2048
-"""Tokens of each modality that the random dictionary's centre, and the number of its active latents, are taken from."""
+"""Tokens of each modality that the random SAE's centre, and the number of its active latents, are taken from."""
 
 
 @runtime_checkable
@@ -68,31 +68,29 @@ def read_sae_for(named: SaeReference, store: Store, field: str) -> GivenSae:
     return GivenSae(sae, check_origin(sae, named.path, named.layer, manifest.width, manifest.model, field, named.insist))
 
 
-def read_dictionaries(dictionaries: Sequence[Dictionary], store: Store, section: str) -> tuple[GivenSae, ...]:
-    """The autoencoders that some dictionaries name.
+def read_saes(saes: Sequence[NamedSae], store: Store, section: str) -> tuple[GivenSae, ...]:
+    """The SAEs that a section names, read.
 
     Args:
-        dictionaries: Which.
+        saes: Which.
         store: The activations that they will see.
         section: Section of the recipe, for messages.
 
     Raises:
-        RecipeError: The store lacks a dictionary's layer or tokens, or it is of another layer, model or width.
-        FormatError: There is no dictionary where one should be.
+        RecipeError: The store lacks an SAE's layer or tokens, or it is of another layer, model or width.
+        FormatError: There is no SAE where one should be.
     """
-    for dictionary in dictionaries:
-        if dictionary.layer not in store.manifest.layers or "tokens" not in store.manifest.views:
-            raise RecipeError(
-                f"{section}.dictionaries: no tokens of layer {dictionary.layer} in {store.place}, which {dictionary.path} needs"
-            )
-    return tuple(read_sae_for(dictionary, store, f"{section}.dictionaries.{i}") for i, dictionary in enumerate(dictionaries))
+    for named in saes:
+        if named.layer not in store.manifest.layers or "tokens" not in store.manifest.views:
+            raise RecipeError(f"{section}.saes: no tokens of layer {named.layer} in {store.place}, which {named.path} needs")
+    return tuple(read_sae_for(named, store, f"{section}.saes.{i}") for i, named in enumerate(saes))
 
 
-def with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
-    """The dictionary, and random directions that fire as often as it does."""
+def with_control(named: NamedSae, coder: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
+    """The SAE, and random directions that fire as often as it does."""
     rows = []
     for modality in MODALITIES:
-        selection = store.select("tokens", dictionary.layer, modality, special=False)
+        selection = store.select("tokens", named.layer, modality, special=False)
         n = 0
         for batch in selection.batches(["vector"], SAMPLE):
             raw = np.stack([np.frombuffer(v, "<u2") for v in batch["vector"].to_pylist()[: SAMPLE - n]]) if len(batch) else None
@@ -105,13 +103,13 @@ def with_control(dictionary: Dictionary, coder: Sae, store: Store, seed: int) ->
     sample = sample[sample.isfinite().all(1)]
     if not len(sample):
         raise StoreError(
-            f"layer {dictionary.layer} of {store.place} holds no token rows of finite numbers: there is nothing to give an SAE"
+            f"layer {named.layer} of {store.place} holds no token rows of finite numbers: there is nothing to give an SAE"
         )
     k = max(1, round(float((coder.encode(sample) > 0).sum(1).float().mean())))
     if coder.rule.n_active is not None:
         k = coder.rule.n_active
-    control = random_dictionary(sample, coder.n_latents, min(k, coder.n_latents), seed)
-    name = dictionary.path.rstrip("/").rsplit("/", 1)[-1]
+    control = random_sae(sample, coder.n_latents, min(k, coder.n_latents), seed)
+    name = named.path.rstrip("/").rsplit("/", 1)[-1]
     return Latents(name, coder, coder.decoder), Latents(f"{name}/random", control, control.decoder)
 
 

@@ -5,7 +5,7 @@ from pydantic import Field, model_validator
 from linrep.config import Section
 
 
-class Dictionary(Section):
+class NamedSae(Section):
     """An SAE that a stage is given: one of this recipe by its name, or one from elsewhere by its path."""
 
     sae: str = Field(
@@ -25,7 +25,7 @@ class Dictionary(Section):
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> "Dictionary":
+    def _one_way(self) -> "NamedSae":
         if bool(self.sae) == bool(self.path):
             raise ValueError("name the SAE by either sae or path" + (", not by both" if self.sae else ""))
         return self

@@ -1,4 +1,4 @@
-"""Small dictionaries of random weights, one of each rule, whose decoder rows have no norm in common."""
+"""Small SAEs of random weights, one of each rule, whose decoder rows have no norm in common."""
 
 import torch
 
@@ -9,7 +9,7 @@ from tests.sae.reference import random_weights
 D, F = 12, 40
 
 
-def dictionary(kind: str, centred: bool = True, seed: int = 0) -> Sae:
+def make_sae(kind: str, centred: bool = True, seed: int = 0) -> Sae:
     w = random_weights(F, D, seed, torch.float32)
     positive = torch.rand(F, generator=torch.Generator().manual_seed(seed)) + 0.1
     rule = {
