@@ -11,12 +11,13 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from linrep import tracking
 from linrep.cluster import tune_sae
-from linrep.cluster.run_tune_sae import front_table, run_tune_sae, trials_table
+from linrep.cluster.run_tune_sae import run_tune_sae
 from linrep.cluster.tune_sae import clear, errors_by_pack, folder_of, reason_of, search_on_ray, start_reason_of
 from linrep.errors import ServiceError
 from linrep.explorer.fronts import front_figures, search_lines
 from linrep.harvest.config import Pool
 from linrep.places import place
+from linrep.sae.candidates import front_table, trials_table
 from linrep.sae.pack import CandidateEnd, Trial
 from linrep.sae.rounds import search_plainly
 from linrep.sae.search import TuneConfig
@@ -102,7 +103,7 @@ def test_an_interval_that_is_not_known_does_not_end_a_search_at_its_last_line():
     values = {"layer": 1, "architecture": "topk", "sparsity": 2, "width": 32, "learning_rate": 1e-3, "text_share": None}
     scores = ({"rows": 64.0, "fvu": 0.5, "fvu_image": 0.5, "l0": 2.0, "l0_image": 2.0},)
     trial = Trial("a", "finished", "", 64, values, "b", scores, control={"fvu": 0.9, "fvu_image": 0.9})
-    front = front_table([trial], {"a"})
+    front = front_table({"a": trial}, {"a"})
     assert front["fvu_low"].null_count == 2
     text = "\n".join(search_lines(front, trials_table({"a": trial}), 64, 64, {1: "a: the only one"}))
     assert "image 0.500 [no interval: too few rows that differ] (0.900)" in text
@@ -116,7 +117,7 @@ def test_a_control_that_is_not_known_is_a_dash():
     ends = {"fvu_image_low": 0.25, "fvu_image_high": 0.75}
     scores = ({"rows": 64.0, "fvu": 0.5, "fvu_image": 0.5, "l0": 2.0, "l0_image": 2.0, **ends},)
     trial = Trial("a", "finished", "", 64, values, "b", scores)
-    text = "\n".join(search_lines(front_table([trial], {"a"}), trials_table({"a": trial}), 64, 64, {1: "a: the only one"}))
+    text = "\n".join(search_lines(front_table({"a": trial}, {"a"}), trials_table({"a": trial}), 64, 64, {1: "a: the only one"}))
     assert "image 0.500 [0.250, 0.750] (-)" in text
 
 
