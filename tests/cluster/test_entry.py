@@ -157,6 +157,36 @@ def test_what_a_user_can_mend_is_its_line_alone(monkeypatch, capsys, error, line
     assert said[0].endswith(line)
 
 
+SWALLOWS = {
+    "nothing": "try:\n        wait()\n    except BaseException:\n        pass\n    wait()",
+    "another error": "try:\n        wait()\n    except BaseException as error:\n        raise ImportError('x') from None",
+    "the end": "try:\n        wait()\n    except BaseException:\n        pass",
+    "slow closing": "try:\n        wait()\n    finally:\n        time.sleep(2)\n        open('closed', 'w').close()",
+}
+"""What libraries make of an interrupt that comes at a bad moment."""
+
+
+@pytest.mark.parametrize("case", SWALLOWS)
+def test_a_stop_that_a_library_swallows_is_heard_all_the_same(tmp_path, case):
+    body = SWALLOWS[case].replace("wait()", "print('ready', flush=True); time.sleep(30)")
+    script = SCRIPT.partition("if sys.argv[1]")[0] + f"""
+def main(request):
+    {body}
+
+parse = lambda *_: types.SimpleNamespace(recipe=None, workspace=".")
+""" + SCRIPT.partition("# What a job imports first")[2].partition("\n")[2]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PLATFORM)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (143, "terminated: run the same command again to resume\n")
+    assert (tmp_path / "closed").exists() == (case == "slow closing")
+
+
 def test_advice_to_run_a_job_of_the_recipe_is_a_command_to_paste(monkeypatch, tmp_path, capsys):
     """Of the same recipe, overrides and workspace, whose name a shell would take apart."""
     monkeypatch.chdir(Path(__file__).parents[2])

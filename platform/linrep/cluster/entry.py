@@ -44,6 +44,7 @@ def run_job(description: str | None, main: "Callable[[Request], None]", argv: li
     try:
         return _run(description, main, argv, stop)
     except KeyboardInterrupt:
+        stop.arrived()
         stop.speak()
         _say(f"{stop.word}: run the same command again to resume")
         if argv is None:
@@ -76,8 +77,12 @@ def _run(description: str | None, main: "Callable[[Request], None]", argv: list[
         except KeyboardInterrupt:
             _remember(request, begun=True)
             raise
+        if stop.number is not None:  # somebody has swallowed the stop, and all was done by then
+            raise KeyboardInterrupt
         _remember(request)
     except Exception as error:
+        if stop.number is not None:  # whatever a library has made of it
+            raise KeyboardInterrupt from error
         stop.speak()
         line = _line(error)
         if line is not None:

@@ -3,12 +3,16 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+AGAIN_S = 0.3
+"""A stop that somebody has swallowed is raised again after this time."""
 PATIENCE_S = 2.0
 """Signals that follow the first within this time say the same again; a later one ends the process at once."""
 
@@ -43,7 +47,26 @@ class Stop:
             self.number, self._at = number, time.monotonic()
             if self.alone:
                 self._hush()
-            raise KeyboardInterrupt
+            self._raise()
+
+    def hear_again(self, *_: object) -> None:
+        """Raise the stop once more, unless it is on its way: libraries catch everything in places, and go on."""
+        error, seen = sys.exc_info()[1], set()
+        while error is not None and id(error) not in seen:
+            if isinstance(error, KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+                return
+            seen.add(id(error))
+            error = error.__context__
+        self._raise()
+
+    def arrived(self) -> None:
+        """The stop has come to where it is meant to be caught."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _raise(self) -> NoReturn:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        raise KeyboardInterrupt
 
     def _hush(self) -> None:
         """Nothing more on standard output and error: Ray reports at length, in lines of its own, what it is ending."""
@@ -82,8 +105,11 @@ def listen(stop: Stop) -> Callable[[], None]:
     heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in heard:
         signal.signal(number, stop.hear)
+    alarm = signal.signal(signal.SIGALRM, stop.hear_again)
 
     def end() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
         for number in heard:
             signal.signal(number, before[number])
 
