@@ -51,6 +51,15 @@ def test_any_reader_of_safetensors_finds_the_tensors_by_their_names(tmp_path):
         assert torch.equal(file.get_tensor("class/pooled/image/class_mean/layer=2"), directions().vectors)
 
 
+def test_equal_directions_are_equal_bytes(tmp_path):
+    """What is made from them is named by these bytes; the library shuffles metadata with each call."""
+    file, found = tmp_path / "d.safetensors", set()
+    for _ in range(20):
+        write_directions(file, DirectionSet((directions(), directions("ridge"))), {"harvest": "abc"})
+        found.add(file.read_bytes())
+    assert len(found) == 1
+
+
 def test_wrong_questions_are_one_clear_line(tmp_path):
     some = DirectionSet((directions(), directions("ridge", 5)))
     with pytest.raises(ValueError, match=r"no class 'zebra' among the directions: there are boat, tree, key$"):

@@ -150,7 +150,20 @@ def write_directions(where: str | Path | Place, directions: DirectionSet, parent
         "entries": json.dumps(entries, ensure_ascii=False, allow_nan=False),
     }
     metadata["check"] = _check(metadata, tensors)
-    place(where).write_bytes(safetensors.torch.save(tensors, metadata))
+    place(where).write_bytes(_in_order(safetensors.torch.save(tensors, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata by name: the library writes them in an order that it draws anew each time.
+
+    The bytes name the directions in what is made from them, so equal directions must be equal bytes.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_directions(where: str | Path | Place) -> DirectionSet:
