@@ -10,10 +10,11 @@ import linrep.store
 from linrep.cluster import lock
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import run_harvest
+from linrep.contents.sources import WORLD, write_demo
 from linrep.corpora import Corpora, ImageFolder, PairFiles, TextFiles
 from linrep.demo.config import DemoWorld
 from linrep.errors import WorkspaceBusy
-from linrep.harvest.plan import WORLD, plan_harvest, write_demo
+from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from tests.cluster.test_harvest import CONFIG, POOL, harvest_plainly, recipe_of
 from tests.stores import assert_equal

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from linrep.contents.stored import Token, Window
 from linrep.demo.paint import object_mask, patch_shares
 from linrep.demo.scene import Scene, draw_scene
 from linrep.demo.world import truth_row
-from linrep.interpret.contents import Scenes, Window
 from linrep.interpret.images import GREY, data_url, inside, marked, masked, sheet, sized
 from linrep.interpret.prompts import explain_parts, highlighted, judge_parts, read_explanation, read_judgement
-from linrep.interpret.views import Evidence, Token, View
+from linrep.interpret.scenes import Scenes
+from linrep.interpret.views import Evidence, View
 
 
 def test_shares_of_patches_are_those_of_the_grid():
@@ -85,7 +86,7 @@ class Shelf:
     def boxes(self, name, tokens, source=None):
         return [(2.0 * t.col, 2.0 * t.row, 2.0 * t.col + 2, 2.0 * t.row + 2) for t in tokens]
 
-    def window(self, view):
+    def window(self, name, centre=None):
         return Window((3, 4, 5, 6), ("a", " red", " boat", " ."))
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from linrep.contents.stored import Token
 from linrep.interpret.firing import Firing
 from linrep.interpret.score import mean_overlap, overlap, score_answers
-from linrep.interpret.views import Token
 from tests.interpret.worlds import Codes
 
 

@@ -6,16 +6,17 @@ from functools import cache, cached_property
 import numpy as np
 from PIL import Image
 
+from linrep.contents.stored import Token, Window
 from linrep.demo import model_folder
 from linrep.demo.paint import paint
 from linrep.demo.scene import Scene, draw_scene
 from linrep.demo.world import truth_row
 from linrep.interpret.config import InterpretConfig, Scored, Shown, Truth
-from linrep.interpret.contents import Scenes, Window
 from linrep.interpret.draw import build_case, split_examples
 from linrep.interpret.firing import Firing
+from linrep.interpret.scenes import Scenes
 from linrep.interpret.truth import TruthBackend
-from linrep.interpret.views import Case, Latent, Token, View
+from linrep.interpret.views import Case, Latent
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.tokens import layout, patch_box, token_map
@@ -100,9 +101,9 @@ class World:
         scene = self.scenes[self.number[name]]
         return [patch_of(scene.height, scene.width, *t[1:]) for t in tokens if t.tile >= 0]
 
-    def window(self, view: View) -> Window:
-        words = self.texts[int(view.sample.split("/")[1])]
-        near = range(len(words)) if view.centre is None else [i for i in range(len(words)) if abs(i - view.centre) <= 40]
+    def window(self, name: str, centre: int | None = None) -> Window:
+        words = self.texts[int(name.split("/")[1])]
+        near = range(len(words)) if centre is None else [i for i in range(len(words)) if abs(i - centre) <= 40]
         return Window(tuple(near), tuple(f" {words[i]}" for i in near))
 
     def image(self, name: str) -> Image.Image:

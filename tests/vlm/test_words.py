@@ -4,7 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from linrep.interpret.contents import pieces
+from linrep.contents.stored import pieces
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.processor import load_processor
 from linrep.vlm.unembed import read_words

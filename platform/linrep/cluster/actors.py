@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 import torch
 
+from linrep.contents.sources import located
 from linrep.errors import LinrepError, ModelError, RecipeError
 from linrep.harvest.config import Pool
-from linrep.harvest.plan import located
 from linrep.vlm.config import ModelConfig
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from linrep.contents.stored import Contents
 from linrep.interpret.artefact import Interpretations, read_explained, units_of, write_unit
 from linrep.interpret.backends import Effort, Interpreter
 from linrep.interpret.config import InterpretConfig
-from linrep.interpret.contents import Contents, Scenes
+from linrep.interpret.scenes import Scenes
 from linrep.interpret.study import Explained, Row, explain, explanation_row, overlap_rows, partners, score, to_ask
 from linrep.interpret.talk import ChatBackend
 from linrep.interpret.views import Case, Latent, View

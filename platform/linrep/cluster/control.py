@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from linrep.contents.sources import located
 from linrep.errors import RecipeError
-from linrep.harvest.plan import located
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.records import CONTROL as SUFFIX

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from linrep.cluster.actors import gpus_of, own_device, precision
 from linrep.cluster.fan_out import or_error, results
+from linrep.contents.sources import located
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.read import read as read_chunk
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
-from linrep.harvest.plan import located
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.sae.activity import highest

@@ -13,13 +13,14 @@ from ray.data import ActorPoolStrategy
 from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_device
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.session import quiet_data
+from linrep.contents.sources import located
 from linrep.corpora.index import Chunk
 from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.calibrate import calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
-from linrep.harvest.plan import Job, located
+from linrep.harvest.plan import Job
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
 from linrep.store.limits import Limits

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from linrep.artefact import Artefact, find
+from linrep.contents.sources import DEMO, write_demo
 from linrep.errors import RecipeError, StoreError
-from linrep.harvest.plan import DEMO, Plan, plan_harvest, write_demo
+from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place
 from linrep.probe.labels import attribute_values, read_attributes
 from linrep.recipe import Recipe

@@ -10,12 +10,12 @@ from linrep.cluster.given_saes import read_saes, with_control
 from linrep.cluster.inputs import attributes, harvested
 from linrep.cluster.sae_names import at_paths
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
+from linrep.contents.sources import located
 from linrep.errors import RecipeError
 from linrep.explorer.features import feature_figures, feature_metrics, features_headline, flat, summary_lines
 from linrep.features.artefact import FeaturesAbout, as_begun, codes_unit, finish, plan_artefact
 from linrep.features.embeddings import read_embedded
 from linrep.features.study import Study, Unit, plan_study
-from linrep.harvest.plan import located
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe

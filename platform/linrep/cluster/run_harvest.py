@@ -9,12 +9,13 @@ from linrep import tracking
 from linrep.cluster.commands import literal, python
 from linrep.cluster.ready import check_services
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
+from linrep.contents.sources import located
 from linrep.errors import RecipeError, TooManySkipped
 from linrep.harvest.account import account
 from linrep.harvest.artefact import Harvest, plan_artefact
 from linrep.harvest.config import Pool
 from linrep.harvest.finish import complete_manifest
-from linrep.harvest.plan import located, plan_harvest
+from linrep.harvest.plan import plan_harvest
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe

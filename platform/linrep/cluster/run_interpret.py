@@ -15,16 +15,16 @@ from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, c
 from linrep.cluster.run_features import plan_features
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.config import digest
+from linrep.contents.stored import Contents, stored_contents
 from linrep.errors import RecipeError, StoreError
 from linrep.explorer.interpret import interpret_headline, score_figures, score_metrics, summary_lines
 from linrep.features.artefact import Features, open_features
-from linrep.harvest.plan import Plan, located
+from linrep.harvest.plan import Plan
 from linrep.interpret.artefact import SHEET, InterpretAbout, Interpretations, finish, plan_interpretations
 from linrep.interpret.backends import Interpreter
 from linrep.interpret.config import Chat, InterpretConfig, Local, Truth
-from linrep.interpret.contents import Contents, Scenes, StoredContents
-from linrep.interpret.fetch import EncodedImages
 from linrep.interpret.local import LocalBackend
+from linrep.interpret.scenes import Scenes
 from linrep.interpret.sheet import check_sheet, read_edited, write_sheet
 from linrep.interpret.talk import ChatBackend
 from linrep.interpret.truth import truth_backend
@@ -36,8 +36,6 @@ from linrep.sae.origin import origin_lines
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
 from linrep.store.summary import apart_lines
-from linrep.vlm.card import describe
-from linrep.vlm.prepare import Preparer
 
 REPLIES = "replies"
 """Folder of the workspace in which answers of chat servers are kept, whichever run asked."""
@@ -196,10 +194,7 @@ def _features(recipe: Recipe, workspace: Place) -> Features:
 
 
 def _contents(recipe: Recipe, store: Store, harvest: Plan) -> Contents:
-    config, model = recipe.harvest, located(recipe.model)
-    preparer = Preparer.from_path(model, **config.prompts, max_text_tokens=config.max_text_tokens)
-    fetch = EncodedImages(store, harvest.chunks, harvest.job.corpora)
-    return StoredContents(store.samples(), describe(model), preparer, fetch, recipe.interpret.around)
+    return stored_contents(store, harvest.chunks, harvest.job.corpora, recipe.model, recipe.interpret.around)
 
 
 def _key(name: str) -> tuple[int, str]:

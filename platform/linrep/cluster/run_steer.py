@@ -12,11 +12,11 @@ from linrep.cluster.run_judge import VerdictStage, readable_answers
 from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
+from linrep.contents.sources import located
 from linrep.directions import read_directions
 from linrep.errors import RecipeError, TooManySkipped
 from linrep.explorer.dose import lens_figure
 from linrep.harvest.config import Pool
-from linrep.harvest.plan import located
 from linrep.kind import UnitCommit
 from linrep.places import Place, place
 from linrep.probe.artefact import DIRECTIONS

@@ -1,20 +1,26 @@
 """What a harvest will do, worked out before any cluster starts: corpora indexed, model checked, store named, chunks cut."""
 
 import contextlib
-import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow.fs as pafs
 
 from linrep.config import digest
+from linrep.contents.sources import (
+    DEMO,
+    SOURCES,
+    WORLD,
+    inside_world,
+    keep_world,
+    located,
+    moved,
+    world_place,
+    write_demo,
+    write_sources,
+)
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk, Index, build_index
-from linrep.demo import model_folder
 from linrep.demo.config import DemoWorld
 from linrep.demo.world import write_world
 from linrep.errors import RecipeError
@@ -27,12 +33,6 @@ from linrep.vlm.card import ModelCard, check_layers, describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.tokens import layout
 from schemas.activations import VERSION
-
-DEMO = "demo://"
-"""Paths that begin so lie in the embedded world: demo://images, demo://captions.jsonl, demo://text.jsonl, demo://model."""
-
-WORLD = "world.json"
-"""Written last: where it lies, the embedded world is whole."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def plan_harvest(
     check_layers(card, layers)
     none = RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
     # By what the recipe says, not where the embedded world lies: a workspace that is moved keeps its index.
-    kept = workspace / "corpora" / f"{name}-{digest(corpora, demo if _inside(corpora) else None)}"
+    kept = workspace / "corpora" / f"{name}-{digest(corpora, demo if inside_world(corpora) else None)}"
     if (begun or indexed) and not (kept / "index.json").is_file():
         raise none
     with _world(corpora, workspace, demo) as world:
         is_new = reindex or not (kept / "index.json").is_file()
-        index = build_index(_moved(corpora, world)) if is_new else Index.read(kept)
+        index = build_index(moved(corpora, world)) if is_new else Index.read(kept)
         plan = _plan(name, corpora, model, config, workspace, demo, card, layers, index, kept)
         if begun and not (plan.place / MANIFEST).is_file():
             raise none
@@ -134,6 +134,8 @@ def plan_harvest(
             keep_world(world, workspace, demo)
         if is_new:
             index.write(kept)
+        if not (kept / SOURCES).is_file():
+            write_sources(kept, corpora, demo)
     return plan
 
 
@@ -141,7 +143,7 @@ def _plan(
     name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None,
     card: ModelCard, layers: tuple[int, ...], index: Index, kept: Place,
 ) -> Plan:  # fmt: skip
-    corpora = _moved(corpora, world_place(workspace, demo) if demo is not None and _inside(corpora) else None)
+    corpora = moved(corpora, world_place(workspace, demo) if demo is not None and inside_world(corpora) else None)
     chunks = index.chunks(config.chunk_size)
     # "all" and the list that means the same layers make the same store.
     key = digest(VERSION, card.digest, index.digest, {**config.model_dump(mode="json"), "layers": list(layers)})
@@ -172,31 +174,10 @@ def most_bytes(chunks: Sequence[Chunk], card: ModelCard, config: HarvestConfig) 
     return images * tiles * 3 * card.tile_size**2
 
 
-def located(model: ModelConfig) -> ModelConfig:
-    """The model's configuration with a path that can be opened on this machine."""
-    if model.path != f"{DEMO}model":
-        return model
-    return model.model_copy(update={"path": str(model_folder())})
-
-
-def _inside(corpora: Corpora) -> dict[str, Any]:
-    """The sections whose files lie in the embedded world."""
-    return {name: section for name, section in corpora.sources.items() if section.path.startswith(DEMO)}
-
-
-def _moved(corpora: Corpora, world: Place | None) -> Corpora:
-    """The corpora with paths that can be opened."""
-    if world is None:
-        return corpora
-    inside = _inside(corpora)
-    moved = {name: s.model_copy(update={"path": (world / s.path.removeprefix(DEMO)).uri}) for name, s in inside.items()}
-    return corpora.model_copy(update=moved)
-
-
 @contextlib.contextmanager
 def _world(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Iterator[Place | None]:
     """Where the embedded world can be read, for the length of the block: in the workspace, or apart from it where it is new."""
-    inside = _inside(corpora)
+    inside = inside_world(corpora)
     if not inside:
         yield None
         return
@@ -208,41 +189,3 @@ def _world(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Iterat
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield place(write_world(Path(temporary) / "world", demo))
-
-
-def world_place(workspace: Place, demo: DemoWorld) -> Place:
-    """Where the embedded world lies in the workspace."""
-    return workspace / "worlds" / f"demo-{digest(demo)}"
-
-
-def keep_world(world: Place, workspace: Place, demo: DemoWorld) -> None:
-    """Bring an embedded world that was written elsewhere into the workspace."""
-    folder = world_place(workspace, demo)
-    if (folder / WORLD).is_file():
-        return
-    if folder.local:
-        growing = Path(folder.path).with_name(f".{folder.name}-{secrets.token_hex(4)}")
-        try:
-            shutil.copytree(world.path, growing)
-            growing.rename(folder.path)
-        except OSError:
-            if not (folder / WORLD).is_file():  # another process may have been faster
-                raise
-        finally:
-            shutil.rmtree(growing, ignore_errors=True)
-        return
-    mark = (world / WORLD).read_bytes()
-    (world / WORLD).files.delete_file((world / WORLD).path)
-    pafs.copy_files(world.path, folder.path, pafs.LocalFileSystem(), folder.files)
-    (folder / WORLD).write_bytes(mark)
-
-
-def write_demo(workspace: Place, demo: DemoWorld) -> Place:
-    """Where the embedded world lies in the workspace; written there the first time."""
-    folder = world_place(workspace, demo)
-    if folder.local:
-        write_world(Path(folder.path), demo)
-    elif not (folder / WORLD).is_file():
-        with tempfile.TemporaryDirectory() as temporary:
-            keep_world(place(write_world(Path(temporary) / "world", demo)), workspace, demo)
-    return folder

@@ -8,9 +8,10 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
+from linrep.contents.stored import Token
 from linrep.interpret.config import InterpretConfig, Scored
 from linrep.interpret.firing import Firing
-from linrep.interpret.views import Case, Evidence, Latent, Task, Token, Trial, View
+from linrep.interpret.views import Case, Evidence, Latent, Task, Trial, View
 from linrep.sample import unit_hash
 from linrep.store.layout import MODALITIES, Modality
 

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from linrep.interpret.views import Token
+from linrep.contents.stored import Token
 from linrep.store.layout import MODALITIES, Modality
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from linrep.interpret.contents import Box
+from linrep.contents.stored import Box
 
 GREY = (127, 127, 127)
 """What is cut away: no image's own colour says anything."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from linrep.contents.stored import Contents
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Local
-from linrep.interpret.contents import Contents
 from linrep.interpret.images import sheet, sized
 from linrep.interpret.prompts import Part, explain_parts, judge_parts, read_explanation, read_judgement
 from linrep.interpret.views import Evidence, Task, View

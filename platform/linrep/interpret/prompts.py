@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from linrep.interpret.contents import Contents
+from linrep.contents.stored import Contents
 from linrep.interpret.images import marked, masked
 from linrep.interpret.views import Evidence, Task, View
 from linrep.reply import after_thinking, last_list, last_object
@@ -75,7 +75,7 @@ def _boxes(view: View, contents: Contents) -> list[tuple[float, float, float, fl
 
 def highlighted(view: View, contents: Contents) -> str:
     """The window of a text, successive marked tokens between << and >>."""
-    window, marks = contents.window(view), {token.position for token in view.marks}
+    window, marks = contents.window(view.sample, view.centre), {token.position for token in view.marks}
     out, inside = [], False
     for position, piece in zip(window.positions, window.pieces, strict=True):
         if (position in marks) != inside:

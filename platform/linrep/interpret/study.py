@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from linrep.contents.stored import Contents
 from linrep.interpret.backends import Interpreter, Said
 from linrep.interpret.config import InterpretConfig
-from linrep.interpret.contents import Contents, Scenes
 from linrep.interpret.rule import MOSTLY
+from linrep.interpret.scenes import Scenes
 from linrep.interpret.score import Score, mean_overlap, overlap, score_answers
 from linrep.interpret.views import Case, Latent, Task, Trial, View
 from linrep.sample import unit_hash

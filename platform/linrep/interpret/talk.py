@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from PIL import Image
 
 from linrep.chat import ChatClient, Message, NoAnswer
+from linrep.contents.stored import Contents
 from linrep.errors import RecipeError, ServiceError
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Chat
-from linrep.interpret.contents import Contents
 from linrep.interpret.images import data_url
 from linrep.interpret.prompts import Part, explain_parts, judge_parts, read_explanation, read_judgement
 from linrep.interpret.views import Evidence, Task, View
@@ -101,7 +101,7 @@ class ChatBackend:
     def _tokens(self, view: View) -> int:
         if view.modality == "image":
             return self._config.image_tokens
-        return 5 + sum(map(len, self._contents.window(view).pieces)) // CHARACTERS_PER_TOKEN
+        return 5 + sum(map(len, self._contents.window(view.sample, view.centre).pieces)) // CHARACTERS_PER_TOKEN
 
     def spent(self) -> Effort:
         """As the server counted, what chunks paid for before they were cut off included."""

@@ -7,13 +7,14 @@ language scores 1, one that does not scores what that language can say about it.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from linrep.contents.stored import Box, Contents, Token
 from linrep.errors import RecipeError
 from linrep.interpret.backends import Effort, Said
 from linrep.interpret.config import Truth
-from linrep.interpret.contents import Box, Contents, Scenes
 from linrep.interpret.fit import Spoken, fit_image, fit_places, fit_text
 from linrep.interpret.rule import ZONES, ImageRule, Rule, TextRule, read_rule, zone
-from linrep.interpret.views import Evidence, Task, Token, View
+from linrep.interpret.scenes import Scenes
+from linrep.interpret.views import Evidence, Task, View
 from linrep.store.layout import Modality
 
 PLACES = ("part", "height", "side")
@@ -58,7 +59,7 @@ class TruthBackend:
         return fit_text([self._spoken(v) for v in active], [self._spoken(v, False) for v in silent], self._config.values)
 
     def _spoken(self, view: View, unmarked: bool | None = None) -> Spoken:
-        window = self._contents.window(view)
+        window = self._contents.window(view.sample, view.centre)
         fires, quiet = {t.position for t in view.marks}, {t.position for t in view.quiet}
         known = tuple(True if p in fires else False if p in quiet else unmarked for p in window.positions)
         return Spoken(_words(window.pieces), known)
@@ -83,7 +84,7 @@ class TruthBackend:
             return task == "detection" or rule.image.fits_marks(self._patches(view.sample, view.marks))
         if rule.text is None:
             return False
-        window = self._contents.window(view)
+        window = self._contents.window(view.sample, view.centre)
         fires = rule.text.fires(_words(window.pieces))
         if task == "detection":
             return any(fires)

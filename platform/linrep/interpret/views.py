@@ -1,29 +1,12 @@
 """What an explainer and a scorer are shown. What a view's latent really did on it stands in the trial, apart from the view."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from linrep.contents.stored import Token
 from linrep.store.layout import Modality
 
 Task = Literal["detection", "fuzzing"]
-
-
-class Token(NamedTuple):
-    """A token of a sample."""
-
-    position: int
-    """Place in the sequence."""
-    tile: int = -1
-    """0 the base view, 1.. the crops; -1 for text and newlines."""
-    row: int = -1
-    """Row of the patch; -1 for text."""
-    col: int = -1
-    """Column likewise; -1 for newlines too."""
-
-    @property
-    def is_patch(self) -> bool:
-        """Whether it is a patch of an image."""
-        return self.tile >= 0 and self.row >= 0 and self.col >= 0
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Images of a store's samples, fetched again from the corpora that it was harvested from."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
 from linrep.corpora.read import read
-from linrep.errors import CorpusError
+from linrep.errors import CorpusError, StoreError
 from linrep.sample import Skipped
 from linrep.store.read import Store
 
@@ -21,23 +22,34 @@ class EncodedImages:
     """
 
     def __init__(self, store: Store, chunks: Sequence[Chunk], corpora: Corpora) -> None:
-        self._chunks, self._corpora = chunks, corpora
-        self._where: dict[str, tuple[int, int]] = {}
-        for number in sorted(store.commits):
+        self._store, self._chunks, self._corpora = store, chunks, corpora
+
+    @cached_property
+    def _where(self) -> dict[str, tuple[int, int]]:
+        """Chunk of each image, and its record in there."""
+        found: dict[str, tuple[int, int]] = {}
+        for number in sorted(self._store.commits):
             # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
             record = -1
-            for row in store.samples_of(number, ["sample_id", "modality"]).to_pylist():
+            for row in self._store.samples_of(number, ["sample_id", "modality"]).to_pylist():
                 record += not row["sample_id"].endswith("#caption")
                 if row["modality"] != "text":
-                    self._where[row["sample_id"]] = number, record
+                    found[row["sample_id"]] = number, record
+        return found
 
     def __call__(self, names: Iterable[str]) -> dict[str, bytes]:
         """The images of some samples.
 
         Raises:
-            CorpusError: One is not there any more.
+            StoreError: The store has no image of one of these names.
+            CorpusError: The corpus does not give one any more.
         """
         wanted = set(names)
+        unknown = sorted(wanted - self._where.keys())
+        if unknown:
+            raise StoreError(
+                f"{self._store.place} has no image {unknown[0]!r:.200}: texts have none, and names stand in its samples"
+            )
         records: dict[int, set[int]] = {}
         for name in wanted:
             number, record = self._where[name]
