@@ -1,0 +1,2 @@
+/* The last script of the page: everything is registered. */
+LineOfSight.start();

@@ -1,0 +1,143 @@
+"""Make the site of a workspace: every page's shards, the pictures, the scripts, and `index.html` last."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import xxhash
+
+from linrep.config import digest
+from linrep.explorer.site.latents import studied, write_latents
+from linrep.explorer.site.overview import artefact_rows, claim_rows
+from linrep.explorer.site.pictures import Pictures
+from linrep.explorer.site.results import Results
+from linrep.explorer.site.search import write_search
+from linrep.explorer.site.shards import Site
+from linrep.interpret.contents import Contents
+from linrep.places import Place
+
+FOLDER = "explorer"
+INDEX = "index.html"
+MADE = "made.json"
+"""What the site was made from; written last."""
+STYLES = ("core.css",)
+SCRIPTS = (
+    "core.js", "grid.js", "chart.js", "parts.js", "overview.js", "latents.js", "latent.js", "search.js", "provenance.js",
+    "start.js",
+)  # fmt: skip
+"""In the order in which a page loads them."""
+NAV = (
+    ("overview", "Overview"), ("latents", "Latents"), ("search", "Search"), ("provenance", "Provenance"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a large result has pages of its own; tables have all of it.
+
+    Attributes:
+        latents: Latents of each SAE.
+    """
+
+    latents: int = 4096
+
+
+@dataclass(frozen=True)
+class Built:
+    """A site that was made, or was there.
+
+    Attributes:
+        index: Its first page.
+        new: Whether it was made now.
+        files: How many files it has.
+        size: How many bytes.
+    """
+
+    index: Place
+    new: bool
+    files: int
+    size: int
+
+
+def build_site(
+    results: Results,
+    contents: Callable[[], Mapping[str, Contents]],
+    command: Callable[[str], str],
+    title: str,
+    limits: Limits = Limits(),
+) -> Built:
+    """Make the site of a workspace, unless it is there already and of the same results.
+
+    Args:
+        results: The workspace's results.
+        contents: Gives images and texts by digest of the harvest; a harvest whose corpora are gone is left out.
+        command: The shell command of a job, by the name of its script.
+        title: What the pages are called.
+        limits: How much has pages of its own.
+    """
+    here = results.workspace / FOLDER
+    made_of = _made_of(results, title, limits)
+    if (here / MADE).is_file() and (here / INDEX).is_file():
+        there = json.loads((here / MADE).read_bytes())
+        if there.get("of") == made_of:
+            return Built(here / INDEX, False, there["files"], there["size"])
+    site, known = Site(here), contents()
+    if (here / MADE).is_file():
+        site.file(MADE, b"{}")  # a site that is being changed is of nothing
+    _write(site, results, known, command, title, limits)
+    for name in (*STYLES, *SCRIPTS):
+        site.file(f"assets/{name}", asset(name))
+    site.file(INDEX, index())
+    files, size = len(site.written), sum(site.written.values())
+    site.file(MADE, json.dumps({"of": made_of, "files": files, "size": size}).encode())
+    return Built(here / INDEX, True, files, size)
+
+
+def _write(
+    site: Site, results: Results, known: Mapping[str, Contents], command: Callable[[str], str], title: str, limits: Limits
+) -> None:
+    pictures = {key: Pictures(site, store, known.get(key)) for key, store in results.harvests.items()}
+    rows, saes = artefact_rows(site, results, command), []
+    for one in studied(results):
+        harvest = one.features.parents["harvest"]
+        if harvest not in pictures:
+            continue  # its store is gone: no page of it could be followed
+        n_pages = write_latents(site, one, pictures[harvest], known.get(harvest), limits.latents)
+        saes.append({**one.row, "pages": n_pages})
+    write_search(site, results, pictures)
+    site.shard(
+        "site",
+        {
+            "title": title,
+            "nav": [{"page": page, "label": label} for page, label in NAV],
+            "artefacts": rows,
+            "claims": claim_rows(),
+            "saes": saes,
+            "damaged": results.damaged,
+            "without": [store.place.name for key, store in results.harvests.items() if key not in known],
+        },
+    )
+
+
+def asset(name: str) -> bytes:
+    """A file of the package's assets."""
+    return (resources.files("linrep.explorer") / "assets" / name).read_bytes()
+
+
+def index() -> bytes:
+    """The page that loads everything: no script and no style stands in it."""
+    styles = "\n".join(f'<link rel="stylesheet" href="assets/{name}">' for name in STYLES)
+    scripts = "\n".join(f'<script src="assets/{name}"></script>' for name in SCRIPTS)
+    return asset(INDEX).replace(b"<!--styles-->", styles.encode()).replace(b"<!--scripts-->", scripts.encode())
+
+
+def _made_of(results: Results, title: str, limits: Limits) -> str:
+    """Names everything that decides what the site shows: the results, and the program that shows them."""
+    heads: list[Any] = [[one.place.name, one.manifest.finished] for one in results.harvests.values()]
+    heads += [[stage, one.name, one.manifest.finished] for stage, own in results.artefacts.items() for one in own]
+    program = [xxhash.xxh3_64_hexdigest(asset(name)) for name in (*STYLES, *SCRIPTS, INDEX)]
+    sources = sorted(str(f.name) for f in resources.files("linrep.explorer.site").iterdir() if f.name.endswith(".py"))
+    program += [xxhash.xxh3_64_hexdigest((resources.files("linrep.explorer.site") / name).read_bytes()) for name in sources]
+    return digest(heads, program, title, [limits.latents])

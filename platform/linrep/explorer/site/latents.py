@@ -1,0 +1,223 @@
+"""The latents of SAEs: a table of all of them, and a page each with examples, scores, words and neighbours.
+
+Pages stand in blocks of `BLOCK` latents, a shard each. Of an SAE with more than `Limits.latents` latents only some have pages: those
+that are explained first, then those that separate a value of the samples best; the table has all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from linrep.artefact import Artefact
+from linrep.explorer.site.pictures import Pictures
+from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.shards import Site, numbers, words
+from linrep.features.artefact import Features, StudiedSae
+from linrep.interpret.contents import Contents
+from linrep.interpret.views import Token, View
+
+BLOCK = 16
+"""Latents of a shard."""
+WORDS = 5
+"""Words of a latent in the table."""
+PATCHES = 64
+"""Patches of an example, the strongest."""
+DIGITS = 4
+NUMBERS = (
+    "modality_score", "rate_image", "rate_text", "max_image", "max_text", "f1", "auroc", "entropy", "monosemanticity", "uniqueness",
+)  # fmt: skip
+"""Columns of the features that the table shows as numbers."""
+
+
+@dataclass(frozen=True)
+class StudiedOnSite:
+    """An SAE on a site.
+
+    Attributes:
+        features: Where it was looked into.
+        sae: It.
+        key: The beginning of its shards' names.
+        interpretations: Explanations of its latents, None where there are none.
+    """
+
+    features: Features
+    sae: StudiedSae
+    key: str
+    interpretations: Artefact[Any] | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What the site's own shard says of it."""
+        return {
+            "key": self.key,
+            "features": self.features.name,
+            "harvest": self.features.parents["harvest"],
+            "layer": self.sae.layer,
+            "sae": self.sae.name,
+            "latents": self.sae.latents,
+            "control": self.sae.name.endswith("/random"),
+            "explained": self.interpretations is not None,
+        }
+
+
+def studied(results: Results) -> list[StudiedOnSite]:
+    """All SAEs that were looked into, with their explanations."""
+    found = []
+    for features in results.features:
+        explained = [one for one in results.artefacts["interpret"] if one.parents.get("features") == features.digest]
+        for sae in features.saes:
+            key = f"latents/{features.name}/{sae.coder}"
+            own = next((one for one in explained if f"{sae.layer}/{sae.name}" in one.about.latents), None)
+            found.append(StudiedOnSite(features, sae, key, own))
+    return found
+
+
+def write_latents(site: Site, one: StudiedOnSite, pictures: Pictures, contents: Contents | None, most: int) -> int:
+    """Write the table and the pages of an SAE; gives how many latents have a page.
+
+    Args:
+        site: The site.
+        one: The SAE.
+        pictures: Of its harvest.
+        contents: Texts of its harvest; None where the corpus is gone.
+        most: Latents that get a page, at most.
+    """
+    table = frame(one.features).filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name).sort("latent")
+    told = told_of(one)
+    paged = _paged(table, told, most)
+    site.shard(f"{one.key}/table", _table(table, told, paged))
+    labels = frame(one.features, "labels").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
+    by_latent = {key[0]: rows for key, rows in labels.group_by("latent")}
+    blocks: dict[int, list[int]] = {}
+    for latent in paged:
+        blocks.setdefault(latent // BLOCK, []).append(latent)
+    rows = {key[0]: rows for key, rows in table.with_columns(block=pl.col("latent") // BLOCK).group_by("block")}
+    for number, latents in blocks.items():
+        own = _examples(one, latents)
+        site.shard(f"{one.key}/{number}", _block(rows[number].drop("block"), told, latents, own, by_latent, pictures, contents))
+    return len(paged)
+
+
+def _examples(one: StudiedOnSite, latents: Sequence[int]) -> pl.DataFrame:
+    examples = pl.from_arrow(one.features.examples(one.sae.name, latents[0], latents[-1] + 1, one.sae.layer))
+    assert isinstance(examples, pl.DataFrame)
+    return examples.filter(pl.col("latent").is_in(latents))
+
+
+def told_of(one: StudiedOnSite) -> dict[int, dict[str, Any]]:
+    """Explanation and scores of the latents that have them."""
+    if one.interpretations is None:
+        return {}
+    mine = (pl.col("layer") == one.sae.layer) & (pl.col("sae") == one.sae.name)
+    found: dict[int, dict[str, Any]] = {}
+    for row in frame(one.interpretations, "explanations").filter(mine).iter_rows(named=True):
+        found[row["latent"]] = {key: row[key] for key in ("explanation", "source", "before", "error")} | {"scores": []}
+    kept = ("modality", "task", "control", "partner", "value", "low", "high", "n_positive", "n_negative")
+    for row in frame(one.interpretations, "scores").filter(mine).iter_rows(named=True):
+        if row["latent"] in found:
+            found[row["latent"]]["scores"].append({key: row[key] for key in kept})
+    return found
+
+
+def score_of(told: Mapping[str, Any] | None, control: str) -> float | None:
+    """The mean of the detection scores of a latent's explanation over modalities, or of a control's."""
+    scores = [s["value"] for s in (told or {}).get("scores", ()) if s["task"] == "detection" and s["control"] == control]
+    known = [value for value in scores if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _paged(table: pl.DataFrame, told: Mapping[int, Any], most: int) -> list[int]:
+    if len(table) <= most:
+        return table["latent"].to_list()
+    ranked = table.select("latent", pl.col("f1").fill_null(-1.0)).sort("f1", descending=True, maintain_order=True)["latent"].to_list()
+    return sorted(list(dict.fromkeys([*sorted(told), *ranked]))[:most])
+
+
+def _table(table: pl.DataFrame, told: Mapping[int, Mapping[str, Any]], paged: Sequence[int]) -> dict[str, Any]:
+    latents = table["latent"].to_list()
+    columns = {name: numbers(table[name].cast(pl.Float32).fill_null(float("nan")).to_numpy()) for name in NUMBERS}
+    for name, control in (("score", "own"), ("score_shuffled", "shuffled")):
+        values = [score_of(told.get(latent), control) for latent in latents]
+        columns[name] = numbers(np.array([np.nan if v is None else v for v in values], np.float32))
+    alive = (table["samples_image"] + table["samples_text"] > 0).cast(pl.UInt8).to_numpy()
+    best = table.select(pl.concat_str("best_attribute", pl.lit(" "), "best_value")).to_series().to_list()
+    own = set(paged)
+    return {
+        "n": len(latents),
+        "latent": numbers(np.array(latents, np.int32)),
+        "alive": numbers(np.ascontiguousarray(alive)),
+        "paged": numbers(np.array([latent in own for latent in latents], np.uint8)),
+        "numbers": columns,
+        "texts": {
+            "explanation": words([told.get(latent, {}).get("explanation") for latent in latents]),
+            "best": words(best),
+            "words": words([" ".join(some[:WORDS]) if some else None for some in table["words_up"].to_list()]),
+        },
+    }
+
+
+def _block(
+    table: pl.DataFrame,
+    told: Mapping[int, Mapping[str, Any]],
+    latents: Sequence[int],
+    examples: pl.DataFrame,
+    labels: Mapping[Any, pl.DataFrame],
+    pictures: Pictures,
+    contents: Contents | None,
+) -> dict[str, Any]:
+    shown = pictures.draw(examples.filter(pl.col("modality") == "image")["sample_id"].to_list())
+    number = {name: i for i, name in enumerate(shown)}
+    by_latent = {key[0]: rows for key, rows in examples.group_by("latent", maintain_order=True)}
+    pages = {}
+    for row in table.filter(pl.col("latent").is_in(latents)).iter_rows(named=True):
+        latent = row["latent"]
+        own = by_latent.get(latent, examples.clear())
+        known = labels.get(latent)
+        pages[latent] = {
+            "facts": {key: value for key, value in row.items() if not isinstance(value, list)},
+            "words": _pairs(row, "words_up", "logits_up"),
+            "words_down": _pairs(row, "words_down", "logits_down"),
+            "neighbours": _pairs(row, "neighbours", "cosines"),
+            "labels": [] if known is None else known.drop("layer", "sae", "latent").to_dicts(),
+            "told": told.get(latent),
+            "images": [_image(e, number) for e in own.filter(pl.col("modality") == "image").iter_rows(named=True)],
+            "texts": [_text(e, contents) for e in own.filter(pl.col("modality") == "text").iter_rows(named=True)],
+        }
+    return {"pictures": list(shown.values()), "latents": pages}
+
+
+def _pairs(row: Mapping[str, Any], names: str, values: str) -> list[list[Any]]:
+    return [[name, round(value, DIGITS)] for name, value in zip(row[names] or (), row[values] or (), strict=True)]
+
+
+def _which(example: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": example["kind"],
+        "quantile": example["quantile"],
+        "activation": round(example["activation"], DIGITS),
+        "held": example["n_held"],
+        "tokens": example["n_tokens"],
+        "active": example["n_active"],
+    }
+
+
+def _image(example: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
+    """An image example: its picture's number, and [is a crop, row, column, activation] of each patch that fires."""
+    places = zip(example["tiles"], example["rows"], example["cols"], example["activations"], strict=True)
+    patches = [[int(tile > 0), row, col, round(value, DIGITS)] for tile, row, col, value in places if tile >= 0 and col >= 0]
+    strongest = sorted(patches, key=lambda patch: -patch[3])[:PATCHES]
+    return _which(example) | {"picture": number[example["sample_id"]], "patches": strongest}
+
+
+def _text(example: Mapping[str, Any], contents: Contents | None) -> dict[str, Any]:
+    """A text example: pieces of the text around the largest activation, and the activation at each piece, 0 where it is silent."""
+    told = _which(example) | {"sample": example["sample_id"]}
+    if contents is None:
+        return told | {"pieces": [], "values": []}
+    tokens = tuple(Token(position) for position in example["positions"])
+    window = contents.window(View(example["sample_id"], "text", tokens, (), (), example["position"]))
+    at = dict(zip(example["positions"], example["activations"], strict=True))
+    return told | {"pieces": list(window.pieces), "values": [round(at.get(p, 0.0), DIGITS) for p in window.positions]}

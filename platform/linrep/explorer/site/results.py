@@ -1,0 +1,99 @@
+"""What a workspace holds: its complete results by stage, and where they came from. Opened, not read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from linrep import artefact
+from linrep.artefact import Artefact
+from linrep.errors import StoreError
+from linrep.features.artefact import FEATURES_KIND, Features, readable
+from linrep.interpret.artefact import INTERPRETATIONS_KIND
+from linrep.kind import Kind
+from linrep.places import Place
+from linrep.probe.artefact import PROBES_KIND
+from linrep.records import MANIFEST, SUMMARY
+from linrep.sae.artefact import EVALUATIONS, SAES
+from linrep.sae.tuning import TUNES
+from linrep.sharing.artefact import SHARING_KIND
+from linrep.steer.artefact import STEERING, VERDICTS_KIND
+from linrep.store.read import Store, read_store
+
+KINDS: tuple[Kind[Any], ...] = (PROBES_KIND, STEERING, SAES, EVALUATIONS, TUNES, SHARING_KIND, FEATURES_KIND, INTERPRETATIONS_KIND)
+"""The stages whose results are artefacts, in the order in which the pages list them."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The complete results of a workspace.
+
+    Attributes:
+        workspace: Where everything lies.
+        harvests: Activation stores by digest.
+        artefacts: The other results by stage; verdicts of judges stand under `judge`.
+        damaged: What could not be opened, and why.
+    """
+
+    workspace: Place
+    harvests: Mapping[str, Store]
+    artefacts: Mapping[str, list[Artefact[Any]]]
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def features(self) -> list[Features]:
+        """Features, as a reader sees them."""
+        return [readable(one) for one in self.artefacts["features"]]
+
+    def key(self, one: Artefact[Any] | Store) -> str:
+        """What the pages call a result: its folder in the workspace."""
+        return one.place.within(self.workspace)
+
+
+def open_results(workspace: Place) -> Results:
+    """Look for all complete results in a workspace; what is damaged is named and left out."""
+    damaged: list[str] = []
+    harvests: dict[str, Store] = {}
+    for name in (workspace / "harvests").names():
+        here = workspace / "harvests" / name
+        if (here / MANIFEST).is_file():
+            try:
+                store = read_store(here)
+            except StoreError as error:
+                damaged.append(str(error))
+                continue
+            if store.complete:
+                harvests[store.manifest.digest] = store
+    found: dict[str, list[Artefact[Any]]] = {kind.stage: _complete(kind, workspace, damaged) for kind in KINDS}
+    found["judge"] = [one for runs in found["steer"] for one in _complete(VERDICTS_KIND, runs.place, damaged)]
+    return Results(workspace, harvests, found, damaged)
+
+
+def frame(one: Artefact[Any], name: str | None = None) -> pl.DataFrame:
+    """A table of a complete artefact."""
+    table = pl.from_arrow(one.table(name))
+    assert isinstance(table, pl.DataFrame)
+    return table
+
+
+def headline(place: Place) -> list[str]:
+    """The finding in sentences, as the job that made a result wrote it: the lines of its summary down to the first empty one."""
+    file = place / SUMMARY
+    if not file.is_file():
+        return []
+    text = file.read_bytes().decode("utf-8", "replace")
+    return [line for line in text.partition("\n\n")[0].splitlines() if line.strip()]
+
+
+def _complete(kind: Kind[Any], folder: Place, damaged: list[str]) -> list[Artefact[Any]]:
+    found = []
+    for name in (folder / kind.folder).names():
+        try:
+            one = artefact.find(kind, folder / kind.folder / name)
+        except StoreError as error:  # of another version, too
+            damaged.append(str(error))
+            continue
+        if one is not None and one.complete:
+            found.append(one)
+    return found
