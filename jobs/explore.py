@@ -2,7 +2,8 @@
 
   .venv/bin/python jobs/explore.py --config recipes/demo.yaml --workspace runs
 
-It reads what is complete: only a harvest, or everything. Run it again after another stage; a site of the same results stays as it is.
+It reads what is complete: only a harvest, or everything. Run it again after another stage: a site of the
+same results stays as it is.
 """
 
 import sys

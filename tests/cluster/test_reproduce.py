@@ -75,7 +75,7 @@ def test_each_stage_runs_once_in_its_turn_and_the_report_follows(tmp_path, monke
     ran: list[str] = []
 
     def part(name: str, n_new: int) -> whole.Part:
-        def run(recipe: Recipe, workspace: object) -> ControlOutcome:
+        def run(recipe: Recipe, workspace: object, command: object) -> ControlOutcome:
             ran.append(name)
             return ControlOutcome((), n_new, place(tmp_path / name))
 
@@ -118,7 +118,7 @@ class Stages:
         self.parts = [whole.Part(name, self._job(name), 0.5) for name in ("control", "probe")]
 
     def _job(self, name: str):
-        def job(recipe: Recipe, workspace: Place) -> ControlOutcome:
+        def job(recipe: Recipe, workspace: Place, command: object) -> ControlOutcome:
             thing = workspace / name
             if name in self.complete:
                 tracking.uri_of(workspace, thing)

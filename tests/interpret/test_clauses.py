@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from linrep.interpret.clauses import PRICES, Attribute, Things, find_clauses, tell_apart
+from linrep.interpret.clauses import PRICES, Attribute, Search, Things, find_clauses, tell_apart
 
 OBJECTS, COLOURS, GROUNDS = ("boat", "car", "key", "tree"), ("blue", "pink", "red"), ("sand", "snow")
 
@@ -53,7 +53,7 @@ def test_of_one_attribute_the_values_are_the_best_of_all_sets():
     fires = np.array([rng.random() < odds[row["object"]] for row in rows])
     things = things_of(rows, fires)
     for price in (0.0, 0.02, 0.1):
-        (clause,) = find_clauses(things, [("object",)], 3, 1, price) or ((("object", ()),),)
+        (clause,) = find_clauses(Search(things, 3), [("object",)], 1, price) or ((("object", ()),),)
 
         def worth(values: tuple[str, ...], price: float = price) -> float:
             return things.total(things.covered([(("object", values),)])) - price * len(values)
@@ -67,8 +67,8 @@ def test_a_group_is_gained_and_lost_once():
     attribute = Attribute.of([["a"], ["a"], ["a"], ["b"], ["a"]])
     things = Things(np.zeros(5), np.array([0, 0, 0, 1, 1]), np.array([0.5, -0.4]), {"word": attribute})
     assert things.total(things.covered([(("word", ("a",)),)])) == pytest.approx(0.1)
-    assert find_clauses(things, [("word",)], 2, 1, 0.01) == ((("word", ("a",)),),)
-    assert find_clauses(things, [("word",)], 2, 1, 0.2) == ()
+    assert find_clauses(Search(things, 2), [("word",)], 1, 0.01) == ((("word", ("a",)),),)
+    assert find_clauses(Search(things, 2), [("word",)], 1, 0.2) == ()
 
 
 def test_the_price_keeps_noise_from_being_explained():
@@ -82,7 +82,9 @@ def test_the_price_keeps_noise_from_being_explained():
         others = things_of(fresh, again)
         assert abs(others.total(others.covered(tell_apart(things_of(rows, fires), SHAPES, 6, 3)))) < 0.06
     free = [
-        sum(len(values) for clause in find_clauses(things_of(rows, fires), SHAPES, 6, 3, 0.0) for _, values in clause)
+        sum(
+            len(values) for clause in find_clauses(Search(things_of(rows, fires), 6, 0.0), SHAPES, 3, 0.0) for _, values in clause
+        )
         for rows, fires in ((drawn(80, s), np.random.default_rng(s + 100).random(80) < 0.4) for s in range(12))
     ]
     assert np.mean(said) < 0.6 * np.mean(free)

@@ -7,11 +7,12 @@ import polars as pl
 from linrep.cluster.run_control import ControlOutcome
 from linrep.cluster.stage import Outcome
 from linrep.explorer.claims import Finding
+from linrep.explorer.site.build import Built
 from linrep.explorer.steering import best_cell, steer_examples
 from linrep.places import Place
 from linrep.stats.interval import in_brackets
 
-StageOutcome = Outcome | ControlOutcome
+StageOutcome = Outcome | ControlOutcome | Built
 MAIN_FIGURES = {
     "probe": ("layers_class", "layers_"),
     "steer": ("layers_turned", "layers_p_target", "dose_"),
@@ -45,6 +46,8 @@ def finding(stage: str, outcome: StageOutcome, workspace: Place) -> Finding:
             )
         case ControlOutcome():
             return Finding(stage, outcome.place.within(workspace), outcome.place.name, [])
+        case Built():
+            return Finding(stage, outcome.index.within(workspace), outcome.index.name, [])
 
 
 def _figure(stage: str, here: Place, workspace: Place) -> str | None:

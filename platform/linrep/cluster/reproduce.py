@@ -10,6 +10,7 @@ from linrep.cluster.control import CONTROL
 from linrep.cluster.findings import StageOutcome, finding
 from linrep.cluster.progress import within
 from linrep.cluster.run_control import run_control
+from linrep.cluster.run_explore import run_explore
 from linrep.cluster.run_features import run_features
 from linrep.cluster.run_harvest import run_harvest
 from linrep.cluster.run_interpret import run_interpret
@@ -28,6 +29,10 @@ from linrep.recipe import Recipe
 REPORT = "report.md"
 
 
+Command = Callable[[str], str]
+"""Gives the shell command of a job by the name of its script."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A stage of a recipe.
@@ -39,20 +44,26 @@ class Part:
     """
 
     name: str
-    run: Callable[[Recipe, Place], StageOutcome]
+    run: Callable[[Recipe, Place, Command], StageOutcome]
     share: float
 
 
+def _alone(run: Callable[[Recipe, Place], StageOutcome]) -> Callable[[Recipe, Place, Command], StageOutcome]:
+    """The job of a stage that says no commands of other jobs."""
+    return lambda recipe, workspace, command: run(recipe, workspace)
+
+
 PARTS = (
-    Part("harvest", run_harvest, 0.06),
-    Part("probe", run_probe, 0.10),
-    Part("steer", run_steer, 0.25),
-    Part("sae", run_train_sae, 0.30),
-    Part("tune", run_tune_sae, 0.05),
-    Part("control", run_control, 0.14),
-    Part("sharing", run_sharing, 0.06),
-    Part("features", run_features, 0.02),
-    Part("interpret", run_interpret, 0.02),
+    Part("harvest", _alone(run_harvest), 0.06),
+    Part("probe", _alone(run_probe), 0.10),
+    Part("steer", _alone(run_steer), 0.25),
+    Part("sae", _alone(run_train_sae), 0.30),
+    Part("tune", _alone(run_tune_sae), 0.05),
+    Part("control", _alone(run_control), 0.14),
+    Part("sharing", _alone(run_sharing), 0.06),
+    Part("features", _alone(run_features), 0.02),
+    Part("interpret", _alone(run_interpret), 0.02),
+    Part("explore", run_explore, 0.03),
 )
 NAMES = tuple(part.name for part in PARTS)
 
@@ -83,7 +94,7 @@ def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> 
     Raises:
         RecipeError: There is no such stage, or the recipe does not ask for it.
     """
-    sections = recipe.model_fields_set | {"harvest"}
+    sections = recipe.model_fields_set | {"harvest", "explore"}
     if "sharing" in sections and recipe.sharing.untrained == CONTROL:
         sections = sections | {"control"}
     if "features" in sections and not recipe.features.saes:
@@ -106,7 +117,7 @@ def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> 
 def reproduce(
     recipe: Recipe,
     workspace: Place,
-    command: Callable[[str], str],
+    command: Command,
     parts: Sequence[Part],
     say: Callable[[str], None] | None = None,
 ) -> Reproduction:
@@ -136,14 +147,14 @@ def reproduce(
             say(f"reproduce: stage {number} of {len(parts)}, {part.name}{clock.left(part)}")
             clock.begin()
             with within(f"{number}/{len(parts)} "):
-                outcome = part.run(recipe, workspace)
+                outcome = part.run(recipe, workspace, command)
             n_new += bool(outcome.n_new)
             clock.end(part, bool(outcome.n_new))
             findings[part.name] = finding(part.name, outcome, workspace)
             for line in findings[part.name].headline:
                 say(f"  {line}")
         text = "\n".join([*report_lines(recipe.name, command, findings, _setting(findings)), ""]).encode()
-        speaks = not (set(NAMES) - {"harvest"}).isdisjoint(findings)
+        speaks = not (set(NAMES) - {"harvest", "explore"}).isdisjoint(findings)
         is_new = whole.begun or (speaks and (not report.is_file() or report.read_bytes() != text))
         if is_new:
             run = whole.run()
@@ -196,10 +207,11 @@ def planned_lines(recipe: Recipe, workspace: Place, parts: Sequence[Part]) -> It
         parts: The stages.
     """
     folders = {"harvest": "harvests", "probe": "probes", "steer": "steering", "sae": "saes", "tune": "tunes", "control": "models",
-               "sharing": "sharing", "features": "features", "interpret": "interpretations"}  # fmt: skip
+               "sharing": "sharing", "features": "features", "interpret": "interpretations", "explore": ""}  # fmt: skip
     for part in parts:
         folder = workspace / folders[part.name]
-        there = [name for name in folder.names() if name.startswith((f"{recipe.name}-", f"{CONTROL}-"))]
+        own = (f"{recipe.name}-", f"{CONTROL}-") if part.name != "explore" else ("explorer",)
+        there = [name for name in folder.names() if name.startswith(own)]
         size = sum(n for name in there for _, n in (folder / name).walk())
         lies = f"{len(there)} in {folder}, {size / 1e6:,.1f} MB" if there else "nothing there yet"
         yield f"  {part.name:10} {lies}; it does what is missing" if there else f"  {part.name:10} {lies}"

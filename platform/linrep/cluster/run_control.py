@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from linrep.cluster.control import control_recipe, make_control
-from linrep.cluster.inputs import planned_harvest
+from linrep.cluster.inputs import harvested, planned_harvest
 from linrep.cluster.run_harvest import run_harvest
-from linrep.cluster.run_train_sae import run_train_sae
+from linrep.cluster.run_train_sae import plan_train_sae
+from linrep.cluster.stage import run_stage
 from linrep.places import Place
 from linrep.recipe import Recipe
 
@@ -39,8 +40,9 @@ def run_control(recipe: Recipe, workspace: Place) -> ControlOutcome:
     harvest = run_harvest(control, workspace)
     lines, n_new = [f"Untrained model  {model}", f"Its harvest      {harvest.artefact.place}"], harvest.n_new
     if recipe.sharing.own is not None:
-        trained = run_train_sae(control, workspace)
+        # Only trained: sharing compares what latents do, and asks nothing of how well the control's SAEs rebuild it.
+        trained = run_stage(plan_train_sae(control, workspace, harvested(control, workspace)), workspace)
         n_new += trained.n_new
-        lines.append(f"Its SAEs         {workspace / trained.artefact.about.saes}")
+        lines.append(f"Its SAEs         {trained.artefact.place}")
     state = "Nothing to do: the control is complete." if not n_new else "The control is complete."
     return ControlOutcome((state, "", *lines), n_new, harvest.artefact.place)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from linrep import tracking
-from linrep.cluster.inputs import harvested
+from linrep.cluster.inputs import HarvestInput, harvested
 from linrep.cluster.run_evaluate import evaluate_other, plan_evaluation
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.errors import StoreError
@@ -89,6 +89,11 @@ class SaeStage:
         return Records()
 
 
+def plan_train_sae(recipe: Recipe, workspace: Place, harvest: HarvestInput) -> SaeStage:
+    """The SAEs of a recipe, planned; their evaluation is a stage of its own."""
+    return SaeStage(plan_saes(harvest.store, recipe.name, recipe.sae, workspace), recipe.pool)
+
+
 def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None) -> Outcome:
     """Do what is missing of a recipe's SAEs and of their evaluation; nothing, if both are complete.
 
@@ -106,7 +111,7 @@ def run_train_sae(recipe: Recipe, workspace: Place, evaluate: str | None = None)
     harvest = harvested(recipe, workspace)
     if evaluate is not None:
         return run_stage(evaluate_other(recipe, workspace, harvest, evaluate), workspace)
-    stage = SaeStage(plan_saes(harvest.store, recipe.name, recipe.sae, workspace), recipe.pool)
+    stage = plan_train_sae(recipe, workspace, harvest)
     evaluation = plan_evaluation(recipe, workspace, harvest, stage.artefact)
     trained = run_stage(stage, workspace)
     evaluated = run_stage(replace(evaluation, left_out=tuple(trained.shown.lines)), workspace)

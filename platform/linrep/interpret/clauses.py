@@ -5,8 +5,10 @@ own gain once, when any of them is covered. Values are taken one by one, always 
 and cross-validation over groups chooses the price: what is said should also hold of what was not looked at.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -109,7 +111,7 @@ def tell_apart(things: Things, shapes: Sequence[tuple[str, ...]], n_values: int,
         n_values: Values of an attribute in a clause, at most.
         n_clauses: Clauses, at most.
     """
-    return find_clauses(things, shapes, n_values, n_clauses, _price(things, shapes, n_values, n_clauses))
+    return find_clauses(Search(things, n_values), shapes, n_clauses, _price(things, shapes, n_values, n_clauses))
 
 
 def _price(things: Things, shapes: Sequence[tuple[str, ...]], n_values: int, n_clauses: int) -> float:
@@ -119,28 +121,72 @@ def _price(things: Things, shapes: Sequence[tuple[str, ...]], n_values: int, n_c
         if kind.sum() < FEWEST:
             return PRICES[-1]
         fold[kind] = np.arange(kind.sum()) % FOLDS
-    scores = []
-    for price in PRICES:
-        held_out = 0.0
-        for i in range(FOLDS):
-            clauses = find_clauses(things.only(fold != i), shapes, n_values, n_clauses, price)
-            held_out += things.total(things.covered(clauses) & (fold == i)[things.group]) if clauses else 0.0
-        scores.append(held_out)
+    scores = np.zeros(len(PRICES))
+    for i in range(FOLDS):
+        search, held_out = Search(things.only(fold != i), n_values), (fold == i)[things.group]
+        for j, price in enumerate(PRICES):
+            clauses = find_clauses(search, shapes, n_clauses, price)
+            scores[j] += things.total(things.covered(clauses) & held_out) if clauses else 0.0
     return PRICES[int(np.argmax(np.round(scores, 9)))]  # of equals the dearest, which says least
 
 
-def find_clauses(
-    things: Things, shapes: Sequence[tuple[str, ...]], n_values: int, n_clauses: int, price: float
-) -> tuple[Clause, ...]:
-    """Clauses at a price, the one that adds most first."""
+@dataclass(frozen=True)
+class Search:
+    """A search for clauses that remembers what it has found: shapes share their attributes, and prices their order of values.
+
+    Attributes:
+        things: What to separate.
+        n_values: Values of an attribute in a clause, at most.
+        lowest: The lowest price that is asked for.
+    """
+
+    things: Things
+    n_values: int
+    lowest: float = PRICES[-1]
+    _values: dict[Any, list[tuple[int, float]]] = field(default_factory=dict, repr=False)
+    _covered: dict[Clause, Bool[np.ndarray, " n"]] = field(default_factory=dict, repr=False)
+
+    def values(self, name: str, given: Mapping[str, Sequence[int]], covered: Bool[np.ndarray, " n"], price: float) -> list[int]:
+        """Values of an attribute, one by one, each the one that adds most, as long as it is worth its price.
+
+        Args:
+            name: The attribute.
+            given: Values of other attributes that hold as well.
+            covered: Things that other clauses cover.
+            price: What a value must add, not below the lowest.
+        """
+        key = name, tuple((other, tuple(own)) for other, own in sorted(given.items())), covered.tobytes()
+        if key not in self._values:
+            inside = np.ones(len(covered), bool)
+            for other, own in given.items():
+                inside &= self.things.attributes[other].having(own, len(inside))
+            self._values[key] = _ranked(self.things, self.things.attributes[name], inside, covered, self.n_values, self.lowest)
+        return [value for value, gain in itertools.takewhile(lambda one: one[1] > price, self._values[key])]
+
+    def covered(self, clause: Clause) -> Bool[np.ndarray, " n"]:
+        """The things for which a clause holds."""
+        if clause not in self._covered:
+            self._covered[clause] = self.things.covered([clause])
+        return self._covered[clause]
+
+
+def find_clauses(search: Search, shapes: Sequence[tuple[str, ...]], n_clauses: int, price: float) -> tuple[Clause, ...]:
+    """Clauses at a price, the one that adds most first.
+
+    Args:
+        search: What to separate.
+        shapes: Attributes that may stand together in a clause.
+        n_clauses: Clauses, at most.
+        price: What a value must add, not below the search's lowest.
+    """
     found: list[Clause] = []
-    covered = np.zeros(len(things.gain), bool)
+    covered = np.zeros(len(search.things.gain), bool)
     while len(found) < n_clauses:
-        best, most, widest = (), things.total(covered) + 1e-9, covered
-        for clause in _clauses(things, shapes, n_values, price, covered):
+        best, most, widest = (), search.things.total(covered) + 1e-9, covered
+        for clause in dict.fromkeys(_clauses(search, shapes, price, covered)):
             cost = price * sum(len(said) for _, said in clause) + price * (len(clause) - 1)
-            wider = covered | things.covered([clause])
-            total = things.total(wider) - cost
+            wider = covered | search.covered(clause)
+            total = search.things.total(wider) - cost
             if total > most:
                 best, most, widest = clause, total, wider
         if not best:
@@ -151,41 +197,42 @@ def find_clauses(
 
 
 def _clauses(
-    things: Things, shapes: Sequence[tuple[str, ...]], n_values: int, price: float, covered: Bool[np.ndarray, " n"]
+    search: Search, shapes: Sequence[tuple[str, ...]], price: float, covered: Bool[np.ndarray, " n"]
 ) -> Iterator[Clause]:
     """For each shape, beginning with each of its attributes: values of the first, of the next given those, and so on in turns."""
+    attributes = search.things.attributes
     for shape in shapes:
         for first in range(len(shape)):
             order = (*shape[first:], *shape[:first])
             chosen: dict[str, list[int]] = {}
             for _ in range(TURNS if len(order) > 1 else 1):
                 for name in order:
-                    inside = np.ones(len(covered), bool)
-                    for other, values in chosen.items():
-                        if other != name:
-                            inside &= things.attributes[other].having(values, len(inside))
-                    chosen[name] = _values(things, things.attributes[name], inside, covered, n_values, price)
+                    given = {other: values for other, values in chosen.items() if other != name}
+                    chosen[name] = search.values(name, given, covered, price)
                     if not chosen[name]:
                         break
             if all(chosen.get(name) for name in shape):
-                named = ((name, sorted(things.attributes[name].values[v] for v in chosen[name])) for name in shape)
+                named = ((name, sorted(attributes[name].values[v] for v in chosen[name])) for name in shape)
                 yield tuple((name, tuple(said)) for name, said in named)
 
 
-def _values(
+def _ranked(
     things: Things,
     attribute: Attribute,
     inside: Bool[np.ndarray, " n"],
     covered: Bool[np.ndarray, " n"],
     n_values: int,
-    price: float,
-) -> list[int]:
-    """Values of an attribute, one by one, each the one that adds most to what is covered, as long as it is worth its price."""
+    lowest: float,
+) -> list[tuple[int, float]]:
+    """Values of an attribute in the order in which they are taken, each the one that adds most, with what it adds.
+
+    What a value adds does not depend on its price, so the values at a price are the first of these.
+    """
     live = inside[attribute.thing] & ~covered[attribute.thing]
     thing, value = attribute.thing[live], attribute.value[live]
     reached = np.zeros(len(things.group_gain), bool)
     reached[things.group[covered]] = True
-    chosen: list[int] = []
+    chosen: list[tuple[int, float]] = []
     n = len(attribute.values)
     while len(chosen) < n_values and len(thing):
         gains = np.bincount(value, things.gain[thing], n)
@@ -195,9 +242,9 @@ def _values(
         first[group[fresh], value[fresh]] = True
         gains += things.group_gain @ first
         best = int(np.argmax(gains))
-        if gains[best] <= price:
+        if gains[best] <= lowest:
             break
-        chosen.append(best)
+        chosen.append((best, float(gains[best])))
         taken = np.zeros(len(covered), bool)
         taken[thing[value == best]] = True
         reached[things.group[taken]] = True

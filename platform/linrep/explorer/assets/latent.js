@@ -3,7 +3,7 @@
   "use strict";
   var L = LineOfSight;
   var el = L.el;
-  var BLOCK = 16; // latents of a shard, as linrep.explorer.site.latents says
+  var BLOCK = 8; // latents of a shard, as linrep.explorer.site.latents says
 
   function link(sae, latent, text) {
     return el("a", { href: L.href("latent", { sae: sae.key, latent: latent }) }, text === undefined ? String(latent) : text);
@@ -144,6 +144,7 @@
       }
       return L.load(sae.key + "/" + Math.floor(number / BLOCK)).then(function (block) {
         var latent = block.latents[number];
+        L.pictures(block);
         if (!latent) {
           throw new Error("Latent " + number + " of this SAE has no page on this site.");
         }

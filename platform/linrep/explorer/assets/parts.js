@@ -4,14 +4,24 @@
   var L = LineOfSight;
   var el = L.el;
 
+  /* Give the pictures of a shard their layouts, which it holds once each; gives the pictures. */
+  L.pictures = function (shard) {
+    shard.pictures.forEach(function (picture) {
+      if (typeof picture.layout === "number") {
+        picture.layout = shard.layouts[picture.layout];
+      }
+    });
+    return shard.pictures;
+  };
+
   /* A picture with the patches that fire over it.
 
-     picture: {file, name, label, width, height, base: {x, y}, crops: {x, y}}, edges in shares of the image.
+     picture: {file, name, label, width, height, layout: {base: {x, y}, crops: {x, y}}}, edges in shares of the image.
      patches: [[is a crop, row, column, activation]]; view: "both", "base" or "crops"; most: the activation that is drawn full. */
   L.heatmap = function (picture, patches, most, view) {
     var rects = [];
     patches.forEach(function (patch) {
-      var grid = patch[0] ? picture.crops : picture.base;
+      var grid = patch[0] ? picture.layout.crops : picture.layout.base;
       var x = grid.x[patch[2]];
       var y = grid.y[patch[1]];
       if (!x || !y || x[1] <= x[0] || y[1] <= y[0] || (view === "base" && patch[0]) || (view === "crops" && !patch[0])) {

@@ -60,6 +60,11 @@ class Built:
     files: int
     size: int
 
+    @property
+    def n_new(self) -> int:
+        """As of the units of other stages."""
+        return int(self.new)
+
 
 def build_site(
     results: Results,

@@ -1,7 +1,8 @@
 """The latents of SAEs: a table of all of them, and a page each with examples, scores, words and neighbours.
 
-Pages stand in blocks of `BLOCK` latents, a shard each. Of an SAE with more than `Limits.latents` latents only some have pages: those
-that are explained first, then those that separate a value of the samples best; the table has all.
+Pages stand in blocks of `BLOCK` latents, a shard each. Of an SAE with more than `Limits.latents` latents only some have pages:
+those that are explained first, then those that separate a value of the samples best; the table has all. Of the examples a page has
+those at the top, and a few of each quantile.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,22 +13,26 @@ import numpy as np
 import polars as pl
 
 from linrep.artefact import Artefact
-from linrep.explorer.site.pictures import Pictures
+from linrep.explorer.site.histograms import BINS, Histograms, histograms
+from linrep.explorer.site.pictures import Pictures, in_layouts
 from linrep.explorer.site.results import Results, frame
 from linrep.explorer.site.shards import Site, numbers, words
 from linrep.features.artefact import Features, StudiedSae
 from linrep.interpret.contents import Contents
 from linrep.interpret.views import Token, View
 
-BLOCK = 16
+BLOCK = 8
 """Latents of a shard."""
+SHOWN = {"image": (16, 3), "text": (10, 1)}
+"""Examples on a page by modality: at the top, and of each quantile."""
 WORDS = 5
 """Words of a latent in the table."""
 PATCHES = 64
 """Patches of an example, the strongest."""
 DIGITS = 4
 NUMBERS = (
-    "modality_score", "rate_image", "rate_text", "max_image", "max_text", "f1", "auroc", "entropy", "monosemanticity", "uniqueness",
+    "modality_score", "rate_image", "rate_text", "max_image", "max_text", "f1", "auroc", "entropy", "monosemanticity",
+    "uniqueness",
 )  # fmt: skip
 """Columns of the features that the table shows as numbers."""
 
@@ -91,20 +96,28 @@ def write_latents(site: Site, one: StudiedOnSite, pictures: Pictures, contents: 
     site.shard(f"{one.key}/table", _table(table, told, paged))
     labels = frame(one.features, "labels").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
     by_latent = {key[0]: rows for key, rows in labels.group_by("latent")}
+    largest = table.select(pl.max_horizontal("max_image", "max_text")).to_series().to_numpy().astype(np.float32)
+    counted = histograms(one.features, one.sae, largest)
     blocks: dict[int, list[int]] = {}
     for latent in paged:
         blocks.setdefault(latent // BLOCK, []).append(latent)
     rows = {key[0]: rows for key, rows in table.with_columns(block=pl.col("latent") // BLOCK).group_by("block")}
     for number, latents in blocks.items():
         own = _examples(one, latents)
-        site.shard(f"{one.key}/{number}", _block(rows[number].drop("block"), told, latents, own, by_latent, pictures, contents))
+        site.shard(
+            f"{one.key}/{number}", _block(rows[number].drop("block"), told, latents, own, by_latent, counted, pictures, contents)
+        )
     return len(paged)
 
 
 def _examples(one: StudiedOnSite, latents: Sequence[int]) -> pl.DataFrame:
     examples = pl.from_arrow(one.features.examples(one.sae.name, latents[0], latents[-1] + 1, one.sae.layer))
     assert isinstance(examples, pl.DataFrame)
-    return examples.filter(pl.col("latent").is_in(latents))
+    most = pl.lit(0)
+    for modality, (top, drawn) in SHOWN.items():
+        own = pl.when(pl.col("kind") == "top").then(top).otherwise(drawn)
+        most = pl.when(pl.col("modality") == modality).then(own).otherwise(most)
+    return examples.filter(pl.col("latent").is_in(latents) & (pl.col("rank") < most))
 
 
 def told_of(one: StudiedOnSite) -> dict[int, dict[str, Any]]:
@@ -132,7 +145,9 @@ def score_of(told: Mapping[str, Any] | None, control: str) -> float | None:
 def _paged(table: pl.DataFrame, told: Mapping[int, Any], most: int) -> list[int]:
     if len(table) <= most:
         return table["latent"].to_list()
-    ranked = table.select("latent", pl.col("f1").fill_null(-1.0)).sort("f1", descending=True, maintain_order=True)["latent"].to_list()
+    ranked = (
+        table.select("latent", pl.col("f1").fill_null(-1.0)).sort("f1", descending=True, maintain_order=True)["latent"].to_list()
+    )
     return sorted(list(dict.fromkeys([*sorted(told), *ranked]))[:most])
 
 
@@ -165,6 +180,7 @@ def _block(
     latents: Sequence[int],
     examples: pl.DataFrame,
     labels: Mapping[Any, pl.DataFrame],
+    counted: Histograms,
     pictures: Pictures,
     contents: Contents | None,
 ) -> dict[str, Any]:
@@ -183,10 +199,20 @@ def _block(
             "neighbours": _pairs(row, "neighbours", "cosines"),
             "labels": [] if known is None else known.drop("layer", "sae", "latent").to_dicts(),
             "told": told.get(latent),
+            "histogram": _histogram(counted, latent, max(row["max_image"], row["max_text"])),
             "images": [_image(e, number) for e in own.filter(pl.col("modality") == "image").iter_rows(named=True)],
             "texts": [_text(e, contents) for e in own.filter(pl.col("modality") == "text").iter_rows(named=True)],
         }
-    return {"pictures": list(shown.values()), "latents": pages}
+    return {**in_layouts(list(shown.values())), "latents": pages}
+
+
+def _histogram(counted: Histograms, latent: int, largest: float) -> dict[str, Any] | None:
+    """Shares of the tokens on which the latent fires, by modality and step of its activation; None where it never fires."""
+    own = {modality: counts[latent] for modality, counts in counted.counts.items()}
+    if not any(counts.any() for counts in own.values()):
+        return None
+    shares = {modality: (counts / max(1, counts.sum())).round(DIGITS).tolist() for modality, counts in own.items()}
+    return {"edges": [round(largest * step / BINS, DIGITS) for step in range(BINS + 1)], "whole": counted.whole, **shares}
 
 
 def _pairs(row: Mapping[str, Any], names: str, values: str) -> list[list[Any]]:
@@ -213,7 +239,7 @@ def _image(example: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, A
 
 
 def _text(example: Mapping[str, Any], contents: Contents | None) -> dict[str, Any]:
-    """A text example: pieces of the text around the largest activation, and the activation at each piece, 0 where it is silent."""
+    """A text example: pieces of the text around the largest activation, and the activation at each, 0 where it is silent."""
     told = _which(example) | {"sample": example["sample_id"]}
     if contents is None:
         return told | {"pieces": [], "values": []}

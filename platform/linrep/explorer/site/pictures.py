@@ -1,11 +1,13 @@
 """The pictures of a site: one small file an image, shared by all pages, and where the patches of the model lie in it.
 
-A patch's place is the product of a span across and a span down, in the base view and in the crops alike, so an image is told by four
-lists of edges. They are in shares of the image's width and height: a picture may be shown in any size.
+A patch's place is the product of a span across and a span down, in the base view and in the crops alike, so an image is told by
+four lists of edges, which images of one size share. They are in shares of the image's
+width and height: a picture may be shown in any size.
 """
 
 import io
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +51,7 @@ class Pictures:
 
     def images(self) -> list[str]:
         """Names of the samples that have an image and were harvested."""
-        own = self._samples.filter(pc.is_null(pc.field("error")) & (pc.field("modality") != "text"))
+        own = self._samples.filter(pc.field("error").is_null() & (pc.field("modality") != "text"))
         return own["sample_id"].to_pylist()
 
     def facts(self, name: str) -> dict[str, Any]:
@@ -61,8 +63,8 @@ class Pictures:
         """Put the pictures of some samples on the site, those that are not there yet, and tell what pages need to show them.
 
         Returns:
-            By sample: `file` (None where there is no picture), `width` and `height` in pixels, `name`, `label`, `base` and
-            `crops` with the edges `x` and `y` of their patches.
+            By sample: `file` (None where there is no picture), `width` and `height` in pixels, `name`, `label`, and `layout` with
+            the edges of its patches, see `edges`. A shard holds them as `in_layouts` puts them.
         """
         wanted = list(dict.fromkeys(names))
         new = [name for name in wanted if name not in self._known]
@@ -84,7 +86,21 @@ class Pictures:
             told |= {"file": f"images/{file_name(name)}.{ending}", "width": image.width, "height": image.height}
             self._site.file(told["file"], data)
         seen = layout((row["height"], row["width"]), self._card)
-        return told | edges(seen)
+        return told | {"layout": edges(seen)}
+
+
+def in_layouts(pictures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Pictures as a shard holds them: each layout once, and its number in every picture; `LineOfSight.pictures` reads them."""
+    known: dict[str, int] = {}
+    layouts: list[Any] = []
+    rows = []
+    for one in pictures:
+        key = json.dumps(one["layout"])
+        if key not in known:
+            known[key] = len(layouts)
+            layouts.append(one["layout"])
+        rows.append({**one, "layout": known[key]})
+    return {"pictures": rows, "layouts": layouts}
 
 
 def picture(image: Image.Image) -> tuple[bytes, str]:
@@ -92,15 +108,15 @@ def picture(image: Image.Image) -> tuple[bytes, str]:
     out = io.BytesIO()
     image = image.convert("RGB")
     if max(image.size) <= SIDE:
-        image.save(out, "PNG", optimize=True)
-        return out.getvalue(), "png"
+        image.save(out, "WEBP", lossless=True, method=4)
+        return out.getvalue(), "webp"
     scale = SIDE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     image.resize(size, Image.Resampling.LANCZOS).save(out, "WEBP", quality=80, method=4)
     return out.getvalue(), "webp"
 
 
-def edges(seen: Layout) -> Mapping[str, Any]:
+def edges(seen: Layout) -> dict[str, Any]:
     """Where the patches of an image begin and end: of the base view and of the crops, in shares of its width and height.
 
     A patch that is partly padding ends at the image's edge. Patches of a whole row or column of padding have no extent.

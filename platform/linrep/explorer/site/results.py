@@ -21,7 +21,16 @@ from linrep.sharing.artefact import SHARING_KIND
 from linrep.steer.artefact import STEERING, VERDICTS_KIND
 from linrep.store.read import Store, read_store
 
-KINDS: tuple[Kind[Any], ...] = (PROBES_KIND, STEERING, SAES, EVALUATIONS, TUNES, SHARING_KIND, FEATURES_KIND, INTERPRETATIONS_KIND)
+KINDS: tuple[Kind[Any], ...] = (
+    PROBES_KIND,
+    STEERING,
+    SAES,
+    EVALUATIONS,
+    TUNES,
+    SHARING_KIND,
+    FEATURES_KIND,
+    INTERPRETATIONS_KIND,
+)
 """The stages whose results are artefacts, in the order in which the pages list them."""
 
 

@@ -52,8 +52,8 @@ def write_search(site: Site, results: Results, pictures: Mapping[str, Pictures])
     buckets: dict[str, dict[str, Any]] = {}
     for word in sorted(found):
         buckets.setdefault(bucket(word), {})[word] = found[word]
-    for name, own in buckets.items():
-        site.shard(f"search/{name}", own)
+    for name, hits in buckets.items():
+        site.shard(f"search/{name}", hits)
     site.shard("search", {"fields": list(FIELDS), "buckets": sorted(buckets)})
 
 

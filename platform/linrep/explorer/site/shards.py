@@ -1,7 +1,7 @@
 """Shards: data as scripts, because a page that is opened from disk may load scripts and nothing else.
 
-A shard calls `LineOfSight.shard(name, value)`. Everything in it is ASCII, and no character of it can end a script element, whatever
-the data holds. Numbers of many rows travel as typed arrays in base64.
+A shard calls `LineOfSight.shard(name, value)`. Everything in it is ASCII, and no character of it can end a script element,
+whatever the data holds. Numbers of many rows travel as typed arrays in base64.
 """
 
 import base64
@@ -66,7 +66,7 @@ def numbers(values: Num[np.ndarray, " n"]) -> dict[str, str]:
 
 
 def words(values: list[str | None]) -> dict[str, Any]:
-    """A column of texts that repeat, as `LineOfSight.words` reads it: each text once, and its number in every row; -1 for none."""
+    """A column of texts that repeat, as `LineOfSight.words` reads it: each text once, and its number in each row; -1 for none."""
     known: dict[str, int] = {}
     rows = [-1 if value is None else known.setdefault(value, len(known)) for value in values]
     return {"texts": list(known), "rows": numbers(np.array(rows, np.int32))}
