@@ -9,13 +9,13 @@ from typing import Any
 import xxhash
 
 from linrep.config import digest
+from linrep.contents.stored import Contents
 from linrep.explorer.site.latents import studied, write_latents
 from linrep.explorer.site.overview import artefact_rows, claim_rows
 from linrep.explorer.site.pictures import Pictures
 from linrep.explorer.site.results import Results
 from linrep.explorer.site.search import write_search
 from linrep.explorer.site.shards import Site
-from linrep.interpret.contents import Contents
 from linrep.places import Place
 
 FOLDER = "explorer"

@@ -1,8 +1,8 @@
 """The latents of SAEs: a table of all of them, and a page each with examples, scores, words and neighbours.
 
 Pages stand in blocks of `BLOCK` latents, a shard each. Of an SAE with more than `Limits.latents` latents only some have pages:
-those that are explained first, then those that separate a value of the samples best; the table has all. Of the examples a page has
-those at the top, and a few of each quantile.
+those that are explained first, then those that separate a value of the samples best; the table has all. Of the examples a
+page has those at the top, and a few of each quantile.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,12 @@ import numpy as np
 import polars as pl
 
 from linrep.artefact import Artefact
+from linrep.contents.stored import Contents
 from linrep.explorer.site.histograms import BINS, Histograms, histograms
 from linrep.explorer.site.pictures import Pictures, in_layouts
 from linrep.explorer.site.results import Results, frame
 from linrep.explorer.site.shards import Site, numbers, words
 from linrep.features.artefact import Features, StudiedSae
-from linrep.interpret.contents import Contents
-from linrep.interpret.views import Token, View
 
 BLOCK = 8
 """Latents of a shard."""
@@ -243,7 +242,6 @@ def _text(example: Mapping[str, Any], contents: Contents | None) -> dict[str, An
     told = _which(example) | {"sample": example["sample_id"]}
     if contents is None:
         return told | {"pieces": [], "values": []}
-    tokens = tuple(Token(position) for position in example["positions"])
-    window = contents.window(View(example["sample_id"], "text", tokens, (), (), example["position"]))
+    window = contents.window(example["sample_id"], example["position"])
     at = dict(zip(example["positions"], example["activations"], strict=True))
     return told | {"pieces": list(window.pieces), "values": [round(at.get(p, 0.0), DIGITS) for p in window.positions]}

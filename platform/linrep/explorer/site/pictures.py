@@ -1,8 +1,8 @@
 """The pictures of a site: one small file an image, shared by all pages, and where the patches of the model lie in it.
 
 A patch's place is the product of a span across and a span down, in the base view and in the crops alike, so an image is told by
-four lists of edges, which images of one size share. They are in shares of the image's
-width and height: a picture may be shown in any size.
+four lists of edges, which images of one size share. They are in shares of the image's width and height: a picture may be shown
+in any size.
 """
 
 import io
@@ -13,12 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
-from pydantic import TypeAdapter
 
+from linrep.contents.stored import Contents, card_of
 from linrep.explorer.site.shards import Site, file_name
-from linrep.interpret.contents import Contents
 from linrep.store.read import Store
-from linrep.vlm.card import ModelCard
 from linrep.vlm.tokens import Layout, layout, patch_box
 
 SIDE = 320
@@ -41,7 +39,7 @@ class Pictures:
         self._site, self._contents = site, contents
         self._samples = store.samples()
         self._row = {name: i for i, name in enumerate(self._samples["sample_id"].to_pylist())}
-        self._card: ModelCard = TypeAdapter(ModelCard).validate_python(store.manifest.model)
+        self._card = card_of(store.manifest.model)
         self._known: dict[str, dict[str, Any]] = {}
 
     @property
