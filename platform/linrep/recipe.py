@@ -66,6 +66,12 @@ class Request:
         until: The last stage to run, of the job that runs them all.
         only: The one stage to run, likewise.
         dry_run: Whether only to say what would run, likewise.
+        image: The image to ask about, of the job that asks.
+        text: What to ask, likewise.
+        latents: Latents to clamp, as they were typed, likewise.
+        edits: Classes to turn into each other, likewise.
+        site: Where these edits act, likewise.
+        serve: Port of the local page to serve, likewise; None for none.
         config: The recipe's file.
         overrides: The words of the command line that set fields of the recipe, as they were typed.
     """
@@ -77,6 +83,12 @@ class Request:
     until: str | None = None
     only: str | None = None
     dry_run: bool = False
+    image: str | None = None
+    text: str | None = None
+    latents: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    site: str = "image"
+    serve: int | None = None
     config: str = ""
     overrides: tuple[str, ...] = ()
 
@@ -106,6 +118,7 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
     evaluate, until, only = (overrides.pop(name, None) for name in ("evaluate", "until", "only"))
     dry_run = overrides.pop("dry-run", False)
+    asking = _asking(overrides)
     workspace = "null" if workspace is None else workspace
     if not workspace.strip():
         raise RecipeError("--workspace is empty: name a folder or a URI")
@@ -116,7 +129,30 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
     if print_config:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    return Request(recipe, workspace, reindex, evaluate, until, only, dry_run, config, _field_words(words))
+    return Request(
+        recipe, workspace, reindex, evaluate, until, only, dry_run, **asking, config=config, overrides=_field_words(words)
+    )
+
+
+def _asking(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The options of the job that asks, taken out of the others.
+
+    Raises:
+        RecipeError: A port is none.
+    """
+    image, text, site = (overrides.pop(name, None) for name in ("image", "text", "site"))
+    latents, edits = (tuple(map(str, overrides.pop(name, None) or ())) for name in ("latent", "edit"))
+    serve, port = overrides.pop("serve", False), str(overrides.pop("port", 8300))
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise RecipeError(f"--port {port}: a port is a number from 1 to 65535; for example --port 8300")
+    return {
+        "image": image,
+        "text": text,
+        "latents": latents,
+        "edits": edits,
+        "site": site or "image",
+        "serve": int(port) if serve else None,
+    }
 
 
 def _field_words(words: Sequence[str]) -> tuple[str, ...]:
@@ -286,9 +322,27 @@ class _Arguments(BaseSettings):
         description="Say what is there and what would run.",
         json_schema_extra={"job": "reproduce"},
     )
+    image: str | None = Field(default=None, description="The image to ask about, a file.", json_schema_extra={"job": "ask"})
+    text: str | None = Field(
+        default=None, description="What to ask; without it the recipe's question.", json_schema_extra={"job": "ask"}
+    )
+    latent: tuple[str, ...] = Field(
+        default=(), description="A latent to set to a value; 309@4=4.0 says the layer.", json_schema_extra={"job": "ask"}
+    )
+    edit: tuple[str, ...] = Field(
+        default=(), description="Classes to turn into each other, at a layer, by a strength.", json_schema_extra={"job": "ask"}
+    )
+    site: str = Field(
+        default="image", description="Where edits act: image, last or everywhere.", json_schema_extra={"job": "ask"}
+    )
+    serve: bool = Field(
+        default=False, description="A page on this machine to ask from, until Ctrl-C.", json_schema_extra={"job": "ask"}
+    )
+    port: int = Field(default=8300, description="Port of that page.", json_schema_extra={"job": "ask"})
 
 
-VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until": "STAGE", "only": "STAGE"}
+VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until": "STAGE", "only": "STAGE",
+          "image": "FILE", "text": "QUESTION", "latent": "309=4.0", "edit": "A:B@4=2", "site": "SITE", "port": "N"}  # fmt: skip
 """What follows the options that belong to no section, as the help shows it."""
 
 

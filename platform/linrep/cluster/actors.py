@@ -12,6 +12,7 @@ from linrep.contents.sources import located
 from linrep.errors import LinrepError, ModelError, RecipeError
 from linrep.harvest.config import Pool
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.precision import number_format
 
 if TYPE_CHECKING:
     from linrep.vlm.load import VLM
@@ -79,9 +80,7 @@ def check_format(here: str, begun_in: str | None) -> None:
 
 def precision(pool: Pool, device: torch.device) -> torch.dtype:
     """The number format that the model runs in."""
-    if pool.precision != "auto":
-        return getattr(torch, pool.precision)
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return number_format(pool.precision, device)
 
 
 def gpus_of(pool: Pool, there: Mapping[str, float]) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from linrep.steer.cells import Cell
@@ -13,6 +13,7 @@ from linrep.steer.edits import Intervention, row_edits
 from linrep.steer.prompts import PromptSet, SitePositions
 from linrep.steer.sinks import NormLimits, below
 from linrep.vlm.decode import Context, Edited, at_last, decode, embed_ids, greedy, logits, pad, run
+from linrep.vlm.hooks import RowEdit
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
 
@@ -67,18 +68,12 @@ def ask(
     edits = row_edits([one.change for one in batch], vlm.card.width)
     later = below(edits, limits)
     asked = [laid_out[one.item] for one in batch]
-    onward = torch.tensor([one.cell.site_kind == "everywhere" for one in batch], device=vlm.device)
+    onward = _onward(vlm, batch)
     choices: list[Row] = []
     texts: list[dict[int, str]] = [{} for _ in batch]
     n_prompts = 1 + max([0, *questions.values()])
     for number in range(n_prompts):
-        suffix, real = pad([one.suffixes[number] for one in asked])
-        parts = [a.sites[number].edited(one.cell)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
-        mask, _ = pad(parts)
-        after, hidden = run(vlm, suffix, real, context, Edited(edits, mask.bool().to(vlm.device)))
-        first = logits(vlm, at_last(hidden, real))
-        if not bool(first.isfinite().all()):
-            raise FloatingPointError("the model's output is not finite under this edit")
+        after, first = _after(vlm, batch, asked, number, context, edits)
         if number == 0:
             scores = [_score(vlm, after, first, name, later, onward) for name in names]
             p = torch.sigmoid(scores[1] - scores[0])
@@ -93,6 +88,55 @@ def ask(
                 for row, text in enumerate(said):
                     texts[row][i] = text
     return list(zip(choices, texts, strict=True))
+
+
+@torch.inference_mode()
+def say(
+    vlm: VLM,
+    batch: Sequence[CellRun],
+    laid_out: Mapping[int, PromptSet],
+    max_new_tokens: int,
+    limits: Mapping[int, NormLimits],
+) -> list[tuple[str, Float[Tensor, " v"]]]:
+    """The answer to the first prompt of each run, and the logits of its first token.
+
+    Args:
+        vlm: The whole model.
+        batch: The runs.
+        laid_out: Every image's prompts, by item.
+        max_new_tokens: Longest answer.
+        limits: Norms above which what follows a prompt is left alone, by layer.
+
+    Raises:
+        FloatingPointError: The output is not finite under an edit.
+    """
+    edits, asked = row_edits([one.change for one in batch], vlm.card.width), [laid_out[one.item] for one in batch]
+    after, first = _after(vlm, batch, asked, 0, _prefixes(vlm, batch, laid_out), edits)
+    said = decode(vlm, greedy(vlm, after, first, max_new_tokens, below(edits, limits), _onward(vlm, batch)))
+    return list(zip(said, first, strict=True))
+
+
+def _onward(vlm: VLM, batch: Sequence[CellRun]) -> Bool[Tensor, " b"]:
+    """Which runs are edited after their prompt, too."""
+    return torch.tensor([one.cell.site_kind == "everywhere" for one in batch], device=vlm.device)
+
+
+def _after(
+    vlm: VLM, batch: Sequence[CellRun], asked: Sequence[PromptSet], number: int, context: Context, edits: Mapping[int, RowEdit]
+) -> tuple[Context, Float[Tensor, "b v"]]:
+    """What is seen after one of the prompts, and the logits that follow it.
+
+    Raises:
+        FloatingPointError: They are not finite.
+    """
+    suffix, real = pad([one.suffixes[number] for one in asked])
+    parts = [a.sites[number].edited(one.cell)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
+    mask, _ = pad(parts)
+    after, hidden = run(vlm, suffix, real, context, Edited(edits, mask.bool().to(vlm.device)))
+    first = logits(vlm, at_last(hidden, real))
+    if not bool(first.isfinite().all()):
+        raise FloatingPointError("the model's output is not finite under this edit")
+    return after, first
 
 
 def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptSet]) -> Context:

@@ -168,10 +168,20 @@ class Vectors:
         other = cosine * first + (1 - cosine**2).clamp(min=0).sqrt() * second
         return Swap(swap.centre + u.norm() * first, swap.centre + w.norm() * other, swap.centre)
 
-    def _random_latent(self, clamp: Clamp, site: str, layer: int, source: str, target: str) -> Clamp:
-        """Another latent, set to what writes as much as the clamped one does."""
+    def another_latent(self, clamp: Clamp, site: str, layer: int, *drawn_by: str) -> Clamp:
+        """Another latent, set to what writes as much as the clamped one does: its control.
+
+        Args:
+            clamp: The edit.
+            site: Kind of its site.
+            layer: Its layer.
+            drawn_by: What else decides the draw.
+
+        Raises:
+            NoDirection: The SAE has no other latent that writes anything.
+        """
         coder = clamp.coder
-        drawn = torch.randperm(coder.n_latents, generator=self._draws("latent", site, layer, source, target))[:64]
+        drawn = torch.randperm(coder.n_latents, generator=self._draws("latent", site, layer, *drawn_by))[:64]
         norms = decoder_rows(coder, drawn).norm(dim=1)
         others = drawn[(norms > 0) & (drawn != clamp.latent)]
         if not len(others):
@@ -213,7 +223,7 @@ class Vectors:
                 latent = self.latent(site, layer, source, target)
                 there = self._coder(layer).encode(self.means(site, layer).vector(target)[None])[0, latent]
                 clamp = Clamp(self._coder(layer), latent, 2 * float(there))
-                return clamp if kind is None else self._random_latent(clamp, site, layer, source, target)
+                return clamp if kind is None else self.another_latent(clamp, site, layer, source, target)
             case "zero" | "mean" if kind == "shuffled_tokens":
                 return Shuffle(self._number("order", site, layer))
             case "zero":

@@ -7,6 +7,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from linrep.errors import ModelError
+from linrep.vlm.card import read_config
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.files import locate, weight_files
 from linrep.vlm.processor import load_processor
@@ -20,10 +21,20 @@ class Unembedding:
     Attributes:
         matrix: Output matrix, its columns times the weights of the final norm, each column about its mean over the vocabulary.
         words: The vocabulary as readable text, a space as a space.
+        eps: What the final norm adds to the mean square before its root; directions alone do not need it.
     """
 
     matrix: Float[Tensor, "v d"]
     words: tuple[str, ...]
+    eps: float = 0.0
+
+    def logits(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """What the model's own final norm and output matrix make of some vectors, up to one number for each row.
+
+        The mean over the vocabulary is missing, so a softmax over the words is the model's own.
+        """
+        h = h.float()
+        return (h * (h.square().mean(-1, keepdim=True) + self.eps).rsqrt()) @ self.matrix.T
 
 
 def read_words(config: ModelConfig) -> tuple[str, ...]:
@@ -55,7 +66,8 @@ def read_unembedding(config: ModelConfig) -> Unembedding:
     matrix = matrix * norm
     words = read_words(config)
     words += tuple(f"<{i}>" for i in range(len(words), len(matrix)))
-    return Unembedding(matrix - matrix.mean(0), words[: len(matrix)])
+    eps = float(getattr(read_config(folder).text_config, "rms_norm_eps", 0.0))
+    return Unembedding(matrix - matrix.mean(0), words[: len(matrix)], eps)
 
 
 def _names(file: str) -> list[str]:
