@@ -1,7 +1,9 @@
 """Asks the model of a recipe's harvest about one image or text, with whatever the workspace knows of it. Needs no Ray."""
 
 import hashlib
+import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +15,11 @@ from linrep.artefact import Artefact, all_in
 from linrep.cluster.inputs import harvested
 from linrep.cluster.sae_names import at_paths
 from linrep.config import digest
+from linrep.contents.sources import located
 from linrep.directions import DirectionSet
 from linrep.errors import FormatError, RecipeError
 from linrep.explorer.picture import fired, latent_notes
 from linrep.features.artefact import FEATURES_KIND
-from linrep.harvest.plan import located
 from linrep.interpret.artefact import INTERPRETATIONS_KIND
 from linrep.kind import Kind
 from linrep.places import Place
@@ -99,9 +101,7 @@ class Asker:
         self._limits = norm_limits(self._store, self._store.manifest.layers)
         self.saes: tuple[ReadSae, ...] = self._read_saes(workspace, command)
         self._probes, self._directions = self._read_probes(workspace, command)
-        self._features = self._table(FEATURES_KIND, workspace, "harvest", self._store.manifest.digest, command)
-        made = self.made_from.get("features", "").rpartition("-")[2]
-        self._explanations = self._table(INTERPRETATIONS_KIND, workspace, "features", made, command, "explanations")
+        self._features, self._explanations = self._read_notes(workspace, command) if self.saes else (None, None)
         means = [e for e in self._directions.entries if (e.kind, e.attribute, e.modality) == ("class_mean", "class", "image")]
         self.classes: tuple[str, ...] = means[0].names if means else ()
         self.layers: tuple[int, ...] = tuple(sorted({entry.layer for entry in means}))
@@ -200,9 +200,7 @@ class Asker:
         site = SITES[query.site]
         changes = [clamp_of(parse_latent(text), self.saes, self._vectors, site) for text in query.latents]
         if query.edits and not self.classes:
-            raise RecipeError(
-                f"--edit {query.edits[0]}: there are no class directions: run jobs/probe.py with the same recipe first"
-            )
+            raise RecipeError(f"--edit {query.edits[0]}: no class has a direction: run jobs/probe.py with the same recipe first")
         strength = self._recipe.steer.dose.strengths[-1]
         edits = [parse_edit(text, self.classes) for text in query.edits]
         return [*changes, *(addition_of(one, self._vectors, self.layers, strength, site) for one in edits)]
@@ -215,7 +213,10 @@ class Asker:
     def _read_saes(self, workspace: Place, command: Callable[[str], str]) -> tuple[ReadSae, ...]:
         named = self._recipe.features.saes
         if not named:
-            self._lacks("latents, as the recipe's features.saes names no SAE", command("features") + " --features.saes ...")
+            layers = self._store.manifest.layers
+            one = {"layer": layers[len(layers) // 2], "sae": next(iter(self._recipe.sae.coders()))}
+            option = f"--features.saes {shlex.quote(json.dumps([one]))}"
+            self._lacks("latents, as the recipe's features.saes names no SAE", f"{command('features')} {option}")
             return ()
         try:
             placed = at_paths(named, self._recipe, self._store, workspace, "features.saes")
@@ -239,6 +240,11 @@ class Asker:
             found.table(),
         )
         return {m: probes_of(directions, labels, scores, m) for m in MODALITIES}, directions
+
+    def _read_notes(self, workspace: Place, command: Callable[[str], str]) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+        features = self._table(FEATURES_KIND, workspace, "harvest", self._store.manifest.digest, command)
+        made = self.made_from.get("features", "").rpartition("-")[2]
+        return features, self._table(INTERPRETATIONS_KIND, workspace, "features", made, command, "explanations")
 
     def _table(
         self, kind: Kind[Any], workspace: Place, parent: str, made: str, command: Callable[[str], str], name: str | None = None

@@ -12,7 +12,7 @@ from linrep.explorer.picture import note_values, picture_data, spread
 from linrep.places import Place
 from linrep.reading.asked import Asked
 from linrep.reading.live import Answer, ChangedAnswer
-from linrep.reading.probes import ProbeReading
+from linrep.reading.probes import MODALITY, ProbeReading
 from linrep.reading.read import strongest_of
 from linrep.vlm.card import ModelCard
 
@@ -176,7 +176,7 @@ def _changed_lines(changed: Sequence[ChangedAnswer]) -> list[str]:
 def _probe_lines(readings: Sequence[ProbeReading]) -> list[str]:
     """A line for each of some layers: what is read in the mean, or else in the last token, and the runner-up."""
     view = "pooled" if any(one.view == "pooled" for one in readings) else "last"
-    own = [one for one in readings if one.view == view]
+    own = [one for one in readings if one.view == view and one.attribute != MODALITY]
     if not own:
         return []
     attributes = list(dict.fromkeys(one.attribute for one in own))

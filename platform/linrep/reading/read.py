@@ -14,6 +14,7 @@ from linrep.reading.probes import Probe, ProbeReading, read_probes
 from linrep.reading.tokens import Tokens
 from linrep.reading.words import NearestWords, nearest_words
 from linrep.store.layout import View
+from linrep.vlm.prepared import Role
 from linrep.vlm.unembed import Unembedding
 
 HighNorm = Bool[Tensor, "l t"]
@@ -136,7 +137,7 @@ class Reader:
 def strongest_of(reading: Reading, fires: Fires, n: int) -> Peaks:
     """The n latents of an SAE that fire most strongly in the image, or in the text where there is no image."""
     tokens = reading.tokens
-    among = tokens.of_image if tokens.of_image.any() else tokens.of_text
+    among = tokens.role == int(Role.IMAGE) if tokens.of_image.any() else tokens.of_text
     return peaks(fires.strongest, torch.from_numpy(np.ascontiguousarray(among)), n)
 
 

@@ -18,7 +18,9 @@ var LineOfSight = window.LineOfSight || (window.LineOfSight = {});
   }
 
   function percent(share) {
-    return (100 * share).toFixed(share > 0.0995 ? 0 : 1) + "%";
+    if (share === null || share === undefined) return "";
+    if (share > 0 && share < 0.0005) return "<0.1%";
+    return (100 * share).toFixed(share > 0.0995 || share === 0 ? 0 : 1) + "%";
   }
 
   function answer_cell(answer) {

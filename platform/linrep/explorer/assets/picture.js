@@ -31,7 +31,9 @@ LineOfSight.picture = function (container, data, links) {
   }
 
   function percent(share) {
-    return share === null || share === undefined ? "" : (100 * share).toFixed(share > 0.0995 || share === 0 ? 0 : 1) + "%";
+    if (share === null || share === undefined) return "";
+    if (share > 0 && share < 0.0005) return "<0.1%";
+    return (100 * share).toFixed(share > 0.0995 || share === 0 ? 0 : 1) + "%";
   }
 
   function visible(word) {
