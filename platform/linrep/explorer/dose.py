@@ -74,6 +74,28 @@ def harm_figure(effects: pa.Table, site: str) -> Figure:
 
 def lens_figure(lens: pa.Table) -> Figure:
     """What image tokens would say at every layer: the right class's name against the other classes' names."""
+    own, others, share = lens_curves(lens)
+    classes = next((row["n_classes"] for row in lens.to_pylist() if row["error"] is None), 1)
+    return panels(
+        "Logit lens on image tokens",
+        [
+            Panel("", "layer", "probability of the name", (own, others), x_whole=True),
+            Panel(
+                "", "layer", "share of tokens nearest to it", (share,), (1 / max(1, classes), "chance"), (0, 1.02), x_whole=True
+            ),
+        ],
+        n_columns=2,
+    )
+
+
+def lens_curves(lens: pa.Table) -> tuple[Curve, Curve, Curve]:
+    """The logit lens over layers: probability of the right class's name, of the others' names, share of tokens nearest to it.
+
+    Intervals are over classes and images.
+
+    Args:
+        lens: Rows of the `LENS` contract.
+    """
     rows = [row for row in lens.to_pylist() if row["error"] is None and row["p_class"] is not None]
     layers = sorted({row["layer"] for row in rows})
     classes = sorted({row["class_name"] for row in rows})
@@ -88,16 +110,10 @@ def lens_figure(lens: pa.Table) -> Figure:
         low, high = (tuple(getattr(e, end) for e in found) for end in ("low", "high"))
         return Curve(label, tuple(map(float, layers)), tuple(e.value for e in found), low, high, control)
 
-    names = (line("the right class", "p_class"), line("other classes, mean", "p_others", control=True))
-    chance = (1 / max(1, rows[0]["n_classes"] if rows else 1), "chance")
-    share = (line("the right class", "top_class"),)
-    return panels(
-        "Logit lens on image tokens",
-        [
-            Panel("", "layer", "probability of the name", names, x_whole=True),
-            Panel("", "layer", "share of tokens nearest to it", share, chance, (0, 1.02), x_whole=True),
-        ],
-        n_columns=2,
+    return (
+        line("the right class", "p_class"),
+        line("other classes, mean", "p_others", control=True),
+        line("the right class", "top_class"),
     )
 
 

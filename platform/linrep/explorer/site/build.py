@@ -14,22 +14,25 @@ from linrep.explorer.site.latents import studied, write_latents
 from linrep.explorer.site.overview import artefact_rows, claim_rows
 from linrep.explorer.site.pictures import Pictures
 from linrep.explorer.site.results import Results
+from linrep.explorer.site.saes import write_saes
 from linrep.explorer.site.search import write_search
 from linrep.explorer.site.shards import Site
+from linrep.explorer.site.steering import write_steering
 from linrep.places import Place
 
 FOLDER = "explorer"
 INDEX = "index.html"
 MADE = "made.json"
 """What the site was made from; written last."""
-STYLES = ("core.css",)
+STYLES = ("core.css", "evidence.css")
 SCRIPTS = (
     "core.js", "grid.js", "chart.js", "parts.js", "overview.js", "latents.js", "latent.js", "search.js", "provenance.js",
-    "start.js",
+    "steering-figures.js", "steering.js", "saes.js", "start.js",
 )  # fmt: skip
 """In the order in which a page loads them."""
 NAV = (
-    ("overview", "Overview"), ("latents", "Latents"), ("search", "Search"), ("provenance", "Provenance"),
+    ("overview", "Overview"), ("latents", "Latents"), ("steering", "Steering"), ("saes", "SAEs"), ("search", "Search"),
+    ("provenance", "Provenance"),
 )  # fmt: skip
 
 
@@ -112,6 +115,8 @@ def _write(
         n_pages = write_latents(site, one, pictures[harvest], known.get(harvest), limits.latents)
         saes.append({**one.row, "pages": n_pages})
     write_search(site, results, pictures)
+    write_steering(site, results, pictures)
+    write_saes(site, results)
     site.shard(
         "site",
         {

@@ -12,8 +12,8 @@ from linrep.records import SUMMARY
 from linrep.store.read import Store
 
 ORDER = ("harvest", "probe", "steer", "sae", "evaluate", "tune", "sharing", "features", "interpret")
-TABLES = {"probe": "probes", "steer": "steering", "sharing": "sharing", "sae": "saes", "tune": "saes", "features": "latents",
-          "interpret": "latents"}  # fmt: skip
+TABLES = {"probe": "probes", "steer": "steering", "sharing": "sharing", "sae": "saes", "tune": "saes", "evaluate": "saes",
+          "features": "latents", "interpret": "latents"}  # fmt: skip
 """The page that shows a stage's evidence."""
 
 

@@ -41,7 +41,8 @@ class Results:
     Attributes:
         workspace: Where everything lies.
         harvests: Activation stores by digest.
-        artefacts: The other results by stage; verdicts of judges stand under `judge`.
+        artefacts: The other results by stage; verdicts of judges stand under `judge`, evaluations under
+            `evaluate`, whether of SAEs that were trained here or of others.
         damaged: What could not be opened, and why.
     """
 
@@ -76,6 +77,7 @@ def open_results(workspace: Place) -> Results:
                 harvests[store.manifest.digest] = store
     found: dict[str, list[Artefact[Any]]] = {kind.stage: _complete(kind, workspace, damaged) for kind in KINDS}
     found["judge"] = [one for runs in found["steer"] for one in _complete(VERDICTS_KIND, runs.place, damaged)]
+    found["evaluate"] += [one for saes in found["sae"] for one in _complete(EVALUATIONS, saes.place, damaged)]
     return Results(workspace, harvests, found, damaged)
 
 
