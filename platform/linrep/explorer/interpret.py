@@ -93,7 +93,7 @@ def interpret_headline(scores: pa.Table) -> list[str]:
             )
             if not len(own):
                 continue
-            score, other, beside = map(_mean, (own, shuffled, control))
+            score, other, beside = map(mean_score, (own, shuffled, control))
             controls = f"another latent's explanation {_share(other.value)}, random directions {_share(beside.value)}"
             ends = in_brackets(score.low, score.high, _share)
             parts.append(f"{_share(score.value)}{ends} right in {task} ({controls}; {len(own)} latents)")
@@ -106,7 +106,7 @@ def interpret_headline(scores: pa.Table) -> list[str]:
     return [*sentences, *_verdicts(verdicts)]
 
 
-def _mean(rows: pl.DataFrame) -> Interval:
+def mean_score(rows: pl.DataFrame) -> Interval:
     """The mean score of some latents, with its interval over latents; without ends for fewer than two."""
     plain = of_mean(rows["value"].to_numpy())
     n = len(rows)

@@ -10,6 +10,7 @@ import xxhash
 
 from linrep.config import digest
 from linrep.contents.stored import Contents
+from linrep.explorer.site.compare import write_compare
 from linrep.explorer.site.latents import studied, write_latents
 from linrep.explorer.site.overview import artefact_rows, claim_rows
 from linrep.explorer.site.pictures import Pictures
@@ -27,12 +28,13 @@ MADE = "made.json"
 STYLES = ("core.css", "evidence.css")
 SCRIPTS = (
     "core.js", "grid.js", "chart.js", "parts.js", "overview.js", "latents.js", "latent.js", "search.js", "provenance.js",
-    "steering-figures.js", "steering.js", "saes.js", "start.js",
+    "steering-figures.js", "steering.js", "saes.js", "compare-saes.js", "compare.js",
+    "start.js",
 )  # fmt: skip
 """In the order in which a page loads them."""
 NAV = (
-    ("overview", "Overview"), ("latents", "Latents"), ("steering", "Steering"), ("saes", "SAEs"), ("search", "Search"),
-    ("provenance", "Provenance"),
+    ("overview", "Overview"), ("latents", "Latents"), ("steering", "Steering"), ("saes", "SAEs"), ("compare", "Compare"),
+    ("search", "Search"), ("provenance", "Provenance"),
 )  # fmt: skip
 
 
@@ -117,6 +119,7 @@ def _write(
     write_search(site, results, pictures)
     write_steering(site, results, pictures)
     write_saes(site, results)
+    write_compare(site, results)
     site.shard(
         "site",
         {

@@ -54,7 +54,7 @@ def _write_runs(
         seen = {} if pictures is None else pictures.draw(samples)
         site.shard(
             f"{key}/pair-{i}",
-            {"samples": [{"name": s, "picture": seen.get(s), "lens": _lens_of(lens, s)} for s in samples]},
+            {"samples": [{"name": s, "picture": _shown(seen.get(s)), "lens": _lens_of(lens, s)} for s in samples]},
         )
         for j, sample in enumerate(samples):
             who = (source, target, sample)
@@ -185,6 +185,11 @@ def _flags(values: pl.Series) -> np.ndarray:
 
 def _reals(values: pl.Series) -> dict[str, str]:
     return numbers(values.cast(pl.Float32).fill_null(float("nan")).to_numpy())
+
+
+def _shown(picture: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What shows an image; where its patches lie is of no use here."""
+    return None if picture is None else {key: picture[key] for key in ("file", "name", "label", "width", "height")}
 
 
 def _lens_of(lens: pl.DataFrame, sample: str) -> list[dict[str, Any]]:
