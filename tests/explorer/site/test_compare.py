@@ -12,7 +12,7 @@ from linrep.stats.wilson import of_sum
 from schemas.features import FEATURE_LABELS
 from schemas.interpret import SCORES
 from schemas.saes import QUALITY
-from tests.explorer.site.planted import array, drive, make_site, shard, table, texts, write_saes, write_steering
+from tests.explorer.site.evidence import array, drive, make_site, shard, table, texts, write_saes, write_steering
 from tests.pages import needs_chromium
 
 

@@ -8,7 +8,7 @@ from linrep.explorer.site.results import open_results
 from linrep.explorer.site.saes import REPORTS, curves, named_saes, training
 from linrep.places import place
 from schemas.saes import QUALITY, TRAINING
-from tests.explorer.site.planted import HOSTILE, array, drive, make_site, shard, table, texts, write_saes
+from tests.explorer.site.evidence import HOSTILE, array, drive, make_site, shard, table, texts, write_saes
 from tests.pages import needs_chromium
 
 

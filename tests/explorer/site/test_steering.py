@@ -6,7 +6,7 @@ import pytest
 
 from linrep.explorer.site.steering import example
 from schemas.steering import VERDICTS
-from tests.explorer.site.planted import HOSTILE, SAMPLES, array, drive, make_site, shard, table, texts, write_steering
+from tests.explorer.site.evidence import HOSTILE, SAMPLES, array, drive, make_site, shard, table, texts, write_steering
 from tests.pages import needs_chromium
 
 KEY = "steering/demo"

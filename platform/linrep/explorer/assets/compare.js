@@ -267,7 +267,7 @@
       el("div", { class: "controls" }, pick("Left", "left", options, left.key), pick("Right", "right", options, right.key), pair ? pick("Stage", "stage", pairs.map(function (one) { return { value: one.left.stage, label: one.left.stage }; }), pair.left.stage) : null),
       index.recipes.length < 2 ? el("p", {}, "This workspace has one recipe: there is nothing to compare it with yet.") : el("p", {}, swap(query, left.key, right.key)),
       headlines([left.key, right.key], pairs),
-      L.table("What was harvested", [{ label: "" }, { label: "left" }, { label: "right" }], [
+      L.table("What was harvested", [{ label: "of the harvest" }, { label: "left" }, { label: "right" }], [
         ["model", L.text(left.model || "–"), L.text(right.model || "–")],
         ["layers", left.layers.join(", "), right.layers.join(", ")],
       ].concat(Object.keys(left.counts || {}).map(function (name) { return [L.spoken(name), L.number(left.counts[name]), L.number((right.counts || {})[name])]; }))),

@@ -108,7 +108,7 @@
       }
       return L.table(
         "At equal damage (" + L.number(rows[0].damage) + " nats a token), layer " + layer() + ": probability of the target in the forced choice, 95% interval",
-        [{ label: "direction" }, { label: "" }, { label: "p(target)", n: true }, { label: "strength there", n: true }, { label: "damage reached" }],
+        [{ label: "direction" }, { label: "kind" }, { label: "p(target)", n: true }, { label: "strength there", n: true }, { label: "damage reached" }],
         rows.map(function (row) {
           return [L.spoken(row.direction), row.control ? "control" : "", L.interval(row.efficacy, row.low, row.high), L.number(row.strength), row.reached ? "yes" : "no: the value at the largest strength"];
         })

@@ -156,7 +156,7 @@
     return [
       L.table(
         "Layer " + view.about.layers[c.layer] + ", strength " + strengthName(view.about, c.strength) + ": all directions have the same norm there.",
-        [{ label: "direction" }, { label: "" }, { label: "answer" }, { label: "verdict" }, { label: "p(target)", n: true }, { label: "sinks left alone", n: true }],
+        [{ label: "direction" }, { label: "kind" }, { label: "answer" }, { label: "verdict" }, { label: "p(target)", n: true }, { label: "sinks left alone", n: true }],
         lines
       ),
       order.length ? null : el("p", { class: "quiet" }, "Nothing was added at this layer and strength."),
@@ -205,7 +205,7 @@
       { class: "scroll" },
       el(
         "table",
-        { class: "matrix" },
+        { class: "answers" },
         el("caption", {}, L.spoken(about.directions[direction].name) + (about.directions[direction].control ? " (control)" : "") + ": answers by layer (down) and strength (across)"),
         el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), about.strengths.map(function (one) { return el("th", { scope: "col" }, "× " + short(one)); }))),
         el("tbody", {}, about.layers.map(function (layer, i) {
@@ -230,7 +230,7 @@
       });
     });
     return rows.length
-      ? L.table("Other edits at layer " + about.layers[view.c.layer] + ", each above its control", [{ label: "edit" }, { label: "" }, { label: "answer" }, { label: "verdict" }, { label: "p(target)", n: true }], rows)
+      ? L.table("Other edits at layer " + about.layers[view.c.layer] + ", each above its control", [{ label: "edit" }, { label: "kind" }, { label: "answer" }, { label: "verdict" }, { label: "p(target)", n: true }], rows)
       : el("p", { class: "quiet" }, "No other edit was run at this layer and site.");
   }
 
