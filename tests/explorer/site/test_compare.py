@@ -101,10 +101,10 @@ def test_differences_have_intervals_and_claim_nothing_without(site: Path, tmp_pa
     found = drive(site, tmp_path, f"#/compare?what=sae&left={left}&right={right}", VIEW)
     assert found["errors"] == []
     rows = {row[0]: row[1:5] for row in found["value"]["rows"]}
-    low, high = of_sum([(1.0, 0.9, 0.8, 0.95), (-1.0, 0.5, 0.4, 0.6)])
+    low, high = of_sum([(1.0, 0.9, 0.8, 0.95), (-1.0, 0.5, 0.4, 0.55)])
     difference = f"0.40 [{low:.2f}, {high:.2f}]"
-    assert difference == "0.40 [0.26, 0.51]"  # from 0.4 - sqrt(0.02) to 0.4 + sqrt(0.0125)
-    assert rows["ce_recovered, both"] == ["0.50 [0.40, 0.60]", "0.90 [0.80, 0.95]", difference, "right is higher"]
+    assert difference == "0.40 [0.29, 0.51]"  # 0.4 -+ sqrt(0.1 ** 2 + 0.05 ** 2)
+    assert rows["ce_recovered, both"] == ["0.50 [0.40, 0.55]", "0.90 [0.80, 0.95]", difference, "right is higher"]
     assert rows["kl_recovered, both"] == ["0.50 [0.40, 0.60]", "0.50 [0.40, 0.60]", "0 [-0.14, 0.14]", "no difference shown"]
     assert rows["fvu, image"][2:] == ["-0.25", "no interval: not decided"]
     assert rows["latents_needed_0.8/class, image"] == ["3", "3", "0", "equal"]

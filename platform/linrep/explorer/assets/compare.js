@@ -256,6 +256,10 @@
   }
 
   function recipes(container, index, query) {
+    if (!index.recipes.length) {
+      L.append(container, [el("p", {}, "This workspace has no recipe with results yet.")]);
+      return null;
+    }
     var options = index.recipes.map(function (one) { return { value: one.key, label: one.key }; });
     var at = function (key, otherwise) { return index.recipes.find(function (one) { return one.key === query[key]; }) || index.recipes[otherwise]; };
     var left = at("left", 0);
