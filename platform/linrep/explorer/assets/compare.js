@@ -28,7 +28,7 @@
   };
 
   function read(raw) {
-    var table = L.columns(raw);
+    var table = L.readColumns(raw);
     return {
       n: table.n,
       curve: function (row) { return table.text("curve", row); },

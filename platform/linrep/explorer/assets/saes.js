@@ -9,7 +9,7 @@
   }
 
   /* A table from linrep.explorer.site.saes.columns: {n, text(name, row), number(name)}. */
-  L.columns = function (raw) {
+  L.readColumns = function (raw) {
     var texts = {};
     var numbers = {};
     Object.keys(raw.texts).forEach(function (name) { texts[name] = L.words(raw.texts[name]); });
@@ -252,7 +252,7 @@
         return at.then(function (all) {
           var here = all[0];
           var tunes = all.slice(3).filter(Boolean);
-          var table = here ? L.columns(here.quality) : null;
+          var table = here ? L.readColumns(here.quality) : null;
           var latents = about ? about.latents[layer + "/" + coder] : null;
           var measures = all[2] ? Array.from(new Set(all[2].map(function (one) { return one.measure; }))) : [];
           var measure = among(measures, query.training, among(measures, "fvu/image", measures[0]));
@@ -296,7 +296,7 @@
           ]);
           if (all[1] && all[1].n) {
             L.append(container, [el("h2", {}, "Labels that latents separate: " + coder)]);
-            truth(container, L.columns(all[1]), latents);
+            truth(container, L.readColumns(all[1]), latents);
           }
           if (table) {
             L.append(container, [el("h2", {}, "Every number of layer " + layer)]);
