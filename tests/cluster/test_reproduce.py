@@ -32,7 +32,7 @@ def test_the_shares_of_the_stages_are_the_whole_time():
 def test_the_stages_are_the_sections_of_the_recipe():
     assert [part.name for part in asked(demo())] == list(NAMES)
     minimal = validate({"name": "t", "corpora": {"text": {"path": "x"}}, "model": {"path": "m"}, "probe": {}}, "t")
-    assert [part.name for part in asked(minimal)] == ["harvest", "probe"]
+    assert [part.name for part in asked(minimal)] == ["harvest", "probe", "explore"]
     without = demo(sharing={"untrained": None})
     assert "control" not in [part.name for part in asked(without)]
     assert [part.name for part in asked(demo(), until="steer")] == ["harvest", "probe", "steer"]
@@ -84,7 +84,7 @@ def test_each_stage_runs_once_in_its_turn_and_the_report_follows(tmp_path, monke
     monkeypatch.setattr(whole, "finding", lambda name, *_: Finding(name, f"{name}s/t-1", "t-1", [f"{name} says so."]))
     said: list[str] = []
     done = whole.reproduce(demo(), place(tmp_path), command, [part("harvest", 0), part("probe", 2)], said.append)
-    assert ran == ["harvest", "probe"]
+    assert ran == ["harvest", "probe", "explore"]
     assert done.n_new == 1
     assert [line for line in said if line.startswith("reproduce:")][1].startswith("reproduce: stage 2 of 2, probe")
     text = (tmp_path / "report.md").read_text()
@@ -147,7 +147,7 @@ def stages(tmp_path, monkeypatch):
 
 
 def test_the_runs_of_a_recipe_lie_below_one_run_and_theirs_below_them(stages, tmp_path):
-    stages.parts[0].run(demo(), place(tmp_path))  # by its own job: complete before, and taken in
+    stages.parts[0].run(demo(), place(tmp_path), command)  # by its own job: complete before, and taken in
     assert tracking.PARENT not in stages.runs()["control"].data.tags
     stages.reproduce()
     runs = stages.runs()

@@ -54,16 +54,16 @@ def _alone(run: Callable[[Recipe, Place], StageOutcome]) -> Callable[[Recipe, Pl
 
 
 PARTS = (
-    Part("harvest", _alone(run_harvest), 0.06),
-    Part("probe", _alone(run_probe), 0.10),
-    Part("steer", _alone(run_steer), 0.25),
-    Part("sae", _alone(run_train_sae), 0.30),
+    Part("harvest", _alone(run_harvest), 0.08),
+    Part("probe", _alone(run_probe), 0.05),
+    Part("steer", _alone(run_steer), 0.13),
+    Part("sae", _alone(run_train_sae), 0.27),
     Part("tune", _alone(run_tune_sae), 0.05),
-    Part("control", _alone(run_control), 0.14),
-    Part("sharing", _alone(run_sharing), 0.06),
-    Part("features", _alone(run_features), 0.02),
-    Part("interpret", _alone(run_interpret), 0.02),
-    Part("explore", run_explore, 0.03),
+    Part("control", _alone(run_control), 0.15),
+    Part("sharing", _alone(run_sharing), 0.11),
+    Part("features", _alone(run_features), 0.03),
+    Part("interpret", _alone(run_interpret), 0.09),
+    Part("explore", run_explore, 0.04),
 )
 NAMES = tuple(part.name for part in PARTS)
 
