@@ -84,7 +84,7 @@ def test_each_stage_runs_once_in_its_turn_and_the_report_follows(tmp_path, monke
     monkeypatch.setattr(whole, "finding", lambda name, *_: Finding(name, f"{name}s/t-1", "t-1", [f"{name} says so."]))
     said: list[str] = []
     done = whole.reproduce(demo(), place(tmp_path), command, [part("harvest", 0), part("probe", 2)], said.append)
-    assert ran == ["harvest", "probe", "explore"]
+    assert ran == ["harvest", "probe"]
     assert done.n_new == 1
     assert [line for line in said if line.startswith("reproduce:")][1].startswith("reproduce: stage 2 of 2, probe")
     text = (tmp_path / "report.md").read_text()
