@@ -29,7 +29,7 @@ def main(request: "Request") -> None:
         return
     done = reproduce(request.recipe, workspace, lambda name: job(name, request), parts)
     print("Reproduced." if done.n_new else "Nothing to do: every stage is complete.")
-    print(f"\nReport   {done.report}\nNext:\n  compare: {pages(tracking_uri(workspace))}")
+    print(f"\nReport   {done.report}\nPage     {done.page}\nNext:\n  compare: {pages(tracking_uri(workspace))}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from linrep.errors import LinrepError
 from linrep.explorer import features as feature_lines
 from linrep.explorer import interpret as interpret_lines
 from linrep.explorer import probes as probe_lines
+from linrep.explorer import sae_figures
 from linrep.explorer import saes as sae_lines
 from linrep.explorer import sharing as sharing_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
@@ -219,7 +220,7 @@ def sae(store: Store, folder: Path) -> list[pa.Table]:
     assert lines
     in_full(lines)
     in_full(sae_lines.sae_headline(tables["quality"]))
-    sae_lines.figures(tables)
+    sae_figures.figures(tables)
     for name in names:
         in_full([str(value) for value in sae_lines.card_lines(tables, LAYER, name).values()])
     finite(run_evaluate.metrics(tables["quality"]))

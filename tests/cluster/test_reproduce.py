@@ -10,11 +10,12 @@ from linrep.cluster import reproduce as whole
 from linrep.cluster.reproduce import NAMES, PARTS, Clock, asked, planned_lines
 from linrep.cluster.run_control import ControlOutcome
 from linrep.errors import RecipeError
-from linrep.explorer.claims import CLAIMS, Finding, report_lines
+from linrep.explorer.claims import Finding
 from linrep.places import Place, place
 from linrep.recipe import Recipe, load_yaml, validate
 
 ROOT = Path(__file__).parents[2]
+FORMS = (whole.REPORT, whole.PAGE)
 
 
 def command(job: str) -> str:
@@ -91,23 +92,9 @@ def test_each_stage_runs_once_in_its_turn_and_the_report_follows(tmp_path, monke
     assert "**probe says so.**" in text
     assert "the command of probe" in text
     assert text.count("Not measured") == 3
-
-
-def test_the_report_has_a_section_for_each_claim_with_its_headline_first():
-    findings = {
-        "probe": Finding("probe", "probes/t-1", "t-1", ["Read everywhere."], "probes/t-1/figures/a.png", ["boat: 0.9"]),
-        "sae": Finding("sae", "saes/t-2", "t-2", ["Use this one."]),
-        "interpret": Finding("interpret", "i/t-3", "t-3", ["As easy."], None, ["latent 3: boats"]),
-    }
-    lines = report_lines("t", command, findings)
-    heads = [i for i, line in enumerate(lines) if line.startswith("## ")]
-    assert [lines[i] for i in heads] == [f"## {claim.title}" for claim in CLAIMS]
-    assert lines[heads[0] + 2] == "**Read everywhere.**"
-    assert any(line.startswith("![") and line.endswith("(probes/t-1/figures/a.png)") for line in lines)
-    assert "- latent 3: boats" in lines
-    assert "*interpret*: As easy." in lines
-    assert sum(line.startswith("Not measured") for line in lines) == 2
-    assert "the command of train_sae" in lines
+    page = (tmp_path / "report.html").read_text()
+    assert "probe says so." in page
+    assert page.count("Not measured") == 6  # in the claims, and in the list of them
 
 
 class Stages:
@@ -160,8 +147,9 @@ def test_the_runs_of_a_recipe_lie_below_one_run_and_theirs_below_them(stages, tm
     }
     assert top.info.status == "FINISHED"
     assert top.data.tags["mlflow.note.content"] == "**control** control says so.\n\n**probe** probe says so."
-    (kept,) = (tmp_path / "mlartifacts" / top.info.run_id).rglob("report.md")
-    assert kept.read_bytes() == (tmp_path / "report.md").read_bytes()
+    for form in FORMS:
+        (kept,) = (tmp_path / "mlartifacts" / top.info.run_id).rglob(form)
+        assert kept.read_bytes() == (tmp_path / form).read_bytes()
 
 
 def test_a_recipe_that_was_stopped_goes_on_in_the_same_run_and_is_reported_last(stages, tmp_path):
@@ -170,7 +158,10 @@ def test_a_recipe_that_was_stopped_goes_on_in_the_same_run_and_is_reported_last(
         stages.reproduce()
     stopped = stages.runs()["reproduce demo"].info
     assert stopped.status == "KILLED"
-    assert "the command of reproduce" in (tmp_path / "report.md").read_text()
+    for form in FORMS:
+        text = (tmp_path / form).read_text()
+        assert "Not finished" in text
+        assert "the command of reproduce" in text
     stages.stop = False
     stages.reproduce()
     runs = stages.runs()
@@ -179,14 +170,15 @@ def test_a_recipe_that_was_stopped_goes_on_in_the_same_run_and_is_reported_last(
     assert "**probe says so.**" in (tmp_path / "report.md").read_text()
 
 
-def test_where_all_is_complete_and_reported_mlflow_is_not_asked(stages, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lost", FORMS)
+def test_where_all_is_complete_and_reported_mlflow_is_not_asked(stages, tmp_path, monkeypatch, lost):
     stages.reproduce()
-    before = (tmp_path / "report.md").read_bytes()
+    before = [(tmp_path / form).read_bytes() for form in FORMS]
     with monkeypatch.context() as patch:
         patch.setattr(tracking.runs, "open_client", lambda uri: pytest.fail("asked"))
         stages.reproduce()
-    assert (tmp_path / "report.md").read_bytes() == before
-    (tmp_path / "report.md").unlink()
+    assert [(tmp_path / form).read_bytes() for form in FORMS] == before
+    (tmp_path / lost).unlink()
     stages.reproduce()
-    assert (tmp_path / "report.md").read_bytes() == before
+    assert [(tmp_path / form).read_bytes() for form in FORMS] == before
     assert stages.runs()["reproduce demo"].info.status == "FINISHED"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from linrep.explorer.dose import dose_figure, harm_figure, layer_figure, lens_figure
+from linrep.explorer.dose import dose_figure, harm_figure, layer_figure, lens_figure, trade_figure
 from linrep.store.tables import table_of
 from schemas.steering import EFFECTS, LENS
 
@@ -41,18 +41,35 @@ def lines(figure, panel=0):
 
 def test_layer_curves_are_of_the_largest_strength(effects):
     found = lines(layer_figure(effects, "p_target", "p"))
-    assert found["class_mean"] == ([0, 1], pytest.approx([0.8, 0.8]), "-")
+    assert found["class mean"] == ([0, 1], pytest.approx([0.8, 0.8]), "-")
     assert found["random"] == ([0, 1], pytest.approx([0.22, 0.22]), "--")
 
 
 def test_doses_begin_at_the_unedited_run(effects):
     figure = dose_figure(effects, "p_target", "p", "image")
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["image, layer 0", "image, layer 1"]
-    assert lines(figure)["class_mean"][:2] == ([0, 1, 2], pytest.approx([0.2, 0.5, 0.8]))
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["image tokens, layer 0", "image tokens, layer 1"]
+    assert lines(figure)["class mean"][:2] == ([0, 1, 2], pytest.approx([0.2, 0.5, 0.8]))
 
 
 def test_harm_is_to_the_right_and_efficacy_upwards(effects):
-    assert lines(harm_figure(effects, "image"))["class_mean"][:2] == (pytest.approx([0.1, 0.2]), pytest.approx([0.5, 0.8]))
+    assert lines(harm_figure(effects, "image"))["class mean"][:2] == (pytest.approx([0.1, 0.2]), pytest.approx([0.5, 0.8]))
+
+
+def test_the_trade_is_shown_on_the_half_that_nothing_was_chosen_on(effects):
+    assert trade_figure(effects) is None
+    rows = [
+        {**row, "half_one": row["value"] + 0.05 * (row["layer"] or 0), "half_two": row["value"] - 0.02}
+        | {"half_two_low": row["value"] - 0.1, "half_two_high": row["value"] + 0.1}
+        for row in effects.to_pylist()
+    ]
+    figure = trade_figure(table_of(rows, EFFECTS))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_title() == "image tokens, layer 1"  # the better one by the first half
+    found = lines(figure)
+    assert found["class mean"][:2] == (pytest.approx([0.08, 0.18]), pytest.approx([0.48, 0.78]))
+    assert found["random"][2] == "--"
+    assert found["best trade"][:2] == (pytest.approx([0.18]), pytest.approx([0.78]))
 
 
 def test_the_lens_has_its_control_and_chance():

@@ -1,7 +1,7 @@
 """Figures show the values they were given, bands and controls included."""
 
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 
 from linrep.explorer.figures import Curve, Panel, matrix, panels
 
@@ -22,6 +22,26 @@ def test_the_lines_are_the_values_and_a_control_is_dashed():
     heights = band.get_paths()[0].vertices[:, 1]
     assert heights.min() == pytest.approx(0.0)
     assert heights.max() == pytest.approx(1.0)
+
+
+def test_intervals_of_many_curves_stand_side_by_side_and_those_of_controls_are_one_band():
+    many = [Curve(f"c{i}", (0.0, 1.0), (0.5, 0.6), (0.4, 0.5), (0.6, 0.7)) for i in range(3)]
+    controls = [Curve(f"k{i}", (0.0, 1.0), (0.0, 0.0), (0.0, 0.0), (0.3 + i / 10, 0.3), control=True) for i in range(2)]
+    (axes,) = panels("", [Panel("t", "layer", "y", (*many, *controls), x_whole=True)]).axes
+    (band,) = [c for c in axes.collections if isinstance(c, PolyCollection)]
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(0.4)
+    bars = [c for c in axes.collections if isinstance(c, LineCollection)]
+    assert len(bars) == 3
+    places = [bar.get_segments()[0][0][0] for bar in bars]
+    assert len(set(places)) == 3
+    assert max(map(abs, places)) < 0.5
+    assert {tuple(end[1] for end in bar.get_segments()[0]) for bar in bars} == {(0.4, 0.6)}
+
+
+def test_panels_of_one_measure_have_the_same_ends():
+    small, large = (Panel("t", "layer", "y", (Curve("c", (0.0, 1.0), (0.0, top)),)) for top in (0.01, 1.0))
+    one, other = panels("", [small, large], alike="y").axes
+    assert one.get_ylim() == other.get_ylim()
 
 
 def test_a_grid_draws_every_panel_and_hides_what_is_left(tmp_path):

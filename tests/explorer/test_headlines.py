@@ -48,12 +48,12 @@ def test_the_best_trade_is_chosen_on_one_half_and_reported_from_the_other():
     assert "0.80 of these keep every other attribute" in headline[0]
     assert "damage 0.02" in headline[0]
     assert "a random direction there 0.05" in headline[0]
-    assert headline[1] == "For example `leaf .` became `star .` (leaf to star, leaf.png)."
+    assert headline[1] == 'For example "leaf ." became "star ." (leaf to star, leaf.png).'
 
 
 def test_examples_are_of_different_classes():
     rows = [verdict(name, "star .", 1.0) for name in ("leaf", "leaf", "boat", "key")]
-    assert [line.split("`")[1] for line in steer_examples(table(rows), CELL | {"direction": "class_mean"}, 2)] == [
+    assert [line.before for line in steer_examples(table(rows), CELL | {"direction": "class_mean"}, 2)] == [
         "leaf .",
         "boat .",
     ]

@@ -39,7 +39,7 @@ def test_every_curve_is_the_tables_own_with_its_control_and_chance():
     assert list(lines["ridge, shuffled labels"].get_ydata()) == [0.25, 0.25]
     assert lines["most frequent class"].get_ydata()[0] == pytest.approx(0.3)
     elsewhere = {line.get_label(): line for line in tokens.lines}
-    assert elsewhere["lda"].get_color() == lines["lda"].get_color() != lines["ridge"].get_color()
+    assert elsewhere["LDA"].get_color() == lines["LDA"].get_color() != lines["ridge"].get_color()
 
 
 def test_the_summary_names_the_probe_that_validation_chose_its_control_and_what_was_left_out():
@@ -74,4 +74,4 @@ def test_one_legend_stands_beside_the_panels_and_none_on_data():
     figure = layer_figures(table_of(ROWS, PROBES))["layers_class"]
     assert [axes.get_legend() for axes in figure.axes] == [None] * len(figure.axes)
     (legend,) = figure.legends
-    assert {text.get_text() for text in legend.get_texts()} == {"ridge", "lda", "ridge, shuffled labels", "most frequent class"}
+    assert {text.get_text() for text in legend.get_texts()} == {"ridge", "LDA", "ridge, shuffled labels", "most frequent class"}

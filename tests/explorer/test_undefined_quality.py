@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from linrep.explorer.saes import card_lines, figures, summary_lines
+from linrep.explorer.sae_figures import figures
+from linrep.explorer.saes import card_lines, summary_lines
 from linrep.sae.control import random_sae
 from linrep.sae.report import LayerSae, Report
 from linrep.store.tables import table_of

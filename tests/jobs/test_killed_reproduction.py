@@ -55,7 +55,7 @@ def tables(workspace: Path) -> dict[str, pl.DataFrame]:
 
 def report(workspace: Path) -> str:
     """What people read, without where it lies."""
-    text = (workspace / "report.md").read_text().replace(str(workspace), "WORKSPACE")
+    text = "".join((workspace / f"report.{form}").read_text() for form in ("md", "html")).replace(str(workspace), "WORKSPACE")
     return re.sub(r"[^\s]*recipe\.yaml", "RECIPE", text)
 
 
@@ -84,3 +84,4 @@ def test_killed_at_ten_moments_it_ends_with_the_same_tables_and_report(tmp_path:
     assert found.keys() == expected.keys()
     assert [path for path in expected if not found[path].equals(expected[path])] == []
     assert report(killed) == report(whole)
+    assert report(whole).count('class="thumbs"') >= 5  # of steered answers, and of latents

@@ -1,11 +1,12 @@
-"""All stages of a recipe, one after another in the order in which they need each other, and a report at the end."""
+"""All stages of a recipe, one after another in the order in which they need each other, and a report at the end, in two forms."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from linrep import tracking
+from linrep import __version__, tracking
 from linrep.cluster.control import CONTROL
 from linrep.cluster.findings import StageOutcome, finding
 from linrep.cluster.progress import within
@@ -19,14 +20,20 @@ from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.run_steer import run_steer
 from linrep.cluster.run_train_sae import run_train_sae
 from linrep.cluster.run_tune_sae import run_tune_sae
+from linrep.cluster.stage import Outcome
+from linrep.cluster.thumbnails import drawer
 from linrep.config import digest
 from linrep.errors import RecipeError
-from linrep.explorer.claims import Finding, report_lines
+from linrep.explorer.claims import Finding, Report, report_of
+from linrep.explorer.examples import Draw, no_images
+from linrep.explorer.report_page import report_page, unfinished_page
+from linrep.explorer.report_text import report_text, unfinished_text
 from linrep.fields import nearest
+from linrep.harvest.artefact import Harvest
 from linrep.places import Place
 from linrep.recipe import Recipe
 
-REPORT = "report.md"
+REPORT, PAGE = "report.md", "report.html"
 
 
 Command = Callable[[str], str]
@@ -75,12 +82,14 @@ class Reproduction:
     Attributes:
         findings: By stage.
         n_new: Stages that had work to do.
-        report: Where the report lies.
+        report: Where the report lies, in Markdown.
+        page: Where the same lies as one HTML file.
     """
 
     findings: dict[str, Finding]
     n_new: int
     report: Place
+    page: Place
 
 
 def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> tuple[Part, ...]:
@@ -123,7 +132,8 @@ def reproduce(
 ) -> Reproduction:
     """Run some stages, each of which does what is missing of it, and write the report.
 
-    In MLflow the stages' runs lie below one run. While stages work, the report says that it is not finished; it is written last.
+    In MLflow the stages' runs lie below one run. While stages work, both forms of the report say that it is not finished; they
+    are written last.
 
     Args:
         recipe: The experiment.
@@ -140,9 +150,10 @@ def reproduce(
     clock, n_new, report = Clock(parts), 0, workspace / REPORT
     values = recipe.model_dump(mode="json", exclude={"pool"})
     name, key = f"reproduce {recipe.name}", tracking.key_of(workspace, report, digest(values))
-    again = f"```\n{command('reproduce')}\n```"
-    unfinished = f"# {recipe.name}\n\nNot finished. Where nothing runs any more, this goes on:\n\n{again}\n".encode()
-    with tracking.whole(workspace, "reproduce", name, key, values, lambda: report.write_bytes(unfinished)) as whole:
+    draw: Draw = no_images
+    again = command("reproduce")
+    unfinished = {REPORT: unfinished_text(recipe.name, again), PAGE: unfinished_page(recipe.name, again)}
+    with tracking.whole(workspace, "reproduce", name, key, values, lambda: _write(workspace, unfinished)) as whole:
         for number, part in enumerate(parts, 1):
             say(f"reproduce: stage {number} of {len(parts)}, {part.name}{clock.left(part)}")
             clock.begin()
@@ -150,19 +161,46 @@ def reproduce(
                 outcome = part.run(recipe, workspace, command)
             n_new += bool(outcome.n_new)
             clock.end(part, bool(outcome.n_new))
-            findings[part.name] = finding(part.name, outcome, workspace)
+            if isinstance(outcome, Outcome) and isinstance(outcome.artefact, Harvest):
+                draw = drawer(outcome.artefact)
+            findings[part.name] = finding(part.name, outcome, workspace, draw)
             for line in findings[part.name].headline:
                 say(f"  {line}")
-        text = "\n".join([*report_lines(recipe.name, command, findings, _setting(findings)), ""]).encode()
+        written = _written(report_of(recipe.name, command, findings, _facts(recipe, values)), workspace)
         speaks = not (set(NAMES) - {"harvest", "explore"}).isdisjoint(findings)
-        is_new = whole.begun or (speaks and (not report.is_file() or report.read_bytes() != text))
+        is_new = whole.begun or (speaks and any(_bytes(workspace / file) != text.encode() for file, text in written.items()))
         if is_new:
             run = whole.run()
             run.describe("\n\n".join(f"**{stage}** {' '.join(one.headline)}" for stage, one in findings.items() if one.headline))
-            run.text(text.decode(), REPORT)
+            for file, text in written.items():
+                run.text(text, file)
     if is_new:
-        report.write_bytes(text)
-    return Reproduction(findings, n_new, report)
+        _write(workspace, written)
+    return Reproduction(findings, n_new, report, workspace / PAGE)
+
+
+def _written(report: Report, workspace: Place) -> dict[str, str]:
+    """Both forms of a report, by the names of their files."""
+    return {REPORT: report_text(report), PAGE: report_page(report, lambda path: _bytes(workspace / path))}
+
+
+def _write(workspace: Place, texts: Mapping[str, str]) -> None:
+    for file, text in texts.items():
+        (workspace / file).write_bytes(text.encode())
+
+
+def _bytes(file: Place) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _facts(recipe: Recipe, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What decides the numbers and is no artefact: the recipe, and the code that wrote the report."""
+    git = tracking.git()
+    commit = f", commit {git['git.commit']}{' with changes' if git['git.changed'] == 'true' else ''}" if git else ""
+    return [
+        ("recipe", f"{recipe.name}, digest {digest(values)}; the workspace keeps it in recipes/"),
+        ("report written by", f"line-of-sight {__version__}{commit}; each run in MLflow names the commit that computed it"),
+    ]
 
 
 class Clock:
@@ -215,10 +253,6 @@ def planned_lines(recipe: Recipe, workspace: Place, parts: Sequence[Part]) -> It
         size = sum(n for name in there for _, n in (folder / name).walk())
         lies = f"{len(there)} in {folder}, {size / 1e6:,.1f} MB" if there else "nothing there yet"
         yield f"  {part.name:10} {lies}; it does what is missing" if there else f"  {part.name:10} {lies}"
-
-
-def _setting(findings: dict[str, Finding]) -> list[str]:
-    return list(findings["harvest"].headline) if "harvest" in findings else []
 
 
 def _minutes(seconds: float) -> str:

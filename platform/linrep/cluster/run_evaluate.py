@@ -17,7 +17,8 @@ from linrep.cluster.sae_models import sae_models
 from linrep.cluster.stage import Counts, Records, Shown
 from linrep.directions import read_directions
 from linrep.errors import LinrepError, RecipeError
-from linrep.explorer.saes import card_lines, figures, sae_headline, summary_lines
+from linrep.explorer.sae_figures import figures
+from linrep.explorer.saes import card_lines, sae_headline, summary_lines
 from linrep.kind import UnitCommit
 from linrep.places import Place, place
 from linrep.probe.artefact import DIRECTIONS

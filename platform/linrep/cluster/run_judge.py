@@ -10,7 +10,7 @@ import pyarrow as pa
 from linrep import tracking
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.stage import Counts, Records, Shown
-from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, layer_figure
+from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, layer_figure, trade_figure
 from linrep.explorer.steering import steer_headline
 from linrep.kind import UnitCommit
 from linrep.sae.origin import origin_lines
@@ -25,6 +25,10 @@ from linrep.store.tables import write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_DAMAGE = ("damage", "damage: rise of the loss, nats a token")
+EFFECT_MEASURES = (("p_target", "probability of the target"), ("turned", "share of answers turned to the target"), _DAMAGE)
+EDIT_MEASURES = (("p_target", "probability of the target"), ("left", "share of answers that leave their class"), _DAMAGE)
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,15 @@ def _figures(shown: pa.Table) -> "dict[str, Figure]":
     found: dict[str, Figure] = {}
     measures = set(shown["measure"].to_pylist())
     sites = list(dict.fromkeys(site for site in shown["site"].to_pylist() if site is not None))
-    for measure, meaning in (("p_target", "p(target)"), ("turned", "share turned"), ("damage", "damage, nats a token")):
+    trade = trade_figure(shown) if "damage" in measures else None
+    if trade is not None:
+        found["trade"] = trade
+    for measure, meaning in EFFECT_MEASURES:
         if measure in measures:
             found[f"layers_{measure}"] = layer_figure(shown, measure, meaning)
             found |= {f"dose_{measure}_{site}": dose_figure(shown, measure, meaning, site) for site in sites}
     if any(edit not in ("none", "add") for edit in shown["edit"].to_pylist()):
-        for measure, meaning in (("p_target", "p(target)"), ("left", "share that leaves"), ("damage", "damage, nats a token")):
+        for measure, meaning in EDIT_MEASURES:
             if measure in measures:
                 found[f"edits_{measure}"] = edits_figure(shown, measure, meaning)
     if "damage" in measures:

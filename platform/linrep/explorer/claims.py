@@ -1,7 +1,38 @@
-"""The report of a recipe: the paper's four claims, each with its finding, a figure, examples, and what it does not show."""
+"""The report of a recipe as a structure: the paper's four claims, each with its finding, a figure, examples, and its limits.
+
+`linrep.explorer.report_text` and `linrep.explorer.report_page` write it down. All texts in it are plain: data, never markup.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from linrep.explorer.drawing import Drawing
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small image in a report.
+
+    Attributes:
+        drawn: The image.
+        alt: What it shows, in words.
+    """
+
+    drawn: Drawing = field(repr=False)
+    alt: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing that shows a finding.
+
+    Attributes:
+        text: What it is.
+        images: Beside the text.
+    """
+
+    text: str
+    images: Sequence[Thumbnail] = ()
 
 
 @dataclass(frozen=True)
@@ -13,8 +44,10 @@ class Finding:
         place: Where its results lie, relative to the workspace.
         name: Name and digest of its artefact.
         headline: The finding in sentences.
-        figure: The one figure, relative to the workspace; None where there is none.
-        examples: Lines that show it.
+        figure: The one figure, a PNG relative to the workspace; None where there is none.
+        examples: What shows it.
+        note: What all the examples are.
+        facts: What the provenance says of it: a word, and what it is.
     """
 
     stage: str
@@ -22,7 +55,9 @@ class Finding:
     name: str
     headline: Sequence[str]
     figure: str | None = None
-    examples: Sequence[str] = ()
+    examples: Sequence[Example] = ()
+    note: str = ""
+    facts: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -69,34 +104,94 @@ CLAIMS = (
 STAGE_JOBS = {"sae": "train_sae", "tune": "tune_sae"}
 
 
-def report_lines(
-    recipe: str, command: Callable[[str], str], findings: Mapping[str, Finding], setting: Sequence[str] = ()
-) -> list[str]:
-    """The report in Markdown; paths of figures are relative to the workspace, where it lies.
+@dataclass(frozen=True)
+class Section:
+    """A claim with what was found.
+
+    Attributes:
+        title: The claim in a sentence.
+        headline: What the first of its stages found.
+        others: What its other stages found: name and finding.
+        figure: A PNG, relative to the workspace; an SVG of the same name may lie beside it.
+        figure_of: The stage that the figure is of.
+        examples: What shows it.
+        note: What all the examples are.
+        limits: What the numbers do not show.
+        commands: Shell commands that make it again.
+        results: Stages that were measured, each with its artefact and where it lies.
+        missing: Why nothing was measured; empty where something was.
+    """
+
+    title: str
+    headline: str = ""
+    others: Sequence[tuple[str, str]] = ()
+    figure: str | None = None
+    figure_of: str = ""
+    examples: Sequence[Example] = ()
+    note: str = ""
+    limits: str = ""
+    commands: Sequence[str] = ()
+    results: Sequence[tuple[str, str, str]] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report, before it is written down.
+
+    Attributes:
+        title: What stands on top.
+        setting: What was harvested, in sentences.
+        sections: One for each claim.
+        facts: Provenance: a word, and what it is.
+        results: All artefacts: stage, name with digest, and where it lies.
+        again: The shell command that makes everything, and this report.
+    """
+
+    title: str
+    setting: Sequence[str]
+    sections: Sequence[Section]
+    facts: Sequence[tuple[str, str]]
+    results: Sequence[tuple[str, str, str]]
+    again: str
+
+
+def report_of(
+    recipe: str, command: Callable[[str], str], findings: Mapping[str, Finding], facts: Sequence[tuple[str, str]] = ()
+) -> Report:
+    """The report of a recipe.
 
     Args:
         recipe: Name of the recipe.
         command: The shell command of a job, by the name of its script.
         findings: By stage; a stage that did not run is left out.
-        setting: What was harvested, in lines.
+        facts: What the provenance begins with.
     """
-    lines = [f"# {recipe}: what its residual stream shows", "", *setting, ""]
-    for claim in CLAIMS:
-        own = [findings[stage] for stage in claim.stages if stage in findings]
-        lines += [f"## {claim.title}", ""]
-        if not own:
-            jobs = ", ".join(f"jobs/{STAGE_JOBS.get(stage, stage)}.py" for stage in claim.stages)
-            lines += [f"Not measured: the recipe does not ask for it, or it was stopped before ({jobs}).", ""]
-            continue
-        lines += [f"**{' '.join(own[0].headline)}**" if own[0].headline else "", ""]
-        for other in own[1:]:
-            if other.headline:
-                lines += [f"*{other.stage}*: {' '.join(other.headline)}", ""]
-        figure = next((one.figure for one in own if one.figure), None)
-        lines += [f"![{claim.title}]({figure})", ""] if figure else []
-        examples = next((one.examples for one in own if one.examples), ())
-        lines += [*(f"- {line}" for line in examples), ""] if examples else []
-        lines += [f"What this does not show: {claim.limits}", "", "```bash"]
-        lines += [command(STAGE_JOBS.get(one.stage, one.stage)) for one in own]
-        lines += ["```", "", *(f"`{one.stage}` {one.name}: {one.place}" for one in own), ""]
-    return lines
+    harvest = findings.get("harvest")
+    return Report(
+        title=f"{recipe}: what its residual stream shows",
+        setting=() if harvest is None else harvest.headline,
+        sections=[_section(claim, command, [findings[stage] for stage in claim.stages if stage in findings]) for claim in CLAIMS],
+        facts=[*facts, *(fact for one in findings.values() for fact in one.facts)],
+        results=[(one.stage, one.name, one.place) for one in findings.values()],
+        again=command("reproduce"),
+    )
+
+
+def _section(claim: Claim, command: Callable[[str], str], own: Sequence[Finding]) -> Section:
+    if not own:
+        jobs = ", ".join(f"jobs/{STAGE_JOBS.get(stage, stage)}.py" for stage in claim.stages)
+        return Section(claim.title, missing=f"Not measured: the recipe does not ask for it, or it was stopped before ({jobs}).")
+    drawn, shown = (next((one for one in own if getattr(one, what)), None) for what in ("figure", "examples"))
+    return Section(
+        title=claim.title,
+        headline=" ".join(own[0].headline),
+        others=[(one.stage, " ".join(one.headline)) for one in own[1:] if one.headline],
+        figure=None if drawn is None else drawn.figure,
+        figure_of="" if drawn is None else drawn.stage,
+        examples=() if shown is None else shown.examples,
+        note="" if shown is None else shown.note,
+        limits=claim.limits,
+        commands=[command(STAGE_JOBS.get(one.stage, one.stage)) for one in own],
+        results=[(one.stage, one.name, one.place) for one in own],
+    )

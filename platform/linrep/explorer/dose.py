@@ -6,12 +6,73 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.explorer.steering import SITES, best_cell
 from linrep.steer.intervals import estimate
 
 Row = dict[str, Any]
+DAMAGE = "damage: rise of the loss, nats a token"
+WITH_INTERVALS = ("random",)
+"""Controls whose intervals are drawn where intervals cross."""
+
+
+def trade_figure(effects: pa.Table) -> Figure | None:
+    """What the best layer of each site gives for its damage, controls beside; None without halves of the source classes.
+
+    Layers are chosen on one half of the source classes, and all points are from the other. Strengths are joined by lines.
+
+    Args:
+        effects: Rows of the `EFFECTS` contract.
+    """
+    rows = [row for row in effects.to_pylist() if row["edit"] == "add"]
+    best = best_cell(effects)
+    if best is None:
+        return None
+    found = {(row["site"], row["layer"], row["direction"], row["strength"], row["measure"]): row for row in rows}
+    controls = {row["direction"] for row in rows if row["control"]}
+    parts = []
+    for site in dict.fromkeys(row["site"] for row in rows):
+        own = best_cell(effects.filter(pc.field("site") == site))
+        if own is None:
+            continue
+        here = [key for key in found if key[:2] == (site, own["layer"])]
+        curves = []
+        for direction in sorted(dict.fromkeys(key[2] for key in here), key=lambda name: name in controls):
+            strengths = sorted({key[3] for key in here if key[2] == direction})
+            both = [[found.get((site, own["layer"], direction, s, m)) for m in ("damage", best["measure"])] for s in strengths]
+            curve = _traded([(x, y) for x, y in both if x is not None and y is not None], str(direction), direction in controls)
+            curves += [] if curve is None else [curve]
+        x, y = (
+            found.get((*(own[name] for name in ("site", "layer", "direction", "strength")), m))
+            for m in ("damage", best["measure"])
+        )
+        mark = None if x is None or y is None or x["half_two"] is None else (x["half_two"], y["half_two"], "best trade")
+        title = f"{_at(site)}, layer {own['layer']}"
+        parts.append(Panel(title, DAMAGE, MEANINGS[best["measure"]], tuple(curves), y_range=(-0.02, 1.02), mark=mark))
+    title = "Effect against damage: further up and to the left is better. Layers are chosen on half of the source classes, "
+    return panels(title + "points and 95% intervals are of the other half", parts, n_columns=2, alike="x")
+
+
+MEANINGS = {"turned": "share of answers turned to the target", "p_target": "probability of the target"}
+
+
+def _traded(both: Sequence[tuple[Row, Row]], label: str, control: bool) -> Curve | None:
+    kept = [(x, y) for x, y in both if x["half_two"] is not None and y["half_two"] is not None]
+    if not kept:
+        return None
+    xs, ys = zip(*kept, strict=True)
+
+    def ends(rows: Sequence[Row], name: str) -> tuple[float, ...]:
+        return tuple(row["half_two"] if row[name] is None else row[name] for row in rows)
+
+    x, y = (tuple(row["half_two"] for row in rows) for rows in (xs, ys))
+    if control and label not in WITH_INTERVALS:
+        return Curve(_named(label), x, y, control=True)
+    limits = [ends(rows, f"half_two_{end}") for rows, end in ((ys, "low"), (ys, "high"), (xs, "low"), (xs, "high"))]
+    return Curve(_named(label), x, y, limits[0], limits[1], control, None, limits[2], limits[3])
 
 
 def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
@@ -20,10 +81,10 @@ def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
     strongest = max((row["strength"] for row in rows), default=0.0)
     rows = [row for row in rows if row["strength"] == strongest]
     parts = [
-        Panel(f"{site}: strength {strongest:g}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
+        Panel(_at(site), "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
         for site, some in _grouped(rows, lambda row: row["site"])
     ]
-    return panels("", parts, n_columns=2)
+    return panels(f"{meaning}, with directions added at strength {strongest:g}; 95% intervals", parts, n_columns=2, alike="y")
 
 
 def edits_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
@@ -31,10 +92,10 @@ def edits_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
     rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] not in ("none", "add")]
     named = [{**row, "direction": row["direction"] or row["edit"]} for row in rows]
     parts = [
-        Panel(f"{site}: {edit}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
+        Panel(f"{_at(site)}: {edit}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
         for (site, edit), some in _grouped(named, lambda row: (row["site"], row["edit"]))
     ]
-    return panels("", parts, n_columns=2)
+    return panels(f"{meaning}, under edits that are no additions; 95% intervals", parts, n_columns=2, alike="y")
 
 
 def dose_figure(effects: pa.Table, measure: str, meaning: str, site: str) -> Figure:
@@ -46,10 +107,10 @@ def dose_figure(effects: pa.Table, measure: str, meaning: str, site: str) -> Fig
             {**plain, **{name: row[name] for name in ("site", "layer", "direction", "control")}, "strength": 0.0} for row in rows
         ] + rows
     parts = [
-        Panel(f"{site}, layer {layer}", "strength", meaning, _curves(some, "strength"), y_range=_range(measure))
+        Panel(f"{_at(site)}, layer {layer}", "strength", meaning, _curves(some, "strength"), y_range=_range(measure))
         for layer, some in _grouped(rows, lambda row: row["layer"])
     ]
-    return panels("", parts, n_columns=4)
+    return panels(f"{meaning}, by strength of the direction that is added; 95% intervals", parts, n_columns=4, alike="y")
 
 
 def harm_figure(effects: pa.Table, site: str) -> Figure:
@@ -67,9 +128,9 @@ def harm_figure(effects: pa.Table, site: str) -> Figure:
             strengths = sorted({key[2] for key in found if key[:2] == (layer, direction)})
             both = [(found.get((layer, direction, s, "damage")), found.get((layer, direction, s, "p_target"))) for s in strengths]
             x, y = zip(*[(a, b) for a, b in both if a is not None and b is not None] or [(math.nan, math.nan)], strict=True)
-            curves.append(Curve(str(direction), x, y, control=direction in controls))
-        parts.append(Panel(f"{site}, layer {layer}", "damage in nats a token", "p(target)", tuple(curves), y_range=(0, 1.02)))
-    return panels("", parts, n_columns=4)
+            curves.append(Curve(_named(direction), x, y, control=direction in controls))
+        parts.append(Panel(f"{_at(site)}, layer {layer}", DAMAGE, MEANINGS["p_target"], tuple(curves), y_range=(0, 1.02)))
+    return panels("Effect against damage: further up and to the left is better", parts, n_columns=4, alike="x")
 
 
 def lens_figure(lens: pa.Table) -> Figure:
@@ -124,7 +185,7 @@ def _curves(rows: Sequence[Row], x: str) -> tuple[Curve, ...]:
         low, high = (tuple(row[end] if row[end] is not None else row["value"] for row in line) for end in ("low", "high"))
         found.append(
             Curve(
-                label=str(direction),
+                label=_named(direction),
                 x=tuple(float(row[x]) for row in line),
                 y=tuple(row["value"] for row in line),
                 low=low,
@@ -133,6 +194,14 @@ def _curves(rows: Sequence[Row], x: str) -> tuple[Curve, ...]:
             )
         )
     return tuple(found)
+
+
+def _at(site: str) -> str:
+    return SITES.get(site, site)
+
+
+def _named(direction: object) -> str:
+    return str(direction).replace("_", " ")
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:

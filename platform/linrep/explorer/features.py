@@ -46,8 +46,31 @@ def feature_figures(table: pa.Table) -> dict[str, Figure]:
             curves = _shares(frame, column)
             if curves:
                 parts.append(Panel(title, label, "share of latents", curves))
-        figures[f"features_layer{layer:02d}"] = panels(f"layer {layer}: latents that fire, random directions dashed", parts)
+        title = f"Layer {layer}, latents that fire, random directions dashed. {_takeaway(frame)}"
+        figures[f"features_layer{layer:02d}"] = panels(title, parts)
     return figures
+
+
+def _takeaway(frame: pl.DataFrame) -> str:
+    """Whether latents separate a label better than random directions do, an SAE after the other."""
+    parts, said = dict(_saes(frame)), []
+    for name, own in parts.items():
+        found = _separation(own, parts.get(name + RANDOM))
+        if not name.endswith(RANDOM) and found is not None:
+            bar, n, n_all, by_chance = found
+            said.append(
+                f"{n / n_all:.0%} of {name} separate a label better than F1 {bar:.2f}, {by_chance:.0%} of random directions do"
+            )
+    return "; ".join(said) + ("." if said else "")
+
+
+def _separation(own: pl.DataFrame, control: pl.DataFrame | None) -> tuple[float, int, int, float] | None:
+    """F1 that few random directions exceed, latents above it, latents scored, and the share of random directions above it."""
+    scored, null = own.filter(FIRES)["f1"].drop_nulls(), None if control is None else control.filter(FIRES)["f1"].drop_nulls()
+    if null is None or not len(scored) or not len(null):
+        return None
+    bar = float(np.quantile(null.to_numpy(), 1 - FALSE, method="higher"))
+    return bar, int((scored > bar).sum()), len(scored), int((null > bar).sum()) / len(null)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -100,15 +123,14 @@ def features_headline(table: pa.Table) -> list[str]:
 def _sentence(layer: object, name: str, own: pl.DataFrame, control: pl.DataFrame | None) -> str:
     fires, both = own.filter(FIRES), own.filter((pl.col("rate_image") > 0) & (pl.col("rate_text") > 0))
     found = [f"{len(fires):,} of {len(own):,} latents fire, {len(both):,} of them on both image and text tokens"]
-    scored, null = fires["f1"].drop_nulls(), None if control is None else control.filter(FIRES)["f1"].drop_nulls()
-    if len(scored) and null is not None and len(null):
-        bar = float(np.quantile(null.to_numpy(), 1 - FALSE, method="higher"))
-        n, by_chance = int((scored > bar).sum()), int((null > bar).sum()) / len(null)
-        low, high = wilson(n / len(scored), len(scored))
-        line = f"{n:,} of {len(scored):,} ({n / len(scored):.0%}, 95% interval {low:.0%} to {high:.0%}) separate a label better "
+    separation = _separation(own, control)
+    if separation is not None:
+        bar, n, n_all, by_chance = separation
+        low, high = wilson(n / n_all, n_all)
+        line = f"{n:,} of {n_all:,} ({n / n_all:.0%}, 95% interval {low:.0%} to {high:.0%}) separate a label better "
         line += f"than F1 {bar:.2f} on samples that it was not chosen on; {by_chance:.0%} of random directions do"
         found.append(line)
-    elif len(scored):
+    elif len(fires["f1"].drop_nulls()):
         found.append(f"their median F1 for a label is {numbers(own)['median_f1']:.2f}; there are no random directions to compare")
     alike, beside = (None if part is None else numbers(part)["median_monosemanticity"] for part in (own, control))
     if alike is not None:

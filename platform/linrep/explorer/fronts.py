@@ -17,8 +17,10 @@ def front_figures(front: pa.Table, trials: pa.Table) -> dict[str, Figure]:
         here = frame.filter(pl.col("layer") == layer)
         n = len(pl.DataFrame(pl.from_arrow(trials)).filter(pl.col("layer") == layer))
         parts = [_panel(here.filter(pl.col("modality") == m), m) for m in MODALITIES if len(here.filter(pl.col("modality") == m))]
-        title = f"layer {layer}: {n} candidates, {here['candidate'].n_unique()} trained to the end"
-        drawn[f"front_layer{layer:02d}"] = panels(title, parts)
+        title = (
+            f"layer {layer}: {n} candidates, {here['candidate'].n_unique()} trained to the end; further down and to the left is "
+        )
+        drawn[f"front_layer{layer:02d}"] = panels(f"{title}better; 95% intervals", parts, alike="y")
     return drawn
 
 
@@ -39,7 +41,12 @@ def _panel(rows: pl.DataFrame, modality: str) -> Panel:
     known = line.filter(pl.col("control").is_not_null())
     if len(known):
         curves.append(Curve("random directions", _column(known, "l0"), _column(known, "control"), control=True))
-    return Panel(modality, "L0", "FVU on held-out rows", tuple(curves), x_log=True)
+    taken = rows.filter(pl.col("recommended")).head(1)
+    mark = (_column(taken, "l0")[0], _column(taken, "fvu")[0], "recommended") if len(taken) else None
+    log = all(bool((rows[name].drop_nulls().drop_nans() > 0).all()) for name in ("fvu", "fvu_low", "control"))
+    words = "mean of both" if modality == "mean" else f"held-out {modality} tokens"
+    label = "fraction of variance unexplained"
+    return Panel(words, "L0: latents active a token", label, tuple(curves), x_log=True, y_log=log, mark=mark)
 
 
 def _column(frame: pl.DataFrame, name: str) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
@@ -14,6 +15,8 @@ from linrep.stats.wilson import of_clusters, of_sum
 GOOD = 0.8
 """Balanced accuracy from which on an explanation counts as good."""
 TASKS = ("detection", "fuzzing", "overlap")
+EXPLAINED = {"own": "own explanation", "shuffled": "another latent's", "random": "as many patches drawn anew"}
+"""Controls in words."""
 BINS = 20
 CLEAR = 0.1
 """Random directions are as easy to explain where the scores of latents are surely not this much higher."""
@@ -36,7 +39,9 @@ def score_figures(scores: pa.Table) -> dict[str, Figure]:
             if len(rows := own.filter((pl.col("task") == task) & (pl.col("modality") == modality)))
         ]
         if parts:
-            figures[f"interpret_layer{layer:02d}"] = panels(f"explanations of the latents of layer {layer}", parts)
+            said = [line for line in interpret_headline(scores.filter(pc.field("layer") == layer)) if "andom directions" in line]
+            title = f"Scores of explanations of the latents of layer {layer}. {said[-1] if said else ''}"
+            figures[f"interpret_layer{layer:02d}"] = panels(title, parts)
     return figures
 
 
@@ -45,11 +50,11 @@ def _panel(task: str, modality: str, rows: pl.DataFrame) -> Panel:
     for (sae, control), own in sorted(rows.group_by(["sae", "control"]), key=lambda item: str(item[0])):
         counts, edges = np.histogram(own["value"].to_numpy(), BINS, (0, 1))
         middle = tuple((edges[:-1] + edges[1:]) / 2)
-        label = f"{sae}, {control} (n {len(own)})"
         plain = control == "own" and not str(sae).endswith("/random")
-        curves.append(Curve(label, middle, tuple(counts / len(own)), control=not plain))
-    x_label = "intersection over union" if task == "overlap" else "balanced accuracy"
-    return Panel(f"{task}, {modality}", x_label, "share of latents", tuple(curves))
+        curves.append(Curve(f"{sae}, {EXPLAINED[str(control)]}", middle, tuple(counts / len(own)), control=not plain))
+    x_label = "intersection over union" if task == "overlap" else "balanced accuracy, chance .5"
+    n = int(rows.filter(pl.col("control") == "own").group_by("sae").len()["len"].max() or 0)  # pyright: ignore[reportArgumentType]
+    return Panel(f"{task}, {modality}: {n} latents", x_label, "share of latents", tuple(curves))
 
 
 def score_metrics(scores: pa.Table) -> dict[str, dict[int, float]]:

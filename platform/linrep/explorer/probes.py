@@ -10,6 +10,20 @@ from matplotlib.figure import Figure
 from linrep.explorer.figures import Curve, Panel, panels
 from linrep.stats.interval import in_brackets
 
+ROWS = {
+    "pooled image": "mean over an image's tokens",
+    "pooled text": "mean over a text's tokens",
+    "pooled both": "mean over a sample's tokens",
+    "tokens image": "single image tokens",
+    "tokens text": "single text tokens",
+    "tokens both": "single tokens of both",
+    "last image": "last token, after an image",
+    "last text": "last token of a text",
+    "last both": "last token of both",
+}
+"""View and modality in words."""
+NAMES = {"lda": "LDA", "class_mean": "class means, not whitened", "latents_lda": "latents LDA"}
+"""Kinds of probes in words, where their names are none."""
 KINDS = ("ridge", "lda", "softmax", "class_mean", "latents_ridge", "latents_lda", "latents_softmax", "latents_class_mean")
 
 
@@ -23,18 +37,24 @@ def layer_figures(table: pa.Table) -> dict[str, Figure]:
     figures = {}
     for attribute, own in _by(frame, "attribute"):
         figures[f"layers_{attribute}"] = panels(
-            f"{attribute}: top-1 on test samples, 95% intervals", _layer_panels(own), n_columns=3
+            f"{attribute}, read by linear probes: share of test rows that are right, 95% intervals",
+            _layer_panels(own),
+            n_columns=3,
         )
     for kind, what in (("sparse", "coordinates"), ("latents", "latents")):
         few = frame.filter(pl.col("k").is_not_null() & (pl.col("attribute") == "class") & (pl.col("kind") == kind))
         if len(few):
-            figures[f"{kind}_class"] = panels(f"class: probes that see k {what}", _sparse_panels(few))
+            figures[f"{kind}_class"] = panels(f"class, read by probes that see only k {what}", _sparse_panels(few))
     curve = frame.filter((pl.col("attribute") == "class") & (pl.col("kind") == "ridge") & _own())
     if curve["n_per_class"].is_not_null().any():
-        figures["samples_class"] = panels("class: ridge, by training samples", _sample_panels(curve))
+        figures["samples_class"] = panels(
+            "class, read by ridge probes, by how many samples they are fitted on", _sample_panels(curve)
+        )
     moved = frame.filter((pl.col("fitted_on") != pl.col("tested_on")) & (pl.col("attribute") == "class"))
     if len(moved):
-        figures["transfer_class"] = panels("class: transfer between the modalities", _transfer_panels(frame))
+        figures["transfer_class"] = panels(
+            "class, read by probes that were fitted on the other modality", _transfer_panels(frame)
+        )
     return figures
 
 
@@ -59,7 +79,7 @@ def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
     parts = []
     for where, own in _by(main_probes(frame), "view", "tested_on"):
         found = [(i, kind, own.filter(pl.col("kind") == kind)) for i, kind in enumerate(KINDS)]
-        curves = [replace(_curve(kind, rows), colour=i) for i, kind, rows in found if len(rows)]
+        curves = [replace(_curve(_named(kind), rows), colour=i) for i, kind, rows in found if len(rows)]
         best = own.filter(pl.col("kind") == "ridge")
         curves.append(_curve("ridge, shuffled labels", best, "control", control=True))
         chance = own["chance"].mean()
@@ -108,8 +128,14 @@ def _transfer_panels(frame: pl.DataFrame) -> list[Panel]:
     return parts
 
 
-def _panel(title: str, curves: list[Curve], reference: tuple[float, str]) -> Panel:
-    return Panel(title, "layer", "top-1", tuple(curves), reference, (0.0, 1.03), x_whole=True)
+def _panel(where: str, curves: list[Curve], reference: tuple[float, str]) -> Panel:
+    title, _, more = where.partition(", ")
+    title = ROWS.get(title, title) + (f", {more}" if more else "")
+    return Panel(title, "layer", "share right", tuple(curves), reference, (0.0, 1.03), x_whole=True)
+
+
+def _named(kind: str) -> str:
+    return NAMES.get(kind, kind.replace("_", " "))
 
 
 def _curve(label: str, rows: pl.DataFrame, measure: str = "top1", control: bool = False) -> Curve:

@@ -1,9 +1,8 @@
-"""SAEs in figures and lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
+"""SAEs in lines: the trade between sparsity and loss, layer by layer, each beside random directions."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.figure
 import polars as pl
 import pyarrow as pa
 
@@ -133,59 +132,6 @@ def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[s
                 )
             found[f"F1 above random directions', {attribute}"] = _difference(rows)
     return found
-
-
-def figures(tables: Mapping[str, pa.Table]) -> dict[str, matplotlib.figure.Figure]:
-    """Figures by name: quality over layers and over sparsity, and how few latents rebuild class directions."""
-    quality = _frame(tables["quality"]).filter(pl.col("value").is_not_null())
-    drawn = {}
-    for measure in ("fvu", "ce_recovered", "kl_recovered", f"ce_recovered{LIKELIEST}"):
-        part = quality.filter((pl.col("measure") == measure) & pl.col("modality").is_in(["image", "text"]))
-        if len(part):
-            drawn[f"layers_{measure.replace('/', '_')}"] = _over_layers(part, measure)
-    if {"fvu", "l0"} <= set(quality["measure"]):
-        drawn["front"] = _front(quality)
-    if len(tables["rebuilt"]):
-        drawn["rebuilt"] = _rebuilt(_frame(tables["rebuilt"]))
-    return drawn
-
-
-def _over_layers(part: pl.DataFrame, measure: str) -> matplotlib.figure.Figure:
-    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for (coder, modality), rows in part.sort("layer").group_by(["coder", "modality"], maintain_order=True):
-        style = "-" if modality == "image" else "--"
-        (line,) = axes.plot(rows["layer"], rows["value"], style, marker="o", label=f"{coder}, {modality}")
-        if measure == "fvu":
-            axes.plot(rows["layer"], rows["control"], ":", color=line.get_color(), alpha=0.5)
-    axes.set(xlabel="layer k", ylabel=measure, title="dotted: random directions" if measure == "fvu" else "")
-    axes.legend(fontsize=7)
-    return figure
-
-
-def _front(quality: pl.DataFrame) -> matplotlib.figure.Figure:
-    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    wide = quality.filter(pl.col("measure").is_in(["fvu", "l0"])).pivot(
-        "measure", index=["layer", "coder", "modality"], values="value"
-    )
-    for (modality, layer), rows in wide.filter(pl.col("modality") != "both").group_by(["modality", "layer"], maintain_order=True):
-        rows = rows.sort("l0")
-        axes.plot(rows["l0"], rows["fvu"], "-o" if modality == "image" else "--s", label=f"layer {layer}, {modality}")
-    axes.set(xlabel="L0", ylabel="FVU on held-out rows", ylim=(0, None))
-    axes.legend(fontsize=7)
-    return figure
-
-
-def _rebuilt(frame: pl.DataFrame) -> matplotlib.figure.Figure:
-    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for (layer, coder, kind), rows in frame.group_by(["layer", "coder", "vectors"], maintain_order=True):
-        style = "-" if kind == "class" else ":"
-        axes.plot(rows["n_latents"], rows["cosine"], style, label=f"layer {layer} {coder}, {kind}")
-    axes.set(xlabel="latents", ylabel="cosine", title="dotted: random vectors of the same norms", ylim=(0, 1))
-    axes.legend(fontsize=6)
-    return figure
 
 
 def sae_headline(quality: pa.Table) -> list[str]:

@@ -4,7 +4,8 @@ import polars as pl
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from linrep.explorer.figures import Curve, Panel, panels
+from linrep.explorer.figures import Curve, Panel, panels, shade
+from linrep.explorer.sharing_words import course_of, ends_of
 from linrep.stats.interval import in_brackets
 
 GEOMETRY = (
@@ -37,6 +38,13 @@ LATENTS = (
 )
 
 
+TITLES = {
+    "geometry": "How alike images and texts lie, by layer",
+    "concept": "How much of a class's direction images and texts share, by layer",
+    "latent": "How many latents of SAEs images and texts share, by layer",
+}
+
+
 def layer_figures(table: pa.Table) -> dict[str, Figure]:
     """All figures of a sharing table by name.
 
@@ -49,10 +57,12 @@ def layer_figures(table: pa.Table) -> dict[str, Figure]:
         own = frame.filter(pl.col("level") == level)
         parts = [_panel(name, label, own.filter(pl.col("metric") == name)) for name, label in wanted if _has(own, name)]
         if parts:
-            figures[f"sharing_{level}"] = panels(f"{level} level: 95% intervals, nulls dashed", parts)
+            figures[f"sharing_{level}"] = panels(f"{TITLES[level]}; 95% intervals, nulls dashed", parts)
     histogram = frame.filter(pl.col("metric").str.starts_with("modality_score_"))
     if len(histogram):
-        figures["sharing_modality_scores"] = panels("modality scores of the latents", _histograms(histogram))
+        figures["sharing_modality_scores"] = panels(
+            "How many latents fire on text, on images and on both: modality scores", _histograms(histogram), 2, alike="y"
+        )
     return figures
 
 
@@ -67,16 +77,24 @@ def _panel(name: str, label: str, rows: pl.DataFrame) -> Panel:
         title = f"{model}, {title}" if sae and model != "trained" else title
         curves.append(_curve(title, own))
         if own["null"].is_not_null().any() and model == "trained":
-            curves.append(Curve(f"{title}, null", _x(own), _y(own, "null"), control=True))
-    return Panel(name.replace("_", " "), "layer", label, tuple(curves), x_whole=True)
+            curves.append(Curve(f"{title}, null" if sae else "null", _x(own), _y(own, "null"), control=True))
+    plain = rows.filter((pl.col("model") == "trained") & pl.col("sae").is_null())
+    ends, title = ends_of(plain, name), name.replace("_", " ")
+    if ends is not None and ends[0]["layer"] != ends[1]["layer"]:
+        title += f" {course_of(*ends)}: {ends[0]['value']:.2f} to {ends[1]['value']:.2f}"
+    return Panel(title, "layer", label, tuple(curves), x_whole=True)
 
 
 def _histograms(rows: pl.DataFrame) -> list[Panel]:
-    parts = []
-    for (layer, model, sae), own in rows.group_by(["layer", "model", "sae"], maintain_order=True):
-        middle = tuple(sum(float(end) for end in name.split("_")[-2:]) / 2 for name in own["metric"])
-        curve = Curve(str(sae), middle, _y(own, "value"), _y(own, "low"), _y(own, "high"))
-        parts.append(Panel(f"layer {layer}, {model}", "0 text only, 1 image only", "share of latents", (curve,)))
+    """A panel for each model and SAE, a curve for each layer."""
+    layers, parts = sorted(rows["layer"].unique()), []
+    for (model, sae), part in rows.group_by(["model", "sae"], maintain_order=True):
+        curves = []
+        for (layer,), own in part.group_by(["layer"], maintain_order=True):
+            middle = tuple(sum(float(end) for end in name.split("_")[-2:]) / 2 for name in own["metric"])
+            colour = shade(layers.index(layer), len(layers))
+            curves.append(Curve(f"layer {layer}", middle, _y(own, "value"), colour=colour))
+        parts.append(Panel(f"{model}: {sae}", "0 text only, 1 image only", "share of latents", tuple(curves)))
     return parts
 
 

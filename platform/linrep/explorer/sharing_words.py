@@ -48,7 +48,7 @@ def sharing_headline(table: pa.Table) -> list[str]:
     ]
     verdict = "grows with depth" if len(groups["grows"]) == len(courses) else "does not grow with depth across the board"
     sentences = [f"Sharing {verdict}: of {len(courses)} measures from layer {first} to {last}, {'; '.join(parts)}."]
-    probe = _ends(own, "modality_probe")
+    probe = ends_of(own, "modality_probe")
     if probe:
         sentences.append(
             f"A linear probe separates image from text with accuracy {probe[0]['value']:.2f} at layer {first} and "
@@ -67,8 +67,8 @@ COURSES = ("grows", "stays flat", "falls")
 
 
 def _courses(own: pl.DataFrame) -> dict[str, tuple[str, tuple[dict, dict]]]:
-    found = {name: _ends(own, name) for name in CURVES}
-    return {name: (_course(*ends), ends) for name, ends in found.items() if ends is not None}
+    found = {name: ends_of(own, name) for name in CURVES}
+    return {name: (course_of(*ends), ends) for name, ends in found.items() if ends is not None}
 
 
 def _listed(names: list[str], courses: dict[str, tuple[str, tuple[dict, dict]]]) -> str:
@@ -89,7 +89,7 @@ def plain_words(table: pa.Table) -> str:
     frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
     own = frame.filter((pl.col("model") == "trained") & pl.col("sae").is_null())
     said, against = [], []
-    probe, clusters = _ends(own, "modality_probe"), _ends(own, "cluster_homogeneity")
+    probe, clusters = ends_of(own, "modality_probe"), ends_of(own, "cluster_homogeneity")
     if probe:
         apart = probe[1]["value"] > 0.95
         said.append(
@@ -100,21 +100,21 @@ def plain_words(table: pa.Table) -> str:
     if clusters:
         said.append(f"homogeneity of clusters by modality goes from {clusters[0]['value']:.2f} to {clusters[1]['value']:.2f}")
     for name, words in CURVES.items():
-        ends = _ends(own, name)
+        ends = ends_of(own, name)
         if ends is None:
             continue
         first, last = ends
-        said.append(f"{words} {_course(first, last)} ({first['value']:.2f} to {last['value']:.2f})")
+        said.append(f"{words} {course_of(first, last)} ({first['value']:.2f} to {last['value']:.2f})")
         values = own.filter(pl.col("metric") == name).drop_nulls("value")
         peak = _peak(values)
-        if _course(first, last) == "falls":
+        if course_of(first, last) == "falls":
             against.append(f"{words} falls with depth")
-        elif peak is not None and last["layer"] > peak["layer"] > first["layer"] and _course(peak, last) == "falls":
+        elif peak is not None and last["layer"] > peak["layer"] > first["layer"] and course_of(peak, last) == "falls":
             against.append(
                 f"{words} is highest in layer {peak['layer']} by one half of the pairs, {peak['value']:.2f} by the other, and "
                 f"falls to {last['value']:.2f} after it"
             )
-        elif _course(first, last) == "stays flat":
+        elif course_of(first, last) == "stays flat":
             against.append(f"{words} does not grow")
         if first["null"] is not None and first["low"] is not None and first["low"] > first["null"] + SLIGHT:
             against.append(
@@ -194,14 +194,14 @@ def _latent_words(frame: pl.DataFrame) -> str:
             ("bridge_cosine", "the cosine of what both write"),
             ("cross_modal_weight_centred", "the likeness of a latent's strongest image and text tokens, each mean removed,"),
         ):
-            ends, control = _ends(own, name), _ends(random, name)
+            ends, control = ends_of(own, name), ends_of(random, name)
             if ends is None:
                 continue
             first, last = ends
             beside = "" if control is None else f", of random directions {control[1]['value']:.2f}"
             null = "" if last["null"] is None else f", null {last['null']:.2f}"
             said.append(
-                f"{words} {_course(first, last)} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
+                f"{words} {course_of(first, last)} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
                 f"{last['layer']}{null}{beside})"
             )
         if said:
@@ -209,13 +209,19 @@ def _latent_words(frame: pl.DataFrame) -> str:
     return text
 
 
-def _ends(frame: pl.DataFrame, name: str) -> tuple[dict, dict] | None:
+def ends_of(frame: pl.DataFrame, name: str) -> tuple[dict, dict] | None:
+    """The rows of a measure at the first and the last layer at which it has a value; None where it has none.
+
+    Args:
+        frame: Rows of one model, by layer.
+        name: The measure.
+    """
     rows = frame.filter((pl.col("metric") == name) & pl.col("value").is_not_null())
     return (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else None
 
 
-def _course(first: dict, last: dict) -> str:
-    """Flat where the change is small beside the distance from the null, or where each end lies in the other's interval."""
+def course_of(first: dict, last: dict) -> str:
+    """grows, falls, or stays flat: the change is small beside the distance from the null, or each end in the other's interval."""
     change = last["value"] - first["value"]
     ends = (first["low"], first["high"], last["low"], last["high"])
     overlaps = (

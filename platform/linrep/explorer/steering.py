@@ -1,5 +1,6 @@
 """What a steering job found in sentences, with the answers that show it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,28 @@ from linrep.stats.interval import in_brackets
 Row = dict[str, Any]
 CELL = ("site", "layer", "direction", "strength")
 SITES = {"image": "image tokens", "patches": "image patches", "last": "the last token", "everywhere": "all tokens"}
+
+
+@dataclass(frozen=True)
+class TurnedAnswer:
+    """An answer before and after an edit.
+
+    Attributes:
+        before: The unedited model's.
+        after: The edited model's.
+        source: Class of the image.
+        target: Class that the edit leads to.
+        sample: Name of the image.
+    """
+
+    before: str
+    after: str
+    source: str
+    target: str
+    sample: str
+
+    def __str__(self) -> str:
+        return f'"{self.before}" became "{self.after}" ({self.source} to {self.target}, {self.sample})'
 
 
 def best_cell(effects: pa.Table) -> Row | None:
@@ -64,7 +87,7 @@ def steer_headline(effects: pa.Table, verdicts: pa.Table) -> list[str]:
     return sentences + [f"For example {line}." for line in examples]
 
 
-def steer_examples(verdicts: pa.Table, cell: Row, n: int = 5) -> list[str]:
+def steer_examples(verdicts: pa.Table, cell: Row, n: int = 5) -> list[TurnedAnswer]:
     """Answers before and after an edit, of different source classes.
 
     Args:
@@ -77,7 +100,7 @@ def steer_examples(verdicts: pa.Table, cell: Row, n: int = 5) -> list[str]:
     rows = rows.filter(pl.col("score") == 1) if (rows["score"] == 1).any() else rows
     each = rows.unique("source", keep="first", maintain_order=True).head(n)
     return [
-        f"`{row['plain'].strip()}` became `{row['text'].strip()}` ({row['source']} to {row['target']}, {row['sample_id']})"
+        TurnedAnswer(row["plain"].strip(), row["text"].strip(), row["source"], row["target"], row["sample_id"])
         for row in each.iter_rows(named=True)
     ]
 

@@ -11,6 +11,7 @@ from linrep.tracking.side_by_side import compare as compare
 from linrep.tracking.side_by_side import compare_metrics as compare_metrics
 from linrep.tracking.side_by_side import compare_tables as compare_tables
 from linrep.tracking.source import COMMIT as COMMIT
+from linrep.tracking.source import git as git
 from linrep.tracking.where import EXPERIMENT as EXPERIMENT
 from linrep.tracking.where import check as check
 from linrep.tracking.where import inside as inside

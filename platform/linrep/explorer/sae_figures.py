@@ -1,0 +1,109 @@
+"""Figures of SAEs beside random directions: quality over layers and over sparsity, and how few latents rebuild class vectors."""
+
+from collections.abc import Mapping
+
+import polars as pl
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from linrep.explorer.figures import Curve, Panel, panels, shade
+from linrep.sae.report import LIKELIEST
+
+FVU = "fraction of variance unexplained"
+WORDS = {
+    "fvu": FVU,
+    "ce_recovered": "share of the cross-entropy recovered",
+    "kl_recovered": "share of the KL divergence recovered",
+    f"ce_recovered{LIKELIEST}": "share of the cross-entropy recovered, likeliest captions",
+}
+RANDOM = "random directions"
+HELD_OUT = {"image": "held-out image tokens", "text": "held-out text tokens"}
+
+
+def figures(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:
+    """Figures by name.
+
+    Args:
+        tables: Of the schemas `QUALITY` and `REBUILT`, by their names in small letters.
+    """
+    quality = pl.DataFrame(pl.from_arrow(tables["quality"])).filter(pl.col("value").is_not_null())
+    drawn = {}
+    for measure in WORDS:
+        part = quality.filter((pl.col("measure") == measure) & pl.col("modality").is_in(list(HELD_OUT)))
+        if len(part):
+            drawn[f"layers_{measure.replace('/', '_')}"] = _over_layers(part, measure)
+    if {"fvu", "l0"} <= set(quality["measure"]):
+        drawn["front"] = _front(quality)
+    if len(tables["rebuilt"]):
+        drawn["rebuilt"] = _rebuilt(pl.DataFrame(pl.from_arrow(tables["rebuilt"])))
+    return drawn
+
+
+def _over_layers(part: pl.DataFrame, measure: str) -> Figure:
+    """A panel a modality, a curve an SAE; its random directions grey."""
+    log, parts = measure == "fvu", []
+    for (modality,), own in part.sort("layer").group_by(["modality"], maintain_order=True):
+        curves = []
+        for (sae,), rows in own.group_by(["coder"], maintain_order=True):
+            curves.append(_curve(str(sae), rows, "layer"))
+            if rows["control"].is_not_null().any():
+                curves.append(Curve(RANDOM, _column(rows, "layer"), _column(rows, "control"), control=True))
+        parts.append(
+            Panel(HELD_OUT[str(modality)], "layer", WORDS[measure], tuple(curves), x_whole=True, y_log=log and _positive(own))
+        )
+    title = f"{WORDS[measure].capitalize()}, layer by layer" + ("" if log else "; 95% intervals over captions")
+    return panels(title, parts, n_columns=2, alike="y")
+
+
+def _front(quality: pl.DataFrame) -> Figure:
+    """A panel a modality, a curve a layer: further down and to the left is better; as many random directions grey."""
+    values = quality.filter(pl.col("measure").is_in(["fvu", "l0"]) & pl.col("modality").is_in(list(HELD_OUT)))
+    keys = ["layer", "coder", "modality"]
+    wide = values.pivot("measure", index=keys, values="value").join(
+        values.filter(pl.col("measure") == "fvu").select(*keys, "control"), on=keys, how="left"
+    )
+    layers, parts = sorted(wide["layer"].unique()), []
+    for (modality,), own in wide.group_by(["modality"], maintain_order=True):
+        curves = []
+        for i, layer in enumerate(layers):
+            rows = own.filter(pl.col("layer") == layer).drop_nulls(["l0", "fvu"]).sort("l0")
+            if len(rows):
+                colour = shade(i, len(layers))
+                curves.append(Curve(f"layer {layer}", _column(rows, "l0"), _column(rows, "fvu"), colour=colour))
+                known = rows.drop_nulls("control")
+                if len(known):
+                    curves.append(Curve(RANDOM, _column(known, "l0"), _column(known, "control"), control=True))
+        log = _positive(own.select(pl.col("fvu").alias("value"), "control"))
+        parts.append(Panel(HELD_OUT[str(modality)], "L0: latents active a token", FVU, tuple(curves), x_log=True, y_log=log))
+    title = "What SAEs leave unexplained by how many latents they use: further down and to the left is better"
+    return panels(title, parts, n_columns=2, alike="y")
+
+
+def _rebuilt(frame: pl.DataFrame) -> Figure:
+    """A panel an SAE, a curve a layer: class vectors, and grey random vectors of the same norms."""
+    layers, parts = sorted(frame["layer"].unique()), []
+    for (sae,), own in frame.group_by(["coder"], maintain_order=True):
+        curves = []
+        for (layer, kind), rows in own.sort("layer", "n_latents").group_by(["layer", "vectors"], maintain_order=True):
+            plain, colour = kind == "class", shade(layers.index(layer), len(layers))
+            label = f"layer {layer}" if plain else "random vectors"
+            curves.append(Curve(label, _column(rows, "n_latents"), _column(rows, "cosine"), control=not plain, colour=colour))
+        parts.append(Panel(str(sae), "latents used", "cosine with the vector", tuple(curves), y_range=(0, 1.02), x_log=True))
+    return panels(
+        "How few latents rebuild differences of class means, beside random vectors of the same norms", parts, n_columns=2
+    )
+
+
+def _curve(label: str, rows: pl.DataFrame, x: str) -> Curve:
+    known = rows["low"].is_not_null().all() and rows["high"].is_not_null().all()
+    low, high = (_column(rows, end) if known else None for end in ("low", "high"))
+    return Curve(label, _column(rows, x), _column(rows, "value"), low, high)
+
+
+def _positive(rows: pl.DataFrame) -> bool:
+    """Whether all values and controls can stand on a logarithmic axis."""
+    return all(bool((rows[name].drop_nulls().drop_nans() > 0).all()) for name in ("value", "control"))
+
+
+def _column(frame: pl.DataFrame, name: str) -> tuple[float, ...]:
+    return tuple(float("nan") if value is None else float(value) for value in frame[name])
