@@ -15,7 +15,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo ui test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
+.PHONY: help install demo ui notebooks test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -49,7 +49,7 @@ $(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 
 # Through the environment, so that any name of a folder arrives as it is.
-demo ui: export WORKSPACE := $(WORKSPACE)
+demo ui notebooks: export WORKSPACE := $(WORKSPACE)
 
 demo: $(VENV)/.installed ## every stage on the embedded world, and a report: no network, no GPU; a second call finds its results
 	$(BIN)/python jobs/reproduce.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
@@ -60,6 +60,9 @@ ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 500
 	http://*|https://*) echo "MLflow's pages are at $$(echo "$$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,')" ;; \
 	*) uri=$$($(BIN)/python -m linrep.tracking "$$WORKSPACE" $(ARGS)) || exit 1; exec $(BIN)/mlflow ui --backend-store-uri "$$uri" --workers 1 $(ARGS) ;; \
 	esac
+
+notebooks: $(VENV)/.installed-test ## execute the notebooks over the results in WORKSPACE, into build/notebooks
+	$(BIN)/python notebooks/run.py build/notebooks --workspace="$$WORKSPACE" $(ARGS)
 
 # No test may reach for a model hub: what a test needs is in the repository or made by the test.
 test test-all: export HF_HUB_OFFLINE = 1

@@ -1,6 +1,6 @@
 """From the features' tables and codes to what is asked about each latent: the only place that knows both stages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -46,12 +46,21 @@ def counts(features: Features) -> tuple[dict[str, int], dict[str, int]]:
     return {key: len(rows.filter(fires)) for key, rows in own.items()}, {key: len(rows) for key, rows in own.items()}
 
 
-def build_cases(features: Features, store: Store, config: InterpretConfig) -> Iterator[Case]:
-    """All that is asked, SAE by SAE; reads the codes of each once."""
+def build_cases(
+    features: Features, store: Store, config: InterpretConfig, chosen: Mapping[Key, Sequence[int]] | None = None
+) -> Iterator[Case]:
+    """All that is asked, SAE by SAE; reads the codes of each once.
+
+    Args:
+        features: What is interpreted.
+        store: Its activations.
+        config: How much is asked.
+        chosen: Latents of each SAE; None for those that are drawn.
+    """
     table = pl.DataFrame(pl.from_arrow(features.table()))
     ids: list[str] = store.samples()["sample_id"].to_pylist()
     number = {name: i for i, name in enumerate(ids)}
-    for key, latents in chosen_latents(features, config).items():
+    for key, latents in (chosen_latents(features, config) if chosen is None else chosen).items():
         rows = {row["latent"]: row for row in _of(table, key).filter(pl.col("latent").is_in(latents)).iter_rows(named=True)}
         examples = _examples(features, key, set(latents), config)
         asked: dict[Modality, set[int]] = {

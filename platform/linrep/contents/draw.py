@@ -13,8 +13,8 @@ HOT = (213, 94, 0)
 """Vermilion of the house's figures: on grey, distinct for colour-blind readers."""
 LEAST = 0.25
 """Share of `HOT` in the weakest patch that is drawn at all."""
-LIGHT = 0.55
-"""How far towards white the grey image under a heat map is moved, so that heat is seen on dark images too."""
+CONTRAST = 0.6
+"""Of the grey image under a heat map: paler than the image, so that heat is seen on dark ones too."""
 
 
 def fit(image: Image.Image, side: int) -> Image.Image:
@@ -64,7 +64,7 @@ def heat_map(image: Image.Image, boxes: Sequence[Box], values: Sequence[float], 
     grey: UInt8[np.ndarray, "h w"] = np.asarray(shown.convert("L"))
     share = strengths(shown.size, boxes, values, most, (shown.width / image.width, shown.height / image.height))
     weight = np.where(share > 0, LEAST + (1 - LEAST) * share, 0.0)[..., None]
-    under = (255 - (255 - grey.astype(float)) * (1 - LIGHT * 0.5))[..., None]
+    under = (255 - (255 - grey.astype(float)) * CONTRAST)[..., None]
     return Image.fromarray(np.round(under * (1 - weight) + np.array(HOT, float) * weight).astype(np.uint8))
 
 
