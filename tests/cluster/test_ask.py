@@ -75,7 +75,7 @@ def test_a_page_is_files_of_its_own_and_text_stays_data(asker, tmp_path):
     folder = Path(done.page.path).parent
     assert folder.parent == tmp_path / "asked"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "ask.css", "ask.js", "data.js", "image.png", "index.html", "picture.css", "picture.js",
+        "ask.css", "ask.js", "core.css", "data.js", "image.png", "index.html", "picture.css", "picture.js",
     ]  # fmt: skip
     html, data = (folder / "index.html").read_text(), (folder / "data.js").read_text(encoding="ascii")
     assert "default-src 'none'; script-src 'self'" in html

@@ -28,7 +28,7 @@ window.addEventListener("load", function () {
   seen.shown = where.getAttribute("aria-pressed");
   all(".word")[1].click();
   seen.word = document.querySelector(".side h3").textContent;
-  seen.probes = all(".read table").map(function (table) { return table.rows.length; });
+  seen.probes = all(".readings table").map(function (table) { return table.rows.length; });
   seen.wide = document.documentElement.scrollWidth <= document.documentElement.clientWidth;
   document.title = "seen " + encodeURIComponent(JSON.stringify(seen));
 });

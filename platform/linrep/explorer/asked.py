@@ -21,7 +21,7 @@ POLICY = (
     "form-action 'none'"
 )
 """What the page may load: its own files."""
-ASSETS = ("ask.css", "picture.css", "picture.js", "ask.js")
+ASSETS = ("core.css", "picture.css", "ask.css", "picture.js", "ask.js")
 INDEX = "index.html"
 SIDE = 1024
 """Most pixels of a side of the image on the page."""

@@ -17,7 +17,6 @@ Texts are data: the script puts them on the page as text and never as markup.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -62,7 +61,7 @@ def picture_data(
         },
         "saes": [],
         "about": [],
-        "probes": [{**asdict(one), "p": _short(one.p), "p_runner_up": _short(one.p_runner_up)} for one in reading.probes],
+        "probes": [{**vars(one), "p": _short(one.p), "p_runner_up": _short(one.p_runner_up)} for one in reading.probes],
     }
     for fires in reading.fires:
         latents, values = fires.strongest.latents.tolist(), fires.strongest.values.tolist()
@@ -140,7 +139,10 @@ def latent_notes(
         explanations: Rows of the `EXPLANATIONS` contract, if there are any.
         wanted: The latents.
     """
-    keys = pl.DataFrame(list(wanted), schema={"layer": pl.Int32, "sae": pl.String, "latent": pl.Int32}, orient="row")
+    wanted = list(wanted)
+    if not wanted:
+        return {}
+    keys = pl.DataFrame(wanted, schema={"layer": pl.Int32, "sae": pl.String, "latent": pl.Int32}, orient="row")
     found: dict[tuple[int, str, int], LatentNote] = {}
     said: dict[tuple[int, str, int], str] = {}
     if explanations is not None:

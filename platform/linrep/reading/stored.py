@@ -119,10 +119,11 @@ def _held(store: Store, chunk: int, names: Sequence[str]) -> dict[str, dict[Moda
             table = _table(store, chunk, "tokens", layer, modality, names, COLUMNS)
             if table is None:
                 continue
-            vectors, samples = vectors_of(table, store), table["sample_id"].to_numpy(zero_copy_only=False)
-            norms = table["norm"].to_numpy()
-            for name in dict.fromkeys(samples.tolist()):
-                mine = np.flatnonzero(samples == name)
+            vectors, norms = vectors_of(table, store), table["norm"].to_numpy()
+            coded = table["sample_id"].cast(pa.string()).combine_chunks().dictionary_encode()
+            numbers = coded.indices.to_numpy()
+            by_sample = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
+            for name, mine in zip(coded.dictionary.to_pylist(), by_sample, strict=True):
                 own = found.setdefault(name, {})
                 if modality not in own:
                     own[modality] = _Rows(Tokens.stored(table.take(pa.array(mine)), modality), {}, {})

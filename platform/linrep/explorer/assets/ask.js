@@ -1,9 +1,8 @@
 /* The page of an asking: LineOfSight.asked(data), see linrep/explorer/asked.py for the shape.
    From disk, data.js calls it. From `jobs/ask.py --serve`, LineOfSight.serve() asks for questions and calls it with answers. */
-"use strict";
-var LineOfSight = window.LineOfSight || (window.LineOfSight = {});
-
 (function () {
+  "use strict";
+  window.LineOfSight = window.LineOfSight || {};
   function make(tag, className, text) {
     var made = document.createElement(tag);
     if (className) made.className = className;
@@ -36,7 +35,7 @@ var LineOfSight = window.LineOfSight || (window.LineOfSight = {});
   }
 
   function edits(data) {
-    var section = make("section", "changed"), table = make("table"), head = make("tr"), wrap = make("div", "wide");
+    var section = make("section", "changed"), table = make("table"), head = make("tr"), wrap = make("div", "scroll");
     section.append(make("h2", null, "Under edits"));
     table.append(make("caption", null, "Answers under each edit, and under another direction of the same norm"));
     ["Edit", "Answer", "Answer under the control"].forEach(function (title) {

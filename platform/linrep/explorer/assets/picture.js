@@ -6,10 +6,10 @@
    Gives {choose(position), show(sae, latent)}: what a person can do, for pages that keep their state in the address.
 
    Every text from the data is put on the page as text. Nothing here needs a network, or a script beside this one. */
-"use strict";
-var LineOfSight = window.LineOfSight || (window.LineOfSight = {});
+window.LineOfSight = window.LineOfSight || {};
 
 LineOfSight.picture = function (container, data, links) {
+  "use strict";
   links = links || {};
   var chosen = null; // number of a token
   var heat = null; // {sae, latent}
@@ -286,7 +286,7 @@ LineOfSight.picture = function (container, data, links) {
       var rows = fires(i, chosen).map(function (one) { return { sae: i, latent: one.latent, strength: one.strength }; });
       var title = "Latents of " + sae.name + ", layer " + sae.layer;
       if (rows.length) side.append(latent_table(rows, title + (sae.active[chosen] > rows.length ? ": the strongest " + rows.length + " of " + sae.active[chosen] : "")));
-      else side.append(make("p", null, title + ": none fires here."));
+      else side.append(make("p", null, title + (sae.active[chosen] < 0 ? ": not read here; the features stage leaves the prompt and high norms out." : ": none fires here.")));
     });
     if (data.words) side.append(words_table(chosen));
     var back = make("button", "back", "All of the image and text");
@@ -339,7 +339,7 @@ LineOfSight.picture = function (container, data, links) {
     var own = data.probes.filter(function (one) { return one.view === name; });
     if (!own.length) return null;
     var attributes = Array.from(new Set(own.map(function (one) { return one.attribute; })));
-    var wrap = make("div", "wide"), table = make("table", "probes");
+    var wrap = make("div", "scroll"), table = make("table", "probes");
     wrap.tabIndex = 0;
     wrap.setAttribute("role", "region");
     wrap.setAttribute("aria-label", "Probes read " + READS[name]);
@@ -377,7 +377,7 @@ LineOfSight.picture = function (container, data, links) {
   /* Together. */
 
   LineOfSight.picture.count = (LineOfSight.picture.count || 0) + 1;
-  var root = make("div", "picture"), left = make("div", "left");
+  var root = make("div", "reading"), left = make("div", "left");
   if (data.image) {
     view = views();
     left.append(view.element);
@@ -390,7 +390,7 @@ LineOfSight.picture = function (container, data, links) {
   container.append(root);
   var read = [probes("pooled"), probes("last")].filter(Boolean);
   if (read.length) {
-    var section = make("section", "read");
+    var section = make("section", "readings");
     section.append(make("h2", null, "What the probes read"));
     section.append.apply(section, read);
     container.append(section);

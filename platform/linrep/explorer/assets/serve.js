@@ -1,7 +1,7 @@
 /* The form of `jobs/ask.py --serve`: an image, a question, a latent with its strength, a pair of classes with layer and strength.
    It sends the same words that the command line takes, and shows what comes back with LineOfSight.show. */
-"use strict";
 (function () {
+  "use strict";
   var main = document.getElementById("asked"), about = null, image = null, name = "", busy = false, again = false;
 
   function make(tag, className, text) {

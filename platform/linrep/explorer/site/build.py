@@ -11,6 +11,7 @@ import xxhash
 from linrep.config import digest
 from linrep.contents.stored import Contents
 from linrep.explorer.site.compare import write_compare
+from linrep.explorer.site.images import write_images
 from linrep.explorer.site.latents import studied, write_latents
 from linrep.explorer.site.overview import artefact_rows, claim_rows
 from linrep.explorer.site.pictures import Pictures
@@ -25,16 +26,17 @@ FOLDER = "explorer"
 INDEX = "index.html"
 MADE = "made.json"
 """What the site was made from; written last."""
-STYLES = ("core.css", "evidence.css")
+STYLES = ("core.css", "evidence.css", "picture.css")
 SCRIPTS = (
-    "core.js", "grid.js", "chart.js", "parts.js", "overview.js", "latents.js", "latent.js", "search.js", "provenance.js",
+    "core.js", "grid.js", "chart.js", "parts.js", "overview.js", "latents.js", "latent.js", "picture.js", "image.js",
+    "search.js", "provenance.js",
     "steering-figures.js", "steering.js", "saes.js", "compare-saes.js", "compare.js",
     "start.js",
 )  # fmt: skip
 """In the order in which a page loads them."""
 NAV = (
-    ("overview", "Overview"), ("latents", "Latents"), ("steering", "Steering"), ("saes", "SAEs"), ("compare", "Compare"),
-    ("search", "Search"), ("provenance", "Provenance"),
+    ("overview", "Overview"), ("latents", "Latents"), ("image", "Images"), ("steering", "Steering"), ("saes", "SAEs"),
+    ("compare", "Compare"), ("search", "Search"), ("provenance", "Provenance"),
 )  # fmt: skip
 
 
@@ -44,9 +46,11 @@ class Limits:
 
     Attributes:
         latents: Latents of each SAE.
+        images: Images of each harvest.
     """
 
     latents: int = 4096
+    images: int = 512
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,17 @@ def _write(
     site: Site, results: Results, known: Mapping[str, Contents], command: Callable[[str], str], title: str, limits: Limits
 ) -> None:
     pictures = {key: Pictures(site, store, known.get(key)) for key, store in results.harvests.items()}
-    rows, saes = artefact_rows(site, results, command), []
-    for one in studied(results):
+    rows, saes, looked = artefact_rows(site, results, command), [], studied(results)
+    for one in looked:
         harvest = one.features.parents["harvest"]
         if harvest not in pictures:
             continue  # its store is gone: no page of it could be followed
         n_pages = write_latents(site, one, pictures[harvest], known.get(harvest), limits.latents)
         saes.append({**one.row, "pages": n_pages})
+    images = []
+    for key, store in results.harvests.items():
+        own = [one for one in looked if one.features.parents["harvest"] == key]
+        images.append(write_images(site, results, store, pictures[key], own, limits.images))
     write_search(site, results, pictures)
     write_steering(site, results, pictures)
     write_saes(site, results)
@@ -128,6 +136,7 @@ def _write(
             "artefacts": rows,
             "claims": claim_rows(),
             "saes": saes,
+            "images": [one for one in images if one is not None],
             "damaged": results.damaged,
             "without": [store.place.name for key, store in results.harvests.items() if key not in known],
         },
@@ -153,4 +162,4 @@ def _made_of(results: Results, title: str, limits: Limits) -> str:
     program = [xxhash.xxh3_64_hexdigest(asset(name)) for name in (*STYLES, *SCRIPTS, INDEX)]
     sources = sorted(str(f.name) for f in resources.files("linrep.explorer.site").iterdir() if f.name.endswith(".py"))
     program += [xxhash.xxh3_64_hexdigest((resources.files("linrep.explorer.site") / name).read_bytes()) for name in sources]
-    return digest(heads, program, title, [limits.latents])
+    return digest(heads, program, title, [limits.latents, limits.images])

@@ -7,6 +7,7 @@ in any size.
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class Pictures:
         self._row = {name: i for i, name in enumerate(self._samples["sample_id"].to_pylist())}
         self._card = card_of(store.manifest.model)
         self._known: dict[str, dict[str, Any]] = {}
+        self._shown: Counter[str] = Counter()
 
     @property
     def samples(self) -> pa.Table:
@@ -51,6 +53,14 @@ class Pictures:
         """Names of the samples that have an image and were harvested."""
         own = self._samples.filter(pc.field("error").is_null() & (pc.field("modality") != "text"))
         return own["sample_id"].to_pylist()
+
+    def row_of(self, name: str) -> int:
+        """Number of a sample in the harvest's samples."""
+        return self._row[name]
+
+    def most_shown(self, n: int) -> list[str]:
+        """The images that were asked for most often until now, equal ones in the order in which they came."""
+        return [name for name, _ in self._shown.most_common(n)]
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the store says of a sample."""
@@ -64,7 +74,9 @@ class Pictures:
             By sample: `file` (None where there is no picture), `width` and `height` in pixels, `name`, `label`, and `layout` with
             the edges of its patches, see `edges`. A shard holds them as `in_layouts` puts them.
         """
-        wanted = list(dict.fromkeys(names))
+        asked = list(names)
+        self._shown.update(asked)
+        wanted = list(dict.fromkeys(asked))
         new = [name for name in wanted if name not in self._known]
         for start in range(0, len(new), AT_ONCE):
             some = new[start : start + AT_ONCE]
