@@ -29,22 +29,28 @@ $(BIN)/pip:
 		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "no virtual environment: try 'make test-deps'" >&2; exit 1; }
 
-# One pip call for each set of extras. The three never run at once: with `make -j` two pips would write the same folder.
+# One pip call for each set of extras. The four never run at once: with `make -j` two pips would write the same folder.
 .NOTPARALLEL:
 $(VENV)/.installed: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages into $(VENV) (minutes the first time)"
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.installed-docs: $(ASKED) | $(BIN)/pip
+	@echo "installing the pinned packages and what builds the documentation into $(VENV) (minutes the first time)"
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@ $(VENV)/.installed
+
+# The tests build the documentation, too.
 $(VENV)/.installed-test: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages and the test tools into $(VENV) (minutes the first time)"
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
-	@touch $@ $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs]'
+	@touch $@ $(VENV)/.installed-docs $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages, the test tools and the linters into $(VENV) (minutes the first time)"
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,dev]'
-	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs,dev]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed
 
 install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 
@@ -110,11 +116,20 @@ types: $(VENV)/.installed-dev ## pyright
 contracts: $(VENV)/.installed-dev ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.installed ## write the documentation's tables from the schemas
-	$(BIN)/python -m schemas
+# MkDocs Material prints a notice about another project at each start; the variable is how it is switched off.
+docs docs-check: export NO_MKDOCS_2_WARNING := 1
+docs: export WORKSPACE := $(WORKSPACE)
 
-docs-check: $(VENV)/.installed ## fail when the documentation's tables are out of date
+docs: $(VENV)/.installed-docs ## the documentation as a site in build/site, with tables from the schemas; notebooks are run where WORKSPACE has a report
+	$(BIN)/python -m schemas
+	@if [ -f "$$WORKSPACE/report.md" ]; then $(BIN)/python -m documentation.notebooks "$$WORKSPACE"; \
+	else echo "no report.md in $$WORKSPACE: notebooks are shown without outputs"; fi
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+docs-check: $(VENV)/.installed-docs ## fail when tables are out of date, or a link of the documentation leads nowhere
 	$(BIN)/python -m schemas --check
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site-check
 
 bench: $(VENV)/.installed-test ## every benchmark: ratios against floors and peers
 	@for name in store harvest sae train probe features; do echo "== python -m bench.$$name"; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done

@@ -7,7 +7,7 @@ import pytest
 
 from linrep.errors import RecipeError
 from linrep.fields import Setting, choices, nearest, settings, type_words, typed
-from linrep.recipe import Recipe, _command_line, _own_options, _Parser, merge, validate
+from linrep.recipe import Recipe, _command_line, _Parser, merge, own_options, validate
 
 EVERY = {one.path: one for one in settings(Recipe)}
 KINDS = {
@@ -48,7 +48,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 def test_the_help_knows_the_options_that_the_parser_knows(monkeypatch):
-    named = {f"--{one}" for one in [*EVERY, *_own_options()]}
+    named = {f"--{one}" for one in [*EVERY, *own_options()]}
     named |= {f"--no-{one.path}" for one in EVERY.values() if one.annotation is bool}
     named |= {f"--no-{one}" for one in ("reindex", "dry-run", "print-config")}
     assert named == options(monkeypatch)

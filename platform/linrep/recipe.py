@@ -110,7 +110,7 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
                 print(_help(description, word.partition("=")[2] or after))
             raise SystemExit(0)
     overrides = _command_line(words)
-    for name, (job, _) in _own_options().items():
+    for name, (job, _) in own_options().items():
         if argv is None and job and name in overrides and job != Path(sys.argv[0]).stem:
             raise RecipeError(f"--{name} is an option of jobs/{job}.py alone")
     # `null` stands for nothing everywhere else; here it is the name of a folder.
@@ -157,7 +157,7 @@ def _asking(overrides: dict[str, Any]) -> dict[str, Any]:
 
 def _field_words(words: Sequence[str]) -> tuple[str, ...]:
     """The words of a command line that set fields of the recipe: its other options are left out, with their values."""
-    kept, own, keep = [], _own_options(), True
+    kept, own, keep = [], own_options(), True
     for word in words:
         if word.startswith("--"):
             keep = word.partition("=")[0][2:].removeprefix("no-") not in own
@@ -346,7 +346,7 @@ VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until
 """What follows the options that belong to no section, as the help shows it."""
 
 
-def _own_options() -> dict[str, tuple[str, str]]:
+def own_options() -> dict[str, tuple[str, str]]:
     """Options that belong to no section: the one job that has them, or "", and what they mean."""
     found = {}
     for name, field in _Arguments.model_fields.items():
@@ -363,7 +363,7 @@ def _help(description: str, section: str) -> str:
     """
     job = Path(sys.argv[0]).name
     if not section:
-        own = {name: meaning for name, (of, meaning) in _own_options().items() if of in ("", job.removesuffix(".py"))}
+        own = {name: meaning for name, (of, meaning) in own_options().items() if of in ("", job.removesuffix(".py"))}
         shown = {f"--{name} {VALUES.get(name, '')}".rstrip(): meaning for name, meaning in own.items()}
         return overview(job, description, {**shown, "--help [SECTION]": "This page, or the fields of a section."}, Recipe)
     shown = page(section.removeprefix("--"), Recipe)
@@ -378,7 +378,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         known, rest = super().parse_known_args(args, namespace)
         if rest:
-            raise RecipeError(unknown_option(rest, args, Recipe, list(_own_options())))
+            raise RecipeError(unknown_option(rest, args, Recipe, list(own_options())))
         return known, rest
 
     def error(self, message: str) -> NoReturn:
