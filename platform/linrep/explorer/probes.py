@@ -210,7 +210,7 @@ def probe_headline(table: pa.Table) -> list[str]:
     for source, own in _by(frame.filter(pl.col("tested_on") != "both"), "tested_on"):
         attributes = own["attribute"].unique(maintain_order=True).to_list()
         attribute = "class" if "class" in attributes else attributes[0]
-        curve = _chosen_curve(own.filter(pl.col("attribute") == attribute))
+        curve = chosen_curve(own.filter(pl.col("attribute") == attribute))
         low, high = curve["top1_low"].max(), curve["top1_high"].min()
         beside = f"chance {_share(curve['chance'].mean())}, shuffled labels {_share(curve['control'].mean())}"
         how = f"{curve['view'][0]} rows, {curve['kind'][0]} probes"
@@ -228,8 +228,12 @@ def probe_headline(table: pa.Table) -> list[str]:
     return sentences
 
 
-def _chosen_curve(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows, a layer each, of the view and kind with the highest mean validation score; of the first where there is none."""
+def chosen_curve(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows, a layer each, of the view and kind with the highest mean validation score; of the first where there is none.
+
+    Args:
+        frame: Rows of `main_probes` of one attribute and one modality.
+    """
     parts = [own for _, own in _by(frame, "view", "kind")]
     return max(parts, key=lambda own: (len(own) == max(map(len, parts)), _number(own["validation"].mean()))).sort("layer")
 

@@ -7,12 +7,19 @@
 (function () {
   "use strict";
   var L = LineOfSight;
-  var WIDTH = 620;
+  var WIDTH = 620; // narrower on a narrow screen, where a chart of this width would shrink until nobody can read it
   var HEIGHT = 300;
   var LEFT = 54;
-  var RIGHT = 130;
+  var RIGHT = 140;
   var TOP = 12;
   var BOTTOM = 44;
+
+  function fit() {
+    var narrow = window.innerWidth <= 520;
+    WIDTH = narrow ? 380 : 620;
+    HEIGHT = narrow ? 260 : 300;
+    RIGHT = narrow ? 124 : 140;
+  }
 
   function isNumber(value) {
     return value !== null && value !== undefined && value === value && Math.abs(value) !== Infinity;
@@ -103,6 +110,7 @@
 
   L.chart = function (spec) {
     var el = L.el;
+    fit();
     var series = spec.series.filter(function (one) {
       return one.y.some(isNumber);
     });
@@ -137,9 +145,8 @@
     var parts = frame(spec, x, y, xTicks, ticks(yr[0], yr[1]), short);
     if (spec.reference) {
       parts.push(el("line", { class: "curve control", x1: LEFT, x2: WIDTH - RIGHT, y1: y(spec.reference.y), y2: y(spec.reference.y) }));
-      parts.push(el("text", { x: WIDTH - RIGHT + 6, y: y(spec.reference.y) + 4 }, spec.reference.label));
     }
-    var ends = [];
+    var ends = spec.reference ? [{ y: y(spec.reference.y), label: spec.reference.label, tint: "control-fill" }] : [];
     var colour = 0;
     series.forEach(function (one) {
       var tint = one.control ? "control" : "s" + ((one.colour === undefined ? colour++ : one.colour) % 8);
@@ -187,11 +194,16 @@
     ends.forEach(function (end, i) {
       end.at = i ? Math.max(end.y, ends[i - 1].at + 14) : end.y;
     });
-    var over = ends.length ? ends[ends.length - 1].at - (HEIGHT - BOTTOM + 4) : 0;
+    var room = HEIGHT - BOTTOM + 4;
+    ends.slice().reverse().forEach(function (end) {
+      end.at = Math.min(end.at, room);
+      room = end.at - 14;
+    });
+    var most = Math.floor((RIGHT - 18) / 6.9); // letters
     ends.forEach(function (end) {
-      var at = over > 0 ? end.at - over : end.at;
+      var at = end.at;
       parts.push(el("rect", { class: end.tint, x: WIDTH - RIGHT + 6, y: at - 4, width: 8, height: 8 }));
-      parts.push(el("text", { x: WIDTH - RIGHT + 18, y: at + 4 }, end.label.length > 19 ? end.label.slice(0, 18) + "…" : end.label, el("title", {}, end.label)));
+      parts.push(el("text", { x: WIDTH - RIGHT + 18, y: at + 4 }, end.label.length > most ? end.label.slice(0, most - 1) + "…" : end.label, el("title", {}, end.label)));
     });
     (spec.marks || []).forEach(function (mark) {
       parts.push(el("line", { class: "axis", x1: x(mark.x), x2: x(mark.x), y1: TOP, y2: HEIGHT - BOTTOM }, el("title", {}, mark.label)));
@@ -207,6 +219,7 @@
 
   L.bars = function (spec) {
     var el = L.el;
+    fit();
     var top = extent([0].concat.apply([0], spec.series.map(function (one) { return one.values; })));
     top = spec.yRange || [Math.min(0, top[0]), top[1]];
     function y(value) {

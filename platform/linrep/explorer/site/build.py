@@ -10,15 +10,18 @@ import xxhash
 
 from linrep.config import digest
 from linrep.contents.stored import Contents
+from linrep.explorer.site.classes import write_classes
 from linrep.explorer.site.compare import write_compare
 from linrep.explorer.site.images import write_images
 from linrep.explorer.site.latents import studied, write_latents
 from linrep.explorer.site.overview import artefact_rows, claim_rows
 from linrep.explorer.site.pictures import Pictures
+from linrep.explorer.site.probes import write_probes
 from linrep.explorer.site.results import Results
 from linrep.explorer.site.saes import write_saes
 from linrep.explorer.site.search import write_search
 from linrep.explorer.site.shards import Site
+from linrep.explorer.site.sharing import write_sharing
 from linrep.explorer.site.steering import write_steering
 from linrep.places import Place
 
@@ -26,17 +29,19 @@ FOLDER = "explorer"
 INDEX = "index.html"
 MADE = "made.json"
 """What the site was made from; written last."""
-STYLES = ("core.css", "evidence.css", "picture.css")
+STYLES = ("core.css", "evidence.css", "picture.css", "curves.css")
 SCRIPTS = (
     "core.js", "grid.js", "chart.js", "parts.js", "overview.js", "latents.js", "latent.js", "picture.js", "image.js",
     "search.js", "provenance.js",
     "steering-figures.js", "steering.js", "saes.js", "compare-saes.js", "compare.js",
+    "choices.js", "probes.js", "confusions.js", "sharing.js", "classes.js",
     "start.js",
 )  # fmt: skip
 """In the order in which a page loads them."""
 NAV = (
-    ("overview", "Overview"), ("latents", "Latents"), ("image", "Images"), ("steering", "Steering"), ("saes", "SAEs"),
-    ("compare", "Compare"), ("search", "Search"), ("provenance", "Provenance"),
+    ("overview", "Overview"), ("probes", "Probes"), ("steering", "Steering"), ("latents", "Latents"), ("image", "Images"),
+    ("saes", "SAEs"), ("sharing", "Sharing"), ("classes", "Classes"), ("compare", "Compare"), ("search", "Search"),
+    ("provenance", "Provenance"),
 )  # fmt: skip
 
 
@@ -128,6 +133,9 @@ def _write(
     write_steering(site, results, pictures)
     write_saes(site, results)
     write_compare(site, results)
+    write_probes(site, results)
+    write_sharing(site, results)
+    write_classes(site, results, pictures)
     site.shard(
         "site",
         {
