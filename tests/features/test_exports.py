@@ -10,9 +10,12 @@ from safetensors.numpy import load_file
 
 from linrep.features.exports.__main__ import main
 from linrep.features.exports.delphi import write_delphi
-from linrep.features.exports.neuronpedia import token_text, write_neuronpedia
+from linrep.features.exports.neuronpedia import USER, Interpreted, Names, source_of, token_text, write_neuronpedia
+from linrep.features.exports.neuronpedia_load import next_lines
 from linrep.features.study import plan_study
 from linrep.places import place
+from linrep.store.tables import table_of
+from schemas.interpret import EXPLANATIONS, SCORES
 from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
 F, N = 10, 30
@@ -34,8 +37,8 @@ def lines(path) -> list[dict]:
 
 def test_neuronpedia_gets_every_feature_and_example(found, tmp_path):
     _, texts, features = found
-    folder = write_neuronpedia(features, "own", WORDS, place(tmp_path), "m")
-    here = tmp_path / "m" / "0-own"
+    folder = write_neuronpedia(features, "own", WORDS, place(tmp_path), Names("m"))
+    here = tmp_path / "m" / "0-own-resid-pre"
     assert folder.path == str(here)
     assert {p.name for p in here.iterdir()} == {
         "release.jsonl", "model.jsonl", "sourceset.jsonl", "source.jsonl", "features", "activations"
@@ -61,37 +64,47 @@ def test_neuronpedia_gets_every_feature_and_example(found, tmp_path):
 
 
 NUMBER, NUMBERS, TEXTS, TIME = (int, float), "numbers", "texts", "time"
+WHOSE = {"creatorId": str, "createdAt?": TIME}
 IMPORT = {
     "release.jsonl": {
-        "name": str, "description": str, "creatorName": str, "creatorId": str, "createdAt?": TIME, "descriptionShort?": str,
-        "creatorNameShort?": str, "urls?": TEXTS,
+        **WHOSE, "name": str, "description": str, "creatorName": str, "descriptionShort?": str, "creatorNameShort?": str,
+        "urls?": TEXTS, "visibility?": str,
     },
     "model.jsonl": {
-        "id": str, "instruct": bool, "creatorId": str, "displayName?": str, "displayNameShort?": str, "createdAt?": TIME,
-        "updatedAt?": TIME,
+        **WHOSE, "id": str, "layers": int, "neuronsPerLayer": int, "owner": str, "instruct?": bool, "displayName?": str,
+        "displayNameShort?": str, "updatedAt?": TIME, "dimension?": int, "visibility?": str, "inferenceEnabled?": bool,
     },
     "sourceset.jsonl": {
-        "modelId": str, "name": str, "creatorId": str, "visibility?": str, "description?": str, "creatorName?": str,
-        "releaseName?": str, "createdAt?": TIME,
+        **WHOSE, "modelId": str, "name": str, "description": str, "creatorName": str, "visibility?": str, "releaseName?": str,
+        "urls?": TEXTS, "allowInferenceSearch?": bool,
     },
     "source.jsonl": {
-        "id": str, "modelId": str, "setName": str, "creatorId": str, "visibility?": str, "dataset?": str, "createdAt?": TIME,
+        **WHOSE, "id": str, "modelId": str, "setName": str, "visibility?": str, "dataset?": str, "notes?": str,
     },
     "features/batch-0.jsonl.gz": {
-        "modelId": str, "layer": str, "index": str, "creatorId?": str, "createdAt?": TIME, "maxActApprox?": NUMBER,
-        "hasVector?": bool, "vector?": NUMBERS, "hookName?": str, "topkCosSimIndices?": NUMBERS, "topkCosSimValues?": NUMBERS,
-        "neg_str?": TEXTS, "neg_values?": NUMBERS, "pos_str?": TEXTS, "pos_values?": NUMBERS, "frac_nonzero?": NUMBER,
+        **WHOSE, "modelId": str, "layer": str, "index": str, "maxActApprox?": NUMBER, "hasVector?": bool, "vector?": NUMBERS,
+        "hookName?": str, "topkCosSimIndices?": NUMBERS, "topkCosSimValues?": NUMBERS, "neg_str?": TEXTS, "neg_values?": NUMBERS,
+        "pos_str?": TEXTS, "pos_values?": NUMBERS, "frac_nonzero?": NUMBER, "sourceSetName?": str,
     },
     "activations/batch-0.jsonl.gz": {
-        "id": str, "tokens": TEXTS, "index": str, "layer": str, "modelId": str, "maxValue": NUMBER, "maxValueTokenIndex": int,
-        "minValue": NUMBER, "values": NUMBERS, "creatorId": str, "createdAt?": TIME, "dataIndex?": str,
+        **WHOSE, "id": str, "tokens?": TEXTS, "index": str, "layer": str, "modelId": str, "maxValue": NUMBER,
+        "maxValueTokenIndex": int, "minValue": NUMBER, "values?": NUMBERS, "dataIndex?": str, "dataSource?": str,
         "qualifyingTokenIndex?": int,
     },
+    "explanations/batch-0.jsonl.gz": {
+        "id": str, "modelId": str, "layer": str, "index": str, "description": str, "authorId": str, "createdAt?": TIME,
+        "notes?": str, "typeName?": (str, type(None)), "explanationModelName?": (str, type(None)),
+    },
 }  # fmt: skip
-"""Fields that Neuronpedia's importer knows and we write, by file; a question mark: it fills them in where they are missing.
+"""Columns of Neuronpedia's tables that we fill, by file; a question mark: its database fills them in, or leaves them empty.
 
-Source: the records of neuronpedia_utils.db_models, with which Neuronpedia writes such an import itself.
+The importer makes the records of the first four files one by one, and refuses a field that it does not know; of the others it
+takes the columns from a file's first line, and ignores what is no column.
+
+Source: github.com/hijohnnylin/neuronpedia at ebb8426: apps/webapp/prisma/schema.prisma, lib/db/import.ts, app/api/admin/import.
 """
+IGNORED = {"explanations/batch-0.jsonl.gz": {"madeBy"}}
+"""What we write for load.sql alone."""
 
 
 def fits(value, kind) -> bool:
@@ -104,23 +117,67 @@ def fits(value, kind) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
+def interpreted() -> Interpreted:
+    whose = {
+        "layer": 0,
+        "source": "chat:GPT 4",
+        "n_shown_image": 1,
+        "n_shown_text": 1,
+        "rate_image": 0.1,
+        "rate_text": 0.1,
+        "parents": "",
+    }
+    said = [{**whose, "sae": sae, "latent": i, "explanation": text} for sae, i, text in EXPLAINED]
+    score = {"layer": 0, "sae": "own", "latent": 3, "modality": "image", "source": "chat:GPT 4", "n_positive": 4, "n_negative": 4}
+    score |= {"n_hard": 0, "n_unanswered": 0, "low": 0.5, "high": 1.0, "sensitivity": 0.75, "specificity": 0.75}
+    kinds = [("detection", "own", 0.75), ("detection", "shuffled", 0.5), ("fuzzing", "own", None), ("overlap", "own", 0.3)]
+    scores = [{**score, "task": task, "control": control, "value": value} for task, control, value in kinds]
+    return Interpreted(table_of(said, EXPLANATIONS), table_of(scores, SCORES))
+
+
+EXPLAINED = (("own", 3, "a boat's \0 'sail'\n"), ("own", 5, None), ("own/random", 4, "nothing"))
+NAMES = Names("m", n_blocks=3, width=8)
+
+
 def test_neuronpedias_records_are_filled_field_by_field_and_name_each_other(found, tmp_path):
-    write_neuronpedia(found[2], "own", WORDS, place(tmp_path), "m")
+    write_neuronpedia(found[2], "own", WORDS, place(tmp_path), NAMES, interpreted=interpreted())
     records = {}
     for name, fields in IMPORT.items():
-        records[name] = lines(tmp_path / "m/0-own" / name)
+        records[name] = lines(tmp_path / "m/0-own-resid-pre" / name)
         kinds = {field.removesuffix("?"): kind for field, kind in fields.items()}
         needed = {field for field in fields if not field.endswith("?")}
+        assert len({tuple(row) for row in records[name]}) == 1  # the first line names the columns
         for row in records[name]:
-            assert needed <= row.keys() <= kinds.keys()
-            assert [field for field, value in row.items() if not fits(value, kinds[field])] == []
-    (release,), (model,), (group,), (source,), features, activations = records.values()
+            assert needed <= row.keys() <= kinds.keys() | IGNORED.get(name, set())
+            assert [field for field, kind in kinds.items() if field in row and not fits(row[field], kind)] == []
+    (release,), (model,), (group,), (source,), features, activations, (explanation,) = records.values()
     assert (group["modelId"], group["releaseName"]) == (model["id"], release["name"])
     assert (source["modelId"], source["setName"], source["id"]) == (model["id"], group["name"], f"0-{group['name']}")
-    for row in (*features, *activations):
+    assert "Layer 0 is the residual stream entering block 0: blocks.0.hook_resid_pre" in group["description"]
+    for row in (*features, *activations, explanation):
         assert (row["modelId"], row["layer"]) == (model["id"], source["id"])
-    assert {row["index"] for row in activations} <= {row["index"] for row in features}
-    assert len({row["creatorId"] for rows in records.values() for row in rows}) == 1
+    assert {row["index"] for row in (*activations, explanation)} <= {row["index"] for row in features}
+    # The one account that every instance has: rows of another are refused.
+    assert {row.get("creatorId", row.get("authorId")) for rows in records.values() for row in rows} == {USER}
+    assert explanation["index"] == "3"
+    assert explanation["description"] == "a boat's \ufffd 'sail'\n"
+    assert explanation["notes"] == "by chat:GPT 4; balanced accuracy (chance .50): detection of images 0.75"
+    # Names that Neuronpedia's tables do not have would stop its import.
+    assert (explanation["typeName"], explanation["explanationModelName"]) == (None, None)
+    (score,) = lines(tmp_path / "m/0-own-resid-pre/scores/batch-0.jsonl.gz")
+    assert (score["explanationId"], score["value"]) == (explanation["id"], 0.75)
+
+
+def test_two_layers_of_one_block_are_two_sources_that_say_which_stream_they_read():
+    assert source_of("a_b/c__d", 0) == ("a-b-c-d-resid-pre", "0-a-b-c-d-resid-pre")
+    assert source_of("a_b/c__d", 1) == ("a-b-c-d-resid-post", "0-a-b-c-d-resid-post")
+    assert source_of("s", 32)[1] == "31-s-resid-post"
+
+
+def test_the_next_commands_name_the_folder_and_the_source_as_a_shell_takes_them():
+    shown = next_lines(place("/tmp/a b/m/3-s"), Names("m"))
+    assert "cd '/tmp/a b/m/3-s' && psql " in shown[1]
+    assert shown[-1].endswith("curl 'http://localhost:3000/api/admin/import?modelId=m&sourceId=3-s'")
 
 
 def test_delphi_cache_is_the_codes(found, tmp_path):

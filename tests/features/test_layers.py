@@ -12,7 +12,7 @@ from linrep.cluster.interpret import saes
 from linrep.errors import StoreError
 from linrep.explorer.features import feature_metrics
 from linrep.features.exports.__main__ import main
-from linrep.features.exports.neuronpedia import write_neuronpedia
+from linrep.features.exports.neuronpedia import Names, write_neuronpedia
 from linrep.features.study import plan_study
 from linrep.named_sae import NamedSae
 from linrep.places import place
@@ -71,8 +71,8 @@ def test_exports_are_of_the_layer_that_was_asked_for(found, tmp_path, capsys):
         firing.append(np.bincount(latents, minlength=F))
     np.testing.assert_array_equal(np.roll(firing[0], 2), firing[1])
     words = tuple(f" w{i}" for i in range(40))
-    write_neuronpedia(found, "own", words, place(tmp_path / "n"), "m", layer=2)
+    write_neuronpedia(found, "own", words, place(tmp_path / "n"), Names("m"), layer=2)
     (batch,) = (tmp_path / "n/m").rglob("features/*.gz")
     rows = [json.loads(line) for line in gzip.decompress(batch.read_bytes()).splitlines()]
-    assert batch.parents[1].name == "1-own"
+    assert batch.parents[1].name == "1-own-resid-post"
     assert [row["index"] for row in rows] == [str(i) for i in range(F)]

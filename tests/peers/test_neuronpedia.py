@@ -29,20 +29,20 @@ def test_the_client_finds_our_sets_sources_and_activations(tmp_path):
     from neuronpedia.np_source_set import SourceSet
     from neuronpedia.requests.source_activation_request import SourceActivationRequest
 
-    from linrep.features.exports.neuronpedia import write_neuronpedia
+    from linrep.features.exports.neuronpedia import Names, write_neuronpedia
     from linrep.features.study import plan_study
     from tests.features.planted import CONFIG, draw, found_plainly, identity, write_store
 
     images, texts = draw(N, F, 1), draw(N, F, 2)
     study = plan_study(write_store(tmp_path / "s", images, texts, np.arange(N) % 4), CONFIG, latents=identity(F))
     features = found_plainly(tmp_path / "w", study)
-    write_neuronpedia(features, "own", WORDS, place(tmp_path), "m")
-    here = tmp_path / "m/0-own"
+    write_neuronpedia(features, "own", WORDS, place(tmp_path), Names("m"))
+    here = tmp_path / "m/0-own-resid-pre"
     (own,), (source,) = rows(here / "sourceset.jsonl"), rows(here / "source.jsonl")
     # The database fills in what an import may leave out.
     found = SourceSet.from_np_db_json({"urls": [], **own, "sources": [source]})
-    assert found.get_source_for_layer_number(0).id == "0-own"
-    assert (found.name, found.model_id) == ("own", "m")
+    assert found.get_source_for_layer_number(0).id == "0-own-resid-pre"
+    assert (found.name, found.model_id) == ("own-resid-pre", "m")
     # It takes the set's name from the source's.
     assert SourceActivationRequest._get_source_set_from_source(None, source["id"]) == own["name"]  # pyright: ignore
     acts = rows(here / "activations/batch-0.jsonl.gz")

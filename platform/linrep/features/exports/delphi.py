@@ -6,6 +6,11 @@ sample takes several, and its last one is filled up with a padding token. Delphi
 `example_ctx_len` (32 by default): where ctx is a multiple of that no example straddles two samples, and where they are equal none
 is padding alone. What padding there is counts as silent tokens. Patches carry the image placeholder's id; delphi does not know
 where they are.
+
+Layers. Delphi names a hookpoint by the module whose output it reads: layer k here, the stream entering block k, is
+`layers.<k-1>`, and layer 0 is `embeddings`.
+
+Source: github.com/EleutherAI/delphi at 3c2e139 (November 2025): delphi/latents/loader.py, delphi/config.py.
 """
 
 from collections.abc import Sequence
@@ -76,6 +81,21 @@ def write_delphi(
     about |= {"dataset_repo": features.about.store, "dataset_split": "", "dataset_name": "", "batch_size": 1}
     (folder / "config.json").write_json(about)
     return folder
+
+
+def next_lines(folder: Place, ctx: int) -> list[str]:
+    """What reads the cache, in lines.
+
+    Args:
+        folder: Of the hookpoint.
+        ctx: Tokens of a row.
+    """
+    sizes = f"ConstructorConfig(example_ctx_len={ctx})"
+    return [
+        "Not shown there: images (a patch is the placeholder's token, in no place).",
+        "Next, where delphi is installed:",
+        f"  LatentDataset({str(folder.parent)!r}, SamplerConfig(), {sizes}, modules=[{folder.name!r}])",
+    ]
 
 
 def _first(coded: ActiveLatents, n: int) -> ActiveLatents:
