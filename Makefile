@@ -118,12 +118,9 @@ contracts: $(VENV)/.installed-dev ## import-linter: who may import whom
 
 # MkDocs Material prints a notice about another project at each start; the variable is how it is switched off.
 docs docs-check: export NO_MKDOCS_2_WARNING := 1
-docs: export WORKSPACE := $(WORKSPACE)
 
-docs: $(VENV)/.installed-docs ## the documentation as a site in build/site, with tables from the schemas; notebooks are run where WORKSPACE has a report
+docs: $(VENV)/.installed-docs ## the documentation as a site in build/site, with tables from the schemas and the notebooks that `make notebooks` has run
 	$(BIN)/python -m schemas
-	@if [ -f "$$WORKSPACE/report.md" ]; then $(BIN)/python -m documentation.notebooks "$$WORKSPACE"; \
-	else echo "no report.md in $$WORKSPACE: notebooks are shown without outputs"; fi
 	$(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 

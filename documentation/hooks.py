@@ -1,5 +1,7 @@
 """What MkDocs calls while it builds the site: tables from the code, notebooks as pages, and no file from outside."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,24 @@ NOTEBOOKS = "Notebooks"
 """The section of the navigation that the notebooks end."""
 
 
+TITLES = "page_titles"
+"""Where `extra` keeps what the navigation calls each page."""
 FOUND = "notebook_pages"
 """Where MkDocs' own `extra` keeps the notebooks of a build, by the path of their page."""
+
+
+FILE_AS_TEXT = re.compile(r"\[([\w-]+\.md)\]\(\1")
+"""A link to a page by the name of its file: [saes.md](saes.md#loss)."""
+
+
+def _titles(nav: Any) -> Iterator[tuple[str, str]]:
+    """Pages and their titles in the navigation."""
+    for entry in nav:
+        for title, inner in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(inner, str):
+                yield inner, title
+            else:
+                yield from _titles(inner)
 
 
 def on_config(config: Any) -> Any:
@@ -26,6 +44,7 @@ def on_config(config: Any) -> Any:
     for section in config.nav:
         if NOTEBOOKS in section:
             section[NOTEBOOKS] += [{one.title: path} for path, one in found.items()]
+    config.extra[TITLES] = dict(_titles(config.nav))
     return config
 
 
@@ -39,7 +58,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Put what the code says into the places of the marks."""
+    """Put what the code says into the places of the marks, and call pages by their titles where a code host has their files."""
+    titles = config.extra[TITLES]
+    markdown = FILE_AS_TEXT.sub(lambda found: f"[{titles.get(found[1], found[1])}]({found[1]}", markdown)
     for mark, make in MADE.items():
         if mark in markdown:
             markdown = markdown.replace(mark, make())

@@ -1,19 +1,14 @@
-"""Notebooks as pages: a notebook is run over a workspace, and what came out is shown; nothing is run while the site is built.
+"""Notebooks as pages: what came out is shown where it was run before; nothing is run while the site is built.
 
-  .venv/bin/python -m documentation.notebooks runs
-
-In git notebooks have no outputs. This runs each of `notebooks/` in the repository's root and keeps it, with its outputs, in
-`build/notebooks`. The site shows that copy as long as its cells are those of the notebook in git. Else it shows the cells
-alone, and says so.
+In git notebooks have no outputs. `make notebooks` runs them over a workspace and keeps copies with outputs in `build/notebooks`.
+The site shows a copy as long as its cells are those of the notebook in git. Else it shows the cells alone, and says so.
 """
 
 import base64
 import hashlib
 import html
 import json
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +19,9 @@ NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "build" / "notebooks"
 IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
 LONGEST = 4000
 """Characters of a text output that a page shows."""
-NOT_RUN = "Shown without outputs: they are made by `make docs WORKSPACE=runs` where that workspace holds the demo's results."
+NOT_RUN = (
+    "Shown without outputs. `make notebooks` makes them, from a workspace with the demo's results; `make docs` then shows them."
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|link|base|meta)\b|\bon\w+\s*=|javascript:", re.IGNORECASE)
 
@@ -147,36 +144,3 @@ def with_fragments(markup: str, fragments: Mapping[str, str]) -> str:
     for mark, fragment in fragments.items():
         markup = markup.replace(f"<p>{html.escape(mark)}</p>", fragment)
     return markup
-
-
-def execute(workspace: str, folder: Path = NOTEBOOKS, executed: Path = EXECUTED, timeout_s: int = 600) -> list[Path]:
-    """Run the notebooks that have no fresh copy yet; gives the copies.
-
-    Args:
-        workspace: What they read, in the environment variable LINREP_WORKSPACE.
-        folder: The notebooks.
-        executed: Where the copies go.
-        timeout_s: Of each cell.
-
-    Raises:
-        CellExecutionError: A cell failed.
-    """
-    import nbformat
-    from nbclient import NotebookClient
-
-    os.environ["LINREP_WORKSPACE"] = str(Path(workspace).resolve())
-    written = []
-    for file in sorted(folder.glob("*.ipynb")):
-        notebook, copy = nbformat.read(file, as_version=4), executed / file.name
-        if copy.is_file() and cells_digest(json.loads(copy.read_text())) == cells_digest(notebook):
-            continue
-        NotebookClient(notebook, timeout=timeout_s, resources={"metadata": {"path": str(ROOT)}}).execute()
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, copy)
-        written.append(copy)
-    return written
-
-
-if __name__ == "__main__":
-    for path in execute(sys.argv[1]):
-        print(path)

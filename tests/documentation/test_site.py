@@ -10,6 +10,8 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
+from tests.pages import browse, needs_chromium
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -84,3 +86,11 @@ def test_what_is_made_by_the_build_is_there(site):
     notebook = (site / "notebooks" / "01_sum.html").read_text()
     assert "<div class=\"notebook-output\"><table id='shown'></table></div>" in notebook
     assert "notebooks/01_sum.html" in (site / "index.html").read_text()
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_search_finds_pages_from_disk(site, tmp_path):
+    seen = browse(f"{(site / 'index.html').as_uri()}?q=unembedding", tmp_path, "--dump-dom")
+    found = re.findall(r'<a href="([^"?#]+)[^>]*md-search-result__link', seen)
+    assert {"steering.html", "results.html"} <= {link.rpartition("/")[2] for link in found}
