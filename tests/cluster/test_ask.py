@@ -78,7 +78,7 @@ def test_a_page_is_files_of_its_own_and_text_stays_data(asker, tmp_path):
         "ask.css", "ask.js", "core.css", "data.js", "image.png", "index.html", "picture.css", "picture.js",
     ]  # fmt: skip
     html, data = (folder / "index.html").read_text(), (folder / "data.js").read_text(encoding="ascii")
-    assert "default-src 'none'; script-src 'self'" in html
+    assert "default-src 'none'; script-src 'self' file:;" in html
     assert re.findall(r"<script[^>]*>", html) == [f'<script defer src="{name}">' for name in ("picture.js", "ask.js", "data.js")]
     assert "attacked" not in html
     assert "<" not in data

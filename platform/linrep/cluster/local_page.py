@@ -14,7 +14,7 @@ from typing import Any
 
 from linrep.cluster.asking import Asker, Query
 from linrep.errors import LinrepError
-from linrep.explorer.asked import ASSETS, POLICY, asked_data, asset, page_html, shown_image
+from linrep.explorer.asked import ASSETS, SERVED_POLICY, asked_data, asset, page_html, shown_image
 from linrep.reading.changes import SITES
 from linrep.vlm.image import BadImage, decode
 
@@ -29,7 +29,7 @@ FILES = (*ASSETS, "serve.js")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 HEADERS = {
-    "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
+    "Content-Security-Policy": f"{SERVED_POLICY}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -103,7 +103,7 @@ class LocalPage:
             return Response(200, _json(self._about()))
         if path == "/":
             scripts = [name for name in FILES if name.endswith(".js")]
-            return Response(200, page_html(scripts, "Ask").encode(), "text/html; charset=utf-8")
+            return Response(200, page_html(scripts, "Ask", SERVED_POLICY).encode(), "text/html; charset=utf-8")
         name = path.removeprefix("/")
         return Response(200, asset(name), TYPES[name.rpartition(".")[2]])
 

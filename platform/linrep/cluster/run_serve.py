@@ -1,6 +1,7 @@
 """The page to ask from, on this machine alone: Ray Serve holds the model and answers at the loopback address until Ctrl-C."""
 
 import asyncio
+import logging
 import os
 import socket
 import threading
@@ -33,6 +34,7 @@ def run_serve(request: Request, workspace: Place, port: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         raise RecipeError("--serve is for this machine alone: unset RAY_ADDRESS")
     _check_port(port)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what a person must know is printed here
     with cluster():
         serve.start(http_options={"host": HOST, "port": port, "location": "HeadOnly"})
         deployed = serve.deployment(Served, name="ask", num_replicas=1, max_ongoing_requests=4, ray_actor_options={"num_cpus": 0})

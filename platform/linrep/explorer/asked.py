@@ -17,10 +17,15 @@ from linrep.reading.read import strongest_of
 from linrep.vlm.card import ModelCard
 
 POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; base-uri 'none'; "
+    "form-action 'none'"
+)
+"""What a page from disk may load: the files beside it."""
+SERVED_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'"
 )
-"""What the page may load: its own files."""
+"""What a served page may load: what the same server gives, and images that it was handed as data."""
 ASSETS = ("core.css", "picture.css", "ask.css", "picture.js", "ask.js")
 INDEX = "index.html"
 SIDE = 1024
@@ -35,13 +40,13 @@ TOP = 4
 NOTHING = "(nothing)"
 
 
-def page_html(scripts: Sequence[str], title: str = "Asked") -> str:
+def page_html(scripts: Sequence[str], title: str = "Asked", policy: str = POLICY) -> str:
     """The page without its data; it holds no text of anybody's."""
     styles = "".join(f'<link rel="stylesheet" href="{name}">\n' for name in ASSETS if name.endswith(".css"))
     loaded = "".join(f'<script defer src="{name}"></script>\n' for name in scripts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n{styles}{loaded}</head>\n<body>\n"
         '<main id="asked"><noscript>This page needs JavaScript: it shows what lies in the files beside it.</noscript></main>\n'

@@ -88,7 +88,7 @@
 
   LineOfSight.show = function (into, data, links) {
     into.replaceChildren();
-    var head = make("header");
+    var head = make("div", "said");
     head.append(data_text("p", data.prompt, "prompt"), data_text("h1", data.answer.text || "(no answer)"));
     var sure = make("p", "sure");
     sure.append("first word: ");

@@ -77,12 +77,12 @@
     if (about.classes.length > 1) classes = classes_part();
     var send = make("button", "send", "Ask");
     send.type = "submit";
-    form.append(send, status);
+    var end = make("div", "end");
+    end.append(send, status);
+    form.append(end);
     form.addEventListener("submit", function (event) { event.preventDefault(); ask(); });
     file.addEventListener("change", take);
-    var header = make("header");
-    header.append(make("h1", null, "Ask about an image"));
-    main.replaceChildren(header, form, result);
+    main.replaceChildren(make("h1", null, "Ask about an image"), form, result);
   }
 
   function latent_part() {
