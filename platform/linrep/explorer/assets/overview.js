@@ -3,14 +3,13 @@
   "use strict";
   var L = LineOfSight;
   var el = L.el;
-  var FIRST = { probe: /^layers_class|^layers_/, steer: /^layers_turned|^dose_/, sae: /^front|^layers_fvu/, sharing: /^sharing_geometry|^sharing_/ };
+  var FIRST = { probe: [/^layers_class/, /^layers_/], steer: [/^layers_turned/, /^layers_p_target/, /^dose_/], sae: [/^front/, /^layers_fvu/], sharing: [/^sharing_geometry/, /^sharing_/] };
 
   function figureOf(artefact) {
-    var wanted = FIRST[artefact.stage];
-    var figure =
-      artefact.figures.find(function (one) {
-        return wanted && wanted.test(one.name);
-      }) || artefact.figures[0];
+    var figure = artefact.figures[0];
+    (FIRST[artefact.stage] || []).slice().reverse().forEach(function (wanted) {
+      figure = artefact.figures.find(function (one) { return wanted.test(one.name); }) || figure;
+    });
     return figure
       ? el("figure", {}, el("img", { class: "plot", src: figure.file, alt: artefact.headline.join(" ") || figure.name, loading: "lazy" }))
       : null;
@@ -23,6 +22,9 @@
         own.push(artefact);
       });
     });
+    // Of several recipes the one that the site is called after speaks first: the others are its controls, or older.
+    own.sort(function (a, b) { return (b.name === site.title + "-" + b.digest) - (a.name === site.title + "-" + a.digest); });
+    own.sort(function (a, b) { return one.stages.indexOf(a.stage) - one.stages.indexOf(b.stage); });
     var first = own.find(function (artefact) {
       return artefact.headline.length;
     });

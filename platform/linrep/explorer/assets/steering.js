@@ -305,12 +305,13 @@
     var judge = c.judge >= 0 ? about.judges[c.judge] : null;
     var best = judge && judge.best;
     var goes = best && { site: best.site, layer: best.layer, direction: best.direction, strength: short(best.strength) };
+    var said = judge && judge.headline.length ? judge.headline : artefact.headline;
     return [
-      judge && judge.headline.length ? el("p", { class: "headline" }, L.text(judge.headline.join(" "), 2000)) : null,
+      said.length ? el("p", { class: "headline" }, L.text(said.join(" "), 2000)) : null,
       best
         ? el("p", {}, "Show the best trade: ", el("a", { href: L.href("steering", Object.assign({}, L.where().query, goes)) }, (SITES[best.site] || best.site) + ", layer " + best.layer + ", " + L.spoken(best.direction) + " × " + short(best.strength)))
         : null,
-      artefact.headline.length ? el("p", { class: "quiet" }, L.text(artefact.headline.join(" "), 2000)) : null,
+      about.counts.n_done === undefined ? null : el("p", { class: "quiet" }, L.number(about.counts.n_done) + " edited runs, " + L.number(about.counts.n_failed || 0) + " failed."),
     ];
   }
 

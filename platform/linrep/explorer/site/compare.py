@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from linrep.artefact import Artefact
 from linrep.explorer.features import RANDOM
 from linrep.explorer.site.latents import StudiedOnSite, score_of, studied, told_of
 from linrep.explorer.site.measured import of_features, of_quality, of_scores, rows_of, together
 from linrep.explorer.site.results import Results, frame, headline
-from linrep.explorer.site.saes import NamedOnSite, columns, evaluations_of, named_saes
+from linrep.explorer.site.saes import NamedOnSite, columns, named_saes
 from linrep.explorer.site.shards import Site
 from linrep.sae.artefact import SAES
 
@@ -51,7 +50,7 @@ def _recipe(site: Site, results: Results, name: str, harvest: str) -> dict[str, 
         own = [o for o in results.artefacts[stage] if o.manifest.name == name and o.parents.get("harvest") == harvest]
         if own:
             newest = max(own, key=lambda one: one.manifest.finished)
-            measured, found = _measured(results, stage, newest)
+            found, measured = results.numbers(stage, newest)
             shard = f"compare/{stage}-{newest.name}"
             site.shard(shard, columns(rows_of(found, measured)))
             stages.append({"stage": stage, "key": results.key(newest), "shard": shard, "headline": headline(measured.place)})
@@ -66,18 +65,6 @@ def _recipe(site: Site, results: Results, name: str, harvest: str) -> dict[str, 
         "counts": None if head is None else head.counts,
         "stages": stages,
     }
-
-
-def _measured(results: Results, stage: str, one: Artefact[Any]) -> tuple[Artefact[Any], str]:
-    """What holds a result's numbers: of edited runs their newest verdicts, of SAEs their newest evaluation."""
-    if stage == "steer":
-        inner = [own for own in results.artefacts["judge"] if results.key(own).startswith(results.key(one) + "/")]
-        newest = max(inner, key=lambda own: own.manifest.finished, default=None)
-        return (one, stage) if newest is None else (newest, "judge")
-    if stage == "sae":
-        newest = next(iter(evaluations_of(results, one)), None)
-        return (one, stage) if newest is None else (newest, "evaluate")
-    return one, stage
 
 
 def _row(one: NamedOnSite) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def artefact_rows(site: Site, results: Results, command: Callable[[str], str]) -
     rows = [_row(site, results, "harvest", store.place, _of_store(store), command) for store in results.harvests.values()]
     for stage in ORDER[1:]:
         for one in results.artefacts[stage]:
-            rows.append(_row(site, results, stage, one.place, _of_artefact(one), command))
+            inner = results.numbers(stage, one)[1].place  # what speaks of edited runs are the verdicts, of SAEs the evaluation
+            rows.append(_row(site, results, stage, one.place, _of_artefact(one), command, None if inner == one.place else inner))
     return rows
 
 
@@ -66,24 +67,36 @@ def _of_artefact(one: Artefact[Any]) -> dict[str, Any]:
 
 
 def _row(
-    site: Site, results: Results, stage: str, place: Place, head: dict[str, Any], command: Callable[[str], str]
+    site: Site,
+    results: Results,
+    stage: str,
+    place: Place,
+    head: dict[str, Any],
+    command: Callable[[str], str],
+    inner: Place | None = None,
 ) -> dict[str, Any]:
     key = place.within(results.workspace)
+    places = [place] if inner is None else [inner, place]
     figures = []
-    for name in (place / "figures").names():
-        if name.endswith(".svg"):
-            path = f"figures/{stage}/{place.name}/{name}"
-            site.file(path, (place / "figures" / name).read_bytes())
-            figures.append({"name": name.removesuffix(".svg"), "file": path})
-    summary = place / SUMMARY
+    for one in places:
+        for name in (one / "figures").names():
+            if name.endswith(".svg"):
+                path = f"figures/{stage}/{one.name}/{name}"
+                site.file(path, (one / "figures" / name).read_bytes())
+                figures.append({"name": name.removesuffix(".svg"), "file": path})
     return {
         "key": key,
         "stage": stage,
         "name": place.name,
-        "headline": headline(place),
-        "summary": summary.read_bytes().decode("utf-8", "replace") if summary.is_file() else "",
+        "headline": next((found for found in map(headline, places) if found), []),
+        "summary": "\n\n".join(text for text in map(_summary, places) if text),
         "figures": figures,
         "page": TABLES.get(stage),
         "command": command(STAGE_JOBS.get(stage, "train_sae" if stage == "evaluate" else stage)),
         **head,
     }
+
+
+def _summary(place: Place) -> str:
+    file = place / SUMMARY
+    return file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""

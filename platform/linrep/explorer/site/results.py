@@ -56,6 +56,22 @@ class Results:
         """Features, as a reader sees them."""
         return [readable(one) for one in self.artefacts["features"]]
 
+    def inner(self, one: Artefact[Any], stage: str) -> list[Artefact[Any]]:
+        """What lies within a result of a stage, newest first: verdicts of judges in edited runs, evaluations in SAEs."""
+        own = [inner for inner in self.artefacts[stage] if self.key(inner).startswith(self.key(one) + "/")]
+        return sorted(own, key=lambda inner: inner.manifest.finished, reverse=True)
+
+    def numbers(self, stage: str, one: Artefact[Any]) -> tuple[str, Artefact[Any]]:
+        """Stage and artefact that hold a result's numbers: the newest verdicts on edited runs, the newest evaluation of SAEs.
+
+        Args:
+            stage: The result's stage.
+            one: The result; it holds its own numbers where nothing lies within it.
+        """
+        within = {"steer": "judge", "sae": "evaluate"}.get(stage)
+        newest = next(iter(self.inner(one, within)), None) if within else None
+        return (stage, one) if within is None or newest is None else (within, newest)
+
     def key(self, one: Artefact[Any] | Store) -> str:
         """What the pages call a result: its folder in the workspace."""
         return one.place.within(self.workspace)

@@ -12,7 +12,7 @@ import polars as pl
 from linrep.artefact import Artefact
 from linrep.explorer.site.results import Results, frame, headline
 from linrep.explorer.site.shards import Site, numbers, words
-from linrep.sae.artefact import EvaluationAbout, SaeAbout
+from linrep.sae.artefact import EvaluationAbout
 from linrep.sae.layer import HISTORY, layer_name
 from linrep.store.layout import MODALITIES
 
@@ -45,17 +45,11 @@ class NamedOnSite:
     latents: str | None
 
 
-def evaluations_of(results: Results, saes: Artefact[SaeAbout]) -> list[Artefact[EvaluationAbout]]:
-    """The complete evaluations of SAEs that were trained here, newest first."""
-    own = [one for one in results.artefacts["evaluate"] if results.key(one).startswith(results.key(saes) + "/")]
-    return sorted(own, key=lambda one: one.manifest.finished, reverse=True)
-
-
 def named_saes(results: Results) -> list[NamedOnSite]:
     """All SAEs of a workspace: trained, evaluated or looked into."""
     found: dict[str, NamedOnSite] = {}
     for saes in results.artefacts["sae"]:
-        newest = next(iter(evaluations_of(results, saes)), None)
+        newest = next(iter(results.inner(saes, "evaluate")), None)
         for layer in saes.about.layers:
             for name in saes.about.names:
                 key = f"{results.key(saes)}/{layer_name(layer)}/{name}"
@@ -99,7 +93,7 @@ def write_saes(site: Site, results: Results) -> None:
         for layer in saes.about.layers:
             history = pl.DataFrame(pl.from_arrow(saes.part(layer_name(layer), HISTORY)))
             site.shard(f"{results.key(saes)}/training-{layer}", training(history))
-        rows = [_write_evaluation(site, results.key(one), one) for one in evaluations_of(results, saes)]
+        rows = [_write_evaluation(site, results.key(one), one) for one in results.inner(saes, "evaluate")]
         about = {"layers": saes.about.layers, "names": saes.about.names, "steps": saes.about.steps, "reads": saes.about.reads}
         site.shard(
             results.key(saes), {**about, "trained": True, "evaluations": rows, "latents": _latents(known, results.key(saes))}

@@ -38,7 +38,7 @@ def write_steering(site: Site, results: Results, pictures: Mapping[str, Pictures
         pictures: By digest of the harvest; a result whose harvest is gone does without.
     """
     for runs in results.artefacts["steer"]:
-        judged = [one for one in results.artefacts["judge"] if results.key(one).startswith(results.key(runs) + "/")]
+        judged = results.inner(runs, "judge")
         _write_runs(site, results.key(runs), runs, judged, pictures.get(runs.parents["harvest"]))
 
 
