@@ -1,10 +1,12 @@
 """The steering page: shards hold every answer once, sliders step through what was run, and an address reproduces the view."""
 
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
-from linrep.explorer.site.steering import example
+from linrep.explorer.site.steering import answer_shard, example
 from schemas.steering import VERDICTS
 from tests.explorer.site.evidence import HOSTILE, SAMPLES, array, drive, make_site, shard, table, texts, write_steering
 from tests.pages import needs_chromium
@@ -39,6 +41,20 @@ def test_a_shard_holds_the_answers_of_one_pair_image_site_and_question(site: Pat
     assert array(own["judged"][0]["score"]) == [-1.0] * 5 + [1.0] + [-1.0] * 2 + [0.0]
     assert own["plain"]["text"] == "a car"
     assert own["plain"]["p_target"] == 0.25
+
+
+def test_long_answers_of_many_runs_share_the_room_of_a_shard() -> None:
+    known = {"edits": ["add"], "directions": [{"name": "random"}], "strengths": [1.0]}
+    kinds: dict[str, Any] = dict.fromkeys(("site", "edit", "direction", "error", "text"), pl.String)
+    kinds |= {"layer": pl.Int32, "n_high_norm": pl.Int32, "p_target": pl.Float64, "strength": pl.Float64}
+    for n, most in ((100, 400), (1000, 250), (20_000, 40)):
+        rows = [
+            {"site": "last", "layer": i, "edit": "add", "direction": "random", "strength": 1.0, "text": f"{i:06d}" * 200}
+            for i in range(n)
+        ]
+        own = answer_shard(pl.DataFrame(rows, kinds), "last", known, 0)
+        assert {len(text) for text in own["text"]["texts"]} == {most + 1}
+        assert len(own["text"]["texts"]) == n
 
 
 def test_effects_stand_by_site_and_measure_with_the_unedited_value(site: Path) -> None:

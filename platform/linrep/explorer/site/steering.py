@@ -20,8 +20,10 @@ from linrep.explorer.steering import CELL, best_cell
 from linrep.steer.artefact import SteerAbout
 from linrep.steer.config import CONTROLS
 
-MOST_CHARACTERS = 400
-"""Characters of an answer that are shown; the table of answers has all."""
+CHARACTERS = (40, 400)
+"""Least and most characters of an answer that are shown; the table of answers has all."""
+ROOM = 250_000
+"""Characters that the answers of a shard share, so that no page is large."""
 NONE = 255
 """Stands for no direction, no strength, no verdict."""
 WHO = ["source", "target", "sample_id"]
@@ -140,6 +142,7 @@ def answer_shard(rows: pl.DataFrame, where: str, known: Mapping[str, Any], n_jud
     plain = rows.filter(pl.col("edit") == "none").to_dicts()
     own = rows.filter(pl.col("site") == where)
     directions = [one["name"] for one in known["directions"]]
+    most = min(max(ROOM // max(1, len(own)), CHARACTERS[0]), CHARACTERS[1])
     return {
         "n": len(own),
         "layer": numbers(own["layer"].cast(pl.Int16).to_numpy()),
@@ -148,7 +151,7 @@ def answer_shard(rows: pl.DataFrame, where: str, known: Mapping[str, Any], n_jud
         "strength": numbers(_places(own["strength"], known["strengths"])),
         "p_target": _reals(own["p_target"]),
         "left_alone": numbers(own["n_high_norm"].fill_null(0).cast(pl.Int32).to_numpy()),
-        "text": words([_short(text) for text in own["text"]]),
+        "text": words([_short(text, most) for text in own["text"]]),
         "error": words(own["error"].to_list()),
         "judged": [
             {
@@ -162,7 +165,7 @@ def answer_shard(rows: pl.DataFrame, where: str, known: Mapping[str, Any], n_jud
         "plain": None
         if not plain
         else {
-            "text": _short(plain[0]["text"]),
+            "text": _short(plain[0]["text"], CHARACTERS[1]),
             "p_target": plain[0]["p_target"],
             "error": plain[0]["error"],
             "judged": [{name: plain[0][f"{name}_{n}"] for name in ("score", "coherence")} for n in range(n_judges)],
@@ -170,8 +173,8 @@ def answer_shard(rows: pl.DataFrame, where: str, known: Mapping[str, Any], n_jud
     }
 
 
-def _short(text: str | None) -> str | None:
-    return text if text is None or len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "…"
+def _short(text: str | None, most: int) -> str | None:
+    return text if text is None or len(text) <= most else text[:most] + "…"
 
 
 def _places(values: pl.Series, known: Sequence[Any]) -> np.ndarray:
