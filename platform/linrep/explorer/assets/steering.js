@@ -346,6 +346,10 @@
             function choose(changes) {
               Object.assign(c, changes);
               L.remember({
+                site: c.site,
+                source: view.pair.source,
+                target: view.pair.target,
+                sample: pair.samples[at].name,
                 layer: about.layers[c.layer],
                 strength: about.strengths.length ? short(about.strengths[c.strength]) : "",
                 direction: about.directions.length ? about.directions[c.direction].name : "",
