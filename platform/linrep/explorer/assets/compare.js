@@ -108,7 +108,7 @@
     var side = function (name, which) {
       return { name: which, label: which, title: name, width: "9rem", number: columns[which], show: function (i) { var c = view[which].cell(rows[i][which]); return L.interval(c.value, known(c.low), known(c.high)); } };
     };
-    var list = [{ name: "curve", label: "quantity", width: "25rem", text: function (i) { return rows[i].curve; } }];
+    var list = [{ name: "curve", label: "quantity", width: window.innerWidth <= 520 ? "12rem" : "25rem", text: function (i) { return rows[i].curve; } }];
     if (view.withLayer) {
       list.push({ name: "layer", label: "layer", width: "4.5rem", number: columns.layer });
     }
