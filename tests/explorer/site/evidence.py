@@ -1,11 +1,10 @@
-"""A small workspace of steering and SAEs whose every number is known, and what the pages' shards hold of it."""
+"""A small workspace of steering and SAEs whose every number is known, and a browser that opens its pages."""
 
 import base64
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from linrep import artefact
@@ -24,7 +23,6 @@ LAYERS, STRENGTHS, DIRECTIONS = (0, 1), (0.5, 1.0), ("class_mean", "random")
 HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
 SAMPLES = ("a/boat one.png", "a/boat two.png")
 PAIRS = [["boat", "car"], ["car", "boat"]]
-ARRAYS = {"f4": "<f4", "i4": "<i4", "u4": "<u4", "u2": "<u2", "u1": "u1", "i2": "<i2"}
 
 
 def turned(layer: int, direction: str, strength: float) -> bool:
@@ -185,25 +183,6 @@ def make_site(workspace: Path) -> Path:
     assert results.damaged == []
     build_site(results, dict, lambda job: f"python jobs/{job}.py", "demo")
     return workspace / "explorer"
-
-
-def shard(site: Path, name: str) -> Any:
-    """What a shard holds."""
-    text = (site / "data" / f"{name}.js").read_text(encoding="ascii")
-    said, value = json.loads(f"[{text.removeprefix('LineOfSight.shard(').removesuffix(');' + chr(10))}]")
-    assert said == name
-    return value
-
-
-def array(column: dict[str, str]) -> list[Any]:
-    """A column of numbers; NaN as None."""
-    values = np.frombuffer(base64.b64decode(column["data"]), ARRAYS[column["kind"]])
-    return [None if value != value else value for value in values.tolist()]
-
-
-def texts(column: dict[str, Any]) -> list[str | None]:
-    """A column of texts."""
-    return [None if row < 0 else column["texts"][row] for row in array(column["rows"])]
 
 
 def table(rows: list[dict[str, Any]], schema: pa.Schema) -> Any:

@@ -12,7 +12,8 @@ from linrep.stats.wilson import of_sum
 from schemas.features import FEATURE_LABELS
 from schemas.interpret import SCORES
 from schemas.saes import QUALITY
-from tests.explorer.site.evidence import array, drive, make_site, shard, table, texts, write_saes, write_steering
+from tests.explorer.site.evidence import drive, make_site, table, write_saes, write_steering
+from tests.explorer.site.planted import column, shard
 from tests.pages import needs_chromium
 
 
@@ -79,10 +80,15 @@ def test_a_recipe_has_the_numbers_of_its_verdicts_and_evaluations(site: Path) ->
     assert list(stages) == ["steer", "sae"]
     steered = shard(site, stages["steer"])
     rows = list(
-        zip(texts(steered["texts"]["curve"]), array(steered["numbers"]["layer"]), array(steered["numbers"]["at"]), strict=True)
+        zip(
+            column(steered["columns"]["curve"]),
+            column(steered["columns"]["layer"]),
+            column(steered["columns"]["at"]),
+            strict=True,
+        )
     )
     at = rows.index(("turned at image: add, class_mean", 1.0, 1.0))
-    assert [array(steered["numbers"][name])[at] for name in ("value", "low", "high")] == [0.75, 0.5, 1.0]
+    assert [column(steered["columns"][name])[at] for name in ("value", "low", "high")] == [0.75, 0.5, 1.0]
 
 
 VIEW = """

@@ -8,7 +8,8 @@ from linrep.explorer.site.results import open_results
 from linrep.explorer.site.saes import REPORTS, curves, named_saes, training
 from linrep.places import place
 from schemas.saes import QUALITY, TRAINING
-from tests.explorer.site.evidence import HOSTILE, array, drive, make_site, shard, table, texts, write_saes
+from tests.explorer.site.evidence import HOSTILE, drive, make_site, table, write_saes
+from tests.explorer.site.planted import column, shard
 from tests.pages import needs_chromium
 
 
@@ -27,13 +28,13 @@ def test_a_layers_shard_holds_its_quality_and_no_other_layers(site: Path) -> Non
     (evaluation,) = shard(site, key_of(site))["evaluations"]
     own = shard(site, f"{evaluation['key']}/layer-1")["quality"]
     assert own["n"] == 12
-    assert array(own["numbers"]["layer"]) == [1.0] * 12
-    assert texts(own["texts"]["measure"])[:2] == ["fvu", "l0"]
-    assert array(own["numbers"]["value"])[:2] == [0.5, 8.0]
-    assert array(own["numbers"]["control"])[2] is None
+    assert column(own["columns"]["layer"]) == [1.0] * 12
+    assert column(own["columns"]["measure"])[:2] == ["fvu", "l0"]
+    assert column(own["columns"]["value"])[:2] == [0.5, 8.0]
+    assert column(own["columns"]["control"])[2] is None
     truth = shard(site, f"{evaluation['key']}/layer-1-truth-1")
-    assert texts(truth["texts"]["class_name"]) == ["boat", HOSTILE]
-    assert array(truth["numbers"]["latent"]) == [7.0, 7.0]
+    assert column(truth["columns"]["class_name"]) == ["boat", HOSTILE]
+    assert column(truth["columns"]["latent"]) == [7.0, 7.0]
 
 
 def test_curves_run_over_layers_with_intervals_and_controls() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from linrep.explorer.site.steering import answer_shard, example
 from schemas.steering import VERDICTS
-from tests.explorer.site.evidence import HOSTILE, SAMPLES, array, drive, make_site, shard, table, texts, write_steering
+from tests.explorer.site.evidence import HOSTILE, SAMPLES, drive, make_site, table, write_steering
+from tests.explorer.site.planted import column, shard
 from tests.pages import needs_chromium
 
 KEY = "steering/demo"
@@ -28,7 +29,7 @@ def key_of(site: Path) -> str:
 def test_a_shard_holds_the_answers_of_one_pair_image_site_and_question(site: Path) -> None:
     about, own = shard(site, key_of(site)), shard(site, f"{key_of(site)}/1/0/image-0")
     directions = [one["name"] for one in about["directions"]]
-    rows = zip(*(array(own[name]) for name in ("edit", "layer", "direction", "strength", "p_target", "left_alone")), strict=True)
+    rows = zip(*(column(own[name]) for name in ("edit", "layer", "direction", "strength", "p_target", "left_alone")), strict=True)
     said = [
         (about["edits"][e], layer, None if d == 255 else directions[d], None if s == 255 else about["strengths"][s], p, n)
         for e, layer, d, s, p, n in rows
@@ -37,8 +38,8 @@ def test_a_shard_holds_the_answers_of_one_pair_image_site_and_question(site: Pat
     assert said[:2] == [("add", 0, "class_mean", 0.5, 0.25, 3), ("add", 0, "class_mean", 1.0, 0.25, 3)]
     assert said[5] == ("add", 1, "class_mean", 1.0, 0.75, 3)
     assert said[8] == ("zero", 1, None, None, 0.25, 0)
-    assert texts(own["text"]) == ["a car"] * 5 + ["a boat"] + ["a car"] * 2 + [HOSTILE]
-    assert array(own["judged"][0]["score"]) == [-1.0] * 5 + [1.0] + [-1.0] * 2 + [0.0]
+    assert column(own["text"]) == ["a car"] * 5 + ["a boat"] + ["a car"] * 2 + [HOSTILE]
+    assert column(own["judged"][0]["score"]) == [-1.0] * 5 + [1.0] + [-1.0] * 2 + [0.0]
     assert own["plain"]["text"] == "a car"
     assert own["plain"]["p_target"] == 0.25
 
@@ -61,9 +62,9 @@ def test_effects_stand_by_site_and_measure_with_the_unedited_value(site: Path) -
     about = shard(site, key_of(site))
     (judge,) = about["judges"]
     own = shard(site, f"{key_of(site)}/judge-0/image-{judge['measures'].index('turned')}")
-    assert array(own["value"]) == [0, 0, 0, 0, 0, 0.75, 0, 0]
-    assert array(own["low"])[5] == 0.5
-    assert array(own["high"])[5] == 1.0
+    assert column(own["value"]) == [0, 0, 0, 0, 0, 0.75, 0, 0]
+    assert column(own["low"])[5] == 0.5
+    assert column(own["high"])[5] == 1.0
     assert own["plain"] == {"value": 0.0, "low": None, "high": None}
     assert [judge["best"][name] for name in ("site", "layer", "direction", "strength")] == ["image", 1, "class_mean", 1.0]
     assert about["lens"][0]["y"] == [0.25, 0.5]

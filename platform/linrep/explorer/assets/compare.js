@@ -28,10 +28,10 @@
   };
 
   function read(raw) {
-    var table = L.readColumns(raw);
+    var table = L.columns(raw);
     return {
       n: table.n,
-      curve: function (row) { return table.text("curve", row); },
+      curve: function (row) { return table.value(row, "curve"); },
       layer: table.number("layer"),
       at: table.number("at"),
       cell: function (row) {

@@ -4,23 +4,6 @@
   var L = LineOfSight;
   var el = L.el;
 
-  function known(value) {
-    return value === undefined || value !== value ? null : value;
-  }
-
-  /* A table from linrep.explorer.site.saes.columns: {n, text(name, row), number(name)}. */
-  L.readColumns = function (raw) {
-    var texts = {};
-    var numbers = {};
-    Object.keys(raw.texts).forEach(function (name) { texts[name] = L.words(raw.texts[name]); });
-    Object.keys(raw.numbers).forEach(function (name) { numbers[name] = L.numbers(raw.numbers[name]); });
-    return {
-      n: raw.n,
-      text: function (name, row) { return texts[name].at(row); },
-      number: function (name) { return numbers[name]; },
-    };
-  };
-
   function byKey(rows, key) {
     var found = new Map();
     rows.forEach(function (row) {
@@ -39,13 +22,13 @@
   function trained(quality, modality) {
     var found = new Map();
     for (var i = 0; i < quality.n; i++) {
-      var measure = quality.text("measure", i);
-      if (quality.text("modality", i) === modality && (measure === "fvu" || measure === "l0")) {
-        var coder = quality.text("coder", i);
+      var measure = quality.value(i, "measure");
+      if (quality.value(i, "modality") === modality && (measure === "fvu" || measure === "l0")) {
+        var coder = quality.value(i, "coder");
         var one = found.get(coder) || { name: coder };
-        one[measure] = known(quality.number("value")[i]);
+        one[measure] = quality.value(i, "value");
         if (measure === "fvu") {
-          one.control = known(quality.number("control")[i]);
+          one.control = quality.value(i, "control");
         }
         found.set(coder, one);
       }
@@ -162,7 +145,7 @@
       descending: false,
       columns: spec.map(function (column) {
         return column.text
-          ? { name: column.name, label: column.label, title: column.title, width: column.width, text: function (row) { return table.text(column.name, row); } }
+          ? { name: column.name, label: column.label, title: column.title, width: column.width, text: function (row) { return table.value(row, column.name); } }
           : { name: column.name, label: column.label, title: column.title, width: column.width, number: table.number(column.name), show: column.show };
       }),
     });
@@ -252,7 +235,7 @@
         return at.then(function (all) {
           var here = all[0];
           var tunes = all.slice(3).filter(Boolean);
-          var table = here ? L.readColumns(here.quality) : null;
+          var table = here ? L.columns(here.quality) : null;
           var latents = about ? about.latents[layer + "/" + coder] : null;
           var measures = all[2] ? Array.from(new Set(all[2].map(function (one) { return one.measure; }))) : [];
           var measure = among(measures, query.training, among(measures, "fvu/image", measures[0]));
@@ -296,7 +279,7 @@
           ]);
           if (all[1] && all[1].n) {
             L.append(container, [el("h2", {}, "Labels that latents separate: " + coder)]);
-            truth(container, L.readColumns(all[1]), latents);
+            truth(container, L.columns(all[1]), latents);
           }
           if (table) {
             L.append(container, [el("h2", {}, "Every number of layer " + layer)]);

@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 
 from linrep.explorer.features import RANDOM
+from linrep.explorer.site.columns import columns
 from linrep.explorer.site.latents import StudiedOnSite, score_of, studied, told_of
 from linrep.explorer.site.measured import of_features, of_quality, of_scores, rows_of, together
 from linrep.explorer.site.results import Results, frame, headline
-from linrep.explorer.site.saes import NamedOnSite, columns, named_saes
+from linrep.explorer.site.saes import NamedOnSite, named_saes
 from linrep.explorer.site.shards import Site
 from linrep.sae.artefact import SAES
 

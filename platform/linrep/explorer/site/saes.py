@@ -10,8 +10,9 @@ from typing import Any
 import polars as pl
 
 from linrep.artefact import Artefact
+from linrep.explorer.site.columns import columns
 from linrep.explorer.site.results import Results, frame, headline
-from linrep.explorer.site.shards import Site, numbers, words
+from linrep.explorer.site.shards import Site
 from linrep.sae.artefact import EvaluationAbout
 from linrep.sae.layer import HISTORY, layer_name
 from linrep.store.layout import MODALITIES
@@ -168,17 +169,6 @@ def training(history: pl.DataFrame) -> list[dict[str, Any]]:
         kept = _rounded(kept)
         found.append({"coder": coder, "measure": measure, "x": kept["step"].to_list(), "y": kept["value"].to_list()})
     return found
-
-
-def columns(table: pl.DataFrame) -> dict[str, Any]:
-    """A table as the pages' grids read it: texts once each, numbers as arrays, NaN for null."""
-    texts = {name: words(table[name].to_list()) for name, kind in table.schema.items() if kind == pl.String}
-    reals = {
-        name: numbers(table[name].cast(pl.Float32).fill_null(float("nan")).to_numpy())
-        for name, kind in table.schema.items()
-        if kind != pl.String
-    }
-    return {"n": len(table), "texts": texts, "numbers": reals}
 
 
 def _rounded(table: pl.DataFrame) -> pl.DataFrame:
