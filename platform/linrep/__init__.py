@@ -6,13 +6,22 @@ from typing import Any
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    """`linrep.ask`, found when it is asked for: importing the package imports nothing else."""
-    if name == "ask":
-        from linrep.cluster.run_ask import ask
+def ask(workspace: Any = "runs", image: Any = None, text: str | None = None, **options: Any) -> Any:
+    """Ask the model of a workspace about an image or a text of your own, as `jobs/ask.py` does.
 
-        return ask
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    Args:
+        workspace: Folder or URI of a workspace with a harvest.
+        image: A file, or its bytes.
+        text: The question; the recipe's if left out. Of a text alone, the text.
+        options: latents, edits, site and config, see `linrep.cluster.run_ask.ask`.
+
+    Returns:
+        A `linrep.cluster.run_ask.AskedPage`: what came of it, and the page that was written.
+
+    Raises:
+        LinrepError: Something that the user can mend; the message says what.
+    """
+    return import_module("linrep.cluster.run_ask").ask(workspace, image, text, **options)
 
 
 def open(where: Any = "runs", recipe: str | None = None) -> Any:

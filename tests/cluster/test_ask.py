@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from linrep.cluster.asking import Asker, Query, fitted, unknown_words
 from linrep.cluster.run_ask import ask_once, run_ask
@@ -98,6 +99,7 @@ def test_a_terminal_has_25_lines_at_most_and_no_sign_that_moves_it(asker, tmp_pa
     assert lines[-1] == f"Page     {done.page}"
     assert any("the page has the rest" in line for line in lines)
     assert all(sign.isprintable() for line in lines for sign in line)
+    assert "<img" not in done._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -146,3 +148,15 @@ def test_a_vocabulary_of_words_is_met_half_way():
     assert fitted(tokenizer, "<image> What is it? answer :", whole=False) == "<image> what is it ? answer :"
     assert fitted(tokenizer, "what is it ?") == "what is it ?"
     assert unknown_words(tokenizer, "what is xylophone ?") == ["xylophone"]
+
+
+def test_python_asks_as_the_job_does(recipe, workspace, tmp_path):
+    import linrep
+
+    (tmp_path / "p.jpg").write_bytes(encoded_image(0))
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
+    done = linrep.ask(str(workspace), str(tmp_path / "p.jpg"), latents=("7=5",), config=str(tmp_path / "t.yaml"))
+    assert done.page.is_file()
+    assert done.asked.changed[0].change.latent == 7
+    request = Request(recipe, str(workspace), image=str(tmp_path / "p.jpg"), latents=("7=5",))
+    assert run_ask(request, place(workspace), lambda name: name)[-1] == str(done).splitlines()[-1]

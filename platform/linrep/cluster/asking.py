@@ -5,13 +5,14 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 import torch
 
 from linrep.artefact import Artefact, all_in
+from linrep.cluster.given_saes import read_saes
 from linrep.cluster.inputs import harvested
 from linrep.cluster.sae_names import at_paths
 from linrep.config import digest
@@ -30,7 +31,6 @@ from linrep.reading.live import answers_under, read_live
 from linrep.reading.probes import Probe, probes_of
 from linrep.reading.read import Reader, ReadSae
 from linrep.recipe import Recipe
-from linrep.sae.formats import read as read_sae
 from linrep.sample import Sample, Skipped
 from linrep.steer.sinks import norm_limits
 from linrep.steer.vectors import Vectors
@@ -97,7 +97,8 @@ class Asker:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._vlm: VLM = load(model, None, device, number_format(recipe.pool.precision, device))
         self.card: ModelCard = self._vlm.card
-        self._unembedding = read_unembedding(model)
+        unembedding = read_unembedding(model)
+        self._unembedding = replace(unembedding, matrix=unembedding.matrix.to(device))
         self._limits = norm_limits(self._store, self._store.manifest.layers)
         self.saes: tuple[ReadSae, ...] = self._read_saes(workspace, command)
         self._probes, self._directions = self._read_probes(workspace, command)
@@ -220,11 +221,12 @@ class Asker:
             return ()
         try:
             placed = at_paths(named, self._recipe, self._store, workspace, "features.saes")
-            found = tuple(ReadSae(one.layer, one.path.rstrip("/").rsplit("/", 1)[-1], read_sae(one.path)) for one in placed)
-        except (RecipeError, FormatError):
-            self._lacks("latents, as the SAEs of features.saes are not there", command("train_sae"))
+            given = read_saes(placed, self._store, "features")
+        except (RecipeError, FormatError) as why:
+            self._lacks(f"latents ({why})", command("train_sae"))
             return ()
-        return found
+        names = (one.path.rstrip("/").rsplit("/", 1)[-1] for one in placed)
+        return tuple(ReadSae(one.layer, name, own.sae) for one, name, own in zip(placed, names, given, strict=True))
 
     def _read_probes(
         self, workspace: Place, command: Callable[[str], str]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from PIL import Image
@@ -35,6 +36,10 @@ class AskedPage:
     def __str__(self) -> str:
         """What a terminal shows."""
         return "\n".join(asked_lines(self.asked, str(self.page)))
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook: text, which no name and no answer can turn into markup."""
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def run_ask(request: Request, workspace: Place, command: Callable[[str], str]) -> list[str]:
@@ -70,7 +75,7 @@ def ask_once(asker: Asker, workspace: Place, query: Query) -> AskedPage:
 
 
 def ask(
-    workspace: str,
+    workspace: str = "runs",
     image: str | Path | bytes | None = None,
     text: str | None = None,
     latents: tuple[str, ...] = (),

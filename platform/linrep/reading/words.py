@@ -26,7 +26,7 @@ def nearest_words(h: Float[Tensor, "l t d"], unembedding: Unembedding, k: int) -
 
     Args:
         h: The stream by layer and position.
-        unembedding: Of the model.
+        unembedding: Of the model; its matrix says on which device the logits are computed.
         k: Words of a vector; the whole vocabulary where that is smaller.
 
     Source: nostalgebraist, "interpreting GPT: the logit lens", 2020; on image tokens, Neo et al., ICLR 2025.
@@ -36,9 +36,10 @@ def nearest_words(h: Float[Tensor, "l t d"], unembedding: Unembedding, k: int) -
     rows = h.flatten(0, 1)
     ids, p = [], []
     for start in range(0, len(rows), step):
-        top = unembedding.logits(rows[start : start + step]).softmax(-1).topk(k, dim=-1)
-        ids.append(top.indices)
-        p.append(top.values)
+        some = rows[start : start + step].to(unembedding.matrix.device)
+        top = unembedding.logits(some).softmax(-1).topk(k, dim=-1)
+        ids.append(top.indices.cpu())
+        p.append(top.values.cpu())
     empty = torch.zeros(0, k)
     shape = (*h.shape[:2], k)
     return NearestWords(torch.cat(ids or [empty.long()]).reshape(shape), torch.cat(p or [empty]).reshape(shape))
