@@ -92,7 +92,7 @@
       var series = [];
       rows.forEach(function (one, i) {
         series.push({ label: one.coder, x: one.x, y: one.y, low: one.low, high: one.high, colour: i });
-        series.push({ label: one.coder + ", random", x: one.x, y: one.control, control: true });
+        series.push({ label: "random: " + one.coder, x: one.x, y: one.control, control: true });
       });
       return L.chart({ title: title + ", " + modality, xLabel: "layer", yLabel: L.spoken(measure), yRange: range, series: series });
     });

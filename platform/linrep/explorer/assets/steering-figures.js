@@ -70,7 +70,7 @@
 
     function layers(found) {
       return L.chart({
-        title: "Over layers at strength " + L.number(about.strengths[c.strength]) + ": " + L.spoken(measure),
+        title: "Over layers at strength " + Number(about.strengths[c.strength].toPrecision(4)) + ": " + L.spoken(measure),
         xLabel: "layer", yLabel: L.spoken(measure), yRange: spanOf(measure), marks: [{ x: layer(), label: "the layer chosen above" }],
         series: series(about, found, function (i) { return found.edit[i] === addition && found.strength[i] === c.strength; }, function (i) { return found.layer[i]; }, null),
       });
@@ -110,7 +110,7 @@
         "At equal damage (" + L.number(rows[0].damage) + " nats a token), layer " + layer() + ": probability of the target in the forced choice, 95% interval",
         [{ label: "direction" }, { label: "kind" }, { label: "p(target)", n: true }, { label: "strength there", n: true }, { label: "damage reached" }],
         rows.map(function (row) {
-          return [L.spoken(row.direction), row.control ? "control" : "", L.interval(row.efficacy, row.low, row.high), L.number(row.strength), row.reached ? "yes" : "no: the value at the largest strength"];
+          return [L.spoken(row.direction), row.control ? "control" : "", L.interval(row.efficacy, row.low, row.high), L.number(row.strength), row.reached ? "yes" : "no: largest strength"];
         })
       );
     }
