@@ -5,7 +5,7 @@ those that are explained first, then those that separate a value of the samples 
 page has those at the top, and a few of each quantile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,26 +97,36 @@ def write_latents(site: Site, one: StudiedOnSite, pictures: Pictures, contents: 
     by_latent = {key[0]: rows for key, rows in labels.group_by("latent")}
     largest = table.select(pl.max_horizontal("max_image", "max_text")).to_series().to_numpy().astype(np.float32)
     counted = histograms(one.features, one.sae, largest)
-    blocks: dict[int, list[int]] = {}
-    for latent in paged:
-        blocks.setdefault(latent // BLOCK, []).append(latent)
     rows = {key[0]: rows for key, rows in table.with_columns(block=pl.col("latent") // BLOCK).group_by("block")}
-    for number, latents in blocks.items():
-        own = _examples(one, latents)
-        site.shard(
-            f"{one.key}/{number}", _block(rows[number].drop("block"), told, latents, own, by_latent, counted, pictures, contents)
-        )
+    for latents, examples in _in_blocks(one, paged):
+        number = latents[0] // BLOCK
+        block = _block(rows[number].drop("block"), told, latents, examples, by_latent, counted, pictures, contents)
+        site.shard(f"{one.key}/{number}", block)
     return len(paged)
 
 
-def _examples(one: StudiedOnSite, latents: Sequence[int]) -> pl.DataFrame:
-    examples = pl.from_arrow(one.features.examples(one.sae.name, latents[0], latents[-1] + 1, one.sae.layer))
-    assert isinstance(examples, pl.DataFrame)
+def _in_blocks(one: StudiedOnSite, paged: Sequence[int]) -> Iterator[tuple[list[int], pl.DataFrame]]:
+    """Latents with pages block by block, with the examples that their pages show; each table of examples is read once."""
     most = pl.lit(0)
     for modality, (top, drawn) in SHOWN.items():
         own = pl.when(pl.col("kind") == "top").then(top).otherwise(drawn)
         most = pl.when(pl.col("modality") == modality).then(own).otherwise(most)
-    return examples.filter(pl.col("latent").is_in(latents) & (pl.col("rank") < most))
+    blocks: dict[int, list[int]] = {}
+    for latent in paged:
+        blocks.setdefault(latent // BLOCK, []).append(latent)
+    waiting: list[pl.DataFrame] = []
+    runs = sorted((run.first, run.last) for run in one.features.about.runs.values() if run.coder == one.sae.coder)
+    for first, last in runs:
+        table = pl.from_arrow(one.features.examples(one.sae.name, first, last, one.sae.layer))
+        assert isinstance(table, pl.DataFrame)
+        waiting.append(table.filter(pl.col("latent").is_in(paged) & (pl.col("rank") < most)))
+        whole = [number for number in blocks if (number + 1) * BLOCK <= last or last == runs[-1][1]]
+        if whole:
+            known = pl.concat(waiting).with_columns(block=pl.col("latent") // BLOCK)
+            parts = {key[0]: rows for key, rows in known.group_by("block", maintain_order=True)}
+            waiting = [known.filter(~pl.col("block").is_in(whole)).drop("block")]
+            for number in whole:
+                yield blocks.pop(number), parts.get(number, known.clear()).drop("block")
 
 
 def told_of(one: StudiedOnSite) -> dict[int, dict[str, Any]]:

@@ -118,8 +118,8 @@ def picture(image: Image.Image) -> tuple[bytes, str]:
     out = io.BytesIO()
     image = image.convert("RGB")
     if max(image.size) <= SIDE:
-        image.save(out, "WEBP", lossless=True, method=4)
-        return out.getvalue(), "webp"
+        image.save(out, "PNG", compress_level=3)
+        return out.getvalue(), "png"
     scale = SIDE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     image.resize(size, Image.Resampling.LANCZOS).save(out, "WEBP", quality=80, method=4)
