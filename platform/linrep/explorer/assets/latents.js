@@ -164,7 +164,7 @@
                 return table.paged[row] ? el("a", { href: link(row) }, text) : text;
               },
             },
-            { name: "explanation", label: "explanation", width: "15rem", text: function (row) { return table.explanation.at(row); } },
+            { name: "explanation", label: "explanation", width: "22rem", text: function (row) { return table.explanation.at(row); } },
             { name: "best", label: "best label", width: "9rem", text: function (row) { return table.best.at(row); } },
             { name: "words", label: "words raised", width: "12rem", text: function (row) { return table.words.at(row); } },
           ].concat(

@@ -31,7 +31,7 @@
       rects.push(
         el(
           "rect",
-          { class: "patch", x: x[0], y: y[0], width: x[1] - x[0], height: y[1] - y[0], "fill-opacity": (0.08 + 0.62 * strength).toFixed(3) },
+          { class: "patch", x: x[0], y: y[0], width: x[1] - x[0], height: y[1] - y[0], "fill-opacity": (0.06 + 0.54 * strength).toFixed(3) },
           el("title", {}, (patch[0] ? "crop" : "whole image") + ", row " + patch[1] + ", column " + patch[2] + ": " + L.number(patch[3]))
         )
       );

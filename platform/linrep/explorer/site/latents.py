@@ -26,6 +26,8 @@ SHOWN = {"image": (16, 3), "text": (10, 1)}
 """Examples on a page by modality: at the top, and of each quantile."""
 WORDS = 5
 """Words of a latent in the table."""
+LONGEST = 4000
+"""Characters of an explanation that are shown."""
 PATCHES = 64
 """Patches of an example, the strongest."""
 DIGITS = 4
@@ -136,7 +138,8 @@ def told_of(one: StudiedOnSite) -> dict[int, dict[str, Any]]:
     mine = (pl.col("layer") == one.sae.layer) & (pl.col("sae") == one.sae.name)
     found: dict[int, dict[str, Any]] = {}
     for row in frame(one.interpretations, "explanations").filter(mine).iter_rows(named=True):
-        found[row["latent"]] = {key: row[key] for key in ("explanation", "source", "before", "error")} | {"scores": []}
+        texts = {key: None if row[key] is None else row[key][:LONGEST] for key in ("explanation", "source", "before", "error")}
+        found[row["latent"]] = {**texts, "scores": []}
     kept = ("modality", "task", "control", "partner", "value", "low", "high", "n_positive", "n_negative")
     for row in frame(one.interpretations, "scores").filter(mine).iter_rows(named=True):
         if row["latent"] in found:
@@ -209,7 +212,7 @@ def _block(
             "labels": [] if known is None else known.drop("layer", "sae", "latent").to_dicts(),
             "told": told.get(latent),
             "histogram": _histogram(counted, latent, max(row["max_image"], row["max_text"])),
-            "images": [_image(e, number) for e in own.filter(pl.col("modality") == "image").iter_rows(named=True)],
+            "images": [image_example(e, number) for e in own.filter(pl.col("modality") == "image").iter_rows(named=True)],
             "texts": [_text(e, contents) for e in own.filter(pl.col("modality") == "text").iter_rows(named=True)],
         }
     return {**in_layouts(list(shown.values())), "latents": pages}
@@ -239,7 +242,7 @@ def _which(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _image(example: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
+def image_example(example: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
     """An image example: its picture's number, and [is a crop, row, column, activation] of each patch that fires."""
     places = zip(example["tiles"], example["rows"], example["cols"], example["activations"], strict=True)
     patches = [[int(tile > 0), row, col, round(value, DIGITS)] for tile, row, col, value in places if tile >= 0 and col >= 0]
