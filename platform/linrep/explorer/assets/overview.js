@@ -80,7 +80,7 @@
       L.append(container, [
         el("h1", {}, "How images stand in the residual stream, and what they share with text"),
         harvests.map(function (one) {
-          return el("p", {}, L.text(one.headline.join(" "), 2000));
+          return el("p", {}, L.text(one.name), ": ", L.text(one.headline.join(" "), 2000));
         }),
         site.saes.length ? find() : null,
         el(
