@@ -17,7 +17,7 @@ from linrep.sample import unit_hash
 from linrep.stats.wilson import wilson
 from linrep.store.write import samples_table
 from schemas.steering import CELLS, VERDICTS
-from tests.explorer.site.planted import (
+from tests.explorer.site.curves import (
     CLASSES,
     HARVEST,
     column,
@@ -27,8 +27,8 @@ from tests.explorer.site.planted import (
     probe_tables,
     results,
     same,
-    shard,
 )
+from tests.explorer.site.evidence import shard
 
 
 def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,7 +151,7 @@ def samples() -> pa.Table:
 
 def test_of_a_harvest_alone_every_class_has_a_page_with_its_samples(tmp_path):
     pictures = {HARVEST: Drawn(samples())}
-    write_classes(Site(place(tmp_path)), results(tmp_path), pictures)
+    write_classes(Site(place(tmp_path)), results(tmp_path), pictures, {HARVEST: ["images/boat-1"]})
     listed = shard(tmp_path, "classes")
     assert column(listed["columns"]["value"]) == ["boat", HOSTILE]
     assert column(listed["columns"]["n_image"]) == [2, 2]
@@ -159,7 +159,7 @@ def test_of_a_harvest_alone_every_class_has_a_page_with_its_samples(tmp_path):
     assert column(listed["columns"]["accuracy_image"]) == [None, None]
     assert [shard(tmp_path, f"classes/{row}")["value"] for row in range(2)] == ["boat", HOSTILE]
     page = shard(tmp_path, "classes/0")
-    assert {image["name"] for image in page["images"]} == {"images/boat-0", "images/boat-1"}
+    assert {image["name"]: image["page"] for image in page["images"]} == {"images/boat-0": False, "images/boat-1": True}
     assert page["texts"] == [{"sample": "pairs/0#caption", "text": "text of pairs/0#caption"}]
     assert (page["probes"], page["latents"], page["steering"]) == ([], [], [])
 

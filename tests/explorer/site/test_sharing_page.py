@@ -5,10 +5,10 @@ import polars as pl
 import torch
 
 from linrep.encoder import Latents
-from linrep.explorer.sharing_measures import described, measure_of, reading
 from linrep.explorer.site.results import frame
 from linrep.explorer.site.shards import Site
 from linrep.explorer.site.sharing import readings, spread_of, write_sharing
+from linrep.explorer.site.sharing_measures import described, measure_of, reading
 from linrep.places import place
 from linrep.sharing.artefact import SHARING_KIND, SharingAbout
 from linrep.sharing.concepts import concepts
@@ -16,7 +16,8 @@ from linrep.sharing.geometry import from_sums
 from linrep.sharing.latents import latent_measures
 from linrep.sharing.rows import from_rows
 from linrep.sharing.weights import compare
-from tests.explorer.site.planted import HARVEST, column, results, same, shard, written
+from tests.explorer.site.curves import HARVEST, column, results, same, written
+from tests.explorer.site.evidence import shard
 from tests.sharing.planted import CONFIG, fired, in_memory, write_pairs
 
 SMALL = CONFIG.model_copy(update={"min_firings": 1})

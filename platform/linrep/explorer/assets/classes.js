@@ -160,21 +160,25 @@
   }
 
   function latents(site, page) {
-    if (!site.saes.length) {
-      return [el("h2", {}, "Latents that separate it"), el("p", { class: "quiet" }, "No SAE of this workspace was looked into. jobs/features.py does that.")];
-    }
     if (!page.latents.length) {
-      return [el("h2", {}, "Latents that separate it"), el("p", { class: "quiet" }, "Of no latent it is the value that separates best.")];
+      var none = site.saes.length ? "Of no latent it is the value that separates best." : "No SAE of this workspace was looked into. jobs/features.py does that.";
+      return [el("h2", {}, "Latents that separate it"), el("p", { class: "quiet" }, none)];
+    }
+    /* An SAE whose harvest is gone has no pages. */
+    function linked(key, name, query, text) {
+      var paged = site.saes.some(function (one) { return one.key === key; });
+      return paged ? el("a", { href: L.href(name, Object.assign({ sae: key }, query)) }, L.text(text)) : L.text(text);
     }
     function link(key, latent) {
-      return el("a", { href: L.href("latent", { sae: key, latent: latent }) }, String(latent));
+      return linked(key, "latent", { latent: latent }, latent);
     }
     var rows = [];
     page.latents.forEach(function (own) {
       own.parts.forEach(function (part) {
         var best = part.best[0];
         rows.push([
-          own.layer, el("a", { href: L.href("latents", { sae: own.key, q: page.value }) }, el("span", { class: "whole" }, L.text(own.sae))), part.modality, link(own.key, best.latent), L.share(best.f1), L.share(best.auroc), L.number(best.n),
+          own.layer, el("span", { class: "whole" }, linked(own.key, "latents", { q: page.value }, own.sae)), part.modality, link(own.key, best.latent), L.share(best.f1), L.share(best.auroc), L.number(best.n),
+          best.explanation ? L.text(best.explanation, 120) : "–",
           part.best.slice(1).map(function (other) { return [el("span", { class: "whole" }, link(own.key, other.latent), " " + L.share(other.f1)), " "]; }),
           part.random ? [own.control ? link(own.control, part.random.latent) : String(part.random.latent), " " + L.share(part.random.f1)] : "none",
         ]);
@@ -214,7 +218,7 @@
         null,
         [
           { label: "layer", n: true }, { label: "SAE" }, { label: "samples" }, { label: "best latent" }, { label: "F1", n: true }, { label: "AUROC", n: true }, { label: "samples of it", n: true },
-          { label: "next, with F1" }, { label: "best random direction, with F1" },
+          { label: "said to be" }, { label: "next, with F1" }, { label: "best random direction, with F1" },
         ],
         rows
       )),
@@ -269,8 +273,8 @@
                 "li",
                 {},
                 el(
-                  "a",
-                  { href: L.href("image", { sample: image.name }) },
+                  image.page ? "a" : "span",
+                  image.page ? { href: L.href("image", { sample: image.name }) } : {},
                   image.file
                     ? el("span", { class: "picture" }, el("img", { src: image.file, alt: image.label || image.name, loading: "lazy", width: image.width, height: image.height, class: small ? "small" : null }))
                     : L.text(image.name, 60)

@@ -125,17 +125,19 @@ def _write(
             continue  # its store is gone: no page of it could be followed
         n_pages = write_latents(site, one, pictures[harvest], known.get(harvest), limits.latents)
         saes.append({**one.row, "pages": n_pages})
-    images = []
+    images, paged = [], {}
     for key, store in results.harvests.items():
         own = [one for one in looked if one.features.parents["harvest"] == key]
         images.append(write_images(site, results, store, pictures[key], own, limits.images))
+        if images[-1] is not None:
+            paged[key] = frozenset(pictures[key].most_shown(limits.images))
     write_search(site, results, pictures)
     write_steering(site, results, pictures)
     write_saes(site, results)
     write_compare(site, results)
     write_probes(site, results)
     write_sharing(site, results)
-    write_classes(site, results, pictures)
+    write_classes(site, results, pictures, paged)
     site.shard(
         "site",
         {

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from linrep.explorer.site.latents import StudiedOnSite, studied
+from linrep.explorer.site.latents import StudiedOnSite, studied, told_of
 from linrep.explorer.site.results import Results, frame
 from linrep.store.layout import MODALITIES
 
@@ -48,7 +48,11 @@ def _best(labels: pl.DataFrame, one: StudiedOnSite | None) -> dict[tuple[str, st
         return {}
     own = labels.filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
     own = own.sort(["f1_chosen", "latent"], descending=[True, False], maintain_order=True)
-    found = {}
+    found, told = {}, told_of(one)
     for (attribute, value, modality), rows in own.group_by(["attribute", "value", "modality"], maintain_order=True):
-        found[str(attribute), str(value), str(modality)] = (rows.head(BEST).select(_NUMBERS).to_dicts(), len(rows))
+        best = [
+            row | {"explanation": told.get(row["latent"], {}).get("explanation")}
+            for row in rows.head(BEST).select(_NUMBERS).to_dicts()
+        ]
+        found[str(attribute), str(value), str(modality)] = (best, len(rows))
     return found

@@ -5,7 +5,7 @@ classes             all values of all attributes
 classes/<row>       the page of one, by its row in that list
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Any
@@ -48,13 +48,16 @@ class Members:
     harvest: str = ""
 
 
-def write_classes(site: Site, results: Results, pictures: Mapping[str, Pictures]) -> None:
+def write_classes(
+    site: Site, results: Results, pictures: Mapping[str, Pictures], paged: Mapping[str, Collection[str]] | None = None
+) -> None:
     """Write the list of all values, and the page of each.
 
     Args:
         site: The site.
         results: The workspace's results.
         pictures: By digest of the harvest.
+        paged: Images that have a page of their own, likewise.
     """
     members = members_by_value(results, pictures)
     reads = [(one, reads_by_value(frame(one, "probes"), frame(one, "classes"), frame(one, "confusions")))
@@ -72,7 +75,7 @@ def write_classes(site: Site, results: Results, pictures: Mapping[str, Pictures]
             "probes": [{"name": one.name, "key": results.key(one), **found[value]} for one, found in reads if value in found],
             "latents": latents.get(value, []),
             "steering": steering.get(value[1], []) if value[0] == CLASS else [],
-            **_shown(own, pictures),
+            **_shown(own, pictures, (paged or {}).get(own.harvest, ())),
         }
         site.shard(f"classes/{len(rows)}", page)
         rows.append(_row(page))
@@ -113,13 +116,14 @@ def _add(found: dict[Value, Members], value: Value, modality: str, names: list[s
         own.drawn[modality] = nsmallest(SHOWN, names, key=unit_hash)
 
 
-def _shown(own: Members, pictures: Mapping[str, Pictures]) -> dict[str, Any]:
+def _shown(own: Members, pictures: Mapping[str, Pictures], paged: Collection[str]) -> dict[str, Any]:
     here = pictures.get(own.harvest)
     if here is None:
         return {"images": [], "texts": []}
     texts = [here.facts(name) for name in own.drawn.get("text", ())]
     drawn = here.draw(own.drawn.get("image", ()))
-    images = [{key: one[key] for key in ("name", "label", "file", "width", "height")} for one in drawn.values()]
+    shown = ("name", "label", "file", "width", "height")
+    images = [{key: one[key] for key in shown} | {"page": name in paged} for name, one in drawn.items()]
     return {"images": images, "texts": [{"sample": one["sample_id"], "text": (one["text"] or "")[:1000]} for one in texts]}
 
 

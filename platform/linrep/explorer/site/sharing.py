@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from linrep.artefact import Artefact
-from linrep.explorer.sharing_measures import described, reading
 from linrep.explorer.site.columns import columns
 from linrep.explorer.site.results import Results, frame
 from linrep.explorer.site.shards import Site, file_name
+from linrep.explorer.site.sharing_measures import described, reading
 from linrep.sharing.study import TRAINED, UNTRAINED
 
 RANDOM = "/random"
