@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from linrep.fields import Setting, settings, type_words, typed
-from linrep.recipe import VALUES, Recipe, own_options
+from linrep.options import VALUES, own_options
+from linrep.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = ["| field | type | default | meaning |", "|---|---|---|---|"]

@@ -24,9 +24,8 @@ LineOfSight.picture = function (container, data, links) {
   }
 
   function data_text(tag, text, className) {
-    // Whatever direction a text is written in, it turns nothing around it.
     var made = make(tag, className);
-    made.append(make("bdi", null, text));
+    made.append(make("bdi", null, text)); // whatever direction it is written in, it turns nothing around it
     return made;
   }
 
@@ -85,9 +84,7 @@ LineOfSight.picture = function (container, data, links) {
     return made;
   }
 
-  function middle(token, axis) {
-    return (token.box[axis] + token.box[axis + 2]) / 2;
-  }
+  function middle(token, axis) { return (token.box[axis] + token.box[axis + 2]) / 2; }
 
   function numbers_of(test) {
     var found = [];
@@ -189,9 +186,7 @@ LineOfSight.picture = function (container, data, links) {
   side.setAttribute("aria-label", "What is read there");
   side.setAttribute("aria-live", "polite");
 
-  function note(sae, latent) {
-    return (data.about[sae] || {})[latent] || {};
-  }
+  function note(sae, latent) { return (data.about[sae] || {})[latent] || {}; }
 
   function latent_cell(sae, latent) {
     var cell = make("th"), name = String(latent);
@@ -373,8 +368,6 @@ LineOfSight.picture = function (container, data, links) {
     wrap.append(table);
     return wrap;
   }
-
-  /* Together. */
 
   LineOfSight.picture.count = (LineOfSight.picture.count || 0) + 1;
   var root = make("div", "reading"), left = make("div", "left");
