@@ -4,7 +4,7 @@
   .venv/bin/python jobs/reproduce.py --config recipes/demo.yaml --workspace runs --until probe
 
 Stages are those that have a section in the recipe. What is complete is left as it is; run it again to resume.
---until STAGE ends after a stage, --only STAGE runs one, --dry-run says what lies there and what would run.
+--until STAGE ends after a stage, --only STAGE runs one and leaves the report, --dry-run says what lies there and what would run.
 """
 
 import sys
@@ -27,9 +27,15 @@ def main(request: "Request") -> None:
     if request.dry_run:
         print("\n".join(["Stages, in their order:", *planned_lines(request.recipe, workspace, parts)]))
         return
-    done = reproduce(request.recipe, workspace, lambda name: job(name, request), parts)
+    done = reproduce(request.recipe, workspace, lambda name: job(name, request), parts, alone=request.only is not None)
     print("Reproduced." if done.n_new else "Nothing to do: every stage is complete.")
-    print(f"\nReport   {done.report}\nPage     {done.page}\nNext:\n  compare: {pages(tracking_uri(workspace))}")
+    if request.only is None:
+        print(f"\nReport   {done.report}\nPage     {done.page}")
+    else:
+        print(f"\nThe report is of all stages: without --only it is renewed, {done.report}")
+    if done.pages is not None:
+        print(f"Browse   {done.pages}")
+    print(f"Next:\n  compare: {pages(tracking_uri(workspace))}")
 
 
 if __name__ == "__main__":

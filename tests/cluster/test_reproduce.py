@@ -119,8 +119,8 @@ class Stages:
 
         return job
 
-    def reproduce(self) -> None:
-        whole.reproduce(demo(), place(self.here), "the command of {}".format, self.parts, lambda line: None)
+    def reproduce(self, alone: bool = False) -> None:
+        whole.reproduce(demo(), place(self.here), "the command of {}".format, self.parts, lambda line: None, alone)
 
     def runs(self) -> dict:
         client = MlflowClient(tracking.tracking_uri(place(self.here)))
@@ -168,6 +168,19 @@ def test_a_recipe_that_was_stopped_goes_on_in_the_same_run_and_is_reported_last(
     assert len(runs) == 5
     assert (runs["reproduce demo"].info.run_id, runs["reproduce demo"].info.status) == (stopped.run_id, "FINISHED")
     assert "**probe says so.**" in (tmp_path / "report.md").read_text()
+
+
+def test_a_stage_that_was_asked_for_alone_leaves_the_report_of_all(stages, tmp_path):
+    stages.reproduce()
+    before = [(tmp_path / form).read_bytes() for form in FORMS]
+    stages.parts = stages.parts[1:]
+    stages.reproduce(alone=True)
+    assert [(tmp_path / form).read_bytes() for form in FORMS] == before
+    stages.complete.clear()
+    stages.reproduce(alone=True)
+    for form in FORMS:  # what it says is no longer so
+        assert "Not finished" in (tmp_path / form).read_text()
+    assert stages.runs()["reproduce demo"].data.tags["mlflow.note.content"].startswith("**control**")
 
 
 @pytest.mark.parametrize("lost", FORMS)

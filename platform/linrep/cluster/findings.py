@@ -51,7 +51,8 @@ def finding(stage: str, outcome: StageOutcome, workspace: Place, draw: Draw) -> 
         case ControlOutcome():
             return Finding(stage, outcome.place.within(workspace), outcome.place.name, [])
         case Built():
-            return Finding(stage, outcome.index.within(workspace), outcome.index.name, [])
+            pages = outcome.index.within(workspace)
+            return Finding(stage, pages, "", [], facts=[("pages to browse", f"{pages} in the workspace, opened from disk")])
 
 
 def _figure(stage: str, here: Place, workspace: Place) -> str | None:

@@ -84,12 +84,14 @@ class Reproduction:
         n_new: Stages that had work to do.
         report: Where the report lies, in Markdown.
         page: Where the same lies as one HTML file.
+        pages: The first page of the explorer; None where it was not made.
     """
 
     findings: dict[str, Finding]
     n_new: int
     report: Place
     page: Place
+    pages: Place | None = None
 
 
 def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> tuple[Part, ...]:
@@ -129,6 +131,7 @@ def reproduce(
     command: Command,
     parts: Sequence[Part],
     say: Callable[[str], None] | None = None,
+    alone: bool = False,
 ) -> Reproduction:
     """Run some stages, each of which does what is missing of it, and write the report.
 
@@ -141,6 +144,8 @@ def reproduce(
         command: The shell command of a job, by the name of its script.
         parts: The stages, in their order.
         say: Gets a line at a time on how far it is; standard error if None.
+        alone: The stages were asked for without those before them. A report of them would lack the others: none is written, and
+            one that is there says that it is not finished if they had work to do.
 
     Raises:
         LinrepError: Something that the user can mend; the message says what. What is complete stays so.
@@ -168,7 +173,8 @@ def reproduce(
                 say(f"  {line}")
         written = _written(report_of(recipe.name, command, findings, _facts(recipe, values)), workspace)
         speaks = not (set(NAMES) - {"harvest", "explore"}).isdisjoint(findings)
-        is_new = whole.begun or (speaks and any(_bytes(workspace / file) != text.encode() for file, text in written.items()))
+        changed = whole.begun or (speaks and any(_bytes(workspace / file) != text.encode() for file, text in written.items()))
+        is_new = changed and not alone
         if is_new:
             run = whole.run()
             run.describe("\n\n".join(f"**{stage}** {' '.join(one.headline)}" for stage, one in findings.items() if one.headline))
@@ -176,7 +182,8 @@ def reproduce(
                 run.text(text, file)
     if is_new:
         _write(workspace, written)
-    return Reproduction(findings, n_new, report, workspace / PAGE)
+    pages = workspace / findings["explore"].place if "explore" in findings else None
+    return Reproduction(findings, n_new, report, workspace / PAGE, pages)
 
 
 def _written(report: Report, workspace: Place) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Finding:
     Attributes:
         stage: Its name.
         place: Where its results lie, relative to the workspace.
-        name: Name and digest of its artefact.
+        name: Name and digest of its artefact; empty where it made none.
         headline: The finding in sentences.
         figure: The one figure, a PNG relative to the workspace; None where there is none.
         examples: What shows it.
@@ -173,7 +173,7 @@ def report_of(
         setting=() if harvest is None else harvest.headline,
         sections=[_section(claim, command, [findings[stage] for stage in claim.stages if stage in findings]) for claim in CLAIMS],
         facts=[*facts, *(fact for one in findings.values() for fact in one.facts)],
-        results=[(one.stage, one.name, one.place) for one in findings.values()],
+        results=[(one.stage, one.name, one.place) for one in findings.values() if one.name],
         again=command("reproduce"),
     )
 
