@@ -17,7 +17,7 @@ from linrep.sample import unit_hash
 from linrep.stats.wilson import wilson
 from linrep.store.write import samples_table
 from schemas.steering import CELLS, VERDICTS
-from tests.explorer.site.curves import (
+from tests.explorer.site.planted import (
     CLASSES,
     HARVEST,
     column,
@@ -27,8 +27,8 @@ from tests.explorer.site.curves import (
     probe_tables,
     results,
     same,
+    shard,
 )
-from tests.explorer.site.evidence import shard
 
 
 def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,8 +8,8 @@ import pytest
 from linrep.explorer.site.build import build_site
 from linrep.records import SUMMARY
 from linrep.sharing.artefact import SHARING_KIND, SharingAbout
-from tests.explorer.site.curves import HARVEST, planted_features, planted_probes, results, written
 from tests.explorer.site.evidence import drive
+from tests.explorer.site.planted import HARVEST, planted_features, planted_probes, results, written
 from tests.explorer.site.test_sharing_page import LATENTS, ROWS
 from tests.pages import needs_chromium
 

@@ -7,8 +7,7 @@ from linrep.explorer.site.probes import MATRIX, PAIRS, confusions, first_choice,
 from linrep.explorer.site.results import frame
 from linrep.explorer.site.shards import Site
 from linrep.places import place
-from tests.explorer.site.curves import CLASSES, column, planted_probes, results, same
-from tests.explorer.site.evidence import shard
+from tests.explorer.site.planted import CLASSES, column, planted_probes, results, same, shard
 
 
 def test_every_row_and_column_of_the_table_reaches_the_page(tmp_path):

@@ -16,8 +16,7 @@ from linrep.sharing.geometry import from_sums
 from linrep.sharing.latents import latent_measures
 from linrep.sharing.rows import from_rows
 from linrep.sharing.weights import compare
-from tests.explorer.site.curves import HARVEST, column, results, same, written
-from tests.explorer.site.evidence import shard
+from tests.explorer.site.planted import HARVEST, column, results, same, shard, written
 from tests.sharing.planted import CONFIG, fired, in_memory, write_pairs
 
 SMALL = CONFIG.model_copy(update={"min_firings": 1})

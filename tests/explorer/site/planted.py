@@ -1,8 +1,11 @@
-"""Probes and features whose numbers are known, as complete artefacts; no stage has made them."""
+"""Probes and features whose numbers are known, as complete artefacts that no stage has made, and what shards hold."""
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from linrep import artefact
@@ -13,9 +16,9 @@ from linrep.kind import Kind
 from linrep.places import place
 from linrep.probe.artefact import PROBES_KIND, ProbeAbout
 from linrep.store.tables import table_of, write_table
-from tests.explorer.site.evidence import array, texts
 
 HARVEST = "feedbeef00"
+ARRAYS = {"f4": "<f4", "i4": "<i4", "u4": "<u4", "u2": "<u2", "u1": "u1", "i2": "<i2"}
 KEEP = ("harvest", "probe", "steer", "sae", "evaluate", "tune", "sharing", "features", "interpret", "judge")
 
 
@@ -42,9 +45,21 @@ def results(workspace: Path, **found: list[Artefact[Any]]) -> Results:
     return Results(place(workspace), {}, {stage: found.get(stage, []) for stage in KEEP})
 
 
+def shard(folder: Path, name: str) -> Any:
+    """The value of a shard, as the page gets it."""
+    text = (folder / "data" / f"{name}.js").read_text("ascii")
+    start = f'LineOfSight.shard("{name}",'
+    assert text.startswith(start)
+    assert text.endswith(");\n")
+    return json.loads(text[len(start) : -3])
+
+
 def column(value: dict[str, Any]) -> list:
     """A column of numbers or texts; None for what is missing."""
-    return texts(value) if "texts" in value else array(value)
+    if "texts" in value:
+        return [None if at < 0 else value["texts"][at] for at in column(value["rows"])]
+    numbers = np.frombuffer(base64.b64decode(value["data"]), ARRAYS[value["kind"]]).tolist()
+    return [None if v != v else v for v in numbers]
 
 
 def same(found: list, expected: list) -> bool:
