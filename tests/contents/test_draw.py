@@ -68,3 +68,12 @@ def test_heat_of_the_patches_on_an_object_lies_on_the_object(shape, view):
     hot = pixels[..., 0] - pixels[..., 2] > 100
     assert hot.sum() >= sum(values) * 0.8 * scene.width / cols * scene.height / rows
     assert object_mask(scene)[hot].mean() > 0.8
+
+
+@pytest.mark.parametrize("view", ["base", "crops"])
+def test_patches_of_an_image_that_the_harvest_squashed_cover_the_image_as_it_is(view):
+    plan = layout((72, 72), describe(ModelConfig(path=str(model_folder()))))
+    boxes = SampleImage({"sample_id": "x"}, Image.new("RGB", (300, 100)), plan).patches(view).boxes
+    assert (strengths((300, 100), boxes, [1.0] * len(boxes), 1.0) == 1.0).all()
+    left, top, right, bottom = boxes[0]
+    assert (right - left) / (bottom - top) == pytest.approx(3.0)

@@ -72,7 +72,8 @@ class Explanations:
             first = [str(latent.number), text(said)]
             for name, own, control in found or [("", {}, None)]:
                 beside = [] if control is None else [CONTROLS[str(own["task"])], _interval(control)]
-                rows.append([*first, text(name), text(_interval(own) if own else ""), text(" ".join(beside))])
+                cells = [name, _interval(own) if own else "", " ".join(beside)]
+                rows.append([*first, *(f'<span style="white-space:nowrap">{text(cell)}</span>' for cell in cells)])
                 first = ["", ""]
         return table(("latent", "explanation", "score", "value", "control"), rows)
 
