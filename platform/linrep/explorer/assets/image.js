@@ -67,6 +67,7 @@
           el("h1", {}, "Image", label ? [": ", L.text(label)] : null),
           page.caption ? el("p", { class: "headline" }, "“", L.text(page.caption), "”") : null,
           known(page),
+          el("h2", {}, "What is read in it"),
         ]);
         var shown = L.picture(container, page.data, hrefs(site, found.own.harvest));
         if (query.latent !== undefined) {
