@@ -2,6 +2,8 @@
 
   .venv/bin/python jobs/explore.py --config recipes/demo.yaml --workspace runs
 
+  .venv/bin/python jobs/explore.py --workspace runs --serve
+
 It reads what is complete: only a harvest, or everything. Run it again after another stage: a site of the
 same results stays as it is.
 """
@@ -23,7 +25,13 @@ def main(request: "Request") -> None:
 
     built = run_explore(request.recipe, place(request.workspace), lambda name: job(name, request))
     print("Made." if built.new else "Nothing to do: the site shows these results already.")
-    print(f"{built.files:,} files, {built.size / 1e6:,.1f} MB\n\nSite   {built.index}")
+    print(f"{built.files:,} files, {built.size / 1e6:,.1f} MB\n\nSite   {built.index}", flush=True)
+    if request.serve is not None:
+        from linrep.cluster.serve_site import SiteServer
+
+        with SiteServer(built.index.parent, request.serve) as server:
+            print(f"Served at {server.address}   (Ctrl-C ends it)", flush=True)
+            server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ class Options(BaseSettings):
         default="image", description="Where edits act: image, last or everywhere.", json_schema_extra={"job": "ask"}
     )
     serve: bool = Field(
-        default=False, description="A page on this machine to ask from, until Ctrl-C.", json_schema_extra={"job": "ask"}
+        default=False, description="Pages on this machine, until Ctrl-C.", json_schema_extra={"job": "ask explore"}
     )
-    port: int = Field(default=8300, description="Port of that page.", json_schema_extra={"job": "ask"})
+    port: int = Field(default=8300, description="Port of these pages.", json_schema_extra={"job": "ask explore"})
 
 
 VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until": "STAGE", "only": "STAGE",
@@ -54,7 +54,7 @@ VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until
 
 
 def own_options() -> dict[str, tuple[str, str]]:
-    """Options that belong to no section: the one job that has them, or "", and what they mean."""
+    """Options that belong to no section: the jobs that have them, or "" for all, and what they mean."""
     found = {}
     for name, field in Options.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

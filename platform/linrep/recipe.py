@@ -112,8 +112,10 @@ def parse(description: str, argv: list[str] | None = None) -> Request:
             raise SystemExit(0)
     overrides = _command_line(words)
     for name, (job, _) in own_options().items():
-        if argv is None and job and name in overrides and job != Path(sys.argv[0]).stem:
-            raise RecipeError(f"--{name} is an option of jobs/{job}.py alone")
+        jobs = job.split()
+        if argv is None and jobs and name in overrides and Path(sys.argv[0]).stem not in jobs:
+            alone = " alone" if len(jobs) == 1 else ""
+            raise RecipeError(f"--{name} is an option of {' and '.join(f'jobs/{one}.py' for one in jobs)}{alone}")
     # `null` stands for nothing everywhere else; here it is the name of a folder.
     config, workspace = overrides.pop("config", None), overrides.pop("workspace", "runs")
     print_config, reindex = overrides.pop("print-config", False), overrides.pop("reindex", False)
@@ -291,7 +293,7 @@ def _help(description: str, section: str) -> str:
     """
     job = Path(sys.argv[0]).name
     if not section:
-        own = {name: meaning for name, (of, meaning) in own_options().items() if of in ("", job.removesuffix(".py"))}
+        own = {name: meaning for name, (of, meaning) in own_options().items() if not of or job.removesuffix(".py") in of.split()}
         shown = {f"--{name} {VALUES.get(name, '')}".rstrip(): meaning for name, meaning in own.items()}
         return overview(job, description, {**shown, "--help [SECTION]": "This page, or the fields of a section."}, Recipe)
     shown = page(section.removeprefix("--"), Recipe)

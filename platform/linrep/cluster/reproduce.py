@@ -28,12 +28,15 @@ from linrep.explorer.claims import Finding, Report, report_of
 from linrep.explorer.examples import Draw, no_images
 from linrep.explorer.report_page import report_page, unfinished_page
 from linrep.explorer.report_text import report_text, unfinished_text
+from linrep.explorer.site.build import Built
 from linrep.fields import nearest
 from linrep.harvest.artefact import Harvest
 from linrep.places import Place
 from linrep.recipe import Recipe
 
 REPORT, PAGE = "report.md", "report.html"
+LOGGED = 300_000_000
+"""Bytes of a site that MLflow keeps, at most; a larger one is only in the workspace."""
 
 
 Command = Callable[[str], str]
@@ -156,6 +159,7 @@ def reproduce(
     values = recipe.model_dump(mode="json", exclude={"pool"})
     name, key = f"reproduce {recipe.name}", tracking.key_of(workspace, report, digest(values))
     draw: Draw = no_images
+    site: Built | None = None
     again = command("reproduce")
     unfinished = {REPORT: unfinished_text(recipe.name, again), PAGE: unfinished_page(recipe.name, again)}
     with tracking.whole(workspace, "reproduce", name, key, values, lambda: _write(workspace, unfinished)) as whole:
@@ -168,22 +172,25 @@ def reproduce(
             clock.end(part, bool(outcome.n_new))
             if isinstance(outcome, Outcome) and isinstance(outcome.artefact, Harvest):
                 draw = drawer(outcome.artefact)
+            site = outcome if isinstance(outcome, Built) else site
             findings[part.name] = finding(part.name, outcome, workspace, draw)
             for line in findings[part.name].headline:
                 say(f"  {line}")
         written = _written(report_of(recipe.name, command, findings, _facts(recipe, values)), workspace)
         speaks = not (set(NAMES) - {"harvest", "explore"}).isdisjoint(findings)
-        changed = whole.begun or (speaks and any(_bytes(workspace / file) != text.encode() for file, text in written.items()))
+        told_anew = speaks and any(_bytes(workspace / file) != text.encode() for file, text in written.items())
+        changed = whole.begun or told_anew or (site is not None and site.new)
         is_new = changed and not alone
         if is_new:
             run = whole.run()
             run.describe("\n\n".join(f"**{stage}** {' '.join(one.headline)}" for stage, one in findings.items() if one.headline))
             for file, text in written.items():
                 run.text(text, file)
+            if site is not None and site.size <= LOGGED:
+                run.folder(site.index.parent, site.index.parent.name)
     if is_new:
         _write(workspace, written)
-    pages = workspace / findings["explore"].place if "explore" in findings else None
-    return Reproduction(findings, n_new, report, workspace / PAGE, pages)
+    return Reproduction(findings, n_new, report, workspace / PAGE, None if site is None else site.index)
 
 
 def _written(report: Report, workspace: Place) -> dict[str, str]:
