@@ -1,9 +1,10 @@
-"""The figure of the first page, made from the demo: a scene, where two latents fire in it, and what a direction does to answers.
+"""The figures of the documentation, from the demo: that of the first page is drawn here, others are taken from the results.
 
   .venv/bin/python -m documentation.figure runs
 
-It prints the answers that the page quotes. Scene and cell are chosen by hand, as an example; the curves are over all of them. The
-latents are those that separate the scene's colour and its class best, on the half of the samples that they are chosen on.
+The first page has a scene, where two latents fire in it, and what a direction does to answers. The answers that it quotes are
+printed. Scene and cell are chosen by hand, as an example; the curves are over all of them. The latents are those that separate
+the scene's colour and its class best, on the half of the samples that they are chosen on.
 """
 
 import sys
@@ -21,6 +22,7 @@ from documentation.results import effects, made, rows
 from documentation.where import Activity, Encoded, best_latent, scene_of
 from linrep.explorer.figures import COLOURS
 from linrep.places import place
+from linrep.probe.artefact import PROBES_KIND
 from linrep.steer.artefact import STEERING, VERDICTS_KIND
 from linrep.vlm.tokens import layout, patch_box
 
@@ -54,7 +56,10 @@ def main(workspace: str, recipe: str = "demo", out: Path = OUT) -> None:
     draw_turned(curves, measured.sort("layer"))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
-    quote(rows(made(VERDICTS_KIND, made(STEERING, here, recipe).place), "verdicts"))
+    judged = made(VERDICTS_KIND, made(STEERING, here, recipe).place)
+    for of, drawn, name in ((made(PROBES_KIND, here, recipe), "layers_class", "probes"), (judged, "layers_turned", "steering")):
+        (out.parent / f"{name}.png").write_bytes((of.place / "figures" / f"{drawn}.png").read_bytes())
+    quote(rows(judged, "verdicts"))
     print(measured.filter(pl.col("layer") == LAYER, pl.col("direction").is_in(KINDS)).select("direction", "value", "low", "high"))
 
 
