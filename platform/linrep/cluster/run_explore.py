@@ -26,7 +26,11 @@ def run_explore(recipe: Recipe, workspace: Place, command: Callable[[str], str])
     results = open_results(workspace)
     if not results.harvests:
         raise StoreError(f"there is nothing to show in {workspace} yet: run jobs/harvest.py with the same recipe first")
-    return build_site(results, lambda: _contents(results.harvests), command, recipe.name)
+    return build_site(results, lambda: _contents(results.harvests), command, recipe.name, say=_say)
+
+
+def _say(line: str) -> None:
+    print(f"explore: {line}", file=sys.stderr, flush=True)
 
 
 def _contents(harvests: Mapping[str, Store]) -> dict[str, Contents]:

@@ -186,7 +186,7 @@ def test_heat_lies_on_the_object(planted, browser, kind, view):
     site, key = planted
     page, _ = browser
     go(page, site, f"#/latent?sae={key}&latent=0&view={view}")
-    place = page.locator(".picture").nth(list(SIZES).index(kind))
+    place = page.locator(".pictures:not(.strip) .picture").nth(list(SIZES).index(kind))
     place.evaluate("e => e.querySelector('img').decode()")
     place.evaluate("e => { e.style.width = '400px'; e.id = 'looked-at'; document.querySelector('main').prepend(e); }")
     place = page.locator("#looked-at")

@@ -24,6 +24,16 @@
     );
   }
 
+  /* The strongest images at a glance: all of them, and where in them it fires, stand below. */
+  function strip(block, latent) {
+    var best = latent.images.filter(function (one) { return one.kind === "top"; }).slice(0, 8);
+    var top = most(best);
+    return el("ul", { class: "pictures strip", "aria-label": "Its strongest images" }, best.map(function (one) {
+      var own = block.pictures[one.picture];
+      return el("li", {}, el("a", { href: L.href("image", { sample: own.name }) }, L.heatmap(own, one.patches, top, "both")));
+    }));
+  }
+
   function pictures(block, latent, query) {
     var images = latent.images;
     if (!images.length) {
@@ -153,6 +163,7 @@
           el("p", { class: "quiet" }, el("a", { href: L.href("latents", { sae: sae.key }) }, "Latents of ", L.text(L.saeName(sae)))),
           el("h1", {}, "Latent " + number, facts.best_value ? [": ", L.text(facts.best_attribute + " " + facts.best_value)] : null),
           el("p", {}, number > 0 ? link(sae, number - 1, "← " + (number - 1)) : null, " ", number + 1 < sae.latents ? link(sae, number + 1, number + 1 + " →") : null),
+          latent.images.length ? strip(block, latent) : null,
           el(
             "div",
             { class: "cards" },

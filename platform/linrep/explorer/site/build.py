@@ -23,7 +23,7 @@ from linrep.explorer.site.search import write_search
 from linrep.explorer.site.shards import Site
 from linrep.explorer.site.sharing import write_sharing
 from linrep.explorer.site.steering import write_steering
-from linrep.places import Place
+from linrep.places import Place, remove_folder
 
 FOLDER = "explorer"
 INDEX = "index.html"
@@ -86,6 +86,7 @@ def build_site(
     command: Callable[[str], str],
     title: str,
     limits: Limits = Limits(),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Built:
     """Make the site of a workspace, unless it is there already and of the same results.
 
@@ -95,6 +96,7 @@ def build_site(
         command: The shell command of a job, by the name of its script.
         title: What the pages are called.
         limits: How much has pages of its own.
+        say: Gets a line on how far it is.
     """
     here = results.workspace / FOLDER
     made_of = _made_of(results, title, limits)
@@ -102,10 +104,9 @@ def build_site(
         there = json.loads((here / MADE).read_bytes())
         if there.get("of") == made_of:
             return Built(here / INDEX, False, there["files"], there["size"])
+    remove_folder(here)  # what another program or other results have left is no part of it
     site, known = Site(here), contents()
-    if (here / MADE).is_file():
-        site.file(MADE, b"{}")  # a site that is being changed is of nothing
-    _write(site, results, known, command, title, limits)
+    _write(site, results, known, command, title, limits, say)
     for name in (*STYLES, *SCRIPTS):
         site.file(f"assets/{name}", asset(name))
     site.file(INDEX, index())
@@ -115,7 +116,13 @@ def build_site(
 
 
 def _write(
-    site: Site, results: Results, known: Mapping[str, Contents], command: Callable[[str], str], title: str, limits: Limits
+    site: Site,
+    results: Results,
+    known: Mapping[str, Contents],
+    command: Callable[[str], str],
+    title: str,
+    limits: Limits,
+    say: Callable[[str], None],
 ) -> None:
     pictures = {key: Pictures(site, store, known.get(key)) for key, store in results.harvests.items()}
     rows, saes, looked = artefact_rows(site, results, command), [], studied(results)
@@ -123,14 +130,17 @@ def _write(
         harvest = one.features.parents["harvest"]
         if harvest not in pictures:
             continue  # its store is gone: no page of it could be followed
+        say(f"latents of {one.sae.name}, layer {one.sae.layer}")
         n_pages = write_latents(site, one, pictures[harvest], known.get(harvest), limits.latents)
         saes.append({**one.row, "pages": n_pages})
     images, paged = [], {}
     for key, store in results.harvests.items():
+        say(f"images of {store.place.name}")
         own = [one for one in looked if one.features.parents["harvest"] == key]
         images.append(write_images(site, results, store, pictures[key], own, limits.images))
         if images[-1] is not None:
             paged[key] = frozenset(pictures[key].most_shown(limits.images))
+    say("search, steering, SAEs, probes, sharing, classes")
     write_search(site, results, pictures)
     write_steering(site, results, pictures)
     write_saes(site, results)
