@@ -47,7 +47,7 @@
 
   function reading(data, measure) {
     return [
-      el("p", { class: "reading" }, data.readings[measure.metric]),
+      el("p", { class: "one-line" }, data.readings[measure.metric]),
       el("p", {}, measure.meaning ? measure.meaning.charAt(0).toUpperCase() + measure.meaning.slice(1) + ". " : "", measure.meaning ? WAYS[measure.way] : ""),
     ];
   }
