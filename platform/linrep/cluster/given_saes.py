@@ -1,6 +1,7 @@
 """The SAEs that a recipe names, read and checked against a store, each with its control of random directions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -109,8 +110,14 @@ def with_control(named: NamedSae, coder: Sae, store: Store, seed: int) -> tuple[
     if coder.rule.n_active is not None:
         k = coder.rule.n_active
     control = random_sae(sample, coder.n_latents, min(k, coder.n_latents), seed)
+    own, other = undrawn(named, coder)
+    return own, replace(other, coder=control, decoder=control.decoder)
+
+
+def undrawn(named: NamedSae, coder: Sae) -> tuple[Latents, Latents]:
+    """The SAE, and in the place of its control the same latents under the control's name: for plans, which compute nothing."""
     name = named.path.rstrip("/").rsplit("/", 1)[-1]
-    return Latents(name, coder, coder.decoder), Latents(f"{name}/random", control, control.decoder)
+    return Latents(name, coder, coder.decoder), Latents(f"{name}/random", coder, coder.decoder)
 
 
 def _floats(raw: np.ndarray, store: Store) -> torch.Tensor:

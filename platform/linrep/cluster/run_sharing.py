@@ -9,7 +9,7 @@ from linrep import tracking
 from linrep.artefact import Artefact, all_in
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
-from linrep.cluster.given_saes import GivenSae, read_saes, with_control
+from linrep.cluster.given_saes import GivenSae, read_saes, undrawn, with_control
 from linrep.cluster.inputs import harvested
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
@@ -18,9 +18,11 @@ from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.kind import UnitCommit
+from linrep.named_sae import NamedSae
 from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import SAES
+from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
 from linrep.sharing.artefact import SharingAbout, plan_results
@@ -42,11 +44,13 @@ class SharingStage:
 
     Attributes:
         artefact: The results.
-        study: What is compared.
+        study: What is compared; controls of SAEs are drawn where something is computed.
+        given: The SAEs, each with its name and the store that it sees.
     """
 
     artefact: Artefact[SharingAbout]
     study: Study
+    given: tuple[tuple[NamedSae, Sae, Store], ...] = ()
     counts = Counts("layers", "pairs")
     on_ray = True
 
@@ -55,10 +59,16 @@ class SharingStage:
         return replace(self, artefact=artefact)
 
     def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit]:
-        """Sum up and measure, a unit at a time."""
+        """Draw random directions for the SAEs; sum up and measure, a unit at a time.
+
+        Raises:
+            StoreError: A store has no rows for an SAE.
+        """
         from linrep.cluster.sharing import share_units
 
-        return share_units(self.study, [unit for unit in self.study.units if unit.name in todo], self.artefact)
+        seed = self.study.config.seed
+        study = replace(self.study, latents=tuple(with_control(named, sae, store, seed) for named, sae, store in self.given))
+        return share_units(study, [unit for unit in study.units if unit.name in todo], self.artefact)
 
     def finish(self) -> dict[str, object]:
         """Put the tables together."""
@@ -95,12 +105,13 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
         found = open_store(config.untrained)
         stores[UNTRAINED] = (found, place(str(found.place)).parent.parent)
     untrained = stores[UNTRAINED][0] if UNTRAINED in stores else None
-    # Checked before the SAEs are read, and their controls made, from rows of the store.
+    # Checked before the SAEs are read.
     plain = plan_study(store, config.model_copy(update={"saes": ()}), untrained)
     steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
     known: list[GivenSae] = []
-    latents, named = [], []
+    seen_by: list[tuple[NamedSae, Sae, Store]] = []
+    named = []
     for i, given in enumerate(config.saes):
         if given.model not in stores:
             raise RecipeError("sharing.saes: one is of the untrained model, whose harvest sharing.untrained must name")
@@ -108,14 +119,14 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
         sae = at_path(given, recipes.get(given.model, recipe), seen, workspace, f"sharing.saes.{i}")
         named.append(sae)
         known += read_saes([sae], seen, "sharing")
-        latents.append(with_control(sae, known[-1].sae, seen, config.seed))
+        seen_by.append((sae, known[-1].sae, seen))
     config = config.model_copy(update={"saes": tuple(named)})
-    study = plan_study(store, config, untrained, tuple(latents))
+    study = plan_study(store, config, untrained, tuple(undrawn(own, sae) for own, sae, _ in seen_by))
     if steered is not None:
         study = replace(study, steered=steered.measures)
     weights, origins = tuple(one.sae.digest for one in known), tuple(one.origin for one in known)
     digest = None if steered is None else steered.digest
-    return SharingStage(plan_results(workspace, recipe.name, study, weights, digest, origins), study)
+    return SharingStage(plan_results(workspace, recipe.name, study, weights, digest, origins), study, tuple(seen_by))
 
 
 def _control(control: Recipe, workspace: Place) -> Store:
