@@ -1,12 +1,14 @@
 """Small images for a page: as they are, or bright where a latent fires and dim where it is silent."""
 
 import io
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from linrep.contents import draw
+from linrep.contents.draw import fit
+from linrep.contents.stored import Box
 from linrep.explorer.drawing import Drawing
 
 SIDE = 176
@@ -15,8 +17,6 @@ DIM = 0.3
 """Brightness of what is silent."""
 LARGEST_PNG = 12_000
 """Bytes from which on an image is kept as JPEG: a photo."""
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, in pixels of the image."""
 
 
 def thumbnail(image: Image.Image, boxes: Sequence[Box] = (), strengths: Sequence[float] = ()) -> Drawing:
@@ -27,12 +27,9 @@ def thumbnail(image: Image.Image, boxes: Sequence[Box] = (), strengths: Sequence
         boxes: Where a latent fires; none for the image as it is.
         strengths: How strongly in each; the strongest stands at full brightness.
     """
-    scale = SIDE / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
-    small = image.convert("RGB").resize((width, height), way)
+    small = fit(image.convert("RGB"), SIDE)
     if boxes:
-        lit = np.asarray(small) * brightness(boxes, strengths, scale, (height, width))[..., None]
+        lit = np.asarray(small) * brightness(boxes, strengths, SIDE / max(image.size), (small.height, small.width))[..., None]
         small = Image.fromarray(lit.round().astype(np.uint8))
     return _encoded(small)
 
@@ -47,13 +44,7 @@ def brightness(boxes: Sequence[Box], strengths: Sequence[float], scale: float, s
         size: Height and width shown.
     """
     strongest = max(max(strengths, default=0.0), 1e-12)
-    found = np.full(size, DIM)
-    for (left, top, right, bottom), strength in zip(boxes, strengths, strict=True):
-        rows = slice(max(math.ceil(top * scale - 0.5), 0), max(math.ceil(bottom * scale - 0.5), 0))
-        columns = slice(max(math.ceil(left * scale - 0.5), 0), max(math.ceil(right * scale - 0.5), 0))
-        share = DIM + (1 - DIM) * max(strength, 0.0) / strongest
-        found[rows, columns] = np.maximum(found[rows, columns], share)
-    return found
+    return DIM + (1 - DIM) * draw.strengths((size[1], size[0]), boxes, strengths, strongest, (scale, scale))
 
 
 def _encoded(image: Image.Image) -> Drawing:

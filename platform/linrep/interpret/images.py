@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from linrep.contents.draw import fit, strengths
 from linrep.contents.stored import Box
 
 GREY = (127, 127, 127)
@@ -28,11 +29,7 @@ def inside(size: tuple[int, int], boxes: Sequence[Box]) -> Bool[np.ndarray, "h w
         size: Width and height of the image.
         boxes: Left, top, right, bottom.
     """
-    found = np.zeros((size[1], size[0]), bool)
-    for left, top, right, bottom in boxes:
-        rows = slice(math.ceil(top - 0.5), max(math.ceil(bottom - 0.5), 0))
-        found[max(rows.start, 0) : rows.stop, max(math.ceil(left - 0.5), 0) : max(math.ceil(right - 0.5), 0)] = True
-    return found
+    return strengths(size, boxes, [1.0] * len(boxes), 1.0) > 0
 
 
 def masked(image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
@@ -77,8 +74,5 @@ def sheet(images: Sequence[Image.Image]) -> Image.Image:
     rows = math.ceil(len(images) / columns)
     page = Image.new("RGB", (columns * (CELL + GAP) + GAP, rows * (CELL + GAP) + GAP), (255, 255, 255))
     for i, image in enumerate(images):
-        scale = CELL / max(image.size)
-        way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
-        shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), way)
-        page.paste(shown, (GAP + i % columns * (CELL + GAP), GAP + i // columns * (CELL + GAP)))
+        page.paste(fit(image, CELL), (GAP + i % columns * (CELL + GAP), GAP + i // columns * (CELL + GAP)))
     return page
