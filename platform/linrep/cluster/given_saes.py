@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 
 from linrep.encoder import Latents
@@ -16,6 +15,7 @@ from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
+from linrep.store.selection import as_array, as_tensor, raw_kind
 
 SAMPLE = 2048
 """Tokens of each modality that the random SAE's centre, and the number of its active latents, are taken from."""
@@ -94,10 +94,9 @@ def with_control(named: NamedSae, coder: Sae, store: Store, seed: int) -> tuple[
         selection = store.select("tokens", named.layer, modality, special=False)
         n = 0
         for batch in selection.batches(["vector"], SAMPLE):
-            raw = np.stack([np.frombuffer(v, "<u2") for v in batch["vector"].to_pylist()[: SAMPLE - n]]) if len(batch) else None
-            if raw is not None:
-                rows.append(_floats(raw, store))
-                n += len(raw)
+            raw = as_array(batch["vector"].slice(0, SAMPLE - n), store.manifest.width, raw_kind(store.manifest.dtype)).copy()
+            rows.append(as_tensor(raw, store.manifest.dtype).float())
+            n += len(raw)
             if n >= SAMPLE:
                 break
     sample = torch.cat(rows) if rows else torch.zeros(0, store.manifest.width)
@@ -118,11 +117,3 @@ def undrawn(named: NamedSae, coder: Sae) -> tuple[Latents, Latents]:
     """The SAE, and in the place of its control the same latents under the control's name: for plans, which compute nothing."""
     name = named.path.rstrip("/").rsplit("/", 1)[-1]
     return Latents(name, coder, coder.decoder), Latents(f"{name}/random", coder, coder.decoder)
-
-
-def _floats(raw: np.ndarray, store: Store) -> torch.Tensor:
-    if store.manifest.dtype == "float32":
-        return torch.from_numpy(raw.view("<f4").copy())
-    if store.manifest.dtype == "bfloat16":
-        return torch.from_numpy(raw.view(np.int16).copy()).view(torch.bfloat16).float()
-    return torch.from_numpy(raw.view("<f2").astype(np.float32))

@@ -20,7 +20,7 @@ from linrep.reading.tokens import Tokens, joined
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import MODALITIES, Modality, View, parse_folder
 from linrep.store.read import Store
-from linrep.store.selection import as_array
+from linrep.store.selection import as_array, as_tensor, raw_kind
 
 COLUMNS = ("sample_id", "position", "token_id", "tile", "row", "col", "is_newline", "is_special", "norm", "vector")
 WHOLE = ("sample_id", "vector")
@@ -174,8 +174,7 @@ def _among(column: pa.ChunkedArray, wanted: pa.Array) -> pa.ChunkedArray:
 def vectors_of(table: pa.Table, store: Store) -> Float[Tensor, "n d"]:
     """The vectors of some rows, in float32."""
     manifest = store.manifest
-    kind = np.dtype("<u2" if manifest.dtype == "bfloat16" else np.dtype(manifest.dtype).newbyteorder("<"))
+    kind = raw_kind(manifest.dtype)
     parts = [as_array(chunk, manifest.width, kind).copy() for chunk in table["vector"].chunks]
     raw = np.concatenate(parts) if parts else np.empty((0, manifest.width), kind)
-    whole = torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if kind == np.dtype("<u2") else torch.from_numpy(raw)
-    return whole.float()
+    return as_tensor(raw, manifest.dtype).float()

@@ -13,7 +13,7 @@ from torch import Tensor
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import Modality, View, samples_file
 from linrep.store.read import Store
-from linrep.store.selection import as_array
+from linrep.store.selection import as_array, as_tensor, raw_kind
 
 BATCH_BYTES = 2**25
 
@@ -77,8 +77,7 @@ def blocks(
     first = first_sample(store)
     names = ["sample_id", "vector", *columns] + (["is_special", "is_newline"] if view == "tokens" else [])
     manifest = store.manifest
-    kind = np.dtype("<u2" if manifest.dtype == "bfloat16" else np.dtype(manifest.dtype).newbyteorder("<"))
-    rows = max(1, BATCH_BYTES // (kind.itemsize * manifest.width))
+    rows = max(1, BATCH_BYTES // (raw_kind(manifest.dtype).itemsize * manifest.width))
     for file in files:
         chunk = file.chunk
         ids = store.samples_of(chunk, ["sample_id"])["sample_id"].combine_chunks()
@@ -87,7 +86,7 @@ def blocks(
             found_at = pc.call_function("index_in", [_plain(batch["sample_id"])], pc.SetLookupOptions(value_set=ids))
             sample = first[chunk] + found_at.to_numpy(zero_copy_only=False).astype(np.int64)
             more = {name: pc.fill_null(batch[name], -1).to_numpy(zero_copy_only=False) for name in columns}
-            block = Block(_vectors(batch["vector"], manifest.width, kind), sample, more)
+            block = Block(_vectors(batch["vector"], manifest.width, manifest.dtype), sample, more)
             keep = wanted[sample]
             for column in ("is_special", "is_newline"):
                 if column in names:
@@ -102,6 +101,6 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
 
 
-def _vectors(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Shaped[Tensor, "n d"]:
-    raw = as_array(column, width, kind).copy()  # the buffer is read-only, and torch has no such tensors
-    return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if kind == np.dtype("<u2") else torch.from_numpy(raw)
+def _vectors(column: pa.FixedSizeBinaryArray, width: int, dtype: str) -> Shaped[Tensor, "n d"]:
+    # The buffer is read-only, and torch has no such tensors.
+    return as_tensor(as_array(column, width, raw_kind(dtype)).copy(), dtype)

@@ -156,13 +156,10 @@ class Selection:
 
     def torch(self) -> "Float[torch.Tensor, 'n d']":
         """The vectors, in the number format of the store."""
-        import torch
-
-        raw = self._raw()
-        return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if self.dtype == "bfloat16" else torch.from_numpy(raw)
+        return as_tensor(self._raw(), self.dtype)
 
     def _raw(self) -> Shaped[np.ndarray, "n d"]:
-        kind = np.dtype("<u2" if self.dtype == "bfloat16" else np.dtype(self.dtype).newbyteorder("<"))
+        kind = raw_kind(self.dtype)
         out = np.empty((len(self), self.width), kind)
         start = 0
         # Piece by piece: one stays in the cache, and its memory is used again; a whole table takes new memory.
@@ -212,6 +209,18 @@ def _largest(parquet: pq.ParquetFile, column: str) -> float:
             return float("inf")
         largest = max(largest, float(found.statistics.max))
     return largest
+
+
+def raw_kind(dtype: str) -> np.dtype:
+    """How numpy holds vectors of a store's number format: bfloat16, which it lacks, as 16 bits."""
+    return np.dtype("<u2" if dtype == "bfloat16" else np.dtype(dtype).newbyteorder("<"))
+
+
+def as_tensor(raw: Shaped[np.ndarray, "n d"], dtype: str) -> "Shaped[torch.Tensor, 'n d']":
+    """Vectors that numpy holds as `raw_kind` says, as torch has them: the same memory, which must be writable."""
+    import torch
+
+    return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if dtype == "bfloat16" else torch.from_numpy(raw)
 
 
 def as_array(column: pa.FixedSizeBinaryArray, width: int, kind: np.dtype) -> Shaped[np.ndarray, "n d"]:
