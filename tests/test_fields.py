@@ -50,7 +50,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_the_help_knows_the_options_that_the_parser_knows(monkeypatch):
     named = {f"--{one}" for one in [*EVERY, *own_options()]}
     named |= {f"--no-{one.path}" for one in EVERY.values() if one.annotation is bool}
-    named |= {f"--no-{one}" for one in ("reindex", "dry-run", "print-config")}
+    named |= {f"--no-{one}" for one in ("reindex", "dry-run", "print-config", "serve")}
     assert named == options(monkeypatch)
 
 

@@ -125,8 +125,12 @@ def test_how_to_look_at_runs_depends_on_where_they_are_kept():
     assert tracking.pages("https://me:secret@host:5000/x") == "MLflow's pages are at https://host:5000/x"
 
 
-@pytest.mark.parametrize("job", sorted((Path(__file__).parents[1] / "jobs").glob("*.py")), ids=lambda job: job.stem)
-def test_every_job_ends_by_saying_where_a_server_has_its_pages(job, monkeypatch, tmp_path, capsys):
+PAGES = ("ask", "explore")  # they show what other jobs recorded, and record no run
+RECORDED = [job for job in sorted((Path(__file__).parents[1] / "jobs").glob("*.py")) if job.stem not in PAGES]
+
+
+@pytest.mark.parametrize("job", RECORDED, ids=lambda job: job.stem)
+def test_every_job_that_records_a_run_ends_by_saying_where_a_server_has_its_pages(job, monkeypatch, tmp_path, capsys):
     recipe = validate({"name": "t", "corpora": {"text": {"path": "x"}}, "model": {"path": "m"}}, "t")
     uri = "http://me:secret@host:5000"
     outcome = MagicMock(tracking_uri=uri, uri=uri, n_new=1, n_tested=1, waiting=None)
