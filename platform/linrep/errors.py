@@ -47,3 +47,7 @@ class TrainingFailed(LinrepError, RuntimeError):
 
 class FormatError(LinrepError, ValueError):
     """A saved SAE is in no format that is known, is damaged, or does something that no coder here does."""
+
+
+class HubError(LinrepError, RuntimeError):
+    """A repository of the Hugging Face hub is not there or not to be reached, refuses, or holds what is not taken."""

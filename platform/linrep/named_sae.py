@@ -15,8 +15,8 @@ class NamedSae(Section):
     )
     path: str = Field(
         default="",
-        description="Instead of a name: folder or file of an SAE from elsewhere, of any format that linrep.sae.formats reads; "
-        "raw activations go in.",
+        description="Instead of a name: folder or file of an SAE from elsewhere, of any format that linrep.sae.formats reads, or "
+        "hf://OWNER/NAME/FOLDER of one on the Hugging Face hub; raw activations go in.",
     )
     layer: int = Field(ge=0, description="Layer of the store that it was trained on.")
     insist: bool = Field(

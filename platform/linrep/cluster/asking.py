@@ -31,6 +31,7 @@ from linrep.reading.live import answers_under, read_live
 from linrep.reading.probes import Probe, probes_of
 from linrep.reading.read import Reader, ReadSae
 from linrep.recipe import Recipe
+from linrep.sae.formats import name_of
 from linrep.sample import Sample, Skipped
 from linrep.steer.sinks import norm_limits
 from linrep.steer.vectors import Vectors
@@ -225,7 +226,7 @@ class Asker:
         except (RecipeError, FormatError) as why:
             self._lacks(f"latents ({why})", command("train_sae"))
             return ()
-        names = (one.path.rstrip("/").rsplit("/", 1)[-1] for one in placed)
+        names = (name_of(one.path) for one in placed)
         return tuple(ReadSae(one.layer, name, own.sae) for one, name, own in zip(placed, names, given, strict=True))
 
     def _read_probes(

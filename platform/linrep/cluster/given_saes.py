@@ -11,6 +11,7 @@ from linrep.errors import RecipeError, StoreError
 from linrep.named_sae import NamedSae
 from linrep.sae.coder import Sae
 from linrep.sae.control import random_sae
+from linrep.sae.formats import name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
 from linrep.store.layout import MODALITIES
@@ -115,5 +116,5 @@ def with_control(named: NamedSae, coder: Sae, store: Store, seed: int) -> tuple[
 
 def undrawn(named: NamedSae, coder: Sae) -> tuple[Latents, Latents]:
     """The SAE, and in the place of its control the same latents under the control's name: for plans, which compute nothing."""
-    name = named.path.rstrip("/").rsplit("/", 1)[-1]
+    name = name_of(named.path)
     return Latents(name, coder, coder.decoder), Latents(f"{name}/random", coder, coder.decoder)

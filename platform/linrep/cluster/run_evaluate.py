@@ -24,8 +24,10 @@ from linrep.places import Place, place
 from linrep.probe.artefact import DIRECTIONS
 from linrep.probe.labels import label
 from linrep.recipe import Recipe
+from linrep.repository.address import is_address
 from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, Evaluations, Saes, check_held_out, check_layers, open_coders
 from linrep.sae.coder import Sae
+from linrep.sae.formats import located, name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.formats.card import write_card
 from linrep.sae.layer import layer_name
@@ -180,13 +182,13 @@ def evaluate_other(recipe: Recipe, workspace: Place, harvest: HarvestInput, path
     Raises:
         LinrepError: It cannot be read, or is of another layer, model or width.
     """
-    store, sae, here = harvest.store, read_sae(path), place(path)
+    store, sae = harvest.store, read_sae(path)
     layer = _layer_of(recipe, store, sae, path)
     width, model, insist = store.manifest.width, store.manifest.model, recipe.sae.evaluation.insist
     origin = check_origin(sae, path, layer, width, model, "sae.evaluation", insist)
     check_held_out(store, layer)
     directions, probes = _directions(recipe, workspace)
-    where, name = here.within(workspace), here.name
+    where, name = (path if is_address(path) else place(path).within(workspace)), name_of(path)
     planned = artefacts.plan(
         EVALUATIONS,
         workspace,
@@ -199,7 +201,7 @@ def evaluate_other(recipe: Recipe, workspace: Place, harvest: HarvestInput, path
         saes=[origin],
     )
     opened = {layer_name(layer): partial(_given, name, sae)}
-    return EvaluationStage(planned, recipe, harvest, here, False, opened, (sae.n_latents,), directions, workspace, {})
+    return EvaluationStage(planned, recipe, harvest, located(path), False, opened, (sae.n_latents,), directions, workspace, {})
 
 
 def _open_layer(folder: Place, names: tuple[str, ...]) -> dict[str, dict[str, Sae]]:

@@ -8,6 +8,8 @@ from linrep.named_sae import NamedSae
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.records import read_object
+from linrep.repository.address import is_address
+from linrep.repository.files import pinned
 from linrep.sae.artefact import place_of
 from linrep.sae.formats import saelens
 from linrep.sae.layer import layer_name, read_commit
@@ -33,15 +35,15 @@ def at_paths(given: Sequence[Named], recipe: Recipe, store: Store, workspace: Pl
 
     Raises:
         RecipeError: There is no such SAE, the name begins several, or it is not trained yet.
+        HubError: There is no such repository on the hub, or it cannot be reached.
     """
-    return tuple(
-        one if one.path else one.model_copy(update={"path": str(_find(one, recipe, store, workspace, f"{field}.{i}")), "sae": ""})
-        for i, one in enumerate(given)
-    )
+    return tuple(at_path(one, recipe, store, workspace, f"{field}.{i}") for i, one in enumerate(given))
 
 
 def at_path(given: Named, recipe: Recipe, store: Store, workspace: Place, field: str) -> Named:
-    """As `at_paths`, of a single SAE."""
+    """As `at_paths`, of a single SAE. An address of the hub gets the commit that it means now: all nodes read the same."""
+    if is_address(given.path):
+        return given.model_copy(update={"path": pinned(given.path)})
     if given.path:
         return given
     return given.model_copy(update={"path": str(_find(given, recipe, store, workspace, field)), "sae": ""})
