@@ -13,7 +13,7 @@ EVERY = {one.path: one for one in settings(Recipe)}
 KINDS = {
     "corpora": {
         "images": {"kind": "folder", "path": "x"},
-        "text": {"path": "x.jsonl"},
+        "text": {"kind": "files", "path": "x.jsonl"},
         "pairs": {"kind": "files", "path": "x.jsonl"},
     },
     "probe": {"attributes": {"path": "x.jsonl", "columns": ["colour"]}, "sae": {"sae": "topk-16-x8", "layer": 4}},

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
-ARTICLES = {"integer": "an ", "number": "a ", "list": "a ", "section": "a "}
+ARTICLES = {"integer": "an ", "number": "a ", "list": "a ", "section": "a ", "mapping": "a "}
 EXAMPLES = {int: 8, float: 0.5, bool: True}
 """Values for fields whose default says nothing: null, an empty list, or none at all."""
 
@@ -113,14 +113,21 @@ def alternatives(annotation: Any) -> list[Any]:
 
 
 def sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a type is one of, or holds in a list."""
+    """The sections that a type is one of, or holds in a list or under names."""
     found: list[type[BaseModel]] = []
     for part in alternatives(annotation):
         if get_origin(part) is tuple:
             found += sections_in(get_args(part)[0])
+        elif get_origin(part) is dict:
+            found += sections_in(get_args(part)[1])
         elif isinstance(part, type) and issubclass(part, BaseModel):
             found.append(part)
     return found
+
+
+def is_mapping(annotation: Any) -> bool:
+    """Whether a type is a section's worth of names, each with a value of its own."""
+    return any(get_origin(part) is dict for part in alternatives(annotation))
 
 
 def choices(annotation: Any) -> list[str]:
@@ -156,6 +163,8 @@ def _words(part: Any) -> list[str]:
         of = alternatives(arguments[0])[0]
         several = "|".join(choices(of)) or (f"{WORDS[of]}s" if of in WORDS else "items")
         return [f"list of {several}" if arguments[-1] is Ellipsis else f"{len(arguments)} {several}"]
+    if get_origin(part) is dict:
+        return ["mapping of names to sections"]
     return [WORDS.get(part, "section")]
 
 

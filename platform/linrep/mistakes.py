@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from linrep.fields import Setting, choices, either, nearest, quoted, sections_in, settings, type_words
+from linrep.fields import Setting, choices, either, is_mapping, nearest, quoted, sections_in, settings, type_words
 
 Path = tuple[str | int, ...]
 MISSING = "missing"
@@ -92,13 +92,17 @@ def unreadable(message: str, words: Sequence[str], model: type[BaseModel]) -> st
         for word, after in itertools.pairwise([*words, ""])
         for option, equals, value in [word.partition("=")]
     )
-    wrong = [(fields[option], value) for option, value in pairs if option in fields and not _is_json(value)]
+    given = [(fields[option], value) for option, value in pairs if option in fields]
+    wrong = [(field, value) for field, value in given if not _is_json(value)]
     for field, value in wrong:
         if value.startswith(("{", "[")):
             return f"--{field.path}: {value} begins like JSON and is none{_for_example(field)}"
     for field, value in wrong:
         if field.sections:
             return f"--{field.path}: {value} is no JSON; `--help {field.path}` shows the fields"
+    for field, value in given:
+        if is_mapping(field.annotation) and not value.startswith("{"):
+            return f"--{field.path}: must be {type_words(field.annotation, articles=True)}, got {value!r}{_for_example(field)}"
     return f"command line: {message}"
 
 
@@ -267,7 +271,7 @@ def _no_such_field(path: Path, values: Any, model: type[BaseModel]) -> Mistake:
 
 
 def _sections_at(path: Path, model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """The sections that may stand at a place of the recipe, those of lists too."""
+    """The sections that may stand at a place of the recipe, those of lists and under names too."""
     names = [part for part in path if isinstance(part, str)]
     if not names:
         yield model
@@ -275,3 +279,7 @@ def _sections_at(path: Path, model: type[BaseModel]) -> Iterator[type[BaseModel]
     for section in _sections_at(tuple(names[:-1]), model):
         if names[-1] in section.model_fields:
             yield from sections_in(section.model_fields[names[-1]].annotation)
+    for section in _sections_at(tuple(names[:-2]), model) if len(names) > 1 else ():
+        field = section.model_fields.get(names[-2])
+        if field is not None and is_mapping(field.annotation):
+            yield from sections_in(field.annotation)

@@ -40,3 +40,12 @@ def test_names_that_are_words_are_not_spoken_of():
     assert account({"text": {"n_samples": 1, "n_unlabelled": 0, "classes": {}, "left_out": {}}}, {0: commit(0)}) == [
         "text: 1 of 1 samples read, 0 skipped"
     ]
+
+
+def test_each_of_several_sources_has_a_line_of_its_own():
+    counts = {"n_samples": 4, "n_unlabelled": 0, "classes": {}, "left_out": {}}
+    commits = {0: commit(0, ("text.wiki/a", "empty text"), ("text/b", "empty text"), ("text.wiki/c", "empty text"))}
+    assert account({"text": counts, "text.wiki": counts}, commits)[:2] == [
+        "text: 3 of 4 samples read, 1 skipped",
+        "text.wiki: 2 of 4 samples read, 2 skipped",
+    ]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from linrep.config import digest
 from linrep.corpora import Corpora
 from linrep.corpora.index import Index
+from linrep.corpora.kinds import Source
 from linrep.demo import model_folder
 from linrep.demo.config import DemoWorld
 from linrep.demo.world import write_world
@@ -53,13 +54,16 @@ def write_sources(folder: Place, corpora: Corpora, demo: DemoWorld | None) -> No
         corpora: As the recipe names them.
         demo: The embedded world, if some of them lie there.
     """
-    values = corpora.model_dump(mode="json")
-    for source in values.values():
-        for name in ("path", "image_root"):
-            if isinstance(source, dict) and source.get(name) is not None and not source[name].startswith(DEMO):
-                source[name] = str(place(source[name]))
+    values = corpora.with_sources({key: _whole(source) for key, source in corpora.sources.items()}).model_dump(mode="json")
     kept = demo is not None and bool(inside_world(corpora))
     write_record(folder / SOURCES, Sources(values, demo.model_dump(mode="json") if kept and demo is not None else None))
+
+
+def _whole(source: Source) -> Source:
+    """The source with whole paths."""
+    given = {name: getattr(source, name, None) for name in ("path", "image_root")}
+    whole = {name: str(place(path)) for name, path in given.items() if path is not None and not path.startswith(DEMO)}
+    return source.model_copy(update=whole)
 
 
 def find_sources(workspace: Place, manifest: Manifest) -> tuple[Index, Corpora]:
@@ -99,9 +103,9 @@ def located(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"path": str(model_folder())})
 
 
-def inside_world(corpora: Corpora) -> dict[str, Any]:
-    """The sections whose files lie in the embedded world."""
-    return {name: section for name, section in corpora.sources.items() if section.path.startswith(DEMO)}
+def inside_world(corpora: Corpora) -> dict[str, Source]:
+    """The sources whose files lie in the embedded world."""
+    return {key: source for key, source in corpora.sources.items() if source.path.startswith(DEMO)}
 
 
 def moved(corpora: Corpora, world: Place | None) -> Corpora:
@@ -109,8 +113,8 @@ def moved(corpora: Corpora, world: Place | None) -> Corpora:
     if world is None:
         return corpora
     inside = inside_world(corpora)
-    there = {name: s.model_copy(update={"path": (world / s.path.removeprefix(DEMO)).uri}) for name, s in inside.items()}
-    return corpora.model_copy(update=there)
+    there = {key: s.model_copy(update={"path": (world / s.path.removeprefix(DEMO)).uri}) for key, s in inside.items()}
+    return corpora.with_sources(there)
 
 
 def world_place(workspace: Place, demo: DemoWorld) -> Place:

@@ -3,6 +3,10 @@
 Light to import, as a recipe needs it: what indexes and reads is imported from `linrep.corpora.index` and `linrep.corpora.read`.
 """
 
-from linrep.corpora.config import Corpora, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, Splits, TextFiles
+from linrep.corpora.config import Corpora, Images, Pairs, Splits, Text
+from linrep.corpora.kinds import ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, TextFiles
 
-__all__ = ["Corpora", "ImageFolder", "ImageParquet", "ImageTar", "PairFiles", "PairTar", "Splits", "TextFiles"]
+__all__ = [
+    "Corpora", "ImageFolder", "ImageParquet", "ImageTar", "Images", "PairFiles", "PairTar", "Pairs", "Splits", "Text",
+    "TextFiles",
+]  # fmt: skip

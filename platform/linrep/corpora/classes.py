@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
+from linrep.corpora.config import field_of
 from linrep.corpora.names import default_name, imagenet_names
 from linrep.corpora.runs import Class
 from linrep.corpora.streams import decoded
@@ -74,6 +75,35 @@ def select(ids: Iterable[str], names: dict[str, str], wanted: tuple[str, ...] | 
         return every
     taken = {_match(want, every, where) for want in wanted}
     return tuple(known for known in every if known in taken)
+
+
+def together(sources: dict[str, tuple[Class, ...]]) -> tuple[tuple[Class, ...], dict[str, list[int]]]:
+    """The classes of several sources as one list, and the place in it of every class of each source.
+
+    Classes of one name are one class, under the id of the first source that has it. Each source adds what is new at the end:
+    it changes no label of those before it.
+
+    Raises:
+        CorpusError: Two sources have a class that is only a number: nobody can say whether it means the same in both.
+    """
+    every: list[Class] = []
+    first: dict[str, tuple[int, str]] = {}
+    places: dict[str, list[int]] = {}
+    for key, classes in sources.items():
+        times = Counter(one.name for one in classes)
+        places[key] = []
+        for one in classes:
+            known_as = one.name if times[one.name] == 1 else one.id
+            place, source = first.setdefault(known_as, (len(every), key))
+            if place == len(every):
+                every.append(one)
+            elif known_as.isdecimal():
+                raise CorpusError(
+                    f"class {known_as} of {field_of(source)} and of {field_of(key)} is only a number, which need not mean the "
+                    "same: give both their names"
+                )
+            places[key].append(place)
+    return tuple(every), places
 
 
 def _called(ids: set[str], names: dict[str, str]) -> dict[str, str]:

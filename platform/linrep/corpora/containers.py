@@ -13,8 +13,8 @@ import pyarrow as pa
 from linrep.corpora import shards
 from linrep.corpora.classes import find_names, read_names, select
 from linrep.corpora.columns import column_type, is_image, is_label, is_text, is_written, label_names, opened, plain
-from linrep.corpora.config import Containers, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
 from linrep.corpora.find import encodes, ending, find_files
+from linrep.corpora.kinds import Containers, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
 from linrep.corpora.labels import class_id
 from linrep.corpora.lines import Encoding, is_plain, scan_lines
 from linrep.corpora.runs import MAX_RUN, RUNS, Scan, choose, hashes, repeated
@@ -57,13 +57,13 @@ class _File(NamedTuple):
 
 
 class _Context(NamedTuple):
-    corpus: str
+    key: str
     source: Any
     root: Place
     members: Counter[str]
 
 
-def record_id(corpus: str, path: str, row: int, given: Any) -> str:
+def record_id(key: str, path: str, row: int, given: Any) -> str:
     """The id of a sample: the one given, if it is a number or a text, else the file and the row."""
     if isinstance(given, float) and given.is_integer():
         given = int(given)
@@ -72,8 +72,8 @@ def record_id(corpus: str, path: str, row: int, given: Any) -> str:
     if isinstance(given, int | str) and not isinstance(given, bool) and given != "":
         name = str(given)
         if encodes(name):
-            return f"{corpus}/{name}"
-    return f"{corpus}/{path}:{row}"
+            return f"{key}/{name}"
+    return f"{key}/{path}:{row}"
 
 
 def format_of(path: str) -> str:
@@ -84,7 +84,7 @@ def format_of(path: str) -> str:
     return next((kind for end, kind in (FORMATS | _SHORT).items() if low.endswith(end)), "")
 
 
-def scan_containers(corpus: str, source: Containers) -> Scan:
+def scan_containers(key: str, source: Containers) -> Scan:
     """Runs of records of every file, with only those records that the recipe takes.
 
     Raises:
@@ -108,7 +108,7 @@ def scan_containers(corpus: str, source: Containers) -> Scan:
         )
     facts: dict[str, Any] = {"kind": source.kind, "format": formats[0], **_columns(source, found.root)}
     scan = {"parquet": _scan_parquet, "tar": _scan_tar}.get(formats[0], _scan_text)
-    context = _Context(corpus, source, found.root, Counter())
+    context = _Context(key, source, found.root, Counter())
     files = [scan(context, path, size) for path, size in found.files]
     runs = [run for file in files for run in file.runs]
     n = sum(run.n_records for run in runs)
@@ -118,7 +118,7 @@ def scan_containers(corpus: str, source: Containers) -> Scan:
         first = next(file for file in files if file.unreadable)
         raise CorpusError(f"no record of {found.root / first.path} can be read: {first.unreadable}")
     order = np.concatenate([run.order for run in runs])
-    _refuse_repeated(corpus, source, found.root, files, order)
+    _refuse_repeated(key, source, found.root, files, order)
     taken = np.ones(n, dtype=bool)
     labels, classes = None, ()
     if isinstance(source, ImageParquet | ImageTar):
@@ -126,9 +126,10 @@ def scan_containers(corpus: str, source: Containers) -> Scan:
         if source.classes is not None:
             taken = labels >= 0
     per_class = getattr(source, "per_class", None)
-    if source.max_samples or per_class:
+    if source.max_samples or per_class or source.weight < 1:
         left = np.flatnonzero(taken)
-        taken[left] = choose(order[left], None if labels is None else labels[left], per_class, source.max_samples)
+        own = None if labels is None else labels[left]
+        taken[left] = choose(order[left], own, per_class, source.max_samples, source.weight)
     facts["ids"] = hashlib.sha256(order.astype("<u8").tobytes()).hexdigest()
     table = _table(files, taken, labels if classes else None)
     left_out = {"files": found.left_out, "records": Counter(), "members": context.members}
@@ -158,7 +159,7 @@ def _scan_tar(context: _Context, path: str, size: int) -> _File:
     runs: list[_Run] = []
     for scanned in batched(shards.scan_shard(file, context.source, context.members), shards.STRIDE):
         first = scanned[0][0]
-        names = [record_id(context.corpus, path, group.row, shards.shard_id(path, group.key)) for group, _, _ in scanned]
+        names = [record_id(context.key, path, group.row, shards.shard_id(path, group.key)) for group, _, _ in scanned]
         runs.append(_Run(first.row, first.offset, len(names), hashes(names), [label for _, label, _ in scanned]))
         for _, _, seen in scanned:
             content.update(seen)
@@ -173,13 +174,13 @@ def _scan_text(context: _Context, path: str, size: int) -> _File:
     content, encoding = hashlib.sha256(), Encoding()
     runs, seen, trouble = [], set(), None
     for run in scan_lines(file, text, content, encoding):
-        ids = [record_id(context.corpus, path, record.row, record.values.get(source.id_column)) for record in run.records]
+        ids = [record_id(context.key, path, record.row, record.values.get(source.id_column)) for record in run.records]
         runs.append(_Run(run.start, run.offset, len(ids), hashes(ids), None))
         seen.update(*(record.values for record in run.records))
         trouble = trouble or next((record.trouble for record in run.records if record.trouble), None)
     whole = encoding.trouble(is_plain(path))
     if whole is not None:  # the file's own ids are read in an encoding that it does not have
-        runs = [_by_place(context.corpus, path, run, whole) for run in runs]
+        runs = [_by_place(context.key, path, run, whole) for run in runs]
         return _File(path, size, content.hexdigest(), runs, {}, whole)
     if runs and not seen:
         return _File(path, size, content.hexdigest(), runs, {}, trouble or "its records are empty")
@@ -189,8 +190,8 @@ def _scan_text(context: _Context, path: str, size: int) -> _File:
     return _File(path, size, content.hexdigest(), runs, {})
 
 
-def _by_place(corpus: str, path: str, run: _Run, trouble: str) -> _Run:
-    ids = (record_id(corpus, path, row, None) for row in range(run.start, run.start + run.n_records))
+def _by_place(key: str, path: str, run: _Run, trouble: str) -> _Run:
+    ids = (record_id(key, path, row, None) for row in range(run.start, run.start + run.n_records))
     return run._replace(order=hashes(ids), trouble=trouble)
 
 
@@ -210,7 +211,7 @@ def _scan_parquet(context: _Context, path: str, size: int) -> _File:
                 last = min(first + MAX_RUN, end)
                 part = table.slice(first - start, last - first) if columns else None
                 given = _values(part[source.id_column]) if part is not None and named else [None] * (last - first)
-                ids = (record_id(context.corpus, path, row, one) for row, one in enumerate(given, start=first))
+                ids = (record_id(context.key, path, row, one) for row, one in enumerate(given, start=first))
                 labels = None if part is None or not label else _class_ids(file, label, _values(part[label]), first)
                 runs.append(_Run(first, None, last - first, hashes(ids), labels))
             start = end
@@ -312,35 +313,35 @@ def _written_names(files: list[_File], root: Place) -> dict[str, str]:
     return names
 
 
-def _refuse_repeated(corpus: str, source: Any, root: Place, files: list[_File], order: np.ndarray) -> None:
+def _refuse_repeated(key: str, source: Any, root: Place, files: list[_File], order: np.ndarray) -> None:
     for pair in repeated(order):
-        (one, first), (other, second) = (_id_at(corpus, source, root, files, record) for record in pair)
+        (one, first), (other, second) = (_id_at(key, source, root, files, record) for record in pair)
         if one == other:
             how = "as a key" if isinstance(source, ImageTar | PairTar) else f"in column {source.id_column!r}"
             raise CorpusError(f"id {one.partition('/')[2]!r} {how} is given twice: in {first} and {second}")
 
 
-def _id_at(corpus: str, source: Any, root: Place, files: list[_File], record: int) -> tuple[str, str]:
+def _id_at(key: str, source: Any, root: Place, files: list[_File], record: int) -> tuple[str, str]:
     for file in files:
         for run in file.runs:
             if record < run.n_records:
                 row = run.start + record
-                return _id_of_row(corpus, source, root / file.path, file.path, row), f"{file.path} record {row}"
+                return _id_of_row(key, source, root / file.path, file.path, row), f"{file.path} record {row}"
             record -= run.n_records
     raise IndexError(record)
 
 
-def _id_of_row(corpus: str, source: Any, file: Place, path: str, row: int) -> str:
+def _id_of_row(key: str, source: Any, file: Place, path: str, row: int) -> str:
     if format_of(path) == "tar":
         groups = (group for group, _, _ in shards.scan_shard(file, source, Counter()))
-        return record_id(corpus, path, row, shards.shard_id(path, next(group.key for group in groups if group.row == row)))
+        return record_id(key, path, row, shards.shard_id(path, next(group.key for group in groups if group.row == row)))
     if format_of(path) != "parquet":
         records = (record for run in scan_lines(file, "", hashlib.sha256(), Encoding()) for record in run.records)
-        return record_id(corpus, path, row, next(r for r in records if r.row == row).values.get(source.id_column))
+        return record_id(key, path, row, next(r for r in records if r.row == row).values.get(source.id_column))
     with opened(file) as parquet:
         if column_type(parquet, source.id_column) is None:
-            return record_id(corpus, path, row, None)
-        return record_id(corpus, path, row, plain(parquet.read(columns=[source.id_column])[source.id_column][row]))
+            return record_id(key, path, row, None)
+        return record_id(key, path, row, plain(parquet.read(columns=[source.id_column])[source.id_column][row]))
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

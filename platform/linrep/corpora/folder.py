@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from linrep.corpora.classes import find_names, read_names, select
-from linrep.corpora.config import ImageFolder
 from linrep.corpora.find import CorpusFiles, ending, find_files
+from linrep.corpora.kinds import ImageFolder
 from linrep.corpora.labels import class_id
 from linrep.corpora.runs import RUNS, Scan, choose, hashes
 from linrep.errors import CorpusError
@@ -25,8 +25,12 @@ _OTHER_IMAGES = frozenset(
 )  # fmt: skip
 
 
-def scan_folder(source: ImageFolder) -> Scan:
+def scan_folder(key: str, source: ImageFolder) -> Scan:
     """One run for every image taken, sorted by path; its class is the first folder of its path.
+
+    Args:
+        key: The word that ids begin with.
+        source: Where the images lie, and which to take.
 
     Raises:
         CorpusError: The folder is missing or holds no image, or a wanted class is unknown.
@@ -46,10 +50,10 @@ def scan_folder(source: ImageFolder) -> Scan:
     number: dict[str | None, int] = {known.id: i for i, known in enumerate(classes)}
     labels = np.fromiter((number.get(name, -1) for name in folders), dtype=np.int32, count=len(folders))
     taken = labels >= 0 if source.classes is not None else np.ones(len(folders), dtype=bool)
-    if source.per_class is not None or source.max_samples is not None:
+    if source.per_class is not None or source.max_samples is not None or source.weight < 1:
         left = np.flatnonzero(taken)
-        given = (f"images/{path}" for path in compress(paths.to_pylist(), taken))
-        taken[left] = choose(hashes(given), labels[left], source.per_class, source.max_samples)
+        given = (f"{key}/{path}" for path in compress(paths.to_pylist(), taken))
+        taken[left] = choose(hashes(given), labels[left], source.per_class, source.max_samples, source.weight)
     left_out = {"files": found.left_out, "records": Counter({"not chosen": int((~taken).sum())} if not taken.all() else {})}
     counts = {what: dict(sorted(some.items())) for what, some in left_out.items() if some}
     return Scan(_runs(paths, sizes, labels, taken), classes, {"kind": source.kind}, counts)

@@ -17,24 +17,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from linrep.corpora.config import Corpora, ImageFolder
+from linrep.corpora.classes import together
+from linrep.corpora.config import Corpora, corpus_of, field_of
 from linrep.corpora.containers import scan_containers
 from linrep.corpora.folder import scan_folder
-from linrep.corpora.runs import RUNS, Class, Scan, labels_of
+from linrep.corpora.kinds import ImageFolder
+from linrep.corpora.runs import RUNS, Class, Scan, labels_of, numbered
 from linrep.errors import CorpusError
 from linrep.places import Place, place, redacted
 
 _FORMAT = 2
+_CORPORA = ("images", "text", "pairs")
 _SLICE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The unit of work, retry and commit: successive records of one corpus.
+    """The unit of work, retry and commit: successive records of one source.
 
     Attributes:
         number: Its place among all chunks, from 0; the same for the same index and chunk size.
-        corpus: images, text or pairs.
+        source: Which source, see `Corpora.sources`.
         n_samples: How many samples it gives, skipped ones included.
         n_records: How many files or rows it covers; a pair with its caption alone is one record and two samples.
         skip: Records of the first run that belong to the chunk before.
@@ -43,16 +46,21 @@ class Chunk:
     """
 
     number: int
-    corpus: str
+    source: str
     n_samples: int
     n_records: int
     skip: int
     runs: pa.Table = field(repr=False, hash=False)
     names: tuple[tuple[int, str], ...] = field(repr=False)
 
+    @property
+    def corpus(self) -> str:
+        """images, text or pairs."""
+        return corpus_of(self.source)
+
 
 class CorpusSummary(NamedTuple):
-    """What one corpus amounts to.
+    """What one source amounts to.
 
     Attributes:
         n_records: Files of a folder, rows of containers.
@@ -78,11 +86,11 @@ class Index:
     """All records of the corpora, in their fixed order.
 
     Attributes:
-        runs: For each corpus in the recipe's order (images, text, pairs) its runs, a table of schema `RUNS`.
-        classes: For each corpus its classes; a label is a place in here.
-        facts: What else decides the samples: splits, and for each corpus kind, columns and a hash of its ids.
+        runs: For each source in the order of `Corpora.sources` its runs, a table of schema `RUNS`.
+        classes: For each source the classes of its corpus; a label is a place in here.
+        facts: What else decides the samples: splits, and for each source kind, columns and a hash of its ids.
         digest: Names all of the above; equal for equal content, wherever it lies.
-        left_out: For each corpus, how much of what lies there is no sample, see `CorpusSummary`. Nothing that decides a sample.
+        left_out: For each source, how much of what lies there is no sample, see `CorpusSummary`. Nothing that decides a sample.
     """
 
     runs: dict[str, pa.Table]
@@ -97,27 +105,27 @@ class Index:
         return sum(one.n_samples for one in self.summary().values())
 
     def chunks(self, chunk_size: int) -> list[Chunk]:
-        """The chunks, in order; none mixes corpora.
+        """The chunks, in order; none mixes sources.
 
         Args:
-            chunk_size: Records (files or rows) a chunk; only the last one of a corpus may have fewer.
+            chunk_size: Records (files or rows) a chunk; only the last one of a source may have fewer.
         """
         if chunk_size < 1:
             raise ValueError(f"chunk_size should be at least 1, not {chunk_size}")
         chunks: list[Chunk] = []
-        for corpus in self.runs:
-            chunks.extend(self._cut(corpus, chunk_size, len(chunks)))
+        for source in self.runs:
+            chunks.extend(self._cut(source, chunk_size, len(chunks)))
         return chunks
 
     def summary(self) -> dict[str, CorpusSummary]:
-        """Counts of each corpus, by its name."""
-        return {corpus: self._summarise(corpus) for corpus in self.runs}
+        """Counts of each source."""
+        return {source: self._summarise(source) for source in self.runs}
 
     def write(self, folder: str | Place) -> None:
         """Store it as index.parquet and, written last, index.json."""
         where = place(folder)
         table = pa.concat_tables(
-            runs.add_column(0, "corpus", pa.array([corpus] * len(runs), pa.string())) for corpus, runs in self.runs.items()
+            runs.add_column(0, "corpus", pa.array([source] * len(runs), pa.string())) for source, runs in self.runs.items()
         )
         buffer = io.BytesIO()
         pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=1 << 18)
@@ -144,9 +152,9 @@ class Index:
             if head.pop("check", None) != _check(head) or head["table"] != xxhash.xxh3_64_hexdigest(raw):
                 raise CorpusError(f"the index in {where} is damaged (it is not as it was written): delete it and build it anew")
             table = pq.read_table(pa.BufferReader(raw))
-            order = [corpus for corpus in ("images", "text", "pairs") if corpus in head["facts"]["corpora"]]
-            runs = {corpus: table.filter(pc.field("corpus") == corpus).drop_columns("corpus").cast(RUNS) for corpus in order}
-            classes = {corpus: tuple(Class(*one) for one in head["classes"][corpus]) for corpus in order}
+            order = sorted(head["facts"]["corpora"], key=lambda source: (_CORPORA.index(corpus_of(source)), source))
+            runs = {source: table.filter(pc.field("corpus") == source).drop_columns("corpus").cast(RUNS) for source in order}
+            classes = {source: tuple(Class(*one) for one in head["classes"][source]) for source in order}
         except CorpusError:
             raise
         except FileNotFoundError as error:
@@ -156,8 +164,8 @@ class Index:
             raise CorpusError(f"the index in {where} is damaged ({said}): delete it and build it anew") from error
         return cls(runs, classes, head["facts"], head["digest"], head.get("left_out", {}))
 
-    def _cut(self, corpus: str, size: int, number: int) -> Iterator[Chunk]:
-        runs, each = self.runs[corpus].combine_chunks(), self._samples_each(corpus)
+    def _cut(self, source: str, size: int, number: int) -> Iterator[Chunk]:
+        runs, each = self.runs[source].combine_chunks(), self._samples_each(source)
         ends = np.cumsum(runs["count"].to_numpy(), dtype=np.int64)
         starts = ends - runs["count"].to_numpy()
         for first in range(0, int(ends[-1]) if len(ends) else 0, size):
@@ -166,29 +174,31 @@ class Index:
             # take, not slice: a slice keeps, and pickles, the whole table.
             own = runs.take(pa.array(np.arange(i, j + 1)))
             present = np.unique(labels_of(own)).tolist()
-            names = tuple((label, self.classes[corpus][label].name) for label in present)
-            yield Chunk(number, corpus, (last - first) * each, last - first, first - int(starts[i]), own, names)
+            names = tuple((label, self.classes[source][label].name) for label in present)
+            yield Chunk(number, source, (last - first) * each, last - first, first - int(starts[i]), own, names)
             number += 1
 
-    def _samples_each(self, corpus: str) -> int:
-        return 2 if self.facts["corpora"][corpus].get("caption_alone") else 1
+    def _samples_each(self, source: str) -> int:
+        return 2 if self.facts["corpora"][source].get("caption_alone") else 1
 
-    def _summarise(self, corpus: str) -> CorpusSummary:
-        runs, classes = self.runs[corpus], self.classes[corpus]
+    def _summarise(self, source: str) -> CorpusSummary:
+        runs, classes = self.runs[source], self.classes[source]
         n = int(runs["count"].to_numpy().sum())
         files = runs.group_by("path").aggregate([("size", "max")])
         labels = labels_of(runs)
         counts = np.bincount(labels, minlength=len(classes))
         names = [one.name for one in classes]
         keys = [one.name if names.count(one.name) == 1 else one.id for one in classes]
+        alone = sum(corpus_of(one) == corpus_of(source) for one in self.runs) == 1
+        own = {key: n for key, n in zip(keys, counts.tolist(), strict=True) if n or alone}
         return CorpusSummary(
             n_records=n,
-            n_samples=n * self._samples_each(corpus),
+            n_samples=n * self._samples_each(source),
             n_files=len(files),
             n_bytes=int(files["size_max"].to_numpy().sum()),
-            classes=dict(zip(keys, counts.tolist(), strict=True)),
-            n_unlabelled=n - len(labels) if corpus == "images" else 0,
-            left_out=self.left_out.get(corpus, {}),
+            classes=own,
+            n_unlabelled=n - len(labels) if corpus_of(source) == "images" else 0,
+            left_out=self.left_out.get(source, {}),
         )
 
 
@@ -198,19 +208,23 @@ def build_index(corpora: Corpora) -> Index:
     Raises:
         CorpusError: A corpus is missing or empty, lacks a column, repeats an id, or a wanted class is unknown.
     """
-    scans = {name: _scan(name, source) for name, source in corpora.sources.items()}
-    runs = {name: scan.runs for name, scan in scans.items()}
-    classes = {name: scan.classes for name, scan in scans.items()}
-    facts = {"splits": corpora.splits.model_dump(mode="json"), "corpora": {name: scan.facts for name, scan in scans.items()}}
-    left_out = {name: scan.left_out for name, scan in scans.items()}
+    scans = {key: _scan(key, source) for key, source in corpora.sources.items()}
+    classes, places = {}, {}
+    for corpus in dict.fromkeys(map(corpus_of, scans)):
+        every, own = together({key: scan.classes for key, scan in scans.items() if corpus_of(key) == corpus})
+        classes |= dict.fromkeys(own, every)
+        places |= own
+    runs = {key: numbered(scan.runs, places[key]) for key, scan in scans.items()}
+    facts = {"splits": corpora.splits.model_dump(mode="json"), "corpora": {key: scan.facts for key, scan in scans.items()}}
+    left_out = {key: scan.left_out for key, scan in scans.items()}
     return Index(runs, classes, facts, _digest(runs, classes, facts), left_out)
 
 
-def _scan(name: str, source: Any) -> Scan:
-    scan = scan_folder(source) if isinstance(source, ImageFolder) else scan_containers(name, source)
+def _scan(key: str, source: Any) -> Scan:
+    scan = scan_folder(key, source) if isinstance(source, ImageFolder) else scan_containers(key, source)
     if not len(scan.runs):
         raise CorpusError(
-            f"corpora.{name} takes nothing of {redacted(source.path)}: loosen its classes, per_class or max_samples"
+            f"{field_of(key)} takes nothing of {redacted(source.path)}: loosen its classes, per_class, weight or max_samples"
         )
     return scan
 
@@ -222,8 +236,8 @@ def _check(head: dict[str, Any]) -> str:
 
 def _digest(runs: dict[str, pa.Table], classes: dict[str, tuple[Class, ...]], facts: dict[str, Any]) -> str:
     seen = hashlib.sha256(_plain([_FORMAT, facts, classes]))
-    for corpus, table in runs.items():
-        seen.update(_plain(corpus))
+    for source, table in runs.items():
+        seen.update(_plain(source))
         for start in range(0, len(table), _SLICE):
             seen.update(_plain(table.slice(start, _SLICE).to_pydict()))
     return seen.hexdigest()[:10]

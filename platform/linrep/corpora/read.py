@@ -8,11 +8,12 @@ from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 from linrep.corpora.columns import read_columns
-from linrep.corpora.config import Containers, Corpora, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, Splits, TextFiles
+from linrep.corpora.config import Corpora, Splits, field_of
 from linrep.corpora.confine import Fence, Outside
 from linrep.corpora.containers import format_of, record_id
 from linrep.corpora.find import encodes, root_of
 from linrep.corpora.index import Chunk
+from linrep.corpora.kinds import Containers, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, TextFiles
 from linrep.corpora.lines import Record, read_lines
 from linrep.corpora.runs import Piece, pieces
 from linrep.corpora.shards import read_shard
@@ -38,29 +39,31 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
         CorpusError: A container is missing or has changed since it was indexed.
         OSError: An object store does not answer; a second try may succeed.
     """
-    source = corpora.sources.get(chunk.corpus)
+    source = corpora.sources.get(chunk.source)
     if source is None:
-        raise CorpusError(f"chunk {chunk.number} is of corpora.{chunk.corpus}, which this recipe does not have")
+        raise CorpusError(f"chunk {chunk.number} is of {field_of(chunk.source)}, which this recipe does not have")
     own = list(pieces(chunk.runs, chunk.skip, chunk.n_records))
     names = dict(chunk.names)
     match source:
         case ImageFolder():
-            return _image_files(own, source, names, corpora.splits)
+            return _image_files(chunk.source, own, source, names, corpora.splits)
         case ImageParquet() | ImageTar():
-            return _stored_images(own, source, names, corpora.splits)
+            return _stored_images(chunk.source, own, source, names, corpora.splits)
         case TextFiles():
-            return _texts(own, source, corpora.splits)
+            return _texts(chunk.source, own, source, corpora.splits)
         case PairFiles() | PairTar():
-            return _pairs(own, source, corpora.splits)
+            return _pairs(chunk.source, own, source, corpora.splits)
 
 
-def _image_files(own: list[Piece], source: ImageFolder, names: dict[int, str], splits: Splits) -> Iterator[Sample | Skipped]:
+def _image_files(
+    key: str, own: list[Piece], source: ImageFolder, names: dict[int, str], splits: Splits
+) -> Iterator[Sample | Skipped]:
     folder = place(source.path)
 
     def one(piece: Piece) -> Sample | Skipped:
         label = piece.labels[0]
         sample = Sample(
-            id=f"images/{piece.path}",
+            id=f"{key}/{piece.path}",
             corpus="images",
             modality="image",
             uri=piece.path,
@@ -74,10 +77,10 @@ def _image_files(own: list[Piece], source: ImageFolder, names: dict[int, str], s
 
 
 def _stored_images(
-    own: list[Piece], source: ImageParquet | ImageTar, names: dict[int, str], splits: Splits
+    key: str, own: list[Piece], source: ImageParquet | ImageTar, names: dict[int, str], splits: Splits
 ) -> Iterator[Sample | Skipped]:
     for path, record, label in _records(own, source, [source.image_column, source.id_column]):
-        name = record_id("images", path, record.row, record.values.get(source.id_column))
+        name = record_id(key, path, record.row, record.values.get(source.id_column))
         stored = _stored_image(record.values.get(source.image_column), source.image_column)
         sample = Sample(
             id=name,
@@ -92,22 +95,22 @@ def _stored_images(
         yield _with_image(sample, _Loaded(stored.image, record.trouble or stored.trouble or missing))
 
 
-def _texts(own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Sample | Skipped]:
+def _texts(key: str, own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Sample | Skipped]:
     for path, record, _ in _records(own, source, [source.column, source.id_column]):
-        name = record_id("text", path, record.row, record.values.get(source.id_column))
+        name = record_id(key, path, record.row, record.values.get(source.id_column))
         text, trouble = _text(record, source.column)
         sample = Sample(id=name, corpus="text", modality="text", uri=path, split=_split(name, splits), text=text)
         yield Skipped(sample, trouble) if trouble else sample
 
 
-def _pairs(own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
+def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
     root, _ = root_of(source.path)
     images = None if source.image_root is None else place(source.image_root)
     fence = Fence(images or root, source.outside)
 
     def both(item: tuple[str, Record, int | None]) -> list[Sample | Skipped]:
         path, record, _ = item
-        name = record_id("pairs", path, record.row, record.values.get(source.id_column))
+        name = record_id(key, path, record.row, record.values.get(source.id_column))
         stored = _stored_image(record.values.get(source.image_column), source.image_column)
         text, trouble = _text(record, source.text_column)
         split = _split(_base(stored.path) if stored.path else name, splits)

@@ -89,6 +89,15 @@ def pieces(runs: pa.Table, skip: int, n_records: int) -> Iterator[Piece]:
         )
 
 
+def numbered(runs: pa.Table, places: list[int]) -> pa.Table:
+    """The runs with other class numbers: `places` has the new number of each old one."""
+    if places == list(range(len(places))):
+        return runs
+    labels = [None if own is None else [None if x is None else places[x] for x in own] for own in runs["labels"].to_pylist()]
+    at = RUNS.get_field_index("labels")
+    return runs.set_column(at, RUNS.field(at), pa.array(labels, RUNS.field(at).type))
+
+
 def labels_of(runs: pa.Table) -> np.ndarray:
     """Class number of every record that has one, in order."""
     lists = [chunk.flatten().drop_null().to_numpy(zero_copy_only=False) for chunk in runs["labels"].chunks]
@@ -102,24 +111,31 @@ def hashes(ids: Iterable[str]) -> np.ndarray:
 
 
 def choose(
-    order: np.ndarray, labels: np.ndarray | None = None, per_class: int | None = None, max_samples: int | None = None
+    order: np.ndarray,
+    labels: np.ndarray | None = None,
+    per_class: int | None = None,
+    max_samples: int | None = None,
+    weight: float = 1.0,
 ) -> np.ndarray:
     """Which records to take: of each class the `per_class` with the smallest hash, of these the `max_samples` smallest.
+
+    A weight leaves only hashes below this share of all numbers, so that it decides on a record whatever others there are.
 
     Args:
         order: The hash of each record. A larger choice therefore holds every smaller one.
         labels: Class number of each record, -1 where it has none; such records are taken only if `per_class` is None.
         per_class: Records a class at most, None for all.
         max_samples: Records at most, None for all.
+        weight: Share of the records to choose from.
 
     Returns:
         True for each record taken.
     """
-    taken = np.ones(len(order), dtype=bool)
+    taken = order < weight * 2.0**64 if weight < 1 else np.ones(len(order), dtype=bool)
     if per_class is not None and labels is not None:
         ranked = np.lexsort((order, labels))
         first = np.searchsorted(labels[ranked], labels[ranked], side="left")
-        taken[ranked] = np.arange(len(order)) - first < per_class
+        taken[ranked] &= np.arange(len(order)) - first < per_class
         taken &= labels >= 0
     if max_samples is not None and taken.sum() > max_samples:
         left = np.flatnonzero(taken)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from linrep.corpora.archive import LARGEST, Archive, BadMember
-from linrep.corpora.config import ImageTar, PairTar
 from linrep.corpora.find import ending as ending_of
+from linrep.corpora.kinds import ImageTar, PairTar
 from linrep.corpora.labels import class_id
 from linrep.corpora.lines import Record
 from linrep.corpora.runs import Piece

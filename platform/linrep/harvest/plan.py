@@ -20,6 +20,7 @@ from linrep.contents.sources import (
     write_sources,
 )
 from linrep.corpora import Corpora
+from linrep.corpora.config import field_of
 from linrep.corpora.index import Chunk, Index, build_index
 from linrep.demo.config import DemoWorld
 from linrep.demo.world import write_world
@@ -182,7 +183,7 @@ def _world(corpora: Corpora, workspace: Place, demo: DemoWorld | None) -> Iterat
         yield None
         return
     if demo is None:
-        raise RecipeError(f"corpora.{next(iter(inside))}.path begins with {DEMO}, but the recipe has no section demo")
+        raise RecipeError(f"{field_of(next(iter(inside)))}.path begins with {DEMO}, but the recipe has no section demo")
     there = world_place(workspace, demo)
     if (there / WORLD).is_file():
         yield write_demo(workspace, demo)
