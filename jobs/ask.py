@@ -1,4 +1,4 @@
-"""Ask the model of a harvest about an image or text of your own, and see what it reads there, layer by layer.
+"""Ask the model of a harvest about your own image or text, and see what it reads there by layer.
 
   .venv/bin/python jobs/ask.py --workspace runs --image my.jpg --text "what is it ?"
   .venv/bin/python jobs/ask.py --workspace runs --image my.jpg --latent 309=4.0 --edit boat:tree@4=2

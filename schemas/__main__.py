@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import features, interpret, probes, saes, sharing, steering, tuning
+from schemas import features, interpret, probes, regions, saes, sharing, steering, tuning
 from schemas.activations import SAMPLES, STATISTICS, VERSION, vectors
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -50,6 +50,13 @@ def of_probes() -> str:
     return "\n\n".join([head(probes.VERSION), *(table(name, getattr(probes, schema)) for name, schema in named.items())])
 
 
+def of_regions() -> str:
+    """All tables of the regions, in Markdown."""
+    named = {"images": "REGION_IMAGES", "regions": "REGIONS", "patches": "REGION_PATCHES", "groups": "REGION_GROUPS",
+             "categories": "REGION_CATEGORIES"}  # fmt: skip
+    return "\n\n".join([head(regions.VERSION), *(table(name, getattr(regions, schema)) for name, schema in named.items())])
+
+
 def of_saes() -> str:
     """All tables of the SAEs, in Markdown."""
     names = ("TRAINING", "QUALITY", "FIRING", "TRUTH", "REBUILT")
@@ -83,6 +90,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "features.md": of_features,
     "store.md": of_store,
     "probes.md": of_probes,
+    "regions.md": of_regions,
     "saes.md": of_saes,
     "interpret.md": of_interpret,
     "sharing.md": of_sharing,

@@ -18,6 +18,7 @@ KINDS = {
     },
     "probe": {"attributes": {"path": "x.jsonl", "columns": ["colour"]}, "sae": {"sae": "topk-16-x8", "layer": 4}},
     "steer": {"sae": {"sae": "topk-16-x8", "layer": 4}},
+    "regions": {"source": {"kind": "coco", "path": "x.json"}},
     "tune": {"space": {"text_share": [0.5]}},
     "demo": {},
 }

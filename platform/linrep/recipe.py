@@ -25,6 +25,7 @@ from linrep.interpret.config import InterpretConfig
 from linrep.mistakes import brought_by, mistakes, needs_value, unknown_option, unreadable
 from linrep.options import VALUES, Options, asked_options, own_options
 from linrep.probe.config import ProbeConfig
+from linrep.regions.config import RegionsConfig
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
 from linrep.sharing.config import SharingConfig
@@ -45,6 +46,7 @@ class Recipe(Section):
     corpora: Corpora = Field(description="What to run through the model.")
     model: ModelConfig = Field(description="The vision-language LLM.")
     harvest: HarvestConfig = Field(default=HarvestConfig(), description="What to keep of the residual stream.")
+    regions: RegionsConfig | None = Field(default=None, description="Boxes or masks of the images, as labels of single patches.")
     probe: ProbeConfig = Field(default=ProbeConfig(), description="Which probes to fit.")
     steer: SteerConfig = Field(default=SteerConfig(), description="Edits of the residual stream, and what is asked under them.")
     sae: SaeConfig = Field(default=SaeConfig(), description="Which SAEs to train.")

@@ -36,11 +36,11 @@ def test_the_stages_are_the_sections_of_the_recipe():
     assert [part.name for part in asked(minimal)] == ["harvest", "probe", "explore"]
     without = demo(sharing={"untrained": None})
     assert "control" not in [part.name for part in asked(without)]
-    assert [part.name for part in asked(demo(), until="steer")] == ["harvest", "probe", "steer"]
+    assert [part.name for part in asked(demo(), until="steer")] == ["harvest", "regions", "probe", "steer"]
     assert [part.name for part in asked(demo(), only="tune")] == ["tune"]
     with pytest.raises(RecipeError, match=r"^--until harvests: there is no such stage; did you mean --until harvest\?$"):
         asked(demo(), until="harvests")
-    with pytest.raises(RecipeError, match=r"^--only xyz: there is no such stage; name one of harvest, probe,"):
+    with pytest.raises(RecipeError, match=r"^--only xyz: there is no such stage; name one of harvest, regions, probe,"):
         asked(demo(), only="xyz")
     with pytest.raises(RecipeError, match=r"^--only control: this recipe has no section for it; name one of harvest,"):
         asked(without, only="control")

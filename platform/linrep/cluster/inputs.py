@@ -9,9 +9,12 @@ from linrep.artefact import Artefact, find
 from linrep.contents.sources import DEMO, write_demo
 from linrep.errors import RecipeError, StoreError
 from linrep.harvest.plan import Plan, plan_harvest
-from linrep.places import Place
+from linrep.places import Place, place
 from linrep.probe.labels import attribute_values, read_attributes
 from linrep.recipe import Recipe
+from linrep.regions.artefact import Regions, RegionsAbout, plan_regions, readable
+from linrep.regions.study import RegionsStudy
+from linrep.regions.study import plan_study as plan_regions_study
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
 from linrep.store.samples import read_samples
@@ -90,6 +93,32 @@ def attributes(recipe: Recipe, workspace: Place) -> KnownAttributes | None:
         return None
     table, named = read_attributes(asked, path_in(recipe, workspace, asked.path, "probe.attributes.path"))
     return KnownAttributes(table, named, asked.columns)
+
+
+def plan_regions_of(recipe: Recipe, workspace: Place) -> tuple[Artefact[RegionsAbout], RegionsStudy]:
+    """The regions of a recipe as their stage plans them.
+
+    Raises:
+        RecipeError: The recipe has none, or they lie in the embedded world and it has no section demo.
+        CorpusError: There are no annotations where it says.
+    """
+    if recipe.regions is None:
+        raise RecipeError("this recipe has no section regions: it says where boxes or masks of the images lie")
+    source = place(path_in(recipe, workspace, recipe.regions.source.path, "regions.source.path"))
+    study = plan_regions_study(harvested(recipe, workspace).store, recipe.regions, source)
+    return plan_regions(workspace, recipe.name, study), study
+
+
+def regions(recipe: Recipe, workspace: Place) -> Regions | None:
+    """The complete regions of a recipe; None where it has none.
+
+    Raises:
+        StoreError: They are not there, or not complete.
+    """
+    if recipe.regions is None:
+        return None
+    planned, _ = plan_regions_of(recipe, workspace)
+    return readable(complete(planned))
 
 
 def path_in(recipe: Recipe, workspace: Place, path: str, field: str) -> str:

@@ -16,6 +16,7 @@ from linrep.cluster.run_features import run_features
 from linrep.cluster.run_harvest import run_harvest
 from linrep.cluster.run_interpret import run_interpret
 from linrep.cluster.run_probe import run_probe
+from linrep.cluster.run_regions import run_regions
 from linrep.cluster.run_sharing import run_sharing
 from linrep.cluster.run_steer import run_steer
 from linrep.cluster.run_train_sae import run_train_sae
@@ -64,7 +65,8 @@ def _alone(run: Callable[[Recipe, Place], StageOutcome]) -> Callable[[Recipe, Pl
 
 
 PARTS = (
-    Part("harvest", _alone(run_harvest), 0.08),
+    Part("harvest", _alone(run_harvest), 0.07),
+    Part("regions", _alone(run_regions), 0.01),
     Part("probe", _alone(run_probe), 0.05),
     Part("steer", _alone(run_steer), 0.13),
     Part("sae", _alone(run_train_sae), 0.27),
@@ -113,6 +115,8 @@ def asked(recipe: Recipe, until: str | None = None, only: str | None = None) -> 
         sections = sections | {"control"}
     if "features" in sections and not recipe.features.saes:
         sections = sections - {"features", "interpret"}
+    if recipe.regions is None:
+        sections = sections - {"regions"}
     parts = tuple(part for part in PARTS if part.name in sections)
     there = [part.name for part in parts]
     for option, name in (("--until", until), ("--only", only)):
@@ -259,7 +263,8 @@ def planned_lines(recipe: Recipe, workspace: Place, parts: Sequence[Part]) -> It
         parts: The stages.
     """
     folders = {"harvest": "harvests", "probe": "probes", "steer": "steering", "sae": "saes", "tune": "tunes", "control": "models",
-               "sharing": "sharing", "features": "features", "interpret": "interpretations", "explore": ""}  # fmt: skip
+               "sharing": "sharing", "features": "features", "interpret": "interpretations", "explore": "",
+               "regions": "regions"}  # fmt: skip
     for part in parts:
         folder = workspace / folders[part.name]
         own = (f"{recipe.name}-", f"{CONTROL}-") if part.name != "explore" else ("explorer",)

@@ -16,7 +16,7 @@ from linrep.corpora.index import Index
 from linrep.corpora.kinds import Source
 from linrep.demo import model_folder
 from linrep.demo.config import DemoWorld
-from linrep.demo.world import write_world
+from linrep.demo.world import FORM, write_world
 from linrep.errors import CorpusError
 from linrep.places import Place, place
 from linrep.records import read_record, write_record
@@ -119,7 +119,7 @@ def moved(corpora: Corpora, world: Place | None) -> Corpora:
 
 def world_place(workspace: Place, demo: DemoWorld) -> Place:
     """Where the embedded world lies in the workspace."""
-    return workspace / "worlds" / f"demo-{digest(demo)}"
+    return workspace / "worlds" / f"demo-{digest(demo, FORM)}"
 
 
 def keep_world(world: Place, workspace: Place, demo: DemoWorld) -> None:

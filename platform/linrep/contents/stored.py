@@ -224,6 +224,23 @@ def stored_contents(
     return StoredContents(store.samples(), card_of(store.manifest.model), preparer, EncodedImages(store, chunks, corpora), around)
 
 
+def places_in(samples: pa.Table, model: Mapping[str, Any]) -> StoredContents:
+    """Where patches lie in the images of some samples: all that the store alone says of their contents.
+
+    Args:
+        samples: Rows of a store's samples table.
+        model: What the store's manifest says of the model.
+    """
+
+    def gone(names: Iterable[str]) -> Mapping[str, bytes]:
+        raise StoreError("these contents know where patches lie, and hold no image: open_contents does")
+
+    def unread() -> Preparer:
+        raise StoreError("these contents know where patches lie, and hold no text: open_contents does")
+
+    return StoredContents(samples, card_of(model), unread, gone)
+
+
 def open_contents(where: str | Path | Place | Store, around: int = AROUND) -> StoredContents:
     """The contents of a store, from what its workspace says; the recipe is not needed.
 

@@ -15,6 +15,9 @@ _FINE = 3
 
 JPEG_QUALITY = 92
 
+Mask = Bool[np.ndarray, "h w"]
+"""True on the pixels that belong to an object."""
+
 
 def paint(scene: Scene) -> Image.Image:
     """The image of a scene, RGB, the same pixels every time."""
@@ -39,18 +42,36 @@ def jpeg_bytes(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def object_mask(scene: Scene, which: int = 0) -> Bool[np.ndarray, "h w"]:
+def object_mask(scene: Scene, which: int = 0) -> Mask:
     """True on the pixels that object number `which` covers (0 is the main object); holes, as in a key, are not covered."""
-    alpha = _silhouette(scene.things[which], scene.width, scene.height)[1][..., 0]
-    for later in scene.things[which + 1 :]:
-        alpha = np.minimum(alpha, 1 - _silhouette(later, scene.width, scene.height)[1][..., 0])
-    return alpha >= 0.5
+    return object_masks(scene)[which]
 
 
-def object_box(scene: Scene, which: int = 0) -> tuple[int, int, int, int]:
-    """Smallest box around the object's pixels: left, top, right, bottom, the last two exclusive."""
-    ys, xs = np.nonzero(object_mask(scene, which))
+def object_masks(scene: Scene) -> list[Mask]:
+    """The same of every object, the main one first."""
+    alphas = [_alpha(_layer(thing, scene.width, scene.height)) for thing in scene.things]
+    for i, alpha in enumerate(alphas):
+        for later in alphas[i + 1 :]:
+            np.minimum(alpha, 1 - later, out=alpha)
+    return [alpha >= 0.5 for alpha in alphas]
+
+
+def mask_box(mask: Mask) -> tuple[int, int, int, int]:
+    """Smallest box around a mask's pixels: left, top, right, bottom, the last two exclusive."""
+    ys, xs = np.nonzero(mask)
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
+
+
+def run_lengths(mask: Mask) -> list[int]:
+    """A mask as COCO has it: column by column, lengths of runs that are outside and inside in turn.
+
+    >>> run_lengths(np.array([[False, True], [True, True]]))
+    [1, 3]
+    """
+    column = mask.T.ravel()
+    ends = [*(np.flatnonzero(np.diff(column)) + 1).tolist(), len(column)]
+    runs = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    return [0, *runs] if column[0] else runs
 
 
 def patch_shares(mask: Bool[np.ndarray, "h w"], rows: int, cols: int) -> Float[np.ndarray, "rows cols"]:
@@ -111,6 +132,18 @@ def _ground(rng: np.random.Generator, ground: str, width: int, height: int) -> F
 
 def _silhouette(thing: Thing, width: int, height: int) -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 1"]]:
     """Colour and coverage (0 to 1) of one object on an empty image."""
+    layer = _layer(thing, width, height)
+    alpha = _alpha(layer)[..., None]
+    weighted = np.asarray(layer.convert("RGBa").reduce(_FINE), dtype=float)[..., :3]  # colours already multiplied by coverage
+    return np.divide(weighted, alpha, out=np.zeros_like(weighted), where=alpha > 0), alpha
+
+
+def _alpha(layer: Image.Image) -> Float[np.ndarray, "h w"]:
+    return np.asarray(layer.getchannel("A").reduce(_FINE), dtype=float) / 255
+
+
+def _layer(thing: Thing, width: int, height: int) -> Image.Image:
+    """One object on an empty image, enlarged."""
     layer = Image.new("RGBA", (width * _FINE, height * _FINE), (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     base = np.array(COLOURS[thing.colour], dtype=float)
@@ -126,6 +159,4 @@ def _silhouette(thing: Thing, width: int, height: int) -> tuple[Float[np.ndarray
         # lighter parts go towards white, darker ones towards black, so the hue stays the object's own
         tone = base * shade if shade <= 1 else base + (255 - base) * min(shade - 1, 1) * 0.6
         pen.polygon(spots, fill=(*np.clip(tone, 0, 255).astype(int).tolist(), 255))
-    alpha = np.asarray(layer.getchannel("A").reduce(_FINE), dtype=float)[..., None] / 255
-    weighted = np.asarray(layer.convert("RGBa").reduce(_FINE), dtype=float)[..., :3]  # colours already multiplied by coverage
-    return np.divide(weighted, alpha, out=np.zeros_like(weighted), where=alpha > 0), alpha
+    return layer

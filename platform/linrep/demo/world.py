@@ -4,26 +4,30 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from linrep.demo.config import DemoWorld
 from linrep.demo.language import caption, draw_text
-from linrep.demo.paint import jpeg_bytes, object_box, paint
+from linrep.demo.paint import Mask, jpeg_bytes, mask_box, object_masks, paint, run_lengths
 from linrep.demo.scene import Scene, draw_scene, is_unseen
 from linrep.demo.shapes import OBJECTS
 
 WNIDS: dict[str, str] = {obj: f"n9{i + 1:07d}" for i, obj in enumerate(OBJECTS)}
 """ImageNet-like folder names; WordNet has no n9... numbers, so they meet no real class."""
 
+FORM = 2
+"""Of a world's files: raised when there are others, so that a folder of an earlier form is not taken for a whole one."""
+
 
 def write_world(folder: Path, config: DemoWorld) -> Path:
     """Write the world to a folder and return it; a folder that is there already is complete and left alone.
 
-    Files: `images/<wnid>/<scene id>.JPEG`, `images/classes.json`, `captions.jsonl`, `text.jsonl`, `scenes.jsonl`. The same config
-    gives the same bytes. Everything is written to a sibling first and renamed, so the folder never exists in part.
+    Files: `images/<wnid>/<scene id>.JPEG`, `images/classes.json`, `captions.jsonl`, `text.jsonl`, `scenes.jsonl`,
+    `regions.json`. The same config gives the same bytes. Everything is written to a sibling first and renamed, so the folder
+    never exists in part.
 
     Raises:
         FileExistsError: The folder holds something else, or a world of another config.
@@ -68,7 +72,9 @@ def _write(folder: Path, config: DemoWorld) -> None:
     for scene in scenes:
         (folder / image_path(scene)).write_bytes(jpeg_bytes(paint(scene)))
     _write_lines(folder / "captions.jsonl", (caption_row(scene) for scene in scenes))
-    _write_lines(folder / "scenes.jsonl", (truth_row(scene) for scene in scenes))
+    masks = [object_masks(scene) for scene in scenes]
+    _write_lines(folder / "scenes.jsonl", map(truth_row, scenes, masks))
+    (folder / "regions.json").write_text(json.dumps(regions(zip(scenes, masks, strict=True))) + "\n")
     _write_lines(folder / "text.jsonl", (text_row(config, i) for i in range(config.n_texts)))
     (folder / "world.json").write_text(_config_text(config))
 
@@ -77,6 +83,32 @@ def _write_lines(path: Path, rows: Iterable[dict]) -> None:
     with path.open("w", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
+
+
+def regions(scenes: Iterable[tuple[Scene, Sequence[Mask]]]) -> dict:
+    """Where the objects are, in COCO's form: `regions.json`. Masks are run lengths, as their holes are no polygons.
+
+    Args:
+        scenes: Each with the masks of its objects.
+    """
+    images, annotations = [], []
+    for number, (scene, masks) in enumerate(scenes):
+        images.append({"id": number, "file_name": image_path(scene), "height": scene.height, "width": scene.width})
+        for thing, mask in zip(scene.things, masks, strict=True):
+            left, top, right, bottom = mask_box(mask)
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": number,
+                    "category_id": OBJECTS.index(thing.object),
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": int(mask.sum()),
+                    "segmentation": {"size": [scene.height, scene.width], "counts": run_lengths(mask)},
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(OBJECTS)]
+    return {"images": images, "categories": categories, "annotations": annotations}
 
 
 def image_path(scene: Scene) -> str:
@@ -96,14 +128,19 @@ def text_row(config: DemoWorld, index: int) -> dict:
     return {"id": f"text-{config.split}-{config.seed}-{index:06d}-{obj}", "text": text}
 
 
-def truth_row(scene: Scene) -> dict:
+def truth_row(scene: Scene, masks: Sequence[Mask] | None = None) -> dict:
     """A line of `scenes.jsonl`: what the main object is and where, in words and pixels; `things` holds every object the same way.
 
     `box` is left, top, right, bottom in pixels, the last two exclusive. `Scene.from_row` turns the row back into the scene, and
     `paint.object_mask` that scene into the object's pixels.
+
+    Args:
+        scene: The scene.
+        masks: Those pixels of each object, where they are known.
     """
     row = scene.to_row()
-    for i, (thing, values) in enumerate(zip(scene.things, row["things"], strict=True)):
-        values["box"] = object_box(scene, i)
+    masks = object_masks(scene) if masks is None else masks
+    for thing, values, mask in zip(scene.things, row["things"], masks, strict=True):
+        values["box"] = mask_box(mask)
         values["unseen_combination"] = is_unseen(thing.object, thing.colour, thing.ground)
     return {**row, **row["things"][0], "image": image_path(scene)}

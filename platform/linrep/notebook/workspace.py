@@ -17,6 +17,7 @@ from linrep.notebook.results import ImageStore, LatentFeatures, ProbeResults, St
 from linrep.places import Place, place
 from linrep.probe.artefact import PROBES_KIND
 from linrep.recipe import Recipe, load_yaml, remembered, validate
+from linrep.regions.artefact import REGIONS_KIND
 from linrep.sae.artefact import EVALUATIONS, SAES, open_coders
 from linrep.sae.coder import Sae
 from linrep.sae.tuning import TUNES
@@ -25,7 +26,9 @@ from linrep.steer.artefact import STEERING, VERDICTS_KIND
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
 
-KINDS: tuple[Kind, ...] = (PROBES_KIND, STEERING, SAES, TUNES, SHARING_KIND, FEATURES_KIND, INTERPRETATIONS_KIND)
+KINDS: tuple[Kind, ...] = (
+    REGIONS_KIND, PROBES_KIND, STEERING, SAES, TUNES, SHARING_KIND, FEATURES_KIND, INTERPRETATIONS_KIND,
+)  # fmt: skip
 """Kinds of artefacts that lie in folders of a workspace, beside harvests."""
 
 R = TypeVar("R", bound=StageResults)
@@ -62,6 +65,11 @@ class Workspace:
             StoreError: There are none, or several harvests to choose from.
         """
         return _with_images(open_store(self.place.uri))
+
+    @cached_property
+    def regions(self) -> StageResults:
+        """Boxes or masks of the images, see `linrep.regions.artefact.open_regions` for the patches that they cover."""
+        return self._open(StageResults, REGIONS_KIND)
 
     @cached_property
     def probes(self) -> ProbeResults:

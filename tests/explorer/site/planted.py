@@ -19,7 +19,7 @@ from linrep.store.tables import table_of, write_table
 
 HARVEST = "feedbeef00"
 ARRAYS = {"f4": "<f4", "i4": "<i4", "u4": "<u4", "u2": "<u2", "u1": "u1", "i2": "<i2"}
-KEEP = ("harvest", "probe", "steer", "sae", "evaluate", "tune", "sharing", "features", "interpret", "judge")
+KEEP = ("harvest", "regions", "probe", "steer", "sae", "evaluate", "tune", "sharing", "features", "interpret", "judge")
 
 
 def written(

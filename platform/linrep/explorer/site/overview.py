@@ -11,7 +11,7 @@ from linrep.places import Place
 from linrep.records import SUMMARY
 from linrep.store.read import Store
 
-ORDER = ("harvest", "probe", "steer", "sae", "evaluate", "tune", "sharing", "features", "interpret")
+ORDER = ("harvest", "regions", "probe", "steer", "sae", "evaluate", "tune", "sharing", "features", "interpret")
 TABLES = {"probe": "probes", "steer": "steering", "sharing": "sharing", "sae": "saes", "tune": "saes", "evaluate": "saes",
           "features": "latents", "interpret": "latents"}  # fmt: skip
 """The page that shows a stage's evidence."""

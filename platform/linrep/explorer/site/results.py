@@ -15,6 +15,7 @@ from linrep.kind import Kind
 from linrep.places import Place
 from linrep.probe.artefact import PROBES_KIND
 from linrep.records import MANIFEST, SUMMARY
+from linrep.regions.artefact import REGIONS_KIND
 from linrep.sae.artefact import EVALUATIONS, SAES
 from linrep.sae.tuning import TUNES
 from linrep.sharing.artefact import SHARING_KIND
@@ -22,6 +23,7 @@ from linrep.steer.artefact import STEERING, VERDICTS_KIND
 from linrep.store.read import Store, read_store
 
 KINDS: tuple[Kind[Any], ...] = (
+    REGIONS_KIND,
     PROBES_KIND,
     STEERING,
     SAES,
