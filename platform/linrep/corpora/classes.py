@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from linrep.corpora.config import field_of
-from linrep.corpora.names import default_name, imagenet_names
+from linrep.corpora.names import IMAGENET, default_name, imagenet_names, numbered_names
 from linrep.corpora.runs import Class
 from linrep.corpora.streams import decoded
 from linrep.errors import CorpusError
@@ -32,12 +32,15 @@ def read_names(file: Place | str) -> dict[str, str]:
     """Names of the classes by id.
 
     Args:
-        file: JSON {"n01440764": "tench"}, or ImageNet's {"0": ["n01440764", "tench"]}, or text with "n01440764 tench, Tinca
-            tinca" a line, of which the first name counts.
+        file: `ilsvrc2012` for those that ship with the package, by wnid and by number. Else JSON {"n01440764": "tench"}, or
+            ImageNet's {"0": ["n01440764", "tench"]}, or text with "n01440764 tench, Tinca tinca" a line, of which the first name
+            counts.
 
     Raises:
         CorpusError: The file is missing, or in none of these forms.
     """
+    if file == IMAGENET:
+        return imagenet_names() | numbered_names()
     file = place(file) if isinstance(file, str) else file
     try:
         text = decoded(file.read_bytes())

@@ -31,7 +31,7 @@ class ImageFolder(Weighted):
     names: str | None = Field(
         default=None,
         description="File that maps wnids to names (JSON, or ImageNet's LOC_synset_mapping.txt); if absent, classes.json, "
-        "imagenet_class_index.json or LOC_synset_mapping.txt in the folder or its parent.",
+        "imagenet_class_index.json or LOC_synset_mapping.txt in the folder or its parent, else those of ILSVRC-2012.",
     )
     per_class: PositiveInt | None = Field(default=None, description="Images to take of each class, chosen by a hash of the id.")
     weight: float = Field(default=1.0, gt=0, le=1, description="Share of the images to take, chosen by a hash of the id.")
@@ -52,7 +52,8 @@ class ImageParquet(Weighted):
     classes: tuple[str, ...] | None = Field(default=None, description="Classes to take, by label or by name; all if absent.")
     names: str | None = Field(
         default=None,
-        description='JSON file that maps labels to names, {"0": "tench"}; if absent, the names written in the files.',
+        description='JSON file that maps labels to names, {"0": "tench"}, or ilsvrc2012 for the names of its 1,000 classes; '
+        "if absent, the names written in the files, and those of ILSVRC-2012 where the labels are its numbers.",
     )
     per_class: PositiveInt | None = Field(default=None, description="Images to take of each class, chosen by a hash of the id.")
     weight: float = Field(default=1.0, gt=0, le=1, description="Share of the images to take, chosen by a hash of the id.")
@@ -71,7 +72,8 @@ class ImageTar(Weighted):
     )
     classes: tuple[str, ...] | None = Field(default=None, description="Classes to take, by label or by name; all if absent.")
     names: str | None = Field(
-        default=None, description="File that maps labels to names; if absent, classes.json beside the shards, as for folders."
+        default=None,
+        description="File that maps labels to names, or ilsvrc2012; if absent, classes.json beside the shards, as for folders.",
     )
     per_class: PositiveInt | None = Field(default=None, description="Images to take of each class, chosen by a hash of the id.")
     weight: float = Field(default=1.0, gt=0, le=1, description="Share of the images to take, chosen by a hash of the id.")

@@ -5,12 +5,16 @@ A judge looks for a class's name in an answer, and a question asks for it: nobod
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
 
+IMAGENET = "ilsvrc2012"
+"""In the place of a file of names: those that ship with the package."""
+
 _MOST = 5  # names that a line shows
 _WNID = re.compile(r"n\d{8}")
+_IN_NAME = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?![0-9A-Za-z])(?=[^/]*$)")
 _LED_BY_WNID = re.compile(r"\An\d{8}[-_. ]+(?=[^\W\d_])")
 _LED_BY_NUMBER = re.compile(r"\A(?:0\d*[-_. ]+|\d+[._]+)(?=[^\W\d_])")
 """`001.albatross`, `7_tench`; but not `18-wheeler` and not `3.5 mm jack`."""
@@ -36,6 +40,31 @@ def imagenet_names() -> dict[str, str]:
     """Name of each of the 1,000 classes of ILSVRC-2012, by its wnid; no two names are equal."""
     text = resources.files("linrep.corpora").joinpath("ilsvrc2012.txt").read_text("utf-8")
     return dict(line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+
+
+@lru_cache(maxsize=1)
+def numbered_names() -> dict[str, str]:
+    """Name of each class of ILSVRC-2012 by its label: its place among the sorted wnids, as everybody numbers them."""
+    return {str(i): name for i, name in enumerate(imagenet_names().values())}
+
+
+def is_imagenet(names: Mapping[str, str]) -> bool:
+    """Whether the names of labels are those of ILSVRC-2012, though a few may be written otherwise."""
+    known = numbered_names()
+    return names.keys() == known.keys() and sum(names[label] == name for label, name in known.items()) >= 990
+
+
+def numbers_are_imagenets(labels: Iterable[str | None], paths: Iterable[str | None]) -> bool:
+    """Whether labels number the classes of ILSVRC-2012: each is the place of the wnid in its image's name.
+
+    Args:
+        labels: Class ids of images.
+        paths: Names of their files: n01440764_10026_n01440764.JPEG.
+    """
+    place = {wnid: str(i) for i, wnid in enumerate(imagenet_names())}
+    both = [(label, _IN_NAME.search(path)) for label, path in zip(labels, paths, strict=False) if label and path]
+    said = [(label, place.get(wnid[0])) for label, wnid in both if wnid]
+    return bool(said) and all(label == number for label, number in said)
 
 
 def is_word(name: str) -> bool:

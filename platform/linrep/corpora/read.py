@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from linrep.corpora.columns import read_columns
 from linrep.corpora.config import Corpora, Splits, field_of
 from linrep.corpora.confine import Fence, Outside
-from linrep.corpora.containers import format_of, record_id
+from linrep.corpora.files import format_of, record_id
 from linrep.corpora.find import encodes, root_of
 from linrep.corpora.index import Chunk
 from linrep.corpora.kinds import Containers, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, TextFiles
