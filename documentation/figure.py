@@ -24,7 +24,8 @@ from linrep.explorer.figures import COLOURS
 from linrep.places import place
 from linrep.probe.artefact import PROBES_KIND
 from linrep.steer.artefact import STEERING, VERDICTS_KIND
-from linrep.vlm.tokens import layout, patch_box
+from linrep.vlm.families import layout
+from linrep.vlm.tokens import patch_box
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "front.png"
 SCENE = "images/n90000003/heldout-1-001815.JPEG"

@@ -12,7 +12,7 @@ from linrep.demo.scene import draw_scene
 from linrep.notebook.images import SampleImage
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.tokens import layout, token_map
+from linrep.vlm.families import layout
 
 
 def test_the_largest_value_counts_where_boxes_overlap():
@@ -55,7 +55,7 @@ def test_heat_of_the_patches_on_an_object_lies_on_the_object(shape, view):
             break
     else:
         pytest.fail("no object covers enough patches to see anything")
-    places = token_map(plan)
+    places = plan.map
     tokens = [
         Token(i, int(tile), int(row), int(col))
         for i, (tile, row, col) in enumerate(zip(places.tile, places.row, places.col, strict=True))

@@ -5,14 +5,14 @@ import shutil
 import pytest
 
 from linrep.contents.sources import SOURCES, write_sources
-from linrep.contents.stored import card_of, open_contents
+from linrep.contents.stored import open_contents
 from linrep.corpora import Corpora, ImageFolder, PairFiles, TextFiles
 from linrep.demo.config import DemoWorld
 from linrep.errors import CorpusError, StoreError
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.plan import plan_harvest
 from linrep.places import place
-from linrep.vlm.card import describe
+from linrep.vlm.card import card_of, describe
 from tests.cluster.test_harvest import harvest_plainly
 
 CONFIG = HarvestConfig(layers=(0,), views=("pooled",), chunk_size=8)

@@ -1,7 +1,10 @@
 """The committed model: what it names, and that moving its image tokens towards another object's mean changes what it sees."""
 
+from functools import cache
+
 import pytest
 import torch
+from transformers import AutoProcessor
 
 from demo_training.evaluate import named
 from demo_training.looking import Group, answers, group
@@ -10,10 +13,16 @@ from linrep.demo.language import WHAT, parse_answer
 from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.hooks import edit_rows, image_mask, record
+from linrep.vlm.hooks import edit_rows, record
 from linrep.vlm.load import load
 
 LAYERS = (0, 1, 2, 6)
+
+
+@cache
+def official():
+    """The processor as transformers loads it: what trained the model."""
+    return AutoProcessor.from_pretrained(model_folder(), backend="pil")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +31,7 @@ def vlm():
 
 
 def groups_of(vlm, scenes) -> list[Group]:
-    return list(group(vlm.processor, scenes, [WHAT] * len(scenes)))
+    return list(group(official(), scenes, [WHAT] * len(scenes)))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def means(vlm):
     sums = {k: torch.zeros(len(OBJECTS), vlm.model.config.text_config.hidden_size) for k in LAYERS}
     counts = torch.zeros(len(OBJECTS))
     for some in groups_of(vlm, scenes):
-        mask = image_mask(some.inputs["input_ids"], vlm.model.config.image_token_index)
+        mask = some.inputs["input_ids"] == vlm.card.image_token_id
         labels = torch.tensor([OBJECTS.index(scenes[i].main.object) for i in some.rows])
         with record(vlm, LAYERS) as streams, torch.no_grad():
             vlm.model(**some.inputs)
@@ -47,11 +56,11 @@ def steered(vlm, scenes, vectors: dict[int, torch.Tensor]) -> list[str]:
     """What the model says of each scene with its row of `vectors[k]` added to every image token at layer k."""
     said: dict[int, str] = {}
     for some in groups_of(vlm, scenes):
-        mask = image_mask(some.inputs["input_ids"], vlm.model.config.image_token_index)
+        mask = some.inputs["input_ids"] == vlm.card.image_token_id
         rows = torch.tensor(some.rows)
         moves = {k: (lambda h, row, v=v[rows]: h + v[row]) for k, v in vectors.items()}
         with edit_rows(vlm, moves, mask):
-            texts = answers(vlm.model, vlm.processor, [Group(list(range(len(some.rows))), some.inputs)], max_new_tokens=2)
+            texts = answers(vlm.model, official(), [Group(list(range(len(some.rows))), some.inputs)], max_new_tokens=2)
         said.update(zip(some.rows, texts, strict=True))
     return [said[i] for i in range(len(scenes))]
 
@@ -67,7 +76,7 @@ def test_objects_colours_and_grounds_are_named():
 def test_a_class_mean_turns_answers_at_several_layers_where_a_random_direction_does_not(vlm, means):
     scenes = [draw_scene(0, "train", 50000 + i) for i in range(96)]
     plain = steered(vlm, scenes, {})
-    assert plain == answers(vlm.model, vlm.processor, groups_of(vlm, scenes), max_new_tokens=2)
+    assert plain == answers(vlm.model, official(), groups_of(vlm, scenes), max_new_tokens=2)
     right = [parse_answer(a).objects == (s.main.object,) for a, s in zip(plain, scenes, strict=True)]
     sources = torch.tensor([OBJECTS.index(s.main.object) for s in scenes])
     targets = (sources + 5) % len(OBJECTS)

@@ -19,7 +19,8 @@ from linrep.interpret.truth import TruthBackend
 from linrep.interpret.views import Case, Latent
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.tokens import layout, patch_box, token_map
+from linrep.vlm.families import layout
+from linrep.vlm.tokens import patch_box
 
 WORDS = ("boat", "car", "tree", "red", "blue", "the", "a", "is", "on", "it")
 CONFIG = InterpretConfig(
@@ -94,7 +95,7 @@ class World:
         if number >= len(self.scenes):
             return [Token(i) for i in range(len(self.texts[number - len(self.scenes)]))]
         scene = self.scenes[number]
-        found = token_map(layout((scene.height, scene.width), CARD))
+        found = layout((scene.height, scene.width), CARD).map
         return [Token(i, *(int(x[i]) for x in (found.tile, found.row, found.col))) for i in range(len(found.tile))]
 
     def boxes(self, name, tokens, source=None):

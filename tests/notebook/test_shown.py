@@ -15,7 +15,7 @@ from linrep.notebook.search import search
 from linrep.notebook.sheet import ImageExample, LatentSheet, TextExample, distinct
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.tokens import layout
+from linrep.vlm.families import layout
 from schemas.interpret import SCORES
 
 HOSTILE = [

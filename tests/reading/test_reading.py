@@ -25,10 +25,10 @@ from linrep.store.tables import table_of
 from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.decode import embed, lens
+from linrep.vlm.families import layout
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
-from linrep.vlm.tokens import layout
 from linrep.vlm.unembed import read_unembedding
 from schemas.probes import PROBE_LABELS, PROBES
 from tests.reading.workspace import HARVEST, SAMPLE, write_store

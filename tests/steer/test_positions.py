@@ -7,7 +7,7 @@ import torch
 from linrep.steer.edits import Add, Intervention, row_edits
 from linrep.steer.prompts import lay_out, shared
 from linrep.steer.sites import Everywhere, ImageTokens, LastToken, Patches, positions
-from linrep.vlm.decode import Edited, pad, run
+from linrep.vlm.decode import Edited, pad, run, stack
 from linrep.vlm.prepare import Preparer
 from tests.steer.conftest import prepared, sample
 
@@ -36,8 +36,8 @@ def test_an_edit_moves_its_site_and_nothing_else_through_prefix_and_question(ste
     shift = torch.randn(32, generator=torch.Generator().manual_seed(0))
     first, last = (Intervention(Add(shift, strength, relative=False), (2,), SITES[number].kind) for strength in (1.0, 3.0))
     rows = [first, None, last]  # a row without an edit among rows with one
-    prefix, prefix_real = pad([a.prefix for a in asked])
-    suffix, suffix_real = pad([a.suffixes[1] for a in asked])
+    prefix, prefix_real = stack([a.prefix for a in asked])
+    suffix, suffix_real = stack([a.suffixes[1] for a in asked])
     masks = [a.sites[1].masks[number] for a in asked]
     before, _ = pad([m[: len(a.prefix)] for a, m in zip(asked, masks, strict=True)])
     after, _ = pad([m[len(a.prefix) :] for a, m in zip(asked, masks, strict=True)])
@@ -79,7 +79,7 @@ def test_prompts_that_differ_before_the_image_still_read_it(steer_vlm, random_vl
     prompts = [prepared(prepare, sample(1)) for prepare in made]
     (asked,) = lay_out(steer_vlm, [prompts], SITES[:1], {})
     for i, one in enumerate(prompts):
-        embeds = torch.cat([asked.prefix, asked.suffixes[i]])
+        embeds = torch.cat([asked.prefix.h, asked.suffixes[i].h])
         assert len(embeds) == len(one)
         (alone,) = lay_out(steer_vlm, [[one]], SITES[:1], {})
-        torch.testing.assert_close(embeds, torch.cat([alone.prefix, alone.suffixes[0]]))
+        torch.testing.assert_close(embeds, torch.cat([alone.prefix.h, alone.suffixes[0].h]))

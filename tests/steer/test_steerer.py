@@ -102,7 +102,7 @@ def slowly(vlm, one, site, layer, edit, n_new=0, limits=None):
         return (h, *args[1:])
 
     handle = None if block is None else block.register_forward_pre_hook(hook)
-    images = {"pixel_values": batch.pixel_values, "image_sizes": batch.image_sizes}
+    images = {"pixel_values": batch.beside["pixel_values"], "image_sizes": batch.beside["image_sizes"]}
     try:
         with torch.no_grad():
             for step in range(n_new + 1):

@@ -59,19 +59,19 @@ def test_pixels_are_the_official_processors(vlm, preparer, official, make):
     batch = collate([preparer(sample) for sample in samples], vlm)
     images = [Image.open(io.BytesIO(sample.image)) for sample in samples if sample.image]
     expected = official["mistral"][1].image_processor(images, do_pad=False, return_tensors=None)
-    np.testing.assert_allclose(batch.pixel_values.numpy(), np.concatenate(expected["pixel_values"]), rtol=0, atol=1e-6)
-    assert batch.image_sizes.tolist() == [[50, 40], [20, 90]]
+    np.testing.assert_allclose(batch.beside["pixel_values"].numpy(), np.concatenate(expected["pixel_values"]), rtol=0, atol=1e-6)
+    assert batch.beside["image_sizes"].tolist() == [[50, 40], [20, 90]]
 
 
 def test_texts_alone_have_no_pixels(vlm, preparer, make):
     batch = collate([preparer(make(text="a tree"))], vlm)
-    assert (batch.pixel_values, batch.image_sizes) == (None, None)
+    assert batch.beside == {}
     assert set(batch.inputs()) == {"input_ids"}
 
 
 def test_pixels_take_the_models_type(config, preparer, make):
     batch = collate([preparer(make(size=(30, 30)))], load(config, 0, dtype="bfloat16"))
-    assert batch.pixel_values.dtype == torch.bfloat16
+    assert batch.beside["pixel_values"].dtype == torch.bfloat16
 
 
 def test_read_only_arrays_are_fine(vlm, preparer, make):
@@ -105,4 +105,4 @@ def test_padding_is_never_the_image_placeholder(folder, preparer, make):
 
 def test_batch_of_a_preparer_with_other_options(config, vlm, make):
     prepared = Preparer.from_path(config, image_size=(28, 28))(make(size=(90, 40)))
-    assert collate([prepared], vlm).image_sizes.tolist() == [[28, 28]]
+    assert collate([prepared], vlm).beside["image_sizes"].tolist() == [[28, 28]]

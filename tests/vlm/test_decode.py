@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from linrep.vlm.batch import collate
-from linrep.vlm.decode import Edited, at_last, decode, embed, embed_ids, greedy, lens, logits, pad, run
+from linrep.vlm.decode import Edited, alone, at_last, decode, embed, embed_ids, greedy, lens, logits, pad, run, stack
 from linrep.vlm.hooks import edit, forward, record
 from linrep.vlm.prepared import Role
 
@@ -18,21 +18,21 @@ def prepared(preparer, mixed):
     return [preparer(sample) for sample in mixed]
 
 
-def split_at(streams, cuts):
+def split_at(streams, cuts, join=stack):
     first, rest = [s[:c] for s, c in zip(streams, cuts, strict=True)], [s[c:] for s, c in zip(streams, cuts, strict=True)]
-    return pad(first), pad(rest)
+    return join(first), join(rest)
 
 
 def test_layer_0_without_running_a_block_is_layer_0(vlm, prepared):
     with record(vlm, [0]) as found:
         forward(vlm, collate(prepared, vlm))
     for i, stream in enumerate(embed(vlm, prepared)):
-        assert torch.equal(stream, found[0][i, : len(prepared[i])])
+        assert torch.equal(stream.h, found[0][i, : len(prepared[i])])
 
 
 def test_two_passes_through_the_cache_equal_one(vlm, prepared):
     streams = embed(vlm, prepared)
-    (whole, real), cuts = pad(streams), [len(s) // 2 for s in streams]
+    (whole, real), cuts = stack(streams), [len(s) // 2 for s in streams]
     _, at_once = run(vlm, whole, real)
     (first, first_real), (rest, rest_real) = split_at(streams, cuts)
     context, _ = run(vlm, first, first_real)
@@ -67,7 +67,7 @@ def test_greedy_answers_equal_generate_also_with_an_edit_in_prefix_and_answer(vl
     masks = [torch.from_numpy(p.role >= Role.IMAGE) for p in prepared]
     cuts = [len(s) - 2 for s in streams]
     (first, first_real), (rest, rest_real) = split_at(streams, cuts)
-    (first_mask, _), (rest_mask, _) = split_at(masks, cuts)
+    (first_mask, _), (rest_mask, _) = split_at(masks, cuts, pad)
     edits = {2: lambda h, rows: h * 0.5 + shift}
     context, _ = run(vlm, first, first_real, None, Edited(edits, first_mask.bool()))
     context, hidden = run(vlm, rest, rest_real, context, Edited(edits, rest_mask.bool()))
@@ -79,7 +79,7 @@ def test_greedy_answers_equal_generate_also_with_an_edit_in_prefix_and_answer(vl
 
 def test_an_answer_ends_before_its_end_of_sequence(vlm, prepared):
     streams = embed(vlm, prepared[:3])
-    context, hidden = run(vlm, *(both := pad(streams)))
+    context, hidden = run(vlm, *(both := stack(streams)))
     first = logits(vlm, at_last(hidden, both[1]))
     free = greedy(vlm, context, first, 4)
     assert all(len(row) == 4 for row in free)
@@ -94,13 +94,13 @@ def test_an_answer_ends_before_its_end_of_sequence(vlm, prepared):
 
 def test_rows_of_a_context_can_be_taken_more_than_once(vlm, prepared):
     streams = embed(vlm, prepared[:2])
-    context, _ = run(vlm, *pad(streams))
+    context, _ = run(vlm, *stack(streams))
     ids = torch.tensor([[5], [6], [7]])
     many = context.rows([1, 0, 1])
     _, together = run(vlm, embed_ids(vlm, ids), torch.ones(3, 1, dtype=torch.bool), many)
     for i, row in enumerate([1, 0, 1]):
-        alone, _ = run(vlm, streams[row][None], torch.ones(1, len(streams[row]), dtype=torch.bool))
-        _, hidden = run(vlm, embed_ids(vlm, ids[i : i + 1]), torch.ones(1, 1, dtype=torch.bool), alone)
+        single, _ = run(vlm, *alone(streams[row]))
+        _, hidden = run(vlm, embed_ids(vlm, ids[i : i + 1]), torch.ones(1, 1, dtype=torch.bool), single)
         close(together[i], hidden[0])
 
 
@@ -111,7 +111,7 @@ def test_the_lens_at_the_last_layer_is_the_models_own_prediction(vlm, prepared):
     read = {}
     for layer, piece in lens(vlm, stream, {0: mask, 3: mask}, piece=2):
         read[layer] = torch.cat([read[layer], piece]) if layer in read else piece
-    _, hidden = run(vlm, stream[None], torch.ones(1, len(stream), dtype=torch.bool))
+    _, hidden = run(vlm, *alone(stream))
     close(read[3], logits(vlm, hidden[0, mask]))
-    close(read[0], vlm.model.lm_head(vlm.text.norm(stream[mask])))
+    close(read[0], vlm.model.lm_head(vlm.text.norm(stream.h[mask])))
     assert (read[0] - read[3]).abs().max() > 0.01

@@ -9,7 +9,7 @@ from PIL import Image
 
 from linrep.vlm.batch import collate
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.hooks import edit, edit_rows, forward, image_mask, record
+from linrep.vlm.hooks import edit, edit_rows, forward, record
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 
@@ -143,7 +143,7 @@ def test_an_edit_moves_exactly_the_masked_positions_then_only_later_ones(vlm, ba
 
 
 def test_edit_sees_only_the_masked_vectors_in_their_order(vlm, batch):
-    mask = image_mask(batch.input_ids, vlm.card.image_token_id)
+    mask = batch.input_ids == vlm.card.image_token_id
     plain = all_streams(vlm, batch)
     seen = []
     all_streams(vlm, batch, {2: lambda h: seen.append(h.clone()) or h}, mask)
@@ -246,8 +246,11 @@ def generate_slowly(model, batch, n, layer, change, mask, generated):
         images = {}
         if (ids == model.config.image_token_id).any():
             j = int((batch.input_ids[:i] == model.config.image_token_id).any(1).sum())
-            count = N_TILES[tuple(batch.image_sizes[j].tolist())]
-            images = {"pixel_values": batch.pixel_values[tiles : tiles + count], "image_sizes": batch.image_sizes[j : j + 1]}
+            count = N_TILES[tuple(batch.beside["image_sizes"][j].tolist())]
+            images = {
+                "pixel_values": batch.beside["pixel_values"][tiles : tiles + count],
+                "image_sizes": batch.beside["image_sizes"][j : j + 1],
+            }
             tiles += count
 
         def hook(module, args, out, row_mask=row_mask):
@@ -321,8 +324,3 @@ def test_beams_without_a_mask_for_each_are_refused(vlm, preparer, make):
     batch = collate([preparer(make(text="a tree"))], vlm, "left")
     with pytest.raises(ValueError, match="beams"), edit(vlm, {1: lambda h: h}, batch.attention_mask):
         vlm.model.generate(**batch.prompt(), max_new_tokens=2, num_beams=2, do_sample=False)
-
-
-def test_the_mask_of_images_by_hand():
-    ids = torch.tensor([[1, 4, 4, 9], [4, 4, 7, 8]])
-    assert image_mask(ids, 4).int().tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]

@@ -17,6 +17,7 @@ from linrep.vlm.batch import normalise
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared, Role
+from linrep.vlm.processor import load_processor
 from linrep.vlm.random import write_random_vlm
 
 SIZES = [(28, 28), (50, 40), (100, 30), (20, 90), (1, 1), (1, 200), (250, 2), (61, 61), (84, 28), (29, 400)]
@@ -238,13 +239,16 @@ print([m for m in sys.modules if m.endswith(("modeling_mistral", "modeling_clip"
         (("image_processor", "size", {"shortest_edge": 56}), "tile size"),
         ((None, "patch_size", 14), "patch size"),
         ((None, "num_additional_image_tokens", 0), "image tokens"),
-        ((None, "image_token_id", 9), "image token id"),
+        (("tokenizer", "image_token", "</s>"), "image token id"),
     ],
 )
 def test_a_processor_that_disagrees_with_the_model_is_refused(preparer, folder, change, reason):
-    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    processor = load_processor(folder)
     part, name, value = change
-    setattr(getattr(processor, part) if part else processor, name, value)
+    if part is None:
+        processor = dataclasses.replace(processor, settings={**processor.settings, name: value})
+    else:
+        setattr(getattr(processor, part), name, value)
     with pytest.raises(ModelError, match=reason):
         Preparer(processor, preparer.card)
 

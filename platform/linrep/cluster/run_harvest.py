@@ -24,6 +24,9 @@ from linrep.store.limits import as_records, from_records
 from linrep.store.manifest import Manifest, write_manifest
 from linrep.store.read import Store
 from linrep.store.summary import size
+from linrep.vlm.card import describe
+from linrep.vlm.config import IMAGE
+from linrep.vlm.families import family_of
 from linrep.vlm.files import locate as locate_model
 from linrep.vlm.processor import load_processor
 from linrep.vlm.prompts import bare_starts, doubled_start, prompts_differ
@@ -156,13 +159,17 @@ def prompt_notes(recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: A prompt begins with two start tokens.
     """
-    processor, prompts = load_processor(locate_model(located(recipe.model))[0]), recipe.harvest.prompts
+    model = located(recipe.model)
+    card, tokenizer = describe(model), load_processor(locate_model(model)[0]).tokenizer
+    family = family_of(card.family)
+    image = family.spelling(None, str(tokenizer.convert_ids_to_tokens(card.image_token_id)), tokenizer)
+    prompts = {name: family.dress(prompt, IMAGE, tokenizer) for name, prompt in recipe.harvest.prompts.items()}
     for name, prompt in prompts.items():
-        why = doubled_start(processor.tokenizer, prompt)
+        why = doubled_start(tokenizer, prompt.replace(IMAGE, image))
         if why is not None:
             raise RecipeError(f"harvest.{name} {why}")
     differ = [f"prompts differ: {one}" for one in prompts_differ(recipe.harvest.model_dump())]
-    return [*differ, *(f"harvest.{one}" for one in bare_starts(processor.tokenizer, prompts, processor.image_token))]
+    return [*differ, *(f"harvest.{one}" for one in bare_starts(tokenizer, prompts, image))]
 
 
 def headline(manifest: Manifest) -> list[str]:

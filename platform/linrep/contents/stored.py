@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -20,13 +20,14 @@ from linrep.places import Place
 from linrep.sample import Sample, Skipped, unit_hash
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
-from linrep.vlm.card import ModelCard
+from linrep.vlm.card import ModelCard, card_of
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.families import layout
 from linrep.vlm.image import decode
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Role
 from linrep.vlm.prompts import FIELDS
-from linrep.vlm.tokens import Layout, layout, patch_box
+from linrep.vlm.tokens import Layout, patch_box
 
 Box = tuple[float, float, float, float]
 PART = "\ufffd"
@@ -257,12 +258,3 @@ def open_contents(where: str | Path | Place | Store, around: int = AROUND) -> St
     index, corpora = find_sources(store.place.parent.parent, manifest)
     model = ModelConfig(path=manifest.model["path"], revision=manifest.model["revision"])
     return stored_contents(store, index.chunks(manifest.chunk_size), corpora, model, around)
-
-
-def card_of(values: Mapping[str, Any]) -> ModelCard:
-    """The model's card from a manifest, where it stands as plain values."""
-    return ModelCard(**{field.name: _frozen(values[field.name]) for field in fields(ModelCard)})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

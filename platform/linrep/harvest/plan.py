@@ -32,7 +32,7 @@ from linrep.store.limits import Limits
 from linrep.store.manifest import Manifest, now
 from linrep.vlm.card import ModelCard, check_layers, describe
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.tokens import layout
+from linrep.vlm.families import family_of
 from schemas.activations import VERSION
 
 
@@ -169,10 +169,8 @@ def _plan(
 
 def most_bytes(chunks: Sequence[Chunk], card: ModelCard, config: HarvestConfig) -> int:
     """Most bytes of tiles that the prepared samples of a chunk can hold; texts weigh nothing beside them."""
-    canvases = card.grid_pinpoints if config.image_size is None else (layout(config.image_size, card).canvas,)
-    tiles = 1 + max((height // card.tile_size) * (width // card.tile_size) for height, width in canvases)
     images = max((chunk.n_records for chunk in chunks if chunk.corpus != "text"), default=0)
-    return images * tiles * 3 * card.tile_size**2
+    return images * family_of(card.family).most_bytes(card.vision, config.image_size)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A LLaVA-NeXT on this machine as explainer and scorer. It takes one image a prompt, so several come as one sheet."""
+"""A model on this machine as explainer and scorer. It takes one image a prompt, so several come as one sheet."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from linrep.reply import after_thinking
 from linrep.sample import Sample, Skipped
 from linrep.store.layout import Modality
 from linrep.vlm.config import IMAGE, TEXT, ModelConfig
-from linrep.vlm.decode import at_last, decode, embed, greedy, logits, run
+from linrep.vlm.decode import alone, at_last, decode, embed, greedy, logits, run
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 
@@ -92,9 +92,8 @@ class LocalBackend:
         prepared = self._preparer(sample)
         if isinstance(prepared, Skipped):
             return ""
-        embeds = embed(vlm, [prepared])[0][None]
-        real = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-        context, hidden = run(vlm, embeds, real)
+        stream, real = alone(embed(vlm, [prepared])[0])
+        context, hidden = run(vlm, stream, real)
         said = greedy(vlm, context, logits(vlm, at_last(hidden, real)), self._config.max_new_tokens)
         self._calls, self._read, self._said = self._calls + 1, self._read + len(prepared), self._said + len(said[0])
         return decode(vlm, said)[0]

@@ -9,7 +9,7 @@ from PIL import Image
 from linrep.contents.draw import fit, heat_map, outlined
 from linrep.contents.stored import Box, Token
 from linrep.notebook.markup import image_tag, plain, png, table, text
-from linrep.vlm.tokens import Layout, patch_box, token_map
+from linrep.vlm.tokens import Layout, patch_box
 
 SIDE = 336
 """The longer side of an image as it is shown, in pixels."""
@@ -50,7 +50,7 @@ class SampleImage:
         Args:
             view: The crops, or the base view, whose patches are larger.
         """
-        found = token_map(self.layout)
+        found = self.layout.map
         rows = zip(found.tile.tolist(), found.row.tolist(), found.col.tolist(), strict=True)
         tokens = [Token(0, *row) for row in rows if (row[0] == 0) == (view == "base")]
         return self.at([token for token in tokens if token.is_patch])

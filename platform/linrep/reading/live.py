@@ -19,7 +19,7 @@ from linrep.steer.passes import CellRun, say
 from linrep.steer.prompts import lay_out
 from linrep.steer.sinks import NormLimits
 from linrep.steer.sites import ImageTokens
-from linrep.vlm.decode import decode, embed, greedy, logits, run
+from linrep.vlm.decode import alone, decode, embed, greedy, logits, run
 from linrep.vlm.hooks import record
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
@@ -74,10 +74,9 @@ def read_live(
         limits: Norms above which a position is kept apart, by layer.
         max_new_tokens: Longest answer.
     """
-    embeds = embed(vlm, [one])[0]
-    real = torch.ones(1, len(embeds), dtype=torch.bool, device=vlm.device)
+    stream, real = alone(embed(vlm, [one])[0])
     with record(vlm, layers, lambda _, h: h[0].float().cpu()) as found:
-        context, hidden = run(vlm, embeds[None], real)
+        context, hidden = run(vlm, stream, real)
     first = logits(vlm, hidden[:, -1])
     (text,) = decode(vlm, greedy(vlm, context, first, max_new_tokens))
     h = torch.stack([found[layer] for layer in layers])

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Int16, Int32, UInt8
 
 from linrep.store.layout import Modality
 from linrep.vlm.card import ModelCard
+from linrep.vlm.families import layout
 from linrep.vlm.prepared import Prepared, Role
-from linrep.vlm.tokens import layout, patch_box
+from linrep.vlm.tokens import patch_box
 
 Box = tuple[float, float, float, float]
 

@@ -12,7 +12,7 @@ from linrep.steer.cells import Cell
 from linrep.steer.edits import Intervention, row_edits
 from linrep.steer.prompts import PromptSet, SitePositions
 from linrep.steer.sinks import NormLimits, below
-from linrep.vlm.decode import Context, Edited, at_last, decode, embed_ids, greedy, logits, pad, run
+from linrep.vlm.decode import Context, Edited, Stream, at_last, decode, embed_ids, greedy, logits, pad, run, stack
 from linrep.vlm.hooks import RowEdit
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
@@ -122,14 +122,19 @@ def _onward(vlm: VLM, batch: Sequence[CellRun]) -> Bool[Tensor, " b"]:
 
 
 def _after(
-    vlm: VLM, batch: Sequence[CellRun], asked: Sequence[PromptSet], number: int, context: Context, edits: Mapping[int, RowEdit]
+    vlm: VLM,
+    batch: Sequence[CellRun],
+    asked: Sequence[PromptSet],
+    number: int,
+    context: Context | None,
+    edits: Mapping[int, RowEdit],
 ) -> tuple[Context, Float[Tensor, "b v"]]:
     """What is seen after one of the prompts, and the logits that follow it.
 
     Raises:
         FloatingPointError: They are not finite.
     """
-    suffix, real = pad([one.suffixes[number] for one in asked])
+    suffix, real = stack([one.suffixes[number] for one in asked])
     parts = [a.sites[number].edited(one.cell)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
     mask, _ = pad(parts)
     after, hidden = run(vlm, suffix, real, context, Edited(edits, mask.bool().to(vlm.device)))
@@ -139,8 +144,10 @@ def _after(
     return after, first
 
 
-def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptSet]) -> Context:
-    """What all prompts of each run share, seen; run once for the runs whose edit does not touch it."""
+def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptSet]) -> Context | None:
+    """What all prompts of each run share, seen; run once for the runs whose edit does not touch it. None if nothing is."""
+    if not any(len(laid_out[one.item].prefix) for one in batch):
+        return None
     keys, first, index = {}, [], []
     for row, one in enumerate(batch):
         asked = laid_out[one.item]
@@ -150,10 +157,10 @@ def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptS
             keys[key] = len(first)
             first.append((one if touched else CellRun(one.item, Cell(), None, one.name), asked))
         index.append(keys[key])
-    embeds, real = pad([asked.prefix for _, asked in first])
+    prefix, real = stack([asked.prefix for _, asked in first])
     mask, _ = pad([asked.sites[0].edited(one.cell)[: len(asked.prefix)] for one, asked in first])
     edits = row_edits([one.change for one, _ in first], vlm.card.width)
-    context, _ = run(vlm, embeds, real, None, Edited(edits, mask.bool().to(vlm.device)))
+    context, _ = run(vlm, prefix, real, None, Edited(edits, mask.bool().to(vlm.device)))
     return context.rows(index)
 
 
@@ -175,7 +182,7 @@ def read(
     vlm: VLM,
     batch: Sequence[CellRun],
     ready: Sequence[Prepared],
-    streams: Mapping[int, Tensor],
+    streams: Mapping[int, Stream],
     sites: Mapping[int, SitePositions],
 ) -> list[tuple[float, int]]:
     """Mean negative log-likelihood of each run's text, in nats a token, and its tokens.
@@ -190,10 +197,10 @@ def read(
     Raises:
         FloatingPointError: The output is not finite under an edit.
     """
-    embeds, real = pad([streams[one.item] for one in batch])
+    stream, real = stack([streams[one.item] for one in batch])
     mask, _ = pad([sites[one.item].edited(one.cell) for one in batch])
     edits = row_edits([one.change for one in batch], vlm.card.width)
-    _, hidden = run(vlm, embeds, real, None, Edited(edits, mask.bool().to(vlm.device)))
+    _, hidden = run(vlm, stream, real, None, Edited(edits, mask.bool().to(vlm.device)))
     found = []
     for row, one in enumerate(batch):
         prepared = ready[one.item]

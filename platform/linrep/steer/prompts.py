@@ -17,7 +17,7 @@ from linrep.steer.names import spoken
 from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import Area, NoControl, positions
 from linrep.vlm.card import ModelCard
-from linrep.vlm.decode import embed, embed_ids
+from linrep.vlm.decode import Stream, embed, follow
 from linrep.vlm.load import VLM
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
@@ -69,13 +69,14 @@ class PromptSet:
     """One image under several prompts.
 
     Attributes:
-        prefix: Layer 0 of what all prompts share: the image and what comes before.
+        prefix: Layer 0 of what all prompts share: the image and what comes before. Nothing, where a prompt changes what an image
+            token sees.
         suffixes: Layer 0 of the rest of each prompt; one position at least.
         sites: For each prompt where edits act in it, over prefix and suffix.
     """
 
-    prefix: Float[Tensor, "p d"]
-    suffixes: tuple[Tensor, ...]
+    prefix: Stream
+    suffixes: tuple[Stream, ...]
     sites: tuple[SitePositions, ...]
 
     def __len__(self) -> int:
@@ -165,7 +166,7 @@ def first_token_row(vlm: VLM, asking: Asking) -> Callable[[str], Float[Tensor, "
 
     def row(name: str) -> Float[Tensor, " d"]:
         token = answer_ids(vlm.processor.tokenizer, prompt, asking.answer, name)[0]
-        return vlm.model.lm_head.weight[token].detach().float().cpu()
+        return vlm.model.get_output_embeddings().weight[token].detach().float().cpu()
 
     return row
 
@@ -188,20 +189,20 @@ def lay_out(
 def _lay_out(
     vlm: VLM,
     prompts: Sequence[Prepared],
-    first: Float[Tensor, "t d"],
+    first: Stream,
     where: Sequence[Area],
     limits: Mapping[int, NormLimits],
 ) -> PromptSet:
-    n = shared([one.input_ids for one in prompts])
+    n = shared([one.input_ids for one in prompts]) if vlm.family.attention != "prefix" else 0
     suffixes = []
     for i, one in enumerate(prompts):
         ids = torch.from_numpy(one.input_ids[n:].astype(np.int64)).to(vlm.device)
         if i == 0:
             suffixes.append(first[n:])
-        elif bool((ids == vlm.card.image_token_id).any()):  # prompts that differ before the image
+        elif n == 0 or bool((ids == vlm.card.image_token_id).any()):  # prompts that differ before the image
             suffixes.append(embed(vlm, [one])[0][n:])
         else:
-            suffixes.append(embed_ids(vlm, ids[None])[0])
+            suffixes.append(follow(vlm, first[:n], ids))
     high = sinks(vlm, first[:n], suffixes, prompts, limits)
     sites = tuple(site_positions(where, one, vlm.card, own) for one, own in zip(prompts, high, strict=True))
     return PromptSet(first[:n], tuple(suffixes), sites)

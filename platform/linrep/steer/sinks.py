@@ -19,7 +19,7 @@ from torch import Tensor
 
 from linrep.steer.sites import last_position
 from linrep.store.read import Store
-from linrep.vlm.decode import Context, run
+from linrep.vlm.decode import Context, Stream, alone, run
 from linrep.vlm.hooks import RowEdit, record
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
@@ -68,8 +68,8 @@ def norm_limits(store: Store, layers: Sequence[int]) -> dict[int, NormLimits]:
 @torch.inference_mode()
 def sinks(
     vlm: VLM,
-    prefix: Float[Tensor, "p d"],
-    suffixes: Sequence[Tensor],
+    prefix: Stream,
+    suffixes: Sequence[Stream],
     prompts: Sequence[Prepared],
     limits: Mapping[int, NormLimits],
 ) -> list[dict[int, Bool[Tensor, " t"]]]:
@@ -78,16 +78,16 @@ def sinks(
     Args:
         vlm: The whole model.
         prefix: Layer 0 of what the prompts share.
-        suffixes: Layer 0 of the rest of each prompt, shape [_, d].
+        suffixes: Layer 0 of the rest of each prompt.
         prompts: The prompts.
         limits: By layer; where there are none, nothing is run.
     """
     if not limits:
         return [{} for _ in prompts]
 
-    def norms(embeds: Float[Tensor, "_ d"], before: Context | None = None) -> tuple[Context, dict[int, Float[Tensor, " _"]]]:
+    def norms(stream: Stream, before: Context | None = None) -> tuple[Context, dict[int, Float[Tensor, " _"]]]:
         with record(vlm, limits, lambda _, h: h[0].float().norm(dim=-1)) as found:
-            context, _ = run(vlm, embeds[None], torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device), before)
+            context, _ = run(vlm, *alone(stream), before)
         return context, found
 
     context, start = norms(prefix) if len(prefix) else (None, {})

@@ -9,8 +9,9 @@ from jaxtyping import Bool
 from linrep.sample import unit_hash
 from linrep.steer.config import Everywhere, ImageTokens, LastToken, Patches, Site
 from linrep.vlm.card import ModelCard
+from linrep.vlm.families import layout
 from linrep.vlm.prepared import Prepared, Role
-from linrep.vlm.tokens import layout, patch_box
+from linrep.vlm.tokens import patch_box
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import areas
 from linrep.steer.vectors import NoDirection, Vectors
 from linrep.vlm.batch import pack
-from linrep.vlm.decode import embed, lens
+from linrep.vlm.decode import Stream, embed, lens
 from linrep.vlm.likelihood import nats_per_token
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
@@ -150,7 +150,7 @@ class Steerer:
                 all_lost(one.sample.id, one.reason)
         some = [one for one in found if isinstance(one, Prepared)]
         ready = self._likeliest(some, max(1, len(samples) // self.config.damage.candidates), all_lost)
-        streams: dict[int, torch.Tensor] = {}
+        streams: dict[int, Stream] = {}
         sites: dict[int, SitePositions] = {}
 
         def begin(some: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Micro-batches: which sequences go together, and the padded tensors on the device."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from linrep.vlm.family import Family
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
 
@@ -21,19 +22,19 @@ class Batch:
         input_ids: Token ids, padding included.
         attention_mask: True at real positions.
         role: A `Role` per position; `Role.TEMPLATE` at padding, so mask before counting templates.
-        pixel_values: Normalised tiles of all images, one image after the other in the order of
-            the rows, without padding tiles (the model accepts this form); None if no row has an image.
-        image_sizes: Height and width of each image as the processor saw it.
+        beside: What the model's forward pass takes beside token ids: the normalised tiles of all images, one image after the
+            other in the order of the rows, what it must know of their sizes, what each position is.
         lengths: Real positions of each row.
+        family: Of the model.
         padding: The side on which shorter rows are filled up.
     """
 
     input_ids: Int[Tensor, "b t"]
     attention_mask: Bool[Tensor, "b t"]
     role: UInt8[Tensor, "b t"]
-    pixel_values: Float[Tensor, "tiles 3 h w"] | None
-    image_sizes: Int[Tensor, "images 2"] | None
+    beside: Mapping[str, Any]
     lengths: tuple[int, ...]
+    family: Family = field(repr=False)
     padding: Literal["right", "left"] = "right"
 
     def __len__(self) -> int:
@@ -53,15 +54,16 @@ class Batch:
         """Arguments of the model's forward pass.
 
         With padding on the right there is no attention mask: causal attention keeps real positions from seeing what comes after
-        them, and without a mask the fast attention kernels apply. With padding on the left, positions are counted from the
-        first real one.
+        them, and without a mask the fast attention kernels apply; only where a prompt sees itself in both directions padding
+        is masked. With padding on the left, positions are counted from the first real one.
         """
-        inputs: dict[str, Any] = {"input_ids": self.input_ids}
-        if self.pixel_values is not None:
-            inputs |= {"pixel_values": self.pixel_values, "image_sizes": self.image_sizes}
-        if self.padding == "left" and min(self.lengths) < self.input_ids.shape[1]:
-            position_ids = (self.attention_mask.long().cumsum(1) - 1).clamp(min=0)
-            inputs |= {"attention_mask": self.attention_mask, "position_ids": position_ids}
+        inputs: dict[str, Any] = {"input_ids": self.input_ids, **self.beside}
+        uneven = min(self.lengths) < self.input_ids.shape[1]
+        if uneven and (self.padding == "left" or self.family.attention == "prefix"):
+            inputs["attention_mask"] = self.attention_mask.long()
+        if uneven and self.padding == "left" and self.family.rope_axes == 1:
+            places = (self.attention_mask.long().cumsum(1) - 1).clamp(min=0)
+            inputs["position_ids"] = places + self.family.first_position
         return inputs
 
     def prompt(self) -> dict[str, Any]:
@@ -72,10 +74,7 @@ class Batch:
         """
         if self.padding == "right" and min(self.lengths) < self.input_ids.shape[1]:
             raise ValueError("generation continues the end of a row: collate with padding='left'")
-        inputs: dict[str, Any] = {"input_ids": self.input_ids, "attention_mask": self.attention_mask.long()}
-        if self.pixel_values is not None:
-            inputs |= {"pixel_values": self.pixel_values, "image_sizes": self.image_sizes}
-        return inputs
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask.long(), **self.beside}
 
 
 def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -134,14 +133,23 @@ def collate(prepared: Sequence[Prepared], vlm: VLM, padding: Literal["right", "l
     for i, one in enumerate(prepared):
         at = slice(0, len(one)) if padding == "right" else slice(t - len(one), t)
         ids.numpy()[i, at], role.numpy()[i, at], real.numpy()[i, at] = one.input_ids, one.role, True
-    images = [(one.pixels, one.image_size) for one in prepared if one.pixels is not None]
-    pixel_values = image_sizes = None
+    family, on_device, of = vlm.family, _send(ids, vlm), _send(role, vlm)
+    beside = family.marks(of >= int(Role.IMAGE), of == int(Role.TEXT))
+    images = [one for one in prepared if one.pixels is not None]
     if images:
-        tiles = _host((sum(len(pixels) for pixels, _ in images), *images[0][0].shape[1:]), torch.uint8, vlm)
-        np.concatenate([pixels for pixels, _ in images], out=tiles.numpy())
-        pixel_values = normalise(_send(tiles, vlm), vlm.processor.image_processor).to(vlm.dtype)
-        image_sizes = torch.tensor([size for _, size in images])  # stays on the host: the model reads it with .tolist()
-    return Batch(_send(ids, vlm), _send(real, vlm), _send(role, vlm), pixel_values, image_sizes, lengths, padding)
+        beside |= family.pixel_inputs(_pixels(images, vlm), _sizes(images), vlm.card.vision)
+    return Batch(on_device, _send(real, vlm), of, beside, lengths, family, padding)
+
+
+def _pixels(images: Sequence[Prepared], vlm: VLM) -> Float[Tensor, "tiles 3 h w"]:
+    parts = [one.pixels for one in images if one.pixels is not None]
+    tiles = _host((sum(map(len, parts)), *parts[0].shape[1:]), torch.uint8, vlm)
+    np.concatenate(parts, out=tiles.numpy())
+    return normalise(_send(tiles, vlm), vlm.processor.image_processor).to(vlm.dtype)
+
+
+def _sizes(images: Sequence[Prepared]) -> dict[str, Int[Tensor, "images n"]]:
+    return {name: torch.tensor([one.sizes[name] for one in images]) for name in images[0].sizes}
 
 
 def normalise(tiles: UInt8[Tensor, "tiles 3 h w"], image_processor: Any) -> Float[Tensor, "tiles 3 h w"]:

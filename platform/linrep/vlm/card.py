@@ -1,12 +1,13 @@
 """What a model is, read from its configuration files; no weights are loaded."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from linrep.errors import ModelError
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.family import Vision
 from linrep.vlm.files import digest_files, locate, read_json, weight_files
 
 
@@ -18,16 +19,13 @@ class ModelCard:
         path: Folder or hub name as the recipe gave it.
         revision: Hub commit where it is known, else the revision of the recipe (None for folders).
         class_name: The architecture named in config.json.
+        family: The `model_type` of config.json, which names the family.
         n_layers: Number of blocks n of the language model; layers go from 0 to n, see `linrep.vlm.sites`.
         width: Width d of the residual stream.
         vocab_size: Rows of the embedding matrix.
         image_token_id: The placeholder that marks image positions in token ids.
         max_positions: Longest sequence that the language model was made for.
-        tile_size: Side of a square tile in pixels.
-        patch_size: Side of a square patch in pixels.
-        grid_pinpoints: Height and width in pixels of the canvases among which the processor picks one per image.
-        feature_strategy: "default" drops the vision tower's class token, "full" keeps all of its tokens.
-        feature_layer: The vision tower's layer whose output is projected.
+        vision: What decides how an image is laid out, as the family says it.
         processor_class: The processor named in the files.
         digest: Names configuration, tokenizer, processor and weights, see `linrep.vlm.files.digest_files`.
     """
@@ -35,57 +33,83 @@ class ModelCard:
     path: str
     revision: str | None
     class_name: str
+    family: str
     n_layers: int
     width: int
     vocab_size: int
     image_token_id: int
     max_positions: int
-    tile_size: int
-    patch_size: int
-    grid_pinpoints: tuple[tuple[int, int], ...]
-    feature_strategy: str
-    feature_layer: int | tuple[int, ...]
+    vision: Vision
     processor_class: str
     digest: str
+
+    @property
+    def tile_size(self) -> int:
+        """Side of a picture that the vision tower gets, in pixels."""
+        return self.vision.tile_size
+
+    @property
+    def patch_size(self) -> int:
+        """Side of one of its patches in pixels."""
+        return self.vision.patch_size
 
 
 def describe(config: ModelConfig) -> ModelCard:
     """The card of a model, from its configuration files alone.
 
     Raises:
-        ModelError: The folder or hub name leads nowhere, it is not a LLaVA-NeXT, its configuration cannot be
+        ModelError: The folder or hub name leads nowhere, no family knows the model, its configuration cannot be
             read, or a folder has no safetensors weights.
     """
+    from linrep.vlm.families import family_of
+    from linrep.vlm.processor import image_settings
+
     folder, commit = locate(config)
     full = read_config(folder)
     if commit is None and not weight_files(folder):
         raise ModelError(
             f"model folder {str(folder)!r} has no weights: expected model.safetensors or model.safetensors.index.json"
         )
-    text, vision = full.text_config, full.vision_config
-    layer = full.vision_feature_layer
+    text, family = full.get_text_config(), family_of(full.model_type)
+    processor_class = _processor_class(folder)
     try:
         return ModelCard(
             path=config.path,
             revision=commit or config.revision,
-            class_name=(full.architectures or ["LlavaNextForConditionalGeneration"])[0],
+            class_name=(full.architectures or [type(full).__name__.removesuffix("Config") + "ForConditionalGeneration"])[0],
+            family=full.model_type,
             n_layers=text.num_hidden_layers,
             width=text.hidden_size,
             vocab_size=text.vocab_size,
-            image_token_id=full.image_token_index,
+            image_token_id=family.image_token_id(full),
             max_positions=text.max_position_embeddings,
-            tile_size=vision.image_size,
-            patch_size=vision.patch_size,
-            grid_pinpoints=tuple((int(h), int(w)) for h, w in full.image_grid_pinpoints),
-            feature_strategy=full.vision_feature_select_strategy,
-            feature_layer=layer if isinstance(layer, int) else tuple(layer),
-            processor_class=_processor_class(folder),
+            vision=family.vision(full, image_settings(folder)),
+            processor_class=processor_class,
             digest=digest_files(folder, commit),
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"cannot use config.json of model {config.path!r}: {error}") from error
+        raise ModelError(f"cannot use the configuration files of model {config.path!r}: {error}") from error
+
+
+def card_of(values: Mapping[str, Any]) -> ModelCard:
+    """The model's card from a manifest, where it stands as plain values.
+
+    Manifests from before there were families have LLaVA-NeXT's facts among the others.
+    """
+    from linrep.vlm.families import family_of
+
+    if "family" not in values:
+        values = {**values, "family": "llava_next", "vision": values}
+    kind = family_of(values["family"]).facts
+    vision = kind(**{field.name: _frozen(values["vision"][field.name]) for field in fields(kind)})
+    own = {field.name: values[field.name] for field in fields(ModelCard) if field.name != "vision"}
+    return ModelCard(**own, vision=vision)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def check_layers(card: ModelCard, layers: Iterable[int]) -> None:
@@ -100,20 +124,22 @@ def check_layers(card: ModelCard, layers: Iterable[int]) -> None:
 
 
 def read_config(folder: Path) -> Any:
-    """The `LlavaNextConfig` in a folder, with the defaults that its file leaves out.
+    """The configuration of a model in a folder, with the defaults that its file leaves out.
 
     Raises:
-        ModelError: It is missing, unreadable, or of another kind of model.
+        ModelError: It is missing, unreadable, or of a kind of model that no family knows.
     """
+    from linrep.vlm.families import family_of
+
     raw = read_json(folder / "config.json")
-    if raw.get("model_type") != "llava_next":
-        raise ModelError(
-            f"model {str(folder)!r} is of type {raw.get('model_type')!r}; only LLaVA-NeXT ('llava_next') is supported"
-        )
-    from transformers import LlavaNextConfig
+    try:
+        family_of(str(raw.get("model_type")))
+    except ModelError as reason:
+        raise ModelError(f"model {str(folder)!r} {reason}") from None
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
-        return LlavaNextConfig.from_dict(raw)
+        return CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
     except Exception as error:  # transformers' validators raise several unrelated kinds
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot use config.json of model {str(folder)!r}: {reason}") from error

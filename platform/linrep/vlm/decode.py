@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.masking_utils import create_masks_for_generate
 
-from linrep.vlm.batch import collate
+from linrep.vlm.batch import Batch, collate
+from linrep.vlm.family import block_ids
 from linrep.vlm.hooks import RowEdit, edit_rows, forward, record
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared
@@ -38,16 +40,46 @@ class Edited:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Layer 0 of a sequence, with what the blocks are given beside it; of several sequences with a first axis for the batch.
+
+    Attributes:
+        h: The input embeddings, the projected image merged in.
+        places: Positions in time, height and width, where the model has such; None where a position is a count.
+        blocks: Which positions see each other in both directions, see `block_ids`; None where attention is causal.
+        later: What is added to the stream after the first blocks, one after the other; None where nothing is.
+    """
+
+    h: Float[Tensor, "*b t d"]
+    places: Int[Tensor, "*b t axes"] | None = None
+    blocks: Int[Tensor, "*b t"] | None = None
+    later: Float[Tensor, "*b t k d"] | None = None
+
+    def __len__(self) -> int:
+        """Positions of one sequence, or sequences of a batch."""
+        return len(self.h)
+
+    def __getitem__(self, at: Any) -> "Stream":
+        """Some positions of one sequence, or some sequences of a batch."""
+        beside = (None if one is None else one[at] for one in (self.places, self.blocks, self.later))
+        return Stream(self.h[at], *beside)
+
+
+@dataclass(frozen=True)
 class Context:
     """What the model has seen so far.
 
     Attributes:
         cache: Keys and values; never changed by a pass, which continues a copy.
         real: Which cached positions are real.
+        following: The position that comes next in each row.
+        blocks: As in `Stream`, of what is cached.
     """
 
     cache: Any
     real: Bool[Tensor, "b t"]
+    following: Int[Tensor, " b"]
+    blocks: Int[Tensor, "b t"] | None = None
 
     def rows(self, rows: Sequence[int]) -> "Context":
         """A context of some of the rows, each as often as it is named."""
@@ -55,7 +87,8 @@ class Context:
         cache = _copy(self.cache)
         for layer in cache.layers:
             layer.keys, layer.values = layer.keys.index_select(0, index), layer.values.index_select(0, index)
-        return Context(cache, self.real.index_select(0, index))
+        blocks = None if self.blocks is None else self.blocks.index_select(0, index)
+        return Context(cache, self.real.index_select(0, index), self.following.index_select(0, index), blocks)
 
 
 class _Enough(Exception):
@@ -63,26 +96,61 @@ class _Enough(Exception):
 
 
 @torch.inference_mode()
-def embed(vlm: VLM, prepared: Sequence[Prepared]) -> list[Float[Tensor, "_ d"]]:
+def embed(vlm: VLM, prepared: Sequence[Prepared]) -> list[Stream]:
     """Layer 0 of some sequences, the projected images merged in; no block is run."""
     batch = collate(prepared, vlm)
-    found: list[Tensor] = []
+    taken: dict[str, Any] = {}
 
-    def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
-        found.append(h)
+    def take(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        taken.update(kwargs)
         raise _Enough
 
+    handle = vlm.text.register_forward_pre_hook(take, with_kwargs=True)
     try:
-        with record(vlm, [0], take):
-            forward(vlm, batch)
+        forward(vlm, batch)
     except _Enough:
         pass
-    return [found[0][i, :n] for i, n in enumerate(batch.lengths)]
+    finally:
+        handle.remove()
+    whole = _taken(vlm, batch, taken)
+    return [whole[i][:n] for i, n in enumerate(batch.lengths)]
 
 
-def embed_ids(vlm: VLM, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-    """Layer 0 of tokens that are no image."""
-    return vlm.text.embed_tokens(ids)
+def _taken(vlm: VLM, batch: Batch, taken: Mapping[str, Any]) -> Stream:
+    """What the text model was about to be given."""
+    h, family = taken["inputs_embeds"], vlm.family
+    places = blocks = later = None
+    if family.rope_axes > 1:
+        given = taken.get("position_ids")
+        counted = torch.arange(h.shape[1], device=h.device).expand(family.rope_axes, *h.shape[:2])
+        places = (counted if given is None else given[-family.rope_axes :]).permute(1, 2, 0)
+    if family.attention != "causal":
+        blocks = block_ids(family.attention, batch.image_mask, batch.text_mask)
+    added = taken.get("deepstack_visual_embeds")
+    if n_later := family.adds_later(vlm.card.vision):
+        later = h.new_zeros(*h.shape[:2], n_later, h.shape[2])
+        for k, one in enumerate(added or ()):
+            later[..., k, :][taken["visual_pos_masks"]] = one.to(h.dtype)
+    return Stream(h, places, blocks, later)
+
+
+def embed_ids(vlm: VLM, ids: Int[Tensor, "b t"]) -> Stream:
+    """Layer 0 of tokens that are no image, and follow what the model has seen."""
+    return Stream(vlm.text.embed_tokens(ids))
+
+
+def follow(vlm: VLM, before: Stream, ids: Int[Tensor, " t"]) -> Stream:
+    """Layer 0 of tokens that are no image, after a sequence that has not been run yet."""
+    h = vlm.text.embed_tokens(ids)
+    places = blocks = later = None
+    if before.places is not None:
+        first = int(before.places.max()) + 1 if len(before) else vlm.family.first_position
+        places = torch.arange(first, first + len(ids), device=h.device)[:, None].expand(-1, before.places.shape[1])
+    if before.blocks is not None:
+        blocks = torch.full((len(ids),), 0 if vlm.family.attention == "prefix" else -1, device=h.device)
+    if before.later is not None:
+        later = h.new_zeros(len(ids), *before.later.shape[1:])
+    return Stream(h, places, blocks, later)
 
 
 def pad(rows: Sequence[Tensor], value: float = 0) -> tuple[Tensor, Bool[Tensor, "b t"]]:
@@ -92,10 +160,26 @@ def pad(rows: Sequence[Tensor], value: float = 0) -> tuple[Tensor, Bool[Tensor, 
     return filled, torch.arange(filled.shape[1], device=filled.device) < lengths[:, None]
 
 
+def stack(streams: Sequence[Stream]) -> tuple[Stream, Bool[Tensor, "b t"]]:
+    """Sequences of unequal length as one batch, filled up on the right, and which positions are real."""
+    h, real = pad([one.h for one in streams])
+
+    def padded(name: str, value: float = 0) -> Tensor | None:
+        parts = [getattr(one, name) for one in streams]
+        return None if parts[0] is None else pad(parts, value)[0]
+
+    return Stream(h, padded("places"), padded("blocks", -1), padded("later")), real
+
+
+def alone(stream: Stream) -> tuple[Stream, Bool[Tensor, "1 t"]]:
+    """One sequence as a batch."""
+    return stack([stream])
+
+
 @torch.inference_mode()
 def run(
     vlm: VLM,
-    embeds: Float[Tensor, "b t d"],
+    stream: Stream,
     real: Bool[Tensor, "b t"],
     before: Context | None = None,
     edited: Edited | None = None,
@@ -104,7 +188,7 @@ def run(
 
     Args:
         vlm: The whole model.
-        embeds: Layer 0 at the new positions.
+        stream: Layer 0 at the new positions, of a batch.
         real: Which of them are real; the rest is padding.
         before: What came before; left as it is.
         edited: Edits in this pass.
@@ -113,26 +197,56 @@ def run(
         What has been seen now, and the final norm's output at the new positions, see `logits`.
     """
     seen = real if before is None else torch.cat([before.real, real], dim=1)
-    cache = DynamicCache(config=vlm.text.config) if before is None else _copy(before.cache)
-    place = (seen.long().cumsum(1) - 1).clamp(min=0)[:, seen.shape[1] - real.shape[1] :]
-    with ExitStack() as stack:
+    cache = DynamicCache() if before is None else _copy(before.cache)
+    places, following = _places(vlm, stream, real, before)
+    blocks = _blocks(vlm, stream, real, before)
+    # Without padding the kernels for plain causal attention apply.
+    mask: Any = None if bool(seen.all()) else seen.long()
+    if blocks is not None:
+        mask = create_masks_for_generate(vlm.text.config, stream.h, mask, cache, block_sequence_ids=blocks)
+    beside: dict[str, Any] = {}
+    if stream.later is not None:
+        beside["visual_pos_masks"] = torch.ones_like(real)
+        beside["deepstack_visual_embeds"] = list(stream.later.flatten(0, 1).unbind(1))
+    with ExitStack() as inside:
         if edited is not None and edited.edits:
             past = torch.zeros_like(seen[:, : seen.shape[1] - real.shape[1]])
-            stack.enter_context(edit_rows(vlm, edited.edits, torch.cat([past, edited.mask & real], dim=1)))
+            inside.enter_context(edit_rows(vlm, edited.edits, torch.cat([past, edited.mask & real], dim=1)))
         out = vlm.text(
-            inputs_embeds=embeds,
-            # Without padding the kernels for plain causal attention apply.
-            attention_mask=None if bool(seen.all()) else seen.long(),
-            position_ids=place,
+            inputs_embeds=stream.h,
+            attention_mask=mask,
+            position_ids=places,
             past_key_values=cache,
             use_cache=True,
+            **beside,
         )
-    return Context(cache, seen), out.last_hidden_state
+    return Context(cache, seen, following, blocks), out.last_hidden_state
+
+
+def _places(
+    vlm: VLM, stream: Stream, real: Bool[Tensor, "b t"], before: Context | None
+) -> tuple[Int[Tensor, "*axes b t"], Int[Tensor, " b"]]:
+    """The position of each token, and the one that follows in each row."""
+    first = torch.full_like(real[:, 0].long(), vlm.family.first_position) if before is None else before.following
+    if stream.places is None:
+        counted = first[:, None] + (real.long().cumsum(1) - 1).clamp(min=0)
+        following = first + real.sum(1)
+        return (counted.expand(vlm.family.rope_axes, -1, -1) if vlm.family.rope_axes > 1 else counted), following
+    last = stream.places.amax(-1).masked_fill(~real, -1).amax(1)
+    return stream.places.permute(2, 0, 1), torch.maximum(first, last + 1)
+
+
+def _blocks(vlm: VLM, stream: Stream, real: Bool[Tensor, "b t"], before: Context | None) -> Int[Tensor, "b seen"] | None:
+    """Which positions see each other in both directions, what came before included; what is said follows causally."""
+    if vlm.family.attention == "causal":
+        return None
+    own = torch.full_like(real, -1, dtype=torch.long) if stream.blocks is None else stream.blocks
+    return own if before is None or before.blocks is None else torch.cat([before.blocks, own], dim=1)
 
 
 def logits(vlm: VLM, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
     """Next-token logits in float32, from what `run` returned."""
-    return vlm.model.lm_head(hidden).float()
+    return vlm.family.logits(vlm.model, hidden).float()
 
 
 def at_last(hidden: Float[Tensor, "b t d"], real: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
@@ -186,20 +300,20 @@ def decode(vlm: VLM, said: Sequence[Sequence[int]]) -> list[str]:
 
 @torch.inference_mode()
 def lens(
-    vlm: VLM, embeds: Float[Tensor, "t d"], masks: Mapping[int, Bool[Tensor, " t"]], piece: int = 512
+    vlm: VLM, stream: Stream, masks: Mapping[int, Bool[Tensor, " t"]], piece: int = 512
 ) -> Iterator[tuple[int, Float[Tensor, "n v"]]]:
     """What each layer would say at some positions of one sequence: its logits, were it the last.
 
     Args:
         vlm: The whole model.
-        embeds: Layer 0.
+        stream: Layer 0.
         masks: For each layer to read, the positions to read there.
         piece: Positions whose logits are in memory at once; a layer comes in as many pieces as that takes.
 
     Source: nostalgebraist, "interpreting GPT: the logit lens", 2020; on image tokens, Neo et al., ICLR 2025.
     """
     with record(vlm, masks, lambda layer, h: h[0, masks[layer].to(h.device)]) as found:
-        run(vlm, embeds[None], torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device))
+        run(vlm, *alone(stream))
     for layer, h in sorted(found.items()):
         for start in range(0, len(h), piece):
             yield layer, logits(vlm, vlm.text.norm(h[start : start + piece]))

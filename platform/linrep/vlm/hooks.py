@@ -104,11 +104,6 @@ def edit_rows(vlm: VLM, edits: Mapping[int, RowEdit], mask: Bool[Tensor, "b t"],
         yield
 
 
-def image_mask(input_ids: Int[Tensor, "b t"], image_token_id: int) -> Bool[Tensor, "b t"]:
-    """Where the image is, its newlines included."""
-    return input_ids == image_token_id
-
-
 class _Chosen:
     """Which rows and positions of the current pass are to be edited; finds them once a pass, not once a layer."""
 

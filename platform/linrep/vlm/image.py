@@ -1,4 +1,4 @@
-"""From encoded bytes to uint8 tiles, as LLaVA-NeXT's processor cuts them before rescaling and normalising."""
+"""From encoded bytes to an upright RGB image."""
 
 import io
 import warnings
@@ -8,7 +8,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from linrep.sample import IMAGE_FORMATS
-from linrep.vlm.tokens import Layout
 
 _ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
@@ -77,26 +76,3 @@ def _to_eight_bits(grey: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     elif grey.dtype.itemsize == 2 or grey.max() > 255:
         grey = grey.astype(np.int64) >> 8
     return np.clip(grey, 0, 255).astype(np.uint8)
-
-
-def cut(image: Image.Image, layout: Layout, resample: Image.Resampling) -> UInt8[np.ndarray, "tiles 3 h w"]:
-    """Base view and crops of an image, as the official image processor has them before rescaling.
-
-    Args:
-        image: RGB, of the layout's size.
-        layout: Where everything goes.
-        resample: The processor's filter.
-    """
-    side, (n_rows, n_cols) = layout.tile_size, layout.tiles
-    tiles = np.empty((1 + n_rows * n_cols, 3, side, side), np.uint8)
-    tiles[0] = np.asarray(image.resize((side, side), resample)).transpose(2, 0, 1)
-    (top, left), (height, width) = layout.offset, layout.resized
-    scaled = np.asarray(image.resize((width, height), resample))
-    if layout.resized == layout.canvas:
-        canvas = scaled
-    else:
-        canvas = np.zeros((*layout.canvas, 3), np.uint8)
-        canvas[top : top + height, left : left + width] = scaled
-    crops = canvas.reshape(n_rows, side, n_cols, side, 3).transpose(0, 2, 4, 1, 3)
-    tiles[1:].reshape(n_rows, n_cols, 3, side, side)[...] = crops
-    return tiles

@@ -20,7 +20,7 @@ def predicting(batch: Batch) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
 def log_probabilities(vlm: VLM, batch: Batch, rows: Tensor, columns: Tensor) -> Float[Tensor, "s vocabulary"]:
     """Of the next token at some positions only: logits of all positions of a long image would fill a GPU."""
     hidden = vlm.inner(**batch.inputs(), use_cache=False).last_hidden_state
-    return vlm.model.lm_head(hidden[rows, columns]).float().log_softmax(1)
+    return vlm.family.logits(vlm.model, hidden[rows, columns]).float().log_softmax(1)
 
 
 def cross_entropy(log_probabilities: Float[Tensor, "s vocabulary"], targets: Int[Tensor, " s"]) -> Float[Tensor, " s"]:

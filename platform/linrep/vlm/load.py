@@ -1,22 +1,20 @@
-"""Loading a LLaVA-NeXT down to the deepest layer that is needed, and no further."""
+"""Loading a model down to the deepest layer that is needed, and no further."""
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import LlavaNextForConditionalGeneration, LlavaNextModel
+from transformers import AutoModel, AutoModelForImageTextToText
 
 from linrep.errors import ModelError
 from linrep.vlm.card import ModelCard, check_layers, describe, read_config
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.families import family_of
+from linrep.vlm.family import Family
 from linrep.vlm.files import locate, weight_files
 from linrep.vlm.processor import load_processor, quiet
 from linrep.vlm.sites import text_stack
-
-_TOWERS = ("clip_vision_model", "siglip_vision_model")
-"""Vision towers whose `hidden_states` are plain block outputs, so that dropping blocks after the chosen one is exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,12 @@ class VLM:
     @property
     def inner(self) -> Any:
         """The model without its head: embeddings, vision tower, projector and blocks."""
-        return self.model if hasattr(self.model, "language_model") else self.model.model
+        return self.model.model if self.depth is None else self.model
+
+    @property
+    def family(self) -> Family:
+        """What is particular to its family."""
+        return family_of(self.card.family)
 
     @property
     def text(self) -> Any:
@@ -63,9 +66,8 @@ def load(
 ) -> VLM:
     """A model in evaluation mode and without gradients, cut after the deepest layer that is asked for.
 
-    Blocks from `depth` on are neither created, read from disk nor run, and there is no head. The same holds for
-    the blocks of the vision tower after the layer whose output is projected. What is left computes what the whole model
-    computes.
+    Blocks from `depth` on are neither created, read from disk nor run, and there is no head (some families need a few more,
+    see `Family.fewest_blocks`). What is left computes what the whole model computes.
 
     Args:
         config: Folder or hub name.
@@ -83,13 +85,13 @@ def load(
     folder, _ = locate(config, weights=True)
     if not weight_files(folder):
         raise ModelError(f"model {config.path!r} has no weights: expected model.safetensors or model.safetensors.index.json")
-    cls: Any = LlavaNextForConditionalGeneration if depth is None else LlavaNextModel
+    cls: Any = AutoModelForImageTextToText if depth is None else AutoModel
     full = read_config(folder)
     try:
         with quiet():
             model, report = cls.from_pretrained(
                 folder,
-                config=full if depth is None else truncate(full, depth),
+                config=full if depth is None else family_of(card.family).truncate(full, depth),
                 dtype=_dtype(dtype),
                 local_files_only=True,
                 use_safetensors=True,
@@ -107,33 +109,6 @@ def load(
     model = model.eval().requires_grad_(False).to(where)
     processor = load_processor(folder)
     return VLM(model=model, processor=processor, card=card, depth=depth, device=where, dtype=_dtype(dtype))
-
-
-def truncate(full: Any, depth: int) -> Any:
-    """A copy of a configuration with `depth` blocks, and no more of the vision tower than the projector reads.
-
-    The vision tower's layer is counted from its new end: -2 of 24 blocks becomes -1 of 23.
-    """
-    cut = deepcopy(full)
-    text, vision = cut.text_config, cut.vision_config
-    _shorten(text, depth)
-    if vision.model_type in _TOWERS:
-        asked = full.vision_feature_layer
-        n_states = vision.num_hidden_layers + 1
-        kept = max(1, *(i % n_states for i in ([asked] if isinstance(asked, int) else asked)))
-        # Negative, as transformers takes a layer of 0 for "none"; one block at least, as its input is captured there.
-        anew = [i % n_states - (kept + 1) for i in ([asked] if isinstance(asked, int) else asked)]
-        cut.vision_feature_layer = anew[0] if isinstance(asked, int) else anew
-        _shorten(vision, kept)
-    return cut
-
-
-def _shorten(section: Any, n: int) -> None:
-    for name in ("layer_types", "mlp_layer_types"):  # kept as long as the model is deep, else validation refuses
-        kinds = getattr(section, name, None)
-        if kinds is not None:
-            setattr(section, name, list(kinds)[:n])
-    section.num_hidden_layers = n
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

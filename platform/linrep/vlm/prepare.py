@@ -10,12 +10,13 @@ from PIL import Image
 from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
 from linrep.vlm.config import IMAGE, TEXT, ModelConfig, check_prompt
+from linrep.vlm.families import family_of
 from linrep.vlm.files import locate
-from linrep.vlm.image import BadImage, cut, decode
+from linrep.vlm.image import BadImage, decode
 from linrep.vlm.prepared import Prepared, Role, without_image
-from linrep.vlm.processor import check_processor, load_processor
+from linrep.vlm.processor import Processor, check_processor, load_processor
 from linrep.vlm.prompts import doubled_start
-from linrep.vlm.tokens import Layout, layout, token_map
+from linrep.vlm.tokens import Layout
 
 
 class Preparer:
@@ -25,7 +26,7 @@ class Preparer:
     version cuts. Image positions are never cut: a sequence beyond the model's longest is skipped.
 
     Args:
-        processor: A LLaVA-NeXT processor with a fast tokenizer.
+        processor: The model's, with a fast tokenizer.
         card: Of the same model.
         image_prompt: For images; holds `<image>` once.
         pair_prompt: For images with a caption; holds `<image>` and `{text}` once each.
@@ -34,13 +35,13 @@ class Preparer:
         max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left.
 
     Raises:
-        ModelError: The processor and the model disagree, or the processor is of a kind that is not supported.
+        ModelError: The processor and the model disagree.
         ValueError: A prompt lacks its placeholder or begins with two start tokens, or a number is out of range.
     """
 
     def __init__(
         self,
-        processor: Any,
+        processor: Processor,
         card: ModelCard,
         *,
         image_prompt: str = IMAGE,
@@ -63,22 +64,19 @@ class Preparer:
         if max_text_tokens < 1:
             raise ValueError(f"max_text_tokens must be at least 1, got {max_text_tokens}")
         check_processor(processor, card)
-        self.card = card
-        self.tokenizer = processor.tokenizer
-        self.image_token = processor.image_token
-        self.resample = Image.Resampling(int(processor.image_processor.resample))
+        self.card, self.family = card, family_of(card.family)
+        self.tokenizer, self.images = processor.tokenizer, processor.image_processor
+        self.image_token = str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
         self.image_size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
         self.max_text_tokens = max_text_tokens
-        self.prompts = {
-            "image": image_prompt.replace(IMAGE, self.image_token),
-            "pair": pair_prompt.replace(IMAGE, self.image_token),
-            "text": text_prompt,
-        }
+        prompts = {"image": image_prompt, "pair": pair_prompt, "text": text_prompt}
+        self.prompts = {name: self.family.dress(prompt, IMAGE, self.tokenizer) for name, prompt in prompts.items()}
+        example = self.family.spelling(None, self.image_token, self.tokenizer)
         for name, prompt in self.prompts.items():
-            why = doubled_start(self.tokenizer, prompt)
+            why = doubled_start(self.tokenizer, prompt.replace(IMAGE, example))
             if why is not None:
                 raise ValueError(f"{name}_prompt {why}")
-        self._bare = self._encode("image", "")
+        self._bare: dict[str, _Encoded] = {}
 
     @classmethod
     def from_path(cls, config: ModelConfig, **options: Any) -> "Preparer":
@@ -100,34 +98,55 @@ class Preparer:
             return Skipped(without_image(sample), str(reason))
 
     def _prepare(self, sample: Sample) -> Prepared:
-        text, encoded = sample.text, self._bare
-        if sample.modality != "image":
-            if not text or not text.strip():
-                raise _Unfit("empty text")
-            text, encoded = self._cut_text(sample.modality, text)
-        kept = replace(sample, image=None, text=text)
+        text = sample.text
+        if sample.modality != "image" and (not text or not text.strip()):
+            raise _Unfit("empty text")
         if sample.modality == "text":
-            return self._fit(kept, encoded, None, None)
+            text, encoded = self._cut_text("text", text or "", "")
+            return self._fit(replace(sample, image=None, text=text), encoded, None, None)
         if sample.image is None:
             raise _Unfit("no image bytes")
         image = decode(sample.image)
         if self.image_size is not None:
-            image = image.resize((self.image_size[1], self.image_size[0]), self.resample)
-        plan = layout((image.height, image.width), self.card)
-        self._check_length(len(encoded.ids) - 1 + plan.n_tokens)
-        return self._fit(kept, encoded, plan, cut(image, plan, self.resample))
+            image = image.resize((self.image_size[1], self.image_size[0]), Image.Resampling(int(self.images.resample)))
+        try:
+            plan = self.family.layout((image.height, image.width), self.card.vision)
+        except ValueError as reason:
+            raise _Unfit(str(reason)) from None
+        spelled = self.family.spelling(plan, self.image_token, self.tokenizer)
+        if sample.modality == "pair":
+            text, encoded = self._cut_text("pair", text or "", spelled)
+        else:
+            encoded = self._image_alone(spelled)
+        self._check_length(len(encoded.ids) - len(plan.runs) + plan.n_tokens)
+        return self._fit(replace(sample, image=None, text=text), encoded, plan, self.family.cut(image, plan, self.images))
+
+    def _image_alone(self, spelled: str) -> "_Encoded":
+        """The prompt of an image without a text: few there are, as images of many sizes are spelled alike."""
+        if spelled not in self._bare:
+            if len(self._bare) > 4096:
+                self._bare.clear()
+            self._bare[spelled] = self._encode("image", "", spelled)
+        return self._bare[spelled]
 
     def _fit(self, sample: Sample, encoded: "_Encoded", plan: Layout | None, pixels: Any) -> Prepared:
-        """Put the map of the image's positions in the place of the one image placeholder."""
+        """Put the map of the image's positions in the places of its placeholders, a run of them in each."""
         nowhere = np.full(len(encoded.ids), -1, np.int16)
         if plan is None:
             self._check_length(len(encoded.ids))
             return Prepared(sample, encoded.ids, encoded.role, nowhere, nowhere, nowhere)
-        found = token_map(plan)
-        at = encoded.image_at
+        if len(encoded.images_at) != len(plan.runs):
+            raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
+        if len(pixels) != plan.tiles:
+            raise _Unfit(f"the processor cuts it into {len(pixels)} tiles, the family's layout has {plan.tiles}")
+        found, starts = plan.map, np.cumsum((0, *plan.runs))
 
         def spliced(around: np.ndarray, inside: np.ndarray) -> np.ndarray:
-            return np.concatenate([around[:at], inside, around[at + 1 :]])
+            parts, last = [], 0
+            for at, start, end in zip(encoded.images_at, starts, starts[1:], strict=False):
+                parts += [around[last:at], inside[start:end]]
+                last = at + 1
+            return np.concatenate([*parts, around[last:]])
 
         return Prepared(
             sample=sample,
@@ -137,6 +156,7 @@ class Preparer:
             row=spliced(nowhere, found.row),
             col=spliced(nowhere, found.col),
             pixels=pixels,
+            sizes=self.family.sizes(plan),
             image_size=plan.image_size,
             grid=plan.grid,
         )
@@ -145,21 +165,21 @@ class Preparer:
         if n > self.card.max_positions:
             raise _Unfit(f"sequence of {n} positions is beyond the model's {self.card.max_positions}")
 
-    def _cut_text(self, modality: str, text: str) -> tuple[str, "_Encoded"]:
+    def _cut_text(self, modality: str, text: str, spelled: str) -> tuple[str, "_Encoded"]:
         """As much of a text as fits, and its encoding; cut texts are encoded again, as tokens at the cut may differ."""
-        whole = encoded = self._encode(modality, text)
+        whole = encoded = self._encode(modality, text, spelled)
         seen, n = text, self.max_text_tokens
         while encoded.n_text > self.max_text_tokens:
             seen = text[: whole.text_ends[n - 1]] if n else ""
             if not seen.strip():
                 raise _Unfit(f"no text left within {self.max_text_tokens} tokens")
-            encoded = self._encode(modality, seen)
+            encoded = self._encode(modality, seen, spelled)
             n -= 1
         return seen, encoded
 
-    def _encode(self, modality: str, text: str) -> "_Encoded":
-        """Token ids of a filled prompt with a single image placeholder, and which of them hold the text."""
-        before, _, after = self.prompts[modality].partition(TEXT)
+    def _encode(self, modality: str, text: str, spelled: str) -> "_Encoded":
+        """Token ids of a filled prompt with a placeholder for each run of image positions, and which of them hold the text."""
+        before, _, after = self.prompts[modality].replace(IMAGE, spelled).partition(TEXT)
         full = f"{before}{text}{after}"
         out = self.tokenizer(full, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
         ids = np.asarray(out["input_ids"], np.int32)
@@ -170,12 +190,12 @@ class Preparer:
         if len(inside):  # one stretch: byte-level tokenizers give tokens of mere spaces within it an empty span
             of_text[inside[0] : inside[-1] + 1] = True
         (images,) = np.nonzero(ids == self.card.image_token_id)
-        if len(images) != (modality != "text"):
+        if modality == "text" and len(images):
             raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
         return _Encoded(
             ids=ids,
             role=np.where(of_text, Role.TEXT, Role.TEMPLATE).astype(np.uint8),
-            image_at=int(images[0]) if len(images) else -1,
+            images_at=tuple(images.tolist()),
             text_ends=np.maximum.accumulate(np.minimum(spans[of_text, 1], end) - start),
         )
 
@@ -183,7 +203,7 @@ class Preparer:
 class _Encoded(NamedTuple):
     ids: Int32[np.ndarray, " t"]
     role: UInt8[np.ndarray, " t"]
-    image_at: int
+    images_at: tuple[int, ...]
     text_ends: Int64[np.ndarray, " n"]
 
     @property

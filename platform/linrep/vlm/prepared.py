@@ -1,6 +1,7 @@
 """A sample as the model takes it: token ids, pixel tiles, and what each position is."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -19,7 +20,7 @@ class Role(IntEnum):
     IMAGE = 2
     """A patch of the image."""
     NEWLINE = 3
-    """The learned vector that ends a row of patches; it counts as an image token."""
+    """What ends a row of patches where the model has a learned vector for it; it counts as an image token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,15 @@ class Prepared:
         sample: What it came from, without the encoded image; its text is what the sequence holds, cut if it was too long.
         input_ids: Token ids; image positions hold the image placeholder.
         role: A `Role` per position.
-        tile: 0 for the base view, 1.. for the crops in reading order, -1 for newline and text positions.
-        row: Row of the patch: for the base view in its own grid, for crops in the grid of the whole unpadded image, for a
-            newline the row that it ends; -1 for text.
+        tile: 0 for the base view, 1.. for the crops in reading order, -1 for newline and text positions. Tokens that stand
+            between the views of an image are template.
+        row: Row of the patch: for the base view in its own grid, for crops in the grid of the whole image, for a newline the
+            row that it ends; -1 for text.
         col: Column likewise; -1 for newlines and text.
         pixels: Tiles as the image processor cut them, before rescaling and normalisation; None for texts.
+        sizes: What the model must know of the image beside its pixels, by the name of the argument.
         image_size: Height and width of the image that the processor saw, in pixels.
-        grid: Rows and columns of the unpadded grid of the crops.
+        grid: Rows and columns of the finest grid of patches.
     """
 
     sample: Sample
@@ -46,6 +49,7 @@ class Prepared:
     row: Int16[np.ndarray, " t"]
     col: Int16[np.ndarray, " t"]
     pixels: UInt8[np.ndarray, "tiles 3 h w"] | None = None
+    sizes: Mapping[str, list[int]] = field(default_factory=dict)
     image_size: tuple[int, int] | None = None
     grid: tuple[int, int] | None = None
 

@@ -1,71 +1,105 @@
-"""The model's own processor: loading it in silence and without weights, and refusing one that does not match the model."""
+"""The model's own tokenizer and image processor: loaded in silence and without weights, and refused where they do not fit.
 
-from collections.abc import Iterator
+The image processor is the one that works with Pillow, whether or not torchvision is installed: the same pixels everywhere.
+"""
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from linrep.errors import ModelError
 from linrep.vlm.card import ModelCard
-from linrep.vlm.tokens import layout
+from linrep.vlm.families import family_of, layout
+from linrep.vlm.files import read_json
 
 
-def load_processor(folder: Path) -> Any:
-    """The processor in a folder, with the Pillow image processor, whether or not torchvision is installed.
+@dataclass(frozen=True, eq=False)
+class Processor:
+    """What makes tokens and pixels for a model.
+
+    Attributes:
+        tokenizer: A fast tokenizer.
+        image_processor: The model's, on Pillow.
+        settings: What processor_config.json says beside.
+    """
+
+    tokenizer: Any
+    image_processor: Any
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def image_token_id(self) -> int | None:
+        """The placeholder of an image, as the tokenizer's files name it."""
+        token = getattr(self.tokenizer, "image_token", None) or self.settings.get("image_token", "<image>")
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        return None if found is None or found == self.tokenizer.unk_token_id else int(found)
+
+
+def load_processor(folder: Path) -> Processor:
+    """Tokenizer and image processor in a folder.
+
+    Raises:
+        ModelError: Their files are missing or damaged.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            images = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"cannot load the processor in {str(folder)!r}: {reason}") from error
+    family_of(str(read_json(folder / "config.json").get("model_type"))).settle(tokenizer)
+    return Processor(tokenizer, images, _settings(folder / "processor_config.json"))
+
+
+def image_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the image processor in a folder, its class' defaults included.
 
     Raises:
         ModelError: Its files are missing or damaged.
     """
-    from transformers import AutoProcessor
+    from transformers import AutoImageProcessor
 
     try:
         with quiet():
-            return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+            return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True).to_dict()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot load the processor in {str(folder)!r}: {reason}") from error
+        raise ModelError(f"cannot load the image processor in {str(folder)!r}: {reason}") from error
 
 
-def check_processor(processor: Any, card: ModelCard) -> None:
-    """Refuse a processor that does not cut tiles the way this module reproduces, or that disagrees with the model.
+@lru_cache(maxsize=16)
+def check_processor(processor: Processor, card: ModelCard) -> None:
+    """Refuse a processor that does not cut images the way the family says, or that disagrees with the model.
 
     Raises:
         ModelError: Says in what.
     """
-    images = getattr(processor, "image_processor", None)
-    tokenizer = getattr(processor, "tokenizer", None)
-    if images is None or tokenizer is None or not hasattr(processor, "_get_num_multimodal_tokens"):
-        raise ModelError(f"{card.path!r}: {type(processor).__name__} is not a LLaVA-NeXT processor")
-    if not getattr(tokenizer, "is_fast", False):
+    if not getattr(processor.tokenizer, "is_fast", False):
         raise ModelError(f"{card.path!r}: needs a fast tokenizer (tokenizer.json), which says where in the text a token lies")
-    facts = {
-        "image token id": (processor.image_token_id, card.image_token_id),
-        "patch size": (processor.patch_size, card.patch_size),
-        "feature strategy": (processor.vision_feature_select_strategy, card.feature_strategy),
-        "grid pinpoints": (tuple(tuple(p) for p in images.image_grid_pinpoints), card.grid_pinpoints),
-        "tile size": (_sides(images.size), {card.tile_size}),
-        "crop size": (_sides(images.crop_size) if images.do_center_crop else {card.tile_size}, {card.tile_size}),
-        "resizing": (bool(images.do_resize), True),
-    }
-    for name, (theirs, ours) in facts.items():
-        if theirs != ours:
-            raise ModelError(
-                f"{card.path!r}: the processor's {name} is {theirs}, the model's is {ours}; mend one of the config files"
-            )
-    probe = (card.tile_size + 1, 3 * card.tile_size)
-    theirs = processor._get_num_multimodal_tokens([probe])["num_image_tokens"][0]
-    ours = layout(probe, card).n_tokens
-    if theirs != ours:
-        raise ModelError(
-            f"{card.path!r}: for an image of {probe} the processor counts {theirs} image tokens, the tiling gives {ours}; "
-            "its num_additional_image_tokens or feature strategy is not LLaVA-NeXT's"
-        )
+    family = family_of(card.family)
+    try:
+        family.check(processor, card.vision, card.image_token_id)
+    except ModelError as reason:
+        raise ModelError(f"{card.path!r}: {reason}") from None
+    size = card.tile_size + 1, 3 * card.tile_size
+    plan = layout(size, card)
+    image = Image.fromarray(np.zeros((*size, 3), np.uint8))
+    tiles = len(family.cut(image, plan, processor.image_processor))
+    if tiles != plan.tiles:
+        raise ModelError(f"{card.path!r}: an image of {size} is cut into {tiles} tiles, the family's layout has {plan.tiles}")
 
 
-def _sides(size: Any) -> set[int]:
-    """The sides that a processor's size names, whether it is a mapping or a `SizeDict`."""
-    named = (dict(size).get(key) for key in ("height", "width", "shortest_edge", "longest_edge"))
-    return {int(side) for side in named if side}
+def _settings(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
 
 
 @contextmanager

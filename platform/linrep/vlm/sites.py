@@ -10,8 +10,8 @@ from torch import nn
 
 
 def text_stack(model: Any) -> Any:
-    """The module with `layers` and `norm`, from a LLaVA-NeXT with or without its head."""
-    return (model if hasattr(model, "language_model") else model.model).language_model
+    """The module with `layers` and `norm`, from a model with or without its head."""
+    return model.get_decoder()
 
 
 def site(model: Any, layer: int) -> nn.Module:

@@ -1,140 +1,132 @@
-"""What each image position of LLaVA-NeXT shows: how an image is laid out in tiles and patches, from its size alone.
+"""What each image position shows: views of an image cut into patches, the positions in order, and the box of a patch.
 
-The image is seen twice: squashed into one square tile (the base view), and scaled into a canvas of several tiles with
-its proportions kept (the crops). The canvas is padded, and the model drops the rows or columns of patches that are padding,
-rounding in whole patches, so patches at the edge can be partly padding. Each row of the crops ends with a newline.
-Imports no torch, for those who only draw.
+An image is seen as one view (the base view), as a grid of finer crops beside it, or as crops alone. How a family lays them out
+is in `linrep.vlm.families`. Imports no torch, for those who only draw.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from linrep.vlm.card import ModelCard
 from linrep.vlm.prepared import Role
 
 Size = tuple[int, int]
+Box = tuple[float, float, float, float]
 
 
 class TokenMap(NamedTuple):
-    """The image positions of one image in order: base view, then the crops row by row. The arrays are read-only."""
+    """The image positions of one image in the order of the sequence. The arrays are read-only: images of one size share them."""
 
     role: UInt8[np.ndarray, " i"]
     """`Role.IMAGE` or `Role.NEWLINE`."""
     tile: Int16[np.ndarray, " i"]
     """0 for the base view, 1.. for the crops in reading order, -1 for newlines."""
     row: Int16[np.ndarray, " i"]
-    """Row in the base view's grid, or in the unpadded grid of all crops; for a newline the row that it ends."""
+    """Row in the base view's grid, or in the grid of all crops; for a newline the row that it ends."""
     col: Int16[np.ndarray, " i"]
     """Column likewise; -1 for newlines."""
 
 
+Span = tuple[float, float]
+"""Begin and end."""
+
+
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How the processor lays out an image of one size. All pairs are (height, width) or (top, left).
+class Grid:
+    """A view of an image, cut into patches: a patch is a row's span times a column's.
 
     Attributes:
-        image_size: The image that the processor sees, in pixels.
-        tile_size: Side of a tile in pixels.
-        patch_size: Side of a patch in pixels.
-        canvas: The canvas of the crops in pixels.
-        resized: The image as scaled into the canvas, in pixels.
-        offset: Where in the canvas it begins, in pixels.
-        first: First row and column of the canvas' patches that the model keeps.
-        grid: Rows and columns of patches that the model keeps.
+        down: The span of each row in the image as scaled for this view, in pixels; before 0 and beyond its height is padding.
+        across: The span of each column likewise.
+        scaled: Height and width of the whole image in this view.
+    """
+
+    down: tuple[Span, ...]
+    across: tuple[Span, ...]
+    scaled: tuple[float, float]
+
+    @classmethod
+    def even(
+        cls,
+        rows: int,
+        cols: int,
+        scaled: tuple[float, float],
+        step: tuple[float, float] | None = None,
+        start: tuple[float, float] = (0, 0),
+    ) -> "Grid":
+        """A grid of equal steps: as given, or such that it covers the image.
+
+        >>> Grid.even(1, 2, (28, 56)).across
+        ((0.0, 28.0), (28.0, 56.0))
+        """
+        sides = step or (scaled[0] / rows, scaled[1] / cols)
+        down, across = (
+            tuple((first + i * side, first + (i + 1) * side) for i in range(n))
+            for first, side, n in zip(start, sides, (rows, cols), strict=True)
+        )
+        return cls(down, across, scaled)
+
+    @property
+    def rows(self) -> int:
+        """Rows of patches."""
+        return len(self.down)
+
+    @property
+    def cols(self) -> int:
+        """Columns of patches."""
+        return len(self.across)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layout:
+    """How the processor lays out an image of one size.
+
+    Attributes:
+        image_size: Height and width of the image that the processor sees, in pixels.
+        base: The view of the whole image at once, tile 0; None where there are only crops.
+        crops: All crops as one grid, tiles 1 and up; None where there are none.
+        map: Every image position.
+        runs: How many of them follow each other without another token between, in order; they sum to all.
+        tiles: Pictures of one size that the vision tower gets.
+        tile_rows: Rows of crops; 0 without.
+        tile_cols: Columns of crops; 0 without.
     """
 
     image_size: Size
-    tile_size: int
-    patch_size: int
-    canvas: Size
-    resized: Size
-    offset: Size
-    first: Size
-    grid: Size
-
-    @property
-    def tiles(self) -> Size:
-        """Rows and columns of crops."""
-        return self.canvas[0] // self.tile_size, self.canvas[1] // self.tile_size
+    base: Grid | None
+    crops: Grid | None
+    map: TokenMap
+    runs: tuple[int, ...]
+    tiles: int = 1
+    tile_rows: int = 0
+    tile_cols: int = 0
 
     @property
     def n_tokens(self) -> int:
         """Image positions, newlines included."""
-        rows, cols = self.grid
-        return (self.tile_size // self.patch_size) ** 2 + rows * (cols + 1)
+        return len(self.map.role)
+
+    @property
+    def finest(self) -> Grid:
+        """The grid of the smallest patches: of the crops where there are any."""
+        grid = self.crops or self.base
+        assert grid is not None
+        return grid
+
+    @property
+    def grid(self) -> Size:
+        """Rows and columns of the finest grid."""
+        return self.finest.rows, self.finest.cols
+
+    def view(self, tile: int) -> Grid | None:
+        """The grid that a tile belongs to: 0 the base view, 1.. the crops."""
+        return self.base if tile == 0 else self.crops if tile > 0 else None
 
 
-def layout(image_size: Size, card: ModelCard) -> Layout:
-    """The layout of an image of some height and width under a model's tiling."""
-    return _layout(tuple(image_size), card.tile_size, card.patch_size, card.grid_pinpoints)  # pyright: ignore[reportArgumentType]
-
-
-@lru_cache(maxsize=4096)
-def _layout(image_size: Size, tile_size: int, patch_size: int, pinpoints: tuple[Size, ...]) -> Layout:
-    height, width = image_size
-    canvas = choose_canvas(image_size, pinpoints)
-    scale_h, scale_w = canvas[0] / height, canvas[1] / width
-    if scale_w < scale_h:
-        resized = min(math.ceil(height * scale_w), canvas[0]), canvas[1]
-    else:
-        resized = canvas[0], min(math.ceil(width * scale_h), canvas[1])
-    offset = (canvas[0] - resized[0]) // 2, (canvas[1] - resized[1]) // 2
-    side = tile_size // patch_size
-    rows, cols = canvas[0] // tile_size * side, canvas[1] // tile_size * side
-    # The model's own arithmetic, rounding included: see `unpad_image` in transformers' LLaVA-NeXT.
-    if width / height > cols / rows:
-        first = (rows - int(round(height * (cols / width), 7))) // 2, 0
-    else:
-        first = 0, (cols - int(round(width * (rows / height), 7))) // 2
-    grid = rows - 2 * first[0], cols - 2 * first[1]
-    return Layout(image_size, tile_size, patch_size, canvas, resized, offset, first, grid)
-
-
-def choose_canvas(image_size: Size, pinpoints: tuple[Size, ...]) -> Size:
-    """The canvas that keeps most of the image's pixels, and among those the one that wastes least.
-
-    Source: `select_best_resolution` of LLaVA-NeXT, ties going to the earlier canvas.
-    """
-    height, width = image_size
-    best, most, least_waste = pinpoints[0], -1, math.inf
-    for canvas_h, canvas_w in pinpoints:
-        scale = min(canvas_w / width, canvas_h / height)
-        used = min(int(width * scale) * int(height * scale), width * height)
-        waste = canvas_h * canvas_w - used
-        if used > most or (used == most and waste < least_waste):
-            best, most, least_waste = (canvas_h, canvas_w), used, waste
-    return best
-
-
-@lru_cache(maxsize=1024)
-def token_map(layout: Layout) -> TokenMap:
-    """Tile, row and column of every image position of an image with this layout."""
-    side = layout.tile_size // layout.patch_size
-    rows, cols = layout.grid
-    base_row, base_col = np.divmod(np.arange(side * side), side)
-    row, col = (index.copy() for index in np.indices((rows, cols + 1)))
-    tile = 1 + (row + layout.first[0]) // side * layout.tiles[1] + (col + layout.first[1]) // side
-    newline = col == cols
-    tile[newline] = -1
-    col[newline] = -1
-    role = np.where(newline, Role.NEWLINE, Role.IMAGE)
-    found = TokenMap(
-        role=np.concatenate([np.full(side * side, Role.IMAGE), role.ravel()]).astype(np.uint8),
-        tile=np.concatenate([np.zeros(side * side), tile.ravel()]).astype(np.int16),
-        row=np.concatenate([base_row, row.ravel()]).astype(np.int16),
-        col=np.concatenate([base_col, col.ravel()]).astype(np.int16),
-    )
-    for array in found:
-        array.setflags(write=False)  # shared between all images of this size
-    return found
-
-
-def patch_box(layout: Layout, tile: int, row: int, col: int, source: Size | None = None) -> tuple[float, float, float, float]:
+def patch_box(layout: Layout, tile: int, row: int, col: int, source: Size | None = None) -> Box:
     """Where a patch lies in the source image.
 
     Args:
@@ -151,23 +143,66 @@ def patch_box(layout: Layout, tile: int, row: int, col: int, source: Size | None
     Raises:
         ValueError: The position is a newline, or outside the layout.
     """
-    side = layout.tile_size // layout.patch_size
-    rows, cols = (side, side) if tile == 0 else layout.grid
-    if tile < 0 or not (0 <= row < rows and 0 <= col < cols):
-        raise ValueError(
-            f"no patch at tile {tile}, row {row}, column {col}: the grid has {rows} rows and {cols} columns, newlines have no box"
-        )
+    grid = layout.view(tile)
+    if grid is None or not (0 <= row < grid.rows and 0 <= col < grid.cols):
+        size = "no grid" if grid is None else f"a grid of {grid.rows} rows and {grid.cols} columns"
+        raise ValueError(f"no patch at tile {tile}, row {row}, column {col}: there is {size}, newlines have no box")
     height, width = source or layout.image_size
-    p = layout.patch_size
 
-    def span(index: int, axis: int, length: int) -> tuple[float, float]:
-        if tile == 0:
-            start, whole = index * p, layout.tile_size
-        else:
-            start, whole = (index + layout.first[axis]) * p - layout.offset[axis], layout.resized[axis]
-        low, high = (min(max(edge, 0), whole) * length / whole for edge in (start, start + p))
-        return low, high
-
-    top, bottom = span(row, 0, height)
-    left, right = span(col, 1, width)
+    top, bottom = _clipped(grid.down[row], grid.scaled[0], height)
+    left, right = _clipped(grid.across[col], grid.scaled[1], width)
     return left, top, right, bottom
+
+
+def _clipped(span: Span, whole: float, length: int) -> Span:
+    """A span of a side that was scaled to a whole, in pixels of that side as it was."""
+    low, high = (min(max(edge, 0), whole) * length / whole for edge in span)
+    return low, high
+
+
+def whole_view(rows: int, cols: int, tile: int = 0) -> TokenMap:
+    """The positions of one view, row by row."""
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    return _map(np.full(rows * cols, Role.IMAGE), np.full(rows * cols, tile), row, col)
+
+
+def tile_by_tile(tile_rows: int, tile_cols: int, rows: int, cols: int) -> TokenMap:
+    """The positions of crops that follow each other, each row by row; rows and columns are those of the grid of all crops.
+
+    Args:
+        tile_rows: Rows of crops.
+        tile_cols: Columns of crops.
+        rows: Rows of patches of a crop.
+        cols: Columns likewise.
+    """
+    down, across, row, col = (index.ravel() for index in np.indices((tile_rows, tile_cols, rows, cols)))
+    tile = 1 + down * tile_cols + across
+    return _map(np.full(len(tile), Role.IMAGE), tile, down * rows + row, across * cols + col)
+
+
+def row_by_row(tiles: Int16[np.ndarray, "rows cols"], newline: bool) -> TokenMap:
+    """The positions of crops read as one image, row by row.
+
+    Args:
+        tiles: The crop that each patch of the grid of all crops comes from.
+        newline: A newline ends each row.
+    """
+    rows, cols = tiles.shape
+    row, col = (index.copy() for index in np.indices((rows, cols + newline)))
+    tile = np.full(row.shape, -1)
+    tile[:, :cols] = tiles
+    role = np.where(col == cols, Role.NEWLINE, Role.IMAGE)
+    col[col == cols] = -1
+    return _map(role.ravel(), tile.ravel(), row.ravel(), col.ravel())
+
+
+def one_after_the_other(parts: Sequence[TokenMap]) -> TokenMap:
+    """The positions of several views in order."""
+    return _map(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _map(role: np.ndarray, tile: np.ndarray, row: np.ndarray, col: np.ndarray) -> TokenMap:
+    found = TokenMap(role.astype(np.uint8), tile.astype(np.int16), row.astype(np.int16), col.astype(np.int16))
+    for array in found:
+        array.setflags(write=False)
+    return found

@@ -9,6 +9,7 @@ from torch import Tensor
 from linrep.errors import ModelError
 from linrep.vlm.card import read_config
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.families import family_of
 from linrep.vlm.files import locate, weight_files
 from linrep.vlm.processor import load_processor
 from linrep.vlm.words import written_out
@@ -59,15 +60,23 @@ def read_unembedding(config: ModelConfig) -> Unembedding:
     folder, _ = locate(config, weights=True)
     where = {name: file for file in weight_files(folder) for name in _names(str(file))}
     head = next((n for ending in ("lm_head.weight", "embed_tokens.weight") for n in sorted(where) if n.endswith(ending)), None)
-    norms = [n for n in sorted(where) if n.endswith("norm.weight") and "layers." not in n and "vision" not in n]
+    norms = [name for name in sorted(where) if _is_final_norm(name)]
     if head is None or len(norms) != 1:
         raise ModelError(f"model {config.path!r}: no output matrix, or no final norm, among its weights")
+    full = read_config(folder)
     matrix, norm = (_read(str(where[name]), name) for name in (head, norms[0]))
-    matrix = matrix * norm
+    matrix = matrix * (1 + norm if family_of(full.model_type).unit_offset else norm)
     words = read_words(config)
     words += tuple(f"<{i}>" for i in range(len(words), len(matrix)))
-    eps = float(getattr(read_config(folder).text_config, "rms_norm_eps", 0.0))
+    eps = float(getattr(full.get_text_config(), "rms_norm_eps", 0.0))
     return Unembedding(matrix - matrix.mean(0), words[: len(matrix)], eps)
+
+
+def _is_final_norm(name: str) -> bool:
+    """Whether a tensor is the weight of the language model's last norm: vision towers and projectors have norms of their own."""
+    elsewhere = ("vision", "visual", "projector", "connector", "layers", "blocks")
+    *path, module, kind = ("", *name.split("."))
+    return (module, kind) == ("norm", "weight") and not any(word in part for part in path for word in elsewhere)
 
 
 def _names(file: str) -> list[str]:

@@ -3,13 +3,15 @@
 python -m linrep.vlm.untrained platform/linrep/demo/weights runs/untrained-model
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, LlavaNextForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 
+from linrep.vlm.files import CONFIG_FILES
 from linrep.vlm.processor import load_processor, quiet
 
 
@@ -24,14 +26,17 @@ def write_untrained(source: str | Path, folder: str | Path, seed: int = 0) -> Pa
     Raises:
         ModelError: The source has no processor.
     """
-    folder, processor = Path(folder), load_processor(Path(source))
+    source, folder = Path(source), Path(folder)
+    load_processor(source)  # or one line says what it lacks
     with quiet():
         config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model: Any = LlavaNextForConditionalGeneration(config)
+            model: Any = AutoModelForImageTextToText.from_config(config)
         model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+    for name in CONFIG_FILES:
+        if name != "config.json" and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     return folder
 
 

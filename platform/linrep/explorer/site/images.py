@@ -12,7 +12,6 @@ import polars as pl
 
 from linrep.artefact import Artefact
 from linrep.contents.sources import located
-from linrep.contents.stored import card_of
 from linrep.errors import LinrepError
 from linrep.explorer.picture import fired, latent_notes, picture_data
 from linrep.explorer.site.latents import StudiedOnSite
@@ -27,6 +26,7 @@ from linrep.reading.read import Reader
 from linrep.reading.stored import find_samples, read_stored
 from linrep.store.read import Store
 from linrep.store.samples import read_samples
+from linrep.vlm.card import card_of
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.unembed import Unembedding, read_unembedding
 

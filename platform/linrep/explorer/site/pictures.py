@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from linrep.contents.stored import Contents, card_of
+from linrep.contents.stored import Contents
 from linrep.explorer.site.shards import Site, file_name
 from linrep.store.read import Store
-from linrep.vlm.tokens import Layout, layout, patch_box
+from linrep.vlm.card import card_of
+from linrep.vlm.families import layout
+from linrep.vlm.tokens import Layout, patch_box
 
 SIDE = 320
 """Longest side of a picture in pixels; smaller images stay as they are, pixel for pixel."""
@@ -131,13 +133,12 @@ def edges(seen: Layout) -> dict[str, Any]:
 
     A patch that is partly padding ends at the image's edge. Patches of a whole row or column of padding have no extent.
     """
-    side = seen.tile_size // seen.patch_size
-    rows, cols = seen.grid
     height, width = seen.image_size
     found = {}
-    for name, tile, n_rows, n_cols in (("base", 0, side, side), ("crops", 1, rows, cols)):
-        across = [patch_box(seen, tile, 0, col) for col in range(n_cols)]
-        down = [patch_box(seen, tile, row, 0) for row in range(n_rows)]
+    for name, tile, grid in (("base", 0, seen.base), ("crops", 1, seen.crops)):
+        rows, cols = (0, 0) if grid is None else (grid.rows, grid.cols)
+        across = [patch_box(seen, tile, 0, col) for col in range(cols)]
+        down = [patch_box(seen, tile, row, 0) for row in range(rows)]
         found[name] = {
             "x": [[round(box[0] / width, DIGITS), round(box[2] / width, DIGITS)] for box in across],
             "y": [[round(box[1] / height, DIGITS), round(box[3] / height, DIGITS)] for box in down],

@@ -1,0 +1,104 @@
+"""LLaVA-OneVision: LLaVA-NeXT's tiling with a SigLIP tower, and a grid that is resampled where it has many patches."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from linrep.errors import ModelError
+from linrep.vlm.families.llava_next import canvas_layout, choose_canvas, cut_canvas, cut_tower
+from linrep.vlm.family import Family, Tiles, Vision, disagree
+from linrep.vlm.tokens import Grid, Layout, Size, Span, one_after_the_other, row_by_row, whole_view
+
+
+@dataclass(frozen=True, slots=True)
+class OneVision(Vision):
+    """What decides LLaVA-OneVision's layout.
+
+    Attributes:
+        grid_pinpoints: Height and width in pixels of the canvases among which the processor picks one per image.
+        most_tiles: Tiles of patches above which the grid of the crops is resampled.
+    """
+
+    grid_pinpoints: tuple[Size, ...]
+    most_tiles: int
+
+
+class LlavaOneVision(Family):
+    """LLaVA-OneVision."""
+
+    model_types = ("llava_onevision",)
+    title = "LLaVA-OneVision"
+    checkpoints = ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf")
+    tokens = "729 of the base view, up to 7,290 in all, a newline per row"
+    limits = ("Of more than nine tiles the crops' tokens are resampled: a patch then mixes its neighbours on the tower's grid.",)
+    facts = OneVision
+
+    def vision(self, config: Any, images: Mapping[str, Any]) -> OneVision:
+        ratio = str(config.vision_aspect_ratio)
+        if not ratio.startswith("anyres_max_"):
+            raise ModelError(f"vision_aspect_ratio {ratio!r} is not supported, only anyres_max_N")
+        own = super().vision(config, images)
+        pinpoints = tuple((int(h), int(w)) for h, w in config.image_grid_pinpoints)
+        return OneVision(own.tile_size, own.patch_size, pinpoints, int(ratio.removeprefix("anyres_max_")))
+
+    def check(self, processor: Any, vision: Any, image_token_id: int) -> None:
+        images = processor.image_processor
+        disagree(
+            {
+                "image token id": (processor.image_token_id, image_token_id),
+                "grid pinpoints": (tuple(tuple(p) for p in images.image_grid_pinpoints), vision.grid_pinpoints),
+            }
+        )
+
+    def truncate(self, config: Any, depth: int) -> Any:
+        return cut_tower(super().truncate(config, depth))
+
+    def layout(self, size: Size, vision: OneVision) -> Layout:
+        plan = canvas_layout(size, choose_canvas(size, vision.grid_pinpoints), vision, newline=True)
+        grid, side = plan.crops, vision.tile_size // vision.patch_size
+        assert grid is not None
+        ratio = math.sqrt(grid.rows * grid.cols / (vision.most_tiles * side**2))
+        if ratio <= 1.1:
+            return plan
+        rows, cols = int(grid.rows // ratio), int(grid.cols // ratio)
+        # Resampled over the extent of the old grid: the crop in which a new patch's centre lies names its tile.
+        fewer = [_centres(old, new) for old, new in ((grid.rows, rows), (grid.cols, cols))]
+        old = plan.map.tile[side * side :].reshape(grid.rows, grid.cols + 1)
+        found = one_after_the_other([whole_view(side, side), row_by_row(old[np.ix_(*fewer)], newline=True)])
+        again = Grid(_fewer(grid.down, rows), _fewer(grid.across, cols), grid.scaled)
+        return replace(plan, crops=again, map=found, runs=(len(found.role),))
+
+    def most_tiles(self, vision: OneVision, size: Size | None) -> int:
+        canvases = vision.grid_pinpoints if size is None else (choose_canvas(size, vision.grid_pinpoints),)
+        return 1 + max((height // vision.tile_size) * (width // vision.tile_size) for height, width in canvases)
+
+    def cut(self, image: Image.Image, plan: Layout, images: Any) -> Tiles:
+        return cut_canvas(image, plan, Image.Resampling(int(images.resample)))
+
+    def sizes(self, plan: Layout) -> dict[str, list[int]]:
+        return {"image_sizes": list(plan.image_size)}
+
+
+def _fewer(old: tuple[Span, ...], new: int) -> tuple[Span, ...]:
+    """The spans of fewer patches that share the extent of the old ones; tiles leave pixels between them."""
+
+    def at(place: float, ending: bool) -> float:
+        index = min(math.ceil(place) - 1 if ending else int(place), len(old) - 1)
+        begin, end = old[index]
+        return begin + (place - index) * (end - begin)
+
+    places = [i * len(old) / new for i in range(new + 1)]
+    return tuple((at(low, False), at(high, True)) for low, high in pairwise(places))
+
+
+def _centres(old: int, new: int) -> np.ndarray:
+    """The old patch in which the centre of each new one lies."""
+    return np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+
+
+FAMILY = LlavaOneVision()

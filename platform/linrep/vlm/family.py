@@ -1,0 +1,261 @@
+"""What differs between families of models: one class a family, in one file of `linrep.vlm.families`.
+
+Everything else in `linrep.vlm` asks this interface. A family says which models it is, how a picture becomes positions, pixels and
+tokens, what its forward pass takes beside token ids, how it attends within an image, how it is cut, and how it speaks. What most
+families share stands here; a file overrides what is its own. Imports neither torch nor transformers, for those who only draw.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from linrep.errors import ModelError
+from linrep.vlm.tokens import Grid, Layout, Size, whole_view
+
+Attention = Literal["causal", "image", "prefix"]
+"""Who sees whom: causal as in text; the patches of an image see each other; the image and the prompt see each other."""
+
+Tiles = UInt8[np.ndarray, "tiles 3 h w"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """What decides how an image is laid out; a family adds what is its own. Hashable, and plain values in a manifest.
+
+    Attributes:
+        tile_size: Side of a picture that the vision tower gets, in pixels.
+        patch_size: Side of one of its patches in pixels.
+    """
+
+    tile_size: int
+    patch_size: int
+
+
+class Family:
+    """A family of models. Its instances hold nothing."""
+
+    model_types: ClassVar[tuple[str, ...]]
+    """Values of `model_type` in config.json."""
+    title: ClassVar[str]
+    """What people call it."""
+    checkpoints: ClassVar[tuple[str, ...]]
+    """Hub names that people use."""
+    tokens: ClassVar[str]
+    """Image tokens an image, in words."""
+    attention: ClassVar[Attention] = "causal"
+    """Attention within the image."""
+    storage: ClassVar[Literal["float16", "bfloat16"]] = "float16"
+    """Number format of a store that holds its activations."""
+    limits: ClassVar[tuple[str, ...]] = ()
+    """What is known not to work, or to surprise, a sentence each."""
+    facts: ClassVar[type[Vision]] = Vision
+    """The class of what `vision` gives."""
+    unit_offset: ClassVar[bool] = False
+    """The final norm multiplies by one plus its weight."""
+    first_position: ClassVar[int] = 0
+    """Position of a sequence's first token."""
+    rope_axes: ClassVar[int] = 1
+    """Axes of a position: 3 where an image's tokens have a place in time, height and width."""
+    fewest_blocks: ClassVar[int] = 0
+    """Blocks without which a cut model does not run."""
+
+    # Configuration.
+
+    def vision(self, config: Any, images: Mapping[str, Any]) -> Vision:
+        """What decides how an image is laid out.
+
+        Args:
+            config: The model's configuration.
+            images: The image processor's settings, its class' defaults included.
+        """
+        side = config.vision_config.image_size
+        return Vision(int(side if isinstance(side, int) else side[0]), _side(config.vision_config.patch_size))
+
+    def image_token_id(self, config: Any) -> int:
+        """The placeholder that the model fills with the image."""
+        found = getattr(config, "image_token_id", None)
+        return int(config.image_token_index if found is None else found)
+
+    def check(self, processor: Any, vision: Any, image_token_id: int) -> None:
+        """Refuse a processor that disagrees with the model.
+
+        Raises:
+            ModelError: Says in what; without the model's name.
+        """
+
+    def truncate(self, config: Any, depth: int) -> Any:
+        """A copy of a configuration with as many blocks of the language model, so that no others are made or read."""
+        cut = copy.deepcopy(config)
+        shorten(cut.get_text_config(), max(depth, self.fewest_blocks))
+        return cut
+
+    # From an image to positions and pixels.
+
+    def layout(self, size: Size, vision: Any) -> Layout:
+        """How an image of some height and width is laid out.
+
+        Args:
+            size: Height and width.
+            vision: What `vision` gave.
+        """
+        raise NotImplementedError
+
+    def most_tiles(self, vision: Any, size: Size | None) -> int:
+        """Most tiles of an image: of one of a height and width, or of any.
+
+        Args:
+            vision: What `vision` gave.
+            size: Height and width; None for any.
+        """
+        return 1 if size is None else self.layout(size, vision).tiles
+
+    def most_bytes(self, vision: Any, size: Size | None) -> int:
+        """Most bytes of the pixels of an image: of one of a height and width, or of any."""
+        return self.most_tiles(vision, size) * 3 * vision.tile_size**2
+
+    def cut(self, image: Image.Image, plan: Layout, images: Any) -> Tiles:
+        """An image as its own processor cuts it, before rescaling and normalisation.
+
+        Args:
+            image: RGB, of the layout's size.
+            plan: Its layout.
+            images: The model's image processor.
+        """
+        found = images(image, do_rescale=False, do_normalize=False, return_tensors="np", **self.processor_options)
+        tiles = np.asarray(found["pixel_values"])
+        return np.ascontiguousarray(tiles.reshape(-1, *tiles.shape[-3:])).astype(np.uint8)
+
+    processor_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """What the model's processor passes to its image processor beside its settings."""
+
+    def sizes(self, plan: Layout) -> dict[str, list[int]]:
+        """What the model must know of an image beside its pixels: arguments of its forward pass, a row for each image."""
+        return {}
+
+    # From a prompt to tokens.
+
+    def settle(self, tokenizer: Any) -> None:
+        """Set a tokenizer, fresh from its files, to what the model's processor would set it to."""
+
+    def dress(self, prompt: str, image: str, tokenizer: Any) -> str:
+        """A prompt with what the model's processor would add to it.
+
+        Args:
+            prompt: As the recipe has it.
+            image: How it writes the place of the image.
+            tokenizer: Of the model.
+        """
+        return prompt
+
+    def spelling(self, plan: Layout | None, token: str, tokenizer: Any) -> str:
+        """What stands in a prompt in place of an image: a placeholder for each run of its positions.
+
+        Args:
+            plan: Its layout; None for an example of any size.
+            token: The placeholder.
+            tokenizer: Of the model.
+        """
+        return token
+
+    # The forward pass.
+
+    def adds_later(self, vision: Any) -> int:
+        """Blocks after which features of the image are added to the stream."""
+        return 0
+
+    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], vision: Any) -> dict[str, Any]:
+        """The images of a batch as arguments of the forward pass.
+
+        Args:
+            pixels: Normalised tiles of all images on the model's device, float[tiles, 3, h, w].
+            sizes: What `sizes` gave, as int64 tensors on the host, a row for each image.
+            vision: What `vision` gave.
+        """
+        return {"pixel_values": pixels, **sizes}
+
+    def marks(self, of_image: Any, of_text: Any) -> dict[str, Any]:
+        """Arguments of the forward pass that say what each position is.
+
+        Args:
+            of_image: Patches and newlines, bool[b, t].
+            of_text: The samples' own text likewise.
+        """
+        return {}
+
+    def logits(self, model: Any, hidden: Any) -> Any:
+        """Next-token logits from what the final norm gives, as the whole model forms them."""
+        found = model.get_output_embeddings()(hidden)
+        cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        return found if cap is None else (found / cap).tanh() * cap
+
+
+def shorten(section: Any, n: int) -> None:
+    """Leave a stack n blocks."""
+    for name in ("layer_types", "mlp_layer_types"):  # kept as long as the model is deep, else validation refuses
+        kinds = getattr(section, name, None)
+        if kinds is not None:
+            setattr(section, name, list(kinds)[:n])
+    section.num_hidden_layers = n
+
+
+def disagree(facts: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse a processor of which a fact is not the model's.
+
+    Args:
+        facts: By name: the processor's and the model's.
+
+    Raises:
+        ModelError: Names the first.
+    """
+    for name, (theirs, ours) in facts.items():
+        if theirs != ours:
+            raise ModelError(f"the processor's {name} is {theirs}, the model's is {ours}; mend one of the config files")
+
+
+def sides(size: Any) -> set[int]:
+    """The sides that a processor's size names, whether it is a mapping or an object of transformers."""
+    named = (dict(size).get(key) for key in ("height", "width", "shortest_edge", "longest_edge"))
+    return {int(side) for side in named if side}
+
+
+def block_ids(attention: Attention, of_image: Any, of_text: Any) -> Any:
+    """Which positions see each other in both directions: the same number from 0, -1 where attention is causal; int64[b, t].
+
+    Args:
+        attention: Of the family.
+        of_image: Patches and newlines, bool[b, t].
+        of_text: The samples' own text likewise.
+    """
+    if attention == "prefix":
+        return -of_text.long()
+    begins = of_image.clone()
+    begins[:, 1:] &= ~of_image[:, :-1]
+    numbers = begins.long().cumsum(1) - 1
+    return numbers.masked_fill(~of_image, -1)
+
+
+def _side(size: Any) -> int:
+    return int(size if isinstance(size, int) else size[0])
+
+
+def square_view(size: Size, side: int, tiles: int = 1) -> Layout:
+    """An image that is squashed into one square and seen as that alone.
+
+    Args:
+        size: Height and width of the image.
+        side: Rows and columns of positions.
+        tiles: Pictures that the vision tower gets.
+    """
+    found = whole_view(side, side)
+    return Layout(size, Grid.even(side, side, size), None, found, (len(found.role),), tiles)
+
+
+def special(tokenizer: Any, name: str, usual: str) -> str:
+    """A special token of a tokenizer, as its files name it, or as the family's checkpoints call it."""
+    return str(getattr(tokenizer, name, None) or usual)

@@ -1,0 +1,288 @@
+"""The laws of a family, held against the model and the processor as transformers alone runs them.
+
+A family's test inherits them and says how a tiny model of it is written.
+"""
+
+import inspect
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from linrep.sample import Sample
+from linrep.vlm.batch import collate
+from linrep.vlm.config import ModelConfig
+from linrep.vlm.decode import at_last, embed, greedy, logits, run, stack
+from linrep.vlm.families import family_of
+from linrep.vlm.hooks import edit, forward, record
+from linrep.vlm.load import VLM, load
+from linrep.vlm.prepare import Preparer
+from linrep.vlm.prepared import Prepared, Role
+from linrep.vlm.processor import load_processor, quiet
+from linrep.vlm.tokens import patch_box
+from linrep.vlm.unembed import read_unembedding
+
+SIZES = ((40, 60), (64, 33), (90, 90))
+"""Height and width of images: wide, tall and square."""
+
+
+def close(a: Tensor, b: Tensor, atol: float = 2e-4) -> None:
+    torch.testing.assert_close(a, b, atol=atol, rtol=1e-3)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Smooth noise: scaled in any way it keeps its look."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def sample(image: Image.Image | None = None, text: str | None = None) -> Sample:
+    """A sample of an image, a text, or both."""
+    data = None
+    if image is not None:
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        data = out.getvalue()
+    modality = "pair" if image is not None and text is not None else "image" if image is not None else "text"
+    return Sample(id="s", corpus="c", modality=modality, uri="u", split="train", text=text, image=data)
+
+
+def official_processor(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The processor of transformers around our tokenizer and image processor; without one for videos, which needs torchvision."""
+    mine = load_processor(folder)
+    monkeypatch.setattr(transformers.ProcessorMixin, "check_argument_for_proper_class", lambda self, name, given: type(given))
+    kind = getattr(transformers, name)
+    known = {key: value for key, value in mine.settings.items() if key not in ("processor_class", "image_processor")}
+    video = {"video_processor": None} if "video_processor" in inspect.signature(kind.__init__).parameters else {}
+    if hasattr(sys.modules[kind.__module__], "num2words"):  # it counts a video's frames in words
+        monkeypatch.setattr(sys.modules[kind.__module__], "num2words", str)
+    return kind(image_processor=mine.image_processor, tokenizer=mine.tokenizer, **video, **known)
+
+
+class Laws:
+    """What holds of every family."""
+
+    processor: str
+    """Class of its processor in transformers."""
+    call: dict[str, Any] = {}  # noqa: RUF012
+    """What its call takes beside text and images."""
+    placeholder: str
+    """What stands for an image in the text that it is called with."""
+    prompt = "<image> what is this ?"
+    """How our recipe says that prompt."""
+    bidirectional = False
+    """Whether a patch feels the patches after it."""
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        """Write the tiny model."""
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        with quiet():
+            return self.write(tmp_path_factory.mktemp("tiny") / "model")
+
+    @pytest.fixture(scope="class")
+    def config(self, folder: Path) -> ModelConfig:
+        return ModelConfig(path=str(folder))
+
+    @pytest.fixture(scope="class")
+    def vlm(self, config: ModelConfig) -> VLM:
+        return load(config, None)
+
+    @pytest.fixture(scope="class")
+    def official(self, folder: Path) -> Any:
+        with quiet():
+            return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @pytest.fixture(scope="class")
+    def preparer(self, config: ModelConfig) -> Preparer:
+        return Preparer.from_path(config, image_prompt=self.prompt)
+
+    @pytest.fixture(scope="class")
+    def prepared(self, preparer: Preparer) -> list[Prepared]:
+        given = [
+            *(sample(noise(*size, seed)) for seed, size in enumerate(SIZES)),
+            sample(noise(50, 40, 7), "A red boat lies in the harbour."),
+            sample(text="The old tree stands near the house."),
+        ]
+        found = [preparer(one) for one in given]
+        assert all(isinstance(one, Prepared) for one in found), found
+        return found  # type: ignore[return-value]
+
+    def test_tokens_and_pixels_are_those_of_the_official_processor(self, folder, preparer, vlm, monkeypatch):
+        processor = official_processor(folder, self.processor, monkeypatch)
+        for seed, size in enumerate((*SIZES, (33, 150), (20, 20), (200, 120))):
+            image = noise(*size, seed)
+            mine = preparer(sample(image))
+            text = self.prompt.replace("<image>", self.placeholder)
+            theirs = processor(images=[image], text=[text], return_tensors="pt", **self.call)
+            assert mine.input_ids.tolist() == theirs["input_ids"][0].tolist()
+            ours = collate([mine], vlm).beside
+            named = set(theirs) & set(ours)
+            assert "pixel_values" in named
+            for name in named:
+                wanted = theirs[name].to(ours[name].dtype).reshape(ours[name].shape)
+                torch.testing.assert_close(ours[name], wanted, atol=2e-5, rtol=0)
+
+    def test_the_count_of_image_tokens_is_the_features_that_the_model_makes(self, vlm, prepared):
+        """The model itself refuses a batch where they differ."""
+        for one in prepared:
+            with record(vlm, [0]):
+                forward(vlm, collate([one], vlm))
+
+    def test_hook_at_k_equals_the_whole_models_stream(self, vlm, official, prepared):
+        """Layer k is what enters block k of the official model, and layer n what enters its final norm."""
+        for one in prepared:
+            inputs = collate([one], vlm).inputs()
+            theirs: dict[int, Tensor] = {}
+            stack_of = official.get_decoder()
+            with ExitStack() as hooks, torch.inference_mode():
+                for k, module in enumerate([*stack_of.layers, stack_of.norm]):
+                    handle = module.register_forward_pre_hook(partial(keep, theirs, k), with_kwargs=True)
+                    hooks.callback(handle.remove)
+                official(**inputs, use_cache=False)
+            with record(vlm, range(4)) as mine:
+                forward(vlm, collate([one], vlm))
+            for k in range(4):
+                close(mine[k], theirs[k])
+
+    @pytest.mark.parametrize("depth", [0, 1, 2, 3])
+    def test_cut_after_a_layer_the_stream_is_the_whole_models(self, config, vlm, prepared, depth):
+        cut = load(config, depth)
+        batch = collate(prepared, vlm)
+        with record(vlm, [depth]) as whole:
+            forward(vlm, batch)
+        with record(cut, [depth]) as mine:
+            forward(cut, collate(prepared, cut))
+        real = batch.attention_mask
+        close(mine[depth][real], whole[depth][real])
+
+    def test_a_batch_equals_its_samples_alone(self, vlm, prepared):
+        with record(vlm, range(4)) as together:
+            forward(vlm, collate(prepared, vlm))
+        for i, one in enumerate(prepared):
+            with record(vlm, range(4)) as alone:
+                forward(vlm, collate([one], vlm))
+            for k in range(4):
+                close(together[k][i, : len(one)], alone[k][0])
+
+    def test_an_edit_moves_only_its_positions(self, vlm, prepared):
+        batch = collate(prepared, vlm)
+        mask = batch.image_mask.clone()
+        mask[0] = False
+        with record(vlm, [1]) as plain:
+            forward(vlm, batch)
+        with edit(vlm, {1: lambda h: h + 1}, mask), record(vlm, [1]) as edited:
+            forward(vlm, batch)
+        assert torch.equal((plain[1] != edited[1]).any(-1), mask)
+
+    def test_generation_equals_the_official_models(self, vlm, official, prepared):
+        """Through a cached prefix and in a padded batch, against `generate` on each sample alone."""
+        streams = embed(vlm, prepared)
+        cuts = [0 if vlm.family.attention == "prefix" else len(one) - 2 for one in streams]
+        first = None if not any(cuts) else run(vlm, *stack([one[:cut] for one, cut in zip(streams, cuts, strict=True)]))[0]
+        rest, real = stack([one[cut:] for one, cut in zip(streams, cuts, strict=True)])
+        context, hidden = run(vlm, rest, real, first)
+        vlm.model.generation_config.eos_token_id = None
+        said = greedy(vlm, context, logits(vlm, at_last(hidden, real)), 5)
+        for one, mine in zip(prepared, said, strict=True):
+            prompt = collate([one], vlm, "left").prompt()
+            with quiet():
+                out = official.generate(**prompt, max_new_tokens=5, min_new_tokens=5, do_sample=False, eos_token_id=None)
+            assert mine == out[0, len(one) :].tolist()[: len(mine)]
+
+    def test_an_edit_in_generation_is_felt_and_leaves_no_trace(self, vlm, prepared):
+        batch = collate(prepared[:2], vlm, "left")
+        options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+        before = vlm.model.generate(**batch.prompt(), **options)
+        with edit(vlm, {2: lambda h: -2 * h}, batch.image_mask, generated=True):
+            vlm.model.generate(**batch.prompt(), **options)
+        assert torch.equal(vlm.model.generate(**batch.prompt(), **options), before)
+
+    def test_a_patchs_box_is_where_its_pixels_are(self, vlm, preparer, monkeypatch):
+        """Pixels in the middle of a box are changed: of its view, exactly its placeholder moves, and one far away does not."""
+        for module in quiet_attention(vlm):
+            monkeypatch.setattr(module, "forward", silent(module))
+        n_tried = 0
+        for seed, (height, width) in enumerate(((96, 96), (96, 160), (150, 90))):
+            image = noise(height, width, seed)
+            one = preparer(sample(image))
+            before = embed(vlm, [one])[0].h
+            plan = family_of(vlm.card.family).layout((height, width), vlm.card.vision)
+            patches = np.flatnonzero(one.role == Role.IMAGE)
+            for i in patches[:: max(1, len(patches) // 9)]:
+                left, top, right, bottom = patch_box(plan, int(one.tile[i]), int(one.row[i]), int(one.col[i]))
+                inside = middle(left, right, width), middle(top, bottom, height)
+                if inside[0] is None or inside[1] is None:
+                    continue
+                changed = np.asarray(image).copy()
+                changed[inside[1], inside[0]] = 255 - changed[inside[1], inside[0]]
+                after = embed(vlm, [preparer(sample(Image.fromarray(changed)))])[0].h
+                moved = (after - before).float().norm(dim=-1).numpy()
+                same = patches[(one.tile[patches] == 0) == (one.tile[i] == 0)]
+                assert same[moved[same].argmax()] == i, (size_of(plan), i)
+                far = [
+                    j
+                    for j in same
+                    if max(abs(int(one.row[j]) - int(one.row[i])), abs(int(one.col[j]) - int(one.col[i]))) > self.reach
+                ]
+                assert moved[far].max(initial=0) < 0.05 * moved[i]
+                n_tried += 1
+        assert n_tried > 12
+
+    reach = 1
+    """Patches beside a box that feel its pixels through scaling."""
+
+    def test_direct_words_are_those_of_the_models_own_norm_and_head(self, config, vlm):
+        h = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            theirs = vlm.model.get_output_embeddings()(vlm.text.norm(h)).softmax(-1)
+        close(read_unembedding(config).logits(h).softmax(-1), theirs, 1e-4)
+
+
+def keep(into: dict[int, Tensor], layer: int, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    """A hook: what a block is given."""
+    into[layer] = (args[0] if args else kwargs["hidden_states"]).clone()
+
+
+def middle(low: float, high: float, length: int) -> slice | None:
+    """The middle third of a span in whole pixels; None where there is none, or the image ends."""
+    a, b = round(low + (high - low) / 3), round(high - (high - low) / 3)
+    return slice(a, max(b, a + 1)) if a < length and high - low >= 2 else None
+
+
+def size_of(plan: Any) -> tuple[int, int]:
+    return plan.image_size
+
+
+def quiet_attention(vlm: VLM) -> Sequence[torch.nn.Module]:
+    """The attentions of the vision tower: without them a token of the tower sees its own pixels alone."""
+    tower = {id(module) for module in vlm.text.modules()}
+    return [m for m in vlm.model.modules() if type(m).__name__.endswith("Attention") and id(m) not in tower]
+
+
+def silent(module: torch.nn.Module) -> Any:
+    """Adds nothing, in the shape that the blocks expect of attention."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return torch.zeros_like(hidden) if type(module).__name__ in ALONE else (torch.zeros_like(hidden), None)
+
+    return forward
+
+
+ALONE = ("Qwen2_5_VLVisionAttention", "VisionAttention", "Qwen3VLVisionAttention")
+"""Attentions that give a tensor, not a pair."""
