@@ -7,10 +7,15 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+from documentation.models_page import model_tables
 from documentation.notebooks import NotebookPage, pages, with_fragments
 from documentation.recipe_page import job_pages, recipe_tables
 
-MADE = {"<!-- made by the build: recipe -->": recipe_tables, "<!-- made by the build: jobs -->": job_pages}
+MADE = {
+    "<!-- made by the build: recipe -->": recipe_tables,
+    "<!-- made by the build: jobs -->": job_pages,
+    "<!-- made by the build: models -->": model_tables,
+}
 """Marks in pages, and what makes the text that takes their place."""
 NOTEBOOKS = "Notebooks"
 """The section of the navigation that the notebooks end."""

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from linrep.config import Section
 from linrep.store.layout import HIGH_NORM, View
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
+from linrep.vlm.family import Family
 from linrep.vlm.prompts import FIELDS, filled_in
 
 
@@ -22,8 +23,9 @@ class HarvestConfig(Section):
     tokens_per_sample: PositiveInt | None = Field(
         default=64, description="Tokens of each modality kept per sample in the tokens view, drawn by sample id; null keeps all"
     )
-    dtype: Literal["float16", "bfloat16", "float32"] = Field(
-        default="float16", description="Number format of the stored vectors."
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        default="auto",
+        description="Number format of the stored vectors; auto: one that holds the family's activations.",
     )
     image_prompt: str = Field(default="<image>", description="The prompt around an image, in place of <image>.")
     pair_prompt: str = Field(
@@ -49,6 +51,10 @@ class HarvestConfig(Section):
     @classmethod
     def _one_place_for_prompts(cls, values: Any) -> Any:
         return filled_in(values) if isinstance(values, dict) else values
+
+    def stored_as(self, family: Family) -> "HarvestConfig":
+        """The same with the number format named: auto and the format that it means make the same store."""
+        return self if self.dtype != "auto" else self.model_copy(update={"dtype": family.storage})
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -54,8 +54,9 @@ class Harvester:
     def __init__(
         self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int, limits: Limits | None = None
     ) -> None:
-        self.vlm, self.config, self.layers, self.tokens_per_batch = vlm, config, tuple(layers), tokens_per_batch
-        self.schema = vectors(vlm.card.width, config.dtype)
+        self.vlm, self.config, self.layers = vlm, config.stored_as(vlm.family), tuple(layers)
+        self.tokens_per_batch = tokens_per_batch
+        self.schema = vectors(vlm.card.width, self.config.dtype)
         self.limits = {layer: LayerLimits.of(limits, layer) for layer in self.layers}
         self._on_device = {layer: torch.from_numpy(own.tokens).to(vlm.device) for layer, own in self.limits.items()}
         self._model_in_use = threading.Lock()
