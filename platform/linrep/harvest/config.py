@@ -7,7 +7,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from linrep.config import Section
 from linrep.store.layout import HIGH_NORM, View
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
-from linrep.vlm.family import Family
 from linrep.vlm.prompts import FIELDS, filled_in
 
 
@@ -52,9 +51,9 @@ class HarvestConfig(Section):
     def _one_place_for_prompts(cls, values: Any) -> Any:
         return filled_in(values) if isinstance(values, dict) else values
 
-    def stored_as(self, family: Family) -> "HarvestConfig":
+    def stored_as(self, usual: Literal["float16", "bfloat16"]) -> "HarvestConfig":
         """The same with the number format named: auto and the format that it means make the same store."""
-        return self if self.dtype != "auto" else self.model_copy(update={"dtype": family.storage})
+        return self if self.dtype != "auto" else self.model_copy(update={"dtype": usual})
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -54,7 +54,7 @@ class Harvester:
     def __init__(
         self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int, limits: Limits | None = None
     ) -> None:
-        self.vlm, self.config, self.layers = vlm, config.stored_as(vlm.family), tuple(layers)
+        self.vlm, self.config, self.layers = vlm, config.stored_as(vlm.family.storage), tuple(layers)
         self.tokens_per_batch = tokens_per_batch
         self.schema = vectors(vlm.card.width, self.config.dtype)
         self.limits = {layer: LayerLimits.of(limits, layer) for layer in self.layers}

@@ -117,7 +117,7 @@ def plan_harvest(
         CorpusError: A corpus is missing or empty.
     """
     card = describe(located(model))
-    config = config.stored_as(family_of(card.family))
+    config = config.stored_as(family_of(card.family).storage)
     layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
     check_layers(card, layers)
     none = RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
