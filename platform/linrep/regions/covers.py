@@ -10,7 +10,6 @@ from linrep.contents.stored import StoredContents, Token
 from linrep.regions.annotated import Region
 from linrep.regions.areas import Area, union
 from linrep.regions.matching import Window
-from linrep.vlm.tokens import token_map
 
 BACKGROUND, UNKNOWN = -1, -2
 """Labels of a patch that no category covers by the share that is asked, and of one about which nothing is known."""
@@ -54,7 +53,7 @@ class PatchMap:
         facts = self._contents.facts(name)
         size = facts["height"], facts["width"]
         if size not in self._known:
-            found = token_map(self._contents.layout(name))
+            found = self._contents.layout(name).map
             places = zip(found.tile.tolist(), found.row.tolist(), found.col.tolist(), strict=True)
             tokens = [token for i, at in enumerate(places) if (token := Token(i, *at)).is_patch]
             boxes = np.array(self._contents.boxes(name, tokens), float).reshape(-1, 4) / (size[1], size[0], size[1], size[0])
