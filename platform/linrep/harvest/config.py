@@ -56,6 +56,17 @@ class HarvestConfig(Section):
         return self if self.dtype != "auto" else self.model_copy(update={"dtype": usual})
 
     @property
+    def stored(self) -> Literal["float16", "bfloat16", "float32"]:
+        """The number format, once it is named.
+
+        Raises:
+            ValueError: It depends on the model, see `stored_as`.
+        """
+        if self.dtype == "auto":
+            raise ValueError("the number format of the store depends on the model: ask stored_as first")
+        return self.dtype
+
+    @property
     def prompts(self) -> dict[str, str]:
         """The three prompts by the names of their fields: what prepares samples as this harvest does takes them all."""
         return {name: getattr(self, name) for name in FIELDS}

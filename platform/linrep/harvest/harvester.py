@@ -56,7 +56,7 @@ class Harvester:
     ) -> None:
         self.vlm, self.config, self.layers = vlm, config.stored_as(vlm.family.storage), tuple(layers)
         self.tokens_per_batch = tokens_per_batch
-        self.schema = vectors(vlm.card.width, self.config.dtype)
+        self.schema = vectors(vlm.card.width, self.config.stored)
         self.limits = {layer: LayerLimits.of(limits, layer) for layer in self.layers}
         self._on_device = {layer: torch.from_numpy(own.tokens).to(vlm.device) for layer, own in self.limits.items()}
         self._model_in_use = threading.Lock()
@@ -87,7 +87,7 @@ class Harvester:
         reduced: dict[int, LayerReduction] = {}
 
         def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
-            reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.dtype], self._on_device[layer]))
+            reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.stored], self._on_device[layer]))
 
         inputs = collate(batch, self.vlm)
         with self._model_in_use, record(self.vlm, self.layers, take):

@@ -155,7 +155,7 @@ def _plan(
         model={**asdict(card), "path": model.path},
         layers=layers,
         views=config.views,
-        dtype=config.dtype,
+        dtype=config.stored,
         width=card.width,
         corpora={"digest": index.digest, **{corpus: counts._asdict() for corpus, counts in index.summary().items()}},
         harvest=config.model_dump(mode="json"),
