@@ -81,7 +81,7 @@ test-all: $(VENV)/.installed-test ## every test, the slow ones too
 
 # Other people's SAE libraries pin what ours pin otherwise, so they live in an environment of their own, .venv-peers.
 PEERS := sae-lens==6.54.12 dictionary-learning==0.1.0 eai-sparsify==1.3.3
-OURS := jaxtyping beartype pydantic-settings pyarrow pillow pytest
+OURS := jaxtyping beartype pydantic-settings pyarrow polars pillow pytest
 
 .venv-peers/.installed: Makefile
 	@echo "installing the official SAE libraries into .venv-peers (minutes the first time)"

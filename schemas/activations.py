@@ -106,3 +106,20 @@ def vectors(width: int, dtype: str) -> pa.Schema:
         ],
         metadata={"schema_version": str(VERSION)},
     )
+
+
+EXCERPT_SAMPLES = pa.schema([field for field in SAMPLES if field.name not in ("corpus", "uri", "error")])
+"""Samples that are shared with others: without what says where their files lie."""
+
+
+def excerpt_vectors(width: int, texts: bool) -> pa.Schema:
+    """The schema of vectors that are shared with others: lists of float32, which every program reads.
+
+    Args:
+        width: Dimensions of the residual stream (d).
+        texts: Whether ids of tokens are there, from which texts can be read.
+    """
+    kept = [field for field in vectors(width, "float32") if field.name != "vector" and (texts or field.name != "token_id")]
+    modality = column("modality", pa.string(), "image, or text: what is no patch and no newline stands under text")
+    vector = column("vector", pa.list_(pa.float32(), width), f"The residual stream: {width} x float32", "model's own scale")
+    return pa.schema([kept[0], modality, *kept[1:], vector], metadata={"schema_version": str(VERSION)})

@@ -110,6 +110,16 @@ def refused(status: int, code: str, message: str) -> Answer:
     return as_json({"error": message}, status, **{"X-Error-Code": code, "X-Error-Message": message})
 
 
+def _entry(path: str, blob: Blob) -> dict[str, Any]:
+    """A file as trees list it."""
+    own = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.etag[:40]}
+    return {**own, "lfs": {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 130}} if blob.large else own
+
+
+def _folder(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+
+
 class FakeHub:
     """The hub, from `with` to its end.
 
@@ -228,7 +238,8 @@ class FakeHub:
             return Answer(200)
         patterns: dict[str, Callable[..., Answer]] = {
             r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/revision/(.+))?": self._info,
-            r"/api/(model|dataset)s/([^/]+/[^/]+)/tree/([^/]+)": self._tree,
+            r"/api/(model|dataset)s/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?": self._tree,
+            r"/api/(model|dataset)s/([^/]+/[^/]+)/paths-info/([^/]+)": self._paths,
             r"/api/(model|dataset)s/([^/]+/[^/]+)/preupload/([^/]+)": self._preupload,
             r"/api/(model|dataset)s/([^/]+/[^/]+)/commit/([^/]+)": self._commit,
             r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch": self._batch,
@@ -277,19 +288,33 @@ class FakeHub:
             siblings.append({"rfilename": path, **more})
         return as_json({"id": name, "sha": found[0], "private": repository.private, "siblings": siblings, "tags": []})
 
-    def _tree(self, one: Asked, repository: FakeRepository, name: str, revision: str) -> Answer:
+    def _tree(self, one: Asked, repository: FakeRepository, name: str, revision: str, folder: str | None) -> Answer:
         found = repository.at(revision)
         if found is None:
             return refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        entries = []
-        for path, blob in sorted(found[1].items()):
-            own = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.etag[:40]}
-            large = {"lfs": {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 130}} if blob.large else {}
-            entries.append({**own, **large})
+        inside = f"{folder}/" if folder else ""
+        entries = [_entry(path, blob) for path, blob in sorted(found[1].items()) if path.startswith(inside)]
+        if one.query.get("recursive", ["false"])[0].lower() != "true":
+            folders = {inside + entry["path"].removeprefix(inside).partition("/")[0] for entry in entries}
+            known = {entry["path"]: entry for entry in entries}
+            entries = [
+                known.get(path, {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}) for path in sorted(folders)
+            ]
         start = int(one.query.get("cursor", ["0"])[0])
         more = start + PAGE < len(entries)
-        link = {"Link": f'<{self.url}{one.path}?recursive=True&cursor={start + PAGE}>; rel="next"'} if more else {}
+        query = "&".join(f"{key}={value[0]}" for key, value in one.query.items() if key != "cursor")
+        link = {"Link": f'<{self.url}{one.path}?{query}&cursor={start + PAGE}>; rel="next"'} if more else {}
         return as_json(entries[start : start + PAGE], **link)
+
+    def _paths(self, one: Asked, repository: FakeRepository, name: str, revision: str) -> Answer:
+        found = repository.at(revision)
+        if found is None:
+            return refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        form = parse_qs(one.body.decode())
+        asked = form["paths"] if "paths" in form else one.json()["paths"]
+        folders = [path for path in asked if any(own.startswith(f"{path}/") for own in found[1])]
+        entries = [_entry(path, found[1][path]) for path in asked if path in found[1]]
+        return as_json(entries + [_folder(path) for path in folders])
 
     def _preupload(self, one: Asked, repository: FakeRepository, name: str, revision: str) -> Answer:
         if one.token != WRITES:

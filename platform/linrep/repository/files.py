@@ -170,7 +170,7 @@ def _cached(address: Address, commit: str, takes: Callable[[str], bool]) -> list
 
 
 def _damaged(folder: Path, paths: Sequence[str], there: dict[str, RemoteFile]) -> list[str]:
-    return [path for path in paths if not there[path].is_same(folder / path)]
+    return [path for path in paths if not (folder / path).is_file() or not there[path].is_same(folder / path)]
 
 
 def _listing(address: Address, revision: str | None) -> Listing:
