@@ -17,13 +17,14 @@ def _interval(name: str, meaning: str, nullable: bool = False) -> list[pa.Field]
 
 
 _WHERE = [
-    column("attribute", pa.string(), "What is read: class, modality, or an attribute of the samples"),
+    column("attribute", pa.string(), "What is read: class, modality, an attribute of the samples, or the region of a patch"),
     column("view", pa.string(), "pooled, tokens or last: which rows"),
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
     column(
         "kind",
         pa.string(),
-        "class_mean, ridge, lda, softmax, sparse (k coordinates), latents (k of an autoencoder), latents_ridge ...",
+        "class_mean, ridge, lda, softmax, sparse (k coordinates), latents (k of an autoencoder), latents_ridge ..., position (of "
+        "regions: what the places of patches alone tell)",
     ),
     column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
 ]
@@ -59,7 +60,10 @@ PROBES = pa.schema(
         *_interval("balanced", "Mean over classes of the share of their rows that are right", nullable=True),
         *_interval("auroc", "Mean over classes of the area under the curve, class against rest", nullable=True),
         *_interval(
-            "control", "top1 of the same probe fitted on and scored against shuffled labels; null for transfers", nullable=True
+            "control",
+            "top1 of the same probe fitted on and scored against shuffled labels, of regions those of other images; null for "
+            "transfers",
+            nullable=True,
         ),
         *_interval("selectivity", "top1 minus control, on the same rows", nullable=True),
         column("gradient", pa.float64(), "Softmax: norm of the gradient at the end over that at zero weights", nullable=True),

@@ -41,7 +41,7 @@ def probed(name: str, folder: Path, workspace: Path) -> str:
     """The probes of a planted store as a job makes them; returns where its run is kept."""
     config = CONFIG.model_copy(update={"views": ("pooled",), "softmax": None, "sparse": ()})
     study = plan_study(write_planted(folder / name, n_images=180, noise=NOISE[name]), config)
-    return run_stage(ProbeStage(plan_probes(place(workspace), name, study, None), study, Pool(threads=1)), place(workspace)).uri
+    return run_stage(ProbeStage(plan_probes(place(workspace), name, study), study, Pool(threads=1)), place(workspace)).uri
 
 
 def with_ids(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def planned(tmp_path_factory):
     config = CONFIG.model_copy(update={"attributes": Attributes(path=write_colours(folder), columns=("colour",))})
     table, named = read_attributes(config.attributes, config.attributes.path)
     study = plan_study(store, config, table)
-    return study, [plan_probes(place(folder / name), "planted", study, named) for name in ("plain", "ray")]
+    return study, [plan_probes(place(folder / name), "planted", study, {"attributes": named}) for name in ("plain", "ray")]
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -72,7 +72,7 @@ def test_digests_name_what_decides_numbers_and_nothing_else(planned):
     study, _ = planned
 
     def name(config: ProbeConfig, attributes: str | None = "a") -> str:
-        return plan_probes(place("/w"), "n", replace(study, config=config), attributes).manifest.digest
+        return plan_probes(place("/w"), "n", replace(study, config=config), {"attributes": attributes}).manifest.digest
 
     roomy = CONFIG.model_copy(update={"softmax": Softmax(penalties=(1e-1,), memory_gb=99)})
     assert name(CONFIG) == name(roomy)
@@ -89,7 +89,7 @@ def test_an_sae_of_the_planted_axes_names_classes_with_one_latent_each(tmp_path)
         update={"views": ("pooled",), "softmax": None, "sparse": (1,), "sae": Latents(path=str(tmp_path / "sae"), layer=2)}
     )
     study = plan_study(write_planted(tmp_path / "store", n_images=150), config)
-    probes = plan_probes(place(tmp_path / "w"), "planted", study, None, sae.digest)
+    probes = plan_probes(place(tmp_path / "w"), "planted", study, {"sae": sae.digest})
     assert probes.manifest.parents["sae"] == sae.digest
     list(probe_plainly(study, study.units, probes))
     finish(probes, study)

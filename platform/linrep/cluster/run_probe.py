@@ -9,7 +9,7 @@ from linrep import tracking
 from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.given_saes import read_sae_for
-from linrep.cluster.inputs import attributes, harvested
+from linrep.cluster.inputs import attributes, harvested, regions
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.corpora.names import unspoken
@@ -20,6 +20,7 @@ from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.probe.artefact import ProbeAbout, finish, plan_probes
 from linrep.probe.encoded import check_latents
+from linrep.probe.patches import with_regions
 from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
@@ -88,18 +89,22 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbeStage:
         LinrepError: The recipe's harvest is missing or not complete, or the probe section asks for what is not there.
     """
     store, known = harvested(recipe, workspace).store, attributes(recipe, workspace)
+    labelled = regions(recipe, workspace)
     named, sae, config = None if known is None else known.digest, recipe.probe.sae, recipe.probe
     if sae is not None:
         sae = at_path(sae, recipe, store, workspace, "probe.sae")
         config = config.model_copy(update={"sae": sae})
-    study = plan_study(store, config, None if known is None else known.table)
+    study = plan_study(store, config, None if known is None else known.table, labelled is not None)
+    if labelled is not None:
+        study = with_regions(study, labelled)
+    parents = {"attributes": named, "regions": None if labelled is None else labelled.digest}
     if sae is None:
-        return ProbeStage(plan_probes(workspace, recipe.name, study, named), study, recipe.pool)
+        return ProbeStage(plan_probes(workspace, recipe.name, study, parents), study, recipe.pool)
     if sae.layer not in study.layers:
         raise RecipeError(f"probe.sae.layer: layer {sae.layer} is not probed, only {', '.join(map(str, study.layers))}")
     given = read_sae_for(sae, study.store, "probe.sae")
     check_latents(study, given.sae)
-    planned = plan_probes(workspace, recipe.name, study, named, given.sae.digest, (given.origin,))
+    planned = plan_probes(workspace, recipe.name, study, parents | {"sae": given.sae.digest}, (given.origin,))
     return ProbeStage(planned, study, recipe.pool)
 
 

@@ -24,6 +24,8 @@ ROWS = {
 """View and modality in words."""
 NAMES = {"lda": "LDA", "class_mean": "class means, not whitened", "latents_lda": "latents LDA"}
 """Kinds of probes in words, where their names are none."""
+REGION, POSITION = "region", "position"
+"""The attribute of single patches, and the kind of probe that sees nothing but where they lie."""
 KINDS = ("ridge", "lda", "softmax", "class_mean", "latents_ridge", "latents_lda", "latents_softmax", "latents_class_mean")
 
 
@@ -36,11 +38,11 @@ def layer_figures(table: pa.Table) -> dict[str, Figure]:
     frame = pl.DataFrame(pl.from_arrow(table))
     figures = {}
     for attribute, own in _by(frame, "attribute"):
-        figures[f"layers_{attribute}"] = panels(
-            f"{attribute}, read by linear probes: share of test rows that are right, 95% intervals",
-            _layer_panels(own),
-            n_columns=3,
+        what = (
+            "share of test rows that are right" if attribute != REGION else "how well each is told from the rest, in test patches"
         )
+        title = f"{attribute}, read by linear probes: {what}, 95% intervals"
+        figures[f"layers_{attribute}"] = panels(title, _layer_panels(own), n_columns=3)
     for kind, what in (("sparse", "coordinates"), ("latents", "latents")):
         few = frame.filter(pl.col("k").is_not_null() & (pl.col("attribute") == "class") & (pl.col("kind") == kind))
         if len(few):
@@ -78,6 +80,9 @@ def main_probes(frame: pl.DataFrame) -> pl.DataFrame:
 def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
     parts = []
     for where, own in _by(main_probes(frame), "view", "tested_on"):
+        if own["attribute"][0] == REGION:
+            parts.append(_region_panel(where, own))
+            continue
         found = [(i, kind, own.filter(pl.col("kind") == kind)) for i, kind in enumerate(KINDS)]
         curves = [replace(_curve(_named(kind), rows), colour=i) for i, kind, rows in found if len(rows)]
         best = own.filter(pl.col("kind") == "ridge")
@@ -85,6 +90,15 @@ def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
         chance = own["chance"].mean()
         parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
+
+
+def _region_panel(where: str, own: pl.DataFrame) -> Panel:
+    """Of patches most are background, which top-1 is full of: what is drawn is how well categories are told from the rest."""
+    found = [(i, kind, own.filter(pl.col("kind") == kind)) for i, kind in enumerate(KINDS)]
+    curves = [replace(_curve(_named(kind), rows, "auroc"), colour=i) for i, kind, rows in found if len(rows)]
+    place = own.filter(pl.col("kind") == POSITION)
+    curves += [_curve("places alone", place, "auroc", control=True)] if len(place) else []
+    return replace(_panel(where, curves, (0.5, "chance")), y_label="mean AUROC")
 
 
 def _sparse_panels(frame: pl.DataFrame) -> list[Panel]:
@@ -159,7 +173,7 @@ def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[st
         "  kind and layer are chosen on validation samples, the numbers are from test samples",
         f"  {'attribute':10} {'rows':14} {'best on validation':22} {'top-1 [95%]':>22} {'control [95%]':>22} {'chance':>7}",
     ]
-    for _, own in _by(frame, "attribute", "view", "tested_on"):
+    for _, own in _by(frame.filter(pl.col("kind") != POSITION), "attribute", "view", "tested_on"):
         # Without validation rows nothing is chosen: the first kind at the last layer.
         ranked = own.sort("validation", "layer", descending=True, nulls_last=True, maintain_order=True)
         row = ranked.row(0, named=True)
@@ -168,6 +182,7 @@ def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[st
             f"  {row['attribute']:10} {row['view'] + ' ' + row['tested_on']:14} {best:22} {_shown(row, 'top1'):>22} "
             f"{_shown(row, 'control'):>22} {row['chance']:>7.3f}"
         )
+    lines += [f"  {region_sentence(own)}" for _, own in _by(frame.filter(pl.col("attribute") == REGION), "view")]
     lines += [f"  left out, too few samples: {what}: {', '.join(names)}" for what, names in left_out.items()]
     lines += _edges(frame)
     stuck = frame.filter(pl.col("converged").eq(False))
@@ -207,7 +222,8 @@ def probe_headline(table: pa.Table) -> list[str]:
     """
     frame = main_probes(pl.DataFrame(pl.from_arrow(table)))
     sentences = []
-    for source, own in _by(frame.filter(pl.col("tested_on") != "both"), "tested_on"):
+    of_samples = frame.filter((pl.col("tested_on") != "both") & (pl.col("attribute") != REGION))
+    for source, own in _by(of_samples, "tested_on"):
         attributes = own["attribute"].unique(maintain_order=True).to_list()
         attribute = "class" if "class" in attributes else attributes[0]
         curve = chosen_curve(own.filter(pl.col("attribute") == attribute))
@@ -225,7 +241,27 @@ def probe_headline(table: pa.Table) -> list[str]:
             found = f"is read best at layer {best['layer']}: {_share(best['top1'])}{interval} of test samples "
             found += f"({beside}; {how}, chosen on validation samples; {lowest})"
         sentences.append(f"{attribute.capitalize()} of {source} samples {found}.")
-    return sentences
+    regions = frame.filter(pl.col("attribute") == REGION)
+    return [*sentences, *([region_sentence(regions)] if len(regions) else [])]
+
+
+def region_sentence(frame: pl.DataFrame) -> str:
+    """What probes read of regions in single patches, beside what places alone tell.
+
+    Args:
+        frame: Rows of `main_probes` of the regions.
+    """
+    curve = chosen_curve(frame.filter(pl.col("kind") != POSITION))
+    best = curve.sort("validation", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+    place = frame.filter((pl.col("kind") == POSITION) & (pl.col("layer") == best["layer"]))
+    alone = "" if not len(place) else f"; places alone {_share(place['auroc'][0])}"
+    what = f"{best['n_classes'] - 1} categories of regions and background"
+    interval = in_brackets(best["auroc_low"], best["auroc_high"], _share)
+    return (
+        f"What a patch shows ({what}) is read best at layer {best['layer']}: AUROC {_share(best['auroc'])}{interval}{alone}; "
+        f"{_share(best['top1'])} of test patches, of regions dealt anew {_share(best['control'])} ({best['kind']} probes, layer "
+        f"chosen on validation patches)."
+    )
 
 
 def chosen_curve(frame: pl.DataFrame) -> pl.DataFrame:

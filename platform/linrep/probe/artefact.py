@@ -8,6 +8,7 @@ probes/<name>-<digest>/
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,8 +75,7 @@ def plan_probes(
     workspace: Place,
     name: str,
     study: Study,
-    attributes: str | None = None,
-    sae: str | None = None,
+    parents: Mapping[str, str | None] = {},
     origins: tuple[dict[str, Any], ...] = (),
 ) -> Artefact[ProbeAbout]:
     """Name the artefact of a study and describe it.
@@ -84,12 +84,12 @@ def plan_probes(
         workspace: Where everything lies.
         name: Name of the recipe.
         study: What will be done.
-        attributes: Digest of the attributes' table, None where there is none.
-        sae: Digest of the probed SAE's weights, None where there is none.
+        parents: Digests of the attributes' table, of the regions and of the probed SAE's weights; None where there is none.
         origins: What the SAE says that it is of.
     """
-    parents = {"harvest": study.store.manifest.digest, "attributes": attributes, "sae": sae}
-    tasks = [asdict(task) for task in study.tasks if task.n_per_class is None]
+    parents = {"harvest": study.store.manifest.digest, **parents}
+    of_patches = () if study.patches is None else study.patches.study.tasks
+    tasks = [asdict(task) for task in (*study.tasks, *of_patches) if task.n_per_class is None]
     samples = study.samples
     return artefact.plan(
         PROBES_KIND,

@@ -23,9 +23,11 @@ class Attributes(Section):
     @field_validator("columns")
     @classmethod
     def _free_names(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
-        wrong = [name for name in columns if name in ("class", "modality") or "/" in name]
+        wrong = [name for name in columns if name in ("class", "modality", "region") or "/" in name]
         if wrong or not columns or len(set(columns)) < len(columns):
-            raise ValueError(f"must name columns, each once, none of them class, modality or with a slash, got {list(columns)}")
+            raise ValueError(
+                f"must name columns, each once, none of them class, modality, region or with a slash, got {list(columns)}"
+            )
         return columns
 
 

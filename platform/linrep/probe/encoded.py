@@ -14,7 +14,7 @@ from linrep.probe.fit import Trial
 from linrep.probe.latents import LatentProbe, Weighed, bytes_of_fit, fit_latents, survey
 from linrep.probe.moments import Gatherer, Moments
 from linrep.probe.report import Scored
-from linrep.probe.rows import LatentRows, StreamRows
+from linrep.probe.rows import LatentRows, Rows, StreamRows
 from linrep.probe.score import SPREAD, Tally
 from linrep.probe.study import Study, Task, Unit
 from linrep.probe.work import Clusters, Work
@@ -57,7 +57,7 @@ def check_latents(study: Study, encoder: Encoder) -> None:
 
 
 def probe_latents(
-    study: Study, unit: Unit, stream: StreamRows, encoder: Encoder, device: torch.device, clusters: Clusters
+    study: Study, unit: Unit, stream: Rows, encoder: Encoder, device: torch.device, clusters: Clusters
 ) -> list[Scored]:
     """Every probe of latents with what it scored: few latents of all, and every kind on those that fire most.
 

@@ -55,7 +55,7 @@ class Chosen:
 @dataclass(frozen=True)
 class Scored:
     """A probe with what it scored, and its control's; `input` stands before its kind where it reads something else than the
-    stream."""
+    stream, `each` says that its classes are reported although it reads none of it."""
 
     task: Task
     tested_on: str
@@ -66,6 +66,7 @@ class Scored:
     chosen: Chosen | None = None
     centred: bool = False
     input: str = ""
+    each: bool = False
 
     @property
     def kind(self) -> str:
@@ -96,7 +97,7 @@ class _Report:
         intervals = {id(s): found for s, found in self._intervals()}
         probes = [self._probe_row(s, intervals[id(s)], areas[id(s)][0]) for s in self._scored]
         classes, confusions = [], []
-        for own in _together(main, _labels):
+        for own in _together([s for s in self._scored if s.main or s.each], _labels):
             each = by_class([s.trial.tally for s in own], self._study.config.resamples, self._study.config.seed)
             for s, accuracy in zip(own, each, strict=True):
                 classes += self._class_rows(s, accuracy, areas[id(s)][1])

@@ -43,10 +43,18 @@ class StreamRows:
         view: Which rows.
         files: Their files, by modality.
         keep: Whether rows stay in memory after the first pass, where they fit.
+        columns: Further columns of numbers to give.
     """
 
-    def __init__(self, store: Store, view: View, files: Mapping[Modality, Sequence[WrittenFile]], keep: bool = True) -> None:
-        self._store, self._files, self._keep = store, files, keep
+    def __init__(
+        self,
+        store: Store,
+        view: View,
+        files: Mapping[Modality, Sequence[WrittenFile]],
+        keep: bool = True,
+        columns: Sequence[str] = (),
+    ) -> None:
+        self._store, self._files, self._keep, self._columns = store, files, keep, columns
         self._view: View = view
         self._kept: dict[Modality, Block] = {}
 
@@ -58,10 +66,11 @@ class StreamRows:
     def blocks(self, modality: Modality, wanted: Bool[np.ndarray, " s"]) -> Iterator[Block]:
         """The rows of a modality, those of some samples."""
         if not self._keep or self._bytes(modality) > KEPT_BYTES:
-            yield from blocks(self._store, self._files[modality], self._view, wanted)
+            yield from blocks(self._store, self._files[modality], self._view, wanted, self._columns)
             return
         if modality not in self._kept:
-            self._kept[modality] = _one(blocks(self._store, self._files[modality], self._view, np.ones(len(wanted), bool)))
+            every = np.ones(len(wanted), bool)
+            self._kept[modality] = _one(blocks(self._store, self._files[modality], self._view, every, self._columns))
         whole = self._kept[modality]
         if len(whole.sample):
             yield whole.of(wanted[whole.sample])
@@ -138,4 +147,5 @@ def _one(some: Iterator[Block]) -> Block:
     read = list(some)
     if not read:
         return Block(torch.empty(0, 0), np.empty(0, np.int64))
-    return Block(torch.cat([block.x for block in read]), np.concatenate([block.sample for block in read]))
+    columns = {name: np.concatenate([block.columns[name] for block in read]) for name in read[0].columns}
+    return Block(torch.cat([block.x for block in read]), np.concatenate([block.sample for block in read]), columns)

@@ -26,14 +26,18 @@ class Tally:
         n_classes: Classes of the classifier.
         n_clusters: What the bootstrap will draw: samples of the split.
         range_of: Lowest and highest score that the histograms resolve, by class; None counts no AUROC.
+        mixed: Whether a cluster has rows of several classes, as an image has patches.
     """
 
-    def __init__(self, n_classes: int, n_clusters: int, range_of: Float[Tensor, "2 c"] | None = None) -> None:
+    def __init__(
+        self, n_classes: int, n_clusters: int, range_of: Float[Tensor, "2 c"] | None = None, mixed: bool = False
+    ) -> None:
         self.rows, self.top1, self.top5 = (np.zeros(n_clusters) for _ in range(3))
         self.confusion = np.zeros((n_classes, n_classes), np.int64)
         self._of_class = np.zeros(n_classes)
         self._class_of = np.full(n_clusters, -1)
         self._by_class = np.zeros((2, FOLDS, n_classes), np.int64)
+        self._mixed = np.zeros((2, n_clusters, n_classes)) if mixed else None
         self._range = range_of
         self._c = n_classes
         self._bins = BINS if n_classes <= 100 else BINS // 4
@@ -52,6 +56,9 @@ class Tally:
         self.top1 += np.bincount(cluster, (best == truth).cpu().numpy(), minlength=n)
         self.top5 += np.bincount(cluster, (ahead < 5).cpu().numpy(), minlength=n)
         self._class_of[cluster] = y
+        if self._mixed is not None:
+            np.add.at(self._mixed[0], (cluster, y), 1)
+            np.add.at(self._mixed[1], (cluster, y), (best == truth).cpu().numpy())
         self._of_class += np.bincount(y, minlength=self._c)
         cell = (cluster % FOLDS) * self._c + y
         for part, weights in zip(self._by_class, (None, (best == truth).cpu().numpy()), strict=True):
@@ -126,20 +133,21 @@ class Tally:
         without = [recall(np.stack([rows[f], right[f]])) for f in folds]
         return folded(recall(nothing), without, self.n_clusters, self.n_clusters)
 
-    @property
-    def class_of(self) -> Int64[np.ndarray, " n"]:
-        """The class of each cluster, -1 for those without a row."""
-        return self._class_of
+    def of_class(self, c: int) -> Float[np.ndarray, "2 m"]:
+        """Rows of a class, and those of them that are right, in each cluster that may have some."""
+        if self._mixed is not None:
+            return self._mixed[:, :, c]
+        own = self._class_of == c
+        return np.stack([self.rows[own], self.top1[own]])
 
 
 def by_class(tallies: Sequence[Tally], n_resamples: int, seed: int) -> list[list[Interval]]:
     """Top-1 accuracy of each class for classifiers of the same rows and labels; NaN where the split has none of a class."""
-    first = tallies[0]
-    assert all((tally.class_of == first.class_of).all() for tally in tallies), "labels differ: the classes are not the same"
     out = []
-    for c in range(len(first.confusion)):
-        own = first.class_of == c
-        out.append(bootstrap(first.rows[own], [t.top1[own] for t in tallies], n_resamples, seed))
+    for c in range(len(tallies[0].confusion)):
+        rows, right = zip(*(tally.of_class(c) for tally in tallies), strict=True)
+        assert all(np.array_equal(own, rows[0]) for own in rows), "labels differ: the classes are not the same"
+        out.append(bootstrap(rows[0], right, n_resamples, seed))
     return [list(intervals) for intervals in zip(*out, strict=True)]
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 
 from linrep.errors import RecipeError
 from linrep.probe.config import ProbeConfig
+from linrep.probe.groups import PatchGroups
 from linrep.probe.labels import Labelled, attribute_values, check, label, modality_labels, subset
 from linrep.store.layout import MODALITIES, Modality, View
 from linrep.store.read import Store
@@ -88,6 +89,25 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class PatchStudy:
+    """What is to be learned of single patches, see `linrep.probe.patches`.
+
+    Attributes:
+        groups: Groups of patches.
+        study: The same study with groups in the place of samples, and regions as its one task.
+        n_samples: Samples of the store.
+    """
+
+    groups: PatchGroups
+    study: "Study"
+    n_samples: int
+
+    def images(self, wanted: Bool[np.ndarray, " g"]) -> Bool[np.ndarray, " s"]:
+        """Samples that some groups are of."""
+        return np.bincount(self.groups.sample[wanted], minlength=self.n_samples) > 0
+
+
+@dataclass(frozen=True)
 class Study:
     """Everything that a unit needs to know; the same for all units.
 
@@ -98,6 +118,7 @@ class Study:
         samples: The store's samples.
         codes: Class number of each sample by modality and label column, -1 for those that take no part.
         left_out: Classes of attributes and of texts with too few samples to learn from, by attribute and modality.
+        patches: What is learned of single patches; None where no regions of images are known.
     """
 
     store: Store
@@ -106,6 +127,13 @@ class Study:
     samples: Samples
     codes: Mapping[Modality, Mapping[str, Int64[np.ndarray, " s"]]]
     left_out: Mapping[str, tuple[str, ...]]
+    patches: PatchStudy | None = None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views to probe: where only regions are known, that of single tokens."""
+        views = self.store.manifest.views if self.config.views == "all" else self.config.views
+        return tuple(view for view in views if self.tasks or view == "tokens")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -115,8 +143,7 @@ class Study:
     @property
     def units(self) -> list[Unit]:
         """All units, view by view and layer by layer."""
-        views = self.store.manifest.views if self.config.views == "all" else self.config.views
-        return [Unit(view, layer) for view in views for layer in self.layers]  # pyright: ignore[reportArgumentType]
+        return [Unit(view, layer) for view in self.views for layer in self.layers]  # pyright: ignore[reportArgumentType]
 
     @cached_property
     def clusters(self) -> Int64[np.ndarray, " s"]:
@@ -163,16 +190,22 @@ class Study:
                     "shuffled": pa.array(names[shuffled[has]], pa.string()),
                 }
                 parts.append(pa.table(values, schema=PROBE_LABELS))
-        return pa.concat_tables(parts)
+        return pa.concat_tables(parts) if parts else PROBE_LABELS.empty_table()
 
 
-def plan_study(store: Store, config: ProbeConfig, attributes: Mapping[str, Mapping[str, str]] | None = None) -> Study:
+def plan_study(
+    store: Store,
+    config: ProbeConfig,
+    attributes: Mapping[str, Mapping[str, str]] | None = None,
+    regions: bool = False,
+) -> Study:
     """Work out a study.
 
     Args:
         store: The activations, complete.
         config: What to fit.
         attributes: The attributes' table by key, where the recipe names one.
+        regions: Whether patches are to be probed for regions: then no sample needs a class.
 
     Raises:
         RecipeError: A layer or view is not in the store, nothing is labelled, or a class has too few samples.
@@ -217,7 +250,7 @@ def plan_study(store: Store, config: ProbeConfig, attributes: Mapping[str, Mappi
                     smaller = subset(found, samples, n, config.seed)
                     if (smaller.codes != found.codes).any():
                         add(smaller, n)
-    if not tasks:
+    if not tasks and not regions:
         raise RecipeError(f"probe: no sample of {store.place} has a class: probes need images in folders, or labels")
     by_modality = modality_labels(samples, config.seed)
     if all(_has_all_splits(found, samples) for found in by_modality.values()):

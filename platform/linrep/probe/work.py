@@ -27,9 +27,15 @@ Codes = Mapping[Modality, Int64[np.ndarray, " s"]]
 
 
 class Clusters:
-    """What the bootstrap draws, in each split: a number for each sample, -1 outside of the split."""
+    """What the bootstrap draws, in each split: a number for each sample, -1 outside of the split.
 
-    def __init__(self, study: Study) -> None:
+    Args:
+        study: What is done.
+        mixed: Whether one cluster has samples of several classes, as groups of an image's patches are.
+    """
+
+    def __init__(self, study: Study, mixed: bool = False) -> None:
+        self.mixed = mixed
         is_text = np.array([role == "text" for role in study.samples.role], np.int64)
         self._of: dict[str, Int64[np.ndarray, " s"]] = {}
         self._modality: dict[str, Int64[np.ndarray, " n"]] = {}
@@ -191,7 +197,8 @@ class Work:
                 yield taken.moved(target.moments.mean), common, codes, True
 
     def _trial(self, probe: Linear, codes: Codes, split: str, range_of: Tensor | None = None) -> Trial:
-        return Trial(probe, codes, Tally(probe.n_classes, self._clusters.n(split), range_of))
+        clusters = self._clusters
+        return Trial(probe, codes, Tally(probe.n_classes, clusters.n(split), range_of, clusters.mixed and range_of is not None))
 
     def _score(self, trials: list[Trial], split: str) -> None:
         """Run the split's rows past all trials, each modality once; those that see the same rows share one product."""

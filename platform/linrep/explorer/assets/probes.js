@@ -84,6 +84,18 @@
         )
       );
     }
+    /* Of patches, what places alone tell. */
+    var places = table.rows(both(isMain(table), of(table, { on: state.on, kind: "position" })));
+    if (places.length && state.kind !== "position") {
+      charts.push(
+        chart(
+          "How well classes are told from the rest, beside what the places of patches alone tell",
+          "mean AUROC",
+          [L.curve(state.kind.replace(/_/g, " "), table, rows, "layer", "auroc"), L.curve("places alone", table, places, "layer", "auroc", { control: true })],
+          { y: 0.5, label: "chance" }
+        )
+      );
+    }
     charts.push(
       L.chart({
         title: "Selectivity: top-1 minus that of shuffled labels, on the same rows",

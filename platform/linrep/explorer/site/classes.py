@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from linrep.explorer.probes import chosen_curve, main_probes
+from linrep.explorer.probes import REGION, chosen_curve, main_probes
 from linrep.explorer.site.class_latents import latents_by_value
 from linrep.explorer.site.class_steering import steering_by_class
 from linrep.explorer.site.pictures import Pictures
@@ -97,6 +97,11 @@ def members_by_value(results: Results, pictures: Mapping[str, Pictures]) -> dict
                 ["attribute", "class_name", "modality"], maintain_order=True
             ):
                 _add(found, (str(attribute), str(value)), str(modality), rows["sample_id"].to_list(), one.parents["harvest"])
+    for one in results.artefacts["regions"]:
+        if one.parents["harvest"] in pictures:
+            shown = frame(one, "regions").drop_nulls("category").unique(["category", "sample_id"], maintain_order=True)
+            for (category,), rows in shown.group_by(["category"], maintain_order=True):
+                _add(found, (REGION, str(category)), "image", rows["sample_id"].to_list(), one.parents["harvest"])
     for key, own in pictures.items():
         samples = read_samples(own.samples)
         groups: dict[tuple[str, str], list[str]] = {}
