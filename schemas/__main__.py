@@ -71,7 +71,8 @@ def of_sharing() -> str:
 
 def of_features() -> str:
     """All tables of the features, in Markdown."""
-    named = {"features": "FEATURES", "labels": "FEATURE_LABELS", "examples": "FEATURE_EXAMPLES", "codes": "FEATURE_CODES"}
+    named = {"features": "FEATURES", "labels": "FEATURE_LABELS", "overlaps": "FEATURE_OVERLAPS",
+             "examples": "FEATURE_EXAMPLES", "codes": "FEATURE_CODES"}  # fmt: skip
     return "\n\n".join([head(features.VERSION), *(table(name, getattr(features, schema)) for name, schema in named.items())])
 
 

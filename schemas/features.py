@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
@@ -43,6 +43,20 @@ FEATURES = pa.schema(
         ),
         column("auroc", pa.float64(), "Area under the ROC curve for that value, on the other half", "share", True),
         column("entropy", pa.float64(), "Entropy over the classes of image samples, see `labels`", "share of log n", True),
+        column("best_region", pa.string(), "Category of regions that it overlaps most, see `overlaps`", nullable=True),
+        column(
+            "region_iou",
+            pa.float64(),
+            "Its patches and that category's: intersection over union, on the other half",
+            "share",
+            True,
+        ),
+        column("region_iou_low", pa.float64(), "Lower end of the 95% interval of region_iou, over images", "share", True),
+        column("region_iou_high", pa.float64(), "Upper end of the 95% interval of region_iou, over images", "share", True),
+        column("region_iou_dealt", pa.float64(), "The same with regions dealt from other images, at their places", "share", True),
+        column(
+            "region_precision", pa.float64(), "Average precision for that category's patches, on the other half", "share", True
+        ),
         column("words_up", pa.list_(pa.string()), "Tokens that its decoder row raises most in the logit lens, highest first"),
         column("logits_up", pa.list_(pa.float32()), "By how much, above the mean over the vocabulary", "per unit of stream"),
         column("words_down", pa.list_(pa.string()), "Tokens that it lowers most, lowest first"),
@@ -82,6 +96,42 @@ FEATURE_LABELS = pa.schema(
             True,
         ),
         column("n", pa.int64(), "Samples of the value in the half that it is scored on", "samples"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+FEATURE_OVERLAPS = pa.schema(
+    [
+        *_WHICH,
+        column("rank", pa.int32(), "From 0 within the latent, by iou_chosen; 5 categories at most"),
+        column("category", pa.string(), "The category of regions"),
+        column("threshold", pa.float64(), "It fires at and above this activation; 0 wherever it fires at all", _SCALE),
+        column("iou_chosen", pa.float64(), "iou on the half of the images that category and threshold are chosen on", "share"),
+        column(
+            "iou",
+            pa.float64(),
+            "Patches where it fires and that the category covers, over those of which either is true, on the other half",
+            "share",
+            True,
+        ),
+        column("iou_low", pa.float64(), "Lower end of the 95% interval of iou, over images", "share", True),
+        column("iou_high", pa.float64(), "Upper end of the 95% interval of iou, over images", "share", True),
+        column(
+            "iou_dealt",
+            pa.float64(),
+            "The same with regions dealt from other images, at their places: the control",
+            "share",
+            True,
+        ),
+        column(
+            "average_precision",
+            pa.float64(),
+            "Mean over the category's patches of the precision at their activation, on the other half; by chance it is share",
+            "share",
+            True,
+        ),
+        column("n", pa.int64(), "Patches of the category in the half that it is scored on, of those held", "patches"),
+        column("share", pa.float64(), "Share of the annotated patches there that these are", "share"),
     ],
     metadata={"schema_version": str(VERSION)},
 )

@@ -16,17 +16,20 @@ from linrep.features.codes import codes_file, encode_file
 from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
 from linrep.features.gather import LatentSums, gather
+from linrep.features.regions import ChosenRegions, Folds, overlap_folds
 from linrep.features.study import PARTS, Part, Study, Unit
-from linrep.features.tables import example_table, feature_table, label_scores, label_table
+from linrep.features.tables import example_table, feature_table, label_scores, label_table, overlap_table, with_regions
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.store.layout import Modality
 from linrep.vlm.unembed import Unembedding, read_unembedding
+from schemas.features import FEATURE_OVERLAPS
 
 UNITS_AHEAD = 2
 """Units under way at once, at most: one gathers while another is filled in."""
 
-Examples = dict[Modality, Chosen]
+Wanted = tuple[dict[Modality, Chosen], ChosenRegions | None]
+"""What the second look at the codes fills in: examples, and overlaps with regions."""
 
 
 def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> Iterator[UnitCommit | Step]:
@@ -200,7 +203,9 @@ def _settle(study: Study, unit: Unit, parts: Iterable[LatentSums | LinrepError])
         }
         tokens = {m: rates.tokens for m, rates in whole.rates.items()}
         chance = None if whole.alike is None else whole.alike.chance
-        return (tables, tokens, chance), choose(whole, study.known, config)
+        facts = study.known.regions
+        regions = None if whole.overlaps is None or facts is None else whole.overlaps.choose(facts)
+        return (tables, tokens, chance, regions), (choose(whole, study.known, config), regions)
 
     outcome = or_error(settled)
     return (outcome, outcome) if isinstance(outcome, LinrepError) else outcome
@@ -212,12 +217,16 @@ def _words(study: Study) -> Unembedding | None:
     return read_unembedding(study.model)
 
 
-def _fill(study: Study, unit: Unit, part: Part, place: Place, chosen: Examples | LinrepError) -> Any:
+def _fill(study: Study, unit: Unit, part: Part, place: Place, chosen: Wanted | LinrepError) -> Any:
     if isinstance(chosen, LinrepError):
         return chosen
 
     def filled() -> Any:
-        return fill(turned(study.turned(unit, part, place)), unit.run, chosen, study.ids, study.n_tokens, study.config)
+        (examples, regions), facts, files = chosen, study.known.regions, turned(study.turned(unit, part, place))
+        table = fill(files, unit.run, examples, study.ids, study.n_tokens, study.config)
+        if regions is None or facts is None:
+            return table, None
+        return table, overlap_folds(files, unit.run, regions, facts, study.known.rank)
 
     return or_error(filled)
 
@@ -230,8 +239,17 @@ def _write(
         return failed
 
     def write() -> UnitCommit:
-        tables, tokens, chance = rows
-        own = {**tables, "examples": example_table(shown, study.of(unit), study.layer(unit))}
+        tables, tokens, chance, regions = rows
+        latents, layer, facts = study.of(unit), study.layer(unit), study.known.regions
+        overlaps = FEATURE_OVERLAPS.empty_table()
+        if regions is not None and facts is not None:
+            folds = Folds(regions, facts.n)
+            for _, some in shown:
+                folds.merge(some)
+            overlaps = overlap_table(regions, folds, facts, latents, unit.run[0], layer)
+        examples = example_table([table for table, _ in shown], latents, layer)
+        features = with_regions(tables["features"], overlaps)
+        own = {**tables, "features": features, "overlaps": overlaps, "examples": examples}
         cost = {"tokens": tokens, "chance": chance}
         return here.write(unit.name, own, time.time() - begun, unit.run[1] - unit.run[0], cost)
 

@@ -7,7 +7,7 @@ from linrep import tracking
 from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
 from linrep.cluster.given_saes import read_saes, with_control
-from linrep.cluster.inputs import attributes, harvested
+from linrep.cluster.inputs import attributes, harvested, regions
 from linrep.cluster.sae_names import at_paths
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.contents.sources import located
@@ -99,6 +99,9 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesStage:
     # Checked before the SAEs are read, and their controls made, from rows of the store.
     plan_study(store, config)
     known, embedded, parents = attributes(recipe, workspace), None, {}
+    labelled = regions(recipe, workspace)
+    if labelled is not None:
+        parents["regions"] = labelled.digest
     if known is not None:
         parents["attributes"] = known.digest
     if config.embeddings is not None:
@@ -107,7 +110,7 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesStage:
     latents = tuple(with_control(d, one.sae, store, config.seed) for d, one in zip(config.saes, given, strict=True))
     parents |= {f"sae-{i}": one.sae.digest for i, one in enumerate(given)}
     values = None if known is None else known.values(store)
-    study = plan_study(store, config, values, embedded, latents, located(recipe.model))
+    study = plan_study(store, config, values, embedded, latents, located(recipe.model), labelled)
     names = [f"{d.layer}/{own.name}" for d, (own, _) in zip(config.saes, latents, strict=True)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -4,7 +4,7 @@ features/<name>-<digest>/
   codes/sae-00/image/part-000012.parquet          active latents of the tokens of chunk 12, see `linrep.features.codes`
   commits/codes-sae-00.json                       written when all codes of an SAE, or of its control, are there
   turned/sae-00/image-part-000012/*               the same latent by latent, until complete: `linrep.features.columns`
-  units/sae-00-0000000/                           features, labels and examples of the latents from 0 on; examples stay here
+  units/sae-00-0000000/                           features, labels, overlaps and examples of the latents from 0 on; examples stay
 """
 
 import re
@@ -27,7 +27,7 @@ from linrep.places import Place, remove_folder
 from linrep.records import MANIFEST, inside
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.tables import write_table
-from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES, VERSION
+from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURE_OVERLAPS, FEATURES, VERSION
 
 _CODES = re.compile(r"part-[0-9]{6,}\.parquet")
 
@@ -95,7 +95,7 @@ class FeaturesAbout:
 
 FEATURES_KIND = Kind(
     "features", "features", "features", VERSION, FeaturesAbout,
-    {"features": FEATURES, "labels": FEATURE_LABELS}, parts={"examples": FEATURE_EXAMPLES},
+    {"features": FEATURES, "labels": FEATURE_LABELS, "overlaps": FEATURE_OVERLAPS}, parts={"examples": FEATURE_EXAMPLES},
 )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def plan_artefact(
         workspace: Where everything lies.
         name: Name of the recipe.
         study: What will be done.
-        parents: Digests of SAEs, attributes and embeddings.
+        parents: Digests of SAEs, attributes, regions and embeddings.
         origins: What each SAE says that it is of.
     """
     config = study.config

@@ -13,6 +13,7 @@ from linrep.features.labels import BINS, Attribute, Histograms
 from linrep.features.monosemanticity import Embedded, Weighted
 from linrep.features.peaks import peaks
 from linrep.features.rates import Rates
+from linrep.features.regions import Overlaps, RegionFacts
 from linrep.largest import Largest, draw_key, strength_key
 from linrep.store.layout import MODALITIES, Modality
 
@@ -29,12 +30,14 @@ class SampleFacts:
         by_rank: The sample of each place.
         attributes: By modality.
         embedded: Vectors of another encoder, if there are any.
+        regions: What covers their patches, if that is known.
     """
 
     rank: Int64[np.ndarray, " s"]
     by_rank: Int64[np.ndarray, " s"]
     attributes: dict[Modality, tuple[Attribute, ...]]
     embedded: Embedded | None
+    regions: RegionFacts | None = None
 
     @property
     def half(self) -> Int64[np.ndarray, " s"]:
@@ -50,6 +53,7 @@ class LatentSums:
         self.top = {m: Largest(f, config.top) for m in MODALITIES}
         self.drawn = {m: Largest(f, n_drawn(config)) for m in MODALITIES}
         self.labels = {m: Histograms(f, known.attributes[m]) for m in MODALITIES}
+        self.overlaps = None if known.regions is None else Overlaps(f, known.regions.n)
         self.alike = None if known.embedded is None else Weighted(f, known.embedded.units.shape[1])
 
     def merge(self, other: "LatentSums") -> None:
@@ -59,6 +63,8 @@ class LatentSums:
             self.top[m].merge(other.top[m])
             self.drawn[m].merge(other.drawn[m])
             self.labels[m].merge(other.labels[m])
+        if self.overlaps is not None and other.overlaps is not None:
+            self.overlaps.merge(other.overlaps)
         if self.alike is not None and other.alike is not None:
             self.alike.merge(other.alike)
 
@@ -71,6 +77,7 @@ def n_drawn(config: FeaturesConfig) -> int:
 def bytes_per_latent(known: SampleFacts, config: FeaturesConfig) -> int:
     """What `LatentSums` holds for each latent."""
     values = sum(len(a.values) for own in known.attributes.values() for a in own)
+    values += 0 if known.regions is None else known.regions.n + 1
     vectors = 0 if known.embedded is None else known.embedded.units.shape[1]
     return 2 * (44 + 12 * (config.top + n_drawn(config))) + values * (8 + 8 * BINS) + 8 * vectors + 32
 
@@ -96,4 +103,8 @@ def gather(columns: Sequence[Columns], run: tuple[int, int], known: SampleFacts,
         found.labels[modality].add(own, fired.samples, known.attributes[modality], known.half)
         if found.alike is not None and known.embedded is not None and modality == "image":
             found.alike.add(own, fired.samples, known.embedded)
+    if found.overlaps is not None and known.regions is not None:
+        for one in columns:
+            if one.shape.modality == "image":
+                found.overlaps.add(one, one.fired(run), known.regions, known.half)
     return found

@@ -174,7 +174,7 @@ class Histograms:
         right, said = yes[:, ::-1].cumsum(1)[each, place], (yes + no)[:, ::-1].cumsum(1)[each, place]
         out.f1[rows] = 2 * right / np.maximum(said + n[value, 1], 1)
         lowest = place == BINS - 1
-        out.threshold[rows] = np.where(lowest, 0.0, _edge((self.top[rows] - place).astype(np.int16)))
+        out.threshold[rows] = np.where(lowest, 0.0, edge((self.top[rows] - place).astype(np.int16)))
         out.n[rows] = n[value, 1]
         p, q = n[value, 1], n[:, 1].sum() - n[value, 1]
         silent_yes, silent_no = p - yes.sum(1), q - no.sum(1)
@@ -193,7 +193,7 @@ def _bin(value: Float32[np.ndarray, " n"]) -> Int16[np.ndarray, " n"]:
     return (np.ascontiguousarray(value).view(np.uint32) >> _SHIFT).astype(np.int16)
 
 
-def _edge(number: Int16[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+def edge(number: Int16[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
     """The least activation of a bin."""
     return (number.astype(np.uint32) << _SHIFT).view(np.float32).astype(np.float64)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Int64
 
 from linrep.encoder import Latents
@@ -14,7 +15,10 @@ from linrep.features.config import FeaturesConfig
 from linrep.features.gather import SampleFacts, runs
 from linrep.features.labels import Attribute
 from linrep.features.monosemanticity import Embedded
+from linrep.features.regions import RegionFacts
 from linrep.places import Place
+from linrep.regions.artefact import Regions
+from linrep.regions.patches import PatchLabels
 from linrep.sample import unit_hash
 from linrep.store.commit import WrittenFile
 from linrep.store.layout import MODALITIES, Modality
@@ -137,6 +141,7 @@ def plan_study(
     embedded: Embedded | None = None,
     latents: tuple[tuple[Latents, Latents], ...] = (),
     model: ModelConfig | None = None,
+    regions: Regions | None = None,
 ) -> Study:
     """Work out a study.
 
@@ -147,6 +152,7 @@ def plan_study(
         embedded: Vectors of the samples by an independent encoder.
         latents: The SAEs that the config names, each with its control of random directions.
         model: Whose words the logit lens speaks.
+        regions: What covers patches of the store's images.
 
     Raises:
         RecipeError: No SAE is named, or the store lacks what one needs.
@@ -177,8 +183,25 @@ def plan_study(
     wanted: dict[Modality, np.ndarray] = {m: samples.of(m) for m in MODALITIES}
     attributes: dict[Modality, tuple[Attribute, ...]] = {m: _attributes(named, wanted[m], config.min_samples) for m in MODALITIES}
     n_tokens: dict[Modality, np.ndarray] = {m: table[f"n_{m}_tokens"].to_numpy().astype(np.int64) for m in MODALITIES}
-    known = SampleFacts(rank, by_rank, attributes, embedded)
+    of_patches = None if regions is None else _region_facts(regions, store, wanted["image"], rank % 2, config.min_samples)
+    known = SampleFacts(rank, by_rank, attributes, embedded, of_patches)
     return Study(store, config, known, wanted, table["sample_id"].combine_chunks(), n_tokens, latents, model)
+
+
+def _region_facts(
+    regions: Regions, store: Store, wanted: Bool[np.ndarray, " s"], half: Int64[np.ndarray, " s"], min_samples: int
+) -> RegionFacts:
+    """What covers patches, and the categories whose regions cover patches of enough images, of some in either half."""
+    labels, ids = PatchLabels(regions, store), store.samples()["sample_id"].combine_chunks()
+    shown = regions.table("regions").filter((pc.field("n_patches") > 0) & pc.field("category").is_valid())
+    pairs = shown.group_by(["category", "sample_id"]).aggregate([])
+    sample, category = (
+        pc.call_function("index_in", [pairs[name]], pc.SetLookupOptions(value_set=among)).to_numpy().astype(np.int64)
+        for name, among in (("sample_id", ids), ("category", pa.array(labels.categories, pa.string())))
+    )
+    counts = np.zeros((len(labels.categories), 2), np.int64)
+    np.add.at(counts, (category[wanted[sample]], half[sample[wanted[sample]]]), 1)
+    return RegionFacts(labels, (counts.sum(1) >= min_samples) & (counts > 0).all(1))
 
 
 def _attributes(

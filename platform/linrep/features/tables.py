@@ -10,11 +10,24 @@ from linrep.encoder import Latents
 from linrep.features.config import FeaturesConfig
 from linrep.features.gather import LatentSums, SampleFacts
 from linrep.features.labels import LabelScores
+from linrep.features.regions import ChosenRegions, Folds, RegionFacts
 from linrep.features.words import lens, nearest
+from linrep.stats.folded import folded
+from linrep.stats.interval import NOTHING
 from linrep.store.layout import MODALITIES, Modality
+from linrep.store.tables import table_of
 from linrep.vlm.unembed import Unembedding
-from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES
+from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURE_OVERLAPS, FEATURES
 
+REGION_COLUMNS = {
+    "best_region": "category",
+    "region_iou": "iou",
+    "region_iou_low": "iou_low",
+    "region_iou_high": "iou_high",
+    "region_iou_dealt": "iou_dealt",
+    "region_precision": "average_precision",
+}
+"""Columns of the features, and those of the overlaps that they are taken from."""
 ScoresByModality = dict[Modality, list[LabelScores]]
 """How well the latents of a run separate each attribute, by modality."""
 
@@ -51,9 +64,43 @@ def feature_table(
     columns["modality_score"] = _nulls(np.divide(image, both, out=np.full(n, np.nan), where=both > 0))
     columns |= _best(labels["image"], known, n)
     columns |= _weights(latents, run, config, words)
+    columns |= dict.fromkeys(REGION_COLUMNS, [None] * n)
     scores = np.full(n, np.nan) if found.alike is None else found.alike.scores(config.min_samples)
     columns |= {"monosemanticity": _nulls(scores), "uniqueness": [None] * n, "most_alike": [None] * n}
     return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in FEATURES], schema=FEATURES)
+
+
+def overlap_table(chosen: ChosenRegions, folds: Folds, facts: RegionFacts, latents: Latents, first: int, layer: int) -> pa.Table:
+    """One row a latent and category of regions, of those that it overlaps most."""
+    rows = []
+    patches = folds.patches[0].sum()
+    for latent, k, category, inside, union, dealt in folds.rows():
+        total, both = int(union.sum()), int(inside.sum())
+        own = [g for g in range(len(union)) if union[g]]
+        without = [(both - inside[g]) / (total - union[g]) if total > union[g] else np.nan for g in own]
+        images = int(folds.images[0])
+        found = folded(both / total, without, images, np.inf) if total else NOTHING
+        n = int(folds.size[0, category].sum())
+        rows.append(
+            {
+                "layer": layer, "sae": latents.name, "latent": latent + first, "rank": k,
+                "category": facts.labels.categories[category], "threshold": float(chosen.threshold[latent, k]),
+                "iou_chosen": float(chosen.iou_chosen[latent, k]), "iou": _null(found.value), "iou_low": _null(found.low),
+                "iou_high": _null(found.high), "iou_dealt": _null(dealt),
+                "average_precision": _null(float(chosen.precision[latent, k])), "n": n, "share": n / max(int(patches), 1),
+            }
+        )  # fmt: skip
+    return table_of(rows, FEATURE_OVERLAPS)
+
+
+def with_regions(table: pa.Table, overlaps: pa.Table) -> pa.Table:
+    """Features with the region that each latent overlaps most, where it was chosen."""
+    best = {row["latent"]: row for row in overlaps.to_pylist() if row["rank"] == 0}
+    for name, of in REGION_COLUMNS.items():
+        values = [best[latent][of] if latent in best else None for latent in table["latent"].to_pylist()]
+        field = FEATURES.field(name)
+        table = table.set_column(FEATURES.get_field_index(name), field, pa.array(values, field.type))
+    return table
 
 
 def _best(labels: Sequence[LabelScores], known: SampleFacts, n: int) -> dict[str, Any]:
@@ -113,6 +160,10 @@ def example_table(parts: Sequence[pa.Table], latents: Latents, layer: int) -> pa
         (name, "descending" if name == "kind" else "ascending") for name in ("latent", "modality", "kind", "quantile", "rank")
     ]
     return table.sort_by(ways).select(FEATURE_EXAMPLES.names).cast(FEATURE_EXAMPLES)
+
+
+def _null(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _nulls(values: np.ndarray) -> list[Any]:
