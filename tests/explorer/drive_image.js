@@ -13,6 +13,10 @@
       hot: document.querySelectorAll(".patch.hot").length,
       links: Array.from(document.querySelectorAll(".side .latents a")).map(function (link) { return link.getAttribute("href"); }),
       address: location.hash,
+      stages: document.querySelectorAll(".stage").length,
+      outlines: document.querySelectorAll(".regions:not([hidden]) polygon").length,
+      names: Array.from(document.querySelectorAll(".regions:not([hidden]) .name")).map(function (name) { return name.textContent; }),
+      checked: document.querySelector(".outlined input").checked,
     }));
   }, 50);
 })();

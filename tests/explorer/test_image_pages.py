@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pytest
 
+from linrep.cluster.regions import label_plainly
 from linrep.contents.stored import open_contents
 from linrep.explorer.site.build import Limits, build_site
 from linrep.explorer.site.results import open_results
@@ -15,6 +16,9 @@ from linrep.places import place
 from linrep.reading.latents import NONE
 from linrep.reading.read import Reader, ReadSae
 from linrep.reading.stored import read_stored
+from linrep.regions.artefact import finish, plan_regions
+from linrep.regions.config import RegionsConfig
+from linrep.regions.study import plan_study
 from linrep.sae.formats import read as read_sae
 from linrep.vlm.config import ModelConfig
 from tests.pages import browse, needs_chromium
@@ -27,10 +31,34 @@ DRIVE = Path(__file__).with_name("drive_image.js")
 def site(random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site of images")
     write_recipe(folder, random_vlm)
+    write_regions(folder)
     results = open_results(place(folder / "ws"))
     contents = {key: open_contents(store) for key, store in results.harvests.items()}
     build_site(results, lambda: contents, lambda name: name, "t", Limits(latents=24, images=12))
     return folder / "ws" / "explorer"
+
+
+def write_regions(folder: Path) -> None:
+    """A boat on the left half of every image, and on it a crowd."""
+    store = next(iter(open_results(place(folder / "ws")).harvests.values()))
+    rows = [row for row in store.samples().to_pylist() if row["modality"] == "image"]
+    held = {
+        "images": [
+            {"id": i, "file_name": row["uri"], "height": row["height"], "width": row["width"]} for i, row in enumerate(rows)
+        ],
+        "categories": [{"id": 0, "name": "<b>boat"}],
+        "annotations": [
+            {"image_id": i, "category_id": 0, "bbox": [0, 0, row["width"] / side, row["height"]], "iscrowd": int(side > 2)}
+            for i, row in enumerate(rows)
+            for side in (2, 4)
+        ],
+    }
+    (folder / "c.json").write_text(json.dumps(held))
+    config = RegionsConfig.model_validate({"source": {"path": str(folder / "c.json")}})
+    study = plan_study(store, config, place(folder / "c.json"))
+    here = plan_regions(place(folder / "ws"), "t", study).begun()
+    list(label_plainly(study, here.todo(), here))
+    here.closing(**finish(here, study)).close()
 
 
 def shard(site: Path, name: str) -> dict:
@@ -75,6 +103,15 @@ def test_captions_are_those_of_pairs_that_show_the_same_file(site):
     assert all((caption is not None) == (file in ("p000.JPEG", "p001.JPEG")) for file, caption in pairs.items())
 
 
+def test_regions_are_outlines_the_largest_first(site):
+    (own,) = shard(site, "site")["images"]
+    boat, crowd = shard(site, f"{own['key']}/0")["data"]["regions"]
+    assert (boat["category"], boat["left"], boat["top"]) == ("<b>boat", 0, 0)
+    assert boat["outline"] == [[0, 0, 0.5, 0, 0.5, 1, 0, 1]]
+    assert crowd["category"] is None
+    assert crowd["outline"] == [[0, 0, 0.25, 0, 0.25, 1, 0, 1]]
+
+
 @needs_chromium
 @pytest.mark.slow
 def test_the_address_reproduces_a_view_and_links_lead_to_latents(site, tmp_path):
@@ -86,7 +123,9 @@ def test_the_address_reproduces_a_view_and_links_lead_to_latents(site, tmp_path)
     (site / "assets" / "drive.js").write_text(DRIVE.read_text())
     html = (site / "index.html").read_text()
     (site / "driven.html").write_text(html.replace("<script ", '<script src="assets/drive.js"></script>\n<script ', 1))
-    address = f"#/image?sample={quote(name, safe='')}&at={page['data']['tokens'][number]['position']}&by=0&latent={latent}"
+    address = (
+        f"#/image?sample={quote(name, safe='')}&at={page['data']['tokens'][number]['position']}&by=0&latent={latent}&regions=1"
+    )
     dom = browse((site / "driven.html").as_uri() + address, tmp_path, "--dump-dom")
     found = re.search(r"<title>seen ([^<]+)</title>", dom)
     assert found is not None, dom[:2000]
@@ -98,3 +137,6 @@ def test_the_address_reproduces_a_view_and_links_lead_to_latents(site, tmp_path)
     assert re.search(r"#/latent\?sae=latents%2F", seen["links"][0])
     assert f"latent={latent}" in seen["address"]
     assert "at=" in seen["address"]
+    assert seen["outlines"] == seen["stages"] * 4  # a dark and a light line of two regions, in each view
+    assert seen["names"] == ["<b>boat", "unknown"] * seen["stages"]
+    assert seen["checked"] is True

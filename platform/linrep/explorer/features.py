@@ -8,6 +8,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
+from linrep.stats.interval import in_brackets
 from linrep.stats.wilson import wilson
 from linrep.store.layout import MODALITIES
 
@@ -42,6 +43,7 @@ def feature_figures(table: pa.Table) -> dict[str, Figure]:
             ("modality_score", "modality score", "0 text only, 1 image only"),
             ("uniqueness", "uniqueness", "1 shares no top sample with any latent"),
             ("monosemanticity", "monosemanticity", "mean cosine in the other encoder"),
+            ("region_iou", "best region: IoU of patches", "on the half of the images not chosen on"),
         ):
             curves = _shares(frame, column)
             if curves:
@@ -132,12 +134,35 @@ def _sentence(layer: object, name: str, own: pl.DataFrame, control: pl.DataFrame
         found.append(line)
     elif len(fires["f1"].drop_nulls()):
         found.append(f"their median F1 for a label is {numbers(own)['median_f1']:.2f}; there are no random directions to compare")
+    overlap = _overlap(own, control)
+    if overlap is not None:
+        found.append(overlap)
     alike, beside = (None if part is None else numbers(part)["median_monosemanticity"] for part in (own, control))
     if alike is not None:
         found.append(
             f"median monosemanticity is {alike:.2f}" + (f", of random directions {beside:.2f}" if beside is not None else "")
         )
     return f"Layer {layer}, SAE {name}: {'; '.join(found)}."
+
+
+def _overlap(own: pl.DataFrame, control: pl.DataFrame | None) -> str | None:
+    """How many latents overlap a region's patches by more than those of regions dealt anew, and the best of them."""
+    scored = own.filter(FIRES).drop_nulls("region_iou")
+    if not len(scored):
+        return None
+    best = scored.sort("region_iou", descending=True, maintain_order=True).row(0, named=True)
+    beside = None if control is None else numbers(control)["above_dealt"]
+    interval = in_brackets(best["region_iou_low"], best["region_iou_high"], "{:.2f}".format, otherwise="")
+    return (
+        f"the patches of {above_dealt(scored):.0%} overlap a region more than regions of other images at the same places"
+        + (f", those of {beside:.0%} of random directions do" if beside is not None else "")
+        + f" (best: latent {best['latent']} on {best['best_region']}, IoU {best['region_iou']:.2f}{interval})"
+    )
+
+
+def above_dealt(scored: pl.DataFrame) -> float:
+    """Share of latents whose overlap with a region, by its interval, is above that with regions dealt anew."""
+    return float((scored["region_iou_low"] > scored["region_iou_dealt"]).fill_null(False).sum() / max(len(scored), 1))
 
 
 def feature_metrics(table: pa.Table) -> dict[str, dict[int, float]]:
@@ -173,6 +198,8 @@ def numbers(own: pl.DataFrame) -> dict[str, float | None]:
         "median_entropy": middle("entropy"),
         "median_uniqueness": middle("uniqueness"),
         "median_monosemanticity": middle("monosemanticity"),
+        "median_region_iou": middle("region_iou"),
+        "above_dealt": above_dealt(regions) if len(regions := fires.drop_nulls("region_iou")) else None,
     }
 
 
@@ -187,12 +214,16 @@ def summary_lines(table: pa.Table, chance: float | None = None) -> list[str]:
         "alive": "alive", "alive_image": "on image", "alive_text": "on text", "good_f1": f"F1 > {GOOD}", "median_f1": "F1",
         "median_auroc": "AUROC", "median_entropy": "entropy", "median_uniqueness": "unique", "median_monosemanticity": "monosem.",
     }  # fmt: skip
+    if table["region_iou"].null_count < len(table):
+        heads |= {"median_region_iou": "IoU", "above_dealt": "> dealt"}
     lines = [f"  {'layer':>5}  {'sae':28} {'latents':>8} " + " ".join(f"{head:>9}" for head in heads.values())]
     for (layer, sae), own in _frame(table).group_by(["layer", "sae"], maintain_order=True):
         found = numbers(own)
         shown = " ".join(f"{'' if found[name] is None else f'{found[name]:.3f}':>9}" for name in heads)
         lines.append(f"  {layer:>5}  {sae!s:28} {len(own):>8,} {shown}")
     lines.append("  (alive, on image, on text, F1 >: shares of latents; the others: medians over those that are alive)")
+    if "above_dealt" in heads:
+        lines.append("  (> dealt: share whose overlap with a region is above that with regions of other images)")
     if chance is not None:
         lines.append(f"  a blind latent's monosemanticity is {chance:.3f}")
     return lines

@@ -11,7 +11,9 @@ The shape, as JSON; positions without a place in image or text (newlines) are le
      "about": [{latent: {"explanation", "label", "f1", "words"}} by SAE],
      "vocabulary": [word, ...],
      "words": [[[word number, p, word number, p, ...] by token] by layer] or null,
-     "probes": [{"attribute", "view", "layer", "value", "p", "runner_up", "p_runner_up", "top1", "chance"}, ...]}
+     "probes": [{"attribute", "view", "layer", "value", "p", "runner_up", "p_runner_up", "top1", "chance"}, ...],
+     "regions": [{"category", "left", "top", "outline": [[x, y, x, y, ...], ...]}, ...]}      of pages of a site: shares likewise,
+                                              and a category of null where nothing is known; may be missing
 
 Texts are data: the script puts them on the page as text and never as markup.
 """

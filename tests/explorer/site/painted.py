@@ -26,7 +26,7 @@ from linrep.store.statistics import Sums
 from linrep.store.tables import table_of
 from linrep.store.write import samples_table, writing_chunk
 from schemas import vectors
-from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURES
+from schemas.features import FEATURE_EXAMPLES, FEATURE_LABELS, FEATURE_OVERLAPS, FEATURES
 from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES
 from tests.interpret.worlds import CARD
 from tests.pages import CHROMIUM
@@ -110,6 +110,15 @@ def example(latent: int, kind: str, patches: Sequence[tuple[int, int, int, float
     }  # fmt: skip
 
 
+def overlaps(n: int) -> list[dict[str, Any]]:
+    """Regions that the first latents overlap: hostile ones."""
+    return [
+        {"layer": 4, "sae": "topk", "latent": i, "rank": 0, "category": text, "threshold": 0.5, "iou_chosen": 0.5, "iou": 0.4,
+         "iou_low": 0.3, "iou_high": 0.5, "iou_dealt": 0.1, "average_precision": 0.6, "n": 9, "share": 0.1}
+        for i, text in enumerate(HOSTILE[:n])
+    ]  # fmt: skip
+
+
 def write_features(workspace: Path, n: int, examples: Sequence[dict[str, Any]] = (), alive: bool = True) -> Any:
     """Complete features of one SAE with n latents: the numbers of latent i are shares of i, which all differ."""
     which = {
@@ -146,6 +155,7 @@ def write_features(workspace: Path, n: int, examples: Sequence[dict[str, Any]] =
     tables = {
         "features": table,
         "labels": table_of([], FEATURE_LABELS),
+        "overlaps": table_of(overlaps(n), FEATURE_OVERLAPS),
         "examples": table_of([*examples, text] if alive else [], FEATURE_EXAMPLES),
     }
     here.write("sae-00-0", tables, 0.0, n)

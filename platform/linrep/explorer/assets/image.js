@@ -26,7 +26,7 @@
         return sae ? L.href("latent", { sae: sae.key, latent: latent }) : null;
       },
       changed: function (now) {
-        L.remember({ at: now.position, by: now.sae, latent: now.latent });
+        L.remember({ at: now.position, by: now.sae, latent: now.latent, regions: now.regions ? "1" : "" });
       },
     };
   }
@@ -72,6 +72,9 @@
         var shown = L.picture(container, page.data, hrefs(site, found.own.harvest));
         if (query.latent !== undefined) {
           shown.show(Number(query.by || 0), Number(query.latent));
+        }
+        if (query.regions === "1") {
+          shown.outline(true);
         }
         if (query.at !== undefined) {
           shown.choose(Number(query.at));

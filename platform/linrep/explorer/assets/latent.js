@@ -122,6 +122,20 @@
     );
   }
 
+  /* The regions of images whose patches it overlaps most. */
+  function regions(latent) {
+    if (!latent.regions.length) {
+      return null;
+    }
+    return L.table(
+      "Regions whose patches it fires on: intersection over union with 95% interval. Category and threshold are chosen on one half of the images, numbers are of the other; dealt: the same with regions of other images, at their places.",
+      [{ label: "region" }, { label: "IoU", n: true }, { label: "dealt", n: true }, { label: "average precision", n: true }, { label: "by chance", n: true }, { label: "patches", n: true }],
+      latent.regions.map(function (one) {
+        return [L.text(one.category), L.interval(one.iou, one.iou_low, one.iou_high), L.number(one.iou_dealt), L.number(one.average_precision), L.number(one.share), L.number(one.n)];
+      })
+    );
+  }
+
   function chips(pairs) {
     return el("ul", { class: "chips" }, pairs.map(function (pair) { return el("li", {}, L.text(pair[0]), " ", el("span", { class: "quiet" }, L.number(pair[1]))); }));
   }
@@ -179,7 +193,8 @@
                 ["monosemanticity", facts.monosemanticity === null ? null : L.number(facts.monosemanticity)],
                 ["uniqueness", facts.uniqueness === null ? null : [L.number(facts.uniqueness), facts.most_alike === null ? null : [", most alike: ", link(sae, facts.most_alike)]]],
               ]),
-              labels(latent)
+              labels(latent),
+              regions(latent)
             ),
             el(
               "section",

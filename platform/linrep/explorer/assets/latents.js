@@ -9,12 +9,14 @@
     ["rate_text", "rate, text", "Share of the text tokens on which it fires", "7rem"],
     ["f1", "F1", "F1 for its best label, on the half of the samples that it was not chosen on", "5rem"],
     ["auroc", "AUROC", "Area under the ROC curve for that label, on the same half", "6rem"],
+    ["region_iou", "IoU", "Intersection over union of its patches and those of the region that it overlaps most, on the other half of the images", "5rem"],
     ["monosemanticity", "monosem.", "Mean likeness, in an independent encoder, of pairs of images weighted by its activations", "7rem"],
     ["score", "explained", "Balanced accuracy of its explanation in detection, mean over modalities", "7rem"],
     ["score_shuffled", "control", "The same with another latent's explanation", "6rem"],
   ];
   var FILTERS = [
     ["min_f1", "f1", "F1 at least", 1],
+    ["min_iou", "region_iou", "IoU at least", 1],
     ["min_score", "score", "explained at least", 1],
     ["min_modality", "modality_score", "modality at least", 1],
     ["max_modality", "modality_score", "modality at most", -1],
@@ -34,6 +36,7 @@
       explanation: L.words(table.texts.explanation),
       best: L.words(table.texts.best),
       words: L.words(table.texts.words),
+      region: L.words(table.texts.region),
     };
   }
 
@@ -43,7 +46,7 @@
     if (!wanted.length) {
       return null;
     }
-    var columns = [table.explanation, table.best, table.words].map(function (column) {
+    var columns = [table.explanation, table.best, table.words, table.region].map(function (column) {
       var texts = column.texts.map(function (one) {
         return one.toLowerCase();
       });

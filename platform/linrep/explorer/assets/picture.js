@@ -2,8 +2,9 @@
 
    data: see linrep/explorer/picture.py for the shape.
    links: optional. latent(layer, sae, latent) gives the address of a latent's page, or null;
-          changed({position, sae, latent}) is called when a person chooses a patch, a word or a latent (null: none).
-   Gives {choose(position), show(sae, latent)}: what a person can do, for pages that keep their state in the address.
+          changed({position, sae, latent, regions}) is called when a person chooses a patch, a word or a latent (null: none), or
+          switches the outlines of regions on or off.
+   Gives {choose(position), show(sae, latent), outline(on)}: what a person can do, for pages that keep their state in the address.
 
    Every text from the data is put on the page as text. Nothing here needs a network, or a script beside this one. */
 window.LineOfSight = window.LineOfSight || {};
@@ -99,6 +100,8 @@ LineOfSight.picture = function (container, data, links) {
     image.src = data.image.src;
     image.alt = data.image.alt;
     stage.append(image);
+    var drawn = outlines();
+    if (drawn) stage.append(drawn);
     var own = numbers_of(function (t) { return t.kind === "patch" && t.view === name && t.box[2] > t.box[0] && t.box[3] > t.box[1]; });
     var grid = make("div", "patches");
     grid.setAttribute("role", "group");
@@ -108,6 +111,59 @@ LineOfSight.picture = function (container, data, links) {
     grid.addEventListener("keydown", function (event) { move(event, own); });
     stage.append(grid);
     return stage;
+  }
+
+  /* Regions that people drew: outlines over the image, which a box switches on. */
+
+  var SVG = "http://www.w3.org/2000/svg", outlined = null;
+
+  function outlines() {
+    if (!(data.regions || []).length) return null;
+    var made = make("div", "regions"), svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("viewBox", "0 0 1 1");
+    svg.setAttribute("preserveAspectRatio", "none");
+    svg.setAttribute("aria-hidden", "true");
+    data.regions.forEach(function (region) {
+      region.outline.forEach(function (loop) {
+        // A dark line under a light one: seen on any image.
+        ["under", "over"].forEach(function (kind) {
+          var line = document.createElementNS(SVG, "polygon");
+          line.setAttribute("class", kind + (region.category === null ? " unknown" : ""));
+          line.setAttribute("points", loop.join(" "));
+          svg.append(line);
+        });
+      });
+    });
+    made.append(svg);
+    data.regions.forEach(function (region) {
+      var name = data_text("span", region.category === null ? "unknown" : region.category, "name");
+      name.style.left = 100 * Math.min(Math.max(region.left, 0), 0.9) + "%";
+      name.style.top = 100 * Math.min(Math.max(region.top, 0), 0.95) + "%";
+      made.append(name);
+    });
+    made.hidden = true;
+    return made;
+  }
+
+  function outline(on, said) {
+    left.querySelectorAll(".regions").forEach(function (one) { one.hidden = !on; });
+    if (outlined) outlined.checked = on;
+    if (said) report();
+  }
+
+  function outline_choice() {
+    var counts = new Map();
+    data.regions.forEach(function (region) {
+      var name = region.category === null ? "unknown" : region.category;
+      counts.set(name, (counts.get(name) || 0) + 1);
+    });
+    var label = make("label", "outlined");
+    outlined = make("input");
+    outlined.type = "checkbox";
+    outlined.addEventListener("change", function () { outline(outlined.checked, true); });
+    var names = Array.from(counts).map(function (one) { return one[0] + (one[1] > 1 ? " (" + one[1] + ")" : ""); });
+    label.append(outlined, " Regions: ", data_text("span", names.join(", ")));
+    return label;
   }
 
   var WAYS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, -1], ArrowDown: [1, 1] };
@@ -323,6 +379,7 @@ LineOfSight.picture = function (container, data, links) {
       position: chosen === null ? null : data.tokens[chosen].position,
       sae: heat ? heat.sae : null,
       latent: heat ? heat.latent : null,
+      regions: Boolean(outlined && outlined.checked),
     });
   }
 
@@ -374,6 +431,7 @@ LineOfSight.picture = function (container, data, links) {
   if (data.image) {
     view = views();
     left.append(view.element);
+    if ((data.regions || []).length) left.append(outline_choice());
     if (data.held.image < data.held.of_image) {
       left.append(make("p", "note", "The store holds " + data.held.image + " of the " + data.held.of_image + " image tokens: a draw."));
     }
@@ -395,5 +453,6 @@ LineOfSight.picture = function (container, data, links) {
       choose(number < 0 ? null : number, false);
     },
     show: function (sae, latent) { if (data.saes[sae]) show(sae, latent, false); },
+    outline: function (on) { outline(on, false); },
   };
 };

@@ -34,6 +34,7 @@ LATENTS = 8
 """Latents of a patch."""
 WORDS = 3
 """Words of a patch and layer."""
+DIGITS = 4
 
 
 def write_images(
@@ -58,6 +59,7 @@ def write_images(
     coded = [Coded.of(one.features, one.sae, LATENTS) for one in saes if not one.sae.name.endswith("/random")]
     notes = [(frame(one.features), _explained(one)) for one in saes if not one.sae.name.endswith("/random")]
     number, truth, captions = {name: i for i, name in enumerate(names)}, _truth(probes, names), _captions(pictures, names)
+    regions = outlines_of(results, store, names)
     card, vocabulary = card_of(store.manifest.model), reader.unembedding.words if reader.unembedding is not None else ()
     known: dict[tuple[int, str, int], LatentNote] = {}
     found, paged = find_samples(store, names), []
@@ -67,6 +69,7 @@ def write_images(
             known |= latent_notes(features, explained, fired(reading) - known.keys())
         one = drawn[name]
         data = picture_data(reading, card, lambda token: _word(vocabulary, token), known, one["file"], one["label"] or name)
+        data["regions"] = regions.get(name, [])
         facts = pictures.facts(name)
         site.shard(
             f"{key}/{number[name]}",
@@ -83,6 +86,27 @@ def write_images(
     classes = [pictures.facts(name)["class_name"] for name in names]
     site.shard(key, {**in_layouts(listed), "classes": words(classes), "paged": [int(name in set(paged)) for name in names]})
     return {"key": key, "harvest": store.manifest.digest, "pages": len(paged), "images": len(pictures.images())}
+
+
+def outlines_of(results: Results, store: Store, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Regions of some images as `assets/picture.js` draws them, of the regions that were finished last: the largest first.
+
+    Args:
+        results: The workspace's results.
+        store: The harvest.
+        names: The images.
+    """
+    own = [one for one in results.artefacts["regions"] if one.parents.get("harvest") == store.manifest.digest]
+    newest = max(own, key=lambda one: one.manifest.finished, default=None)
+    if newest is None:
+        return {}
+    table = frame(newest, "regions").filter(pl.col("sample_id").is_in(list(names))).sort("area", descending=True)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table.iter_rows(named=True):
+        outline = [[round(edge, DIGITS) for edge in loop] for loop in row["outline"]]
+        shown = {"category": row["category"], "left": row["left"], "top": row["top"], "outline": outline}
+        found.setdefault(row["sample_id"], []).append(shown)
+    return found
 
 
 def newest_probes(results: Results, store: Store) -> Artefact[Any] | None:

@@ -33,7 +33,7 @@ PATCHES = 64
 DIGITS = 4
 NUMBERS = (
     "modality_score", "rate_image", "rate_text", "max_image", "max_text", "f1", "auroc", "entropy", "monosemanticity",
-    "uniqueness",
+    "uniqueness", "region_iou", "region_iou_dealt",
 )  # fmt: skip
 """Columns of the features that the table shows as numbers."""
 
@@ -97,12 +97,14 @@ def write_latents(site: Site, one: StudiedOnSite, pictures: Pictures, contents: 
     site.shard(f"{one.key}/table", _table(table, told, paged))
     labels = frame(one.features, "labels").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
     by_latent = {key[0]: rows for key, rows in labels.group_by("latent")}
+    overlaps = frame(one.features, "overlaps").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
+    regions = {key[0]: rows.sort("rank") for key, rows in overlaps.group_by("latent")}
     largest = table.select(pl.max_horizontal("max_image", "max_text")).to_series().to_numpy().astype(np.float32)
     counted = histograms(one.features, one.sae, largest)
     rows = {key[0]: rows for key, rows in table.with_columns(block=pl.col("latent") // BLOCK).group_by("block")}
     for latents, examples in _in_blocks(one, paged):
         number = latents[0] // BLOCK
-        block = _block(rows[number].drop("block"), told, latents, examples, by_latent, counted, pictures, contents)
+        block = _block(rows[number].drop("block"), told, latents, examples, by_latent, regions, counted, pictures, contents)
         site.shard(f"{one.key}/{number}", block)
     return len(paged)
 
@@ -181,6 +183,7 @@ def _table(table: pl.DataFrame, told: Mapping[int, Mapping[str, Any]], paged: Se
         "texts": {
             "explanation": words([told.get(latent, {}).get("explanation") for latent in latents]),
             "best": words(best),
+            "region": words(table["best_region"].to_list()),
             "words": words([" ".join(some[:WORDS]) if some else None for some in table["words_up"].to_list()]),
         },
     }
@@ -192,6 +195,7 @@ def _block(
     latents: Sequence[int],
     examples: pl.DataFrame,
     labels: Mapping[Any, pl.DataFrame],
+    regions: Mapping[Any, pl.DataFrame],
     counted: Histograms,
     pictures: Pictures,
     contents: Contents | None,
@@ -210,6 +214,7 @@ def _block(
             "words_down": _pairs(row, "words_down", "logits_down"),
             "neighbours": _pairs(row, "neighbours", "cosines"),
             "labels": [] if known is None else known.drop("layer", "sae", "latent").to_dicts(),
+            "regions": regions[latent].drop("layer", "sae", "latent").to_dicts() if latent in regions else [],
             "told": told.get(latent),
             "histogram": _histogram(counted, latent, max(row["max_image"], row["max_text"])),
             "images": [image_example(e, number) for e in own.filter(pl.col("modality") == "image").iter_rows(named=True)],
