@@ -110,3 +110,12 @@ def bucket() -> Iterator[Callable[[str], str]]:
         yield lambda path: f"s3://test:test@work/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real images and texts beside the project."""
+    folder = Path(os.environ.get("LINREP_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "imagenette").is_dir():
+        pytest.skip(f"no real photographs and texts at {folder}: set LINREP_DATA")
+    return folder

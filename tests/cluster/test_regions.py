@@ -9,10 +9,12 @@ import pytest
 from linrep.cluster import run_regions as job
 from linrep.cluster.regions import label_plainly, label_units
 from linrep.cluster.run_harvest import run_harvest
+from linrep.cluster.run_probe import plan_probe
 from linrep.cluster.run_regions import plan_stage, run_regions
-from linrep.errors import CorpusError, RecipeError
+from linrep.errors import CorpusError, RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
+from linrep.probe.config import ProbeConfig
 from linrep.recipe import Recipe
 from linrep.regions.artefact import open_regions
 from linrep.regions.config import RegionsConfig
@@ -20,7 +22,7 @@ from linrep.regions.matching import OTHER_SIZE, UNKNOWN
 from linrep.regions.study import deal
 from tests.conftest import SIZES, write_corpora
 
-HARVEST = HarvestConfig(layers=(0,), views=("pooled",), chunk_size=8)
+HARVEST = HarvestConfig(layers=(0,), views=("pooled", "tokens"), tokens_per_sample=8, chunk_size=8)
 N = 22
 
 
@@ -142,6 +144,23 @@ def test_what_is_missing_is_said_in_one_line(made, tmp_path):
     said(
         r"none of 0 annotated images .* \(22: no annotation", source=gone.model_copy(update={"path": str(tmp_path / "none.json")})
     )
+
+
+def test_probes_ask_for_regions_that_are_not_there_and_read_those_that_are(made):
+    recipe, workspace = made
+    recipe = recipe.model_copy(update={"probe": ProbeConfig(min_per_class=2, softmax=None, curve=(), views=("tokens",))})
+    other = recipe.model_copy(update={"regions": recipe.regions.model_copy(update={"share": 0.75})})
+    with pytest.raises(
+        StoreError, match=r"there are no regions of this recipe at .*: run jobs/regions\.py with the same recipe first"
+    ):
+        plan_probe(other, workspace)
+    run_regions(recipe, workspace)
+    planned = plan_probe(recipe, workspace)
+    assert planned.artefact.parents["regions"] == open_regions(workspace).digest
+    assert planned.study.patches.study.tasks[0].names == ("background", "boat")
+    assert "region" in [task["attribute"] for task in planned.artefact.about.tasks]
+    assert planned.study.left_out["region of image"] == ("tree",)  # no patch shows one
+    assert plan_probe(recipe.model_copy(update={"regions": None}), workspace).study.patches is None
 
 
 def test_each_image_is_dealt_another_one_of_its_split_and_each_is_dealt_once():

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,11 +89,3 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    folder = Path(os.environ.get("LINREP_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    if not (folder / "imagenette").is_dir():
-        pytest.skip(f"no real photographs and texts at {folder}: set LINREP_DATA")
-    return folder

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
 
+from linrep.explorer.features import feature_metrics, features_headline, summary_lines
 from linrep.features.study import Study, plan_study
 from linrep.sample import unit_hash
 from tests.features.planted import CONFIG, found_plainly, identity
@@ -134,6 +135,17 @@ def test_runs_of_latents_change_no_overlap(found, tmp_path):
     split = found_plainly(tmp_path / "w", other)
     keys = ["sae", "latent", "rank"]
     assert frame(split.table("overlaps")).sort(keys).equals(frame(features.table("overlaps")).sort(keys))
+
+
+def test_the_headline_says_how_many_overlap_a_region_and_which_best(found):
+    table = found[2].table()
+    (sentence,) = features_headline(table)
+    own = frame(table).filter(pl.col("sae") == "own").drop_nulls("region_iou")
+    share = (own["region_iou_low"] > own["region_iou_dealt"]).mean()
+    assert f"the patches of {share:.0%} overlap a region more than regions of other images" in sentence
+    assert "(best: latent 0 on boat, IoU 1.00 [" in sentence
+    assert feature_metrics(table)["above_dealt/own"] == {0: pytest.approx(share)}
+    assert any("> dealt" in line for line in summary_lines(table))
 
 
 def test_without_regions_nothing_is_said(found, tmp_path):

@@ -112,12 +112,12 @@ def test_groups_are_the_patches_of_an_image_with_one_label_and_one_of_the_contro
 
 
 def label_table(study):
-    return study.patches.groups._labels._regions.table("groups").to_pylist()
+    return study.patches.groups.labels._regions.table("groups").to_pylist()
 
 
 def test_labels_are_found_by_place_whatever_the_chunk(found):
     study, _ = found
-    labels: PatchLabels = study.patches.groups._labels
+    labels: PatchLabels = study.patches.groups.labels
     things = drawn_things(N)
     asked = [(i, tile, row, col) for i in (0, 40, 159, 3) for tile in (0, 1) for row in range(6) for col in range(6)]
     places = Places(*np.array(asked).T)

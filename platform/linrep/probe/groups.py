@@ -30,9 +30,9 @@ class PatchGroups:
     """
 
     def __init__(self, regions: Regions, store: Store) -> None:
-        self._labels = PatchLabels(regions, store)
+        self.labels = PatchLabels(regions, store)
         table, ids = regions.table("groups"), store.samples()["sample_id"].combine_chunks()
-        self.categories = self._labels.categories
+        self.categories = self.labels.categories
         self.own, self.dealt = (self._codes(table[name]) for name in ("category", "shuffled"))
         found = pc.call_function("index_in", [table["sample_id"]], pc.SetLookupOptions(value_set=ids))
         self.sample: Int64[np.ndarray, " g"] = found.to_numpy().astype(np.int64)
@@ -44,7 +44,7 @@ class PatchGroups:
     def of(self, block: Block) -> Block:
         """The rows of a block that belong to a group, with its number in the place of the sample's."""
         places = Places(block.sample, **{name: block.columns[name] for name in PLACE})
-        own, dealt = (self._labels.single(places, shuffled) for shuffled in (False, True))
+        own, dealt = (self.labels.single(places, shuffled) for shuffled in (False, True))
         keys = self._keys(block.sample, own, dealt)
         at = np.searchsorted(self._sorted, keys).clip(0, max(len(self._sorted) - 1, 0))
         has = (own != UNKNOWN) & (dealt != UNKNOWN) & (self._sorted[at] == keys)
