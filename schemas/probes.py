@@ -24,7 +24,7 @@ _WHERE = [
         "kind",
         pa.string(),
         "class_mean, ridge, lda, softmax, sparse (k coordinates), latents (k of an autoencoder), latents_ridge ..., position (of "
-        "regions: what the places of patches alone tell)",
+        "regions: what the places of patches alone say)",
     ),
     column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
 ]

@@ -136,7 +136,7 @@ def test_types_are_in_words():
     words = {name: type_words(EVERY[name].annotation) for name in ("probe.views", "harvest.dtype", "pool.actors", "steer.insist")}
     assert words == {
         "probe.views": "list of pooled|tokens|last or all",
-        "harvest.dtype": "float16, bfloat16 or float32",
+        "harvest.dtype": "auto, float16, bfloat16 or float32",
         "pool.actors": "2 integers or null",
         "steer.insist": "true or false",
     }

@@ -82,7 +82,7 @@ def test_a_new_kind_replaces_its_section(tmp_path):
     [
         ({"harvst": {}}, (), "r.yaml: harvst: there is no such section; did you mean harvest?"),
         ({"harvest": {"layer": 3}}, (), "r.yaml: harvest.layer: there is no such field; did you mean harvest.layers?"),
-        ({"harvest": {"dtype": "int8"}}, (), "r.yaml: harvest.dtype: must be float16, bfloat16 or float32, got 'int8'"),
+        ({"harvest": {"dtype": "int8"}}, (), "r.yaml: harvest.dtype: must be auto, float16, bfloat16 or float32, got 'int8'"),
         ({"harvest": {"layers": [3, 3]}}, (), "must rise from 0 or more without repeats, got [3, 3]"),
         (
             {"harvest": {"image_prompt": "hello"}},

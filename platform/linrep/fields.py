@@ -225,6 +225,8 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     (['probe.min_per_class'], ['probe.seed', 'steer.seed'])
     """
     known = list(dict.fromkeys(known))
+    if slipped := [one for one in known if _is_slip(name, one)]:
+        return slipped[:3]
 
     def unlike(one: str) -> tuple[float, bool]:
         # Of two that are equally like it, the one of the same letters: they were only changed about.
@@ -239,6 +241,16 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
         if _alike(name.rpartition(".")[2], one.rpartition(".")[2]) >= 0.5 and name.count(".") == one.count("."):
             return [one]
     return []
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Whether a name is another with one letter left out, or two neighbours changed about."""
+    if len(name) + 1 == len(meant):
+        return any(name == meant[:i] + meant[i + 1 :] for i in range(len(meant)))
+    if len(name) != len(meant) or name == meant:
+        return False
+    first = next(i for i, (a, b) in enumerate(zip(name, meant, strict=True)) if a != b)
+    return name == meant[:first] + meant[first : first + 2][::-1] + meant[first + 2 :]
 
 
 def _alike(one: str, other: str) -> float:

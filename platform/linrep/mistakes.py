@@ -29,7 +29,7 @@ def unknown_option(rest: Sequence[str], words: Sequence[str], model: type[BaseMo
     """
     fields = {one.path: one for one in settings(model)}
     word, _, value = rest[0].partition("=")
-    if not word.startswith("-"):
+    if not word.startswith("-") or re.fullmatch(r"-[\d.]+(e-?\d+)?", word):  # also a negative number after a flag
         return f"{rest[0]}: a value without an option{_stray(rest[0], words, fields)}"
     no, name = ("no-", word[5:]) if word.startswith("--no-") else ("", word.lstrip("-"))
     found = nearest(name, [*fields, *options])

@@ -24,6 +24,7 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 LATER = [job for job in JOBS if job not in ("harvest", "reproduce", "explore")]  # two make a harvest, one shows any
 HARVEST = {"layers": [0, 3], "tokens_per_sample": 5, "chunk_size": 8}
 SECTION = {"train_sae": "sae", "tune_sae": "tune.space"}
+FIRST = {"interpret": "no features", "explore": "there is nothing to show", "regions": "no section regions"}
 WORDS = {"ask": ("--text", "what is it ?")}  # without which a job asks for nothing
 
 
@@ -73,7 +74,7 @@ def test_in_a_new_workspace_no_job_leaves_a_trace_of_a_mistake(refuse, recipe, t
     new = tmp_path / "deep" / "ws"
     new.parent.mkdir()
     # What a job reads is looked for before all else.
-    first = {"interpret": "no features", "explore": "there is nothing to show"}.get(job)
+    first = FIRST.get(job)
     assert (first or "/nowhere/at/all") in refuse(job, recipe, new, "--model.path", "/nowhere/at/all")
     assert (first or "layer 9") in refuse(job, recipe, new, "--harvest.layers", "9")
     if job == "harvest":
@@ -95,7 +96,7 @@ def test_beside_a_harvest_no_job_leaves_a_trace_of_a_mistake(refuse, recipe, har
         assert "9" in refuse(job, recipe, harvested, layers, "9")
     if job == "steer":
         assert "no probes of this recipe" in refuse(job, recipe, harvested)
-    none = "no features" if job == "interpret" else "no harvest of this recipe"
+    none = FIRST.get(job, "no harvest of this recipe")
     assert none in refuse(job, recipe, harvested, "--harvest.seed", "7")
     assert none in refuse(job, recipe, harvested, "--corpora.text.path", "/nowhere/at/all")
 

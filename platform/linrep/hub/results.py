@@ -113,7 +113,7 @@ def _card(
         lines += [f"### {in_markdown(stage)}", "", *(in_markdown(line, SENTENCES) for line in said), "", f"Tables: `{key}`", ""]
     first = tables[0] if tables else None
     code = [
-        f'# python -m linrep.hub pull hf://datasets/{repository} results',
+        f'# .venv/bin/python -m linrep.hub pull hf://datasets/{repository} results',
         "import linrep", "", 'ws = linrep.open("results")  # each stage with its tables, summary and figures', "print(ws)",
         *([] if first is None else [
             "", "import datasets  # or one table alone", "",
