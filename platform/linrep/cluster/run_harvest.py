@@ -24,7 +24,7 @@ from linrep.store.limits import as_records, from_records
 from linrep.store.manifest import Manifest, write_manifest
 from linrep.store.read import Store
 from linrep.store.summary import size
-from linrep.vlm.card import describe
+from linrep.vlm.card import read_config
 from linrep.vlm.config import IMAGE
 from linrep.vlm.families import family_of
 from linrep.vlm.files import locate as locate_model
@@ -159,10 +159,10 @@ def prompt_notes(recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: A prompt begins with two start tokens.
     """
-    model = located(recipe.model)
-    card, tokenizer = describe(model), load_processor(locate_model(model)[0]).tokenizer
-    family = family_of(card.family)
-    image = family.spelling(None, str(tokenizer.convert_ids_to_tokens(card.image_token_id)), tokenizer)
+    folder, _ = locate_model(located(recipe.model))
+    config, tokenizer = read_config(folder), load_processor(folder).tokenizer
+    family = family_of(config.model_type)
+    image = family.spelling(None, str(tokenizer.convert_ids_to_tokens(family.image_token_id(config))), tokenizer)
     prompts = {name: family.dress(prompt, IMAGE, tokenizer) for name, prompt in recipe.harvest.prompts.items()}
     for name, prompt in prompts.items():
         why = doubled_start(tokenizer, prompt.replace(IMAGE, image))

@@ -85,7 +85,7 @@ class Covers:
     def labels(self, share: float) -> Int64[np.ndarray, " n"]:
         """The category of each patch, by number: of those that cover it by a share the one that covers it most.
 
-        Of equal ones it is the one that covers less of the image: what lies in front, or is told more exactly.
+        Of equal ones it is the one that covers less of the image: what lies in front, or is drawn more exactly.
         """
         if not self.categories:
             return np.where(self.unknown >= share - ROUNDING, UNKNOWN, BACKGROUND)

@@ -45,7 +45,7 @@ class ModelCard:
 
     @property
     def tile_size(self) -> int:
-        """Side of a picture that the vision tower gets, in pixels."""
+        """Side of a tile that the vision tower gets, in pixels."""
         return self.vision.tile_size
 
     @property

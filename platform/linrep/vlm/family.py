@@ -1,6 +1,6 @@
 """What differs between families of models: one class a family, in one file of `linrep.vlm.families`.
 
-Everything else in `linrep.vlm` asks this interface. A family says which models it is, how a picture becomes positions, pixels and
+Everything else in `linrep.vlm` asks this interface. A family says which models it is, how an image becomes positions, pixels and
 tokens, what its forward pass takes beside token ids, how it attends within an image, how it is cut, and how it speaks. What most
 families share stands here; a file overrides what is its own. Imports neither torch nor transformers, for those who only draw.
 """
@@ -29,7 +29,7 @@ class Vision:
     """What decides how an image is laid out; a family adds what is its own. Hashable, and plain values in a manifest.
 
     Attributes:
-        tile_size: Side of a picture that the vision tower gets, in pixels.
+        tile_size: Side of a tile that the vision tower gets, in pixels.
         patch_size: Side of one of its patches in pixels.
     """
 
@@ -60,10 +60,10 @@ class Family:
     """The final norm multiplies by one plus its weight."""
     first_position: ClassVar[int] = 0
     """Position of a sequence's first token."""
+    processor_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """What the model's processor passes to its image processor beside its settings."""
     rope_axes: ClassVar[int] = 1
     """Axes of a position: 3 where an image's tokens have a place in time, height and width."""
-    fewest_blocks: ClassVar[int] = 0
-    """Blocks without which a cut model does not run."""
 
     # Configuration.
 
@@ -92,7 +92,7 @@ class Family:
     def truncate(self, config: Any, depth: int) -> Any:
         """A copy of a configuration with as many blocks of the language model, so that no others are made or read."""
         cut = copy.deepcopy(config)
-        shorten(cut.get_text_config(), max(depth, self.fewest_blocks))
+        shorten(cut.get_text_config(), depth)
         return cut
 
     # From an image to positions and pixels.
@@ -130,9 +130,6 @@ class Family:
         found = images(image, do_rescale=False, do_normalize=False, return_tensors="np", **self.processor_options)
         tiles = np.asarray(found["pixel_values"])
         return np.ascontiguousarray(tiles.reshape(-1, *tiles.shape[-3:])).astype(np.uint8)
-
-    processor_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """What the model's processor passes to its image processor beside its settings."""
 
     def sizes(self, plan: Layout) -> dict[str, list[int]]:
         """What the model must know of an image beside its pixels: arguments of its forward pass, a row for each image."""
@@ -250,7 +247,7 @@ def square_view(size: Size, side: int, tiles: int = 1) -> Layout:
     Args:
         size: Height and width of the image.
         side: Rows and columns of positions.
-        tiles: Pictures that the vision tower gets.
+        tiles: Tiles that the vision tower gets.
     """
     found = whole_view(side, side)
     return Layout(size, Grid.even(side, side, size), None, found, (len(found.role),), tiles)

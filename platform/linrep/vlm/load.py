@@ -66,8 +66,8 @@ def load(
 ) -> VLM:
     """A model in evaluation mode and without gradients, cut after the deepest layer that is asked for.
 
-    Blocks from `depth` on are neither created, read from disk nor run, and there is no head (some families need a few more,
-    see `Family.fewest_blocks`). What is left computes what the whole model computes.
+    Blocks from `depth` on are neither created, read from disk nor run, and there is no head. What is left computes what the whole
+    model computes.
 
     Args:
         config: Folder or hub name.

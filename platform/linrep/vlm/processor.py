@@ -47,15 +47,11 @@ def load_processor(folder: Path) -> Processor:
     Raises:
         ModelError: Their files are missing or damaged.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            images = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot load the processor in {str(folder)!r}: {reason}") from error
+    with _loading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    images = _image_processor(folder)
     family_of(str(read_json(folder / "config.json").get("model_type"))).settle(tokenizer)
     return Processor(tokenizer, images, _settings(folder / "processor_config.json"))
 
@@ -66,14 +62,25 @@ def image_settings(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: Its files are missing or damaged.
     """
+    return _image_processor(folder).to_dict()
+
+
+def _image_processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
+    with _loading(folder):
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Quietly; what goes wrong inside is one line that names the folder."""
     try:
         with quiet():
-            return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True).to_dict()
+            yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot load the image processor in {str(folder)!r}: {reason}") from error
+        raise ModelError(f"cannot load the processor in {str(folder)!r}: {reason}") from error
 
 
 @lru_cache(maxsize=16)

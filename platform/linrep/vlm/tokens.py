@@ -90,7 +90,7 @@ class Layout:
         crops: All crops as one grid, tiles 1 and up; None where there are none.
         map: Every image position.
         runs: How many of them follow each other without another token between, in order; they sum to all.
-        tiles: Pictures of one size that the vision tower gets.
+        tiles: Tiles of one size that the vision tower gets.
         tile_rows: Rows of crops; 0 without.
         tile_cols: Columns of crops; 0 without.
     """

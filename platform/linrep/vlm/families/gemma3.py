@@ -1,6 +1,6 @@
 """Gemma 3: the image squashed into one square of 896 pixels, 256 tokens, which see each other in both directions.
 
-Attention in both directions is only there if the model is told which positions are the image: without that the numbers differ in
+Attention in both directions is only there if the model is given which positions are the image: without that the numbers differ in
 silence. Text embeddings are scaled by the root of the width, image ones are not. Activations exceed float16.
 """
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linrep.errors import ModelError
-from linrep.vlm.families.llava_next import cut_tower
+from linrep.vlm.families.llava_next import TOWERS, cut_tower
 from linrep.vlm.family import Family, Vision, disagree, sides
 from linrep.vlm.tokens import Grid, Layout, Size, whole_view
 
@@ -34,7 +34,7 @@ class Llava(Family):
     facts = LlavaVision
 
     def vision(self, config: Any, images: Mapping[str, Any]) -> LlavaVision:
-        if config.vision_config.model_type not in ("clip_vision_model", "siglip_vision_model"):
+        if config.vision_config.model_type not in TOWERS:
             raise ModelError(
                 f"the vision tower {config.vision_config.model_type!r} of a LLaVA is not supported, only CLIP and SigLIP"
             )

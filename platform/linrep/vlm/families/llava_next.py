@@ -16,7 +16,7 @@ from PIL import Image
 from linrep.vlm.family import Family, Tiles, Vision, disagree, shorten, sides
 from linrep.vlm.tokens import Grid, Layout, Size, one_after_the_other, row_by_row, whole_view
 
-_TOWERS = ("clip_vision_model", "siglip_vision_model")
+TOWERS = ("clip_vision_model", "siglip_vision_model")
 """Vision towers whose `hidden_states` are plain block outputs, so that dropping blocks after the chosen one is exact."""
 
 
@@ -44,7 +44,7 @@ class LlavaNext(Family):
     tokens = "576 of the base view, up to 2,304 of the crops, a newline per row"
     facts = LlavaNextVision
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> LlavaNextVision:
+    def vision(self, config: Any, images: Mapping[str, Any]) -> Vision:
         layer = config.vision_feature_layer
         return LlavaNextVision(
             tile_size=config.vision_config.image_size,
@@ -81,11 +81,11 @@ class LlavaNext(Family):
         """
         return cut_tower(super().truncate(config, depth))
 
-    def layout(self, size: Size, vision: LlavaNextVision) -> Layout:
+    def layout(self, size: Size, vision: Any) -> Layout:
         canvas = choose_canvas(size, vision.grid_pinpoints)
         return canvas_layout(size, canvas, vision, newline=True)
 
-    def most_tiles(self, vision: LlavaNextVision, size: Size | None) -> int:
+    def most_tiles(self, vision: Any, size: Size | None) -> int:
         canvases = vision.grid_pinpoints if size is None else (choose_canvas(size, vision.grid_pinpoints),)
         return 1 + max((height // vision.tile_size) * (width // vision.tile_size) for height, width in canvases)
 
@@ -188,7 +188,7 @@ def cut_tower(config: Any) -> Any:
     """A configuration with no more of the vision tower than the projector reads."""
     cut = copy.deepcopy(config)
     vision, asked = cut.vision_config, cut.vision_feature_layer
-    if vision.model_type not in _TOWERS:
+    if vision.model_type not in TOWERS:
         return cut
     n_states = vision.num_hidden_layers + 1
     layers = [asked] if isinstance(asked, int) else list(asked)

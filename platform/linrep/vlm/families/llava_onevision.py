@@ -7,11 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from linrep.errors import ModelError
-from linrep.vlm.families.llava_next import canvas_layout, choose_canvas, cut_canvas, cut_tower
-from linrep.vlm.family import Family, Tiles, Vision, disagree
+from linrep.vlm.families.llava_next import LlavaNext, canvas_layout, choose_canvas
+from linrep.vlm.family import Family, Vision, disagree
 from linrep.vlm.tokens import Grid, Layout, Size, Span, one_after_the_other, row_by_row, whole_view
 
 
@@ -28,7 +27,7 @@ class OneVision(Vision):
     most_tiles: int
 
 
-class LlavaOneVision(Family):
+class LlavaOneVision(LlavaNext):
     """LLaVA-OneVision."""
 
     model_types = ("llava_onevision",)
@@ -42,7 +41,7 @@ class LlavaOneVision(Family):
         ratio = str(config.vision_aspect_ratio)
         if not ratio.startswith("anyres_max_"):
             raise ModelError(f"vision_aspect_ratio {ratio!r} is not supported, only anyres_max_N")
-        own = super().vision(config, images)
+        own = Family.vision(self, config, images)
         pinpoints = tuple((int(h), int(w)) for h, w in config.image_grid_pinpoints)
         return OneVision(own.tile_size, own.patch_size, pinpoints, int(ratio.removeprefix("anyres_max_")))
 
@@ -54,9 +53,6 @@ class LlavaOneVision(Family):
                 "grid pinpoints": (tuple(tuple(p) for p in images.image_grid_pinpoints), vision.grid_pinpoints),
             }
         )
-
-    def truncate(self, config: Any, depth: int) -> Any:
-        return cut_tower(super().truncate(config, depth))
 
     def layout(self, size: Size, vision: OneVision) -> Layout:
         plan = canvas_layout(size, choose_canvas(size, vision.grid_pinpoints), vision, newline=True)
@@ -72,16 +68,6 @@ class LlavaOneVision(Family):
         found = one_after_the_other([whole_view(side, side), row_by_row(old[np.ix_(*fewer)], newline=True)])
         again = Grid(_fewer(grid.down, rows), _fewer(grid.across, cols), grid.scaled)
         return replace(plan, crops=again, map=found, runs=(len(found.role),))
-
-    def most_tiles(self, vision: OneVision, size: Size | None) -> int:
-        canvases = vision.grid_pinpoints if size is None else (choose_canvas(size, vision.grid_pinpoints),)
-        return 1 + max((height // vision.tile_size) * (width // vision.tile_size) for height, width in canvases)
-
-    def cut(self, image: Image.Image, plan: Layout, images: Any) -> Tiles:
-        return cut_canvas(image, plan, Image.Resampling(int(images.resample)))
-
-    def sizes(self, plan: Layout) -> dict[str, list[int]]:
-        return {"image_sizes": list(plan.image_size)}
 
 
 def _fewer(old: tuple[Span, ...], new: int) -> tuple[Span, ...]:
