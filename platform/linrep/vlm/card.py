@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def describe(config: ModelConfig) -> ModelCard:
             vocab_size=text.vocab_size,
             image_token_id=family.image_token_id(full),
             max_positions=text.max_position_embeddings,
-            vision=family.vision(full, image_settings(folder)),
+            vision=family.vision(full, partial(image_settings, folder)),
             processor_class=processor_class,
             digest=digest_files(folder, commit),
         )

@@ -6,7 +6,7 @@ families share stands here; a file overrides what is its own. Imports neither to
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -22,6 +22,7 @@ Attention = Literal["causal", "image", "prefix"]
 """Who sees whom: causal as in text; the patches of an image see each other; the image and the prompt see each other."""
 
 Tiles = UInt8[np.ndarray, "tiles 3 h w"]
+Settings = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,12 @@ class Family:
 
     # Configuration.
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> Vision:
+    def vision(self, config: Any, images: Settings) -> Vision:
         """What decides how an image is laid out.
 
         Args:
             config: The model's configuration.
-            images: The image processor's settings, its class' defaults included.
+            images: Gives the image processor's settings, its class' defaults included; loading it takes most of a second.
         """
         side = config.vision_config.image_size
         return Vision(int(side if isinstance(side, int) else side[0]), _side(config.vision_config.patch_size))

@@ -5,12 +5,11 @@ silence. Text embeddings are scaled by the root of the width, image ones are not
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from linrep.vlm.family import Family, Vision, disagree, sides, special, square_view
+from linrep.vlm.family import Family, Settings, Vision, disagree, sides, special, square_view
 from linrep.vlm.tokens import Layout, Size
 
 
@@ -39,7 +38,7 @@ class Gemma3(Family):
     facts = GemmaVision
     processor_options = MappingProxyType({"do_pan_and_scan": False})
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> GemmaVision:
+    def vision(self, config: Any, images: Settings) -> GemmaVision:
         own = super().vision(config, images)
         return GemmaVision(own.tile_size, own.patch_size, int(config.mm_tokens_per_image))
 

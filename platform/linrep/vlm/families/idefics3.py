@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from linrep.vlm.family import Family, Vision, disagree, special, square_view
+from linrep.vlm.family import Family, Settings, Vision, disagree, special, square_view
 from linrep.vlm.tokens import Grid, Layout, Size, one_after_the_other, tile_by_tile, whole_view
 
 LONGEST = 4096
@@ -44,12 +44,12 @@ class Idefics3(Family):
     tokens = "64 per crop (SmolVLM) or 169 (Idefics3), and as many of the whole image"
     facts = IdeficsVision
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> IdeficsVision:
-        own = super().vision(config, images)
-        tile = int(dict(images["max_image_size"])["longest_edge"])
+    def vision(self, config: Any, images: Settings) -> IdeficsVision:
+        own, settings = super().vision(config, images), images()
+        tile = int(dict(settings["max_image_size"])["longest_edge"])
         side = own.tile_size // own.patch_size // int(config.scale_factor)
         return IdeficsVision(
-            tile, own.patch_size, side, int(dict(images["size"])["longest_edge"]), bool(images["do_image_splitting"])
+            tile, own.patch_size, side, int(dict(settings["size"])["longest_edge"]), bool(settings["do_image_splitting"])
         )
 
     def check(self, processor: Any, vision: Any, image_token_id: int) -> None:

@@ -1,12 +1,11 @@
 """InternVL 3: the image squashed into a canvas of tiles, tile by tile, and the whole image in one tile after them."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from linrep.vlm.family import Family, Vision, disagree, sides, special, square_view
+from linrep.vlm.family import Family, Settings, Vision, disagree, sides, special, square_view
 from linrep.vlm.tokens import Grid, Layout, Size, one_after_the_other, tile_by_tile, whole_view
 
 
@@ -35,10 +34,10 @@ class InternVL(Family):
     facts = InternVLVision
     processor_options = MappingProxyType({"crop_to_patches": True})
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> InternVLVision:
-        own = super().vision(config, images)
+    def vision(self, config: Any, images: Settings) -> InternVLVision:
+        own, settings = super().vision(config, images), images()
         side = int(own.tile_size // own.patch_size * config.downsample_ratio)
-        return InternVLVision(own.tile_size, own.patch_size, side, int(images["min_patches"]), int(images["max_patches"]))
+        return InternVLVision(own.tile_size, own.patch_size, side, int(settings["min_patches"]), int(settings["max_patches"]))
 
     def check(self, processor: Any, vision: Any, image_token_id: int) -> None:
         token = special(processor.tokenizer, "context_image_token", "<IMG_CONTEXT>")

@@ -1,12 +1,11 @@
 """LLaVA-1.5: the short edge is scaled to the tile's side and the centre is cut out, so borders are not in the model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from linrep.errors import ModelError
 from linrep.vlm.families.llava_next import TOWERS, cut_tower
-from linrep.vlm.family import Family, Vision, disagree, sides
+from linrep.vlm.family import Family, Settings, Vision, disagree, sides
 from linrep.vlm.tokens import Grid, Layout, Size, whole_view
 
 
@@ -33,13 +32,13 @@ class Llava(Family):
     limits = ("The borders of an image that is no square are cut off: no patch shows them.",)
     facts = LlavaVision
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> LlavaVision:
+    def vision(self, config: Any, images: Settings) -> LlavaVision:
         if config.vision_config.model_type not in TOWERS:
             raise ModelError(
                 f"the vision tower {config.vision_config.model_type!r} of a LLaVA is not supported, only CLIP and SigLIP"
             )
         own = super().vision(config, images)
-        return LlavaVision(own.tile_size, own.patch_size, min(sides(images["size"])), bool(images.get("do_pad")))
+        return LlavaVision(own.tile_size, own.patch_size, min(sides(images()["size"])), bool(images().get("do_pad")))
 
     def check(self, processor: Any, vision: Any, image_token_id: int) -> None:
         images = processor.image_processor

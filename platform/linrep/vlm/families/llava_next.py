@@ -6,14 +6,13 @@ at the edge can be partly padding. Each row of the crops ends with a learned new
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from linrep.vlm.family import Family, Tiles, Vision, disagree, shorten, sides
+from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree, shorten, sides
 from linrep.vlm.tokens import Grid, Layout, Size, one_after_the_other, row_by_row, whole_view
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -44,7 +43,7 @@ class LlavaNext(Family):
     tokens = "576 of the base view, up to 2,304 of the crops, a newline per row"
     facts = LlavaNextVision
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> Vision:
+    def vision(self, config: Any, images: Settings) -> Vision:
         layer = config.vision_feature_layer
         return LlavaNextVision(
             tile_size=config.vision_config.image_size,

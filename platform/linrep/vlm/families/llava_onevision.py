@@ -1,7 +1,6 @@
 """LLaVA-OneVision: LLaVA-NeXT's tiling with a SigLIP tower, and a grid that is resampled where it has many patches."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 
 from linrep.errors import ModelError
 from linrep.vlm.families.llava_next import LlavaNext, canvas_layout, choose_canvas
-from linrep.vlm.family import Family, Vision, disagree
+from linrep.vlm.family import Family, Settings, Vision, disagree
 from linrep.vlm.tokens import Grid, Layout, Size, Span, one_after_the_other, row_by_row, whole_view
 
 
@@ -37,7 +36,7 @@ class LlavaOneVision(LlavaNext):
     limits = ("Of more than nine tiles the crops' tokens are resampled: a patch then mixes its neighbours on the tower's grid.",)
     facts = OneVision
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> OneVision:
+    def vision(self, config: Any, images: Settings) -> OneVision:
         ratio = str(config.vision_aspect_ratio)
         if not ratio.startswith("anyres_max_"):
             raise ModelError(f"vision_aspect_ratio {ratio!r} is not supported, only anyres_max_N")

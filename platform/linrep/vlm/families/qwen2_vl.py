@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from linrep.vlm.family import Family, Tiles, Vision, disagree, special
+from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree, special
 from linrep.vlm.tokens import Grid, Layout, Size, whole_view
 
 MOST_TOKENS = 1280
@@ -49,8 +49,8 @@ class Qwen2VL(Family):
     facts = QwenVision
     rope_axes = 3
 
-    def vision(self, config: Any, images: Mapping[str, Any]) -> QwenVision:
-        vision, size = config.vision_config, dict(images["size"])
+    def vision(self, config: Any, images: Settings) -> QwenVision:
+        vision, size = config.vision_config, dict(images()["size"])
         merge = int(vision.spatial_merge_size)
         factor = int(vision.patch_size) * merge
         return QwenVision(
