@@ -242,16 +242,15 @@ def _side(size: Any) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
-def square_view(size: Size, side: int, tiles: int = 1) -> Layout:
+def square_view(size: Size, side: int) -> Layout:
     """An image that is squashed into one square and seen as that alone.
 
     Args:
         size: Height and width of the image.
         side: Rows and columns of positions.
-        tiles: Tiles that the vision tower gets.
     """
     found = whole_view(side, side)
-    return Layout(size, Grid.even(side, side, size), None, found, (len(found.role),), tiles)
+    return Layout(size, Grid.even(side, side, size), None, found, (len(found.role),))
 
 
 def special(tokenizer: Any, name: str, usual: str) -> str:

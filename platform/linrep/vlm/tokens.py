@@ -160,10 +160,10 @@ def _clipped(span: Span, whole: float, length: int) -> Span:
     return low, high
 
 
-def whole_view(rows: int, cols: int, tile: int = 0) -> TokenMap:
-    """The positions of one view, row by row."""
+def whole_view(rows: int, cols: int) -> TokenMap:
+    """The positions of the base view, row by row."""
     row, col = np.divmod(np.arange(rows * cols), cols)
-    return _map(np.full(rows * cols, Role.IMAGE), np.full(rows * cols, tile), row, col)
+    return _map(np.full(rows * cols, Role.IMAGE), np.zeros(rows * cols), row, col)
 
 
 def tile_by_tile(tile_rows: int, tile_cols: int, rows: int, cols: int) -> TokenMap:

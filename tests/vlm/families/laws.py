@@ -207,10 +207,14 @@ class Laws:
     def test_an_edit_in_generation_is_felt_and_leaves_no_trace(self, vlm, prepared):
         batch = collate(prepared[:2], vlm, "left")
         options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+        options |= {"return_dict_in_generate": True, "output_logits": True}
         before = vlm.model.generate(**batch.prompt(), **options)
-        with edit(vlm, {2: lambda h: -2 * h}, batch.image_mask, generated=True):
-            vlm.model.generate(**batch.prompt(), **options)
-        assert torch.equal(vlm.model.generate(**batch.prompt(), **options), before)
+        with edit(vlm, {1: lambda h: -2 * h}, batch.image_mask, generated=True):
+            edited = vlm.model.generate(**batch.prompt(), **options)
+        assert (edited.logits[0] - before.logits[0]).abs().max() > 1e-3
+        after = vlm.model.generate(**batch.prompt(), **options)
+        assert torch.equal(after.sequences, before.sequences)
+        assert all(torch.equal(a, b) for a, b in zip(after.logits, before.logits, strict=True))
 
     def test_a_patchs_box_is_where_its_pixels_are(self, vlm, preparer, monkeypatch):
         """Pixels in the middle of a box are changed: of its view, exactly its placeholder moves, and one far away does not."""
@@ -233,7 +237,7 @@ class Laws:
                 after = embed(vlm, [preparer(sample(Image.fromarray(changed)))])[0].h
                 moved = (after - before).float().norm(dim=-1).numpy()
                 same = patches[(one.tile[patches] == 0) == (one.tile[i] == 0)]
-                assert same[moved[same].argmax()] == i, (size_of(plan), i)
+                assert same[moved[same].argmax()] == i, (plan.image_size, i)
                 far = [
                     j
                     for j in same
@@ -262,10 +266,6 @@ def middle(low: float, high: float, length: int) -> slice | None:
     """The middle third of a span in whole pixels; None where there is none, or the image ends."""
     a, b = round(low + (high - low) / 3), round(high - (high - low) / 3)
     return slice(a, max(b, a + 1)) if a < length and high - low >= 2 else None
-
-
-def size_of(plan: Any) -> tuple[int, int]:
-    return plan.image_size
 
 
 def quiet_attention(vlm: VLM) -> Sequence[torch.nn.Module]:

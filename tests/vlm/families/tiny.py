@@ -1,5 +1,6 @@
 """Tiny models of random weights, as `save_pretrained` writes them: all of a family but what it knows."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,6 @@ def write(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         images.save_pretrained(folder)
-    import json
-
     file = folder / "processor_config.json"
     known = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**known, "processor_class": processor, **(settings or {})}))
