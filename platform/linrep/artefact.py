@@ -13,7 +13,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -35,6 +35,9 @@ from linrep.records import (
 )
 from linrep.store.manifest import now
 from linrep.store.tables import read_table, write_table
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class AnotherVersion(StoreError):
@@ -218,9 +221,16 @@ class Artefact(Generic[About]):
         Raises:
             StoreError: It is not there, or not as it was written.
         """
-        name = name or next(iter(self.kind.tables))
-        schema = {**self.kind.tables, **self.kind.whole}[name]
-        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=schema)
+        name, known = name or next(iter(self.kind.tables)), {**self.kind.tables, **self.kind.whole}
+        if name not in known:
+            raise StoreError(f"no table {name!r:.80} in {self.place}: there are {', '.join(known) or 'none'}")
+        return read_table(self.place, f"{name}.parquet", repair=repair_of_whole(self.place), schema=known[name])
+
+    def frame(self, name: str | None = None) -> "pl.DataFrame":
+        """The same as a frame of polars."""
+        import polars as pl  # not at the top: most commands read no frame
+
+        return pl.DataFrame(pl.from_arrow(self.table(name)))
 
 
 def write_unit(

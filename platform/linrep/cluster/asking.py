@@ -258,7 +258,7 @@ class Asker:
             self._lacks(what, command(kind.job or kind.stage))
             return None
         self.made_from[kind.stage] = found.name
-        return pl.DataFrame(pl.from_arrow(found.table(name)))
+        return found.frame(name)
 
 
 def newest(kind: Kind[Any], workspace: Place, parent: str, made: str, name: str) -> Artefact[Any] | None:

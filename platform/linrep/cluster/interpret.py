@@ -34,13 +34,13 @@ def check_codes(features: Features) -> None:
 
 def chosen_latents(features: Features, config: InterpretConfig) -> dict[Key, list[int]]:
     """The latents that are asked about, of each SAE."""
-    table = pl.DataFrame(pl.from_arrow(features.table()))
+    table = features.frame()
     return {key: choose_latents(_of(table, key), config.latents, config.seed) for key in saes(features)}
 
 
 def counts(features: Features) -> tuple[dict[str, int], dict[str, int]]:
     """Latents that fire at all, and all latents, by layer/SAE."""
-    table = pl.DataFrame(pl.from_arrow(features.table()))
+    table = features.frame()
     own = {f"{layer}/{name}": _of(table, (layer, name)) for layer, name in saes(features)}
     fires = pl.col("samples_image") + pl.col("samples_text") > 0
     return {key: len(rows.filter(fires)) for key, rows in own.items()}, {key: len(rows) for key, rows in own.items()}
@@ -57,7 +57,7 @@ def build_cases(
         config: How much is asked.
         chosen: Latents of each SAE; None for those that are drawn.
     """
-    table = pl.DataFrame(pl.from_arrow(features.table()))
+    table = features.frame()
     ids: list[str] = store.samples()["sample_id"].to_pylist()
     number = {name: i for i, name in enumerate(ids)}
     for key, latents in (chosen_latents(features, config) if chosen is None else chosen).items():

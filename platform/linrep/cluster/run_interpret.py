@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import polars as pl
-
 from linrep import tracking
 from linrep.artefact import find
 from linrep.cluster.ask import Interview, ask
@@ -77,7 +75,7 @@ class InterpretStage:
     def finish(self) -> dict[str, object]:
         """Put the tables together, write the sheet, and add up what it took."""
         spent = finish(self.artefact)
-        write_sheet(self.artefact.place / SHEET, self._frame("explanations"), self._frame("scores"))
+        write_sheet(self.artefact.place / SHEET, self.artefact.frame("explanations"), self.artefact.frame("scores"))
         return {"spent": spent}
 
     def show(self) -> Shown:
@@ -110,9 +108,6 @@ class InterpretStage:
             figures=score_figures(scores),
             texts={SHEET: (self.artefact.place / SHEET).read_bytes().decode()},
         )
-
-    def _frame(self, name: str) -> pl.DataFrame:
-        return pl.DataFrame(pl.from_arrow(self.artefact.table(name)))
 
 
 def plan_interpret(recipe: Recipe, workspace: Place) -> InterpretStage:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import polars as pl
-
 from linrep import tracking
 from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
@@ -120,7 +118,7 @@ def run_probe(recipe: Recipe, workspace: Place) -> Outcome:
 def metrics(probes: Artefact[ProbeAbout]) -> dict[str, dict[int, float]]:
     """The main probes' numbers: curves over layers, accuracies first, then those on shuffled labels."""
     curves: dict[str, dict[int, float]] = {}
-    rows = main_probes(pl.DataFrame(pl.from_arrow(probes.table()))).to_dicts()
+    rows = main_probes(probes.frame()).to_dicts()
     for measure in ("top1", "control", "auroc", "selectivity"):
         for row in rows:
             if row[measure] is not None:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import polars as pl
-
 from linrep import tracking
 from linrep.artefact import Artefact
 from linrep.cluster.commands import literal, python, read_parquet
@@ -55,7 +53,7 @@ class RegionsStage:
 
     def show(self) -> Shown:
         """How much has regions, and what has none."""
-        images, categories, about = self._frame("images"), self._frame(CATEGORIES), self.artefact.about
+        images, categories, about = self.artefact.frame("images"), self.artefact.frame(CATEGORIES), self.artefact.about
         where = literal(self.artefact.place)
         patches = f"from linrep.regions.artefact import open_regions as o; print(o({where}).patches(range(8)))"
         return Shown(
@@ -67,10 +65,7 @@ class RegionsStage:
     def records(self) -> Records:
         """Counts and tables."""
         tables = {name: self.artefact.table(name) for name in ("images", CATEGORIES)}
-        return Records(regions_metrics(self._frame("images"), self._frame(CATEGORIES)), tables)
-
-    def _frame(self, name: str) -> pl.DataFrame:
-        return pl.DataFrame(pl.from_arrow(self.artefact.table(name)))
+        return Records(regions_metrics(self.artefact.frame("images"), self.artefact.frame(CATEGORIES)), tables)
 
 
 def plan_stage(recipe: Recipe, workspace: Place) -> RegionsStage:

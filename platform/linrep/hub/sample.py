@@ -13,12 +13,12 @@ from linrep.errors import StoreError
 from linrep.explorer.escaped import in_markdown
 from linrep.hub.bundle import CARD, Bundle, Content, Wishes, content_of, hub_name, paths_in, shortened, without_paths
 from linrep.hub.cards import block, front_matter, made_with
-from linrep.hub.sending import in_bytes
 from linrep.places import Place
 from linrep.store.excerpt import draw_samples, samples_excerpt, vectors_excerpt
 from linrep.store.layout import View
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
+from linrep.store.summary import size
 from linrep.store.tables import write_table
 from linrep.vlm.sites import transformer_lens_name
 
@@ -120,14 +120,14 @@ def _about(store: Store, choice: SampleChoice, tables: Mapping[str, pa.Table]) -
 
 
 def _notes(choice: SampleChoice, tables: Mapping[str, pa.Table]) -> list[str]:
-    size = in_bytes(sum(table.nbytes for table in tables.values()))
+    whole = size(sum(table.nbytes for table in tables.values()))
     sent = [*(["texts"] if choice.texts else []), *(["images"] if choice.images else [])]
     kept = [
         *([] if choice.texts else ["texts, ids of tokens and vectors of single text tokens (--with-texts)"]),
         *([] if choice.images else ["images (--with-images)"]),
     ]
     return [
-        f"{sum(map(len, tables.values())):,} rows, {size} in memory; names, labels and classes of samples go along",
+        f"{sum(map(len, tables.values())):,} rows, {whole} in memory; names, labels and classes of samples go along",
         *([f"{' and '.join(sent)} of the corpora GO ALONG: their licence must allow it"] if sent else []),
         *([f"left out: {'; '.join(kept)}"] if kept else []),
     ]

@@ -11,6 +11,7 @@ from linrep.hub.bundle import CARD, Bundle, Content
 from linrep.repository.address import Address
 from linrep.repository.files import Listing
 from linrep.repository.refusals import has_token, hub_errors
+from linrep.store.summary import size
 
 READABLE = (".json", ".md", ".html", ".yaml", ".txt", ".csv", ".svg")
 """Endings of files that are searched for what they give away."""
@@ -79,8 +80,8 @@ def sending_lines(sending: Sending) -> list[str]:
     wide = max((len(path) for path in sending.differs), default=0)
     for path in sending.differs:
         state = "changed" if path in sending.changed else "new"
-        lines.append(f"  {state:8} {path:{wide}}  {in_bytes(_size(sending.bundle.files[path]))}")
-    total = in_bytes(sum(_size(sending.bundle.files[path]) for path in sending.differs))
+        lines.append(f"  {state:8} {path:{wide}}  {size(_bytes_of(sending.bundle.files[path]))}")
+    total = size(sum(_bytes_of(sending.bundle.files[path]) for path in sending.differs))
     held = f"; {len(sending.same)} files are there as they are here" if sending.same else ""
     lines += ["", f"{sending.bundle.what}: {len(sending.differs)} files, {total}{held}"]
     return lines + [f"- {note}" for note in (*sending.bundle.notes, *_given_away(sending))]
@@ -110,19 +111,7 @@ def send(sending: Sending) -> str:
     return done.commit_url
 
 
-def in_bytes(n: int) -> str:
-    """A number of bytes in words.
-
-    >>> in_bytes(999), in_bytes(12_345), in_bytes(6_789_000_000)
-    ('999 B', '12.3 kB', '6.8 GB')
-    """
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return f"{n} B"
-
-
-def _size(content: Content) -> int:
+def _bytes_of(content: Content) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -44,14 +44,6 @@ class StoredFigure:
 @dataclass(frozen=True)
 class StageResults(Artefact):
     """A complete artefact that shows its summary."""
-
-    def frame(self, name: str | None = None) -> pl.DataFrame:
-        """A table; the first of its kind unless it is said otherwise.
-
-        Raises:
-            StoreError: It has no such table.
-        """
-        return frame_of(self, name)
 
     @property
     def summary(self) -> str:
@@ -139,20 +131,12 @@ class LatentFeatures(Features):
     @cached_property
     def table_frame(self) -> pl.DataFrame:
         """One row a latent, see `schemas.features`."""
-        return frame_of(self, "features")
+        return self.frame("features")
 
     @cached_property
     def labels_frame(self) -> pl.DataFrame:
         """One row a latent, modality and attribute."""
-        return frame_of(self, "labels")
-
-    def frame(self, name: str | None = None) -> pl.DataFrame:
-        """A table: features, labels.
-
-        Raises:
-            StoreError: It has no such table.
-        """
-        return frame_of(self, name)
+        return self.frame("labels")
 
     def key(self, sae: str | None = None, layer: int | None = None) -> tuple[int, str]:
         """Layer and name of an SAE; the first one where none is named.
@@ -236,14 +220,6 @@ class LatentFeatures(Features):
 
     def _repr_html_(self) -> str:
         return summary_html(self)
-
-
-def frame_of(artefact: Artefact, name: str | None = None) -> pl.DataFrame:
-    """A table of an artefact as a polars frame."""
-    tables: dict[str, Any] = {**artefact.kind.tables, **artefact.kind.whole}
-    if name is not None and name not in tables:
-        raise StoreError(f"no table {name!r:.80} in {artefact.place}: there are {', '.join(tables) or 'none'}")
-    return pl.DataFrame(pl.from_arrow(artefact.table(name)))
 
 
 def summary_of(artefact: Artefact) -> str:

@@ -9,7 +9,11 @@ from linrep.store.manifest import Manifest
 
 
 def size(n_bytes: int | float) -> str:
-    """A number of bytes for people, in decimal units: 1.5 GB."""
+    """A number of bytes for people, in decimal units.
+
+    >>> size(999), size(12_345), size(6_789_000_000)
+    ('999 B', '12.3 kB', '6.8 GB')
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"

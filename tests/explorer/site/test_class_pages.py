@@ -10,7 +10,6 @@ from linrep.explorer.site.class_latents import latents_by_value
 from linrep.explorer.site.class_steering import of_pairs
 from linrep.explorer.site.classes import SHOWN, reads_by_value, write_classes
 from linrep.explorer.site.pictures import Pictures
-from linrep.explorer.site.results import frame
 from linrep.explorer.site.shards import Site
 from linrep.places import place
 from linrep.sample import unit_hash
@@ -176,6 +175,6 @@ def test_a_page_draws_fairly_from_the_probes_labels_and_the_list_says_what_valid
     assert same([column(listed["columns"]["accuracy_image"])[rows[name]] for name in CLASSES], [0.75, 0.625, 1.0])
     assert same([column(listed["columns"]["f1"])[rows[name]] for name in ("boat", "tree")], [0.7, None])
     page = shard(tmp_path / "site", f"classes/{rows['boat']}")
-    own = frame(one, "labels").filter(pl.col("class_name") == "boat")["sample_id"].to_list()
+    own = one.frame("labels").filter(pl.col("class_name") == "boat")["sample_id"].to_list()
     assert [image["name"] for image in page["images"]] == sorted(own, key=unit_hash)[:SHOWN]
     assert page["n"] == {"image": 20, "text": 1}

@@ -4,7 +4,6 @@ import polars as pl
 
 from linrep.explorer.probes import probe_headline
 from linrep.explorer.site.probes import MATRIX, PAIRS, confusions, first_choice, shard_of, write_probes
-from linrep.explorer.site.results import frame
 from linrep.explorer.site.shards import Site
 from linrep.places import place
 from tests.explorer.site.planted import CLASSES, column, planted_probes, results, same, shard
@@ -14,7 +13,7 @@ def test_every_row_and_column_of_the_table_reaches_the_page(tmp_path):
     one = planted_probes(tmp_path)
     write_probes(Site(place(tmp_path / "site")), results(tmp_path, probe=[one]))
     head = shard(tmp_path / "site", f"probes/{one.name}")
-    rows = frame(one, "probes")
+    rows = one.frame("probes")
     assert [(part["attribute"], part["view"], part["n"]) for part in head["parts"]] == [
         ("class", "pooled", 7),
         ("<b>ground</b>", "last", 1),
@@ -37,13 +36,13 @@ def test_every_row_and_column_of_the_table_reaches_the_page(tmp_path):
 
 def test_what_is_shown_first_is_what_the_headline_speaks_of(tmp_path):
     one = planted_probes(tmp_path)
-    first = first_choice(frame(one, "probes"))
+    first = first_choice(one.frame("probes"))
     assert first == {"attribute": "class", "view": "pooled", "tested_on": "image", "kind": "ridge"}
     assert "pooled rows, ridge probes" in probe_headline(one.table("probes"))[0]
 
 
 def test_of_texts_alone_or_of_no_probes_something_is_shown_or_nothing(tmp_path):
-    rows = frame(planted_probes(tmp_path), "probes").with_columns(tested_on=pl.lit("text"), fitted_on=pl.lit("text"))
+    rows = planted_probes(tmp_path).frame("probes").with_columns(tested_on=pl.lit("text"), fitted_on=pl.lit("text"))
     assert first_choice(rows)["tested_on"] == "text"
     assert first_choice(rows.clear()) == {}
 

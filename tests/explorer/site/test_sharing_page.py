@@ -5,7 +5,6 @@ import polars as pl
 import torch
 
 from linrep.encoder import Latents
-from linrep.explorer.site.results import frame
 from linrep.explorer.site.shards import Site
 from linrep.explorer.site.sharing import readings, spread_of, write_sharing
 from linrep.explorer.site.sharing_measures import described, measure_of, reading
@@ -118,7 +117,7 @@ def test_the_shards_hold_each_level_and_each_sae_beside_its_control(tmp_path):
         ("latent", "a sae", 2),
     ]
     geometry = shard(tmp_path / "site", head["levels"][0]["shard"])["rows"]
-    own = frame(one, "sharing").filter(pl.col("level") == "geometry").sort("layer", maintain_order=True)
+    own = one.frame("sharing").filter(pl.col("level") == "geometry").sort("layer", maintain_order=True)
     for name in ("metric", "layer", "value", "low", "null_high", "note"):
         assert same(column(geometry["columns"][name]), own[name].to_list()), name
     scores = shard(tmp_path / "site", head["levels"][1]["scores"])

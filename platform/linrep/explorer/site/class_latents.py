@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from linrep.explorer.site.latents import StudiedOnSite, studied, told_of
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.store.layout import MODALITIES
 
 BEST = 8
@@ -21,7 +21,7 @@ def latents_by_value(results: Results) -> dict[tuple[str, str], list[dict[str, A
     """
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     saes = studied(results)
-    tables = {one.features.name: frame(one.features, "labels") for one in saes}
+    tables = {one.features.name: one.features.frame("labels") for one in saes}
     by_name = {(one.features.name, one.sae.layer, one.sae.name): one for one in saes}
     for one in saes:
         if one.sae.name.endswith(RANDOM):

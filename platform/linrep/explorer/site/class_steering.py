@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.steering import CELL, best_cell
 from linrep.steer.effects import in_second_half
 from linrep.steer.intervals import estimate
@@ -24,7 +24,7 @@ def steering_by_class(results: Results) -> dict[str, list[dict[str, Any]]]:
         best = best_cell(judged.table("effects")) if steering else None
         if steering is None or best is None:
             continue
-        pairs = of_pairs(frame(steering, "cells"), frame(judged, "verdicts"), best)
+        pairs = of_pairs(steering.frame("cells"), judged.frame("verdicts"), best)
         edit = {name: best[name] for name in CELL}
         for name in dict.fromkeys(name for pair in pairs for name in (pair["source"], pair["target"])):
             own = [pair for pair in pairs if name in (pair["source"], pair["target"])]

@@ -17,7 +17,7 @@ from linrep.explorer.probes import REGION, chosen_curve, main_probes
 from linrep.explorer.site.class_latents import latents_by_value
 from linrep.explorer.site.class_steering import steering_by_class
 from linrep.explorer.site.pictures import Pictures
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site, numbers, words
 from linrep.sample import unit_hash
 from linrep.store.layout import MODALITIES
@@ -60,7 +60,7 @@ def write_classes(
         paged: Images that have a page of their own, likewise.
     """
     members = members_by_value(results, pictures)
-    reads = [(one, reads_by_value(frame(one, "probes"), frame(one, "classes"), frame(one, "confusions")))
+    reads = [(one, reads_by_value(one.frame("probes"), one.frame("classes"), one.frame("confusions")))
              for one in results.artefacts["probe"]]  # fmt: skip
     latents, steering = latents_by_value(results), steering_by_class(results)
     values = dict.fromkeys([*members, *(value for _, own in reads for value in own), *latents])
@@ -92,14 +92,14 @@ def members_by_value(results: Results, pictures: Mapping[str, Pictures]) -> dict
     found: dict[Value, Members] = {}
     for one in results.artefacts["probe"]:
         if one.parents["harvest"] in pictures:
-            labels = frame(one, "labels").filter(pl.col("attribute") != MODALITY)
+            labels = one.frame("labels").filter(pl.col("attribute") != MODALITY)
             for (attribute, value, modality), rows in labels.group_by(
                 ["attribute", "class_name", "modality"], maintain_order=True
             ):
                 _add(found, (str(attribute), str(value)), str(modality), rows["sample_id"].to_list(), one.parents["harvest"])
     for one in results.artefacts["regions"]:
         if one.parents["harvest"] in pictures:
-            shown = frame(one, "regions").drop_nulls("category").unique(["category", "sample_id"], maintain_order=True)
+            shown = one.frame("regions").drop_nulls("category").unique(["category", "sample_id"], maintain_order=True)
             for (category,), rows in shown.group_by(["category"], maintain_order=True):
                 _add(found, (REGION, str(category)), "image", rows["sample_id"].to_list(), one.parents["harvest"])
     for key, own in pictures.items():

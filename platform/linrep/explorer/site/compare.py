@@ -10,7 +10,7 @@ from linrep.explorer.features import RANDOM
 from linrep.explorer.site.columns import columns
 from linrep.explorer.site.latents import StudiedOnSite, score_of, studied, told_of
 from linrep.explorer.site.measured import of_features, of_quality, of_scores, rows_of, together
-from linrep.explorer.site.results import Results, frame, headline
+from linrep.explorer.site.results import Results, headline
 from linrep.explorer.site.saes import NamedOnSite, named_saes
 from linrep.explorer.site.shards import Site
 from linrep.sae.artefact import SAES
@@ -84,15 +84,15 @@ def _sae(one: NamedOnSite, looked: StudiedOnSite | None) -> dict[str, Any]:
     tables, firing = [], []
     if one.evaluation is not None:
         here = (pl.col("layer") == one.layer) & (pl.col("coder") == one.name)
-        tables.append(of_quality(frame(one.evaluation, "quality").filter(here), named=False))
-        firing = frame(one.evaluation, "firing").filter(here).drop("layer", "coder").to_dicts()
+        tables.append(of_quality(one.evaluation.frame("quality").filter(here), named=False))
+        firing = one.evaluation.frame("firing").filter(here).drop("layer", "coder").to_dicts()
     if looked is None:
         return {"numbers": columns(together(tables)), "firing": firing, "latents": None}
     mine = (pl.col("layer") == one.layer) & (pl.col("sae") == one.name)
-    table = frame(looked.features).filter(pl.col("layer") == one.layer)
+    table = looked.features.frame().filter(pl.col("layer") == one.layer)
     tables.append(of_features(_beside_control(table, one.name), named=False))
     if looked.interpretations is not None:
-        scores = frame(looked.interpretations, "scores").filter(pl.col("layer") == one.layer)
+        scores = looked.interpretations.frame("scores").filter(pl.col("layer") == one.layer)
         tables.append(of_scores(_beside_control(scores, one.name), named=False))
     told = told_of(looked)
     own = table.filter(mine)
@@ -102,7 +102,7 @@ def _sae(one: NamedOnSite, looked: StudiedOnSite | None) -> dict[str, Any]:
         "latents": {
             "n": len(own),
             "distributions": distributions(own, told),
-            "labels": best_latents(frame(looked.features, "labels").filter(mine), told),
+            "labels": best_latents(looked.features.frame("labels").filter(mine), told),
         },
     }
 

@@ -16,7 +16,7 @@ from linrep.errors import LinrepError
 from linrep.explorer.picture import fired, latent_notes, picture_data
 from linrep.explorer.site.latents import StudiedOnSite
 from linrep.explorer.site.pictures import Pictures, in_layouts
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site, words
 from linrep.probe.artefact import LABELS, Probes
 from linrep.reading.asked import LatentNote
@@ -57,7 +57,7 @@ def write_images(
     probes = newest_probes(results, store)
     reader = Reader((), _unembedding(store), _probes_of(probes), LATENTS, WORDS)
     coded = [Coded.of(one.features, one.sae, LATENTS) for one in saes if not one.sae.name.endswith("/random")]
-    notes = [(frame(one.features), _explained(one)) for one in saes if not one.sae.name.endswith("/random")]
+    notes = [(one.features.frame(), _explained(one)) for one in saes if not one.sae.name.endswith("/random")]
     number, truth, captions = {name: i for i, name in enumerate(names)}, _truth(probes, names), _captions(pictures, names)
     regions = outlines_of(results, store, names)
     card, vocabulary = card_of(store.manifest.model), reader.unembedding.words if reader.unembedding is not None else ()
@@ -100,7 +100,7 @@ def outlines_of(results: Results, store: Store, names: Sequence[str]) -> dict[st
     newest = max(own, key=lambda one: one.manifest.finished, default=None)
     if newest is None:
         return {}
-    table = frame(newest, "regions").filter(pl.col("sample_id").is_in(list(names))).sort("area", descending=True)
+    table = newest.frame("regions").filter(pl.col("sample_id").is_in(list(names))).sort("area", descending=True)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in table.iter_rows(named=True):
         outline = [[round(edge, DIGITS) for edge in loop] for loop in row["outline"]]
@@ -132,14 +132,14 @@ def _unembedding(store: Store) -> Unembedding | None:
 
 
 def _explained(one: StudiedOnSite) -> pl.DataFrame | None:
-    return None if one.interpretations is None else frame(one.interpretations, "explanations")
+    return None if one.interpretations is None else one.interpretations.frame("explanations")
 
 
 def _truth(probes: Artefact[Any] | None, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """What is known of each image, as the probes were given it: its class and its attributes."""
     if probes is None:
         return {}
-    table = frame(probes, LABELS).filter(pl.col("sample_id").is_in(list(names)) & (pl.col("attribute") != "modality"))
+    table = probes.frame(LABELS).filter(pl.col("sample_id").is_in(list(names)) & (pl.col("attribute") != "modality"))
     found: dict[str, dict[str, str]] = {}
     for row in table.iter_rows(named=True):
         found.setdefault(row["sample_id"], {})[row["attribute"]] = row["class_name"]

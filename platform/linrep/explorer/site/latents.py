@@ -16,7 +16,7 @@ from linrep.artefact import Artefact
 from linrep.contents.stored import Contents
 from linrep.explorer.site.histograms import BINS, Histograms, histograms
 from linrep.explorer.site.pictures import Pictures, in_layouts
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site, numbers, words
 from linrep.features.artefact import Features, StudiedSae
 
@@ -91,13 +91,13 @@ def write_latents(site: Site, one: StudiedOnSite, pictures: Pictures, contents: 
         contents: Texts of its harvest; None where the corpus is gone.
         most: Latents that get a page, at most.
     """
-    table = frame(one.features).filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name).sort("latent")
+    table = one.features.frame().filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name).sort("latent")
     told = told_of(one)
     paged = _paged(table, told, most)
     site.shard(f"{one.key}/table", _table(table, told, paged))
-    labels = frame(one.features, "labels").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
+    labels = one.features.frame("labels").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
     by_latent = {key[0]: rows for key, rows in labels.group_by("latent")}
-    overlaps = frame(one.features, "overlaps").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
+    overlaps = one.features.frame("overlaps").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
     regions = {key[0]: rows.sort("rank") for key, rows in overlaps.group_by("latent")}
     largest = table.select(pl.max_horizontal("max_image", "max_text")).to_series().to_numpy().astype(np.float32)
     counted = histograms(one.features, one.sae, largest)
@@ -139,11 +139,11 @@ def told_of(one: StudiedOnSite) -> dict[int, dict[str, Any]]:
         return {}
     mine = (pl.col("layer") == one.sae.layer) & (pl.col("sae") == one.sae.name)
     found: dict[int, dict[str, Any]] = {}
-    for row in frame(one.interpretations, "explanations").filter(mine).iter_rows(named=True):
+    for row in one.interpretations.frame("explanations").filter(mine).iter_rows(named=True):
         texts = {key: None if row[key] is None else row[key][:LONGEST] for key in ("explanation", "source", "before", "error")}
         found[row["latent"]] = {**texts, "scores": []}
     kept = ("modality", "task", "control", "partner", "value", "low", "high", "n_positive", "n_negative")
-    for row in frame(one.interpretations, "scores").filter(mine).iter_rows(named=True):
+    for row in one.interpretations.frame("scores").filter(mine).iter_rows(named=True):
         if row["latent"] in found:
             found[row["latent"]]["scores"].append({key: row[key] for key in kept})
     return found

@@ -12,7 +12,6 @@ from linrep.artefact import Artefact
 from linrep.explorer.features import GOOD, RANDOM
 from linrep.explorer.features import numbers as feature_numbers
 from linrep.explorer.interpret import mean_score
-from linrep.explorer.site.results import frame
 from linrep.stats.wilson import wilson
 
 ROW = {
@@ -40,19 +39,19 @@ def rows_of(stage: str, one: Artefact[Any]) -> pl.DataFrame:
     """
     match stage:
         case "probe":
-            return _of_probes(frame(one, "probes"))
+            return _of_probes(one.frame("probes"))
         case "judge":
-            return _of_effects(frame(one, "effects"))
+            return _of_effects(one.frame("effects"))
         case "evaluate":
-            return of_quality(frame(one, "quality"))
+            return of_quality(one.frame("quality"))
         case "tune":
-            return _of_front(frame(one, "front"))
+            return _of_front(one.frame("front"))
         case "features":
-            return of_features(frame(one))
+            return of_features(one.frame())
         case "interpret":
-            return of_scores(frame(one, "scores"))
+            return of_scores(one.frame("scores"))
         case "sharing":
-            return _of_sharing(frame(one, "sharing"))
+            return _of_sharing(one.frame("sharing"))
     return pl.DataFrame(schema=ROW)
 
 

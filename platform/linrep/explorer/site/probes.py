@@ -13,7 +13,7 @@ import polars as pl
 from linrep.artefact import Artefact
 from linrep.explorer.probes import chosen_curve, main_probes
 from linrep.explorer.site.columns import columns
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site, file_name
 
 MATRIX = 40
@@ -25,7 +25,7 @@ PAIRS = 200
 def write_probes(site: Site, results: Results) -> None:
     """Write the shards of all probes in a workspace."""
     for one in results.artefacts["probe"]:
-        rows = frame(one, "probes")
+        rows = one.frame("probes")
         confused = _confusions(site, one)
         parts = [
             _part(site, one, str(attribute), str(view), own) | {"confused": confused.get((attribute, view), [])}
@@ -67,7 +67,7 @@ def _confusions(site: Site, one: Artefact[Any]) -> dict[tuple[object, object], l
     """Write all confusions; gives the layers that have some, by attribute and view."""
     layers: dict[tuple[object, object], list[object]] = {}
     order = {(task["attribute"], task["source"]): task["names"] for task in one.about.tasks}
-    for (attribute, view, layer), rows in _by(frame(one, "confusions"), "attribute", "view", "layer"):
+    for (attribute, view, layer), rows in _by(one.frame("confusions"), "attribute", "view", "layer"):
         probes = []
         for (kind, tested_on), own in _by(rows, "kind", "tested_on"):
             names = order.get((attribute, tested_on)) or sorted({*own["class_name"], *own["predicted"]})

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
-
 from linrep import artefact
 from linrep.artefact import Artefact
 from linrep.errors import StoreError
@@ -97,13 +95,6 @@ def open_results(workspace: Place) -> Results:
     found["judge"] = [one for runs in found["steer"] for one in _complete(VERDICTS_KIND, runs.place, damaged)]
     found["evaluate"] += [one for saes in found["sae"] for one in _complete(EVALUATIONS, saes.place, damaged)]
     return Results(workspace, harvests, found, damaged)
-
-
-def frame(one: Artefact[Any], name: str | None = None) -> pl.DataFrame:
-    """A table of a complete artefact."""
-    table = pl.from_arrow(one.table(name))
-    assert isinstance(table, pl.DataFrame)
-    return table
 
 
 def headline(place: Place) -> list[str]:

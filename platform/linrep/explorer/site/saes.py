@@ -11,7 +11,7 @@ import polars as pl
 
 from linrep.artefact import Artefact
 from linrep.explorer.site.columns import columns
-from linrep.explorer.site.results import Results, frame, headline
+from linrep.explorer.site.results import Results, headline
 from linrep.explorer.site.shards import Site
 from linrep.sae.artefact import EvaluationAbout
 from linrep.sae.layer import HISTORY, layer_name
@@ -106,7 +106,7 @@ def write_saes(site: Site, results: Results) -> None:
             results.key(one), {**about, "trained": False, "evaluations": [row], "latents": _latents(known, results.key(one))}
         )
     for tune in results.artefacts["tune"]:
-        front, trials = frame(tune, "front"), frame(tune, "trials")
+        front, trials = tune.frame("front"), tune.frame("trials")
         for layer in tune.about.layers:
             own = trials.filter(pl.col("layer") == layer)
             counts = dict(own.group_by("status", maintain_order=True).len().iter_rows())
@@ -122,7 +122,7 @@ def _latents(known: list[NamedOnSite], saes: str) -> dict[str, str]:
 
 def _write_evaluation(site: Site, key: str, one: Artefact[EvaluationAbout]) -> dict[str, Any]:
     """Write an evaluation's layers, and give what the page says of it."""
-    quality, firing, truth, rebuilt = (frame(one, name) for name in ("quality", "firing", "truth", "rebuilt"))
+    quality, firing, truth, rebuilt = (one.frame(name) for name in ("quality", "firing", "truth", "rebuilt"))
     for layer in one.about.layers:
         here = pl.col("layer") == layer
         own = truth.filter(here)

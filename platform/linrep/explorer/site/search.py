@@ -11,7 +11,7 @@ import polars as pl
 
 from linrep.explorer.site.latents import score_of, studied, told_of
 from linrep.explorer.site.pictures import Pictures
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site
 
 HITS = 100
@@ -36,7 +36,7 @@ def write_search(site: Site, results: Results, pictures: Mapping[str, Pictures])
         mine = (pl.col("layer") == one.sae.layer) & (pl.col("sae") == one.sae.name)
         told = told_of(one)
         own: dict[tuple[str, str], list[tuple[float, int]]] = {}
-        for row in frame(one.features).filter(mine).iter_rows(named=True):
+        for row in one.features.frame().filter(mine).iter_rows(named=True):
             latent = row["latent"]
             texts = {
                 "explanation": (told.get(latent, {}).get("explanation") or "", score_of(told.get(latent), "own")),

@@ -14,7 +14,7 @@ import polars as pl
 
 from linrep.artefact import Artefact
 from linrep.explorer.site.columns import columns
-from linrep.explorer.site.results import Results, frame
+from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site, file_name
 from linrep.explorer.site.sharing_measures import described, reading
 from linrep.sharing.study import TRAINED, UNTRAINED
@@ -33,7 +33,7 @@ KEPT = (
 def write_sharing(site: Site, results: Results) -> None:
     """Write the shards of all sharing results in a workspace."""
     for one in results.artefacts["sharing"]:
-        rows, latents = frame(one, "sharing").sort("layer", maintain_order=True), frame(one, "latents")
+        rows, latents = one.frame("sharing").sort("layer", maintain_order=True), one.frame("latents")
         levels = []
         for (level,), own in rows.group_by(["level"], maintain_order=True):
             if level != "latent":

@@ -14,7 +14,7 @@ from linrep.artefact import Artefact
 from linrep.explorer.dose import lens_curves
 from linrep.explorer.figures import Curve
 from linrep.explorer.site.pictures import Pictures
-from linrep.explorer.site.results import Results, frame, headline
+from linrep.explorer.site.results import Results, headline
 from linrep.explorer.site.shards import Site, numbers, words
 from linrep.explorer.steering import CELL, best_cell
 from linrep.steer.artefact import SteerAbout
@@ -47,8 +47,8 @@ def write_steering(site: Site, results: Results, pictures: Mapping[str, Pictures
 def _write_runs(
     site: Site, key: str, runs: Artefact[SteerAbout], judged: Sequence[Artefact[Any]], pictures: Pictures | None
 ) -> None:
-    cells, answers, lens = (frame(runs, name) for name in ("cells", "answers", "lens"))
-    verdicts = [frame(one, "verdicts") for one in judged]
+    cells, answers, lens = (runs.frame(name) for name in ("cells", "answers", "lens"))
+    verdicts = [one.frame("verdicts") for one in judged]
     known = _known(runs, cells)
     pairs = _samples(runs, cells)
     of_cells, of_answers, *of_verdicts = (_by_run(table) for table in (cells, answers, *verdicts))
@@ -209,14 +209,14 @@ def _write_judge(
     pairs: Sequence[tuple[str, str, list[str]]],
 ) -> dict[str, Any]:
     """Write what the runs come to by a judge, and give the judge's row."""
-    effects = frame(one, "effects")
+    effects = one.frame("effects")
     measures = effects["measure"].unique(maintain_order=True).to_list()
     for where in known["sites"]:
         own = effects.filter(pl.col("site") == where)
         for m, measure in enumerate(measures):
             plain = effects.filter((pl.col("edit") == "none") & (pl.col("measure") == measure))
             site.shard(f"{key}/{where}-{m}", effect_shard(own.filter(pl.col("measure") == measure), plain, known))
-    matched = frame(one, "matched")
+    matched = one.frame("matched")
     site.shard(f"{key}/matched", {where: matched.filter(pl.col("site") == where).to_dicts() for where in known["sites"]})
     best = best_cell(one.table("effects"))
     return {
