@@ -21,6 +21,14 @@ torch.set_num_threads(1)  # as actors have: sums are split by threads, and only 
 SIZES = [(56, 56), (56, 100), (120, 56), (90, 90)]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a cluster is slow, but for those that say that they are quick: each process of a cluster is seconds."""
+    for item in items:
+        if "local_ray" in getattr(item, "fixturenames", ()) and item.get_closest_marker("quick") is None:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def random_vlm(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     """A LLaVA-NeXT of four blocks, d = 32, random weights."""

@@ -32,7 +32,8 @@ def make(tmp_path):
 
     def run(uri: str, workspace: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
         words = ["make", "-s", "ui", f"VENV={tmp_path}/venv", f"WORKSPACE={workspace}", *more]
-        environment = {**os.environ, **variables, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "platform")}
+        kept = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKELEVEL")}
+        environment = {**kept, **variables, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "platform")}
         return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
     return run

@@ -15,6 +15,7 @@ def work(folder, key: str) -> str:
     return run.uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_interrupted_at_any_request_no_run_is_left_open_and_the_next_goes_on_in_it(tmp_path, monkeypatch, moment):
     asked, left = runs.patiently, 10**6

@@ -12,6 +12,7 @@ def double(n: int) -> int | LinrepError:
     return StoreError(f"no {n}") if n < 0 else 2 * n
 
 
+@pytest.mark.quick
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("at_once", [0, 1, 3, 9])
 def test_every_result_comes_whatever_the_room(at_once):
@@ -20,6 +21,7 @@ def test_every_result_comes_whatever_the_room(at_once):
     assert list(fan_out([], double.remote, at_once)) == []
 
 
+@pytest.mark.quick
 @pytest.mark.usefixtures("local_ray")
 def test_no_more_is_begun_than_there_is_room_for_and_nothing_after_an_error():
     begun: list[int] = []
@@ -37,6 +39,7 @@ def test_no_more_is_begun_than_there_is_room_for_and_nothing_after_an_error():
     assert len(begun) <= 5
 
 
+@pytest.mark.quick
 @pytest.mark.usefixtures("local_ray")
 def test_results_of_tasks_that_were_started_before():
     assert sorted(results([double.remote(n) for n in range(3)])) == [0, 2, 4]

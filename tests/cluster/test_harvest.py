@@ -52,6 +52,7 @@ def plain(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.Te
     return harvest_plainly(plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path_factory.mktemp("plain"))))
 
 
+@pytest.mark.quick
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_rows_of_the_plain_path(corpora, random_vlm, plain, tmp_path):
     outcome = run_harvest(recipe_of(corpora, random_vlm), place(tmp_path))

@@ -33,6 +33,7 @@ def test_a_harvest_into_an_object_store_equals_one_on_disk(bucket, corpora, rand
     assert (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_the_embedded_world_in_a_bucket_gives_the_rows_of_the_one_on_disk(bucket, random_vlm, tmp_path):
     demo = DemoWorld(n_images=6, n_texts=4)
     corpora = Corpora(

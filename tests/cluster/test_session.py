@@ -88,6 +88,7 @@ def answering(reply: bytes | None, then_ends: bool = True, host: str = "") -> It
         yield f"{host or ray.util.get_node_ip_address()}:{server.getsockname()[1]}"
 
 
+@pytest.mark.quick
 def test_a_real_cluster_answers_and_is_joined(starts: Starts, local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     address = ray.get_runtime_context().gcs_address
     find = ray._private.services.canonicalize_bootstrap_address_or_die
@@ -102,6 +103,7 @@ def test_a_real_cluster_answers_and_is_joined(starts: Starts, local_ray: None, m
             assert starts.asked.pop() == known
 
 
+@pytest.mark.quick
 def test_a_server_for_clients_answers_at_its_own_kind_of_address(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.util.client.server.server import serve
 

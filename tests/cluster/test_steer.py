@@ -206,6 +206,7 @@ def test_a_run_in_mlflow_holds_parents_tables_figures_and_metrics(recipe, fresh)
     } <= figures
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_people_judge_between_two_runs_of_the_same_command(split_corpora, random_vlm, fresh):
     sheet = fresh / "sheet.csv"
@@ -245,6 +246,7 @@ def test_people_judge_between_two_runs_of_the_same_command(split_corpora, random
     assert {row["score"] for row in verdicts if row["error"] is None} == {0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_a_server_that_was_away_is_asked_again_by_the_same_command(recipe, fresh, monkeypatch):
     asked, away = [], [True]
@@ -435,6 +437,7 @@ def test_pairs_are_drawn_without_repeats_and_every_chunk_stays_within_its_size(r
     assert isinstance(linrep.store.open(str(fresh)), Store)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_too_many_failed_runs_end_the_job_and_say_why(recipe, fresh):
     boundless = Dose(strengths=(3e38,))  # the edited stream overflows
@@ -455,6 +458,7 @@ def test_recipes_hold_the_section(tmp_path):
     assert SteerConfig.model_validate(shown["steer"]).judge.kind == "exact"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_a_judge_that_can_read_nothing_stops_the_job_before_the_runs(recipe, fresh, capsys):
     strict = recipe.model_copy(update={"steer": recipe.steer.model_copy(update={"insist": False})})

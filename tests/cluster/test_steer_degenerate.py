@@ -45,6 +45,7 @@ def outcome(recipe, folder: Path) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 @pytest.mark.parametrize("world", DIRECTIONS)
 def test_degenerate_directions_give_a_result_or_one_clear_line(world, split_corpora, random_vlm, fresh):

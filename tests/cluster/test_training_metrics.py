@@ -39,6 +39,7 @@ def trained(stage: SaeStage, folder: Path, monkeypatch: pytest.MonkeyPatch, orde
     return MlflowClient(run.uri).get_run(run.id)
 
 
+@pytest.mark.slow
 def test_many_saes_log_a_hundred_metrics_that_the_plan_names_and_a_tag_counts_the_others(
     workspace, tmp_path, one_thread, monkeypatch
 ):
@@ -61,6 +62,7 @@ def test_many_saes_log_a_hundred_metrics_that_the_plan_names_and_a_tag_counts_th
         assert set(table["measure"].to_pylist()) == set(MEASURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "absent"), [(0.5, None), (0.0, "text"), (1.0, "image")])
 def test_few_saes_log_all_that_they_report_which_is_what_the_plan_names(
     share, absent, workspace, tmp_path, one_thread, monkeypatch

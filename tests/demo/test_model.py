@@ -73,6 +73,7 @@ def test_objects_colours_and_grounds_are_named():
     assert found["ground"].value > 0.9
 
 
+@pytest.mark.slow
 def test_a_class_mean_turns_answers_at_several_layers_where_a_random_direction_does_not(vlm, means):
     scenes = [draw_scene(0, "train", 50000 + i) for i in range(96)]
     plain = steered(vlm, scenes, {})

@@ -64,6 +64,7 @@ def workspace(made, tmp_path):
     return place(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_path, capsys):
     ws, recipe = workspace(made, tmp_path), asking(made[1], server)
     # It dies on the way: after some answers the server refuses for good.
@@ -161,6 +162,7 @@ def test_images_are_sent_as_they_lie_in_the_corpus(made, server, tmp_path):
     assert whole <= there
 
 
+@pytest.mark.slow
 def test_explanations_go_out_as_csv_are_edited_and_come_back(made, server, tmp_path):
     ws, recipe = workspace(made, tmp_path), asking(made[1], server)
     first = run_interpret(recipe, ws)

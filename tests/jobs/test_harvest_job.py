@@ -63,6 +63,7 @@ def uninterrupted(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return workspace, run(*command(recipe, workspace))
 
 
+@pytest.mark.slow
 def test_the_job_prints_progress_and_results_and_nothing_else(uninterrupted):
     workspace, done = uninterrupted
     assert done.returncode == 0, done.stderr
@@ -82,6 +83,7 @@ def test_what_it_prints_to_do_next_works(uninterrupted):
     assert shown.stdout.startswith("Activation store job-")
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_but_say_so(recipe, uninterrupted):
     workspace, _ = uninterrupted
     before = {name: (workspace / name).stat().st_mtime_ns for name in files_in(workspace) if not name.endswith(".lock")}
@@ -181,6 +183,7 @@ def check_survival(recipe: Path, workspace: Path, whole: Path, n_kills: int, see
     assert_equal(store, linrep.store.open(str(whole)))
 
 
+@pytest.mark.slow
 def test_a_killed_harvest_ends_in_the_same_rows(recipe, uninterrupted, tmp_path):
     check_survival(recipe, tmp_path, uninterrupted[0], n_kills=3, seed=1)
 
@@ -277,6 +280,7 @@ def test_a_driver_killed_in_an_object_store_keeps_others_out_and_its_harvest_is_
     assert_equal(linrep.store.open(workspace), linrep.store.open(str(uninterrupted[0])))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="the real photographs are not here (set LINREP_DATA to their folder)")
 def test_it_runs_on_real_photographs_and_glosses(random_vlm, tmp_path):
     done = run(

@@ -37,7 +37,7 @@ def test_a_cropped_image_shows_the_middle_of_the_one_that_was_annotated(real_dat
     assert isinstance(window(size, (375, 500), False, None), str)
     part = window(size, (375, 500), False, "cropped")
     assert isinstance(part, Window)
-    assert part.box == (62.5, 0, 437.5, 375)
+    assert part.box == pytest.approx((62.5, 0, 437.5, 375))
     patches = PatchMap(samples(a=size)).of("a")
     found = cover([Region("middle", Box(156.25, 93.75, 343.75, 281.25))], part, patches)
     inside = (patches.boxes[:, :2] >= 0.25 - 1e-9).all(1) & (patches.boxes[:, 2:] <= 0.75 + 1e-9).all(1)

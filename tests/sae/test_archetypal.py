@@ -90,6 +90,7 @@ def test_points_and_what_is_made_of_them_have_no_moments() -> None:
     assert torch.equal(trainer.weights["points"], planted(12 * 256, 24, 48, 3)[0][:100])
 
 
+@pytest.mark.slow
 def test_it_finds_planted_directions_and_comes_out_more_alike_than_topk() -> None:
     """What it is for: two seeds agree more. Three of 48 directions a row, 200 steps, two sets of data, two seeds each.
 

@@ -130,6 +130,7 @@ def recovered(activation, seed: int, n_features: int = 48, active: int = 4) -> t
     return float(((directions @ one.decoder.T).amax(1) > 0.9).float().mean()), float(fvu)
 
 
+@pytest.mark.slow
 def test_it_finds_planted_directions_and_reconstructs_better_than_topk() -> None:
     """Four of 48 directions a row, in 24 dimensions: close enough together that what a latent takes matters to the next.
 

@@ -185,6 +185,7 @@ def test_a_candidate_ends_with_the_weights_of_an_sae_that_is_trained_in_full(pac
     assert not (plan.place / "waiting").is_folder()
 
 
+@pytest.mark.slow
 def test_a_search_ends_the_same_however_its_brackets_are_spread_over_packs(store, tmp_path):
     """Brackets of four, in packs of one to eight; and cut off after every few commits."""
 

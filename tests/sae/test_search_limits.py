@@ -42,6 +42,7 @@ def outcomes(found: dict[str, Trial]) -> dict[str, tuple]:
     return {name: (t.status, t.rows, t.scores) for name, t in sorted(found.items())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [WHOLE, {"kind": "halving", "first": 0.25, "factor": 2}])
 def test_a_budget_takes_the_first_of_a_grid_and_the_same_ones_after_kills(stop, store, tmp_path):
     config = tune(rows=ROWS, budget=5 * ROWS + 100, stop=stop, pack=2, space=BEST_FIRST)
@@ -53,6 +54,7 @@ def test_a_budget_takes_the_first_of_a_grid_and_the_same_ones_after_kills(stop, 
     assert not (plan.place / "waiting").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_ends_a_search_in_rounds_at_the_same_candidate_after_kills(store, tmp_path):
     pytest.importorskip("optuna")
     space = {"learning_rate": {"kind": "range", "low": 1e-4, "high": 1e-2}}
