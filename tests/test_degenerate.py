@@ -266,6 +266,7 @@ def not_numbers(table: pa.Table) -> Iterator[str]:
             yield name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_result_or_one_clear_line(stage: str, world: str, tmp_path: Path):

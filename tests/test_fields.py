@@ -7,7 +7,7 @@ import pytest
 
 from linrep.errors import RecipeError
 from linrep.fields import Setting, choices, nearest, settings, type_words, typed
-from linrep.recipe import Recipe, _command_line, _Parser, merge, own_options, validate
+from linrep.recipe import Recipe, _command_line, _Parser, _reader, merge, own_options, validate
 
 EVERY = {one.path: one for one in settings(Recipe)}
 KINDS = {
@@ -44,7 +44,9 @@ def options(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             return super().parse_known_args(args, namespace)
 
     monkeypatch.setattr("linrep.recipe._Parser", Spy)
+    _reader.cache_clear()
     _command_line([])
+    _reader.cache_clear()
     return seen[0]
 
 

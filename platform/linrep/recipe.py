@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -317,13 +318,18 @@ class _Parser(argparse.ArgumentParser):
         raise RecipeError(needs_value(message, Recipe))
 
 
-def _command_line(words: Sequence[str]) -> dict[str, Any]:
-    """Overrides as nested values, not validated yet: validation comes after the merge with the recipe."""
+@lru_cache(maxsize=1)
+def _reader() -> CliSettingsSource[Any]:
+    """Reads a command line by the fields of a recipe; it takes much longer to make than a command line to read."""
     sections = {name: (field.annotation, field) for name, field in Recipe.model_fields.items()}
     arguments = create_model("Arguments", __base__=Options, **sections)  # type: ignore[call-overload]
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    return CliSettingsSource(arguments, root_parser=_Parser(add_help=False, allow_abbrev=False))
+
+
+def _command_line(words: Sequence[str]) -> dict[str, Any]:
+    """Overrides as nested values, not validated yet: validation comes after the merge with the recipe."""
     try:
-        found = _nulls(CliSettingsSource(arguments, cli_parse_args=list(words), root_parser=parser)())
+        found = _nulls(_reader()(args=list(words))())
     except SettingsError as error:  # a value that begins like JSON and is none
         raise RecipeError(unreadable(" ".join(str(error).split()), words, Recipe)) from None
     for one in settings(Recipe):

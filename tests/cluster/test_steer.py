@@ -475,6 +475,7 @@ def test_a_judge_that_can_read_nothing_stops_the_job_before_the_runs(recipe, fre
     assert "judge words finds the class in 0 of 4 unedited answers (0%)" in insisted.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_a_judge_that_can_read_is_tried_once_and_says_how_much(recipe, fresh, monkeypatch, capsys):
     monkeypatch.setattr("linrep.steer.passes.decode", lambda vlm, said: ["a Tench."] * len(said))

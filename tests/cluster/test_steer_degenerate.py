@@ -55,6 +55,7 @@ def test_degenerate_directions_give_a_result_or_one_clear_line(world, split_corp
     assert ("class means of each pair coincide" in text) == (world in ("constant", "zero"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plainly", "undrawn")
 def test_one_image_of_one_pair_gives_values_without_intervals(split_corpora, random_vlm, fresh):
     few = {"pairs": (("tench", "church"),), "images": 1, "damage": Damage(texts=1, prompt="<image> see :")}

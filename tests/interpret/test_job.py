@@ -143,6 +143,7 @@ def test_the_job_asks_once_resumes_and_then_has_nothing_to_do(made, server, tmp_
     assert {"scores.parquet", "explanations.csv", "interpret_layer02.png", "summary.txt"} <= kept
 
 
+@pytest.mark.slow
 def test_images_are_sent_as_they_lie_in_the_corpus(made, server, tmp_path):
     recipe = asking(made[1], server)
     run_interpret(recipe, workspace(made, tmp_path))

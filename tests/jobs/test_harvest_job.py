@@ -76,6 +76,7 @@ def test_the_job_prints_progress_and_results_and_nothing_else(uninterrupted):
     assert linrep.store.open(str(workspace)).complete
 
 
+@pytest.mark.slow
 def test_what_it_prints_to_do_next_works(uninterrupted):
     _, done = uninterrupted
     look = done.stdout.split("look:")[1].splitlines()[0].strip()

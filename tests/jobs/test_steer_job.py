@@ -63,6 +63,7 @@ def copy_of(workspace: Path, to: Path) -> Path:
     return Path(shutil.copytree(workspace, to))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
