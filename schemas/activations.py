@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column changes its meaning, its type or its name."""
 
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}

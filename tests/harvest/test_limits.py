@@ -178,7 +178,20 @@ def test_limits_come_from_the_same_samples_whatever_the_batches(vlm, corpora, ch
     turns, preparer = calibration_turns(chunks), Preparer.from_path(random_vlm)
     found = [calibrate(Harvester(vlm, ALL, LAYERS, n), turns, corpora, preparer) for n in (200, 5000)]
     assert found[0] == found[1]
-    assert found[0][0, "image"] < 100
+    assert found[0].keys() == {"images", "text", "pairs"}
+    assert found[0]["images"][0, "image"] < 100
+
+
+def test_a_corpus_is_measured_by_itself_whatever_others_there_are(vlm, corpora, chunks, random_vlm):
+    preparer, harvester = Preparer.from_path(random_vlm), Harvester(vlm, ALL, LAYERS, 500)
+    every = calibrate(harvester, calibration_turns(chunks), corpora, preparer)
+    for corpus, limits in every.items():
+        own = [chunk for chunk in chunks if chunk.corpus == corpus]
+        assert calibrate(harvester, calibration_turns(own), corpora, preparer) == {corpus: limits}
+    # Fewer layers, and no last positions: the limits that are left are the same.
+    few = harvester.narrowed({0: ("pooled",)})
+    for corpus, limits in calibrate(few, calibration_turns(chunks), corpora, preparer).items():
+        assert limits == {(k, g): limit for (k, g), limit in every[corpus].items() if k == 0 and g in GROUPS}
 
 
 def test_samples_are_spread_over_the_corpus_and_others_stand_in(corpora):
@@ -186,14 +199,15 @@ def test_samples_are_spread_over_the_corpus_and_others_stand_in(corpora):
     turns = calibration_turns(chunks, 6)
     assert len(turns) == 3
     images = [chunk for chunk in chunks if chunk.corpus == "images"]
-    for of_corpus in turns:
+    for of_corpus in turns.values():
         assert len(of_corpus) == TRIES
         read = [(part.number, tuple(map(str, part.runs.to_pylist()))) for turn in of_corpus for part in turn]
         assert len(set(read)) == len(read)  # no record twice
-    assert len({part.number for part in turns[0][0]}) == min(CHUNKS, len(images))
+    assert len({part.number for part in turns["images"][0]}) == min(CHUNKS, len(images))
 
 
 def test_no_factor_no_limits(vlm, corpora, chunks, random_vlm):
     config = ALL.model_copy(update={"high_norm": None})
     harvester = Harvester(vlm, config, LAYERS, 500)
-    assert calibrate(harvester, calibration_turns(chunks, 4), corpora, Preparer.from_path(random_vlm), 4) == {}
+    found = calibrate(harvester, calibration_turns(chunks, 4), corpora, Preparer.from_path(random_vlm), 4)
+    assert found == {"images": {}, "text": {}, "pairs": {}}

@@ -14,7 +14,7 @@ from linrep.places import place
 from linrep.store.blocks import blocks, files_of
 from linrep.store.groups import rows_of_samples
 from linrep.store.layout import STATISTICS
-from linrep.store.limits import as_records, from_records, norm_limits
+from linrep.store.limits import as_records, from_records, limit_for, norm_limits
 from linrep.store.manifest import Manifest, write_manifest
 from linrep.store.mixture import find_sources, held_out
 from linrep.store.read import Store
@@ -69,7 +69,7 @@ def write(
     manifest = Manifest(
         name="t", digest="0" * 10, model={}, layers=(0,), views=("tokens", "last"), dtype="float32", width=D, corpora={},
         harvest={"high_norm": factor}, n_chunks=CHUNKS, chunk_size=SAMPLES, status="complete",
-        limits=as_records({(0, "image"): 3000.0, (0, "text"): 1100.0}) if limits else [],
+        limits=as_records({"c": {(0, "image"): 3000.0, (0, "text"): 1100.0}}) if limits else [],
     )  # fmt: skip
     write_manifest(here, manifest)
     return linrep.store.open(str(folder))
@@ -170,15 +170,63 @@ def test_a_number_that_is_not_finite_is_broken_and_not_high(having):
     assert selection.takes(selection.files[0], norms).tolist() == [True, True, True, False]
 
 
+@pytest.fixture(scope="module")
+def two_corpora(having: Store) -> Store:
+    """The first chunk is of a corpus in which images are high above 3,000, the others of one in which they are above 30,000."""
+    one, other = ({(0, "image"): limit, (0, "special"): 1100.0} for limit in (3000.0, 30_000.0))
+    listed = {"digest": "c", "one": {"n_records": SAMPLES - 1}, "other": {"n_records": SAMPLES + 1}}
+    manifest = replace(having.manifest, corpora=listed, limits=as_records({"one": one, "other": other}))
+    return Store(having.place, manifest, having.commits)
+
+
+def test_a_token_is_high_by_the_limit_of_its_own_corpus_whoever_reads_it(two_corpora):
+    assert two_corpora.manifest.chunks_of == {"one": range(1), "other": range(1, 3)}
+    assert [two_corpora.manifest.corpus_of(chunk) for chunk in range(4)] == ["one", "other", "other", None]
+    n = CHUNKS * SAMPLES * EACH + 2 * SAMPLES * 2  # the two sinks of each image in two of three chunks are none
+    selection = two_corpora.select("tokens", 0, "image")
+    assert len(selection) == n == len(selection.polars())
+    assert len(two_corpora.select("tokens", 0, "image", high_norm=True)) == 2 * SAMPLES
+    wanted = np.ones(2 * CHUNKS * SAMPLES, bool)
+    parts = files_of(two_corpora, "tokens", 0, "image", 2)
+    assert sum(len(block.x) for files in parts for block in blocks(two_corpora, files, "tokens", wanted)) == n
+    some = {f"image/{c}-0": c for c in range(CHUNKS)}
+    assert len(rows_of_samples(selection, some)[1]) == CHUNKS * EACH + 2 * 2
+
+
+def test_training_goes_by_the_limits_of_corpora_too(two_corpora):
+    if not (two_corpora.place / STATISTICS).is_file():
+        pytest.skip("training takes its scale from the statistics")
+    own = find_sources(two_corpora, 0, "train")["image"]
+    stream = Stream(own.selection, own.groups, own.keep, 0, shuffle_rows=10**6)
+    stream.take(CHUNKS * SAMPLES * EACH + 2 * SAMPLES * 2)
+    assert stream.left_out["high_norm"] == 2 * SAMPLES
+    stream.close()
+
+
+def test_a_token_of_no_corpus_is_high_where_it_is_so_in_every_corpus(two_corpora):
+    assert two_corpora.limit("tokens", 0, "image", "one") == 3000.0
+    assert two_corpora.limit("tokens", 0, "image") == 30_000.0
+    # Neither has texts: what stands under text are special tokens.
+    assert two_corpora.limit("tokens", 0, "text", "one") == two_corpora.limit("tokens", 0, "text") == 1100.0
+    limits = {"images": {(1, "special"): 900.0}, "text": {(1, "special"): 80.0, (1, "text"): 80.0}}
+    assert limit_for(limits, 1, "text") == 80.0  # what texts say counts where there are any
+    assert limit_for(limits, 1, "text", "images") == 900.0
+    assert limit_for(limits, 1, "text", "none") == limit_for(limits, 2, "text") == float("inf")
+
+
 def test_limits_are_medians_times_the_factor_and_special_tokens_have_that_of_texts():
     counts = lambda norm: of(np.full((9, 1), norm))  # noqa: E731
     sums = {(1, "image"): counts(300.0), (1, "text"): counts(110.0), (1, "special"): counts(SINK), (2, "special"): counts(7.0)}
+    sums |= {(3, "image"): counts(300.0), (3, "special"): counts(SINK), (4, "image"): counts(300.0), (4, "special"): counts(7.0)}
     limits = norm_limits(sums, 10.0)
     assert limits[1, "image"] == pytest.approx(3000, rel=0.03)
     assert limits[1, "text"] == limits[1, "special"] == pytest.approx(1100, rel=0.03)
-    assert limits[2, "special"] == limits[2, "text"] == pytest.approx(70, rel=0.03)
+    # Without texts: by the lower of their own median and that of images.
+    assert limits[2, "special"] == limits[4, "special"] == pytest.approx(70, rel=0.03)
+    assert limits[3, "special"] == limits[3, "image"] == pytest.approx(3000, rel=0.03)
+    assert not {(2, "text"), (3, "text")} & limits.keys()
     assert norm_limits(sums, None) == {}
-    assert from_records(as_records(limits)) == limits
+    assert from_records(as_records({"a": limits, "b": {(0, "image"): 1.0}})) == {"a": limits, "b": {(0, "image"): 1.0}}
     assert all(float(np.float32(limit)) == limit for limit in limits.values())
 
 

@@ -16,7 +16,7 @@ from linrep.cluster.session import quiet_data
 from linrep.contents.sources import located
 from linrep.corpora.index import Chunk
 from linrep.errors import LinrepError, RecipeError
-from linrep.harvest.calibrate import calibrate, calibration_turns
+from linrep.harvest.calibrate import Turns, calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
@@ -50,7 +50,11 @@ class ChunkReader:
         chunk: Chunk = pickle.loads(block["chunk"][0])
         preparer = functools.partial(_preparer, self.job.model, self.job.config)  # pyright: ignore[reportArgumentType]
         samples = or_error(lambda: prepare_chunk(chunk, self.job.corpora, preparer()))
-        return {"number": np.array([chunk.number]), "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object)}
+        return {
+            "number": np.array([chunk.number]),
+            "corpus": np.array([chunk.corpus]),
+            "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object),
+        }
 
 
 @functools.lru_cache(maxsize=4)
@@ -83,28 +87,31 @@ class ChunkHarvester:
     def __call__(self, block: Block) -> Block:
         """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
         number = int(block["number"][0])
-        outcome = or_error(lambda: self._harvest(number, pickle.loads(block["samples"][0])))
+        corpus = str(block["corpus"][0])
+        outcome = or_error(lambda: self._harvest(number, corpus, pickle.loads(block["samples"][0])))
         return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
 
-    def _harvest(self, number: int, samples: list[Prepared | Skipped] | LinrepError) -> Commit:
+    def _harvest(self, number: int, corpus: str, samples: list[Prepared | Skipped] | LinrepError) -> Commit:
         done = read_commit(self._job.place, number)
         if done is not None:
             return done
-        for wrong in (self._harvester, samples):
-            if isinstance(wrong, LinrepError):
-                raise wrong
-        return harvest_chunk(self._harvester, samples, self._job.place, number)  # pyright: ignore[reportArgumentType]
+        if isinstance(self._harvester, LinrepError):
+            raise self._harvester
+        if isinstance(samples, LinrepError):
+            raise samples
+        harvester = self._harvester.narrowed(self._harvester.views, self._job.limits_of(corpus))  # pyright: ignore[reportArgumentType]
+        return harvest_chunk(harvester, samples, self._job.place, number)
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
     vlm = load_planned(job.model, job.model_digest, max(job.layers), pool, own_device())
-    harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch, job.limits)
+    harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
     check_format(harvester.precision, begun_in)
     return harvester
 
 
-def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Limits:
-    """The norms above which tokens of this harvest are kept apart, see `linrep.harvest.calibrate`: a task of its own.
+def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> dict[str, Limits]:
+    """The norms above which tokens of each corpus are kept apart, see `linrep.harvest.calibrate`: a task of its own.
 
     Args:
         job: What to harvest.
@@ -124,8 +131,8 @@ def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | N
     return found
 
 
-def _calibrate(job: Job, turns: Sequence[Sequence[Sequence[Chunk]]], pool: Pool, begun_in: str | None) -> Limits | LinrepError:
-    def limits() -> Limits:
+def _calibrate(job: Job, turns: Turns, pool: Pool, begun_in: str | None) -> dict[str, Limits] | LinrepError:
+    def limits() -> dict[str, Limits]:
         return calibrate(_load(job, pool, begun_in), turns, job.corpora, _preparer(job.model, job.config))  # pyright: ignore[reportArgumentType]
 
     return or_error(limits)

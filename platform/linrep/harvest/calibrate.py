@@ -1,6 +1,6 @@
 """Before the first chunk: what norms are usual in this model on these corpora, from a few samples; see `linrep.store.limits`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,7 +8,6 @@ from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
 from linrep.harvest.chunk import prepare_chunk
-from linrep.harvest.config import HarvestConfig
 from linrep.harvest.harvester import Harvester
 from linrep.store.limits import Limits, norm_limits
 from linrep.store.statistics import merge
@@ -23,16 +22,18 @@ TRIES = 4
 """How many times as many are read where samples are skipped."""
 
 
-def calibration_turns(chunks: Sequence[Chunk], n: int = SAMPLES) -> list[list[list[Chunk]]]:
-    """What is read to find usual norms: for each corpus n records, then n others, in case samples are skipped."""
+Turns = Mapping[str, Sequence[Sequence[Chunk]]]
+"""What is read of each corpus: some records, then others in case samples are skipped."""
+
+
+def calibration_turns(chunks: Sequence[Chunk], n: int = SAMPLES) -> Turns:
+    """What is read to find usual norms: of each corpus n records, then n others, in case samples are skipped."""
     corpora = dict.fromkeys(chunk.corpus for chunk in chunks)
-    return [_turns([chunk for chunk in chunks if chunk.corpus == corpus], n) for corpus in corpora]
+    return {corpus: _turns([chunk for chunk in chunks if chunk.corpus == corpus], n) for corpus in corpora}
 
 
-def calibrate(
-    harvester: Harvester, turns: Sequence[Sequence[Sequence[Chunk]]], corpora: Corpora, preparer: Preparer, n: int = SAMPLES
-) -> Limits:
-    """The limits that a few samples of each corpus give: the same samples on every machine, in one order.
+def calibrate(harvester: Harvester, turns: Turns, corpora: Corpora, preparer: Preparer, n: int = SAMPLES) -> dict[str, Limits]:
+    """The limits of each corpus, from a few of its samples: the same samples on every machine, in one order.
 
     Args:
         harvester: Holds the model; its own limits are not used.
@@ -41,22 +42,20 @@ def calibrate(
         preparer: Prepares samples.
         n: Samples of each corpus that are enough.
     """
-    found: list[Prepared] = []
-    for of_corpus in turns:
-        ready = 0
+    limits: dict[str, Limits] = {}
+    for corpus, of_corpus in turns.items():
+        found: list[Prepared] = []
         for turn in of_corpus:
-            if ready < n:
-                samples = [one for part in turn for one in prepare_chunk(part, corpora, preparer) if isinstance(one, Prepared)]
-                found, ready = found + samples, ready + len(samples)
-    return measure(harvester, found)
+            if len(found) < n:
+                found += [one for part in turn for one in prepare_chunk(part, corpora, preparer) if isinstance(one, Prepared)]
+        limits[corpus] = measure(harvester, found)
+    return limits
 
 
 def measure(harvester: Harvester, prepared: Sequence[Prepared]) -> Limits:
-    """The limits that the tokens of some samples give."""
-    views = tuple(view for view in harvester.config.views if view == "last")
-    config: HarvestConfig = harvester.config.model_copy(update={"views": views})
-    plain = Harvester(harvester.vlm, config, harvester.layers, harvester.tokens_per_batch)
-    return norm_limits(merge(rows.sums for rows in plain(prepared)), config.high_norm)
+    """The limits that the tokens of some samples of a corpus give."""
+    plain = harvester.narrowed({layer: own & {"last"} for layer, own in harvester.views.items()})
+    return norm_limits(merge(rows.sums for rows in plain(prepared)), harvester.config.high_norm)
 
 
 def _turns(chunks: Sequence[Chunk], n: int) -> list[list[Chunk]]:

@@ -1,7 +1,8 @@
 """Run micro-batches through the model and reduce every layer to what the views and the statistics need."""
 
+import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,17 +50,46 @@ class Harvester:
         layers: Layers to record.
         tokens_per_batch: Most positions in a micro-batch, padding included.
         limits: Norms above which tokens are kept apart, see `linrep.harvest.calibrate`; None looks for none.
+
+    Attributes:
+        vlm: The model.
+        config: What to keep.
+        tokens_per_batch: Most positions in a micro-batch.
+        schema: Of the rows.
+        views: Views to keep of each layer.
+        limits: Norms of each layer above which positions are kept apart.
     """
 
     def __init__(
         self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int, limits: Limits | None = None
     ) -> None:
-        self.vlm, self.config, self.layers = vlm, config.stored_as(vlm.family.storage), tuple(layers)
-        self.tokens_per_batch = tokens_per_batch
+        self.vlm, self.config, self.tokens_per_batch = vlm, config.stored_as(vlm.family.storage), tokens_per_batch
         self.schema = vectors(vlm.card.width, self.config.stored)
-        self.limits = {layer: LayerLimits.of(limits, layer) for layer in self.layers}
-        self._on_device = {layer: torch.from_numpy(own.tokens).to(vlm.device) for layer, own in self.limits.items()}
         self._model_in_use = threading.Lock()
+        self._want(dict.fromkeys(layers, config.views), limits)
+
+    def _want(self, views: Mapping[int, Collection[View]], limits: Limits | None) -> None:
+        self.views = {layer: frozenset(own) for layer, own in views.items()}
+        self.limits = {layer: LayerLimits.of(limits, layer) for layer in views}
+        self._on_device = {layer: torch.from_numpy(own.tokens).to(self.vlm.device) for layer, own in self.limits.items()}
+
+    def narrowed(self, views: Mapping[int, Collection[View]], limits: Limits | None = None) -> "Harvester":
+        """One that keeps less, or looks for other norms, with the same model and one at a time with this one.
+
+        Args:
+            views: Views to keep of each layer; other layers are not recorded.
+            limits: Norms above which tokens are kept apart.
+        """
+        some = copy.copy(self)  # with the lock on the model
+        kept = tuple(view for view in self.config.views if any(view in own for own in views.values()))
+        some.config = self.config.model_copy(update={"views": kept})
+        some._want(views, limits)
+        return some
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers to record."""
+        return tuple(self.views)
 
     @property
     def precision(self) -> str:
@@ -83,11 +113,12 @@ class Harvester:
     @torch.inference_mode()
     def _start(self, batch: list[Prepared]) -> "_Pending":
         choice = choose(batch, self.config)
+        wanted = {layer: choice.of(views) for layer, views in self.views.items()}
         on_device = _to_device(choice, self.vlm.device)
         reduced: dict[int, LayerReduction] = {}
 
         def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
-            reduced[layer] = _to_host(reduce(h, choice, on_device, STORED[self.config.stored], self._on_device[layer]))
+            reduced[layer] = _to_host(reduce(h, wanted[layer], on_device, STORED[self.config.stored], self._on_device[layer]))
 
         inputs = collate(batch, self.vlm)
         with self._model_in_use, record(self.vlm, self.layers, take):

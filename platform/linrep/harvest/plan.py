@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Job:
         layers: Layers to record.
         model_digest: A worker refuses to run a model with another one.
         chunk_bytes: Most bytes of tiles in the prepared samples of a chunk.
-        limits: Norms above which tokens are kept apart, those of the store's manifest; None before they are known.
+        limits: Norms above which tokens of each corpus are kept apart, from the store's manifest; None before they are known.
     """
 
     place: Place
@@ -58,7 +58,11 @@ class Job:
     layers: tuple[int, ...]
     model_digest: str
     chunk_bytes: int
-    limits: Limits | None = None
+    limits: Mapping[str, Limits] | None = None
+
+    def limits_of(self, corpus: str) -> Limits | None:
+        """Norms above which tokens of a corpus are kept apart; None where none are looked for."""
+        return None if self.limits is None else self.limits.get(corpus, {})
 
 
 @dataclass(frozen=True)

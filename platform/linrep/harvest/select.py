@@ -1,8 +1,8 @@
 """Which positions of a micro-batch each view keeps, and the columns that describe them; the same for every layer."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,10 @@ class Choice:
     group: GroupIndex
     counts: Int64[np.ndarray, "b groups"]
     views: dict[tuple[View, Modality], ViewRows]
+
+    def of(self, views: Collection[View]) -> "Choice":
+        """The same with the rows of some views alone."""
+        return replace(self, views={key: rows for key, rows in self.views.items() if key[0] in views})
 
 
 def choose(batch: Sequence[Prepared], config: HarvestConfig) -> Choice:

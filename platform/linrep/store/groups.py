@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -42,12 +42,14 @@ class Keep:
         special: Whether start, prompt and template tokens count.
         limit: Rows of a larger norm are left out, or scaled down to it; infinite where there is no limit.
         clip: Whether they are scaled down.
+        limits: The limit of each file, by its path, where files have their own.
     """
 
     split: Split | None = None
     special: bool = False
     limit: float = float("inf")
     clip: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, table: pa.Table) -> tuple[Bool[np.ndarray, " n"], int]:
         """The rows of the split that count, whatever their vectors; and how many of the split's are special and do not."""
@@ -59,9 +61,9 @@ class Keep:
         marked = table["is_special"].fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
         return here & ~marked, int((here & marked).sum())
 
-    def too_high(self, norms: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Which rows are above the limit."""
-        return norms > self.limit if np.isfinite(self.limit) else np.zeros(len(norms), bool)
+    def limit_of(self, path: str) -> float:
+        """The limit of a file's rows."""
+        return self.limits.get(path, self.limit)
 
 
 @dataclass(frozen=True)
@@ -146,15 +148,15 @@ def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0,
         position = part + int(np.flatnonzero(broken)[0]) * parts
         first = f"row {position} of row group {group.number} of {group.path}"
     kept = kept & ~broken
-    norms = table["norm"].to_numpy()
-    high = kept & keep.too_high(norms)
+    norms, limit = table["norm"].to_numpy(), keep.limit_of(group.path)
+    high = kept & (norms > limit)
     left = {"special": n_special, "high_norm": int(high.sum()), "nonfinite": int(broken.sum())}
     factors = None
     if not keep.clip:
         kept = kept & ~high
     elif left["high_norm"]:
         lengths = norms[kept].astype(np.float32)
-        factors = np.minimum(1.0, np.float32(keep.limit) / np.maximum(lengths, np.finfo(np.float32).tiny))
+        factors = np.minimum(1.0, np.float32(limit) / np.maximum(lengths, np.finfo(np.float32).tiny))
     vectors = raw if kept.all() else raw[kept]
     return GroupRows(vectors, factors, left, first)
 

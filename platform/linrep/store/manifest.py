@@ -1,5 +1,6 @@
 """The manifest: what a store is, where it came from, and what its statistics say."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -34,7 +35,7 @@ class Manifest:
         chunk_size: Samples per chunk, at most.
         status: running until every chunk is committed.
         counts: Samples, tokens, skipped and bytes, once complete.
-        limits: One record per layer and group: the norm above which a token is kept apart, see `linrep.store.limits`.
+        limits: One record per corpus, layer and group: the norm above which a token is kept apart, see `linrep.store.limits`.
         statistics: One record per layer and group: n, norms, variance, high-norm tokens; once complete.
         statistics_seal: Seal of the table of sums, once complete.
         created: When the harvest began, UTC.
@@ -65,6 +66,22 @@ class Manifest:
     notes: list[str] = field(default_factory=list)
     schema_version: int = VERSION
     layer_convention: str = LAYER_CONVENTION
+
+    @property
+    def chunks_of(self) -> dict[str, range]:
+        """Numbers of the chunks of each corpus; empty where the manifest does not say how many records they have."""
+        found: dict[str, range] = {}
+        first = 0
+        for corpus, counts in self.corpora.items():
+            if isinstance(counts, Mapping):
+                n = -(-counts["n_records"] // self.chunk_size)
+                found[corpus] = range(first, first + n)
+                first += n
+        return found
+
+    def corpus_of(self, chunk: int) -> str | None:
+        """The corpus that a chunk's samples are of, None where the manifest does not say it."""
+        return next((corpus for corpus, own in self.chunks_of.items() if chunk in own), None)
 
     def finish(self, counts: dict[str, int], statistics: list[dict[str, Any]], seal: str) -> "Manifest":
         """The manifest of the complete store."""

@@ -65,7 +65,8 @@ def find_sources(
         if not sum(file.rows for file in selection.files) or sums is None or not sums.n:
             continue
         limit = float("inf") if high_norm == "keep" else store.limit("tokens", layer, modality)
-        keep = Keep(split, special, limit, clip=high_norm == "clip")
+        limits = {file.path: selection.limits.get(file.path, float("inf")) for file in selection.files}
+        keep = Keep(split, special, limit, high_norm == "clip", {} if high_norm == "keep" else limits)
         groups = row_groups(selection)
         rows, counted = count_rows(selection, keep)
         if rows:

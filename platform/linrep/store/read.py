@@ -25,7 +25,7 @@ from linrep.store.layout import (
     statistics_file,
     vectors_file,
 )
-from linrep.store.limits import from_records, group_of, limit_of, norm_limits
+from linrep.store.limits import from_records, group_of, limit_for, limit_of, norm_limits
 from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.selection import Selection
 from linrep.store.statistics import Sums, from_table, merge
@@ -136,34 +136,51 @@ class Store:
         high_norm: bool | None = False,
     ) -> "Selection":
         """The rows of some files of vectors, as `select` gives them."""
-        folders = {file.path.rsplit("/", 1)[0]: file.path for file in files} if high_norm is not None else {}
-        limits = {folder: self.limit(*found) for folder, path in folders.items() if (found := parse_folder(path)) is not None}
-        if not high_norm:
-            limits = {folder: limit for folder, limit in limits.items() if limit < float("inf")}
         manifest = self.manifest
+        limits = {}
+        for file in files if high_norm is not None else ():
+            found = parse_folder(file.path)
+            limit = float("inf") if found is None else self.limit(*found, manifest.corpus_of(file.chunk))
+            if high_norm or limit < float("inf"):
+                limits[file.path] = limit
         return Selection(self.place, tuple(files), manifest.width, manifest.dtype, split, special, bool(high_norm), limits)
 
-    def limit(self, view: View, layer: int, modality: Modality) -> float:
+    def limit(self, view: View, layer: int, modality: Modality, corpus: str | None = None) -> float:
         """The norm above which a row is kept apart; infinite where none is.
 
         The manifest says it. A store without limits there is measured by its statistics, or else by the norms of its rows.
+
+        Args:
+            view: pooled, tokens or last.
+            layer: Layer k.
+            modality: image or text.
+            corpus: Corpus that the row is of; None for a token of no corpus, which is high where it is so in every one.
         """
         group, factor = group_of(view, modality), self.manifest.harvest.get("high_norm", HIGH_NORM)
         if group is None or factor is None:
             return float("inf")
-        key = (layer, group)
         if self.manifest.limits:
-            return self._limits.get(key, float("inf"))
-        if key not in self._limits:
-            files = self._files(f"{view}/layer={layer}/modality={modality}/")
-            whole = Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, None)
-            self._limits[key] = limit_of(whole.table(["norm", "is_special"]), factor)
-        return self._limits[key]
+            return limit_for(self._limits, layer, group, corpus)
+        measured, key = self._measured, (layer, group)
+        if key not in measured:
+            limit = limit_for({"": measured}, layer, group)
+            measured[key] = limit if limit < float("inf") else self._limit_of_rows(view, layer, modality, factor)
+        return measured[key]
+
+    def _limit_of_rows(self, view: View, layer: int, modality: Modality, factor: float) -> float:
+        files = self._files(f"{view}/layer={layer}/modality={modality}/")
+        whole = Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, None)
+        return limit_of(whole.table(["norm", "is_special"]), factor)
 
     @cached_property
-    def _limits(self) -> dict[tuple[int, str], float]:
-        if self.manifest.limits or (self.manifest.status == "complete" and not (self.place / STATISTICS).is_file()):
-            return from_records(self.manifest.limits)
+    def _limits(self) -> dict[str, dict[tuple[int, str], float]]:
+        return from_records(self.manifest.limits)
+
+    @cached_property
+    def _measured(self) -> dict[tuple[int, str], float]:
+        """Limits of a store whose manifest has none, as far as its statistics know them."""
+        if self.manifest.status == "complete" and not (self.place / STATISTICS).is_file():
+            return {}
         return dict(norm_limits(self.statistics(), self.manifest.harvest.get("high_norm", HIGH_NORM)))
 
     def samples(self) -> pa.Table:

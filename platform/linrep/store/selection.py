@@ -40,8 +40,8 @@ class Selection:
         dtype: Number format of the vectors on disk.
         split: Rows of other splits are left out.
         special: Rows that are (or are not) start, prompt and template tokens are left out, see `Store.select`.
-        high_norm: Where a folder has a limit, whether rows above it are taken alone, or left out.
-        limits: Norm above which a row is high, by folder.
+        high_norm: Where a file has a limit, whether rows above it are taken alone, or left out.
+        limits: Norm above which a row is high, by path of the file: each corpus has its own.
     """
 
     place: Place
@@ -75,7 +75,7 @@ class Selection:
 
     def _asked_of(self, file: WrittenFile, parquet: pq.ParquetFile) -> dict[str, pc.Expression]:
         """What rows of a file must fulfil; its footer says whether any of its norms can be high."""
-        limit = self.limits.get(file.path.rsplit("/", 1)[0])
+        limit = self.limits.get(file.path)
         if limit is None or (not self.high_norm and _largest(parquet, "norm") <= limit):
             return self._asked
         norm = pc.field("norm")
@@ -85,7 +85,7 @@ class Selection:
 
     def takes(self, file: WrittenFile, norms: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Which rows of a file it takes as far as their norms say."""
-        high = (norms > self.limits.get(file.path.rsplit("/", 1)[0], float("inf"))) & np.isfinite(norms)
+        high = (norms > self.limits.get(file.path, float("inf"))) & np.isfinite(norms)
         return high if self.high_norm else ~high
 
     def batches(self, columns: Sequence[str] | None = None, batch_size: int = 8192) -> Iterator[pa.RecordBatch]:
