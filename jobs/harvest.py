@@ -2,7 +2,8 @@
 
   .venv/bin/python jobs/harvest.py --config recipes/demo.yaml --workspace runs
 
-Run it again to resume: only chunks without a commit are harvested. Every field of the recipe can be set from here, for
+Run it again to resume: only chunks without a commit are harvested. Add a layer, a view or a corpus to the recipe, and what
+earlier harvests of the workspace hold of it is taken from them. Every field of the recipe can be set from here, for
 example --harvest.layers 8,16,24 --pool.gpus 0.5 --corpora.images.path /data/imagenet/train.
 """
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ _SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|\?.*")
 _SHOWN = ("region", "scheme", "endpoint_override", "project_id")
 """Options of a URI that hold no secret; others are not shown."""
 _BUFFER = 1 << 20
+_LARGEST_COPY = 5 * 10**9
+"""Bytes that object stores copy in one request; what is larger is read and written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,22 @@ class Place:
         with self.writing() as stream:
             stream.write(data)
 
+    def copy_to(self, target: "Place") -> None:
+        """Put the file's bytes at another place too, whole or not at all; this one stays as it is.
+
+        On a disk that has hard links both are one file with two names, which takes no room. An object store copies in itself.
+
+        Raises:
+            FileNotFoundError: No file is there.
+        """
+        if self.local and target.local:
+            _link(self.path, target)
+        elif self.files == target.files and self.size() <= _LARGEST_COPY:
+            self.files.copy_file(self.path, target.path)
+        else:
+            with self.open() as source, target.writing() as stream:
+                shutil.copyfileobj(source, stream, _BUFFER)
+
     def write_json(self, value: Any) -> None:
         """Write a value as indented JSON; NaN, which JSON lacks, is a ValueError."""
         self.write_bytes((json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
@@ -199,7 +218,7 @@ class PendingFile:
 
     def __init__(self, target: Place) -> None:
         self.target = target
-        self._temporary = f"{target.parent.path}/.{target.name}.{secrets.token_hex(4)}.part" if target.local else None
+        self._temporary = _temporary(target) if target.local else None
         opened: list[NativeFile] = []
         try:
             if self._temporary is None:
@@ -233,6 +252,27 @@ class PendingFile:
             os.unlink(self._temporary)
         with suppress(OSError, ArrowException):  # a full disk fails here again
             self.stream.close()
+
+
+def _link(source: str, target: Place) -> None:
+    os.makedirs(target.parent.path, exist_ok=True)
+    temporary = _temporary(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:  # no links here, or too many, or another disk
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target.path)
+    finally:
+        with suppress(FileNotFoundError):  # still there after an error, and after a rename between two names of one file
+            os.unlink(temporary)
+
+
+def _temporary(target: Place) -> str:
+    """What a file is called until it is whole."""
+    return f"{target.parent.path}/.{target.name}.{secrets.token_hex(4)}.part"
 
 
 def _never_complete(stream: NativeFile) -> None:

@@ -14,13 +14,15 @@ from linrep.corpora import Corpora
 from linrep.errors import ModelError, RecipeError, TooManySkipped, WorkspaceBusy
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.extend import Extension
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Plan, plan_harvest
+from linrep.harvest.take import ChunkWork
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.store import Store
-from linrep.store.commit import read_commits
+from linrep.store.commit import Commit, read_commits
 from linrep.store.manifest import write_manifest
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
@@ -47,6 +49,11 @@ def harvest_plainly(plan: Plan) -> Store:
     return linrep.store.open(str(plan.place))
 
 
+def whole(plan: Plan) -> list[ChunkWork]:
+    """All chunks, of which all is computed."""
+    return Extension().works(plan.manifest, plan.chunks, {})
+
+
 @pytest.fixture(scope="module")
 def plain(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return harvest_plainly(plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path_factory.mktemp("plain"))))
@@ -62,6 +69,22 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(corpora, random_vlm, plai
     assert_equal(outcome.artefact.store, plain)
     assert outcome.artefact.store.manifest.digest == plain.manifest.digest
     assert outcome.artefact.store.manifest.statistics == plain.manifest.statistics
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_extended_on_ray_by_a_layer_and_a_corpus_it_has_the_rows_of_the_plain_path(corpora, random_vlm, plain, tmp_path):
+    less = recipe_of(corpora.model_copy(update={"text": None}), random_vlm, CONFIG.model_copy(update={"layers": (0,)}))
+    first = run_harvest(less, place(tmp_path)).artefact.store
+    second = run_harvest(recipe_of(corpora, random_vlm), place(tmp_path)).artefact.store
+    assert_equal(second, plain)
+    assert second.manifest.statistics == plain.manifest.statistics
+    taken = {chunk: sum(part.files for part in commit.taken) for chunk, commit in second.commits.items()}
+    # Of images and pairs, those of layer 0; of texts, which stand between, nothing. Images and pairs have special tokens.
+    assert [bool(taken[chunk]) for chunk in range(8)] == [True] * 3 + [False] * 3 + [True] * 2
+    assert {part.harvest for commit in second.commits.values() for part in commit.taken} == {first.place.name}
+    fewer = recipe_of(corpora.model_copy(update={"pairs": None}), random_vlm, CONFIG.model_copy(update={"views": ("last",)}))
+    assert run_harvest(fewer, place(tmp_path)).n_new == 6
+    assert linrep.store.open(str(first.place)).verify().whole
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -144,7 +167,7 @@ def test_a_worker_refuses_a_model_that_differs_from_the_planned_one(corpora, ran
     plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
     job = dataclasses.replace(plan.job, model_digest="another")
     with pytest.raises(ModelError, match="differs between nodes"):
-        list(harvest_chunks(job, plan.chunks[:1], POOL))
+        list(harvest_chunks(job, whole(plan)[:1], POOL))
 
 
 def test_the_digest_names_what_decides_the_rows_and_nothing_else(corpora, random_vlm, tmp_path):
@@ -219,7 +242,7 @@ def test_no_chunk_holds_more_than_was_reserved_for_it(corpora, random_vlm, tmp_p
 def test_actors_that_leave_no_cpu_for_reading_are_refused_at_once(corpora, random_vlm, tmp_path):
     plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
     with pytest.raises(RecipeError, match="leave no CPU for reading"):
-        list(harvest_chunks(plan.job, plan.chunks[:1], POOL.model_copy(update={"actors": (8, 8), "cpus": 1.0})))
+        list(harvest_chunks(plan.job, whole(plan)[:1], POOL.model_copy(update={"actors": (8, 8), "cpus": 1.0})))
 
 
 def test_the_reading_hint_of_a_store_of_texts_alone_reads_rows(corpora, random_vlm, tmp_path):
@@ -257,10 +280,11 @@ def test_a_driver_that_dies_before_the_last_line_leaves_nothing_out_of_mlflow(co
 @pytest.mark.usefixtures("local_ray")
 def test_a_store_is_not_continued_in_another_precision(corpora, random_vlm, tmp_path):
     plan = plan_harvest("t", corpora, random_vlm, CONFIG, place(tmp_path))
-    (commit,) = harvest_chunks(plan.job, plan.chunks[:1], POOL)
+    (commit,) = harvest_chunks(plan.job, whole(plan)[:1], POOL)
+    assert isinstance(commit, Commit)
     assert commit.precision == "float32"
     with pytest.raises(RecipeError, match=r"begun in bfloat16.*set pool\.precision to bfloat16"):
-        list(harvest_chunks(plan.job, plan.chunks[1:2], POOL, begun_in="bfloat16"))
+        list(harvest_chunks(plan.job, whole(plan)[1:2], POOL, begun_in="bfloat16"))
 
 
 def test_a_disk_that_fails_once_is_tried_again_and_one_that_stays_away_is_one_line(monkeypatch):

@@ -155,3 +155,41 @@ def test_an_object_store_gives_the_same_index_and_samples(world, bucket):
     assert pickle.loads(pickle.dumps(place(bucket("pairs/a.jpg")))).read_bytes() == b"a"
     with pytest.raises(CorpusError, match="nothing at s3://corpora/none"):
         world.index(text={"path": bucket("none")})
+
+
+@pytest.mark.parametrize("refused", [None, OSError(18, "another disk"), PermissionError("no links here")])
+def test_a_copy_on_a_disk_is_another_name_or_another_file_and_appears_whole(tmp_path, monkeypatch, refused):
+    def link(*_: object) -> None:
+        raise refused
+
+    if refused is not None:
+        monkeypatch.setattr("os.link", link)
+    source, target = place(tmp_path) / "old/file.bin", place(tmp_path) / "new/deep/file.bin"
+    source.write_bytes(b"rows")
+    target.write_bytes(b"what was there")
+    for _ in range(2):  # and where it is there already
+        source.copy_to(target)
+        assert target.read_bytes() == b"rows"
+        assert (tmp_path / "old/file.bin").samefile(tmp_path / "new/deep/file.bin") == (refused is None)
+    # What is written to one name leaves the other as it is.
+    target.write_bytes(b"another")
+    assert source.read_bytes() == b"rows"
+    with pytest.raises(FileNotFoundError):
+        (place(tmp_path) / "none").copy_to(target)
+    assert target.read_bytes() == b"another"
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["file.bin", "file.bin"]
+
+
+def test_a_copy_in_an_object_store_is_made_there_unless_it_is_too_large(bucket, tmp_path, monkeypatch):
+    here, there = place(tmp_path) / "file.bin", place(bucket("copies")) / "a/file.bin"
+    here.write_bytes(b"rows" * 1000)
+    here.copy_to(there)  # from a disk
+    for largest in (10**9, 100):
+        monkeypatch.setattr(places, "_LARGEST_COPY", largest)
+        there.copy_to(there.parent / f"copy-{largest}")
+        assert (there.parent / f"copy-{largest}").read_bytes() == there.read_bytes() == b"rows" * 1000
+    there.copy_to(place(tmp_path) / "back.bin")
+    assert (tmp_path / "back.bin").read_bytes() == b"rows" * 1000
+    with pytest.raises(FileNotFoundError):
+        (there.parent / "none").copy_to(there)
+    assert there.read_bytes() == b"rows" * 1000

@@ -3,7 +3,9 @@
 import functools
 import os
 import pickle
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +18,13 @@ from linrep.cluster.session import quiet_data
 from linrep.contents.sources import located
 from linrep.corpora.index import Chunk
 from linrep.errors import LinrepError, RecipeError
+from linrep.harvest.artefact import Harvest
 from linrep.harvest.calibrate import Turns, calibrate, calibration_turns
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Job
+from linrep.harvest.take import ChunkWork, OriginLost, take_chunk
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
 from linrep.store.limits import Limits
@@ -28,6 +32,7 @@ from linrep.store.summary import size
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
+from schemas import vectors
 
 Block = dict[str, np.ndarray]
 """A batch of Ray Data with one row: a chunk on its way."""
@@ -35,8 +40,24 @@ Block = dict[str, np.ndarray]
 CALLS_PER_ACTOR = 2
 """One chunk is unpacked, or written to its end, while another one runs; the model itself runs one micro-batch at a time."""
 
+TAKEN_AT_ONCE = 16
+"""Chunks that are taken from earlier harvests at once: object stores answer slowly."""
+
 READER_COPIES, ACTOR_COPIES = 3, 2
 """How often a chunk is in a process at once: as samples, as bytes and as Ray's row; as bytes and as samples."""
+
+
+@dataclass(frozen=True)
+class LostChunk:
+    """A chunk that could not be taken from earlier harvests as planned: it is still to be computed.
+
+    Attributes:
+        number: Its number.
+        why: What differs from the plan.
+    """
+
+    number: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -47,14 +68,10 @@ class ChunkReader:
 
     def __call__(self, block: Block) -> Block:
         """The chunk's samples, prepared. They travel as bytes: Ray Data may divide rows between blocks, but not a row."""
-        chunk: Chunk = pickle.loads(block["chunk"][0])
+        work: ChunkWork = pickle.loads(block["work"][0])
         preparer = functools.partial(_preparer, self.job.model, self.job.config)  # pyright: ignore[reportArgumentType]
-        samples = or_error(lambda: prepare_chunk(chunk, self.job.corpora, preparer()))
-        return {
-            "number": np.array([chunk.number]),
-            "corpus": np.array([chunk.corpus]),
-            "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object),
-        }
+        samples = or_error(lambda: prepare_chunk(work.chunk, self.job.corpora, preparer()))
+        return {"work": block["work"], "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object)}
 
 
 @functools.lru_cache(maxsize=4)
@@ -86,12 +103,11 @@ class ChunkHarvester:
 
     def __call__(self, block: Block) -> Block:
         """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
-        number = int(block["number"][0])
-        corpus = str(block["corpus"][0])
-        outcome = or_error(lambda: self._harvest(number, corpus, pickle.loads(block["samples"][0])))
+        outcome = or_error(lambda: self._harvest(pickle.loads(block["work"][0]), pickle.loads(block["samples"][0])))
         return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
 
-    def _harvest(self, number: int, corpus: str, samples: list[Prepared | Skipped] | LinrepError) -> Commit:
+    def _harvest(self, work: ChunkWork, samples: list[Prepared | Skipped] | LinrepError) -> Commit | LostChunk:
+        number = work.chunk.number
         done = read_commit(self._job.place, number)
         if done is not None:
             return done
@@ -99,8 +115,11 @@ class ChunkHarvester:
             raise self._harvester
         if isinstance(samples, LinrepError):
             raise samples
-        harvester = self._harvester.narrowed(self._harvester.views, self._job.limits_of(corpus))  # pyright: ignore[reportArgumentType]
-        return harvest_chunk(harvester, samples, self._job.place, number)
+        harvester = self._harvester.narrowed(work.views, self._job.limits_of(work.chunk.corpus))
+        try:
+            return harvest_chunk(harvester, samples, self._job.place, number, work.origins)
+        except OriginLost as lost:
+            return LostChunk(number, str(lost))
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
@@ -115,7 +134,7 @@ def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | N
 
     Args:
         job: What to harvest.
-        chunks: All chunks.
+        chunks: All chunks of the corpora that are measured.
         pool: How a model runs.
         begun_in: Number format that earlier chunks ran in, None where there are none.
 
@@ -138,12 +157,12 @@ def _calibrate(job: Job, turns: Turns, pool: Pool, begun_in: str | None) -> dict
     return or_error(limits)
 
 
-def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> Iterator[Commit]:
+def harvest_chunks(job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: str | None = None) -> Iterator[Commit | LostChunk]:
     """Harvest some chunks on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
-        job: What to harvest.
-        chunks: Those that are not committed yet.
+        job: What to harvest; the model is loaded as deep as its layers say.
+        works: Chunks that are not committed yet, and what of them to compute.
         pool: Actors, GPUs and batch size.
         begun_in: Number format that earlier chunks ran in, None where there are none.
 
@@ -155,7 +174,7 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
     gpus = gpus_of(pool, there)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
     reserved = reserve(pool, fewest, job.chunk_bytes, None if "RAY_ADDRESS" in os.environ else there)
-    rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+    rows = [{"work": pickle.dumps(work)} for work in works]
     read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         ChunkReader(job),  # pyright: ignore[reportArgumentType]
         batch_size=1,
@@ -179,6 +198,34 @@ def harvest_chunks(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str 
         ),
     )
     yield from outcomes(done)
+
+
+def take_chunks(harvest: Harvest, works: Sequence[ChunkWork]) -> Iterator[Commit | LostChunk]:
+    """Take whole chunks from earlier harvests, several at once; in their order.
+
+    Raises:
+        LinrepError: What cannot be read or written.
+    """
+    schema = vectors(harvest.manifest.width, harvest.manifest.dtype)
+
+    def one(work: ChunkWork) -> Commit | LostChunk | LinrepError:
+        outcome = or_error(lambda: take_chunk(harvest.place, work, schema))
+        return LostChunk(work.chunk.number, str(outcome)) if isinstance(outcome, OriginLost) else outcome
+
+    def first(waiting: deque[Future[Commit | LostChunk | LinrepError]]) -> Commit | LostChunk:
+        outcome = waiting.popleft().result()
+        if isinstance(outcome, LinrepError):
+            raise outcome
+        return outcome
+
+    with ThreadPoolExecutor(TAKEN_AT_ONCE) as pool:
+        waiting: deque[Future[Commit | LostChunk | LinrepError]] = deque()
+        for work in works:
+            waiting.append(pool.submit(one, work))
+            if len(waiting) == TAKEN_AT_ONCE:
+                yield first(waiting)
+        while waiting:
+            yield first(waiting)
 
 
 @dataclass(frozen=True)

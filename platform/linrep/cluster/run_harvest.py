@@ -1,27 +1,32 @@
 """The harvest stage: what it reads, what it computes and what it shows. `linrep.cluster.stage` runs it."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linrep import tracking
 from linrep.cluster.commands import literal, python
 from linrep.cluster.ready import check_services
+from linrep.cluster.session import cluster
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.contents.sources import located
 from linrep.errors import RecipeError, TooManySkipped
 from linrep.harvest.account import account
 from linrep.harvest.artefact import Harvest, plan_artefact
 from linrep.harvest.config import Pool
+from linrep.harvest.extend import Extension, find_earlier, unmeasured
+from linrep.harvest.extension_line import extension_line
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.plan import plan_harvest
+from linrep.harvest.take import ChunkWork
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
+from linrep.store.commit import Commit
 from linrep.store.layout import MANIFEST, MODALITIES
-from linrep.store.limits import as_records, from_records
-from linrep.store.manifest import Manifest, write_manifest
+from linrep.store.limits import Limits, as_records
+from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.read import Store
 from linrep.store.summary import size
 from linrep.vlm.card import read_config
@@ -31,6 +36,9 @@ from linrep.vlm.files import locate as locate_model
 from linrep.vlm.processor import load_processor
 from linrep.vlm.prompts import bare_starts, doubled_start, prompts_differ
 
+if TYPE_CHECKING:
+    from linrep.cluster.harvest import LostChunk
+
 
 @dataclass(frozen=True)
 class HarvestStage:
@@ -39,11 +47,17 @@ class HarvestStage:
     Attributes:
         artefact: The store.
         pool: Actors, GPUs and batch size.
+        extension: Earlier harvests that hold some of its rows.
     """
 
     artefact: Harvest
     pool: Pool
-    on_ray = True
+    extension: Extension
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether anything is to be computed: what is only taken from earlier harvests needs no model."""
+        return any(work.views for work in self.works(self.artefact.todo()))
 
     @property
     def counts(self) -> Counts:
@@ -55,27 +69,81 @@ class HarvestStage:
         """The same stage of the store as it lies on disk."""
         return replace(self, artefact=artefact)
 
+    def works(self, todo: Iterable[str], without: Iterable[str] = ()) -> list[ChunkWork]:
+        """What is taken from earlier harvests, and what is computed, of some chunks.
+
+        Args:
+            todo: The chunks.
+            without: Those of which nothing is taken.
+        """
+        manifest, wanted = self.artefact.manifest, set(todo)
+        chunks = [chunk for chunk in self.artefact.plan.chunks if str(chunk.number) in wanted]
+        return self.extension.works(manifest, chunks, self.extension.limits(manifest), set(map(int, without)))
+
     def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit | Step]:
         """Harvest some chunks; as soon as more is skipped than the recipe allows, that is an error.
 
         Raises:
             TooManySkipped: More is skipped.
         """
-        from linrep.cluster.harvest import harvest_chunks, usual_norms
+        from linrep.cluster.harvest import take_chunks
 
-        plan, commits, running = self.artefact.plan, self.artefact.commits, self.artefact.manifest
         self._refuse()
-        begun_in = next((commit.precision for commit in commits.values()), None)
-        if not running.limits and plan.job.config.high_norm is not None:
-            # Before the first row: all chunks, on whatever machine and after whatever stop, use the same limits.
-            running = replace(running, limits=as_records(usual_norms(plan.job, plan.chunks, self.pool, begun_in)))
-            write_manifest(plan.place, running)
-        job = replace(plan.job, limits=from_records(running.limits))
-        chunks = [chunk for chunk in plan.chunks if str(chunk.number) in set(todo)]
-        for commit in harvest_chunks(job, chunks, self.pool, begun_in):
-            commits[commit.chunk] = commit
-            yield Step(commit.n_samples + len(commit.skipped), commit.n_tokens)
+        works = self.works(todo)
+        self._keep(self.extension.limits(self.artefact.manifest))
+        yield from self._counted(take_chunks(self.artefact, [work for work in works if not work.views]))
+        yield from self._computed([work for work in works if work.views])
+        # What could not be taken as planned is computed whole.
+        lost = [unit for unit in todo if int(unit) not in self.artefact.commits]
+        yield from self._computed(self.works(lost, without=lost))
+
+    def _counted(self, outcomes: "Iterable[Commit | LostChunk]") -> Iterator[Step]:
+        commits = self.artefact.commits
+        for outcome in outcomes:
+            if not isinstance(outcome, Commit):
+                print(f"harvest: chunk {outcome.number} is computed whole: {outcome.why}", file=sys.stderr, flush=True)
+                continue
+            commits[outcome.chunk] = outcome
+            yield Step(outcome.n_samples + len(outcome.skipped), outcome.n_tokens)
             self._refuse()
+
+    def _computed(self, works: Sequence[ChunkWork]) -> Iterator[Step]:
+        """Run some chunks through the model, those that need the fewest layers first: it runs no deeper than a chunk needs."""
+        if not works:
+            return
+        from linrep.cluster.harvest import harvest_chunks
+
+        known = (*self.artefact.commits.values(), *(origin.commit for work in works for origin in work.origins))
+        begun_in = next((commit.precision for commit in known), None)
+        with cluster():  # the job's own, where it has one
+            limits = self._limits(works, begun_in)
+            for depth in sorted({work.depth for work in works}):
+                own = [work for work in works if work.depth == depth]
+                layers = tuple(sorted({layer for work in own for layer in work.views}))
+                job = replace(self.artefact.plan.job, layers=layers, limits=limits)
+                yield from self._counted(harvest_chunks(job, own, self.pool, begun_in))
+
+    def _limits(self, works: Sequence[ChunkWork], begun_in: str | None) -> dict[str, Limits]:
+        """The limits that some chunks need; those that nobody has measured yet are measured now, before the first row."""
+        from linrep.cluster.harvest import usual_norms
+
+        plan, there = self.artefact.plan, read_manifest(self.artefact.place)
+        limits: dict[str, Limits] = {**self.extension.limits(there)}
+        needed = {(work.chunk.corpus, layer) for work in works for layer in work.views}
+        missing = [one for one in unmeasured(there, limits) if one in needed]
+        if missing:
+            corpora, layers = {corpus for corpus, _ in missing}, tuple(sorted({layer for _, layer in missing}))
+            chunks = [chunk for chunk in plan.chunks if chunk.corpus in corpora]
+            measured = usual_norms(replace(plan.job, layers=layers), chunks, self.pool, begun_in)
+            limits |= {corpus: {**own, **limits.get(corpus, {})} for corpus, own in measured.items()}
+            self._keep(limits)
+        return limits
+
+    def _keep(self, limits: Mapping[str, Limits]) -> None:
+        """Write limits to the manifest: all chunks, on whatever machine and after whatever stop, use the same."""
+        running = replace(self.artefact.manifest, limits=as_records(limits))
+        if running != self.artefact.manifest:
+            write_manifest(self.artefact.place, running)
 
     def finish(self) -> dict[str, Any]:
         """Write the statistics of all chunks."""
@@ -134,9 +202,18 @@ def plan_harvest_stage(recipe: Recipe, workspace: Place, reindex: bool = False) 
         check_services(workspace, store)
 
     plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex, ready=ready)
-    for note in notes:
+    planned = plan_artefact(plan, recipe.model_dump(mode="json"), notes)
+    there = planned.there()
+    if there is not None and there.covers(planned):
+        return HarvestStage(planned, recipe.pool, Extension())
+    begun = there or planned
+    asked = None if recipe.pool.precision == "auto" else recipe.pool.precision
+    precision = next((commit.precision for commit in begun.commits.values()), asked)
+    stage = HarvestStage(planned, recipe.pool, find_earlier(plan.place, plan.manifest, precision))
+    line = extension_line(stage.extension, stage.of(begun).works(begun.todo()), plan.manifest)
+    for note in (*notes, *filter(None, [line])):
         print(f"harvest: {note}", file=sys.stderr, flush=True)
-    return HarvestStage(plan_artefact(plan, recipe.model_dump(mode="json"), notes), recipe.pool)
+    return stage
 
 
 def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outcome[Harvest]:

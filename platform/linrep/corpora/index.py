@@ -26,7 +26,7 @@ from linrep.corpora.runs import RUNS, Class, Scan, labels_of, numbered
 from linrep.errors import CorpusError
 from linrep.places import Place, place, redacted
 
-_FORMAT = 2
+_FORMAT = 3
 _CORPORA = ("images", "text", "pairs")
 _SLICE = 1 << 16
 
@@ -70,6 +70,7 @@ class CorpusSummary(NamedTuple):
         classes: Records of each class, by its name (by its id where two classes share a name), in order of their labels.
         n_unlabelled: Images without a class.
         left_out: How much of what lies there is no sample, by what it is ("files", "records", "members") and why.
+        digest: Names all that decides its samples, see `Index.digests`.
     """
 
     n_records: int
@@ -79,6 +80,7 @@ class CorpusSummary(NamedTuple):
     classes: dict[str, int]
     n_unlabelled: int
     left_out: dict[str, dict[str, int]]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Index:
         classes: For each source the classes of its corpus; a label is a place in here.
         facts: What else decides the samples: splits, and for each source kind, columns and a hash of its ids.
         digest: Names all of the above; equal for equal content, wherever it lies.
+        digests: For each source the name of what decides its samples; other sources change it only where they change its labels.
         left_out: For each source, how much of what lies there is no sample, see `CorpusSummary`. Nothing that decides a sample.
     """
 
@@ -97,6 +100,7 @@ class Index:
     classes: dict[str, tuple[Class, ...]]
     facts: dict[str, Any]
     digest: str
+    digests: dict[str, str]
     left_out: dict[str, dict[str, dict[str, int]]]
 
     @cached_property
@@ -132,7 +136,7 @@ class Index:
         (where / "index.parquet").write_bytes(buffer.getvalue())
         head: dict[str, Any] = {"table": xxhash.xxh3_64_hexdigest(buffer.getvalue())}
         head |= {"format": _FORMAT, "digest": self.digest, "n_runs": len(table), "facts": self.facts, "classes": self.classes}
-        head["left_out"] = self.left_out
+        head |= {"digests": self.digests, "left_out": self.left_out}
         head["check"] = _check(head)
         (where / "index.json").write_bytes(json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False).encode())
 
@@ -162,7 +166,7 @@ class Index:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
             said = " ".join(str(error).split())[:200]
             raise CorpusError(f"the index in {where} is damaged ({said}): delete it and build it anew") from error
-        return cls(runs, classes, head["facts"], head["digest"], head.get("left_out", {}))
+        return cls(runs, classes, head["facts"], head["digest"], head["digests"], head.get("left_out", {}))
 
     def _cut(self, source: str, size: int, number: int) -> Iterator[Chunk]:
         runs, each = self.runs[source].combine_chunks(), self._samples_each(source)
@@ -199,6 +203,7 @@ class Index:
             classes=own,
             n_unlabelled=n - len(labels) if corpus_of(source) == "images" else 0,
             left_out=self.left_out.get(source, {}),
+            digest=self.digests[source],
         )
 
 
@@ -217,7 +222,8 @@ def build_index(corpora: Corpora) -> Index:
     runs = {key: numbered(scan.runs, places[key]) for key, scan in scans.items()}
     facts = {"splits": corpora.splits.model_dump(mode="json"), "corpora": {key: scan.facts for key, scan in scans.items()}}
     left_out = {key: scan.left_out for key, scan in scans.items()}
-    return Index(runs, classes, facts, _digest(runs, classes, facts), left_out)
+    digests = {key: _digest_of(key, runs[key], classes[key], facts) for key in scans}
+    return Index(runs, classes, facts, _digest(runs, classes, facts), digests, left_out)
 
 
 def _scan(key: str, source: Any) -> Scan:
@@ -232,6 +238,13 @@ def _scan(key: str, source: Any) -> Scan:
 def _check(head: dict[str, Any]) -> str:
     own = json.loads(json.dumps(head))
     return xxhash.xxh3_64_hexdigest(json.dumps(own, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _digest_of(source: str, runs: pa.Table, classes: tuple[Class, ...], facts: dict[str, Any]) -> str:
+    """Names a source: with the classes that it has itself, under the numbers that stand in its rows."""
+    own = tuple((label, *classes[label]) for label in np.unique(labels_of(runs)).tolist())
+    about = {"splits": facts["splits"], "corpora": facts["corpora"][source], "classes": own}
+    return _digest({source: runs}, {}, about)
 
 
 def _digest(runs: dict[str, pa.Table], classes: dict[str, tuple[Class, ...]], facts: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.read import read
 from linrep.harvest.harvester import Harvester, Rows
+from linrep.harvest.take import Origin, OriginLost, TakenRows, take
 from linrep.places import Place
 from linrep.sample import Skipped
 from linrep.store.commit import Commit
@@ -26,23 +27,33 @@ def prepare_chunk(chunk: Chunk, corpora: Corpora, preparer: Preparer) -> list[Pr
     return [s if isinstance(s, Skipped) else preparer(s) for s in read(chunk, corpora)]
 
 
-def harvest_chunk(harvester: Harvester, samples: Sequence[Prepared | Skipped], place: Place, chunk: int) -> Commit:
+def harvest_chunk(
+    harvester: Harvester, samples: Sequence[Prepared | Skipped], place: Place, chunk: int, origins: Sequence[Origin] = ()
+) -> Commit:
     """Run a chunk through the model, write its files and commit it.
 
     Args:
-        harvester: Holds the model.
+        harvester: Holds the model, and keeps what is to be computed.
         samples: What `prepare_chunk` gave.
         place: The store.
         chunk: Number of the chunk.
+        origins: What earlier harvests hold of it, see `linrep.harvest.take`.
+
+    Raises:
+        OriginLost: They do not hold it any more, or the samples have changed since.
     """
     start = time.monotonic()
     prepared = [s for s in samples if isinstance(s, Prepared)]
     skipped = tuple((s.sample.id, s.reason) for s in samples if isinstance(s, Skipped))
     with writing_chunk(place, chunk, harvester.schema) as writer:
-        sums, n_tokens = _write_all(harvester(prepared), writer)
         table = samples_table([sample_row(s) for s in samples])
+        taken = take(writer, origins) if origins else TakenRows(table, {}, ())
+        if not table.equals(taken.samples):
+            raise OriginLost(f"its samples are not those that {origins[0].harvest} was made of: a corpus has changed")
+        sums, n_tokens = _write_all(harvester(prepared), writer)
         seconds = round(time.monotonic() - start, 3)
-        return writer.commit(table, sums, len(prepared), n_tokens, skipped, seconds, harvester.precision)
+        sums |= taken.sums
+        return writer.commit(table, sums, len(prepared), n_tokens, skipped, seconds, harvester.precision, taken.files)
 
 
 def _write_all(batches: Iterable[Rows], writer: ChunkWriter) -> tuple[dict[tuple[int, str], Sums], int]:

@@ -34,6 +34,15 @@ class WrittenFile:
 
 
 @dataclass(frozen=True)
+class TakenFiles:
+    """How many of a chunk's files, with how many bytes, were taken from an earlier harvest, which goes by name and digest."""
+
+    harvest: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Commit:
     """What one chunk wrote.
 
@@ -45,6 +54,7 @@ class Commit:
         skipped: Samples left out, id and reason.
         seconds: Time the chunk took, in the process that harvested it.
         precision: Number format that the model ran in.
+        taken: Which of its files were not written anew; those harvests may be gone since.
     """
 
     chunk: int
@@ -54,6 +64,7 @@ class Commit:
     skipped: tuple[tuple[str, str], ...]
     seconds: float
     precision: str
+    taken: tuple[TakenFiles, ...] = ()
 
 
 def repair(place: Place, file: WrittenFile) -> str:

@@ -136,15 +136,22 @@ def sealed(file: Place, repair: str, seal: str | None = None, size: int | None =
         raise StoreError(f"cannot read {file} ({one_line(error)}): {repair}") from None
 
 
-def verify(file: Place, repair: str, seal: str | None = None, size: int | None = None) -> int:
-    """Read a sealed file to its end; gives its bytes.
+def verify(file: Place, repair: str, seal: str | None = None, size: int | None = None, whole: bool = True) -> int:
+    """Hold a sealed file against its sums; gives its bytes.
+
+    Args:
+        file: The file.
+        repair: As `sealed`.
+        seal: Likewise.
+        size: Likewise.
+        whole: Read it to its end; else the footer alone, which is of that file and no other.
 
     Raises:
         StoreError: As `sealed`.
     """
     try:
         reader = _open(file, repair, seal, size)
-        for start in range(0, reader.covered, 32 * BLOCK):
+        for start in range(0, reader.covered if whole else 0, 32 * BLOCK):
             reader.checked(start, min(start + 32 * BLOCK, reader.covered))
         return reader.size()
     except FileNotFoundError:

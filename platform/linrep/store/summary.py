@@ -1,5 +1,6 @@
 """A store in a few lines of text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,12 +83,12 @@ def _most(statistics: Sequence[Mapping[str, Any]], what: str) -> list[str]:
             of = most["n_high_norm"] + most["n"]
             places = most["high_norm_positions"][:3] if what == "n_high_norm" else ()
             where = f"; at positions {', '.join(f'{i} ({count:,})' for i, count in places)}" if places else ""
-            at = f"at layer {most['layer']}{where}; there are some at layers {_runs(some)}"
+            at = f"at layer {most['layer']}{where}; there are some at layers {runs_of(some)}"
             lines.append(f"    {name:30} {most[what]:,} of {of:,} {at}")
     return lines
 
 
-def _runs(layers: Sequence[int]) -> str:
+def runs_of(layers: Sequence[int]) -> str:
     """Layers in words: 3, 12-28."""
     runs: list[list[int]] = []
     for layer in layers:
@@ -117,6 +118,12 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit], stranger
         first = f"{view}/layer={manifest.layers[0]}/modality="
         rows = {m: sum(f.rows for f in files if f.path.startswith(first + m)) for m in ("image", "text")}
         lines.append(f"  {view:8} {rows['image']:,} image rows, {rows['text']:,} text rows a layer")
+    taken: Counter[str] = Counter()
+    for part in (part for commit in commits.values() for part in commit.taken):
+        taken[part.harvest] += part.bytes
+    lines += [
+        f"  taken    {size(n_bytes)} of it from {harvest}, not computed again" for harvest, n_bytes in sorted(taken.items())
+    ]
     if strangers:
         shown = ", ".join(strangers[:10]) + (", ..." if len(strangers) > 10 else "")
         lines.append(f"  ignored  {len(strangers):,} files that are not the store's: {shown}")

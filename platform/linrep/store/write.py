@@ -3,15 +3,17 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Shaped
 
+from linrep.errors import StoreError
 from linrep.places import PendingFile, Place
-from linrep.store.commit import Commit, WrittenFile, write_commit
-from linrep.store.layout import STATISTICS, Modality, View, samples_file, statistics_file, vectors_file
-from linrep.store.sealed import SealedWriter
+from linrep.store.commit import Commit, TakenFiles, WrittenFile, repair, write_commit
+from linrep.store.layout import STATISTICS, Modality, View, parse_folder, samples_file, statistics_file, vectors_file
+from linrep.store.sealed import SealedWriter, verify
 from linrep.store.statistics import Sums, to_table
 from linrep.store.tables import write_table
 from schemas import SAMPLES
@@ -33,6 +35,7 @@ class ChunkWriter:
         """
         self._place, self._chunk, self._schema = place, chunk, schema
         self._files: dict[str, _ParquetFile] = {}
+        self._taken: list[WrittenFile] = []
         self._waiting: dict[str, list[pa.Table]] = defaultdict(list)
 
     def vectors(self, view: View, layer: int, modality: Modality, table: pa.Table) -> None:
@@ -44,6 +47,23 @@ class ChunkWriter:
         waiting.append(table)
         if sum(t.nbytes for t in waiting) >= ROW_GROUP_BYTES:
             self._flush(name)
+
+    def take(self, other: Place, file: WrittenFile) -> None:
+        """Take a file of vectors of another store as it is, by the name that it has here. There it stays.
+
+        Raises:
+            StoreError: It is missing there, or not as it was written.
+        """
+        found = parse_folder(file.path)
+        assert found is not None, file.path
+        own, again = replace(file, path=vectors_file(*found, self._chunk)), repair(other, file)
+        # Where a file of this name was left without a commit, somebody may have found it damaged, and have deleted the commit.
+        verify(other / file.path, again, file.seal, file.bytes, whole=(self._place / own.path).is_file())
+        try:
+            (other / file.path).copy_to(self._place / own.path)
+        except FileNotFoundError:
+            raise StoreError(f"{other / file.path} is missing: {again}") from None
+        self._taken.append(own)
 
     def _flush(self, name: str) -> None:
         tables = self._waiting.pop(name)
@@ -60,6 +80,7 @@ class ChunkWriter:
         skipped: tuple[tuple[str, str], ...],
         seconds: float,
         precision: str,
+        taken: tuple[TakenFiles, ...] = (),
     ) -> Commit:
         """Write what is left, give all files their names, and record the commit last."""
         for name in list(self._waiting):
@@ -68,8 +89,8 @@ class ChunkWriter:
         for name, table in ((samples_file(self._chunk), samples), (statistics_file(self._chunk), statistics)):
             self._files[name] = _ParquetFile(self._place, name, table.schema)
             self._files[name].add(table)
-        files = tuple(file.publish() for file in self._files.values())
-        commit = Commit(self._chunk, files, n_samples, n_tokens, skipped, seconds, precision)
+        files = (*self._taken, *(file.publish() for file in self._files.values()))
+        commit = Commit(self._chunk, files, n_samples, n_tokens, skipped, seconds, precision, taken)
         write_commit(self._place, commit)
         return commit
 

@@ -1,0 +1,225 @@
+"""A harvest that extends others: which of its rows earlier harvests of the workspace hold, and what is left to compute.
+
+A row depends on the model, on its sample, on how samples are prepared and drawn, and on the norms that are high in its corpus. It
+does not depend on the layers, views and corpora that are kept beside it. So a recipe to which a layer, a view or a corpus was
+added makes a harvest of its own, with the digest that it would have anyway, and takes from earlier ones all that is the same:
+whole files, chunk by chunk. A chunk is the same where its corpus is (the same records, labels and splits) and chunks are cut
+alike. What is taken has the bytes that it had. What is computed beside it has those that it would have had then, where the same
+machine runs the same micro-batches: another `pool.tokens_per_batch`, or another machine, rounds otherwise, as in a harvest that
+is resumed there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from linrep.corpora.index import Chunk
+from linrep.errors import StoreError
+from linrep.harvest.take import ChunkWork, Origin, Part
+from linrep.places import Place
+from linrep.store.layout import GROUPS, LAST_GROUPS, View
+from linrep.store.limits import Limits, from_records
+from linrep.store.manifest import Manifest, read_manifest
+from linrep.store.read import Store, read_store
+
+BESIDE = "layers", "views"
+"""Fields of the harvest section that decide which rows there are, and not what is in them."""
+OTHERS = {
+    "images": ("pair_prompt", "text_prompt", "max_text_tokens"),
+    "text": ("image_prompt", "pair_prompt", "image_size"),
+    "pairs": ("image_prompt",),
+}
+"""Fields that decide rows of other corpora alone."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier harvest that holds rows of this one.
+
+    Attributes:
+        store: What it holds.
+        corpora: The corpora whose rows are the same.
+    """
+
+    store: Store
+    corpora: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its recipe and digest."""
+        return self.store.place.name
+
+    @property
+    def precision(self) -> str:
+        """Number format that the model ran in."""
+        return next(commit.precision for commit in self.store.commits.values())
+
+    @cached_property
+    def limits(self) -> dict[str, dict[tuple[int, str], float]]:
+        """Norms above which tokens are kept apart, by corpus."""
+        return from_records(self.store.manifest.limits)
+
+    @cached_property
+    def chunks_of(self) -> dict[str, range]:
+        """Numbers of its chunks, by corpus."""
+        return self.store.manifest.chunks_of
+
+    def parts(self, corpus: str, wanted: Iterable[Part], limits: Mapping[str, Limits]) -> frozenset[Part]:
+        """Which parts of a corpus it holds as they would be with some limits.
+
+        Args:
+            corpus: A corpus whose rows are the same.
+            wanted: Parts to look for.
+            limits: Norms above which tokens of the new harvest are kept apart.
+        """
+        found = set()
+        for layer, view in wanted:
+            there = layer in self.store.manifest.layers and view in self.store.manifest.views
+            groups = (*GROUPS, *LAST_GROUPS) if view == "last" else GROUPS
+            if there and _limits_at(self.limits, corpus, layer, groups) == _limits_at(limits, corpus, layer, groups):
+                found.add((layer, view))
+        return frozenset(found)
+
+    def covers(self, manifest: Manifest) -> int:
+        """How many parts of chunks it may have."""
+        own = self.store.manifest
+        n_chunks = sum(len(self.chunks_of[corpus]) for corpus in self.corpora)
+        return n_chunks * len({*own.layers} & {*manifest.layers}) * len({*own.views} & {*manifest.views})
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What earlier harvests of the workspace have to do with a harvest.
+
+    Attributes:
+        earlier: Those that hold rows of it; of a part that several hold, the first one gives it.
+        others: Why the others give nothing, by name.
+    """
+
+    earlier: tuple[Earlier, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    def limits(self, manifest: Manifest) -> dict[str, dict[tuple[int, str], float]]:
+        """The limits of a manifest, with those that it lacks and earlier harvests have measured on the same samples."""
+        found = from_records(manifest.limits)
+        for corpus, layer, groups in _measurements(manifest):
+            if not _limits_at(found, corpus, layer, groups):
+                given = (_limits_at(one.limits, corpus, layer, groups) for one in self.earlier if corpus in one.corpora)
+                found.setdefault(corpus, {}).update(next(filter(None, given), {}))
+        return found
+
+    def works(
+        self, manifest: Manifest, chunks: Sequence[Chunk], limits: Mapping[str, Limits], without: Iterable[int] = ()
+    ) -> list[ChunkWork]:
+        """What is taken, and what is computed, of some chunks.
+
+        Args:
+            manifest: Of this harvest.
+            chunks: Its chunks that are not committed.
+            limits: Norms above which its tokens are kept apart.
+            without: Numbers of chunks of which nothing is taken.
+        """
+        own, refused = manifest.chunks_of, set(without)
+        every: frozenset[Part] = frozenset((layer, view) for layer in manifest.layers for view in manifest.views)
+        held = {(one.name, corpus): one.parts(corpus, every, limits) for one in self.earlier for corpus in one.corpora}
+        found = []
+        for chunk in chunks:
+            missing, origins = every, []
+            for one in self.earlier if chunk.number not in refused else ():
+                parts = held.get((one.name, chunk.corpus), frozenset()) & missing
+                if not parts:
+                    continue
+                commit = one.store.commits.get(one.chunks_of[chunk.corpus][chunk.number - own[chunk.corpus].start])
+                if commit is not None:
+                    origins.append(Origin(one.name, one.store.place, commit, parts))
+                    missing -= parts
+            views: dict[int, tuple[View, ...]] = {
+                layer: tuple(view for view in manifest.views if (layer, view) in missing) for layer in manifest.layers
+            }
+            found.append(ChunkWork(chunk, {layer: some for layer, some in views.items() if some}, tuple(origins)))
+        return found
+
+
+def find_earlier(place: Place, manifest: Manifest, precision: str | None = None) -> Extension:
+    """The earlier harvests beside a harvest, and what they have to do with it. Reads their manifests, and commits of some.
+
+    Args:
+        place: The harvest.
+        manifest: Its manifest.
+        precision: Number format that its chunks ran in so far, or shall run in; None where the machine decides.
+    """
+    earlier: list[Earlier] = []
+    others: dict[str, str] = {}
+    for name in place.parent.names():
+        if name == place.name or not (place.parent / name).is_folder():
+            continue
+        try:
+            there = read_manifest(place.parent / name)
+            corpora, why = same_corpora(manifest, there)
+            store = read_store(place.parent / name, to_mend=True) if corpora else None
+        except StoreError:
+            store, corpora, why = None, (), "it cannot be read by this version, or is damaged"
+        if store is None:
+            others[name] = why
+        elif not store.commits:
+            others[name] = "nothing is committed there"
+        else:
+            earlier.append(Earlier(store, corpora))
+    earlier.sort(key=lambda one: (-one.covers(manifest), one.name))
+    if precision is None and earlier:
+        precision = earlier[0].precision
+    others |= {one.name: f"its model ran in {one.precision}, not {precision}" for one in earlier if one.precision != precision}
+    return Extension(tuple(one for one in earlier if one.precision == precision), others)
+
+
+def same_corpora(mine: Manifest, other: Manifest) -> tuple[tuple[str, ...], str]:
+    """The corpora of which another harvest has rows of this one, and why it has none of the others.
+
+    Args:
+        mine: This harvest's manifest.
+        other: The other's.
+    """
+    if other.model["digest"] != mine.model["digest"]:
+        return (), "another model"
+    if not {*mine.layers} & {*other.layers} or not {*mine.views} & {*other.views}:
+        return (), "no layer and view in common"
+    same, whys = [], ["no corpus in common"]
+    for corpus in mine.chunks_of:
+        if corpus not in other.chunks_of or mine.corpora[corpus]["digest"] != other.corpora[corpus]["digest"]:
+            continue
+        fields = (mine.harvest.keys() | other.harvest.keys()) - {*BESIDE, *OTHERS[corpus.partition(".")[0]]}
+        differ = [name for name in sorted(fields) if mine.harvest.get(name) != other.harvest.get(name)]
+        if differ:
+            whys.append(", ".join(_difference(name, mine.harvest, other.harvest) for name in differ))
+        else:
+            same.append(corpus)
+    return tuple(same), whys[-1]
+
+
+def unmeasured(manifest: Manifest, limits: Mapping[str, Limits]) -> list[tuple[str, int]]:
+    """Corpora and layers of a harvest whose limits are not known yet; none where the recipe looks for none."""
+    if manifest.harvest["high_norm"] is None:
+        return []
+    missing = [
+        (corpus, layer) for corpus, layer, groups in _measurements(manifest) if not _limits_at(limits, corpus, layer, groups)
+    ]
+    return list(dict.fromkeys(missing))
+
+
+def _difference(name: str, mine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return f"harvest.{name} is {other.get(name)!r} there and {mine.get(name)!r} here"
+
+
+def _measurements(manifest: Manifest) -> Iterable[tuple[str, int, tuple[str, ...]]]:
+    """What is measured at once: the tokens of a corpus at a layer, and its last positions where they are kept."""
+    for corpus in manifest.chunks_of:
+        for layer in manifest.layers:
+            yield corpus, layer, GROUPS
+            if "last" in manifest.views:
+                yield corpus, layer, LAST_GROUPS
+
+
+def _limits_at(limits: Mapping[str, Limits], corpus: str, layer: int, groups: Iterable[str]) -> dict[tuple[int, str], float]:
+    own = limits.get(corpus, {})
+    return {(layer, group): own[layer, group] for group in groups if (layer, group) in own}
