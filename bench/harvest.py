@@ -26,9 +26,11 @@ from linrep.cluster.session import cluster
 from linrep.corpora import Corpora, ImageFolder
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.harvest.extend import Extension
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import place
+from linrep.store.commit import Commit
 from linrep.vlm.batch import Batch, collate, pack
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.hooks import forward
@@ -87,7 +89,8 @@ def ray_round(plan: Plan, pool: Pool) -> Callable[[], tuple[float, float]]:
     def measure() -> tuple[float, float]:
         shutil.rmtree(plan.place.path, ignore_errors=True)
         started, tokens = [], 0
-        for commit in harvest_chunks(plan.job, plan.chunks, pool):
+        for commit in harvest_chunks(plan.job, Extension().works(plan.manifest, plan.chunks, {}), pool):
+            assert isinstance(commit, Commit)
             started.append(time.perf_counter() - commit.seconds)
             tokens += commit.n_tokens
         return tokens, time.perf_counter() - min(started)

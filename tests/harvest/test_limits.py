@@ -182,16 +182,16 @@ def test_limits_come_from_the_same_samples_whatever_the_batches(vlm, corpora, ch
     assert found[0]["images"][0, "image"] < 100
 
 
-def test_a_corpus_is_measured_by_itself_whatever_others_there_are(vlm, corpora, chunks, random_vlm):
+def test_a_source_is_measured_by_itself_whatever_others_there_are(vlm, corpora, chunks, random_vlm):
     preparer, harvester = Preparer.from_path(random_vlm), Harvester(vlm, ALL, LAYERS, 500)
     every = calibrate(harvester, calibration_turns(chunks), corpora, preparer)
-    for corpus, limits in every.items():
-        own = [chunk for chunk in chunks if chunk.corpus == corpus]
-        assert calibrate(harvester, calibration_turns(own), corpora, preparer) == {corpus: limits}
+    for source, limits in every.items():
+        own = [chunk for chunk in chunks if chunk.source == source]
+        assert calibrate(harvester, calibration_turns(own), corpora, preparer) == {source: limits}
     # Fewer layers, and no last positions: the limits that are left are the same.
     few = harvester.narrowed({0: ("pooled",)})
-    for corpus, limits in calibrate(few, calibration_turns(chunks), corpora, preparer).items():
-        assert limits == {(k, g): limit for (k, g), limit in every[corpus].items() if k == 0 and g in GROUPS}
+    for source, limits in calibrate(few, calibration_turns(chunks), corpora, preparer).items():
+        assert limits == {(k, g): limit for (k, g), limit in every[source].items() if k == 0 and g in GROUPS}
 
 
 def test_samples_are_spread_over_the_corpus_and_others_stand_in(corpora):

@@ -26,7 +26,7 @@ def test_a_mended_corpus_is_seen_when_it_is_indexed_anew_and_makes_another_store
     assert plan().index.digest == after.index.digest  # and so does the new one
 
 
-def test_a_corpus_has_a_name_of_its_own_which_others_do_not_change(random_vlm, tmp_path):
+def test_a_source_has_a_digest_of_its_own_which_others_do_not_change(random_vlm, tmp_path):
     corpora = write_corpora(tmp_path / "corpora", n_images=4, n_texts=2, n_pairs=1)
     every = build_index(corpora)
     assert len(set(every.digests.values())) == 3
@@ -40,5 +40,5 @@ def test_a_corpus_has_a_name_of_its_own_which_others_do_not_change(random_vlm, t
     assert {name for name in every.digests if again.digests[name] != every.digests[name]} == {"images"}
     plan = plan_harvest("t", corpora, random_vlm, HarvestConfig(chunk_size=2), place(tmp_path / "ws"))
     assert {name: counts["digest"] for name, counts in plan.manifest.corpora.items() if name != "digest"} == again.digests
-    assert [plan.manifest.corpus_of(chunk.number) for chunk in plan.chunks] == [chunk.corpus for chunk in plan.chunks]
+    assert [plan.manifest.source_of(chunk.number) for chunk in plan.chunks] == [chunk.source for chunk in plan.chunks]
     assert plan_harvest("t", corpora, random_vlm, HarvestConfig(), place(tmp_path / "ws")).index.digests == again.digests

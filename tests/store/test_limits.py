@@ -171,43 +171,43 @@ def test_a_number_that_is_not_finite_is_broken_and_not_high(having):
 
 
 @pytest.fixture(scope="module")
-def two_corpora(having: Store) -> Store:
-    """The first chunk is of a corpus in which images are high above 3,000, the others of one in which they are above 30,000."""
+def two_sources(having: Store) -> Store:
+    """The first chunk is of a source in which images are high above 3,000, the others of one in which they are above 30,000."""
     one, other = ({(0, "image"): limit, (0, "special"): 1100.0} for limit in (3000.0, 30_000.0))
     listed = {"digest": "c", "one": {"n_records": SAMPLES - 1}, "other": {"n_records": SAMPLES + 1}}
     manifest = replace(having.manifest, corpora=listed, limits=as_records({"one": one, "other": other}))
     return Store(having.place, manifest, having.commits)
 
 
-def test_a_token_is_high_by_the_limit_of_its_own_corpus_whoever_reads_it(two_corpora):
-    assert two_corpora.manifest.chunks_of == {"one": range(1), "other": range(1, 3)}
-    assert [two_corpora.manifest.corpus_of(chunk) for chunk in range(4)] == ["one", "other", "other", None]
+def test_a_token_is_high_by_the_limit_of_its_own_source_whoever_reads_it(two_sources):
+    assert two_sources.manifest.chunks_of == {"one": range(1), "other": range(1, 3)}
+    assert [two_sources.manifest.source_of(chunk) for chunk in range(4)] == ["one", "other", "other", None]
     n = CHUNKS * SAMPLES * EACH + 2 * SAMPLES * 2  # the two sinks of each image in two of three chunks are none
-    selection = two_corpora.select("tokens", 0, "image")
+    selection = two_sources.select("tokens", 0, "image")
     assert len(selection) == n == len(selection.polars())
-    assert len(two_corpora.select("tokens", 0, "image", high_norm=True)) == 2 * SAMPLES
+    assert len(two_sources.select("tokens", 0, "image", high_norm=True)) == 2 * SAMPLES
     wanted = np.ones(2 * CHUNKS * SAMPLES, bool)
-    parts = files_of(two_corpora, "tokens", 0, "image", 2)
-    assert sum(len(block.x) for files in parts for block in blocks(two_corpora, files, "tokens", wanted)) == n
+    parts = files_of(two_sources, "tokens", 0, "image", 2)
+    assert sum(len(block.x) for files in parts for block in blocks(two_sources, files, "tokens", wanted)) == n
     some = {f"image/{c}-0": c for c in range(CHUNKS)}
     assert len(rows_of_samples(selection, some)[1]) == CHUNKS * EACH + 2 * 2
 
 
-def test_training_goes_by_the_limits_of_corpora_too(two_corpora):
-    if not (two_corpora.place / STATISTICS).is_file():
+def test_training_goes_by_the_limits_of_sources_too(two_sources):
+    if not (two_sources.place / STATISTICS).is_file():
         pytest.skip("training takes its scale from the statistics")
-    own = find_sources(two_corpora, 0, "train")["image"]
+    own = find_sources(two_sources, 0, "train")["image"]
     stream = Stream(own.selection, own.groups, own.keep, 0, shuffle_rows=10**6)
     stream.take(CHUNKS * SAMPLES * EACH + 2 * SAMPLES * 2)
     assert stream.left_out["high_norm"] == 2 * SAMPLES
     stream.close()
 
 
-def test_a_token_of_no_corpus_is_high_where_it_is_so_in_every_corpus(two_corpora):
-    assert two_corpora.limit("tokens", 0, "image", "one") == 3000.0
-    assert two_corpora.limit("tokens", 0, "image") == 30_000.0
+def test_a_token_of_no_source_is_high_where_it_is_so_in_every_source(two_sources):
+    assert two_sources.limit("tokens", 0, "image", "one") == 3000.0
+    assert two_sources.limit("tokens", 0, "image") == 30_000.0
     # Neither has texts: what stands under text are special tokens.
-    assert two_corpora.limit("tokens", 0, "text", "one") == two_corpora.limit("tokens", 0, "text") == 1100.0
+    assert two_sources.limit("tokens", 0, "text", "one") == two_sources.limit("tokens", 0, "text") == 1100.0
     limits = {"images": {(1, "special"): 900.0}, "text": {(1, "special"): 80.0, (1, "text"): 80.0}}
     assert limit_for(limits, 1, "text") == 80.0  # what texts say counts where there are any
     assert limit_for(limits, 1, "text", "images") == 900.0

@@ -115,7 +115,7 @@ class ChunkHarvester:
             raise self._harvester
         if isinstance(samples, LinrepError):
             raise samples
-        harvester = self._harvester.narrowed(work.views, self._job.limits_of(work.chunk.corpus))
+        harvester = self._harvester.narrowed(work.views, self._job.limits_of(work.chunk.source))
         try:
             return harvest_chunk(harvester, samples, self._job.place, number, work.origins)
         except OriginLost as lost:
@@ -130,11 +130,11 @@ def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
 
 
 def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | None = None) -> dict[str, Limits]:
-    """The norms above which tokens of each corpus are kept apart, see `linrep.harvest.calibrate`: a task of its own.
+    """The norms above which tokens of each source are kept apart, see `linrep.harvest.calibrate`: a task of its own.
 
     Args:
         job: What to harvest.
-        chunks: All chunks of the corpora that are measured.
+        chunks: All chunks of the sources that are measured.
         pool: How a model runs.
         begun_in: Number format that earlier chunks ran in, None where there are none.
 

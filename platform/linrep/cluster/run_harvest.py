@@ -129,13 +129,13 @@ class HarvestStage:
 
         plan, there = self.artefact.plan, read_manifest(self.artefact.place)
         limits: dict[str, Limits] = {**self.extension.limits(there)}
-        needed = {(work.chunk.corpus, layer) for work in works for layer in work.views}
+        needed = {(work.chunk.source, layer) for work in works for layer in work.views}
         missing = [one for one in unmeasured(there, limits) if one in needed]
         if missing:
-            corpora, layers = {corpus for corpus, _ in missing}, tuple(sorted({layer for _, layer in missing}))
-            chunks = [chunk for chunk in plan.chunks if chunk.corpus in corpora]
+            sources, layers = {source for source, _ in missing}, tuple(sorted({layer for _, layer in missing}))
+            chunks = [chunk for chunk in plan.chunks if chunk.source in sources]
             measured = usual_norms(replace(plan.job, layers=layers), chunks, self.pool, begun_in)
-            limits |= {corpus: {**own, **limits.get(corpus, {})} for corpus, own in measured.items()}
+            limits |= {source: {**own, **limits.get(source, {})} for source, own in measured.items()}
             self._keep(limits)
         return limits
 

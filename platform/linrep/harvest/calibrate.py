@@ -15,45 +15,45 @@ from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 
 SAMPLES = 64
-"""Samples of each corpus that are measured: thousands of tokens, whose median is far steadier than the limit needs."""
+"""Samples of each source that are measured: thousands of tokens, whose median is far steadier than the limit needs."""
 CHUNKS = 16
-"""Chunks that these are spread over, so that a corpus sorted by class is not measured on one class."""
+"""Chunks that these are spread over, so that a source sorted by class is not measured on one class."""
 TRIES = 4
 """How many times as many are read where samples are skipped."""
 
 
 Turns = Mapping[str, Sequence[Sequence[Chunk]]]
-"""What is read of each corpus: some records, then others in case samples are skipped."""
+"""What is read of each source: some records, then others in case samples are skipped."""
 
 
 def calibration_turns(chunks: Sequence[Chunk], n: int = SAMPLES) -> Turns:
-    """What is read to find usual norms: of each corpus n records, then n others, in case samples are skipped."""
-    corpora = dict.fromkeys(chunk.corpus for chunk in chunks)
-    return {corpus: _turns([chunk for chunk in chunks if chunk.corpus == corpus], n) for corpus in corpora}
+    """What is read to find usual norms: of each source n records, then n others, in case samples are skipped."""
+    sources = dict.fromkeys(chunk.source for chunk in chunks)
+    return {source: _turns([chunk for chunk in chunks if chunk.source == source], n) for source in sources}
 
 
 def calibrate(harvester: Harvester, turns: Turns, corpora: Corpora, preparer: Preparer, n: int = SAMPLES) -> dict[str, Limits]:
-    """The limits of each corpus, from a few of its samples: the same samples on every machine, in one order.
+    """The limits of each source, from a few of its samples: the same samples on every machine, in one order.
 
     Args:
         harvester: Holds the model; its own limits are not used.
         turns: What `calibration_turns` gave.
         corpora: Where they lie.
         preparer: Prepares samples.
-        n: Samples of each corpus that are enough.
+        n: Samples of each source that are enough.
     """
     limits: dict[str, Limits] = {}
-    for corpus, of_corpus in turns.items():
+    for source, of_source in turns.items():
         found: list[Prepared] = []
-        for turn in of_corpus:
+        for turn in of_source:
             if len(found) < n:
                 found += [one for part in turn for one in prepare_chunk(part, corpora, preparer) if isinstance(one, Prepared)]
-        limits[corpus] = measure(harvester, found)
+        limits[source] = measure(harvester, found)
     return limits
 
 
 def measure(harvester: Harvester, prepared: Sequence[Prepared]) -> Limits:
-    """The limits that the tokens of some samples of a corpus give."""
+    """The limits that the tokens of some samples of a source give."""
     plain = harvester.narrowed({layer: own & {"last"} for layer, own in harvester.views.items()})
     return norm_limits(merge(rows.sums for rows in plain(prepared)), harvester.config.high_norm)
 

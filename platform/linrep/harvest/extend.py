@@ -1,9 +1,9 @@
 """A harvest that extends others: which of its rows earlier harvests of the workspace hold, and what is left to compute.
 
-A row depends on the model, on its sample, on how samples are prepared and drawn, and on the norms that are high in its corpus. It
-does not depend on the layers, views and corpora that are kept beside it. So a recipe to which a layer, a view or a corpus was
+A row depends on the model, on its sample, on how samples are prepared and drawn, and on the norms that are high in its source. It
+does not depend on the layers, views and sources that are kept beside it. So a recipe to which a layer, a view or a source was
 added makes a harvest of its own, with the digest that it would have anyway, and takes from earlier ones all that is the same:
-whole files, chunk by chunk. A chunk is the same where its corpus is (the same records, labels and splits) and chunks are cut
+whole files, chunk by chunk. A chunk is the same where its source is (the same records, labels and splits) and chunks are cut
 alike. What is taken has the bytes that it had. What is computed beside it has those that it would have had then, where the same
 machine runs the same micro-batches: another `pool.tokens_per_batch`, or another machine, rounds otherwise, as in a harvest that
 is resumed there.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from linrep.corpora.config import corpus_of
 from linrep.corpora.index import Chunk
 from linrep.errors import StoreError
 from linrep.harvest.take import ChunkWork, Origin, Part
@@ -30,7 +31,7 @@ OTHERS = {
     "text": ("image_prompt", "pair_prompt", "image_size"),
     "pairs": ("image_prompt",),
 }
-"""Fields that decide rows of other corpora alone."""
+"""Fields that decide rows of other sources alone."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Earlier:
 
     Attributes:
         store: What it holds.
-        corpora: The corpora whose rows are the same.
+        sources: The sources whose rows are the same.
     """
 
     store: Store
-    corpora: tuple[str, ...]
+    sources: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -57,19 +58,19 @@ class Earlier:
 
     @cached_property
     def limits(self) -> dict[str, dict[tuple[int, str], float]]:
-        """Norms above which tokens are kept apart, by corpus."""
+        """Norms above which tokens are kept apart, by source."""
         return from_records(self.store.manifest.limits)
 
     @cached_property
     def chunks_of(self) -> dict[str, range]:
-        """Numbers of its chunks, by corpus."""
+        """Numbers of its chunks, by source."""
         return self.store.manifest.chunks_of
 
-    def parts(self, corpus: str, wanted: Iterable[Part], limits: Mapping[str, Limits]) -> frozenset[Part]:
-        """Which parts of a corpus it holds as they would be with some limits.
+    def parts(self, source: str, wanted: Iterable[Part], limits: Mapping[str, Limits]) -> frozenset[Part]:
+        """Which parts of a source it holds as they would be with some limits.
 
         Args:
-            corpus: A corpus whose rows are the same.
+            source: A source whose rows are the same.
             wanted: Parts to look for.
             limits: Norms above which tokens of the new harvest are kept apart.
         """
@@ -77,14 +78,14 @@ class Earlier:
         for layer, view in wanted:
             there = layer in self.store.manifest.layers and view in self.store.manifest.views
             groups = (*GROUPS, *LAST_GROUPS) if view == "last" else GROUPS
-            if there and _limits_at(self.limits, corpus, layer, groups) == _limits_at(limits, corpus, layer, groups):
+            if there and _limits_at(self.limits, source, layer, groups) == _limits_at(limits, source, layer, groups):
                 found.add((layer, view))
         return frozenset(found)
 
     def covers(self, manifest: Manifest) -> int:
         """How many parts of chunks it may have."""
         own = self.store.manifest
-        n_chunks = sum(len(self.chunks_of[corpus]) for corpus in self.corpora)
+        n_chunks = sum(len(self.chunks_of[source]) for source in self.sources)
         return n_chunks * len({*own.layers} & {*manifest.layers}) * len({*own.views} & {*manifest.views})
 
 
@@ -103,10 +104,10 @@ class Extension:
     def limits(self, manifest: Manifest) -> dict[str, dict[tuple[int, str], float]]:
         """The limits of a manifest, with those that it lacks and earlier harvests have measured on the same samples."""
         found = from_records(manifest.limits)
-        for corpus, layer, groups in _measurements(manifest):
-            if not _limits_at(found, corpus, layer, groups):
-                given = (_limits_at(one.limits, corpus, layer, groups) for one in self.earlier if corpus in one.corpora)
-                found.setdefault(corpus, {}).update(next(filter(None, given), {}))
+        for source, layer, groups in _measurements(manifest):
+            if not _limits_at(found, source, layer, groups):
+                given = (_limits_at(one.limits, source, layer, groups) for one in self.earlier if source in one.sources)
+                found.setdefault(source, {}).update(next(filter(None, given), {}))
         return found
 
     def works(
@@ -122,15 +123,15 @@ class Extension:
         """
         own, refused = manifest.chunks_of, set(without)
         every: frozenset[Part] = frozenset((layer, view) for layer in manifest.layers for view in manifest.views)
-        held = {(one.name, corpus): one.parts(corpus, every, limits) for one in self.earlier for corpus in one.corpora}
+        held = {(one.name, source): one.parts(source, every, limits) for one in self.earlier for source in one.sources}
         found = []
         for chunk in chunks:
             missing, origins = every, []
             for one in self.earlier if chunk.number not in refused else ():
-                parts = held.get((one.name, chunk.corpus), frozenset()) & missing
+                parts = held.get((one.name, chunk.source), frozenset()) & missing
                 if not parts:
                     continue
-                commit = one.store.commits.get(one.chunks_of[chunk.corpus][chunk.number - own[chunk.corpus].start])
+                commit = one.store.commits.get(one.chunks_of[chunk.source][chunk.number - own[chunk.source].start])
                 if commit is not None:
                     origins.append(Origin(one.name, one.store.place, commit, parts))
                     missing -= parts
@@ -156,16 +157,16 @@ def find_earlier(place: Place, manifest: Manifest, precision: str | None = None)
             continue
         try:
             there = read_manifest(place.parent / name)
-            corpora, why = same_corpora(manifest, there)
-            store = read_store(place.parent / name, to_mend=True) if corpora else None
+            sources, why = same_sources(manifest, there)
+            store = read_store(place.parent / name, to_mend=True) if sources else None
         except StoreError:
-            store, corpora, why = None, (), "it cannot be read by this version, or is damaged"
+            store, sources, why = None, (), "it cannot be read by this version, or is damaged"
         if store is None:
             others[name] = why
         elif not store.commits:
             others[name] = "nothing is committed there"
         else:
-            earlier.append(Earlier(store, corpora))
+            earlier.append(Earlier(store, sources))
     earlier.sort(key=lambda one: (-one.covers(manifest), one.name))
     if precision is None and earlier:
         precision = earlier[0].precision
@@ -173,8 +174,8 @@ def find_earlier(place: Place, manifest: Manifest, precision: str | None = None)
     return Extension(tuple(one for one in earlier if one.precision == precision), others)
 
 
-def same_corpora(mine: Manifest, other: Manifest) -> tuple[tuple[str, ...], str]:
-    """The corpora of which another harvest has rows of this one, and why it has none of the others.
+def same_sources(mine: Manifest, other: Manifest) -> tuple[tuple[str, ...], str]:
+    """The sources of which another harvest has rows of this one, and why it has none of the others.
 
     Args:
         mine: This harvest's manifest.
@@ -184,17 +185,19 @@ def same_corpora(mine: Manifest, other: Manifest) -> tuple[tuple[str, ...], str]
         return (), "another model"
     if not {*mine.layers} & {*other.layers} or not {*mine.views} & {*other.views}:
         return (), "no layer and view in common"
-    same, whys = [], ["no corpus in common"]
-    for corpus in mine.chunks_of:
-        if corpus not in other.chunks_of or mine.corpora[corpus]["digest"] != other.corpora[corpus]["digest"]:
+    same, whys = [], []
+    for source in mine.chunks_of:
+        if source not in other.chunks_of:
             continue
-        fields = (mine.harvest.keys() | other.harvest.keys()) - {*BESIDE, *OTHERS[corpus.partition(".")[0]]}
+        fields = (mine.harvest.keys() | other.harvest.keys()) - {*BESIDE, *OTHERS[corpus_of(source)]}
         differ = [name for name in sorted(fields) if mine.harvest.get(name) != other.harvest.get(name)]
-        if differ:
-            whys.append(", ".join(_difference(name, mine.harvest, other.harvest) for name in differ))
+        if mine.corpora[source]["digest"] != other.corpora[source]["digest"]:
+            whys.append(f"{source} has other records, labels or splits")
+        elif differ:
+            whys += [_difference(name, mine.harvest, other.harvest) for name in differ]
         else:
-            same.append(corpus)
-    return tuple(same), whys[-1]
+            same.append(source)
+    return tuple(same), ", ".join(dict.fromkeys(whys)) or "no source in common"
 
 
 def unmeasured(manifest: Manifest, limits: Mapping[str, Limits]) -> list[tuple[str, int]]:
@@ -202,7 +205,7 @@ def unmeasured(manifest: Manifest, limits: Mapping[str, Limits]) -> list[tuple[s
     if manifest.harvest["high_norm"] is None:
         return []
     missing = [
-        (corpus, layer) for corpus, layer, groups in _measurements(manifest) if not _limits_at(limits, corpus, layer, groups)
+        (source, layer) for source, layer, groups in _measurements(manifest) if not _limits_at(limits, source, layer, groups)
     ]
     return list(dict.fromkeys(missing))
 
@@ -212,14 +215,14 @@ def _difference(name: str, mine: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 
 def _measurements(manifest: Manifest) -> Iterable[tuple[str, int, tuple[str, ...]]]:
-    """What is measured at once: the tokens of a corpus at a layer, and its last positions where they are kept."""
-    for corpus in manifest.chunks_of:
+    """What is measured at once: the tokens of a source at a layer, and its last positions where they are kept."""
+    for source in manifest.chunks_of:
         for layer in manifest.layers:
-            yield corpus, layer, GROUPS
+            yield source, layer, GROUPS
             if "last" in manifest.views:
-                yield corpus, layer, LAST_GROUPS
+                yield source, layer, LAST_GROUPS
 
 
-def _limits_at(limits: Mapping[str, Limits], corpus: str, layer: int, groups: Iterable[str]) -> dict[tuple[int, str], float]:
-    own = limits.get(corpus, {})
+def _limits_at(limits: Mapping[str, Limits], source: str, layer: int, groups: Iterable[str]) -> dict[tuple[int, str], float]:
+    own = limits.get(source, {})
     return {(layer, group): own[layer, group] for group in groups if (layer, group) in own}

@@ -48,7 +48,7 @@ class Job:
         layers: Layers to record.
         model_digest: A worker refuses to run a model with another one.
         chunk_bytes: Most bytes of tiles in the prepared samples of a chunk.
-        limits: Norms above which tokens of each corpus are kept apart, from the store's manifest; None before they are known.
+        limits: Norms above which tokens of each source are kept apart, from the store's manifest; None before they are known.
     """
 
     place: Place
@@ -60,9 +60,9 @@ class Job:
     chunk_bytes: int
     limits: Mapping[str, Limits] | None = None
 
-    def limits_of(self, corpus: str) -> Limits | None:
-        """Norms above which tokens of a corpus are kept apart; None where none are looked for."""
-        return None if self.limits is None else self.limits.get(corpus, {})
+    def limits_of(self, source: str) -> Limits | None:
+        """Norms above which tokens of a source are kept apart; None where none are looked for."""
+        return None if self.limits is None else self.limits.get(source, {})
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def _reading(
     tokens = Tokens(*(getattr(tokens, name)[order] for name in Tokens.__dataclass_fields__))
     at = torch.from_numpy(order)
     h = torch.stack([torch.cat([held[m].vectors[layer] for m in modalities])[at] for layer in layers])
-    corpus = store.manifest.corpus_of(sample.chunk)
-    limits = {(layer, m): store.limit("tokens", layer, m, corpus) for layer in layers for m in modalities}
+    source = store.manifest.source_of(sample.chunk)
+    limits = {(layer, m): store.limit("tokens", layer, m, source) for layer in layers for m in modalities}
     high = [np.concatenate([_high(held[m].norms[layer], limits[layer, m]) for m in modalities])[order] for layer in layers]
     counts = sample.n_image, sample.n_text
     return reader.read(h, layers, tokens, torch.from_numpy(np.stack(high)), whole, counts, sample.seen)

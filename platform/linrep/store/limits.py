@@ -1,20 +1,20 @@
 """Attention sinks: tokens of very large norm, kept apart from every mean, variance, direction, correlation and ranking.
 
-What is high is decided once for each corpus of a store and stands in its manifest. A pooled row is a mean, formed while the model
+What is high is decided once for each source of a store and stands in its manifest. A pooled row is a mean, formed while the model
 runs, so the norms must be known before the first chunk:
 
-1. A few samples of each corpus, the same on every machine, run through the model first. The median norm of their tokens, by layer
-   and group, times the recipe's factor (`harvest.high_norm`) is the corpus's limit. It is written to the manifest of the running
-   store. Each corpus is measured by itself: what is high in it stays so, whatever other corpora the store gets.
+1. A few samples of each source, the same on every machine, run through the model first. The median norm of their tokens, by layer
+   and group, times the recipe's factor (`harvest.high_norm`) is the source's limit. It is written to the manifest of the running
+   store. Each source is measured by itself: what is high in it stays so, whatever other sources the store gets.
 2. The harvest leaves tokens above the limit out of pooled means, of the sums of the statistics and of their norms. It counts them
    by sample (`n_high_norm` of a pooled row), by norm and by position (`high_norm_counts`, `high_norm_positions`).
 3. Rows of single tokens are all written. Their norm against the manifest's limit says which are high; readers leave those out
    unless they are asked for, as with special tokens.
 
-Start, prompt and template tokens stand under text and are measured by the limit of the corpus's texts. A corpus without texts
+Start, prompt and template tokens stand under text and are measured by the limit of the source's texts. A source without texts
 measures them by their own median, or by that of its image tokens where that is lower: a start token that stands alone is no
-yardstick for itself. A last position is one of its own: its limit is from the median of last positions. A token of no corpus,
-such as one of a user's own image, is high where it would be high in every corpus that has such tokens. A store without limits in
+yardstick for itself. A last position is one of its own: its limit is from the median of last positions. A token of no source,
+such as one of a user's own image, is high where it would be high in every source that has such tokens. A store without limits in
 its manifest is measured by its own statistics, or by the rows that it holds.
 """
 
@@ -28,11 +28,11 @@ from linrep.store.layout import GROUPS, HIGH_NORM, LAST_GROUPS, MODALITIES, Moda
 from linrep.store.statistics import Sums
 
 Limits = Mapping[tuple[int, str], float]
-"""Norm above which a token of a corpus is high, by layer and group; a group without one has none that is high."""
+"""Norm above which a token of a source is high, by layer and group; a group without one has none that is high."""
 
 
 def norm_limits(sums: Mapping[tuple[int, str], Sums], factor: float | None = HIGH_NORM) -> Limits:
-    """The limits that some tokens of a corpus give.
+    """The limits that some tokens of a source give.
 
     Args:
         sums: Sums by layer and group, of tokens of all norms.
@@ -62,28 +62,28 @@ def limit_of(rows: pa.Table, factor: float) -> float:
     return float(np.float32(factor * median)) if median > 0 else float("inf")
 
 
-def limit_for(limits: Mapping[str, Limits], layer: int, group: str, corpus: str | None = None) -> float:
+def limit_for(limits: Mapping[str, Limits], layer: int, group: str, source: str | None = None) -> float:
     """The limit of a token; infinite where it has none.
 
     Args:
-        limits: By corpus.
+        limits: By source.
         layer: Layer k.
-        group: Its group; for text, tokens of a corpus without texts are special ones.
-        corpus: Its corpus; None for a token of no corpus.
+        group: Its group; for text, tokens of a source without texts are special ones.
+        source: Its source; None for a token of no source.
     """
-    own = limits.values() if corpus is None else [limits.get(corpus, {})]
+    own = limits.values() if source is None else [limits.get(source, {})]
     for name in (group, "special") if group == "text" else (group,):
-        found = [of_corpus[layer, name] for of_corpus in own if (layer, name) in of_corpus]
+        found = [of_source[layer, name] for of_source in own if (layer, name) in of_source]
         if found:
             return max(found)
     return float("inf")
 
 
 def as_records(limits: Mapping[str, Limits]) -> list[dict[str, Any]]:
-    """The limits of corpora as they stand in a manifest."""
+    """The limits of sources as they stand in a manifest."""
     return [
-        {"corpus": corpus, "layer": layer, "group": group, "limit": limit}
-        for corpus, own in sorted(limits.items())
+        {"source": source, "layer": layer, "group": group, "limit": limit}
+        for source, own in sorted(limits.items())
         for (layer, group), limit in sorted(own.items())
     ]
 
@@ -92,7 +92,7 @@ def from_records(records: list[dict[str, Any]]) -> dict[str, dict[tuple[int, str
     """The limits that `as_records` wrote."""
     limits: dict[str, dict[tuple[int, str], float]] = {}
     for record in records:
-        limits.setdefault(record["corpus"], {})[record["layer"], record["group"]] = float(record["limit"])
+        limits.setdefault(record["source"], {})[record["layer"], record["group"]] = float(record["limit"])
     return limits
 
 

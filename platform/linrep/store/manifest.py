@@ -35,7 +35,7 @@ class Manifest:
         chunk_size: Samples per chunk, at most.
         status: running until every chunk is committed.
         counts: Samples, tokens, skipped and bytes, once complete.
-        limits: One record per corpus, layer and group: the norm above which a token is kept apart, see `linrep.store.limits`.
+        limits: One record per source, layer and group: the norm above which a token is kept apart, see `linrep.store.limits`.
         statistics: One record per layer and group: n, norms, variance, high-norm tokens; once complete.
         statistics_seal: Seal of the table of sums, once complete.
         created: When the harvest began, UTC.
@@ -69,19 +69,19 @@ class Manifest:
 
     @property
     def chunks_of(self) -> dict[str, range]:
-        """Numbers of the chunks of each corpus; empty where the manifest does not say how many records they have."""
+        """Numbers of the chunks of each source; empty where the manifest does not say how many records they have."""
         found: dict[str, range] = {}
         first = 0
-        for corpus, counts in self.corpora.items():
+        for source, counts in self.corpora.items():
             if isinstance(counts, Mapping):
                 n = -(-counts["n_records"] // self.chunk_size)
-                found[corpus] = range(first, first + n)
+                found[source] = range(first, first + n)
                 first += n
         return found
 
-    def corpus_of(self, chunk: int) -> str | None:
-        """The corpus that a chunk's samples are of, None where the manifest does not say it."""
-        return next((corpus for corpus, own in self.chunks_of.items() if chunk in own), None)
+    def source_of(self, chunk: int) -> str | None:
+        """The source that a chunk's samples are of, None where the manifest does not say it."""
+        return next((source for source, own in self.chunks_of.items() if chunk in own), None)
 
     def finish(self, counts: dict[str, int], statistics: list[dict[str, Any]], seal: str) -> "Manifest":
         """The manifest of the complete store."""

@@ -140,12 +140,12 @@ class Store:
         limits = {}
         for file in files if high_norm is not None else ():
             found = parse_folder(file.path)
-            limit = float("inf") if found is None else self.limit(*found, manifest.corpus_of(file.chunk))
+            limit = float("inf") if found is None else self.limit(*found, manifest.source_of(file.chunk))
             if high_norm or limit < float("inf"):
                 limits[file.path] = limit
         return Selection(self.place, tuple(files), manifest.width, manifest.dtype, split, special, bool(high_norm), limits)
 
-    def limit(self, view: View, layer: int, modality: Modality, corpus: str | None = None) -> float:
+    def limit(self, view: View, layer: int, modality: Modality, source: str | None = None) -> float:
         """The norm above which a row is kept apart; infinite where none is.
 
         The manifest says it. A store without limits there is measured by its statistics, or else by the norms of its rows.
@@ -154,13 +154,13 @@ class Store:
             view: pooled, tokens or last.
             layer: Layer k.
             modality: image or text.
-            corpus: Corpus that the row is of; None for a token of no corpus, which is high where it is so in every one.
+            source: Source that the row is of; None for a token of no source, which is high where it is so in every one.
         """
         group, factor = group_of(view, modality), self.manifest.harvest.get("high_norm", HIGH_NORM)
         if group is None or factor is None:
             return float("inf")
         if self.manifest.limits:
-            return limit_for(self._limits, layer, group, corpus)
+            return limit_for(self._limits, layer, group, source)
         measured, key = self._measured, (layer, group)
         if key not in measured:
             limit = limit_for({"": measured}, layer, group)

@@ -41,7 +41,7 @@ class Selection:
         split: Rows of other splits are left out.
         special: Rows that are (or are not) start, prompt and template tokens are left out, see `Store.select`.
         high_norm: Where a file has a limit, whether rows above it are taken alone, or left out.
-        limits: Norm above which a row is high, by path of the file: each corpus has its own.
+        limits: Norm above which a row is high, by path of the file: each source has its own.
     """
 
     place: Place

@@ -26,6 +26,19 @@ from tests.cluster.test_stage import UNTRACKED
 from tests.stores import files_in
 
 POOL = Pool(tokens_per_batch=400, threads=1, max_skipped=0.5)
+CONFIG = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=4)
+IMAGES, TEXTS, PAIRS = 10, 5, 6
+"""Samples of each corpus; a pair is one with its image and one alone."""
+
+
+def changed(**fields: object) -> HarvestConfig:
+    """The section with other values."""
+    return HarvestConfig.model_validate({**CONFIG.model_dump(), **fields})
+
+
+def without(corpora: Corpora, *names: str) -> Corpora:
+    """The corpora that are left."""
+    return corpora.model_copy(update=dict.fromkeys(names))
 
 
 @dataclass
