@@ -26,6 +26,20 @@ SAMPLES = pa.schema(
         column("grid", pa.string(), "Rows x columns of the image's patches over all crops, padding removed", nullable=True),
         column("n_image_tokens", pa.int32(), "Image positions of the sequence, newlines included", "tokens"),
         column("n_text_tokens", pa.int32(), "Positions of the sample's own text, without prompt and special tokens", "tokens"),
+        column(
+            "turn_first",
+            pa.list_(pa.int32()),
+            "Place in the sequence, from 0, of the first token of what each turn of a chat says; null where there is no chat",
+            nullable=True,
+        ),
+        column("turn_last", pa.list_(pa.int32()), "Place of the last token of each turn likewise", nullable=True),
+        column("question_last", pa.int32(), "Place of the last token of the user's last turn likewise", nullable=True),
+        column(
+            "answer_first",
+            pa.int32(),
+            "Place where the assistant's part begins: the template's words before its answer, or what the chat has it say",
+            nullable=True,
+        ),
         column("error", pa.string(), "Why the sample was skipped; null where it was harvested", nullable=True),
     ]
 )

@@ -90,8 +90,8 @@ class Asker:
     """
 
     def __init__(self, recipe: Recipe, workspace: Place, command: Callable[[str], str]) -> None:
-        self._recipe, self._config = recipe, recipe.harvest
-        self._store = harvested(recipe, workspace).store
+        found = harvested(recipe, workspace)
+        self._recipe, self._config, self._store = recipe, found.plan.job.config, found.store
         self.missing: tuple[str, ...] = ()
         self.made_from: dict[str, str] = {"harvest": self._store.place.name}
         model = located(recipe.model)

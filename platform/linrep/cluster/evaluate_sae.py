@@ -236,9 +236,7 @@ def _captions(job: EvaluationJob) -> list[Prepared]:
     """Held-out captions under their images, or texts alone; nothing where there are none."""
     preparer = Preparer.from_path(
         located(job.model),
-        **{**job.harvest.prompts, "pair_prompt": job.config.prompt or job.harvest.pair_prompt},
-        image_size=job.harvest.image_size,
-        max_text_tokens=job.harvest.max_text_tokens,
+        **{**job.harvest.preparation, "pair_prompt": job.config.prompt or job.harvest.pair_prompt},
     )
     # Of a pair, the caption under its image and not the one that is also read alone.
     samples = (

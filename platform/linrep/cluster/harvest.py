@@ -77,12 +77,7 @@ class ChunkReader:
 @functools.lru_cache(maxsize=4)
 def _preparer(model: ModelConfig, config: HarvestConfig) -> Preparer:
     """The preparer of a worker process, kept for its next chunk: loading a tokenizer takes as long as preparing one."""
-    return Preparer.from_path(
-        located(model),
-        **config.prompts,
-        image_size=config.image_size,
-        max_text_tokens=config.max_text_tokens,
-    )
+    return Preparer.from_path(located(model), **config.preparation)
 
 
 class ChunkHarvester:

@@ -92,7 +92,7 @@ class EvaluationStage:
             store=store,
             config=recipe.sae.evaluation,
             model=recipe.model,
-            harvest=recipe.harvest,
+            harvest=plan.job.config,
             corpora=plan.job.corpora,
             chunks=tuple(chunk for chunk in plan.chunks if chunk.corpus == corpus),
             truth=_truth(recipe, store, self.workspace),

@@ -18,7 +18,7 @@ from linrep.harvest.config import Pool
 from linrep.harvest.extend import Extension, find_earlier, unmeasured
 from linrep.harvest.extension_line import extension_line
 from linrep.harvest.finish import complete_manifest
-from linrep.harvest.plan import plan_harvest
+from linrep.harvest.plan import Job, Plan, plan_harvest
 from linrep.harvest.take import ChunkWork
 from linrep.kind import UnitCommit
 from linrep.places import Place
@@ -196,10 +196,10 @@ def plan_harvest_stage(recipe: Recipe, workspace: Place, reindex: bool = False) 
     """
     notes: list[str] = []
 
-    def ready(store: Place) -> None:
-        if not (store / MANIFEST).is_file():
-            notes.extend(prompt_notes(recipe))  # refuses before anything is made
-        check_services(workspace, store)
+    def ready(plan: Plan) -> None:
+        if not (plan.place / MANIFEST).is_file():
+            notes.extend(prompt_notes(plan.job))  # refuses before anything is made
+        check_services(workspace, plan.place)
 
     plan = plan_harvest(recipe.name, recipe.corpora, recipe.model, recipe.harvest, workspace, recipe.demo, reindex, ready=ready)
     planned = plan_artefact(plan, recipe.model_dump(mode="json"), notes)
@@ -230,23 +230,24 @@ def run_harvest(recipe: Recipe, workspace: Place, reindex: bool = False) -> Outc
     return run_stage(plan_harvest_stage(recipe, workspace, reindex), workspace)
 
 
-def prompt_notes(recipe: Recipe) -> list[str]:
-    """What is to be said of the harvest's prompts: where they differ, and which do not begin with a start token.
+def prompt_notes(job: Job) -> list[str]:
+    """What is to be said of a harvest's prompts: what a chat makes, where they differ, which do not begin with a start token.
 
     Raises:
         RecipeError: A prompt begins with two start tokens.
     """
-    folder, _ = locate_model(located(recipe.model))
+    folder, _ = locate_model(located(job.model))
     config, tokenizer = read_config(folder), load_processor(folder).tokenizer
     family = family_of(config.model_type)
     image = family.spelling(None, str(tokenizer.convert_ids_to_tokens(family.image_token_id(config))), tokenizer)
-    prompts = {name: family.dress(prompt, IMAGE, tokenizer) for name, prompt in recipe.harvest.prompts.items()}
+    prompts = {name: family.dress(prompt, IMAGE, tokenizer) for name, prompt in job.config.prompts.items()}
     for name, prompt in prompts.items():
         why = doubled_start(tokenizer, prompt.replace(IMAGE, image))
         if why is not None:
             raise RecipeError(f"harvest.{name} {why}")
-    differ = [f"prompts differ: {one}" for one in prompts_differ(recipe.harvest.model_dump())]
-    return [*differ, *(f"harvest.{one}" for one in bare_starts(tokenizer, prompts, image))]
+    made = [] if job.config.chat is None else [f"the model's chat template makes the prompt {job.config.image_prompt!r}"]
+    differ = [f"prompts differ: {one}" for one in prompts_differ(job.config.prompts)]
+    return [*made, *differ, *(f"harvest.{one}" for one in bare_starts(tokenizer, prompts, image))]
 
 
 def headline(manifest: Manifest) -> list[str]:

@@ -99,4 +99,8 @@ def sample_row(item: Prepared | Skipped) -> dict[str, object]:
     if item.image_size is not None and item.grid is not None:
         height, width = item.image_size
         row |= {"width": width, "height": height, "grid": f"{item.grid[0]}x{item.grid[1]}"}
+    if item.marks is not None:
+        (first, last), question = zip(*item.marks.turns, strict=True), item.marks.question
+        row |= {"turn_first": first, "turn_last": last, "answer_first": item.marks.answer}
+        row |= {"question_last": None if question is None else last[question]}
     return {**row, "n_image_tokens": item.n_image_tokens, "n_text_tokens": item.n_text_tokens}

@@ -6,8 +6,11 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from linrep.config import Section
 from linrep.store.layout import HIGH_NORM, View
-from linrep.vlm.config import IMAGE, TEXT, check_prompt
-from linrep.vlm.prompts import FIELDS, filled_in
+from linrep.vlm.config import IMAGE, TEXT, Turn, check_prompt
+from linrep.vlm.prompts import FIELDS, filled_in, follow
+from linrep.vlm.turns import Scripts, check_chat
+
+_AROUND = {"image": "an image", "pair": "an image with a text", "text": "a text"}
 
 
 class HarvestConfig(Section):
@@ -25,6 +28,10 @@ class HarvestConfig(Section):
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         default="auto",
         description="Number format of the stored vectors; auto: one that holds the family's activations.",
+    )
+    chat: tuple[Turn, ...] | None = Field(
+        default=None,
+        description="Turns around an image, in the model's own chat template, in place of the three prompts; null: the prompts",
     )
     image_prompt: str = Field(default="<image>", description="The prompt around an image, in place of <image>.")
     pair_prompt: str = Field(
@@ -55,6 +62,24 @@ class HarvestConfig(Section):
         """The same with the number format named: auto and the format that it means make the same store."""
         return self if self.dtype != "auto" else self.model_copy(update={"dtype": usual})
 
+    def scripted(self, scripts: Scripts) -> "HarvestConfig":
+        """The same with the prompts that its chat makes.
+
+        Args:
+            scripts: What the model's chat template makes of it.
+
+        Raises:
+            ValueError: The recipe gives another prompt beside the chat.
+        """
+        made = {f"{name}_prompt": script.prompt for name, script in scripts._asdict().items()}
+        for name, usual in follow(IMAGE)._asdict().items():
+            field = f"{name}_prompt"
+            if getattr(self, field) not in (usual, made[field]):
+                raise ValueError(
+                    f"harvest.chat and harvest.{field} both say what stands around {_AROUND[name]}: give one of them"
+                )
+        return self.model_copy(update=made)
+
     @property
     def stored(self) -> Literal["float16", "bfloat16", "float32"]:
         """The number format, once it is named.
@@ -68,8 +93,13 @@ class HarvestConfig(Section):
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The three prompts by the names of their fields: what prepares samples as this harvest does takes them all."""
+        """The three prompts by the names of their fields."""
         return {name: getattr(self, name) for name in FIELDS}
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What prepares samples as this harvest does, beside the model."""
+        return {**self.prompts, "chat": self.chat, "image_size": self.image_size, "max_text_tokens": self.max_text_tokens}
 
     @field_validator("layers")
     @classmethod
@@ -87,6 +117,13 @@ class HarvestConfig(Section):
         if not views or len(set(views)) < len(views):
             raise ValueError(f"must name pooled, tokens or last, each once at most, got {list(views)}")
         return views
+
+    @field_validator("chat")
+    @classmethod
+    def _shows_an_image(cls, chat: tuple[Turn, ...] | None) -> tuple[Turn, ...] | None:
+        if chat is not None:
+            check_chat(chat)
+        return chat
 
     @field_validator("image_prompt")
     @classmethod

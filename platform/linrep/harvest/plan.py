@@ -33,6 +33,8 @@ from linrep.store.manifest import Manifest, now
 from linrep.vlm.card import ModelCard, check_layers, describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.families import family_of
+from linrep.vlm.files import locate
+from linrep.vlm.processor import load_processor
 from schemas.activations import VERSION
 
 
@@ -99,7 +101,7 @@ def plan_harvest(
     reindex: bool = False,
     begun: bool = False,
     indexed: bool = False,
-    ready: Callable[[Place], None] = lambda _: None,
+    ready: Callable[[Plan], None] = lambda _: None,
 ) -> Plan:
     """Work out a harvest. The workspace gets its index, and the embedded world, once all is known to be possible.
 
@@ -113,7 +115,7 @@ def plan_harvest(
         reindex: Look at the corpora again, though their index is there.
         begun: Only look for a harvest that was begun before, as the jobs do that read one.
         indexed: Only look for one whose corpora were indexed before; it may be another that was harvested.
-        ready: Called with the store's place before anything is made; what it raises leaves no trace.
+        ready: Called with the plan before anything is made; what it raises leaves no trace.
 
     Raises:
         RecipeError: It was not begun before.
@@ -121,7 +123,7 @@ def plan_harvest(
         CorpusError: A corpus is missing or empty.
     """
     card = describe(located(model))
-    config = config.stored_as(family_of(card.family).storage)
+    config, chat_template = settle(config, model, card)
     layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
     check_layers(card, layers)
     none = RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
@@ -132,10 +134,10 @@ def plan_harvest(
     with _world(corpora, workspace, demo) as world:
         is_new = reindex or not (kept / "index.json").is_file()
         index = build_index(moved(corpora, world)) if is_new else Index.read(kept)
-        plan = _plan(name, corpora, model, config, workspace, demo, card, layers, index, kept)
+        plan = _plan(name, corpora, model, config, workspace, demo, card, layers, index, kept, chat_template)
         if begun and not (plan.place / MANIFEST).is_file():
             raise none
-        ready(plan.place)
+        ready(plan)
         if world is not None and demo is not None:
             keep_world(world, workspace, demo)
         if is_new:
@@ -145,9 +147,26 @@ def plan_harvest(
     return plan
 
 
+def settle(config: HarvestConfig, model: ModelConfig, card: ModelCard) -> tuple[HarvestConfig, str]:
+    """What a recipe leaves to the model, named: the number format, and the prompts of its chat; with the template's digest.
+
+    Raises:
+        RecipeError: The recipe gives a chat and another prompt.
+        ModelError: The model has no template for the chat.
+    """
+    config = config.stored_as(family_of(card.family).storage)
+    if config.chat is None:
+        return config, ""
+    processor = load_processor(locate(located(model))[0])
+    try:
+        return config.scripted(processor.scripts(config.chat, card)), digest(processor.template)
+    except ValueError as reason:
+        raise RecipeError(str(reason)) from None
+
+
 def _plan(
     name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None,
-    card: ModelCard, layers: tuple[int, ...], index: Index, kept: Place,
+    card: ModelCard, layers: tuple[int, ...], index: Index, kept: Place, chat_template: str,
 ) -> Plan:  # fmt: skip
     corpora = moved(corpora, world_place(workspace, demo) if demo is not None and inside_world(corpora) else None)
     chunks = index.chunks(config.chunk_size)
@@ -165,6 +184,7 @@ def _plan(
         harvest=config.model_dump(mode="json"),
         n_chunks=len(chunks),
         chunk_size=config.chunk_size,
+        chat_template=chat_template,
         created=now(),
     )
     store = workspace / "harvests" / f"{name}-{key}"

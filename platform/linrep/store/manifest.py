@@ -30,7 +30,8 @@ class Manifest:
         dtype: Number format of the vectors.
         width: Dimensions of a vector.
         corpora: Digest and counts of the index.
-        harvest: The recipe's harvest section.
+        harvest: The recipe's harvest section, with what it leaves to the model named.
+        chat_template: Names the model's chat template that made the prompts; empty where the recipe gives them itself.
         n_chunks: Chunks that make the whole store.
         chunk_size: Samples per chunk, at most.
         status: running until every chunk is committed.
@@ -56,6 +57,7 @@ class Manifest:
     harvest: dict[str, Any]
     n_chunks: int
     chunk_size: int
+    chat_template: str = ""
     status: Literal["running", "complete"] = "running"
     counts: dict[str, int] = field(default_factory=dict)
     limits: list[dict[str, Any]] = field(default_factory=list)

@@ -1,12 +1,14 @@
 """Which model: the section of a recipe that names it. Imports neither torch nor transformers."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from linrep.config import Section
 
 
 class ModelConfig(Section):
-    """A LLaVA-NeXT, as a folder on disk or as a name on the Hugging Face hub."""
+    """A vision-language model, as a folder on disk or as a name on the Hugging Face hub."""
 
     path: str = Field(
         min_length=1, description="Folder written by save_pretrained, or hub name such as llava-hf/llava-v1.6-mistral-7b-hf."
@@ -14,6 +16,13 @@ class ModelConfig(Section):
     revision: str | None = Field(
         default=None, description="Commit, tag or branch on the hub; pin a commit to keep results comparable. Unused for folders."
     )
+
+
+class Turn(Section):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who speaks: system, user or assistant.")
+    content: str = Field(min_length=1, description="What is said; <image> shows the image there.")
 
 
 PLACEHOLDERS = IMAGE, TEXT = "<image>", "{text}"

@@ -161,6 +161,15 @@ class Family:
         """
         return token
 
+    def in_template(self, token: str, tokenizer: Any) -> str:
+        """How the model's chat template writes an image.
+
+        Args:
+            token: The placeholder.
+            tokenizer: Of the model.
+        """
+        return token
+
     # The forward pass.
 
     def adds_later(self, vision: Any) -> int:

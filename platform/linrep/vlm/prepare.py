@@ -1,5 +1,6 @@
 """Samples to what the model takes: tiles, token ids, and the role of each position. Needs a CPU and the model's small files."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,14 +10,15 @@ from PIL import Image
 
 from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
-from linrep.vlm.config import IMAGE, TEXT, ModelConfig, check_prompt
+from linrep.vlm.config import IMAGE, TEXT, ModelConfig, Turn, check_prompt
 from linrep.vlm.families import family_of
 from linrep.vlm.files import locate
 from linrep.vlm.image import BadImage, decode
-from linrep.vlm.prepared import Prepared, Role, without_image
+from linrep.vlm.prepared import Marks, Prepared, Role, without_image
 from linrep.vlm.processor import Processor, check_processor, load_processor
 from linrep.vlm.prompts import doubled_start
 from linrep.vlm.tokens import Layout
+from linrep.vlm.turns import Script
 
 
 class Preparer:
@@ -28,14 +30,15 @@ class Preparer:
     Args:
         processor: The model's, with a fast tokenizer.
         card: Of the same model.
-        image_prompt: For images; holds `<image>` once.
-        pair_prompt: For images with a caption; holds `<image>` and `{text}` once each.
-        text_prompt: For texts; holds `{text}` once.
+        image_prompt: For images; holds `<image>` once. None: the chat's, or the image alone.
+        pair_prompt: For images with a caption; holds `<image>` and `{text}` once each. None: the chat's, or the two alone.
+        text_prompt: For texts; holds `{text}` once. None: the chat's, or the text alone.
+        chat: Turns that the model's own template puts into a prompt; then it is known where each turn lies.
         image_size: Squash every image to this height and width first, as the paper does with (336, 336); None keeps its own.
         max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left.
 
     Raises:
-        ModelError: The processor and the model disagree.
+        ModelError: The processor and the model disagree, or the model has no template for the chat.
         ValueError: A prompt lacks its placeholder or begins with two start tokens, or a number is out of range.
     """
 
@@ -44,21 +47,19 @@ class Preparer:
         processor: Processor,
         card: ModelCard,
         *,
-        image_prompt: str = IMAGE,
-        pair_prompt: str = f"{IMAGE}\n{TEXT}",
-        text_prompt: str = TEXT,
+        image_prompt: str | None = None,
+        pair_prompt: str | None = None,
+        text_prompt: str | None = None,
+        chat: Sequence[Turn] | None = None,
         image_size: tuple[int, int] | None = None,
         max_text_tokens: int = 512,
     ) -> None:
-        for name, prompt, wanted in (
-            ("image_prompt", image_prompt, (IMAGE,)),
-            ("pair_prompt", pair_prompt, (IMAGE, TEXT)),
-            ("text_prompt", text_prompt, (TEXT,)),
-        ):
+        given = {"image": image_prompt, "pair": pair_prompt, "text": text_prompt}
+        for name, prompt in given.items():
             try:
-                check_prompt(prompt, *wanted)
+                check_prompt(prompt or _WANTED[name], *_WANTED[name].split("\n"))
             except ValueError as error:
-                raise ValueError(f"{name} {error}") from None
+                raise ValueError(f"{name}_prompt {error}") from None
         if image_size is not None and min(image_size) < 1:
             raise ValueError(f"image_size must be a positive height and width, got {image_size}")
         if max_text_tokens < 1:
@@ -69,11 +70,15 @@ class Preparer:
         self.image_token = str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
         self.image_size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
         self.max_text_tokens = max_text_tokens
-        prompts = {"image": image_prompt, "pair": pair_prompt, "text": text_prompt}
-        self.prompts = {name: self.family.dress(prompt, IMAGE, self.tokenizer) for name, prompt in prompts.items()}
+        from_chat = processor.scripts(chat, card)._asdict() if chat is not None else {}
+        self.scripts: dict[str, Script] = {}
+        for name, prompt in given.items():
+            usual = from_chat.get(name, Script(_WANTED[name]))
+            own = usual if prompt in (None, usual.prompt) else Script(prompt or "")
+            self.scripts[name] = replace(own, prompt=self.family.dress(own.prompt, IMAGE, self.tokenizer))
         example = self.family.spelling(None, self.image_token, self.tokenizer)
-        for name, prompt in self.prompts.items():
-            why = doubled_start(self.tokenizer, prompt.replace(IMAGE, example))
+        for name, script in self.scripts.items():
+            why = doubled_start(self.tokenizer, script.prompt.replace(IMAGE, example))
             if why is not None:
                 raise ValueError(f"{name}_prompt {why}")
         self._bare: dict[str, _Encoded] = {}
@@ -134,7 +139,7 @@ class Preparer:
         nowhere = np.full(len(encoded.ids), -1, np.int16)
         if plan is None:
             self._check_length(len(encoded.ids))
-            return Prepared(sample, encoded.ids, encoded.role, nowhere, nowhere, nowhere)
+            return Prepared(sample, encoded.ids, encoded.role, nowhere, nowhere, nowhere, marks=encoded.marks)
         if len(encoded.images_at) != len(plan.runs):
             raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
         if len(pixels) != plan.tiles:
@@ -159,6 +164,7 @@ class Preparer:
             sizes=self.family.sizes(plan),
             image_size=plan.image_size,
             grid=plan.grid,
+            marks=None if encoded.marks is None else encoded.marks.moved(dict(zip(encoded.images_at, plan.runs, strict=True))),
         )
 
     def _check_length(self, n: int) -> None:
@@ -179,8 +185,10 @@ class Preparer:
 
     def _encode(self, modality: str, text: str, spelled: str) -> "_Encoded":
         """Token ids of a filled prompt with a placeholder for each run of image positions, and which of them hold the text."""
-        before, _, after = self.prompts[modality].replace(IMAGE, spelled).partition(TEXT)
-        full = f"{before}{text}{after}"
+        script = self.scripts[modality].put({IMAGE: spelled})
+        before = script.prompt.partition(TEXT)[0]
+        script = script.put({TEXT: text})
+        full = script.prompt
         out = self.tokenizer(full, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
         ids = np.asarray(out["input_ids"], np.int32)
         spans = np.asarray(out["offset_mapping"], np.int64).reshape(-1, 2)
@@ -197,7 +205,29 @@ class Preparer:
             role=np.where(of_text, Role.TEXT, Role.TEMPLATE).astype(np.uint8),
             images_at=tuple(images.tolist()),
             text_ends=np.maximum.accumulate(np.minimum(spans[of_text, 1], end) - start),
+            marks=_marks(script, spans),
         )
+
+
+def _marks(script: Script, spans: Int64[np.ndarray, "t 2"]) -> Marks | None:
+    """The tokens of a script, of which the tokenizer says which characters each one holds."""
+    if not script.turns:
+        return None
+    begins, ends = spans.T
+    held = np.flatnonzero(ends > begins)  # a start token holds none
+
+    def first(char: int) -> int:
+        return int(held[np.argmax(ends[held] > char)])
+
+    def last(end: int) -> int:
+        return int(held[np.flatnonzero(begins[held] < end)[-1]])
+
+    turns = tuple((first(a), last(b)) for a, b in script.turns)
+    return Marks(turns, script.question, None if script.answer is None else first(script.answer))
+
+
+_WANTED = {"image": IMAGE, "pair": f"{IMAGE}\n{TEXT}", "text": TEXT}
+"""The placeholders of each prompt, and what it is if nothing is said."""
 
 
 class _Encoded(NamedTuple):
@@ -205,6 +235,7 @@ class _Encoded(NamedTuple):
     role: UInt8[np.ndarray, " t"]
     images_at: tuple[int, ...]
     text_ends: Int64[np.ndarray, " n"]
+    marks: Marks | None
 
     @property
     def n_text(self) -> int:

@@ -24,6 +24,34 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """Where the turns of a chat lie in a sequence.
+
+    Attributes:
+        turns: Position of the first and the last token of what each turn says.
+        question: Which of them is the user's last; None where the user says nothing.
+        answer: Position at which the assistant's part begins; None where nothing stands there yet.
+    """
+
+    turns: tuple[tuple[int, int], ...]
+    question: int | None
+    answer: int | None
+
+    def moved(self, runs: Mapping[int, int]) -> "Marks":
+        """The same where some tokens are runs of many.
+
+        Args:
+            runs: How many positions a token takes, by its place; others take one.
+        """
+
+        def first(at: int) -> int:
+            return at + sum(n - 1 for token, n in runs.items() if token < at)
+
+        turns = tuple((first(a), first(b) + runs.get(b, 1) - 1) for a, b in self.turns)
+        return Marks(turns, self.question, None if self.answer is None else first(self.answer))
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One sequence of t positions, not padded.
 
@@ -40,6 +68,7 @@ class Prepared:
         sizes: What the model must know of the image beside its pixels, by the name of the argument.
         image_size: Height and width of the image that the processor saw, in pixels.
         grid: Rows and columns of the finest grid of patches.
+        marks: Where the turns of its chat lie; None where its prompt is none.
     """
 
     sample: Sample
@@ -52,6 +81,7 @@ class Prepared:
     sizes: Mapping[str, list[int]] = field(default_factory=dict)
     image_size: tuple[int, int] | None = None
     grid: tuple[int, int] | None = None
+    marks: Marks | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

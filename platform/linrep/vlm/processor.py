@@ -3,7 +3,7 @@
 The image processor is the one that works with Pillow, whether or not torchvision is installed: the same pixels everywhere.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,8 +15,10 @@ from PIL import Image
 
 from linrep.errors import ModelError
 from linrep.vlm.card import ModelCard
+from linrep.vlm.config import Turn
 from linrep.vlm.families import family_of, layout
 from linrep.vlm.files import read_json
+from linrep.vlm.turns import Scripts, write_scripts
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +29,13 @@ class Processor:
         tokenizer: A fast tokenizer.
         image_processor: The model's, on Pillow.
         settings: What processor_config.json says beside.
+        template: The chat template; None where the model has none.
     """
 
     tokenizer: Any
     image_processor: Any
     settings: Mapping[str, Any]
+    template: str | None = None
 
     @cached_property
     def image_token_id(self) -> int | None:
@@ -39,6 +43,18 @@ class Processor:
         token = getattr(self.tokenizer, "image_token", None) or self.settings.get("image_token", "<image>")
         found = self.tokenizer.convert_tokens_to_ids(token)
         return None if found is None or found == self.tokenizer.unk_token_id else int(found)
+
+    def scripts(self, chat: Sequence[Turn], card: ModelCard) -> Scripts:
+        """The prompts that a chat makes.
+
+        Raises:
+            ModelError: The model has no template for it.
+        """
+        token = str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
+        try:
+            return write_scripts(chat, self.tokenizer, self.template, family_of(card.family), token)
+        except ModelError as reason:
+            raise ModelError(f"{card.path!r}: {reason}") from None
 
 
 def load_processor(folder: Path) -> Processor:
@@ -53,7 +69,18 @@ def load_processor(folder: Path) -> Processor:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     images = _image_processor(folder)
     family_of(str(read_json(folder / "config.json").get("model_type"))).settle(tokenizer)
-    return Processor(tokenizer, images, _settings(folder / "processor_config.json"))
+    settings = _settings(folder / "processor_config.json")
+    return Processor(tokenizer, images, settings, _template(folder, settings, tokenizer))
+
+
+def _template(folder: Path, settings: Mapping[str, Any], tokenizer: Any) -> str | None:
+    """The processor's chat template, which writes images, before the tokenizer's, which may not."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    own = _settings(folder / "chat_template.json").get("chat_template") or settings.get("chat_template")
+    found = own or tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
 
 
 def image_settings(folder: Path) -> dict[str, Any]:

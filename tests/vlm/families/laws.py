@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import AutoModelForImageTextToText
 
 from linrep.sample import Sample
 from linrep.vlm.batch import collate
-from linrep.vlm.config import ModelConfig
+from linrep.vlm.config import ModelConfig, Turn
 from linrep.vlm.decode import at_last, embed, greedy, logits, run, stack
 from linrep.vlm.families import family_of
 from linrep.vlm.hooks import edit, forward, record
@@ -32,6 +33,13 @@ from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.processor import load_processor, quiet
 from linrep.vlm.tokens import patch_box
 from linrep.vlm.unembed import read_unembedding
+
+CHATML = (
+    "{{% for m in messages %}}<s>{{{{ m['role'] }}}}\n{{% for p in m['content'] %}}"
+    "{{% if p['type'] == 'image' %}}{image}{{% else %}}{{{{ p['text'] }}}}{{% endif %}}{{% endfor %}}</s>\n{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<s>assistant\n{{% endif %}}"
+)
+"""A template that begins and ends each turn with a token, and writes its parts one by one."""
 
 SIZES = ((40, 60), (64, 33), (90, 90))
 """Height and width of images: wide, tall and square."""
@@ -136,6 +144,32 @@ class Laws:
             for name in named:
                 wanted = theirs[name].to(ours[name].dtype).reshape(ours[name].shape)
                 torch.testing.assert_close(ours[name], wanted, atol=2e-5, rtol=0)
+
+    def test_a_chats_tokens_are_those_of_the_official_processor(self, folder, vlm, monkeypatch):
+        """With one start token, and each turn where its words are."""
+        official = official_processor(folder, self.processor, monkeypatch)
+        template = CHATML.format(image=self.placeholder)
+        mine = replace(vlm.processor, template=template)
+        said = [("user", "<image>What is shown ?"), ("assistant", "A red boat."), ("user", "Where is it ?")]
+        chat = [Turn(role=role, content=content) for role, content in said]
+        preparer, image = Preparer(mine, vlm.card, chat=chat), noise(40, 60)
+        one = preparer(sample(image))
+        messages = [{"role": role, "content": parts(content, image)} for role, content in said]
+        theirs = official.apply_chat_template(
+            messages, chat_template=template, tokenize=True, add_generation_prompt=True, return_dict=True, **self.call
+        )
+        assert one.input_ids.tolist() == np.asarray(theirs["input_ids"])[0].tolist()
+
+        def words(first: int, last: int) -> str:
+            own = one.role[first : last + 1] < Role.IMAGE
+            return mine.tokenizer.decode(one.input_ids[first : last + 1][own]).strip()
+
+        assert [words(*turn) for turn in one.marks.turns[1:]] == ["A red boat.", "Where is it ?"]
+        first, last = one.marks.turns[0]
+        assert words(first, last).endswith("What is shown ?")
+        assert (one.role[first : last + 1] >= Role.IMAGE).sum() == one.n_image_tokens
+        assert one.marks.question == 2
+        assert words(one.marks.answer, len(one) - 1) == "<s>assistant"
 
     def test_the_count_of_image_tokens_is_the_features_that_the_model_makes(self, vlm, prepared):
         """The model itself refuses a batch where they differ."""
@@ -255,6 +289,12 @@ class Laws:
         with torch.inference_mode():
             theirs = vlm.model.get_output_embeddings()(vlm.text.norm(h)).softmax(-1)
         close(read_unembedding(config).logits(h).softmax(-1), theirs, 1e-4)
+
+
+def parts(content: str, image: Image.Image) -> list[dict[str, Any]]:
+    """What is said and shown, as transformers takes it."""
+    pieces = content.partition("<image>")
+    return [{"type": "image", "image": image} if p == "<image>" else {"type": "text", "text": p} for p in pieces if p]
 
 
 def keep(into: dict[int, Tensor], layer: int, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:

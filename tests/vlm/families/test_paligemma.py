@@ -1,5 +1,6 @@
 """PaliGemma and PaliGemma 2."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,18 +9,26 @@ from tokenizers import Tokenizer
 from transformers import PaliGemmaConfig, PreTrainedTokenizerFast
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from linrep.errors import ModelError
 from linrep.vlm.batch import collate
+from linrep.vlm.config import Turn
 from linrep.vlm.hooks import forward, record
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Role
 from linrep.vlm.random import make_tokenizer
-from tests.vlm.families.laws import Laws, noise, sample
+from tests.vlm.families.laws import CHATML, Laws, noise, sample
 from tests.vlm.families.tiny import TEXT, TOWER, write
 
 
 class PaliGemmaLaws(Laws):
     processor = "PaliGemmaProcessor"
     placeholder = "<image>"
+
+    def test_a_chats_tokens_are_those_of_the_official_processor(self, vlm):
+        """Its processor puts the image first and a line break last, which no template says: there are no chats."""
+        mine = replace(vlm.processor, template=CHATML.format(image="<image>"))
+        with pytest.raises(ModelError, match="puts more around a prompt than a chat says: give image_prompt instead of chat"):
+            Preparer(mine, vlm.card, chat=[Turn(role="user", content="<image>What is shown ?")])
 
     def test_the_caption_cannot_have_reached_the_image_and_the_prompt_has(self, vlm, config, preparer):
         image = noise(40, 60)

@@ -58,6 +58,9 @@ class Gemma3(Family):
         begin, end = special(tokenizer, "boi_token", "<start_of_image>"), special(tokenizer, "eoi_token", "<end_of_image>")
         return f"\n\n{begin}{token}{end}\n\n"
 
+    def in_template(self, token: str, tokenizer: Any) -> str:
+        return special(tokenizer, "boi_token", "<start_of_image>")
+
     def marks(self, of_image: Any, of_text: Any) -> dict[str, Any]:
         return {"token_type_ids": of_image.long()}
 

@@ -105,6 +105,9 @@ class Qwen2VL(Family):
         start, end = (special(tokenizer, f"vision_{name}_token", f"<|vision_{name}|>") for name in ("start", "end"))
         return f"{start}{token}{end}"
 
+    def in_template(self, token: str, tokenizer: Any) -> str:
+        return self.spelling(None, token, tokenizer)
+
     def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], vision: QwenVision) -> dict[str, Any]:
         repeated = pixels.unsqueeze(2).expand(-1, -1, vision.frames, -1, -1)
         grid = sizes["image_grid_thw"].to(pixels.device)
