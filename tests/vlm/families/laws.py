@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,7 @@ class Laws:
     def test_a_chats_tokens_are_those_of_the_official_processor(self, folder, vlm, monkeypatch):
         """With one start token, and each turn where its words are."""
         official = official_processor(folder, self.processor, monkeypatch)
+        official.video_processor = SimpleNamespace(num_frames=1, fps=1, video_sampling={"max_frames": 1, "fps": 1})  # some look
         template = CHATML.format(image=self.placeholder)
         mine = replace(vlm.processor, template=template)
         said = [("user", "<image>What is shown ?"), ("assistant", "A red boat."), ("user", "Where is it ?")]
@@ -169,7 +171,7 @@ class Laws:
         assert words(first, last).endswith("What is shown ?")
         assert (one.role[first : last + 1] >= Role.IMAGE).sum() == one.n_image_tokens
         assert one.marks.question == 2
-        assert words(one.marks.answer, len(one) - 1) == "<s>assistant"
+        assert words(one.marks.answer, len(one) - 1).replace(" ", "") == "<s>assistant"
 
     def test_the_count_of_image_tokens_is_the_features_that_the_model_makes(self, vlm, prepared):
         """The model itself refuses a batch where they differ."""
