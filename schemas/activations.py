@@ -10,6 +10,9 @@ VERSION = 3
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
 """Number formats a vector can be stored in, all little-endian, and their width in bytes."""
 
+PLACES = pa.list_(pa.field("element", pa.int32()))
+"""Named as in a file, so that a table that was read is written to the same bytes."""
+
 SAMPLES = pa.schema(
     [
         column("sample_id", pa.string(), "Name of the sample, the same on every run and machine"),
@@ -28,11 +31,11 @@ SAMPLES = pa.schema(
         column("n_text_tokens", pa.int32(), "Positions of the sample's own text, without prompt and special tokens", "tokens"),
         column(
             "turn_first",
-            pa.list_(pa.int32()),
+            PLACES,
             "Place in the sequence, from 0, of the first token of what each turn of a chat says; null where there is no chat",
             nullable=True,
         ),
-        column("turn_last", pa.list_(pa.int32()), "Place of the last token of each turn likewise", nullable=True),
+        column("turn_last", PLACES, "Place of the last token of each turn likewise", nullable=True),
         column("question_last", pa.int32(), "Place of the last token of the user's last turn likewise", nullable=True),
         column(
             "answer_first",
