@@ -15,6 +15,7 @@ from tests.conftest import write_corpora
 from tests.extend.harvests import CONFIG, IMAGES, changed, contents, run, state, without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [(0,), (0, 1)], ids=["chunks that are taken whole", "chunks of which a layer is computed"])
 def test_killed_before_any_write_it_ends_in_the_same_bytes_and_leaves_the_old_one_alone(
     random_vlm, tmp_path, work, monkeypatch, layers
