@@ -32,6 +32,7 @@ class HarvestConfig(Section):
     chat: tuple[Turn, ...] | None = Field(
         default=None,
         description="Turns around an image, in the model's own chat template, in place of the three prompts; null: the prompts",
+        examples=[[{"role": "user", "content": "<image>What is shown?"}]],
     )
     image_prompt: str = Field(default="<image>", description="The prompt around an image, in place of <image>.")
     pair_prompt: str = Field(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from linrep.errors import ModelError
 from linrep.vlm.card import ModelCard
-from linrep.vlm.config import Turn
+from linrep.vlm.config import IMAGE, Turn
 from linrep.vlm.families import family_of, layout
 from linrep.vlm.files import read_json
 from linrep.vlm.turns import Scripts, write_scripts
@@ -50,11 +50,15 @@ class Processor:
         Raises:
             ModelError: The model has no template for it.
         """
-        token = str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
+        family, token = family_of(card.family), str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
         try:
-            return write_scripts(chat, self.tokenizer, self.template, family_of(card.family), token)
+            found = write_scripts(chat, self.tokenizer, self.template, family.in_template(token, self.tokenizer))
         except ModelError as reason:
             raise ModelError(f"{card.path!r}: {reason}") from None
+        if family.dress(found.image.prompt, IMAGE, self.tokenizer) != found.image.prompt:
+            what = f"{family.title} puts more around a prompt than a chat says"
+            raise ModelError(f"{card.path!r}: {what}: give image_prompt instead of chat")
+        return found
 
 
 def load_processor(folder: Path) -> Processor:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from linrep.errors import ModelError
 from linrep.vlm.config import IMAGE, PLACEHOLDERS, TEXT, Turn
-from linrep.vlm.family import Family
 
 Span = tuple[int, int]
 """First character and the one after the last."""
@@ -61,22 +60,19 @@ class Scripts(NamedTuple):
     text: Script
 
 
-def write_scripts(chat: Sequence[Turn], tokenizer: Any, template: str | None, family: Family, image_token: str) -> Scripts:
+def write_scripts(chat: Sequence[Turn], tokenizer: Any, template: str | None, written: str) -> Scripts:
     """The prompts that a chat makes: a text stands in the place of the image, a caption on the line after it.
 
     Args:
         chat: Its turns; one of them shows the image.
         tokenizer: Of the model.
         template: The model's chat template.
-        family: Of the model.
-        image_token: How the tokenizer writes an image.
+        written: How the template writes an image.
 
     Raises:
         ModelError: The model has no template for it, see `write_script`.
     """
-    script = write_script(chat, tokenizer, template, family.in_template(image_token, tokenizer))
-    if family.dress(script.prompt, IMAGE, tokenizer) != script.prompt:
-        raise ModelError(f"{family.title} puts more around a prompt than a chat says: give image_prompt instead of chat")
+    script = write_script(chat, tokenizer, template, written)
     return Scripts(script, script.put({IMAGE: f"{IMAGE}\n{TEXT}"}), script.put({IMAGE: TEXT}))
 
 
