@@ -12,14 +12,18 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from linrep.errors import ModelError
-from linrep.vlm.tokens import Grid, Layout, Size, whole_view
+from linrep.vlm.tokens import Grid, Layout, Size, token_of_patches, whole_view
 
 Attention = Literal["causal", "image", "prefix"]
 """Who sees whom: causal as in text; the patches of an image see each other; the image and the prompt see each other."""
+
+_PARTS = frozenset(("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"))
+_NORMS_BEHIND = frozenset(("pre_feedforward_layernorm", "post_feedforward_layernorm"))
+"""Beside them, of a block in which `post_attention_layernorm` is behind the attention and not in front of the MLP."""
 
 Tiles = UInt8[np.ndarray, "tiles 3 h w"]
 Settings = Callable[[], Mapping[str, Any]]
@@ -63,6 +67,8 @@ class Family:
     """Position of a sequence's first token."""
     processor_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """What the model's processor passes to its image processor beside its settings."""
+    base_first: ClassVar[bool] = True
+    """Among an image's tiles that of the whole image comes before the crops, not after them."""
     rope_axes: ClassVar[int] = 1
     """Axes of a position: 3 where an image's tokens have a place in time, height and width."""
 
@@ -194,6 +200,68 @@ class Family:
             of_text: The samples' own text likewise.
         """
         return {}
+
+    # Sites beside the residual stream, see `linrep.vlm.sites`.
+
+    def adding(self, block: Any) -> tuple[Any, Any]:
+        """The modules of a block whose outputs are what its attention and its MLP add to the stream.
+
+        Where a block has norms behind them (Gemma 2 and 3), those; of the same name as a norm in front of the MLP in others.
+
+        Raises:
+            ModelError: The block is built in another way.
+        """
+        parts = {name for name, _ in block.named_children()}
+        if not hasattr(block, "residual_multiplier"):
+            if parts == _PARTS:
+                return block.self_attn, block.mlp
+            if parts == _PARTS | _NORMS_BEHIND:
+                return block.post_attention_layernorm, block.post_feedforward_layernorm
+        raise ModelError(
+            f"what a {type(block).__name__} of {', '.join(sorted(parts))} adds to the stream is not known: "
+            f"say it in {type(self).__name__}.adding"
+        )
+
+    def tower(self, model: Any) -> Any:
+        """The module that is given the vision tower's patches, or that gives them.
+
+        Args:
+            model: Without its head.
+        """
+        return model.multi_modal_projector
+
+    def tower_patches(self, model: Any, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+        """The vision tower's patches as the projector takes them, as `tower_tokens` orders them: float[tiles, n, w].
+
+        Args:
+            model: Without its head.
+            args: What the module that `tower` names was called with.
+            kwargs: Likewise, by name.
+            output: What it gave.
+        """
+        return args[0]
+
+    def tower_width(self, config: Any) -> int:
+        """Width of the vision tower's patches as the projector takes them.
+
+        Args:
+            config: The model's configuration.
+        """
+        chosen = getattr(config, "vision_feature_layer", None)
+        return config.vision_config.hidden_size * (len(chosen) if isinstance(chosen, list | tuple) else 1)
+
+    def tower_tokens(self, plan: Layout, vision: Any) -> Int[np.ndarray, "tiles n"]:
+        """The image token that each of the vision tower's patches is a part of, counted from the first token of its image.
+
+        It is -1 where there is no such token: for patches of padding, and where tokens are resampled.
+
+        Args:
+            plan: The image's layout.
+            vision: What `vision` gave.
+        """
+        return token_of_patches(plan, vision.tile_size // vision.patch_size, self.base_first)
+
+    # What it says.
 
     def logits(self, model: Any, hidden: Any) -> Any:
         """Next-token logits from what the final norm gives, as the whole model forms them."""

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from linrep.vlm.batch import Batch
 from linrep.vlm.load import VLM
-from linrep.vlm.sites import site
+from linrep.vlm.sites import entered
+from linrep.vlm.taps import before, called
 
 Edit = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]]
 RowEdit = Callable[[Float[Tensor, "n d"], Int[Tensor, " n"]], Float[Tensor, "n d"]]
@@ -54,7 +55,7 @@ def record(
 
     with ExitStack() as stack:
         for layer in sorted(set(layers)):
-            stack.enter_context(_before(site(vlm.model, layer), watch(layer)))
+            stack.enter_context(before(entered(vlm.model, layer), watch(layer)))
         yield taken
 
 
@@ -98,9 +99,9 @@ def edit_rows(vlm: VLM, edits: Mapping[int, RowEdit], mask: Bool[Tensor, "b t"],
         return hook
 
     with ExitStack() as stack:
-        stack.enter_context(_before_stack(vlm.text, chosen.start))
+        stack.enter_context(called(vlm.text, chosen.start))
         for layer, apply in edits.items():
-            stack.enter_context(_before(site(vlm.model, layer), change(apply)))
+            stack.enter_context(before(entered(vlm.model, layer), change(apply)))
         yield
 
 
@@ -138,33 +139,3 @@ class _Chosen:
 
 def _ignoring_rows(change: Edit) -> RowEdit:
     return lambda h, rows: change(h)
-
-
-@contextmanager
-def _before(module: nn.Module, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Run a hook on the first input of a module, and replace the input by what it returns, if anything."""
-
-    def pre(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if args:
-            changed = hook(args[0])
-            return None if changed is None else ((changed, *args[1:]), kwargs)
-        changed = hook(kwargs["hidden_states"])
-        return None if changed is None else (args, {**kwargs, "hidden_states": changed})
-
-    handle = module.register_forward_pre_hook(pre, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _before_stack(stack: nn.Module, start: Callable[[dict], None]) -> Iterator[None]:
-    def pre(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        start(kwargs)
-
-    handle = stack.register_forward_pre_hook(pre, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Bool, Int16, Int64, UInt8
 
 from linrep.vlm.prepared import Role
 
@@ -199,6 +199,47 @@ def row_by_row(tiles: Int16[np.ndarray, "rows cols"], newline: bool) -> TokenMap
 def one_after_the_other(parts: Sequence[TokenMap]) -> TokenMap:
     """The positions of several views in order."""
     return _map(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def token_of_patches(plan: Layout, side: int, base_first: bool) -> Int64[np.ndarray, "tiles n"]:
+    """The image position that shows each patch of the vision tower, tile by tile, row by row; -1 where none does.
+
+    Tokens of several patches cover a square of them. What is left out of the crops is so on both sides alike.
+
+    Args:
+        plan: Of an image.
+        side: Rows and columns of the tower's patches of a tile.
+        base_first: The tile of the whole image comes before the crops, not after them.
+    """
+    assert plan.base is not None
+    step = side // plan.base.rows
+    of_patch = plan.map.role == Role.IMAGE
+    base = _spread(_places(plan, of_patch & (plan.map.tile == 0), plan.base), step, (side, side))[None]
+    if plan.crops is None:
+        return base.reshape(1, -1)
+    rows, cols = plan.tile_rows * side, plan.tile_cols * side
+    kept = _places(plan, of_patch & (plan.map.tile > 0), plan.crops)
+    whole = np.full((rows // step, cols // step), -1)
+    top, left = ((whole.shape[axis] - kept.shape[axis]) // 2 for axis in (0, 1))
+    whole[top : top + kept.shape[0], left : left + kept.shape[1]] = kept
+    canvas = _spread(whole, step, (rows, cols)).reshape(plan.tile_rows, side, plan.tile_cols, side)
+    crops = canvas.transpose(0, 2, 1, 3).reshape(-1, side, side)
+    return np.concatenate([base, crops] if base_first else [crops, base]).reshape(plan.tiles, -1)
+
+
+def _places(plan: Layout, chosen: Bool[np.ndarray, " i"], grid: Grid) -> Int64[np.ndarray, "rows cols"]:
+    """Where in the sequence of image positions each patch of a grid is."""
+    found = np.full((grid.rows, grid.cols), -1)
+    found[plan.map.row[chosen], plan.map.col[chosen]] = np.flatnonzero(chosen)
+    return found
+
+
+def _spread(tokens: Int64[np.ndarray, "r c"], step: int, whole: Size) -> Int64[np.ndarray, "rows cols"]:
+    """Each entry as a square of equal ones; what is missing to the whole is -1."""
+    found = np.full(whole, -1)
+    large = tokens.repeat(step, 0).repeat(step, 1)
+    found[: large.shape[0], : large.shape[1]] = large
+    return found
 
 
 def _map(role: np.ndarray, tile: np.ndarray, row: np.ndarray, col: np.ndarray) -> TokenMap:

@@ -6,7 +6,6 @@ A family's test inherits them and says how a tiny model of it is written.
 import inspect
 import io
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -34,6 +33,9 @@ from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.processor import load_processor, quiet
 from linrep.vlm.tokens import patch_box
 from linrep.vlm.unembed import read_unembedding
+from tests.vlm.families.silence import quiet_attention, silent
+from tests.vlm.families.site_laws import SiteLaws
+from tests.vlm.families.tiny import close
 
 CHATML = (
     "{{% for m in messages %}}<s>{{{{ m['role'] }}}}\n{{% for p in m['content'] %}}"
@@ -44,10 +46,6 @@ CHATML = (
 
 SIZES = ((40, 60), (64, 33), (90, 90))
 """Height and width of images: wide, tall and square."""
-
-
-def close(a: Tensor, b: Tensor, atol: float = 2e-4) -> None:
-    torch.testing.assert_close(a, b, atol=atol, rtol=1e-3)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -79,7 +77,7 @@ def official_processor(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch)
     return kind(image_processor=mine.image_processor, tokenizer=mine.tokenizer, **video, **known)
 
 
-class Laws:
+class Laws(SiteLaws):
     """What holds of every family."""
 
     processor: str
@@ -308,23 +306,3 @@ def middle(low: float, high: float, length: int) -> slice | None:
     """The middle third of a span in whole pixels; None where there is none, or the image ends."""
     a, b = round(low + (high - low) / 3), round(high - (high - low) / 3)
     return slice(a, max(b, a + 1)) if a < length and high - low >= 2 else None
-
-
-def quiet_attention(vlm: VLM) -> Sequence[torch.nn.Module]:
-    """The attentions of the vision tower: without them a token of the tower sees its own pixels alone."""
-    tower = {id(module) for module in vlm.text.modules()}
-    return [m for m in vlm.model.modules() if type(m).__name__.endswith("Attention") and id(m) not in tower]
-
-
-def silent(module: torch.nn.Module) -> Any:
-    """Adds nothing, in the shape that the blocks expect of attention."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        return torch.zeros_like(hidden) if type(module).__name__ in ALONE else (torch.zeros_like(hidden), None)
-
-    return forward
-
-
-ALONE = ("Qwen2_5_VLVisionAttention", "VisionAttention", "Qwen3VLVisionAttention")
-"""Attentions that give a tensor, not a pair."""

@@ -7,6 +7,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 
 from linrep.vlm.families import layout
 from tests.vlm.families.laws import Laws
+from tests.vlm.families.site_laws import tower_tokens
 from tests.vlm.families.tiny import TEXT, TOWER, tokenizer_with, write
 
 PINPOINTS = [[rows * 32, cols * 32] for rows in range(1, 4) for cols in range(1, 4)]
@@ -36,6 +37,13 @@ class TestLlavaOneVision(Laws):
         images = LlavaOnevisionImageProcessorPil(size={"height": 32, "width": 32}, image_grid_pinpoints=PINPOINTS)
         settings = {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_4"}
         return write(folder, config, images, tokenizer, "LlavaOnevisionProcessor", settings)
+
+    def resampled(self, one, tokens):
+        return len(tokens) > 1 and bool((tokens[1:] < 0).all())
+
+    def test_one_of_the_images_is_resampled(self, vlm, prepared):
+        images = [one for one in prepared if one.pixels is not None]
+        assert {self.resampled(one, tower_tokens(vlm, one)) for one in images} == {False, True}
 
     def test_a_tiles_last_pixels_that_patches_do_not_divide_lie_in_no_patch(self, vlm):
         """A tile of 32 pixels has four patches of 7: the second tile's first patch begins at 32, not at 28."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from linrep.vlm.processor import quiet
@@ -26,6 +27,11 @@ TEXT = {
 }
 """A text stack of three blocks, wide enough to move visibly."""
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.2}
+
+
+def close(a: Tensor, b: Tensor, atol: float = 2e-4) -> None:
+    """What two models of this size compute is the same."""
+    torch.testing.assert_close(a, b, atol=atol, rtol=1e-3)
 
 
 def tokenizer_with(**special: str) -> Any:

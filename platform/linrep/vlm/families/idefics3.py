@@ -43,6 +43,7 @@ class Idefics3(Family):
     )
     tokens = "64 per crop (SmolVLM) or 169 (Idefics3), and as many of the whole image"
     facts = IdeficsVision
+    base_first = False
 
     def vision(self, config: Any, images: Settings) -> IdeficsVision:
         own, settings = super().vision(config, images), images()
@@ -91,6 +92,9 @@ class Idefics3(Family):
         empty = (pixels == 0).flatten(1).all(1)
         pixels[empty, 0, 0, 0] = 1e-6
         return {"pixel_values": pixels[None]}
+
+    def tower(self, model: Any) -> Any:
+        return model.connector
 
 
 def scaled_size(size: Size, vision: IdeficsVision) -> Size:

@@ -1,6 +1,7 @@
 """InternVL 3: the image squashed into a canvas of tiles, tile by tile, and the whole image in one tile after them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +33,7 @@ class InternVL(Family):
     checkpoints = ("OpenGVLab/InternVL3-8B-hf", "OpenGVLab/InternVL3-1B-hf")
     tokens = "256 per tile, up to 12 tiles and the whole image"
     facts = InternVLVision
+    base_first = False
     processor_options = MappingProxyType({"crop_to_patches": True})
 
     def vision(self, config: Any, images: Settings) -> InternVLVision:
@@ -64,6 +66,14 @@ class InternVL(Family):
     def spelling(self, plan: Layout | None, token: str, tokenizer: Any) -> str:
         begin, end = special(tokenizer, "start_image_token", "<img>"), special(tokenizer, "end_image_token", "</img>")
         return f"{begin}{token}{end}"
+
+    def tower(self, model: Any) -> Any:
+        return model.vision_tower  # the projector gets four patches put into one
+
+    def tower_patches(self, model: Any, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+        layer = model.config.vision_feature_layer
+        found = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+        return found[:, 1:] if model.config.vision_feature_select_strategy == "default" else found
 
 
 def choose_tiles(size: Size, vision: InternVLVision) -> Size:

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from linrep.errors import ModelError
-from linrep.vlm.families.llava_next import LlavaNext, canvas_layout, choose_canvas
+from linrep.vlm.families.llava_next import LlavaNext
 from linrep.vlm.family import Family, Settings, Vision, disagree
 from linrep.vlm.tokens import Grid, Layout, Size, Span, one_after_the_other, row_by_row, whole_view
 
@@ -54,7 +55,7 @@ class LlavaOneVision(LlavaNext):
         )
 
     def layout(self, size: Size, vision: OneVision) -> Layout:
-        plan = canvas_layout(size, choose_canvas(size, vision.grid_pinpoints), vision, newline=True)
+        plan = super().layout(size, vision)
         grid, side = plan.crops, vision.tile_size // vision.patch_size
         assert grid is not None
         ratio = math.sqrt(grid.rows * grid.cols / (vision.most_tiles * side**2))
@@ -67,6 +68,12 @@ class LlavaOneVision(LlavaNext):
         found = one_after_the_other([whole_view(side, side), row_by_row(old[np.ix_(*fewer)], newline=True)])
         again = Grid(_fewer(grid.down, rows), _fewer(grid.across, cols), grid.scaled)
         return replace(plan, crops=again, map=found, runs=(len(found.role),))
+
+    def tower_tokens(self, plan: Layout, vision: OneVision) -> Int[np.ndarray, "tiles n"]:
+        found = super().tower_tokens(plan, vision)
+        if super().layout(plan.image_size, vision).grid != plan.grid:
+            found[1:] = -1  # a token of the crops mixes its neighbours
+        return found
 
 
 def _fewer(old: tuple[Span, ...], new: int) -> tuple[Span, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from PIL import Image
 
 from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree, special
@@ -115,6 +116,26 @@ class Qwen2VL(Family):
 
     def marks(self, of_image: Any, of_text: Any) -> dict[str, Any]:
         return {"mm_token_type_ids": of_image.int()}
+
+    def tower(self, model: Any) -> Any:
+        return model.visual
+
+    def tower_patches(self, model: Any, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+        patches, tower = output.last_hidden_state, model.visual
+        if hasattr(tower, "window_size"):  # Qwen2.5-VL: window by window
+            from transformers.vision_utils import get_vision_window_index
+
+            order, _ = get_vision_window_index(kwargs["grid_thw"], tower.spatial_merge_size, tower.window_size, tower.patch_size)
+            merged = patches.reshape(len(order), -1, patches.shape[-1])
+            patches = merged[order.argsort()].flatten(0, 1)
+        return patches[:, None]
+
+    def tower_width(self, config: Any) -> int:
+        vision = config.vision_config
+        return vision.embed_dim if hasattr(vision, "embed_dim") else vision.hidden_size  # Qwen2-VL's is the language model's
+
+    def tower_tokens(self, plan: Layout, vision: QwenVision) -> Int[np.ndarray, "tiles n"]:
+        return np.arange(plan.tiles)[:, None] // vision.merge**2
 
 
 def scaled_size(size: Size, vision: QwenVision) -> Size:

@@ -1,0 +1,75 @@
+"""Hooks that last as long as their context: on what a module is given, on what it gives, on what a method gives."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def before(module: nn.Module, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Run a hook on the first input of a module, and replace the input by what it returns, if anything."""
+
+    def pre(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if args:
+            changed = hook(args[0])
+            return None if changed is None else ((changed, *args[1:]), kwargs)
+        changed = hook(kwargs["hidden_states"])
+        return None if changed is None else (args, {**kwargs, "hidden_states": changed})
+
+    handle = module.register_forward_pre_hook(pre, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def called(module: nn.Module, start: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Show the keyword arguments that a module is about to be called with."""
+
+    def pre(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        start(kwargs)
+
+    handle = module.register_forward_pre_hook(pre, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def after(module: nn.Module, see: Callable[[tuple, dict[str, Any], Any], None]) -> Iterator[None]:
+    """Show what a module was called with and what it gave: arguments, keyword arguments, output."""
+
+    def post(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        see(args, kwargs, output)
+
+    handle = module.register_forward_hook(post, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def result_of(owner: nn.Module, method: str, see: Callable[[Any], None]) -> Iterator[None]:
+    """Show what a method of a module gives, where what it gives is no module's output."""
+    plain, outer = getattr(owner, method), vars(owner).get(method)
+
+    @wraps(plain)
+    def shown(*args: Any, **kwargs: Any) -> Any:
+        found = plain(*args, **kwargs)
+        see(found)
+        return found
+
+    setattr(owner, method, shown)
+    try:
+        yield
+    finally:
+        if outer is None:
+            delattr(owner, method)
+        else:
+            setattr(owner, method, outer)
