@@ -20,7 +20,7 @@ from linrep.corpora.streams import COMPRESSIONS
 from linrep.errors import CorpusError
 from linrep.places import Place
 
-FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".tar": "tar"}
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".md": "md", ".tar": "tar"}
 _SHORT = {".tgz": "tar", ".tbz2": "tar", ".tbz": "tar", ".txz": "tar", ".tzst": "tar"}
 DEFAULT_LABEL = ImageParquet.model_fields["label_column"].default
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def record_id(key: str, path: str, row: int, given: Any) -> str:
 
 
 def format_of(path: str) -> str:
-    """Which format a file's ending promises: parquet, jsonl, txt or tar, compressed or not; empty for none of them."""
+    """Which format a file's ending promises: parquet, jsonl, txt, md or tar, compressed or not; empty for none of them."""
     low = path.lower()
     for compression in COMPRESSIONS:
         low = low.removesuffix(compression)

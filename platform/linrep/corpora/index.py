@@ -20,8 +20,9 @@ import xxhash
 from linrep.corpora.classes import together
 from linrep.corpora.config import Corpora, corpus_of, field_of
 from linrep.corpora.containers import scan_containers
+from linrep.corpora.documents import scan_documents
 from linrep.corpora.folder import scan_folder
-from linrep.corpora.kinds import ImageFolder
+from linrep.corpora.kinds import ImageFolder, TextFiles
 from linrep.corpora.runs import RUNS, Class, Scan, labels_of, numbered
 from linrep.errors import CorpusError
 from linrep.places import Place, place, redacted
@@ -227,7 +228,13 @@ def build_index(corpora: Corpora) -> Index:
 
 
 def _scan(key: str, source: Any) -> Scan:
-    scan = scan_folder(key, source) if isinstance(source, ImageFolder) else scan_containers(key, source)
+    match source:
+        case ImageFolder():
+            scan = scan_folder(key, source)
+        case TextFiles(documents="files"):
+            scan = scan_documents(key, source)
+        case _:
+            scan = scan_containers(key, source)
     if not len(scan.runs):
         raise CorpusError(
             f"{field_of(key)} takes nothing of {redacted(source.path)}: loosen its classes, per_class, weight or max_samples"

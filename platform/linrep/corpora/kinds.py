@@ -12,9 +12,9 @@ class Weighted(Section):
     """A source of samples, of which a share can be taken."""
 
     @model_serializer(mode="wrap")
-    def _without_a_weight_that_says_nothing(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        # A recipe's digests are those that it had before there were weights.
-        return {name: value for name, value in dump(self).items() if name != "weight" or value != 1}
+    def _without_what_says_nothing(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # A recipe's digests are those that it had before there were weights, and documents other than lines.
+        return {name: value for name, value in dump(self).items() if (name, value) not in (("weight", 1), ("documents", "lines"))}
 
 
 class ImageFolder(Weighted):
@@ -83,10 +83,16 @@ class ImageTar(Weighted):
 
 
 class TextFiles(Weighted):
-    """Texts in files: .parquet, .jsonl (.ndjson), .txt with one document a line; the last two also compressed (.gz, .zst)."""
+    """Texts in files: .parquet, .jsonl (.ndjson), .txt with one document a line; the last two also compressed (.gz, .zst).
+
+    With `documents` files, each .txt or .md file is one document.
+    """
 
     kind: Literal["files"] = Field(default="files", description="Texts as rows of parquet, JSONL or plain files.")
     path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
+    documents: Literal["lines", "files"] = Field(
+        default="lines", description="What is one document of plain text: a line of a .txt file, or a whole .txt or .md file."
+    )
     column: str = Field(default="text", description="The column, or JSON field, that holds the text.")
     id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
     weight: float = Field(default=1.0, gt=0, le=1, description="Share of the texts to take, chosen by a hash of the id.")

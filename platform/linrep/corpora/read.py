@@ -1,15 +1,15 @@
 """Reading: a chunk becomes samples, in a fixed order; what cannot be used becomes a `Skipped` with its reason."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from linrep.corpora.columns import read_columns
 from linrep.corpora.config import Corpora, Splits, field_of
 from linrep.corpora.confine import Fence, Outside
+from linrep.corpora.documents import document_id, read_document
+from linrep.corpora.fetch import Loaded, ahead, fetch
 from linrep.corpora.files import format_of, record_id
 from linrep.corpora.find import encodes, root_of
 from linrep.corpora.index import Chunk
@@ -21,12 +21,6 @@ from linrep.corpora.streams import NUL
 from linrep.errors import CorpusError
 from linrep.places import Place, place
 from linrep.sample import LARGEST_IMAGE, Sample, Skipped, Split, split_of
-
-_THREADS = 8  # files are fetched this many at a time: folders on network mounts and object stores answer slowly
-_AHEAD = 32
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
@@ -49,6 +43,8 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
             return _image_files(chunk.source, own, source, names, corpora.splits)
         case ImageParquet() | ImageTar():
             return _stored_images(chunk.source, own, source, names, corpora.splits)
+        case TextFiles(documents="files"):
+            return _documents(chunk.source, own, source, corpora.splits)
         case TextFiles():
             return _texts(chunk.source, own, source, corpora.splits)
         case PairFiles() | PairTar():
@@ -71,9 +67,9 @@ def _image_files(
             label=label,
             class_name=None if label is None else names[label],
         )
-        return _with_image(sample, _fetch(folder / piece.path, piece.size))
+        return _with_image(sample, fetch(folder / piece.path, piece.size, LARGEST_IMAGE))
 
-    return _ahead(one, own)
+    return ahead(one, own)
 
 
 def _stored_images(
@@ -92,7 +88,7 @@ def _stored_images(
             class_name=None if label is None else names[label],
         )
         missing = None if stored.image is not None else "a path without bytes"
-        yield _with_image(sample, _Loaded(stored.image, record.trouble or stored.trouble or missing))
+        yield _with_image(sample, Loaded(stored.image, record.trouble or stored.trouble or missing))
 
 
 def _texts(key: str, own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Sample | Skipped]:
@@ -101,6 +97,18 @@ def _texts(key: str, own: list[Piece], source: TextFiles, splits: Splits) -> Ite
         text, trouble = _text(record, source.column)
         sample = Sample(id=name, corpus="text", modality="text", uri=path, split=_split(name, splits), text=text)
         yield Skipped(sample, trouble) if trouble else sample
+
+
+def _documents(key: str, own: list[Piece], source: TextFiles, splits: Splits) -> Iterator[Sample | Skipped]:
+    root, _ = root_of(source.path)
+
+    def one(piece: Piece) -> Sample | Skipped:
+        name = document_id(key, piece.path)
+        (text, trouble), _ = read_document(root / piece.path, piece.size)
+        sample = Sample(id=name, corpus="text", modality="text", uri=piece.path, split=_split(name, splits), text=text)
+        return Skipped(sample, trouble) if trouble else sample
+
+    return ahead(one, own)
 
 
 def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
@@ -115,19 +123,19 @@ def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Spli
         text, trouble = _text(record, source.text_column)
         split = _split(_base(stored.path) if stored.path else name, splits)
         sample = Sample(id=name, corpus="pairs", modality="pair", uri=stored.path or path, split=split, text=text, pair_id=name)
-        loaded = _Loaded(stored.image, record.trouble or trouble or stored.trouble)
-        if loaded.trouble is None and loaded.image is None:
+        loaded = Loaded(stored.image, record.trouble or trouble or stored.trouble)
+        if loaded.trouble is None and loaded.data is None:
             try:
-                loaded = _fetch(fence.find(images or (root / path).parent, stored.path or ""), None)
+                loaded = fetch(fence.find(images or (root / path).parent, stored.path or ""), None, LARGEST_IMAGE)
             except Outside as reason:
-                loaded = _Loaded(None, str(reason))
+                loaded = Loaded(None, str(reason))
         pair = _with_image(sample, loaded)
         if not source.caption_alone:
             return [pair]
         caption = replace(sample, id=f"{name}#caption", modality="text", uri=path)
         return [pair, Skipped(caption, pair.reason) if isinstance(pair, Skipped) else caption]
 
-    for forms in _ahead(both, _records(own, source, [source.image_column, source.text_column, source.id_column])):
+    for forms in ahead(both, _records(own, source, [source.image_column, source.text_column, source.id_column])):
         yield from forms
 
 
@@ -158,39 +166,10 @@ def _refuse_changed(file: Place, size: int) -> None:
         raise CorpusError(f"{file} has {now} bytes, the index says {size}: it changed; build the index anew (--reindex)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    image: bytes | None
-    trouble: str | None = None
-
-
 class _StoredImage(NamedTuple):
     image: bytes | None
     path: str | None
     trouble: str | None = None
-
-
-def _fetch(file: Place, size: int | None) -> _Loaded:
-    """The file's bytes, or why there are none; `size` is what the index says."""
-    try:
-        # A disk also holds pipes and devices, whose reading would never end.
-        if (file.size() if file.local or size is None else size) > LARGEST_IMAGE:
-            return _Loaded(None, f"more than {LARGEST_IMAGE} bytes are not read")
-        image = file.read_bytes()
-    except FileNotFoundError:
-        return _Loaded(None, "no regular file" if file.local and _is_special(file) else "no such file")
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        if file.may_pass(error):
-            raise
-        return _Loaded(None, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    if size is not None and len(image) != size and image:
-        return _Loaded(None, f"has {len(image)} bytes, the index says {size}: it changed since (--reindex)")
-    return _Loaded(image)
-
-
-def _is_special(file: Place) -> bool:
-    """Whether something is there that is neither a file nor nothing."""
-    return file.exists() and not file.is_file()
 
 
 def _stored_image(value: Any, column: str) -> _StoredImage:
@@ -201,11 +180,11 @@ def _stored_image(value: Any, column: str) -> _StoredImage:
     return _StoredImage(image, path, None if image is not None or path else f"no image in column {column!r}")
 
 
-def _with_image(sample: Sample, loaded: _Loaded) -> Sample | Skipped:
-    if loaded.image and len(loaded.image) > LARGEST_IMAGE and loaded.trouble is None:
+def _with_image(sample: Sample, loaded: Loaded) -> Sample | Skipped:
+    if loaded.data and len(loaded.data) > LARGEST_IMAGE and loaded.trouble is None:
         return Skipped(sample, f"more than {LARGEST_IMAGE} bytes are not read")
-    if loaded.image:
-        return replace(sample, image=loaded.image) if loaded.trouble is None else Skipped(sample, loaded.trouble)
+    if loaded.data:
+        return replace(sample, image=loaded.data) if loaded.trouble is None else Skipped(sample, loaded.trouble)
     return Skipped(sample, loaded.trouble or "empty file")
 
 
@@ -236,19 +215,3 @@ def _split(key: str, splits: Splits) -> Split:
 
 def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
-
-
-def _ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results in order, with a bounded number of items under way in threads."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(threads.submit(work, item))
-                if len(waiting) >= _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

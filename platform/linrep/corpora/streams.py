@@ -115,6 +115,22 @@ def as_utf8(file: Place) -> Iterator[BufferedIOBase]:
             raise CorpusError(f"{file} has the mark of {encoding.upper()} and is damaged: {error.reason}") from error
 
 
+def unpacked(data: bytes, most: int) -> bytes:
+    """All of a file from its bytes, decompressed likewise.
+
+    Raises:
+        ValueError: Its compression is damaged, or more than `most` bytes come out.
+    """
+    try:
+        with io.BytesIO(data) as raw, _decompressed(raw, data[:_HEAD]) as stream:
+            found = stream.read(most + 1)
+    except _DAMAGE as error:
+        raise ValueError(f"is damaged: {error}") from None
+    if len(found) > most:
+        raise ValueError(f"has more than {most} bytes: it is not read")
+    return found
+
+
 def marked(head: bytes) -> str | None:
     """The encoding that the mark at the beginning of a text names; None where there is no mark."""
     return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
@@ -139,7 +155,7 @@ def decoded(data: bytes) -> str:
 NUL = "holds zero bytes, as UTF-16 without a mark does: write it as UTF-8"
 
 
-def _decompressed(raw: BufferedReader, head: bytes) -> BufferedIOBase:
+def _decompressed(raw: BufferedReader | io.BytesIO, head: bytes) -> BufferedIOBase:
     stream: Any = None
     if head.startswith(b"\x1f\x8b"):
         stream = gzip.GzipFile(fileobj=raw)
@@ -152,7 +168,7 @@ def _decompressed(raw: BufferedReader, head: bytes) -> BufferedIOBase:
     return raw if stream is None else BufferedReader(stream, _BACK)
 
 
-def _zstandard(raw: BufferedReader) -> Callable[[int], bytes]:
+def _zstandard(raw: BufferedIOBase) -> Callable[[int], bytes]:
     raw.seek(0)
     file = pa.PythonFile(_Unclosed(raw), mode="r")
     return cast(Callable[[int], bytes], pa.CompressedInputStream(file, "zstd").read)
@@ -163,7 +179,7 @@ class _Unclosed:
 
     closed = False
 
-    def __init__(self, raw: BufferedReader) -> None:
+    def __init__(self, raw: BufferedIOBase) -> None:
         self.read, self.seek, self.tell = raw.read, raw.seek, raw.tell
 
     def readable(self) -> bool:
