@@ -10,11 +10,13 @@ from mkdocs.structure.files import File, Files
 from documentation.models_page import model_tables
 from documentation.notebooks import NotebookPage, pages, with_fragments
 from documentation.recipe_page import job_pages, recipe_tables
+from documentation.sources_page import sources_table
 
 MADE = {
     "<!-- made by the build: recipe -->": recipe_tables,
     "<!-- made by the build: jobs -->": job_pages,
     "<!-- made by the build: models -->": model_tables,
+    "<!-- made by the build: sources -->": sources_table,
 }
 """Marks in pages, and what makes the text that takes their place."""
 NOTEBOOKS = "Notebooks"
