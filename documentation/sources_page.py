@@ -92,7 +92,21 @@ SEVERAL = (
         "text",
     ),
 )
-FORMS = (*IMAGES, *TEXTS, *PAIRS, *SEVERAL)
+HUB = (
+    Form(
+        "any of these forms in a repository of the Hugging Face hub, streamed: here parquet",
+        'images: {kind: parquet, path: "hf://datasets/ILSVRC/imagenet-1k/data/train-*.parquet"}',
+        "images/train-00000-of-00001.parquet:0",
+        "image, class with the name of WordNet",
+    ),
+    Form(
+        "the same at a branch, tag or commit: here compressed JSONL",
+        'text: {path: "hf://datasets/OWNER/NAME@v1/wiki/*.jsonl.gz"}',
+        "text/0.jsonl.gz:0",
+        "text",
+    ),
+)
+FORMS = (*IMAGES, *TEXTS, *PAIRS, *SEVERAL, *HUB)
 """Every form; a test writes each example and reads it."""
 
 

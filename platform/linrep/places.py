@@ -66,8 +66,10 @@ class Place:
     def _address(self, key: str, options: str) -> str:
         if self.local:
             return self.path
-        path = quote(self.path, safe="/:=,+~*()")  # wildcards stay readable
-        return f"{self.files.type_name}://{key}{path}{'?' if options else ''}{options}"
+        scheme = self.files.type_name.removeprefix("py::")
+        # Wildcards stay readable. Addresses of the hub are never quoted.
+        path = self.path if scheme == "hf" else quote(self.path, safe="/:=,+~*()")
+        return f"{scheme}://{key}{path}{'?' if options else ''}{options}"
 
     @property
     def name(self) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from huggingface_hub.utils import close_session
 
 from documentation.sources_page import FORMS, Form, sources_table
 from linrep.corpora import Corpora, ImageFolder
@@ -28,6 +30,8 @@ from linrep.corpora.streams import COMPRESSIONS
 from linrep.places import place
 from linrep.sample import Sample
 from tests.corpora.conftest import jpeg
+from tests.hub.conftest import point_to
+from tests.hub.fake_hub import FakeHub
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/corpora.md"
 ONE, TWO, THREE = (jpeg(shade) for shade in (10, 20, 30))
@@ -99,7 +103,24 @@ def listed(where: str, images: str) -> Case:
     return Case(files, [*both("pairs/captions.jsonl:0", "a robin", ONE), *both("pairs/w", "a wren", TWO)])
 
 
-CASES = {
+IMAGENET = Case(
+    {
+        "imagenet-1k/data/test-00000-of-00001.parquet": parquet(
+            image=stored((ONE, "ILSVRC2012_test_00000001.JPEG")), label=pa.array([-1], pa.int64())
+        ),
+        "imagenet-1k/data/train-00000-of-00001.parquet": parquet(
+            image=stored((TWO, "n03000684_7_n03000684.JPEG"), (THREE, "n01440764_1_n01440764.JPEG")), label=[491, 0]
+        ),
+        "imagenet-1k/README.md": b"no image",
+    },
+    [
+        ("images/data/test-00000-of-00001.parquet:0", None, None, ONE),
+        ("images/data/train-00000-of-00001.parquet:0", "chain saw", None, TWO),
+        ("images/data/train-00000-of-00001.parquet:1", "tench", None, THREE),
+    ],
+)
+
+CASES: dict[str, Case] = {
     "images: {path: data/birds}": FOLDERS,
     'images: {path: "s3://bucket/birds"}': FOLDERS,
     "images: {kind: parquet, path: data/birds/*.parquet, label_column: species}": Case(
@@ -110,22 +131,7 @@ CASES = {
             ("images/train.parquet:2", "robin", None, THREE),
         ],
     ),
-    "images: {kind: parquet, path: data/imagenet-1k}": Case(
-        {
-            "imagenet-1k/data/test-00000-of-00001.parquet": parquet(
-                image=stored((ONE, "ILSVRC2012_test_00000001.JPEG")), label=pa.array([-1], pa.int64())
-            ),
-            "imagenet-1k/data/train-00000-of-00001.parquet": parquet(
-                image=stored((TWO, "n03000684_7_n03000684.JPEG"), (THREE, "n01440764_1_n01440764.JPEG")), label=[491, 0]
-            ),
-            "imagenet-1k/README.md": b"no image",
-        },
-        [
-            ("images/data/test-00000-of-00001.parquet:0", None, None, ONE),
-            ("images/data/train-00000-of-00001.parquet:0", "chain saw", None, TWO),
-            ("images/data/train-00000-of-00001.parquet:1", "tench", None, THREE),
-        ],
-    ),
+    "images: {kind: parquet, path: data/imagenet-1k}": IMAGENET,
     "images: {kind: tar, path: data/birds/*.tar}": Case(
         {
             "birds/0.tar": tar(**{"0001.jpg": ONE, "0001.cls": b"robin\n", "0002.jpg": TWO, "0002.json": b'{"label": "wren"}'}),
@@ -184,6 +190,14 @@ CASES = {
         },
         [*both("pairs/coco.tar/0001", "a robin", ONE), *both("pairs/coco.tar/0002", "two robins", TWO)],
     ),
+    'images: {kind: parquet, path: "hf://datasets/ILSVRC/imagenet-1k/data/train-*.parquet"}': Case(
+        {path.removeprefix("imagenet-1k/"): data for path, data in IMAGENET.files.items()},
+        [(name.replace("/data/", "/"), *rest) for name, *rest in IMAGENET.samples[1:]],
+    ),
+    'text: {path: "hf://datasets/OWNER/NAME@v1/wiki/*.jsonl.gz"}': Case(
+        {"wiki/0.jsonl.gz": gzip.compress(WIKI), "wiki/notes.txt": b"no JSONL"},
+        [(name.replace("wiki.jsonl.gz", "0.jsonl.gz"), *rest) for name, *rest in wiki(".gz").samples],
+    ),
     "text: {sources: {text: {path: data/wiki.jsonl}, notes: {path: data/notes, documents: files, weight: 0.5}}}": Case(
         {"wiki.jsonl": WIKI, **NOTES},
         [
@@ -203,21 +217,42 @@ def moved(value: Any, roots: dict[str, Callable[[str], str]]) -> Any:
     return value if root is None else roots[root](value.removeprefix(root))
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with FakeHub() as fake:
+        point_to(fake.url, tmp_path, monkeypatch)
+        yield fake
+        close_session()
+
+
+def written(form: Form, files: dict[str, bytes], folder: Path, request: pytest.FixtureRequest) -> Corpora:
+    """The corpora of a row's example, whose files lie where its paths lead."""
+    section = yaml.safe_load(form.recipe)
+    if found := re.search(r"hf://datasets/(\w+/[\w-]+)(@v1)?/", form.recipe):
+        repository = request.getfixturevalue("hub").make(found[1], "dataset")
+        repository.put(files)
+        if found[2]:
+            repository.tags["v1"] = repository.head
+            repository.put(dict.fromkeys(files, b"what came later"))
+        return Corpora.model_validate(section)
+    roots: dict[str, Callable[[str], str]] = {"data/": lambda path: str(folder / "data" / path)}
+    if "s3://" in form.recipe:
+        bucket = request.getfixturevalue("bucket")
+        roots = {"s3://bucket/": lambda path: bucket(f"{folder.name}/{path}")}
+    (under,) = roots.values()
+    for path, data in files.items():
+        place(under(path)).write_bytes(data)
+    return Corpora.model_validate(moved(section, roots))
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.recipe)
 def test_a_row_gives_the_samples_that_were_written(form: Form, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     assert form.recipe in CASES, "a row of the table without a case: write what its example holds, by hand"
     case = CASES[form.recipe]
-    roots: dict[str, Callable[[str], str]] = {"data/": lambda path: str(tmp_path / "data" / path)}
-    if "s3://" in form.recipe:
-        bucket = request.getfixturevalue("bucket")
-        roots = {"s3://bucket/": lambda path: bucket(f"{tmp_path.name}/{path}")}
-    (root,) = roots.values()
-    for path, data in case.files.items():
-        place(root(path)).write_bytes(data)
-    corpora = Corpora.model_validate(moved(yaml.safe_load(form.recipe), roots))
+    corpora = written(form, case.files, tmp_path, request)
     build_index(corpora).write(str(tmp_path / "index"))
     index = Index.read(str(tmp_path / "index"))
-    found = [sample for chunk in index.chunks(2) for sample in read_chunk(chunk, corpora)]
+    found = [sample for chunk in index.chunks(2) for sample in read_chunk(chunk, index.pinned(corpora))]
     assert [one for one in found if not isinstance(one, Sample)] == []
     assert [(one.id, one.class_name, one.text, one.image) for one in found if isinstance(one, Sample)] == case.samples
     assert form.id == case.samples[0][0]

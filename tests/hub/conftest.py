@@ -5,6 +5,7 @@ from pathlib import Path
 
 import huggingface_hub.constants as constants
 import pytest
+from huggingface_hub import HfFileSystem
 from huggingface_hub.utils import close_session, disable_progress_bars
 
 from tests.hub.fake_hub import WRITES, FakeHub
@@ -23,6 +24,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 def point_to(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process ask a hub at an address, with a cache in a folder: what HF_ENDPOINT and HF_HOME do for a new one."""
     close_session()
+    HfFileSystem.clear_instance_cache()  # it remembers what it has listed
     disable_progress_bars()
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -43,10 +44,11 @@ class Blob:
 
 @dataclass
 class FakeRepository:
-    """A repository: its commits, oldest first, each with all files of it by path."""
+    """A repository: its commits, oldest first, each with all files of it by path; and the commits that tags name."""
 
     private: bool = False
     commits: list[tuple[str, dict[str, Blob]]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def head(self) -> str:
@@ -59,7 +61,8 @@ class FakeRepository:
     def at(self, revision: str) -> tuple[str, dict[str, Blob]] | None:
         if revision == "main":
             return self.commits[-1]
-        return next((commit for commit in self.commits if commit[0] == revision), None)
+        wanted = self.tags.get(revision, revision)
+        return next((commit for commit in self.commits if commit[0] == wanted), None)
 
     def put(self, files: dict[str, bytes]) -> None:
         """A commit of somebody: these files, whatever their names, beside those that are there."""
@@ -293,13 +296,13 @@ class FakeHub:
         if found is None:
             return refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         inside = f"{folder}/" if folder else ""
-        entries = [_entry(path, blob) for path, blob in sorted(found[1].items()) if path.startswith(inside)]
-        if one.query.get("recursive", ["false"])[0].lower() != "true":
-            folders = {inside + entry["path"].removeprefix(inside).partition("/")[0] for entry in entries}
-            known = {entry["path"]: entry for entry in entries}
-            entries = [
-                known.get(path, {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}) for path in sorted(folders)
-            ]
+        files = {path: blob for path, blob in found[1].items() if path.startswith(inside)}
+        if folder and not files:
+            return refused(404, "EntryNotFound", f"{folder} does not exist on {revision}")
+        whole = one.query.get("recursive", ["false"])[0].lower() == "true"
+        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {".", folder}
+        listed = {path for path in {*files, *folders} if path.startswith(inside) and (whole or "/" not in path[len(inside) :])}
+        entries = [_entry(path, files[path]) if path in files else _folder(path) for path in sorted(listed)]
         start = int(one.query.get("cursor", ["0"])[0])
         more = start + PAGE < len(entries)
         query = "&".join(f"{key}={value[0]}" for key, value in one.query.items() if key != "cursor")
@@ -369,8 +372,8 @@ class FakeHub:
         return Answer(302, b"", {**own, **linked, "Location": f"http://localhost:{self.port}/content/{blob.sha256}"})
 
     def _content(self, one: Asked, content: bytes, headers: dict[str, str]) -> Answer:
-        start = re.fullmatch(r"bytes=(\d+)-", one.headers.get("range", ""))
-        if start is None or one.method == "HEAD":
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", one.headers.get("range", ""))
+        if asked is None or one.method == "HEAD":
             return Answer(200, content, {**headers, "Content-Length": str(len(content))})
-        rest = content[int(start[1]) :]
-        return Answer(206, rest, {**headers, "Content-Range": f"bytes {start[1]}-{len(content) - 1}/{len(content)}"})
+        start, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        return Answer(206, content[start : last + 1], {**headers, "Content-Range": f"bytes {start}-{last}/{len(content)}"})

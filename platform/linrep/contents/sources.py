@@ -20,6 +20,7 @@ from linrep.demo.world import FORM, write_world
 from linrep.errors import CorpusError
 from linrep.places import Place, place
 from linrep.records import read_record, write_record
+from linrep.repository.address import is_address
 from linrep.store.manifest import Manifest
 from linrep.vlm.config import ModelConfig
 
@@ -62,8 +63,12 @@ def write_sources(folder: Place, corpora: Corpora, demo: DemoWorld | None) -> No
 def _whole(source: Source) -> Source:
     """The source with whole paths."""
     given = {name: getattr(source, name, None) for name in ("path", "image_root")}
-    whole = {name: str(place(path)) for name, path in given.items() if path is not None and not path.startswith(DEMO)}
+    whole = {name: _whole_path(path) for name, path in given.items() if path is not None}
     return source.model_copy(update=whole)
+
+
+def _whole_path(path: str) -> str:
+    return path if path.startswith(DEMO) or is_address(path) else str(place(path))
 
 
 def find_sources(workspace: Place, manifest: Manifest) -> tuple[Index, Corpora]:
@@ -92,7 +97,7 @@ def find_sources(workspace: Place, manifest: Manifest) -> tuple[Index, Corpora]:
             demo = None if record.demo is None else DemoWorld.model_validate(record.demo)
         except ValidationError:
             raise CorpusError(f"{folder / SOURCES} describes no corpora: delete it and {again}") from None
-        return index, moved(corpora, None if demo is None else write_demo(workspace, demo))
+        return index, index.pinned(moved(corpora, None if demo is None else write_demo(workspace, demo)))
     raise CorpusError(f"no corpora in {workspace} are those of the harvest {manifest.name}-{manifest.digest}: {again}")
 
 

@@ -10,7 +10,8 @@ from linrep.corpora.names import IMAGENET, default_name, imagenet_names, numbere
 from linrep.corpora.runs import Class
 from linrep.corpora.streams import decoded
 from linrep.errors import CorpusError
-from linrep.places import Place, place
+from linrep.places import Place
+from linrep.repository.streamed import open_place
 
 _SYNSETS = "LOC_synset_mapping.txt"
 _LISTS = ("classes.json", "imagenet_class_index.json", _SYNSETS)
@@ -41,7 +42,7 @@ def read_names(file: Place | str) -> dict[str, str]:
     """
     if file == IMAGENET:
         return imagenet_names() | numbered_names()
-    file = place(file) if isinstance(file, str) else file
+    file = open_place(file)
     try:
         text = decoded(file.read_bytes())
         if file.name.endswith(".txt"):

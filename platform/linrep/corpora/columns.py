@@ -15,6 +15,7 @@ from linrep.errors import CorpusError
 from linrep.places import Place
 
 _FEW, _MANY = 64, 4096  # rows decoded at a time: images are large, texts are passed over faster in large batches
+_AHEAD = 1 << 16  # bytes read at once at least: a column of labels lies in small pieces between the images
 _BUFFER = 8 << 20  # bytes read at a time, so that a large column chunk is never held whole
 
 
@@ -26,7 +27,7 @@ def opened(file: Place) -> Iterator[pq.ParquetFile]:
         CorpusError: It is missing, or no parquet file.
     """
     try:
-        raw = file.open()
+        raw = file.open(_AHEAD)
     except OSError as error:
         if file.may_pass(error):
             raise

@@ -24,7 +24,7 @@ class Fence:
     """What a path of a list may lead to.
 
     Attributes:
-        inside: The folder (on a disk) or the folder whose bucket (in an object store) everything must lie in.
+        inside: The folder (on a disk) or the folder whose bucket (in an object store) or repository (on the hub) all must lie in.
         open: Whether the recipe lets paths lead out of it.
     """
 
@@ -70,8 +70,10 @@ class Fence:
             if parts.netloc not in ("", "localhost"):
                 raise Outside(f"the image lies on another machine: {redacted(path)[:100]!r}")
             return place(unquote(parts.path))
-        here = None if self.inside.local else self.inside.files.type_name
+        here = None if self.inside.local else self.inside.files.type_name.removeprefix("py::")
         if _ALIASES.get(scheme, scheme) == _ALIASES.get(here or "", here):
+            if here == "hf":
+                return self._of_repository(path)
             # With the corpus's own key and endpoint, whatever the address says: a list brings no others.
             bucket, slash, key = path.partition("://")[2].partition("?")[0].partition("/")
             return replace(self.inside, path=posixpath.normpath(bucket.rpartition("@")[2] + slash + unquote(key)))
@@ -82,14 +84,31 @@ class Fence:
         except PlaceError as error:
             raise Outside(str(error)) from None
 
+    def _of_repository(self, path: str) -> Place:
+        """An address of the corpus's own repository, with or without its commit; no other is read, whatever the recipe says."""
+        pinned = _bucket(self.inside)
+        below = path.partition("://")[2]
+        for root in (pinned, pinned.partition("@")[0]):
+            if below.startswith(f"{root}/"):
+                return replace(self.inside, path=posixpath.normpath(f"{pinned}/{below.removeprefix(f'{root}/')}"))
+        raise Outside(f"the image lies in another repository than {self.inside}: {path[:100]!r}; {_HOW.partition(',')[0]}")
+
     def _holds(self, found: Place) -> bool:
         """Whether a place lies inside, links followed."""
         if found.local != self.inside.local:
             return False
         if not found.local:
-            return found.path.split("/")[0] == self.inside.path.split("/")[0]
+            return _bucket(found) == _bucket(self.inside)
         return os.path.commonpath([self._real, os.path.realpath(found.path)]) == self._real
 
     @cached_property
     def _real(self) -> str:
         return os.path.realpath(self.inside.path)
+
+
+def _bucket(found: Place) -> str:
+    """What a path of a store may not lead out of: the bucket; of the hub, the repository at its commit."""
+    parts = found.path.split("/")
+    if not found.files.type_name.endswith("hf"):
+        return parts[0]
+    return "/".join(parts[: 3 if parts[0] == "datasets" else 2])

@@ -15,7 +15,9 @@ from linrep.corpora.kinds import Containers, ImageParquet, ImageTar, PairFiles, 
 from linrep.corpora.names import is_imagenet, numbered_names, numbers_are_imagenets
 from linrep.corpora.runs import RUNS, Scan, choose, repeated
 from linrep.errors import CorpusError
-from linrep.places import Place, place, redacted
+from linrep.places import Place, redacted
+from linrep.repository.address import is_address
+from linrep.repository.streamed import open_place
 
 ALLOWED: dict[type, tuple[str, ...]] = {
     ImageParquet: ("parquet",),
@@ -87,11 +89,11 @@ def _columns(source: Source, root: Place) -> dict[str, Any]:
     if isinstance(source, PairFiles):
         facts["outside"] = source.outside
         if source.image_root is not None:
-            images = place(source.image_root)
+            images = open_place(source.image_root)
             if not images.is_folder():
                 raise CorpusError(f"no folder of images at {images}: it is corpora.pairs.image_root")
-            both_local = images.local and root.local
-            facts["image_root"] = os.path.relpath(images.path, root.path) if both_local else str(images)
+            beside = (images.local and root.local) or (images.files == root.files and is_address(source.image_root))
+            facts["image_root"] = os.path.relpath(images.path, root.path) if beside else str(images)
     return facts
 
 

@@ -254,7 +254,7 @@ def _check_columns(file: Place, parquet: Any, source: TextFiles | PairFiles | Im
 def _sampled(file: Place) -> str:
     """Hash of the first, the last and evenly spaced blocks, all of a file that is small enough."""
     seen, size = hashlib.sha256(), file.size()
-    with file.open() as raw:
+    with file.open(_BLOCK) as raw:
         if size <= _BLOCK * _N_BLOCKS:
             seen.update(raw.read())
             return seen.hexdigest()

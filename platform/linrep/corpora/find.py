@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 
 from linrep.corpora.junk import junk
 from linrep.errors import CorpusError
-from linrep.places import Place, place
+from linrep.places import Place
+from linrep.repository.streamed import open_place
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def root_of(where: str) -> tuple[Place, str | None]:
     Raises:
         CorpusError: Nothing is there.
     """
-    here = place(where)
+    here = open_place(where)
     if here.is_file():
         return here.parent, here.name
     if here.is_folder():

@@ -12,7 +12,8 @@ from linrep.corpora.kinds import ImageFolder
 from linrep.corpora.labels import class_id
 from linrep.corpora.runs import RUNS, Scan, choose, hashes
 from linrep.errors import CorpusError
-from linrep.places import Place, place
+from linrep.places import Place
+from linrep.repository.streamed import open_place
 from linrep.sample import IMAGE_ENDINGS
 
 ENDINGS = IMAGE_ENDINGS
@@ -35,7 +36,7 @@ def scan_folder(key: str, source: ImageFolder) -> Scan:
     Raises:
         CorpusError: The folder is missing or holds no image, or a wanted class is unknown.
     """
-    folder = place(source.path)
+    folder = open_place(source.path)
     if not folder.is_folder():
         raise CorpusError(f"no folder of images at {folder}")
     found = find_files(source.path, _unfit)

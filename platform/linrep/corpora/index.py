@@ -23,6 +23,7 @@ from linrep.corpora.containers import scan_containers
 from linrep.corpora.documents import scan_documents
 from linrep.corpora.folder import scan_folder
 from linrep.corpora.kinds import ImageFolder, TextFiles
+from linrep.corpora.pins import at_pins, find_pins, hub_lines
 from linrep.corpora.runs import RUNS, Class, Scan, labels_of, numbered
 from linrep.errors import CorpusError
 from linrep.places import Place, place, redacted
@@ -95,6 +96,8 @@ class Index:
         digest: Names all of the above; equal for equal content, wherever it lies.
         digests: For each source the name of what decides its samples; other sources change it only where they change its labels.
         left_out: For each source, how much of what lies there is no sample, see `CorpusSummary`. Nothing that decides a sample.
+        pins: For each source that lies on the hub the commit that was indexed, see `linrep.corpora.pins`. It is no part of the
+            digest: a commit that changes no file of a source does not change what is indexed.
     """
 
     runs: dict[str, pa.Table]
@@ -103,6 +106,7 @@ class Index:
     digest: str
     digests: dict[str, str]
     left_out: dict[str, dict[str, dict[str, int]]]
+    pins: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
     def n_samples(self) -> int:
@@ -126,6 +130,10 @@ class Index:
         """Counts of each source."""
         return {source: self._summarise(source) for source in self.runs}
 
+    def pinned(self, corpora: Corpora) -> Corpora:
+        """The corpora that were indexed, held to the commits that were there then where they lie on the hub."""
+        return at_pins(corpora, self.pins)
+
     def write(self, folder: str | Place) -> None:
         """Store it as index.parquet and, written last, index.json."""
         where = place(folder)
@@ -138,6 +146,7 @@ class Index:
         head: dict[str, Any] = {"table": xxhash.xxh3_64_hexdigest(buffer.getvalue())}
         head |= {"format": _FORMAT, "digest": self.digest, "n_runs": len(table), "facts": self.facts, "classes": self.classes}
         head |= {"digests": self.digests, "left_out": self.left_out}
+        head |= {"pins": self.pins} if self.pins else {}
         head["check"] = _check(head)
         (where / "index.json").write_bytes(json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False).encode())
 
@@ -167,7 +176,8 @@ class Index:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
             said = " ".join(str(error).split())[:200]
             raise CorpusError(f"the index in {where} is damaged ({said}): delete it and build it anew") from error
-        return cls(runs, classes, head["facts"], head["digest"], head["digests"], head.get("left_out", {}))
+        left_out, pins = head.get("left_out", {}), head.get("pins", {})
+        return cls(runs, classes, head["facts"], head["digest"], head["digests"], left_out, pins)
 
     def _cut(self, source: str, size: int, number: int) -> Iterator[Chunk]:
         runs, each = self.runs[source].combine_chunks(), self._samples_each(source)
@@ -212,9 +222,11 @@ def build_index(corpora: Corpora) -> Index:
     """Look at all corpora once and list what they hold.
 
     Raises:
-        CorpusError: A corpus is missing or empty, lacks a column, repeats an id, or a wanted class is unknown.
+        CorpusError: The hub does not answer, or a corpus is missing or empty, lacks a column, repeats an id, or has not a
+            class that is wanted.
     """
-    scans = {key: _scan(key, source) for key, source in corpora.sources.items()}
+    pins = find_pins(corpora)
+    scans = {key: _scan(key, source) for key, source in at_pins(corpora, pins).sources.items()}
     classes, places = {}, {}
     for corpus in dict.fromkeys(map(corpus_of, scans)):
         every, own = together({key: scan.classes for key, scan in scans.items() if corpus_of(key) == corpus})
@@ -224,17 +236,18 @@ def build_index(corpora: Corpora) -> Index:
     facts = {"splits": corpora.splits.model_dump(mode="json"), "corpora": {key: scan.facts for key, scan in scans.items()}}
     left_out = {key: scan.left_out for key, scan in scans.items()}
     digests = {key: _digest_of(key, runs[key], classes[key], facts) for key in scans}
-    return Index(runs, classes, facts, _digest(runs, classes, facts), digests, left_out)
+    return Index(runs, classes, facts, _digest(runs, classes, facts), digests, left_out, pins)
 
 
 def _scan(key: str, source: Any) -> Scan:
-    match source:
-        case ImageFolder():
-            scan = scan_folder(key, source)
-        case TextFiles(documents="files"):
-            scan = scan_documents(key, source)
-        case _:
-            scan = scan_containers(key, source)
+    with hub_lines(key, source):
+        match source:
+            case ImageFolder():
+                scan = scan_folder(key, source)
+            case TextFiles(documents="files"):
+                scan = scan_documents(key, source)
+            case _:
+                scan = scan_containers(key, source)
     if not len(scan.runs):
         raise CorpusError(
             f"{field_of(key)} takes nothing of {redacted(source.path)}: loosen its classes, per_class, weight or max_samples"

@@ -24,7 +24,7 @@ class ImageFolder(Weighted):
     """
 
     kind: Literal["folder"] = Field(default="folder", description="Images as files, in a folder for each class.")
-    path: str = Field(description="The folder that holds the class folders: a local path or a URI (s3://, gs://).")
+    path: str = Field(description="The folder that holds the class folders: a local path or a URI (s3://, gs://, hf://).")
     classes: tuple[str, ...] | None = Field(
         default=None, description="Classes to take, by folder name (wnid) or by name; all if absent."
     )
@@ -42,7 +42,7 @@ class ImageParquet(Weighted):
     """Images as bytes in parquet files, as the Hugging Face hub has them."""
 
     kind: Literal["parquet"] = Field(default="parquet", description="Images as bytes in a column of parquet files.")
-    path: str = Field(description="A file, a folder or a glob of parquet files: a local path or a URI (s3://, gs://).")
+    path: str = Field(description="A file, a folder or a glob of parquet files: a local path or a URI (s3://, gs://, hf://).")
     image_column: str = Field(default="image", description="Encoded images: bytes, or a struct of bytes and path.")
     label_column: str = Field(
         default="label",
@@ -65,7 +65,7 @@ class ImageTar(Weighted):
 
     kind: Literal["tar"] = Field(default="tar", description="Images in tar shards, members grouped by key.")
     path: str = Field(
-        description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://)."
+        description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://, hf://)."
     )
     label_column: str = Field(
         default="label", description="Where a key has no .cls file: field of its .json that holds the class; else no label."
@@ -89,7 +89,9 @@ class TextFiles(Weighted):
     """
 
     kind: Literal["files"] = Field(default="files", description="Texts as rows of parquet, JSONL or plain files.")
-    path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
+    path: str = Field(
+        description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://, hf://)."
+    )
     documents: Literal["lines", "files"] = Field(
         default="lines", description="What is one document of plain text: a line of a .txt file, or a whole .txt or .md file."
     )
@@ -103,7 +105,9 @@ class PairFiles(Weighted):
     """Images with a caption each, listed in .parquet or .jsonl files."""
 
     kind: Literal["files"] = Field(default="files", description="Image-caption pairs as rows of parquet or JSONL files.")
-    path: str = Field(description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://).")
+    path: str = Field(
+        description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://, hf://)."
+    )
     image_column: str = Field(
         default="image", description="The image: a path, or in parquet also bytes or a struct of bytes and path."
     )
@@ -126,7 +130,7 @@ class PairTar(Weighted):
 
     kind: Literal["tar"] = Field(default="tar", description="Image-caption pairs in tar shards, members grouped by key.")
     path: str = Field(
-        description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://)."
+        description="A file, a folder or a glob of .tar (.tar.gz, ...) files: a local path or a URI (s3://, gs://, hf://)."
     )
     text_column: str = Field(
         default="caption", description="Where a key has no .txt file: field of its .json that holds the caption."

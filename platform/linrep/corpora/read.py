@@ -19,7 +19,8 @@ from linrep.corpora.runs import Piece, pieces
 from linrep.corpora.shards import read_shard
 from linrep.corpora.streams import NUL
 from linrep.errors import CorpusError
-from linrep.places import Place, place
+from linrep.places import Place
+from linrep.repository.streamed import open_place
 from linrep.sample import LARGEST_IMAGE, Sample, Skipped, Split, split_of
 
 
@@ -54,7 +55,7 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
 def _image_files(
     key: str, own: list[Piece], source: ImageFolder, names: dict[int, str], splits: Splits
 ) -> Iterator[Sample | Skipped]:
-    folder = place(source.path)
+    folder = open_place(source.path)
 
     def one(piece: Piece) -> Sample | Skipped:
         label = piece.labels[0]
@@ -113,7 +114,7 @@ def _documents(key: str, own: list[Piece], source: TextFiles, splits: Splits) ->
 
 def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
     root, _ = root_of(source.path)
-    images = None if source.image_root is None else place(source.image_root)
+    images = None if source.image_root is None else open_place(source.image_root)
     fence = Fence(images or root, source.outside)
 
     def both(item: tuple[str, Record, int | None]) -> list[Sample | Skipped]:

@@ -168,7 +168,8 @@ def _plan(
     name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None,
     card: ModelCard, layers: tuple[int, ...], index: Index, kept: Place, chat_template: str,
 ) -> Plan:  # fmt: skip
-    corpora = moved(corpora, world_place(workspace, demo) if demo is not None and inside_world(corpora) else None)
+    there = world_place(workspace, demo) if demo is not None and inside_world(corpora) else None
+    corpora = index.pinned(moved(corpora, there))
     chunks = index.chunks(config.chunk_size)
     # "all" and the list that means the same layers make the same store.
     key = digest(VERSION, card.digest, index.digest, {**config.model_dump(mode="json"), "layers": list(layers)})
