@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -31,25 +31,40 @@ def own_device() -> torch.device:
     return torch.device("cuda")
 
 
-def load_planned(model: ModelConfig, digest: str, reach: int | None, pool: Pool, device: torch.device) -> "VLM":
-    """The model of a plan, on the device of a worker.
+def own_devices() -> tuple[torch.device, ...]:
+    """All GPUs that Ray gave this worker, or else the CPU.
+
+    Raises:
+        ModelError: As `own_device`.
+    """
+    first = own_device()
+    if first.type == "cpu":
+        return (first,)
+    n = len(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+    if torch.cuda.device_count() < n:
+        raise ModelError(f"{n} GPUs are reserved for this worker, but torch sees {torch.cuda.device_count()}: check the node")
+    return tuple(torch.device("cuda", i) for i in range(n))
+
+
+def load_planned(model: ModelConfig, digest: str, reach: int | None, pool: Pool, devices: Sequence[torch.device]) -> "VLM":
+    """The model of a plan, on the devices of a worker.
 
     Args:
         model: Where it lies.
         digest: What the plan says that it is.
         reach: Layers that are loaded; None for the whole model with its head.
         pool: Threads and number format.
-        device: Where it runs.
+        devices: Where it runs.
 
     Raises:
         ModelError: The model on this node is another one.
     """
-    if device.type == "cpu":
+    if devices[0].type == "cpu":
         # Ray sets one thread per reserved CPU; the model is what the CPUs are for.
         torch.set_num_threads(pool.threads or len(os.sched_getaffinity(0)))
     from linrep.vlm.load import load  # and with it transformers, which workers without a model do not need
 
-    vlm = load(located(model), reach, device, precision(pool, device))
+    vlm = load(located(model), reach, devices, precision(pool, devices[0]))
     check_same(model.path, vlm.card.digest, digest)
     return vlm
 

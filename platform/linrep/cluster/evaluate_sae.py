@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.cluster.actors import gpus_of, own_device, precision
+from linrep.cluster.actors import gpus_of, own_device, own_devices, precision
 from linrep.cluster.fan_out import or_error, results
 from linrep.contents.sources import located
 from linrep.corpora import Corpora
@@ -209,7 +209,7 @@ def _stability(report: Report, pairs: Sequence[tuple[LayerSae, LayerSae]], rates
 @lru_cache(maxsize=1)
 def _model(config: ModelConfig, device: str, dtype: torch.dtype) -> VLM:
     """The whole model, kept for the next layer that this process evaluates."""
-    return load(located(config), None, device, dtype)
+    return load(located(config), None, own_devices() if device == "cuda" else device, dtype)
 
 
 def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[LayerSae, LayerSae]], device: str) -> None:

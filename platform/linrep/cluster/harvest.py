@@ -12,7 +12,7 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy
 
-from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_device
+from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_devices
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.session import quiet_data
 from linrep.contents.sources import located
@@ -118,7 +118,7 @@ class ChunkHarvester:
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
-    vlm = load_planned(job.model, job.model_digest, max(job.layers), pool, own_device())
+    vlm = load_planned(job.model, job.model_digest, max(job.layers), pool, own_devices())
     harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
     check_format(harvester.precision, begun_in)
     return harvester

@@ -8,7 +8,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
-from linrep.cluster.actors import actor_counts, check_format, check_same, gpus_of, load_planned, outcomes, own_device
+from linrep.cluster.actors import actor_counts, check_format, check_same, gpus_of, load_planned, outcomes, own_devices
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.harvest import Block
 from linrep.cluster.session import quiet_data
@@ -58,13 +58,14 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         job: What to do.
         pool: How to run it.
         begun_in: Number format that earlier chunks ran in.
-        device: Where; None for the GPU that Ray gave this worker, if any.
+        device: Where; None for the GPUs that Ray gave this worker, if any.
 
     Raises:
         ModelError: The model or the SAE on this node is not the one of the plan, or a GPU is not to be seen.
         RecipeError: The artefact was begun in another number format.
     """
-    vlm = load_planned(job.model, job.model_digest, None, pool, own_device() if device is None else torch.device(device))
+    devices = own_devices() if device is None else (torch.device(device),)
+    vlm = load_planned(job.model, job.model_digest, None, pool, devices)
     config = job.config
     coder = None if config.sae is None else read_coder(config.sae.path)
     if config.sae is not None and coder is not None:

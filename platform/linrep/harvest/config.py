@@ -149,7 +149,8 @@ class Pool(Section):
         default=None, description="Fewest and most model actors; null: one per GPU share there is, or one on the CPU"
     )
     gpus: NonNegativeFloat | None = Field(
-        default=None, description="GPUs per actor, fractions allowed; null: 1 where there are GPUs, else 0."
+        default=None,
+        description="GPUs per actor: a share of one, or several for a model larger than one; null: 1 where there are any, else 0",
     )
     cpus: PositiveFloat = Field(default=0.5, description="Logical CPUs that an actor reserves.")
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
@@ -160,6 +161,13 @@ class Pool(Section):
     max_skipped: float = Field(
         default=0.01, ge=0, le=1, description="Share of the samples that may be skipped before the job fails."
     )
+
+    @field_validator("gpus")
+    @classmethod
+    def _a_share_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"must be a share of one GPU or a whole number of them, got {gpus:g}")
+        return gpus
 
     @field_validator("actors")
     @classmethod

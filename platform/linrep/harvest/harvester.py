@@ -71,7 +71,8 @@ class Harvester:
     def _want(self, views: Mapping[int, Collection[View]], limits: Limits | None) -> None:
         self.views = {layer: frozenset(own) for layer, own in views.items()}
         self.limits = {layer: LayerLimits.of(limits, layer) for layer in views}
-        self._on_device = {layer: torch.from_numpy(own.tokens).to(self.vlm.device) for layer, own in self.limits.items()}
+        tokens = {layer: torch.from_numpy(own.tokens) for layer, own in self.limits.items()}
+        self._limits_on = {device: {layer: one.to(device) for layer, one in tokens.items()} for device in self.vlm.devices}
 
     def narrowed(self, views: Mapping[int, Collection[View]], limits: Limits | None = None) -> "Harvester":
         """One that keeps less, or looks for other norms, with the same model and one at a time with this one.
@@ -114,23 +115,22 @@ class Harvester:
     def _start(self, batch: list[Prepared]) -> "_Pending":
         choice = choose(batch, self.config)
         wanted = {layer: choice.of(views) for layer, views in self.views.items()}
-        on_device = _to_device(choice, self.vlm.device)
+        on_device = {device: _to_device(choice, device) for device in self.vlm.devices}
         reduced: dict[int, LayerReduction] = {}
 
         def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
-            reduced[layer] = _to_host(reduce(h, wanted[layer], on_device, STORED[self.config.stored], self._on_device[layer]))
+            limits = self._limits_on[h.device][layer]
+            reduced[layer] = _to_host(reduce(h, wanted[layer], on_device[h.device], STORED[self.config.stored], limits))
 
         inputs = collate(batch, self.vlm)
         with self._model_in_use, record(self.vlm, self.layers, take):
             forward(self.vlm, inputs)
-        done = torch.cuda.Event() if self.vlm.device.type == "cuda" else None
-        if done is not None:
-            done.record()
+        done = [torch.cuda.current_stream(device).record_event() for device in self.vlm.devices if device.type == "cuda"]
         return _Pending(choice, reduced, sum(map(len, batch)), done)
 
     def _finish(self, pending: "_Pending") -> Rows:
-        if pending.done is not None:
-            pending.done.synchronize()
+        for event in pending.done:
+            event.synchronize()
         tables, sums = {}, {}
         for layer, reduced in pending.layers.items():
             counted = CountedPositions.of(pending.choice, reduced, self.limits[layer])
@@ -150,7 +150,7 @@ class _Pending:
     choice: Choice
     layers: dict[int, LayerReduction]
     n_tokens: int
-    done: "torch.cuda.Event | None"
+    done: "list[torch.cuda.Event]"
 
 
 @dataclass(frozen=True)

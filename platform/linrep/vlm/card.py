@@ -28,7 +28,8 @@ class ModelCard:
         max_positions: Longest sequence that the language model was made for.
         vision: What decides how an image is laid out, as the family says it.
         processor_class: The processor named in the files.
-        digest: Names configuration, tokenizer, processor and weights, see `linrep.vlm.files.digest_files`.
+        digest: Names configuration, tokenizer, processor, weights and their rounding, see `linrep.vlm.files.digest_files`.
+        quantization: How the weights are rounded while loading: 8bit, 4bit; None where they are as stored.
     """
 
     path: str
@@ -43,6 +44,7 @@ class ModelCard:
     vision: Vision
     processor_class: str
     digest: str
+    quantization: str | None = None
 
     @property
     def tile_size(self) -> int:
@@ -86,7 +88,8 @@ def describe(config: ModelConfig) -> ModelCard:
             max_positions=text.max_position_embeddings,
             vision=family.vision(full, partial(image_settings, folder)),
             processor_class=processor_class,
-            digest=digest_files(folder, commit),
+            digest=digest_files(folder, commit, config.quantization),
+            quantization=config.quantization,
         )
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):
@@ -105,7 +108,7 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
         values = {**values, "family": "llava_next", "vision": values}
     kind = family_of(values["family"]).facts
     vision = kind(**{field.name: _frozen(values["vision"][field.name]) for field in fields(kind)})
-    own = {field.name: values[field.name] for field in fields(ModelCard) if field.name != "vision"}
+    own = {field.name: values[field.name] for field in fields(ModelCard) if field.name != "vision" and field.name in values}
     return ModelCard(**own, vision=vision)
 
 

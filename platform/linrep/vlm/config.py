@@ -16,6 +16,9 @@ class ModelConfig(Section):
     revision: str | None = Field(
         default=None, description="Commit, tag or branch on the hub; pin a commit to keep results comparable. Unused for folders."
     )
+    quantization: Literal["8bit", "4bit"] | None = Field(
+        default=None, description="Round the weights to 8 or 4 bits while loading (bitsandbytes); another model by its digest."
+    )
 
 
 class Turn(Section):

@@ -86,7 +86,8 @@ class Context:
         index = torch.as_tensor(list(rows), device=self.real.device)
         cache = _copy(self.cache)
         for layer in cache.layers:
-            layer.keys, layer.values = layer.keys.index_select(0, index), layer.values.index_select(0, index)
+            here = index.to(layer.keys.device)
+            layer.keys, layer.values = layer.keys.index_select(0, here), layer.values.index_select(0, here)
         blocks = None if self.blocks is None else self.blocks.index_select(0, index)
         return Context(cache, self.real.index_select(0, index), self.following.index_select(0, index), blocks)
 
@@ -220,7 +221,7 @@ def run(
             use_cache=True,
             **beside,
         )
-    return Context(cache, seen, following, blocks), out.last_hidden_state
+    return Context(cache, seen, following, blocks), out.last_hidden_state.to(stream.h.device)
 
 
 def _places(
@@ -246,7 +247,7 @@ def _blocks(vlm: VLM, stream: Stream, real: Bool[Tensor, "b t"], before: Context
 
 def logits(vlm: VLM, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
     """Next-token logits in float32, from what `run` returned."""
-    return vlm.family.logits(vlm.model, hidden).float()
+    return vlm.family.logits(vlm.model, hidden).float().to(hidden.device)
 
 
 def at_last(hidden: Float[Tensor, "b t d"], real: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:

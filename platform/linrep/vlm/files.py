@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def digest_files(folder: Path, commit: str | None = None) -> str:
+def digest_files(folder: Path, commit: str | None = None, rounded: str | None = None) -> str:
     """Sixteen hexadecimal characters that name a model: its configuration, tokenizer, processor and weights.
 
     The same on every machine and for every copy of the files. The small files count with their name and all their bytes.
@@ -106,13 +106,14 @@ def digest_files(folder: Path, commit: str | None = None) -> str:
     Args:
         folder: The model's folder.
         commit: The hub commit, if there is one.
+        rounded: How the weights are rounded while loading, if they are.
     """
     total = hashlib.sha256()
     for name in CONFIG_FILES:
         if (folder / name).is_file():
             total.update(f"{name}\0{hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n".encode())
     identities = [f"commit {commit}"] if commit else sorted(_identity(path) for path in weight_files(folder))
-    for identity in identities:
+    for identity in (*identities, *([f"rounded to {rounded}"] if rounded else [])):
         total.update(f"{identity}\n".encode())
     return total.hexdigest()[:16]
 

@@ -93,7 +93,8 @@ def edit_rows(vlm: VLM, edits: Mapping[int, RowEdit], mask: Bool[Tensor, "b t"],
             if len(rows) == 0:
                 return None
             edited = h.clone()  # the unedited tensor may be held by the recorder or by the graph
-            edited[rows, positions] = apply(h[rows, positions], rows).to(h.dtype)
+            at = rows.to(h.device), positions.to(h.device)  # a model may lie on several devices; what edits it, on the first
+            edited[at] = apply(h[at].to(vlm.device), rows).to(h)
             return edited
 
         return hook

@@ -1,5 +1,7 @@
 """Loading a model down to the deepest layer that is needed, and no further."""
 
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from linrep.vlm.family import Family
 from linrep.vlm.files import locate, weight_files
 from linrep.vlm.processor import load_processor, quiet
 from linrep.vlm.sites import text_stack
+from linrep.vlm.spread import placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class VLM:
         processor: The model's own processor (tokenizer and image processor).
         card: Facts about the whole model.
         depth: Deepest layer it reaches; None means the whole model.
-        device: Where it runs.
+        devices: Where it runs: the stream goes through them in order.
         dtype: Of its parameters.
     """
 
@@ -34,8 +37,13 @@ class VLM:
     processor: Any = field(repr=False)
     card: ModelCard
     depth: int | None
-    device: torch.device
+    devices: tuple[torch.device, ...]
     dtype: torch.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return self.devices[0]
 
     @property
     def inner(self) -> Any:
@@ -61,7 +69,7 @@ class VLM:
 def load(
     config: ModelConfig,
     depth: int | None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | Sequence[torch.device] = "cpu",
     dtype: str | torch.dtype = torch.float32,
 ) -> VLM:
     """A model in evaluation mode and without gradients, cut after the deepest layer that is asked for.
@@ -72,7 +80,7 @@ def load(
     Args:
         config: Folder or hub name.
         depth: Deepest layer k needed, 0..n; None keeps the whole model with its head, to generate.
-        device: Where to put it.
+        device: Where to put it; several devices get a share each, see `linrep.vlm.spread`.
         dtype: Of the parameters, whatever is stored: a torch dtype or its name.
 
     Raises:
@@ -87,15 +95,19 @@ def load(
         raise ModelError(f"model {config.path!r} has no weights: expected model.safetensors or model.safetensors.index.json")
     cls: Any = AutoModelForImageTextToText if depth is None else AutoModel
     full = read_config(folder)
+    own = full if depth is None else family_of(card.family).truncate(full, depth)
+    devices = (torch.device(device),) if isinstance(device, str | torch.device) else tuple(map(torch.device, device))
+    placed = _placed(cls, own, devices, config.quantization)
     try:
         with quiet():
             model, report = cls.from_pretrained(
                 folder,
-                config=full if depth is None else family_of(card.family).truncate(full, depth),
+                config=own,
                 dtype=_dtype(dtype),
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **placed,
             )
     except (RuntimeError, OSError, KeyError, SafetensorError) as error:  # shapes that differ, files cut short
         reason = " ".join(str(error).split())[:300]
@@ -105,10 +117,35 @@ def load(
         raise ModelError(
             f"the weights of model {config.path!r} do not fit its config.json: {lacking[0]!r} is missing ({len(lacking)} in all)"
         )
-    where = torch.device(device)
-    model = model.eval().requires_grad_(False).to(where)
-    processor = load_processor(folder)
-    return VLM(model=model, processor=processor, card=card, depth=depth, device=where, dtype=_dtype(dtype))
+    model = model.eval().requires_grad_(False)
+    if not placed:
+        model = model.to(devices[0])
+    return VLM(model, load_processor(folder), card, depth, devices, _dtype(dtype))
+
+
+def _placed(cls: Any, config: Any, devices: Sequence[torch.device], quantization: str | None) -> dict[str, Any]:
+    """What loading is told beside: where parts of the model go, and how its weights are rounded; nothing in the usual case.
+
+    Raises:
+        ModelError: A package that this needs is not installed.
+    """
+    if len(devices) == 1 and quantization is None:
+        return {}
+    for package in ("accelerate", *(["bitsandbytes"] if quantization else [])):
+        if importlib.util.find_spec(package) is None:
+            what = f"model.quantization {quantization}" if quantization else "a model over several devices"
+            raise ModelError(f"{what} needs {package}: install it with pip install 'line-of-sight[large]'")
+    found: dict[str, Any] = {"device_map": {"": devices[0]}}
+    if len(devices) > 1:
+        with torch.device("meta"), quiet():
+            empty = cls.from_config(config)
+        empty.tie_weights()
+        found["device_map"] = placement(empty, devices)
+    if quantization is not None:
+        from transformers import BitsAndBytesConfig
+
+        found["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{quantization}": True})
+    return found
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
