@@ -1,6 +1,7 @@
 """Loading a model down to the deepest layer that is needed, and no further."""
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,9 +98,10 @@ def load(
     full = read_config(folder)
     own = full if depth is None else family_of(card.family).truncate(full, depth)
     devices = (torch.device(device),) if isinstance(device, str | torch.device) else tuple(map(torch.device, device))
-    placed = _placed(cls, own, devices, config.quantization)
+    placed = _placed(cls, own, devices, config.quantization, _dtype(dtype))
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following device_map keys")  # parameters that belong to no module of their own
             model, report = cls.from_pretrained(
                 folder,
                 config=own,
@@ -123,7 +125,9 @@ def load(
     return VLM(model, load_processor(folder), card, depth, devices, _dtype(dtype))
 
 
-def _placed(cls: Any, config: Any, devices: Sequence[torch.device], quantization: str | None) -> dict[str, Any]:
+def _placed(
+    cls: Any, config: Any, devices: Sequence[torch.device], quantization: str | None, dtype: torch.dtype
+) -> dict[str, Any]:
     """What loading is told beside: where parts of the model go, and how its weights are rounded; nothing in the usual case.
 
     Raises:
@@ -144,7 +148,8 @@ def _placed(cls: Any, config: Any, devices: Sequence[torch.device], quantization
     if quantization is not None:
         from transformers import BitsAndBytesConfig
 
-        found["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{quantization}": True})
+        kind = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype} if quantization == "4bit" else {}
+        found["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{quantization}": True}, **kind)
     return found
 
 

@@ -1,6 +1,6 @@
 """Mistral 3: an image of any size as one grid of patches, 2 x 2 of them merged into a token, a token of text after each row.
 
-Tiles here are the squares that become one token. The model takes whole images, filled up to the largest of a batch, with their sizes.
+Tiles here are the squares that become one token. The model takes whole images, filled up to the largest of a batch, with sizes.
 `[IMG_BREAK]` after a row and `[IMG_END]` after the last are ordinary tokens of the vocabulary: template.
 """
 
