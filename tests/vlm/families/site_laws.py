@@ -89,7 +89,7 @@ class SiteLaws:
             batch, tokens = collate([one], vlm), tower_tokens(vlm, one)
             before = seen(vlm, batch, [TOWER, PROJECTOR])
             for tile, i in tried(tokens):
-                after = seen(vlm, changed(batch, vlm.card.patch_size, tile, i, tokens.shape[1]), [TOWER, PROJECTOR])
+                after = seen(vlm, self.changed(batch, vlm, one, tile, i), [TOWER, PROJECTOR])
                 assert moved(before[TOWER], after[TOWER]).tolist() == [[tile, i]]
                 there = moved(before[PROJECTOR], after[PROJECTOR]).flatten().tolist()
                 token = int(tokens[tile, i])
@@ -97,6 +97,10 @@ class SiteLaws:
                     assert there == [token]
                 elif not self.resampled(one, tokens):
                     assert there == []
+
+    def changed(self, batch: Batch, vlm: VLM, one: Prepared, tile: int, i: int) -> Batch:
+        """The same with other pixels in one patch of one tile."""
+        return changed(batch, vlm.card.patch_size, tile, i, tower_tokens(vlm, one).shape[1])
 
     def resampled(self, one: Prepared, tokens: np.ndarray) -> bool:
         """The tokens of the crops mix patches."""

@@ -1,5 +1,6 @@
 """Mistral 3."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ class TestMistral3(Laws):
         )
         images = PixtralImageProcessorPil(size={"longest_edge": 96}, patch_size={"height": 4, "width": 4})
         return write(folder, config, images, tokenizer, "PixtralProcessor", {"patch_size": 4, "spatial_merge_size": 2, **ROWS})
+
+    def changed(self, batch, vlm, one, tile, i):
+        """Its pixels are whole images."""
+        pixels, side = batch.beside["pixel_values"].clone(), vlm.card.patch_size
+        (row, col), (down, across) = divmod(tile, one.grid[1]), divmod(i, 2)
+        top, left = (2 * row + down) * side, (2 * col + across) * side
+        pixels[0, :, top : top + side, left : left + side] += 1
+        return replace(batch, beside={**batch.beside, "pixel_values": pixels})
 
     def test_the_tokens_between_rows_are_template_and_the_last_one_ends_the_image(self, vlm, prepared):
         one = prepared[0]

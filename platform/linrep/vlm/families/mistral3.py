@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from PIL import Image
 
 from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree
@@ -91,6 +92,20 @@ class Mistral3(Family):
             image[:, :height, :width] = own.permute(2, 0, 3, 1, 4).reshape(3, height, width)
             first += rows * cols
         return {"pixel_values": found, "image_sizes": whole.to(pixels.device)}
+
+    def tower_patches(self, model: Any, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+        (patches, sizes), merge = args, model.config.spatial_merge_size
+        found = patches.reshape(-1, merge**2, patches.shape[-1]).clone()
+        first = 0
+        for height, width in (sizes // model.config.vision_config.patch_size).tolist():
+            n = height * width // merge**2
+            own = patches[first * merge**2 : (first + n) * merge**2].reshape(height // merge, merge, width // merge, merge, -1)
+            found[first : first + n] = own.transpose(1, 2).reshape(n, merge**2, -1)
+            first += n
+        return found
+
+    def tower_tokens(self, plan: Layout, vision: Mistral3Vision) -> Int[np.ndarray, "tiles n"]:
+        return np.arange(plan.tiles)[:, None].repeat((vision.tile_size // vision.patch_size) ** 2, axis=1)
 
 
 FAMILY = Mistral3()
