@@ -150,7 +150,7 @@ class _Pending:
     choice: Choice
     layers: dict[int, LayerReduction]
     n_tokens: int
-    done: "list[torch.cuda.Event]"
+    done: Sequence[torch.Event]
 
 
 @dataclass(frozen=True)
