@@ -23,6 +23,8 @@ CASES = {
     "a corpus that comes between": ({}, {}, ("text",)),
     "a layer, a view and a corpus": ({"views": ("tokens",)}, {"layers": (0, 1, 2)}, ("text",)),
     "a layer in a store without limits": ({"high_norm": None}, {"high_norm": None, "layers": (0, 1, 2)}, ()),
+    "a site": ({}, {"sites": ("mlp",)}, ()),
+    "a site, a layer and a corpus": ({"sites": ("mlp",)}, {"sites": ("attention", "mlp"), "layers": (0, 2, 4)}, ("text",)),
     "every token": ({"tokens_per_sample": None, "views": ("pooled",)}, {"tokens_per_sample": None}, ()),
 }
 
@@ -62,6 +64,17 @@ def test_by_a_layer_nothing_else_is_computed(corpora, random_vlm, tmp_path, work
     (taken,) = {part.harvest for commit in second.commits.values() for part in commit.taken}
     assert taken == first.place.name
     assert f"from {taken}, not computed again" in str(second)
+
+
+def test_by_a_site_nothing_else_is_computed(corpora, random_vlm, tmp_path, work):
+    first = run(tmp_path, corpora, random_vlm, CONFIG)
+    work.forget()
+    second = run(tmp_path, corpora, random_vlm, changed(sites=("mlp",)))
+    assert {view for _, view in work.rows} == {"pooled/site=mlp", "tokens/site=mlp", "last/site=mlp"}
+    there, here = Path(first.place.path), Path(second.place.path)
+    files = [file.path for commit in first.commits.values() for file in commit.files if "layer=" in file.path]
+    assert files
+    assert all((there / path).samefile(here / path) for path in files)
 
 
 def test_by_a_corpus_no_old_sample_runs_and_the_new_ones_have_all_layers(corpora, random_vlm, tmp_path, work):

@@ -29,6 +29,7 @@ from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
 from linrep.store.limits import Limits
 from linrep.store.summary import size
+from linrep.vlm.card import describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
@@ -118,7 +119,10 @@ class ChunkHarvester:
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
-    vlm = load_planned(job.model, job.model_digest, max(job.layers), pool, own_devices())
+    depth = max(job.layers)
+    if job.config.sites:  # what the block at the deepest layer adds
+        depth = min(depth + 1, describe(located(job.model)).n_layers)
+    vlm = load_planned(job.model, job.model_digest, depth, pool, own_devices())
     harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)
     check_format(harvester.precision, begun_in)
     return harvester

@@ -54,8 +54,7 @@ def calibrate(harvester: Harvester, turns: Turns, corpora: Corpora, preparer: Pr
 
 def measure(harvester: Harvester, prepared: Sequence[Prepared]) -> Limits:
     """The limits that the tokens of some samples of a source give."""
-    plain = harvester.narrowed({layer: own & {"last"} for layer, own in harvester.views.items()})
-    return norm_limits(merge(rows.sums for rows in plain(prepared)), harvester.config.high_norm)
+    return norm_limits(merge(rows.sums for rows in harvester.of_last()(prepared)), harvester.config.high_norm)
 
 
 def _turns(chunks: Sequence[Chunk], n: int) -> list[list[Chunk]]:

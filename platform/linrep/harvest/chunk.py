@@ -74,8 +74,8 @@ def _write_all(batches: Iterable[Rows], writer: ChunkWriter) -> tuple[dict[tuple
 
 
 def _write(rows: Rows, writer: ChunkWriter) -> None:
-    for (view, layer, modality), table in rows.tables.items():
-        writer.vectors(view, layer, modality, table)
+    for (folder, layer, modality), table in rows.tables.items():
+        writer.vectors(folder, layer, modality, table)
 
 
 def sample_row(item: Prepared | Skipped) -> dict[str, object]:

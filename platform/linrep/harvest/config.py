@@ -1,8 +1,9 @@
 """What a harvest keeps, and where it runs."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_serializer, model_validator
 
 from linrep.config import Section
 from linrep.store.layout import HIGH_NORM, View
@@ -21,6 +22,10 @@ class HarvestConfig(Section):
     )
     views: tuple[View, ...] = Field(
         default=("pooled", "tokens", "last"), description="What to keep of each sample: pooled, tokens, last."
+    )
+    sites: tuple[Literal["attention", "mlp"], ...] = Field(
+        default=(),
+        description="Sites kept beside the residual stream: attention, mlp: what that of block k adds, at each layer k but n.",
     )
     tokens_per_sample: PositiveInt | None = Field(
         default=64, description="Tokens of each modality kept per sample in the tokens view, drawn by sample id; null keeps all"
@@ -58,6 +63,12 @@ class HarvestConfig(Section):
     @classmethod
     def _one_place_for_prompts(cls, values: Any) -> Any:
         return filled_in(values) if isinstance(values, dict) else values
+
+    @model_serializer(mode="wrap")
+    def _without_no_sites(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Where no sites are asked for nothing is said of them, so that digests are what they were before there were any."""
+        values = plain(self)
+        return values if self.sites else {name: value for name, value in values.items() if name != "sites"}
 
     def stored_as(self, usual: Literal["float16", "bfloat16"]) -> "HarvestConfig":
         """The same with the number format named: auto and the format that it means make the same store."""
@@ -118,6 +129,11 @@ class HarvestConfig(Section):
         if not views or len(set(views)) < len(views):
             raise ValueError(f"must name pooled, tokens or last, each once at most, got {list(views)}")
         return views
+
+    @field_validator("sites")
+    @classmethod
+    def _once(cls, sites: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(sites)))
 
     @field_validator("chat")
     @classmethod

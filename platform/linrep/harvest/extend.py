@@ -17,14 +17,14 @@ from typing import Any
 from linrep.corpora.config import corpus_of
 from linrep.corpora.index import Chunk
 from linrep.errors import StoreError
-from linrep.harvest.take import ChunkWork, Origin, Part
+from linrep.harvest.take import ChunkWork, Origin, Part, groups_of
 from linrep.places import Place
-from linrep.store.layout import GROUPS, LAST_GROUPS, View
+from linrep.store.layout import GROUPS, LAST_GROUPS, Folder, site_group
 from linrep.store.limits import Limits, from_records
 from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.read import Store, read_store
 
-BESIDE = "layers", "views"
+BESIDE = "layers", "views", "sites"
 """Fields of the harvest section that decide which rows there are, and not what is in them."""
 OTHERS = {
     "images": ("pair_prompt", "text_prompt", "max_text_tokens"),
@@ -75,18 +75,19 @@ class Earlier:
             limits: Norms above which tokens of the new harvest are kept apart.
         """
         found = set()
-        for layer, view in wanted:
-            there = layer in self.store.manifest.layers and view in self.store.manifest.views
-            groups = (*GROUPS, *LAST_GROUPS) if view == "last" else GROUPS
-            if there and _limits_at(self.limits, source, layer, groups) == _limits_at(limits, source, layer, groups):
-                found.add((layer, view))
+        held = self.store.manifest.parts
+        for layer, folder in wanted:
+            groups = groups_of(folder)
+            same = _limits_at(self.limits, source, layer, groups) == _limits_at(limits, source, layer, groups)
+            if (layer, folder) in held and same:
+                found.add((layer, folder))
         return frozenset(found)
 
     def covers(self, manifest: Manifest) -> int:
         """How many parts of chunks it may have."""
         own = self.store.manifest
         n_chunks = sum(len(self.chunks_of[source]) for source in self.sources)
-        return n_chunks * len({*own.layers} & {*manifest.layers}) * len({*own.views} & {*manifest.views})
+        return n_chunks * len(own.parts & manifest.parts)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Extension:
             without: Numbers of chunks of which nothing is taken.
         """
         own, refused = manifest.chunks_of, set(without)
-        every: frozenset[Part] = frozenset((layer, view) for layer in manifest.layers for view in manifest.views)
+        every = manifest.parts
         held = {(one.name, source): one.parts(source, every, limits) for one in self.earlier for source in one.sources}
         found = []
         for chunk in chunks:
@@ -135,8 +136,9 @@ class Extension:
                 if commit is not None:
                     origins.append(Origin(one.name, one.store.place, commit, parts))
                     missing -= parts
-            views: dict[int, tuple[View, ...]] = {
-                layer: tuple(view for view in manifest.views if (layer, view) in missing) for layer in manifest.layers
+            views: dict[int, tuple[Folder, ...]] = {
+                layer: tuple(folder for folder in manifest.folders(layer) if (layer, folder) in missing)
+                for layer in manifest.layers
             }
             found.append(ChunkWork(chunk, {layer: some for layer, some in views.items() if some}, tuple(origins)))
         return found
@@ -218,9 +220,10 @@ def _measurements(manifest: Manifest) -> Iterable[tuple[str, int, tuple[str, ...
     """What is measured at once: the tokens of a source at a layer, and its last positions where they are kept."""
     for source in manifest.chunks_of:
         for layer in manifest.layers:
-            yield source, layer, GROUPS
-            if "last" in manifest.views:
-                yield source, layer, LAST_GROUPS
+            for site in manifest.sites_at(layer):
+                yield source, layer, tuple(site_group(group, site) for group in GROUPS)
+                if "last" in manifest.views:
+                    yield source, layer, tuple(site_group(group, site) for group in LAST_GROUPS)
 
 
 def _limits_at(limits: Mapping[str, Limits], source: str, layer: int, groups: Iterable[str]) -> dict[tuple[int, str], float]:

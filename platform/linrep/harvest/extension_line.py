@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from linrep.harvest.extend import Extension
 from linrep.harvest.take import ChunkWork, Origin, Part
-from linrep.store.layout import View, parse_folder
+from linrep.store.layout import Folder, parse_folder
 from linrep.store.manifest import Manifest
 from linrep.store.summary import runs_of, size
 
@@ -67,13 +67,13 @@ def _computed(works: Sequence[ChunkWork], manifest: Manifest) -> str:
 
 def _estimate(work: ChunkWork) -> float | None:
     """Bytes of what is computed of a chunk, from what its views take at other layers; None where that is not known."""
-    sizes: dict[View, Counter[int]] = defaultdict(Counter)
+    sizes: dict[Folder, Counter[int]] = defaultdict(Counter)
     for origin in work.origins:
         for file in origin.files:
             found = parse_folder(file.path)
             if found is not None:
                 sizes[found[0]][found[1]] += file.bytes
-    views: list[View] = [view for views in work.views.values() for view in views]
+    views: list[Folder] = [view for views in work.views.values() for view in views]
     if any(view not in sizes for view in views):
         return None
     return sum(sizes[view].total() / len(sizes[view]) for view in views)
@@ -81,17 +81,17 @@ def _estimate(work: ChunkWork) -> float | None:
 
 def _parts(parts: Iterable[Part], manifest: Manifest) -> str:
     """Layers and views in words: "layers 4, 8", "last at layers 4, 8 and layer 16"."""
-    by_layer: Mapping[int, set[View]] = defaultdict(set)
+    by_layer: Mapping[int, set[Folder]] = defaultdict(set)
     for layer, view in parts:
         by_layer[layer].add(view)
-    groups: dict[tuple[View, ...], list[int]] = defaultdict(list)
+    groups: dict[tuple[Folder, ...], list[int]] = defaultdict(list)
     for layer in sorted(by_layer):
-        views: tuple[View, ...] = tuple(view for view in manifest.views if view in by_layer[layer])
+        views = tuple(folder for folder in manifest.folders(layer) if folder in by_layer[layer])
         groups[views].append(layer)
     said = []
     for views, layers in groups.items():
         where = f"layer{'s' if len(layers) > 1 else ''} {runs_of(layers)}"
-        said.append(where if views == manifest.views else f"{', '.join(views)} at {where}")
+        said.append(where if views == manifest.folders(layers[0]) else f"{', '.join(views)} at {where}")
     return " and ".join(said)
 
 

@@ -4,6 +4,7 @@ import copy
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,15 @@ from torch import Tensor
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.select import Choice, choose
 from linrep.harvest.sums import CountedPositions, LayerLimits, LayerReduction, layer_sums
-from linrep.store.layout import GROUPS, Modality, View
+from linrep.store.layout import GROUPS, Folder, Modality, StoredSite, View, folder_of, site_group, view_and_site
 from linrep.store.limits import Limits
 from linrep.store.statistics import Sums
 from linrep.vlm.batch import collate, pack
-from linrep.vlm.hooks import forward, record
+from linrep.vlm.hooks import forward
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared
+from linrep.vlm.recorder import record_sites
+from linrep.vlm.sites import Site
 from schemas import vectors
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -31,21 +34,28 @@ class Rows:
     """What a micro-batch adds to the store.
 
     Attributes:
-        tables: Rows by view, layer and modality.
-        sums: Sums by layer and group.
+        tables: Rows by view of a site, layer and modality.
+        sums: Sums by layer and group, see `linrep.store.layout.site_group`.
         n_tokens: Positions, padding not counted.
     """
 
-    tables: dict[tuple[View, int, Modality], pa.Table]
+    tables: dict[tuple[Folder, int, Modality], pa.Table]
     sums: dict[tuple[int, str], Sums]
     n_tokens: int
+
+
+class At(NamedTuple):
+    """Where in the model: a site at a layer."""
+
+    site: StoredSite
+    layer: int
 
 
 class Harvester:
     """Turns prepared samples into rows. Several threads may use it at once: the model runs one micro-batch at a time.
 
     Args:
-        vlm: The model, loaded at least as deep as the deepest layer asked for.
+        vlm: The model, loaded at least as deep as the deepest layer asked for; one block more where other sites are.
         config: What to keep.
         layers: Layers to record.
         tokens_per_batch: Most positions in a micro-batch, padding included.
@@ -56,8 +66,8 @@ class Harvester:
         config: What to keep.
         tokens_per_batch: Most positions in a micro-batch.
         schema: Of the rows.
-        views: Views to keep of each layer.
-        limits: Norms of each layer above which positions are kept apart.
+        views: Views to keep of each site and layer.
+        limits: Norms of each of them above which positions are kept apart.
     """
 
     def __init__(
@@ -66,21 +76,34 @@ class Harvester:
         self.vlm, self.config, self.tokens_per_batch = vlm, config.stored_as(vlm.family.storage), tokens_per_batch
         self.schema = vectors(vlm.card.width, self.config.stored)
         self._model_in_use = threading.Lock()
-        self._want(dict.fromkeys(layers, config.views), limits)
+        there = [At("residual", layer) for layer in layers]
+        there += [At(site, layer) for site in config.sites for layer in layers if layer < vlm.card.n_layers]
+        self._want(dict.fromkeys(there, config.views), limits)
 
-    def _want(self, views: Mapping[int, Collection[View]], limits: Limits | None) -> None:
-        self.views = {layer: frozenset(own) for layer, own in views.items()}
-        self.limits = {layer: LayerLimits.of(limits, layer) for layer in views}
-        tokens = {layer: torch.from_numpy(own.tokens) for layer, own in self.limits.items()}
-        self._limits_on = {device: {layer: one.to(device) for layer, one in tokens.items()} for device in self.vlm.devices}
+    def _want(self, views: Mapping[At, Collection[View]], limits: Limits | None) -> None:
+        self.views = {at: frozenset(own) for at, own in views.items()}
+        self.limits = {at: LayerLimits.of(limits, at.layer, at.site) for at in views}
+        tokens = {at: torch.from_numpy(own.tokens) for at, own in self.limits.items()}
+        self._limits_on = {device: {at: one.to(device) for at, one in tokens.items()} for device in self.vlm.devices}
 
-    def narrowed(self, views: Mapping[int, Collection[View]], limits: Limits | None = None) -> "Harvester":
+    def narrowed(self, folders: Mapping[int, Collection[Folder]], limits: Limits | None = None) -> "Harvester":
         """One that keeps less, or looks for other norms, with the same model and one at a time with this one.
 
         Args:
-            views: Views to keep of each layer; other layers are not recorded.
+            folders: Views of sites to keep of each layer; others are not recorded.
             limits: Norms above which tokens are kept apart.
         """
+        views: dict[At, set[View]] = {}
+        for layer, own in folders.items():
+            for view, site in map(view_and_site, own):
+                views.setdefault(At(site, layer), set()).add(view)
+        return self._narrowed(views, limits)
+
+    def of_last(self) -> "Harvester":
+        """One that keeps last positions alone, if this one does, with the same sums of all."""
+        return self._narrowed({at: own & {"last"} for at, own in self.views.items()}, None)
+
+    def _narrowed(self, views: Mapping[At, Collection[View]], limits: Limits | None) -> "Harvester":
         some = copy.copy(self)  # with the lock on the model
         kept = tuple(view for view in self.config.views if any(view in own for own in views.values()))
         some.config = self.config.model_copy(update={"views": kept})
@@ -90,7 +113,7 @@ class Harvester:
     @property
     def layers(self) -> tuple[int, ...]:
         """Layers to record."""
-        return tuple(self.views)
+        return tuple(dict.fromkeys(at.layer for at in self.views))
 
     @property
     def precision(self) -> str:
@@ -114,16 +137,18 @@ class Harvester:
     @torch.inference_mode()
     def _start(self, batch: list[Prepared]) -> "_Pending":
         choice = choose(batch, self.config)
-        wanted = {layer: choice.of(views) for layer, views in self.views.items()}
+        wanted = {at: choice.of(views) for at, views in self.views.items()}
         on_device = {device: _to_device(choice, device) for device in self.vlm.devices}
-        reduced: dict[int, LayerReduction] = {}
+        reduced: dict[At, LayerReduction] = {}
 
-        def take(layer: int, h: Float[Tensor, "b t d"]) -> None:
-            limits = self._limits_on[h.device][layer]
-            reduced[layer] = _to_host(reduce(h, wanted[layer], on_device[h.device], STORED[self.config.stored], limits))
+        def take(at: At, h: Float[Tensor, "b t d"]) -> None:
+            limits = self._limits_on[h.device][at]
+            reduced[at] = _to_host(reduce(h, wanted[at], on_device[h.device], STORED[self.config.stored], limits))
+
+        sites = {Site(*at): at for at in self.views}
 
         inputs = collate(batch, self.vlm)
-        with self._model_in_use, record(self.vlm, self.layers, take):
+        with self._model_in_use, record_sites(self.vlm, sites, lambda site, h: take(sites[site], h)):
             forward(self.vlm, inputs)
         done = [torch.cuda.current_stream(device).record_event() for device in self.vlm.devices if device.type == "cuda"]
         return _Pending(choice, reduced, sum(map(len, batch)), done)
@@ -132,23 +157,24 @@ class Harvester:
         for event in pending.done:
             event.synchronize()
         tables, sums = {}, {}
-        for layer, reduced in pending.layers.items():
-            counted = CountedPositions.of(pending.choice, reduced, self.limits[layer])
+        for at, reduced in pending.reduced.items():
+            counted = CountedPositions.of(pending.choice, reduced, self.limits[at])
             for key, (stored, norms) in reduced.rows.items():
                 kept = pending.choice.views[key]
                 counts = counted.columns(kept) if key[0] == "pooled" else None
                 table = kept.table(self.schema, _bytes_of(_settled(stored)), _settled(norms).numpy(), counts)
                 if counts is not None and not counts["n_tokens"].all():  # no mean where no token counts
                     table = table.filter(pa.array(counts["n_tokens"] > 0))
-                tables[key[0], layer, key[1]] = table
-            sums |= {(layer, group): s for group, s in layer_sums(pending.choice, reduced, counted).items()}
+                tables[folder_of(key[0], at.site), at.layer, key[1]] = table
+            found = layer_sums(pending.choice, reduced, counted)
+            sums |= {(at.layer, site_group(group, at.site)): own for group, own in found.items()}
         return Rows(tables, sums, pending.n_tokens)
 
 
 @dataclass(frozen=True)
 class _Pending:
     choice: Choice
-    layers: dict[int, LayerReduction]
+    reduced: dict[At, LayerReduction]
     n_tokens: int
     done: Sequence[torch.Event]
 

@@ -126,6 +126,10 @@ def plan_harvest(
     config, chat_template = settle(config, model, card)
     layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
     check_layers(card, layers)
+    if config.sites and layers[0] == card.n_layers:
+        raise RecipeError(
+            f"harvest.sites: no block begins at layer {layers[0]}, the only one in harvest.layers; name an earlier one"
+        )
     none = RecipeError(f"there is no harvest of this recipe in {workspace}: run jobs/harvest.py with the same recipe first")
     # By what the recipe says, not where the embedded world lies: a workspace that is moved keeps its index.
     kept = workspace / "corpora" / f"{name}-{digest(corpora, demo if inside_world(corpora) else None)}"

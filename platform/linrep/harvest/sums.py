@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int32, Int64, Shaped
 from torch import Tensor
 
 from linrep.harvest.select import NO_GROUP, Choice, ViewRows
-from linrep.store.layout import GROUPS, LAST_GROUPS, MODALITIES, Modality, View
+from linrep.store.layout import GROUPS, LAST_GROUPS, MODALITIES, Modality, StoredSite, View, site_group
 from linrep.store.limits import Limits
 from linrep.store.statistics import N_BINS, Sums, norm_bin
 
@@ -28,10 +28,10 @@ class LayerLimits:
     known: bool
 
     @classmethod
-    def of(cls, limits: Limits | None, layer: int) -> "LayerLimits":
-        """Those of a layer."""
+    def of(cls, limits: Limits | None, layer: int, site: StoredSite = "residual") -> "LayerLimits":
+        """Those of a layer of a site."""
         tokens, last = (
-            np.array([(limits or {}).get((layer, group), np.inf) for group in groups], np.float32)
+            np.array([(limits or {}).get((layer, site_group(group, site)), np.inf) for group in groups], np.float32)
             for groups in ((*GROUPS, ""), LAST_GROUPS)
         )
         return cls(tokens, last, limits is not None)

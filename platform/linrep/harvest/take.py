@@ -13,14 +13,29 @@ from linrep.corpora.index import Chunk
 from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.store.commit import Commit, TakenFiles, WrittenFile, repair
-from linrep.store.layout import GROUPS, LAST_GROUPS, View, parse_folder, samples_file, statistics_file
+from linrep.store.layout import (
+    GROUPS,
+    LAST_GROUPS,
+    Folder,
+    parse_folder,
+    samples_file,
+    site_group,
+    statistics_file,
+    view_and_site,
+)
 from linrep.store.statistics import Sums, from_table
 from linrep.store.tables import read_table
 from linrep.store.write import ChunkWriter, writing_chunk
 from schemas import SAMPLES, STATISTICS
 
-Part = tuple[int, View]
-"""A layer and a view: what a chunk has, or lacks, as a whole."""
+Part = tuple[int, Folder]
+"""A layer and a view of a site: what a chunk has, or lacks, as a whole."""
+
+
+def groups_of(folder: Folder) -> tuple[str, ...]:
+    """The groups of the statistics that a view of a site makes: those of all tokens, and of last positions if it keeps them."""
+    view, site = view_and_site(folder)
+    return tuple(site_group(group, site) for group in ((*GROUPS, *LAST_GROUPS) if view == "last" else GROUPS))
 
 
 class OriginLost(StoreError):
@@ -61,9 +76,7 @@ class Origin:
 
     def sums(self) -> dict[tuple[int, str], Sums]:
         """The sums of the layers that are taken; those over last positions where their view is taken."""
-        layers = {layer for layer, _ in self.parts}
-        wanted = {(layer, group) for layer in layers for group in GROUPS}
-        wanted |= {(layer, group) for layer in layers for group in LAST_GROUPS if (layer, "last") in self.parts}
+        wanted = {(layer, group) for layer, folder in self.parts for group in groups_of(folder)}
         found = from_table(self._table(statistics_file(self.commit.chunk), STATISTICS))
         return {key: sums for key, sums in found.items() if key in wanted}
 
@@ -78,12 +91,12 @@ class ChunkWork:
 
     Attributes:
         chunk: Its samples.
-        views: What is computed: views by layer. Empty where all is taken.
+        views: What is computed: views of sites by layer. Empty where all is taken.
         origins: What is taken; of a part there is one.
     """
 
     chunk: Chunk
-    views: Mapping[int, tuple[View, ...]]
+    views: Mapping[int, tuple[Folder, ...]]
     origins: tuple[Origin, ...] = ()
 
     @property

@@ -2,7 +2,8 @@
 
 manifest.json                                          what the store is, see `linrep.store.manifest`
 samples/part-000012.parquet                            one row a sample of chunk 12
-<view>/layer=16/modality=image/part-000012.parquet     one row a vector
+<view>/layer=16/modality=image/part-000012.parquet     one row a vector of the residual stream
+<view>/site=mlp/layer=16/modality=image/part-...       one row a vector of another site
 statistics/part-000012.parquet                         sums of chunk 12, one row a layer and group
 statistics.parquet                                     the same over all chunks, written at the end
 commits/000012.json                                    written last: what chunk 12 wrote
@@ -14,13 +15,20 @@ from typing import Literal, get_args
 View = Literal["pooled", "tokens", "last"]
 Modality = Literal["image", "text"]
 Group = Literal["image", "text", "special"]
+StoredSite = Literal["residual", "attention", "mlp"]
+"""Sites whose vectors a store can hold, see `linrep.vlm.sites`."""
+Folder = str
+"""A view of a site, by the folder of its layers: "tokens" is the residual stream's, "tokens/site=mlp" another."""
 
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 GROUPS: tuple[Group, ...] = ("image", "text", "special")
+SITES: tuple[StoredSite, ...] = get_args(StoredSite)
 LAST_GROUPS = ("last_image", "last_text")
 """Groups of the statistics beside those of all tokens: last positions of what holds an image, and of texts."""
 
-_FOLDER = re.compile(rf"({'|'.join(get_args(View))})/layer=(\d+)/modality=({'|'.join(MODALITIES)})/")
+_FOLDER = re.compile(
+    rf"((?:{'|'.join(get_args(View))})(?:/site=(?:{'|'.join(SITES[1:])}))?)/layer=(\d+)/modality=({'|'.join(MODALITIES)})/"
+)
 
 HIGH_NORM = 10.0
 """A token is high-norm above this multiple of its group's median, unless the recipe says otherwise (sinks: 10 to 100 times)."""
@@ -31,13 +39,37 @@ LOCK = "driver.lock"
 """Says which driver writes here, while it does and after."""
 
 
-def vectors_file(view: View, layer: int, modality: Modality, chunk: int) -> str:
+def folder_of(view: View, site: StoredSite = "residual") -> Folder:
+    """The folder of a view of a site.
+
+    >>> folder_of("tokens"), folder_of("tokens", "mlp")
+    ('tokens', 'tokens/site=mlp')
+    """
+    return view if site == "residual" else f"{view}/site={site}"
+
+
+def view_and_site(folder: Folder) -> tuple[View, StoredSite]:
+    """The view and the site of a folder."""
+    view, _, site = folder.partition("/site=")
+    return view, site or "residual"  # pyright: ignore[reportReturnType]
+
+
+def site_group(group: str, site: StoredSite) -> str:
+    """What statistics and limits call a group of a site.
+
+    >>> site_group("image", "residual"), site_group("image", "mlp")
+    ('image', 'mlp_image')
+    """
+    return group if site == "residual" else f"{site}_{group}"
+
+
+def vectors_file(folder: Folder, layer: int, modality: Modality, chunk: int) -> str:
     """Path of a chunk's vectors, relative to the store."""
-    return f"{view}/layer={layer}/modality={modality}/part-{chunk:06d}.parquet"
+    return f"{folder}/layer={layer}/modality={modality}/part-{chunk:06d}.parquet"
 
 
-def parse_folder(path: str) -> tuple[View, int, Modality] | None:
-    """View, layer and modality of the vectors in a file; None for other files."""
+def parse_folder(path: str) -> tuple[Folder, int, Modality] | None:
+    """View and site, layer and modality of the vectors in a file; None for other files."""
     found = _FOLDER.match(path)
     return None if found is None else (found[1], int(found[2]), found[3])  # pyright: ignore[reportReturnType]
 

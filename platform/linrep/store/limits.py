@@ -19,13 +19,17 @@ its manifest is measured by its own statistics, or by the rows that it holds.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from linrep.store.layout import GROUPS, HIGH_NORM, LAST_GROUPS, MODALITIES, Modality, View
+from linrep.store.layout import GROUPS, HIGH_NORM, LAST_GROUPS, MODALITIES, SITES, Folder, Modality, site_group, view_and_site
 from linrep.store.statistics import Sums
+
+_SPECIAL = {site_group("text", site): site_group("special", site) for site in SITES}
+"""The group of start, prompt and template tokens that stands under each group of texts."""
 
 Limits = Mapping[tuple[int, str], float]
 """Norm above which a token of a source is high, by layer and group; a group without one has none that is high."""
@@ -41,10 +45,11 @@ def norm_limits(sums: Mapping[tuple[int, str], Sums], factor: float | None = HIG
     if factor is None:
         return {}
     medians = {key: s.norm_quantile(0.5) for key, s in sums.items() if s.n}
-    for layer in {layer for layer, _ in medians}:
-        image, text, special = (medians.get((layer, group)) for group in GROUPS)
+    for layer, site in product({layer for layer, _ in medians}, SITES):
+        image, text, special = (medians.get((layer, site_group(group, site))) for group in GROUPS)
         if special is not None:
-            medians[layer, "special"] = min(special, special if image is None else image) if text is None else text
+            least = min(special, special if image is None else image) if text is None else text
+            medians[layer, site_group("special", site)] = least
     # As float32, like the norms that are held against them: then a reader and the harvest never disagree.
     return {key: float(np.float32(factor * median)) for key, median in sorted(medians.items()) if np.isfinite(median)}
 
@@ -72,7 +77,7 @@ def limit_for(limits: Mapping[str, Limits], layer: int, group: str, source: str 
         source: Its source; None for a token of no source.
     """
     own = limits.values() if source is None else [limits.get(source, {})]
-    for name in (group, "special") if group == "text" else (group,):
+    for name in (group, _SPECIAL[group]) if group in _SPECIAL else (group,):
         found = [of_source[layer, name] for of_source in own if (layer, name) in of_source]
         if found:
             return max(found)
@@ -96,12 +101,13 @@ def from_records(records: list[dict[str, Any]]) -> dict[str, dict[tuple[int, str
     return limits
 
 
-def group_of(view: View, modality: Modality) -> str | None:
-    """Whose limit holds for the rows of a view; None for means, which hold no high tokens."""
+def group_of(folder: Folder, modality: Modality) -> str | None:
+    """Whose limit holds for the rows of a view of a site; None for means, which hold no high tokens."""
+    view, site = view_and_site(folder)
     match view:
         case "pooled":
             return None
         case "tokens":
-            return modality
+            return site_group(modality, site)
         case "last":
-            return LAST_GROUPS[MODALITIES.index(modality)]
+            return site_group(LAST_GROUPS[MODALITIES.index(modality)], site)

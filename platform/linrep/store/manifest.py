@@ -8,7 +8,7 @@ from typing import Any, Literal
 from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.records import read_record, write_record
-from linrep.store.layout import MANIFEST, View
+from linrep.store.layout import MANIFEST, Folder, StoredSite, View, folder_of
 from schemas.activations import VERSION
 
 LAYER_CONVENTION = (
@@ -68,6 +68,25 @@ class Manifest:
     notes: list[str] = field(default_factory=list)
     schema_version: int = VERSION
     layer_convention: str = LAYER_CONVENTION
+
+    @property
+    def sites(self) -> tuple[StoredSite, ...]:
+        """Sites held, the residual stream first."""
+        return ("residual", *self.harvest.get("sites", ()))
+
+    def sites_at(self, layer: int) -> tuple[StoredSite, ...]:
+        """Sites held of a layer: at layer n, which no block begins, there is the residual stream alone."""
+        every = self.sites
+        return every if len(every) == 1 or layer < self.model["n_layers"] else every[:1]
+
+    def folders(self, layer: int) -> tuple[Folder, ...]:
+        """Views of sites that are held of a layer."""
+        return tuple(folder_of(view, site) for site in self.sites_at(layer) for view in self.views)
+
+    @property
+    def parts(self) -> frozenset[tuple[int, Folder]]:
+        """Layers, each with the views of sites that are held of it."""
+        return frozenset((layer, folder) for layer in self.layers for folder in self.folders(layer))
 
     @property
     def chunks_of(self) -> dict[str, range]:

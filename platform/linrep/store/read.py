@@ -17,9 +17,12 @@ from linrep.store.layout import (
     LOCK,
     MANIFEST,
     STATISTICS,
+    Folder,
     Modality,
+    StoredSite,
     View,
     commit_file,
+    folder_of,
     parse_folder,
     samples_file,
     statistics_file,
@@ -100,6 +103,7 @@ class Store:
         split: Split | None = None,
         special: bool | None = None,
         high_norm: bool | None = False,
+        site: StoredSite = "residual",
     ) -> "Selection":
         """The rows of one view and layer; nothing is read yet.
 
@@ -112,20 +116,26 @@ class Store:
             special: False leaves out start, prompt and template tokens, True all others; None takes all. Means hold none.
             high_norm: False leaves out tokens above the store's limit (attention sinks), True all others; None takes all. Means
                 hold none.
+            site: residual; or attention or mlp, what that of block k adds, where the harvest has it.
 
         Raises:
-            StoreError: The store lacks this view or layer.
+            StoreError: The store lacks this view, layer or site.
         """
         if view not in self.manifest.views:
             raise StoreError(f"no view {view!r} in {self.place}: it has {', '.join(self.manifest.views)}")
         if layer not in self.manifest.layers:
             raise StoreError(f"no layer {layer} in {self.place}: it has {', '.join(map(str, self.manifest.layers))}")
+        if site not in self.manifest.sites:
+            raise StoreError(f"no site {site!r} in {self.place}: it has {', '.join(self.manifest.sites)}; see harvest.sites")
+        folder = folder_of(view, site)
+        if folder not in self.manifest.folders(layer):
+            raise StoreError(f"no {site} at layer {layer} in {self.place}: no block begins there")
         if split not in (None, *get_args(Split)):
             raise StoreError(f"no split {split!r}: there are train, val and test")
         if modality not in (None, *get_args(Modality)):
             raise StoreError(f"no modality {modality!r}: there are image and text")
         modalities = get_args(Modality) if modality is None else (modality,)
-        files = [file for m in modalities for file in self._files(f"{view}/layer={layer}/modality={m}/")]
+        files = [file for m in modalities for file in self._files(f"{folder}/layer={layer}/modality={m}/")]
         return self.reading(files, split, special, high_norm)
 
     def reading(
@@ -145,18 +155,18 @@ class Store:
                 limits[file.path] = limit
         return Selection(self.place, tuple(files), manifest.width, manifest.dtype, split, special, bool(high_norm), limits)
 
-    def limit(self, view: View, layer: int, modality: Modality, source: str | None = None) -> float:
+    def limit(self, folder: Folder, layer: int, modality: Modality, source: str | None = None) -> float:
         """The norm above which a row is kept apart; infinite where none is.
 
         The manifest says it. A store without limits there is measured by its statistics, or else by the norms of its rows.
 
         Args:
-            view: pooled, tokens or last.
+            folder: pooled, tokens or last, with the site as `linrep.store.layout.folder_of` writes it.
             layer: Layer k.
             modality: image or text.
             source: Source that the row is of; None for a token of no source, which is high where it is so in every one.
         """
-        group, factor = group_of(view, modality), self.manifest.harvest.get("high_norm", HIGH_NORM)
+        group, factor = group_of(folder, modality), self.manifest.harvest.get("high_norm", HIGH_NORM)
         if group is None or factor is None:
             return float("inf")
         if self.manifest.limits:
@@ -164,11 +174,11 @@ class Store:
         measured, key = self._measured, (layer, group)
         if key not in measured:
             limit = limit_for({"": measured}, layer, group)
-            measured[key] = limit if limit < float("inf") else self._limit_of_rows(view, layer, modality, factor)
+            measured[key] = limit if limit < float("inf") else self._limit_of_rows(folder, layer, modality, factor)
         return measured[key]
 
-    def _limit_of_rows(self, view: View, layer: int, modality: Modality, factor: float) -> float:
-        files = self._files(f"{view}/layer={layer}/modality={modality}/")
+    def _limit_of_rows(self, folder: Folder, layer: int, modality: Modality, factor: float) -> float:
+        files = self._files(f"{folder}/layer={layer}/modality={modality}/")
         whole = Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, None)
         return limit_of(whole.table(["norm", "is_special"]), factor)
 
@@ -233,8 +243,7 @@ class Store:
 
     def _layout(self, chunk: int) -> set[str]:
         """Every file that a chunk of this store may have."""
-        views, layers = self.manifest.views, self.manifest.layers
-        known = {vectors_file(view, layer, m, chunk) for view in views for layer in layers for m in get_args(Modality)}
+        known = {vectors_file(folder, layer, m, chunk) for layer, folder in self.manifest.parts for m in get_args(Modality)}
         return known | {samples_file(chunk), statistics_file(chunk)}
 
     def strangers(self) -> list[str]:

@@ -118,6 +118,8 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit], stranger
         first = f"{view}/layer={manifest.layers[0]}/modality="
         rows = {m: sum(f.rows for f in files if f.path.startswith(first + m)) for m in ("image", "text")}
         lines.append(f"  {view:8} {rows['image']:,} image rows, {rows['text']:,} text rows a layer")
+    if len(manifest.sites) > 1:
+        lines.append(f"  sites    {', '.join(manifest.sites)}: each has these rows, at layers where a block begins")
     taken: Counter[str] = Counter()
     for part in (part for commit in commits.values() for part in commit.taken):
         taken[part.harvest] += part.bytes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from linrep.errors import StoreError
 from linrep.store.commit import repair
-from linrep.store.layout import STATISTICS
+from linrep.store.layout import STATISTICS, view_and_site
 from linrep.store.sealed import verify
 from linrep.store.summary import size
 
@@ -57,14 +57,14 @@ def verify_store(store: "Store") -> Verified:
             files += 1
         except StoreError as error:
             damaged.append(str(error))
-    for view in store.manifest.views:
-        for layer in store.manifest.layers:
-            selection = store.select(view, layer, high_norm=None)
-            for file in selection.files:
-                try:
-                    with selection.open_file(file):
-                        pass
-                except StoreError as error:
-                    damaged += [] if str(error) in damaged else [str(error)]
+    for layer, folder in sorted(store.manifest.parts):
+        view, site = view_and_site(folder)
+        selection = store.select(view, layer, high_norm=None, site=site)
+        for file in selection.files:
+            try:
+                with selection.open_file(file):
+                    pass
+            except StoreError as error:
+                damaged += [] if str(error) in damaged else [str(error)]
     missing = tuple(chunk for chunk in range(store.manifest.n_chunks) if chunk not in store.commits)
     return Verified(files, n_bytes, tuple(damaged), missing, tuple(store.strangers()))

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from linrep.errors import StoreError
 from linrep.places import PendingFile, Place
 from linrep.store.commit import Commit, TakenFiles, WrittenFile, repair, write_commit
-from linrep.store.layout import STATISTICS, Modality, View, parse_folder, samples_file, statistics_file, vectors_file
+from linrep.store.layout import STATISTICS, Folder, Modality, parse_folder, samples_file, statistics_file, vectors_file
 from linrep.store.sealed import SealedWriter, verify
 from linrep.store.statistics import Sums, to_table
 from linrep.store.tables import write_table
@@ -38,11 +38,11 @@ class ChunkWriter:
         self._taken: list[WrittenFile] = []
         self._waiting: dict[str, list[pa.Table]] = defaultdict(list)
 
-    def vectors(self, view: View, layer: int, modality: Modality, table: pa.Table) -> None:
-        """Add rows to one view of one layer and modality."""
+    def vectors(self, folder: Folder, layer: int, modality: Modality, table: pa.Table) -> None:
+        """Add rows to one view of a site, of one layer and modality."""
         if not len(table):
             return
-        name = vectors_file(view, layer, modality, self._chunk)
+        name = vectors_file(folder, layer, modality, self._chunk)
         waiting = self._waiting[name]
         waiting.append(table)
         if sum(t.nbytes for t in waiting) >= ROW_GROUP_BYTES:
