@@ -80,10 +80,9 @@ def test_links_of_the_built_pages_lead_somewhere(site):
 
 @pytest.mark.slow
 def test_what_is_made_by_the_build_is_there(site):
-    assert (
-        "made by the build"
-        not in (site / "recipe.html").read_text() + (site / "jobs.html").read_text() + (site / "models.html").read_text()
-    )
+    made = [(site / f"{name}.html").read_text() for name in ("recipe", "jobs", "models", "corpora")]
+    assert "made by the build" not in "".join(made)
+    assert "documents: files" in made[-1]
     assert "probe.min_per_class" in (site / "recipe.html").read_text()
     assert ">numbers.md<" not in (site / "results.html").read_text()  # a page is called by its title
     assert 'id="linrep.vlm.hooks.record"' in (site / "api-model.html").read_text()
