@@ -150,5 +150,5 @@ def test_rounded_weights_are_another_model_and_its_card_says_so(config, preparer
 def test_a_package_that_is_missing_is_named_with_how_it_is_installed(config, monkeypatch, missing, load_it):
     find = __import__("importlib.util").util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == missing else find(name, *more))
-    with pytest.raises(ModelError, match=rf"needs {missing}: install it with pip install 'line-of-sight\[large\]'"):
+    with pytest.raises(ModelError, match=rf"needs {missing}: install the extra 'large' of this package"):
         load_it(config)

@@ -138,7 +138,7 @@ def _placed(
     for package in ("accelerate", *(["bitsandbytes"] if quantization else [])):
         if importlib.util.find_spec(package) is None:
             what = f"model.quantization {quantization}" if quantization else "a model over several devices"
-            raise ModelError(f"{what} needs {package}: install it with pip install 'line-of-sight[large]'")
+            raise ModelError(f"{what} needs {package}: install the extra 'large' of this package")
     found: dict[str, Any] = {"device_map": {"": devices[0]}}
     if len(devices) > 1:
         with torch.device("meta"), quiet():
