@@ -165,3 +165,8 @@ def test_a_chats_prompts_and_prompts_of_ones_own_are_not_both_given(tokenizer, f
     for field, prompt in (("image_prompt", "A <image>"), ("text_prompt", "say {text}")):
         with pytest.raises(ValueError, match=f"harvest.chat and harvest.{field} both say what stands around"):
             HarvestConfig(chat=ASKED, **{field: prompt}).scripted(scripts)
+
+
+def test_an_empty_prompt_is_not_one_that_is_left_out(config):
+    with pytest.raises(ValueError, match="image_prompt must hold <image> exactly once"):
+        Preparer.from_path(config, image_prompt="")

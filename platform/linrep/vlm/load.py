@@ -128,7 +128,7 @@ def load(
 def _placed(
     cls: Any, config: Any, devices: Sequence[torch.device], quantization: str | None, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What loading is told beside: where parts of the model go, and how its weights are rounded; nothing in the usual case.
+    """What loading is given beside: where parts of the model go, and how its weights are rounded; nothing in the usual case.
 
     Raises:
         ModelError: A package that this needs is not installed.

@@ -10,15 +10,15 @@ from PIL import Image
 
 from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
-from linrep.vlm.config import IMAGE, TEXT, ModelConfig, Turn, check_prompt
+from linrep.vlm.config import IMAGE, PLACEHOLDERS, TEXT, ModelConfig, Turn, check_prompt
 from linrep.vlm.families import family_of
 from linrep.vlm.files import locate
 from linrep.vlm.image import BadImage, decode
 from linrep.vlm.prepared import Marks, Prepared, Role, without_image
 from linrep.vlm.processor import Processor, check_processor, load_processor
-from linrep.vlm.prompts import doubled_start
+from linrep.vlm.prompts import doubled_start, follow
 from linrep.vlm.tokens import Layout
-from linrep.vlm.turns import Script
+from linrep.vlm.turns import Script, Scripts
 
 
 class Preparer:
@@ -55,9 +55,10 @@ class Preparer:
         max_text_tokens: int = 512,
     ) -> None:
         given = {"image": image_prompt, "pair": pair_prompt, "text": text_prompt}
+        usual = follow(IMAGE)._asdict()
         for name, prompt in given.items():
             try:
-                check_prompt(prompt or _WANTED[name], *_WANTED[name].split("\n"))
+                check_prompt(usual[name] if prompt is None else prompt, *(one for one in PLACEHOLDERS if one in usual[name]))
             except ValueError as error:
                 raise ValueError(f"{name}_prompt {error}") from None
         if image_size is not None and min(image_size) < 1:
@@ -70,11 +71,10 @@ class Preparer:
         self.image_token = str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
         self.image_size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
         self.max_text_tokens = max_text_tokens
-        from_chat = processor.scripts(chat, card)._asdict() if chat is not None else {}
+        made = (Scripts.of(Script(IMAGE)) if chat is None else processor.scripts(chat, card))._asdict()
         self.scripts: dict[str, Script] = {}
         for name, prompt in given.items():
-            usual = from_chat.get(name, Script(_WANTED[name]))
-            own = usual if prompt in (None, usual.prompt) else Script(prompt or "")
+            own = made[name] if prompt is None or prompt == made[name].prompt else Script(prompt)
             self.scripts[name] = replace(own, prompt=self.family.dress(own.prompt, IMAGE, self.tokenizer))
         example = self.family.spelling(None, self.image_token, self.tokenizer)
         for name, script in self.scripts.items():
@@ -224,10 +224,6 @@ def _marks(script: Script, spans: Int64[np.ndarray, "t 2"]) -> Marks | None:
 
     turns = tuple((first(a), last(b)) for a, b in script.turns)
     return Marks(turns, script.question, None if script.answer is None else first(script.answer))
-
-
-_WANTED = {"image": IMAGE, "pair": f"{IMAGE}\n{TEXT}", "text": TEXT}
-"""The placeholders of each prompt, and what it is if nothing is said."""
 
 
 class _Encoded(NamedTuple):

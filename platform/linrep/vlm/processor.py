@@ -18,7 +18,7 @@ from linrep.vlm.card import ModelCard
 from linrep.vlm.config import IMAGE, Turn
 from linrep.vlm.families import family_of, layout
 from linrep.vlm.files import read_json
-from linrep.vlm.turns import Scripts, write_scripts
+from linrep.vlm.turns import Scripts, write_script
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,13 @@ class Processor:
         """
         family, token = family_of(card.family), str(self.tokenizer.convert_ids_to_tokens(card.image_token_id))
         try:
-            found = write_scripts(chat, self.tokenizer, self.template, family.in_template(token, self.tokenizer))
+            script = write_script(chat, self.tokenizer, self.template, family.in_template(token, self.tokenizer))
         except ModelError as reason:
             raise ModelError(f"{card.path!r}: {reason}") from None
-        if family.dress(found.image.prompt, IMAGE, self.tokenizer) != found.image.prompt:
+        if family.dress(script.prompt, IMAGE, self.tokenizer) != script.prompt:
             what = f"{family.title} puts more around a prompt than a chat says"
             raise ModelError(f"{card.path!r}: {what}: give image_prompt instead of chat")
-        return found
+        return Scripts.of(script)
 
 
 def load_processor(folder: Path) -> Processor:

@@ -1,15 +1,23 @@
 """Hooks that last as long as their context: on what a module is given, on what it gives, on what a method gives."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
-def before(module: nn.Module, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+def _while_here(handle: RemovableHandle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def before(module: nn.Module, hook: Callable[[Tensor], Tensor | None]) -> AbstractContextManager[None]:
     """Run a hook on the first input of a module, and replace the input by what it returns, if anything."""
 
     def pre(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -19,39 +27,25 @@ def before(module: nn.Module, hook: Callable[[Tensor], Tensor | None]) -> Iterat
         changed = hook(kwargs["hidden_states"])
         return None if changed is None else (args, {**kwargs, "hidden_states": changed})
 
-    handle = module.register_forward_pre_hook(pre, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return _while_here(module.register_forward_pre_hook(pre, with_kwargs=True))
 
 
-@contextmanager
-def called(module: nn.Module, start: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def called(module: nn.Module, start: Callable[[dict[str, Any]], None]) -> AbstractContextManager[None]:
     """Show the keyword arguments that a module is about to be called with."""
 
     def pre(_: nn.Module, args: tuple, kwargs: dict) -> None:
         start(kwargs)
 
-    handle = module.register_forward_pre_hook(pre, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return _while_here(module.register_forward_pre_hook(pre, with_kwargs=True))
 
 
-@contextmanager
-def after(module: nn.Module, see: Callable[[tuple, dict[str, Any], Any], None]) -> Iterator[None]:
+def after(module: nn.Module, see: Callable[[tuple, dict[str, Any], Any], None]) -> AbstractContextManager[None]:
     """Show what a module was called with and what it gave: arguments, keyword arguments, output."""
 
     def post(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         see(args, kwargs, output)
 
-    handle = module.register_forward_hook(post, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return _while_here(module.register_forward_hook(post, with_kwargs=True))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from linrep.errors import ModelError
-from linrep.vlm.config import IMAGE, PLACEHOLDERS, TEXT, Turn
+from linrep.vlm.config import IMAGE, PLACEHOLDERS, Turn
+from linrep.vlm.prompts import follow
 
 Span = tuple[int, int]
 """First character and the one after the last."""
@@ -59,21 +60,10 @@ class Scripts(NamedTuple):
     pair: Script
     text: Script
 
-
-def write_scripts(chat: Sequence[Turn], tokenizer: Any, template: str | None, written: str) -> Scripts:
-    """The prompts that a chat makes: a text stands in the place of the image, a caption on the line after it.
-
-    Args:
-        chat: Its turns; one of them shows the image.
-        tokenizer: Of the model.
-        template: The model's chat template.
-        written: How the template writes an image.
-
-    Raises:
-        ModelError: The model has no template for it, see `write_script`.
-    """
-    script = write_script(chat, tokenizer, template, written)
-    return Scripts(script, script.put({IMAGE: f"{IMAGE}\n{TEXT}"}), script.put({IMAGE: TEXT}))
+    @classmethod
+    def of(cls, script: Script) -> "Scripts":
+        """Those that follow an image's, as prompts do."""
+        return cls(*(script.put({IMAGE: usual}) for usual in follow(IMAGE)))
 
 
 def write_script(chat: Sequence[Turn], tokenizer: Any, template: str | None, written: str) -> Script:
