@@ -97,8 +97,9 @@ def test_a_database_that_was_never_finished_is_set_aside_with_a_line(tmp_path, c
     for table in Base.metadata.sorted_tables[:n_tables]:
         table.create(create_engine(address(file)))
     run = log(tmp_path)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "never finished" in line
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1, said
+    assert "never finished" in said[0]
     (aside,) = tmp_path.glob(f"{NAME}.unfinished-*")
     assert len(tables_of(aside)) == n_tables
     assert notes(run.uri, run.id, tmp_path / "copy") == "hello"
