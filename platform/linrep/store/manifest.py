@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any, Literal
 
 from linrep.errors import StoreError
@@ -89,7 +88,7 @@ class Manifest:
         """Layers, each with the views of sites that are held of it."""
         return frozenset((layer, folder) for layer in self.layers for folder in self.folders(layer))
 
-    @cached_property
+    @property
     def chunks_of(self) -> dict[str, range]:
         """Numbers of the chunks of each source; empty where the manifest does not say how many records they have."""
         found: dict[str, range] = {}
