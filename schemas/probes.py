@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a column changes its meaning, its type or its name."""
 
 
@@ -23,7 +23,7 @@ _WHERE = [
     column(
         "kind",
         pa.string(),
-        "class_mean, ridge, lda, softmax, sparse (k coordinates), latents (k of an autoencoder), latents_ridge ..., position (of "
+        "class_mean, ridge, lda, softmax, sparse (k coordinates a class), latents (k of an autoencoder), latents_ridge ..., position (of "
         "regions: what the places of patches alone say)",
     ),
     column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
@@ -35,7 +35,13 @@ PROBES = pa.schema(
         column("fitted_on", pa.string(), "Modality of the training rows; another one than tested_on is a transfer"),
         column("centred", pa.bool_(), "Transfer in which the rows were centred at their own modality's mean"),
         column("n_per_class", pa.int32(), "Training samples per class, on the sample-efficiency curve", "samples", nullable=True),
-        column("k", pa.int32(), "Coordinates, or latents, that the probe sees of each class", nullable=True),
+        column("k", pa.int32(), "Coordinates, or latents, that are chosen for each class", nullable=True),
+        column(
+            "n_coordinates",
+            pa.int32(),
+            "Coordinates of all classes together, which each class is scored from; null where it is scored from its own alone",
+            nullable=True,
+        ),
         column("setting", pa.float64(), "Chosen on validation: penalty (of mean variances) or shrinkage", nullable=True),
         column(
             "setting_edge",

@@ -23,7 +23,7 @@ class Directions:
     """One vector for each class of an attribute, at one layer, found in one way.
 
     Attributes:
-        kind: class_mean, ridge, lda, softmax, shuffled_mean ...
+        kind: class_mean, ridge, ridge_pattern, lda, softmax, shuffled_mean ...
         layer: Layer k, the residual stream entering block k.
         view: pooled, tokens or last: which rows it was fitted on.
         modality: image or text, likewise.

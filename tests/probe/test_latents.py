@@ -1,14 +1,13 @@
-"""Few-latent probes find the planted latent of each class, and equal the coordinate probes where latents are coordinates."""
+"""Few-latent probes find the planted latent of each class, by least squares on its own latents."""
 
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 
-from linrep.probe.closed import sparse
 from linrep.probe.latents import LatentProbe, Weighed, fit_latents, survey
-from linrep.probe.moments import gather
 
 
 class PlainSae:
@@ -50,12 +49,19 @@ def test_the_latent_of_each_class_is_found_and_one_is_enough():
     assert right[1] >= right[0] - 0.01
 
 
-def test_where_latents_are_coordinates_it_is_the_coordinate_probe():
+def test_a_latent_probe_is_least_squares_on_its_own_latents_with_a_score_of_zero_midway():
     _, x, y = planted()
     x = x.abs()
     (probe,) = fitted(PlainSae(torch.eye(16, dtype=torch.float64)), x, y, (3,))
-    same = sparse(gather(x, {"y": y}), "y", 3)
-    assert torch.allclose(probe.scores(x), same.scores(x), rtol=1e-6, atol=1e-8)
+    for c in range(int(y.max()) + 1):
+        gap = np.abs(x.numpy()[y == c].mean(0) - x.numpy()[y != c].mean(0))
+        own = np.sort(np.argsort(-gap, kind="stable")[:3])
+        assert probe.of(c).tolist() == own.tolist()
+        theirs = LinearRegression().fit(x.numpy()[:, own], np.where(y == c, 1.0, -1.0))
+        weights = probe.probe.weights[torch.isin(probe.latents, probe.of(c)), c]
+        assert np.allclose(weights, theirs.coef_, rtol=1e-3, atol=1e-5)
+        scores = probe.scores(x)[:, c].numpy()
+        assert scores[y == c].mean() == pytest.approx(-scores[y != c].mean(), rel=1e-6)
 
 
 def test_many_classes_choose_many_latents_and_each_is_least_squares_on_its_own():

@@ -222,7 +222,7 @@ def test_latents_are_read_by_every_kind_with_controls_classes_and_transfers(of_l
             assert named["class_name"].to_list() == list(CLASSES)
         moved = rows.filter(pl.col("fitted_on") != pl.col("tested_on"), pl.col("centred"), attribute=CLASS, kind=kind)
         assert moved["top1"].min() > 0.9
-    assert {entry.kind for entry in of_latents.directions.entries} == {"ridge", "lda", "class_mean", "shuffled_mean"}
+    assert {entry.kind for entry in of_latents.directions.entries} == {"ridge", "ridge_pattern", "lda", "class_mean", "shuffled_mean"}
 
 
 def test_modalities_of_unequal_numbers_of_tokens_weigh_the_same(tmp_path):
@@ -250,7 +250,7 @@ def test_modalities_of_unequal_numbers_of_tokens_weigh_the_same(tmp_path):
 
 def test_directions_are_the_planted_ones(results):
     _, directions = results["pooled"]
-    for kind in ("class_mean", "lda", "ridge", "softmax"):
+    for kind in ("class_mean", "lda", "ridge", "ridge_pattern", "softmax"):
         found = directions.select(kind, 2, "pooled", "image", CLASS)
         assert found.names == CLASSES
         pair = found.between("boat", "key")

@@ -32,6 +32,20 @@ def ridge(moments: Moments, columns: Sequence[str], alphas: Sequence[float]) -> 
     return fitted
 
 
+def pattern(moments: Moments, probe: Linear) -> Float[Tensor, "c d"]:
+    """What the rows look like where a probe's scores are high: their covariance times its weights, one vector a class.
+
+    Weights also cancel what varies beside a class; the pattern is the part of the rows that goes with the score.
+
+    Args:
+        moments: Of the training rows.
+        probe: Fitted to them.
+
+    Source: Haufe et al., "On the interpretation of weight vectors of linear models in multivariate neuroimaging", 2014.
+    """
+    return (moments.scatter / max(moments.n, 1) @ probe.weights).T.contiguous()
+
+
 def lda(moments: Moments, column: str, shrinkages: Sequence[float]) -> list[Linear]:
     """Linear discriminants with the pooled within-class covariance shrunk to a multiple of the identity.
 
@@ -43,8 +57,7 @@ def lda(moments: Moments, column: str, shrinkages: Sequence[float]) -> list[Line
         column: A label column without missing labels.
         shrinkages: 0 for the covariance as it is, 1 for its mean variance alone.
     """
-    means, share = moments.between(column), moments.counts[column] / max(moments.n, 1)
-    within = moments.scatter / max(moments.n, 1) - (means.T * share) @ means
+    means, share, within = moments.between(column), moments.counts[column] / max(moments.n, 1), moments.within(column)
     mean_variance = float(within.diagonal().mean())
     log_share = torch.where(share > 0, share.clamp(min=1e-300).log(), -torch.inf)
     fitted = []
@@ -71,33 +84,40 @@ def class_means(moments: Moments, column: str) -> Linear:
 
 
 def rank_coordinates(moments: Moments, column: str) -> Int64[Tensor, "c d"]:
-    """For each class the dimensions by |mean of the class - mean of the rest|, largest first; equal ones in their order.
+    """For each class the dimensions by |mean of the class - mean of the rest| over the deviation within the classes.
 
-    Source: Karvonen et al., "SAEBench", 2025 (sparse probing).
-    """
-    counts = moments.counts[column][:, None]
-    gap = moments.between(column) * (moments.n / (moments.n - counts).clamp(min=1))
-    return gap.abs().argsort(dim=1, descending=True, stable=True)
-
-
-def sparse(moments: Moments, column: str, k: int, order: Int64[Tensor, "c d"] | None = None, alpha: float = 1e-6) -> Linear:
-    """A probe that sees k dimensions for each class: one-against-rest least squares on them, all other weights zero.
-
-    The bias lies midway between the mean scores of the class and of the rest, so that a score above zero means the class.
+    The largest come first, equal ones in their order. A dimension that is loud in all classes alike ranks low however far its
+    means lie apart; language models have such dimensions (Sun et al., "Massive Activations in Large Language Models", 2024).
 
     Args:
         moments: Of the training rows.
         column: A label column.
-        k: Dimensions for each class; all of them where there are fewer.
+    """
+    counts = moments.counts[column][:, None]
+    gap = moments.between(column) * (moments.n / (moments.n - counts).clamp(min=1))
+    return (gap.abs() / moments.within_deviation(column)).argsort(dim=1, descending=True, stable=True)
+
+
+def sparse(moments: Moments, column: str, k: int, order: Int64[Tensor, "c d"] | None = None, alpha: float = 1e-6) -> Linear:
+    """A probe that sees k dimensions for each class: linear discriminants fitted jointly to all that were chosen.
+
+    Every class is scored from the dimensions of all classes, so that scores of different classes compare. Weights of other
+    dimensions are zero. Chosen dimensions are fitted in units of their deviation within the classes.
+
+    Args:
+        moments: Of the training rows.
+        column: A label column.
+        k: Dimensions chosen for each class; all of them where there are fewer.
         order: What `rank_coordinates` gives, if it was computed before.
-        alpha: Penalty relative to the mean variance, for dimensions that depend on each other.
+        alpha: Penalty relative to a dimension's variance, for dimensions that depend on each other.
     """
     order = rank_coordinates(moments, column) if order is None else order
-    chosen = order[:, :k]
-    scatter = moments.scatter[chosen[:, :, None], chosen[:, None, :]]
-    found, bias = solve_few(scatter, moments.between(column).gather(1, chosen), moments.counts[column], moments.n, alpha)
-    weights = torch.zeros_like(moments.between(column)).scatter_(1, chosen, found).T.contiguous()
-    return Linear("sparse", moments.mean, weights, bias, float(k))
+    chosen = order[:, :k].unique()
+    deviation = moments.within_deviation(column)[chosen]
+    (own,) = lda(moments.at(chosen, 1 / deviation), column, [alpha])
+    weights = torch.zeros(moments.width, own.n_classes, dtype=own.weights.dtype)
+    weights[chosen] = own.weights / deviation[:, None]
+    return Linear("sparse", moments.mean, weights, own.bias, float(k), {"coordinates": float(len(chosen))})
 
 
 def solve_few(

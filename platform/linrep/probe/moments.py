@@ -78,6 +78,28 @@ class Moments:
         means = self.sums[column] / counts.clamp(min=1)[:, None]
         return torch.where(counts[:, None] > 0, means - self.offset, 0.0)
 
+    def within(self, column: str) -> Float[Tensor, "d d"]:
+        """Covariance within the classes, pooled over them."""
+        means, share = self.between(column), self.counts[column] / max(self.n, 1)
+        return self.scatter / max(self.n, 1) - (means.T * share) @ means
+
+    def within_deviation(self, column: str) -> Float[Tensor, " d"]:
+        """Standard deviation of each dimension within the classes, never zero."""
+        n = max(self.n, 1)
+        variance = (self.gram.diagonal() / n - self.offset**2) - (self.counts[column] / n) @ self.between(column) ** 2
+        return variance.clamp(min=1e-12 * self.scale + torch.finfo(variance.dtype).tiny).sqrt()
+
+    def at(self, dimensions: Int64[Tensor, " m"], scale: Float[Tensor, " m"]) -> "Moments":
+        """The moments of some dimensions, each multiplied by a scale; the norm is still that of all dimensions."""
+        both = torch.outer(scale, scale)
+        return replace(
+            self,
+            reference=self.reference[dimensions] * scale,
+            total=self.total[dimensions] * scale,
+            gram=self.gram[dimensions[:, None], dimensions] * both,
+            sums={name: s[:, dimensions] * scale for name, s in self.sums.items()},
+        )
+
     def about(self, reference: Float[Tensor, " d"]) -> "Moments":
         """The same sums measured from another point."""
         shift = self.reference - reference

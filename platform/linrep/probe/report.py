@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.directions import Directions, DirectionSet
+from linrep.probe.closed import pattern
 from linrep.probe.fit import Choice, Trial
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
@@ -144,6 +145,7 @@ class _Report:
             "centred": s.centred,
             "n_per_class": s.task.n_per_class,
             "k": int(s.trial.probe.setting or 0) if is_sparse else None,
+            "n_coordinates": int(notes["coordinates"]) if "coordinates" in notes else None,
             "setting": None if is_sparse else s.trial.probe.setting,
             "n_classes": len(s.names),
             "n_train": s.n_train,
@@ -201,6 +203,8 @@ class _Report:
                 yield made("shuffled_mean", moments.mean + moments.between(s.task.control))
             else:
                 yield made(s.trial.probe.kind, s.trial.probe.weights.T.contiguous())
+            if s.trial.probe.kind == "ridge":
+                yield made("ridge_pattern", pattern(moments, s.trial.probe))
 
 
 def _together(scored: list[Scored], key: Callable[[Scored], Hashable]) -> list[list[Scored]]:
