@@ -28,7 +28,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 MARK, END = "<!-- results: {} -->", "<!-- results: end -->"
 GOOD = 0.8
 """A latent separates a value well where its F1 is above this."""
-KINDS = ("class_mean", "text_class_mean", "ridge", "random", "orthogonal", "shuffled_mean", "unembedding")
+KINDS = ("class_mean", "text_class_mean", "ridge", "ridge_pattern", "random", "orthogonal", "shuffled_mean", "unembedding")
 
 
 def made(kind: Kind, where: Place, recipe: str | None = None) -> artefact.Artefact:
@@ -133,19 +133,19 @@ def effects(workspace: Place, recipe: str) -> pl.DataFrame:
 
 
 def steer_table(site: str, strength: float) -> Callable[[Place, str], str]:
-    """Answers turned by layer and direction, at one site and strength; what is kept, and damage, of the class mean."""
+    """Successes by layer and direction, at one site and strength; answers turned, what of them is kept, and damage, of the class mean."""
 
     def table(workspace: Place, recipe: str) -> str:
         frame = effects(workspace, recipe).filter(pl.col("edit") == "add", pl.col("site") == site, pl.col("strength") == strength)
-        turned = frame.filter(pl.col("measure") == "turned")
-        kinds = [kind for kind in KINDS if kind in set(turned.drop_nulls("value")["direction"])]
+        success = frame.filter(pl.col("measure") == "success")
+        kinds = [kind for kind in KINDS if kind in set(success.drop_nulls("value")["direction"])]
         own = frame.filter(pl.col("direction") == "class_mean")
         lines = [
-            [str(layer), *(shown(one(turned, layer=layer, direction=kind)) for kind in kinds)]
-            + [shown(one(own, layer=layer, measure=measure)) for measure in ("turned_kept_all", "damage")]
-            for layer in sorted(turned["layer"].unique())
+            [str(layer), *(shown(one(success, layer=layer, direction=kind)) for kind in kinds)]
+            + [shown(one(own, layer=layer, measure=measure)) for measure in ("turned", "turned_kept_all", "damage")]
+            for layer in sorted(success["layer"].unique())
         ]
-        return markdown(["layer", *(kind.replace("_", " ") for kind in kinds), "kept", "damage"], lines)
+        return markdown(["layer", *(kind.replace("_", " ") for kind in kinds), "turned", "kept", "damage"], lines)
 
     return table
 

@@ -15,13 +15,14 @@ def effect(direction: str, measure: str, one: float, two: float, **more: object)
 
 
 EFFECTS_ROWS = [
+    effect("class_mean", "success", 0.8, 0.6),
+    effect("class_mean", "success_over_random", 0.8, 0.55),
     effect("class_mean", "turned", 0.9, 0.7),
-    effect("class_mean", "turned_kept_all", 0.9, 0.8),
     effect("class_mean", "damage", 0.1, 0.02),
-    # More turned on the half that is reported, and less kept on the half that chooses: not chosen.
+    # More turned on both halves, and fewer successes on the half that chooses: not chosen.
     effect("ridge", "turned", 0.95, 1.0),
-    effect("ridge", "turned_kept_all", 0.1, 1.0),
-    effect("random", "turned", 0.99, 0.05, control=True),
+    effect("ridge", "success", 0.1, 1.0),
+    effect("random", "success", 0.99, 0.05, control=True),
 ]
 
 
@@ -44,8 +45,8 @@ def test_the_best_trade_is_chosen_on_one_half_and_reported_from_the_other():
     assert best["direction"] == "class_mean"
     verdicts = table([verdict("leaf", "star .", 1.0), verdict("boat", "boat .", -1.0), verdict("leaf", "moon .", 0.0, "random")])
     headline = steer_headline(effects, verdicts)
-    assert headline[0].startswith("Best trade: the last token, layer 5, class mean x1: 0.70 [0.60, 0.80] of the answers turned")
-    assert "0.80 of these keep every other attribute" in headline[0]
+    assert headline[0].startswith("Best trade: the last token, layer 5, class mean x1: 0.60 [0.50, 0.70] of the answers turned")
+    assert "with every other attribute kept, 0.55 [0.45, 0.65] above a random direction there, 0.70 turned in all" in headline[0]
     assert "damage 0.02" in headline[0]
     assert "a random direction there 0.05" in headline[0]
     assert headline[1] == 'For example "leaf ." became "star ." (leaf to star, leaf.png).'

@@ -7,9 +7,9 @@ from linrep.steer.config import Asking, Dose, Question, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.readers import by_choice, by_parser, by_words
 from linrep.steer.judges.verdict import Verdict
-from linrep.steer.summary import _site
+from linrep.steer.summary import _site, measure_of
 from linrep.store.tables import table_of
-from schemas.steering import ANSWERS, CELLS, DAMAGE
+from schemas.steering import ANSWERS, CELLS, DAMAGE, VERDICTS
 from tests.steering import value_of
 
 CONFIG = SteerConfig(
@@ -88,6 +88,58 @@ def test_selectivity_is_of_all_and_of_the_turned(found):
     assert one(found[1], "turned_kept_colour")["value"] == pytest.approx(1 / 2)
     assert one(found[1], "turned_kept_all")["value"] == pytest.approx(1 / 2)
     assert one(found[1], "kept_colour", "random")["value"] == 1
+
+
+def test_success_is_turned_with_all_else_kept_of_all_images_named_before(found):
+    """Of three named images that ran one stayed, one was turned and lost its colour, one was turned and kept it."""
+    row = one(found[1], "success")
+    assert row["value"] == pytest.approx(1 / 3)
+    assert (row["n_pairs"], row["n"]) == (3, 9)
+    assert 0 < row["low"] < 1 / 3 < row["high"] < 1
+    assert one(found[1], "success", strength=1.0)["value"] == 0  # nothing turned: no success, though every colour is kept
+    assert one(found[1], "success", "random")["value"] == 0
+    assert one(found[1], "success_over_random")["value"] == pytest.approx(1 / 3)
+    assert one(found[1], "kept_all")["value"] == pytest.approx(3 / 4)  # of all images, named before or not
+    assert one(found[1], "kept_all", "random")["value"] == 1
+
+
+def test_success_needs_a_verdict_on_everything_but_where_the_answer_did_not_turn():
+    """Two other attributes: one without a verdict leaves a turned answer open, and a lost one settles it."""
+    kept = {"open": (True, None), "lost": (False, None), "good": (True, True), "stayed": (None, None)}
+    verdicts = []
+    for name, others in kept.items():
+        who = {"source": "boat", "target": "tree", "sample_id": name}
+        which = {"site": "image", "layer": 1, "edit": "add", "direction": "class_mean", "strength": 1.0}
+        verdicts.append({**who, "edit": "none", "question": 0, "about": "class", "score": -1.0})
+        verdicts.append({**who, **which, "question": 0, "about": "class", "score": -1.0 if name == "stayed" else 1.0})
+        for i, value in enumerate(others, 1):
+            verdicts.append({**who, **which, "question": i, "about": ("colour", "ground")[i - 1], "kept": value})
+    found = effects(table_of([], CELLS), table_of(verdicts, VERDICTS), table_of([], DAMAGE), CONFIG)
+    row = one(found, "success", strength=1.0)
+    assert (row["value"], row["n"]) == (pytest.approx(1 / 3), 3)
+
+
+def test_the_best_dose_by_success_is_another_than_by_answers_turned():
+    """Strength 2 turns most and keeps least: the summary chooses by success, and says what it is over random."""
+    answers = []
+    for pair in range(4):
+        for i in range(8):
+            who = {"source": f"s{pair}", "target": f"t{pair}", "sample_id": f"s{pair}-{i}"}
+            answers.append({**who, "edit": "none", "question": 0, "about": "class", "text": f"s{pair}"})
+            answers.append({**who, "edit": "none", "question": 1, "about": "colour", "text": "red"})
+            for direction, strength, turned, lost in (("class_mean", 1.0, 6, 1), ("class_mean", 2.0, 8, 7), ("random", 1.0, 0, 0)):
+                which = {"site": "image", "layer": 1, "edit": "add", "direction": direction, "strength": strength}
+                word, colour = f"t{pair}" if i < turned else f"s{pair}", "blue" if i < lost else "red"
+                answers.append({**who, **which, "question": 0, "about": "class", "text": word})
+                answers.append({**who, **which, "question": 1, "about": "colour", "text": colour})
+    cells = table_of([], CELLS)
+    shown = effects(cells, judge_answers(table_of(answers, ANSWERS), cells, CONFIG, by_words), table_of([], DAMAGE), CONFIG)
+    assert measure_of(shown.to_pylist(), None)[0] == "success"
+    line = next(line for line in _site("image", shown.to_pylist(), "success") if " class_mean " in line)
+    assert line.split()[:4] == ["1", "class_mean", "1", "0.62"]  # (6 - 1) / 8 at strength 1, and 1 / 8 at strength 2
+    assert one(shown, "turned", strength=2.0)["value"] == 1
+    assert one(shown, "success", strength=2.0)["value"] == pytest.approx(1 / 8)
+    assert line.count("0.62") == 2  # the random direction has none
 
 
 def test_controls_stand_beside_the_effect_and_the_difference_is_paired(found):

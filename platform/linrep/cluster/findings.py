@@ -15,7 +15,7 @@ from schemas.features import FEATURE_EXAMPLES
 StageOutcome = Outcome | ControlOutcome | Built
 MAIN_FIGURES = {
     "probe": ("layers_class", "layers_"),
-    "steer": ("trade", "layers_turned", "layers_p_target", "dose_"),
+    "steer": ("trade", "layers_success", "layers_turned", "layers_p_target", "dose_"),
     "sae": ("front", "layers_fvu"),
     "features": ("",),
     "interpret": ("",),

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DAMAGE = ("damage", "damage: rise of the loss, nats a token")
-EFFECT_MEASURES = (("p_target", "probability of the target"), ("turned", "share of answers turned to the target"), _DAMAGE)
+EFFECT_MEASURES = (
+    ("p_target", "probability of the target"),
+    ("turned", "share of answers turned to the target"),
+    ("success", "share of answers turned to the target with every other attribute kept"),
+    _DAMAGE,
+)
 EDIT_MEASURES = (("p_target", "probability of the target"), ("left", "share of answers that leave their class"), _DAMAGE)
 
 
@@ -143,8 +148,8 @@ def _figures(shown: pa.Table) -> "dict[str, Figure]":
 
 
 def metrics(shown: pa.Table) -> Mapping[str, Mapping[int, float]]:
-    """The effects at the largest strength as curves over layers, by measure, direction and site; answers that turned first."""
-    measures = ("turned", "p_target", "damage")
+    """The effects at the largest strength as curves over layers, by measure, direction and site; successes first."""
+    measures = ("success", "turned", "p_target", "damage")
     rows = [row for row in shown.to_pylist() if row["edit"] == "add" and row["measure"] in measures]
     rows.sort(key=lambda row: measures.index(row["measure"]))
     strongest = max((row["strength"] for row in rows), default=0.0)

@@ -56,7 +56,7 @@ def trade_figure(effects: pa.Table) -> Figure | None:
     return panels(title + "points and 95% intervals are of the other half", parts, n_columns=2, alike="x")
 
 
-MEANINGS = {"turned": "share of answers turned to the target", "p_target": "probability of the target"}
+MEANINGS = {"success": "share turned with all else kept", "turned": "share of answers turned to the target", "p_target": "probability of the target"}
 
 
 def _traded(both: Sequence[tuple[Row, Row]], label: str, control: bool) -> Curve | None:
@@ -212,5 +212,5 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, 
 
 
 def _range(measure: str) -> tuple[float, float] | None:
-    shares = ("p_target", "turned", "left", "coherence", "kept_", "turned_kept_", "answered")
+    shares = ("p_target", "success", "turned", "left", "coherence", "kept_", "turned_kept_", "answered")
     return (0.0, 1.02) if measure.startswith(shares) and "_over_" not in measure and not measure.endswith("_gain") else None

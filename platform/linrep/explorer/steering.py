@@ -10,6 +10,12 @@ from linrep.stats.interval import in_brackets
 
 Row = dict[str, Any]
 CELL = ("site", "layer", "direction", "strength")
+WORDS = {
+    "success": "of the answers turned to the target with every other attribute kept",
+    "turned": "of the answers turned to the target",
+    "p_target": "probability of the target",
+}
+"""What edits are chosen by, the first that was measured, in words."""
 SITES = {"image": "image tokens", "patches": "image patches", "last": "the last token", "everywhere": "all tokens"}
 
 
@@ -36,25 +42,24 @@ class TurnedAnswer:
 
 
 def best_cell(effects: pa.Table) -> Row | None:
-    """The addition that turns most answers and keeps the rest of them, by one half of the source classes; None without halves.
+    """The addition with most successes by one half of the source classes; None without halves.
+
+    Where nothing but the class was asked it is the one that turns most answers, and without verdicts the one under which the
+    target is likeliest. Of equals the weakest is taken.
 
     Args:
         effects: Rows of the `EFFECTS` contract.
     """
     frame = _adds(effects).filter(~pl.col("control"))
-    turned = frame.filter(pl.col("measure") == "turned").drop_nulls(["half_one", "half_two"])
-    if not len(turned):
-        turned = frame.filter(pl.col("measure") == "p_target").drop_nulls(["half_one", "half_two"])
-    kept = frame.filter(pl.col("measure") == "turned_kept_all").select(*CELL, kept_one="half_one")
-    scored = turned.join(kept, on=CELL, how="left").with_columns(
-        score=pl.col("half_one") * pl.col("kept_one").fill_null(1.0), weak=-pl.col("strength")
-    )
-    ranked = scored.sort(["score", "weak"], descending=True, nulls_last=True, maintain_order=True)
-    return ranked.row(0, named=True) if len(ranked) else None
+    for measure in WORDS:
+        scored = frame.filter(pl.col("measure") == measure).drop_nulls(["half_one", "half_two"])
+        if len(scored):
+            return scored.sort("half_one", -pl.col("strength"), descending=True, maintain_order=True).row(0, named=True)
+    return None
 
 
 def steer_headline(effects: pa.Table, verdicts: pa.Table) -> list[str]:
-    """The edit with the best trade between answers turned and what is kept, beside the random direction at the same place.
+    """The edit with most successes, beside the random direction at the same place.
 
     It is chosen on one half of the source classes; every number is from the other half.
 
@@ -70,11 +75,12 @@ def steer_headline(effects: pa.Table, verdicts: pa.Table) -> list[str]:
     cell = {row["measure"]: row for row in _adds(effects).filter(_is(best)).iter_rows(named=True)}
     direction = best["direction"].replace("_", " ")
     where = f"{SITES.get(best['site'], best['site'])}, layer {best['layer']}, {direction} x{best['strength']:g}"
-    what = "of the answers turned to the target" if best["measure"] == "turned" else "probability of the target"
-    parts = [f"{_half(best)} {what}"]
-    kept, damage = cell.get("turned_kept_all"), cell.get("damage")
-    if kept is not None and kept["half_two"] is not None:
-        parts.append(f"{kept['half_two']:.2f} of these keep every other attribute")
+    parts = [f"{_half(best)} {WORDS[best['measure']]}"]
+    over, turned, damage = (cell.get(name) for name in (f"{best['measure']}_over_random", "turned", "damage"))
+    if over is not None and over["half_two"] is not None:
+        parts.append(f"{_half(over)} above a random direction there")
+    if turned is not None and turned["half_two"] is not None and best["measure"] != "turned":
+        parts.append(f"{turned['half_two']:.2f} turned in all")
     if damage is not None and damage["half_two"] is not None:
         parts.append(f"damage {damage['half_two']:.2f} nats a token")
     random = _adds(effects).filter(

@@ -206,7 +206,7 @@ class SteerConfig(Section):
         default=None, description="Most layers to take: evenly spread, the first and the last among them."
     )
     directions: tuple[str, ...] = Field(
-        default=("class_mean", "ridge", "random", "shuffled_mean"),
+        default=("class_mean", "ridge", "ridge_pattern", "random", "shuffled_mean"),
         description="Directions to add: kinds of the probes' (text_ before one: as found in texts), or random, orthogonal, "
         "unembedding, sae_latent, sae_sparse.",
     )

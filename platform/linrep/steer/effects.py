@@ -24,10 +24,13 @@ MEASURES = {
     "p_target_gain": "the same, minus that of the unedited run",
     "turned": "share of the answers about the class that name the target and not the source (score 1), "
     "of images whose unedited answer names the source",
+    "success": "share of the images whose answer names the target and not the source while every other attribute is answered as "
+    "without the edit, of images whose unedited answer names the source",
     "left": "share of those answers that no longer name the source (score above -1), coherent or not",
     "score": "mean score on the paper's scale, over all images",
     "coherence": "mean coherence of the answers about the class",
     "kept_<attribute>": "share of the answers about another attribute that are as without the edit (selectivity)",
+    "kept_all": "share of the images that keep every other attribute, turned or not",
     "turned_kept_<attribute>": "the same, of those images whose answer about the class was turned",
     "turned_kept_all": "share of the images with a turned answer that keep every other attribute",
     "damage": "rise of the held-out texts' negative log-likelihood, nats a token",
@@ -141,9 +144,11 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
     for attribute in others["about"].unique(maintain_order=True):
         take(others.filter(pl.col("about") == attribute), f"kept_{attribute}", pl.col("kept"))
         take(of_turned.filter(pl.col("about") == attribute), f"turned_kept_{attribute}", pl.col("kept"))
+    if len(others):
+        take(_every(others), "kept_all", pl.col("kept"))
+        take(_success(named, _every(others)), "success", pl.col("success"))
     if len(of_turned):
-        every = of_turned.group_by([*WHO, *WHICH], maintain_order=True).agg(pl.col("kept").all())
-        take(every, "turned_kept_all", pl.col("kept"))
+        take(_every(of_turned), "turned_kept_all", pl.col("kept"))
 
     before = damage.filter(pl.col("edit") == "none").select([*WHO, pl.col("nll").alias("before")])
     take(
@@ -154,9 +159,27 @@ def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame)
     return pl.concat(out)
 
 
+def _every(others: pl.DataFrame) -> pl.DataFrame:
+    """Whether an image keeps every other attribute, one row a run; null where one has no verdict and no other one changed."""
+    kept = pl.when(pl.col("kept").all() & (pl.len() < pl.col("asked").first())).then(None).otherwise(pl.col("kept").all())
+    n = others["question"].n_unique()
+    return others.with_columns(asked=n).group_by([*WHO, *WHICH], maintain_order=True).agg(kept.alias("kept"))
+
+
+def _success(named: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
+    """Whether an image's answer was turned and the rest kept, of those named rightly without the edit.
+
+    An answer that was not turned is no success whatever became of the rest; one that was, of which the rest is not known, is left
+    out.
+    """
+    edited = named.filter(pl.col("edit") != "none")
+    both = edited.join(every.rename({"kept": "every"}), on=[*WHO, *WHICH], how="left", nulls_equal=True, maintain_order="left")
+    return both.with_columns(success=pl.when(pl.col("score") == 1).then(pl.col("every")).otherwise(False))
+
+
 def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
     """What a direction does more than the random one in the same cell, sample by sample."""
-    paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "left", "damage"]) & (pl.col("edit") != "none"))
+    paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "success", "left", "damage"]) & (pl.col("edit") != "none"))
     key = ["measure", "source", "target", "sample", "site", "layer", "edit", "strength"]
     is_control = pl.col("direction").is_in(["random", *TOKENS]).fill_null(False)  # edits other than additions have no direction
     control = paired.filter(is_control).group_by(key, maintain_order=True).agg(pl.col("value").mean().alias("control"))
@@ -168,7 +191,7 @@ def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _kind(measure: str) -> Kind:
     """What the values of a measure are."""
-    if measure.startswith(("turned", "left", "kept_", "answered")):
+    if measure.startswith(("turned", "success", "left", "kept_", "answered")):
         return "difference" if measure.endswith("_over_random") else "share"
     return "bounded" if measure in ("p_target", "coherence") else "any"
 

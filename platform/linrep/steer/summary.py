@@ -73,6 +73,12 @@ def measure_of(rows: Sequence[Row], read: Readable | None) -> tuple[str, str]:
     """The measure by which the tables choose and are headed, the same for all sites, and why that one."""
     if read is not None and read.judge == "forced":
         return "p_target", "probability of the target in the forced choice, as the judge is forced"
+    if any(row["measure"] == "success" for row in rows):
+        return (
+            "success",
+            "share of answers turned to the target with every other attribute kept, of images whose unedited answer names the "
+            "source",
+        )
     if any(row["measure"] == "turned" for row in rows):
         return "turned", "share of answers turned to the target, of images whose unedited answer names the source"
     reason = (
@@ -82,6 +88,13 @@ def measure_of(rows: Sequence[Row], read: Readable | None) -> tuple[str, str]:
         "p_target",
         f"CHANGED to the probability of the target in the forced choice: {reason}, so no share of answers turned exists",
     )
+
+
+_CHOSEN_BY = {
+    "success": "share of answers turned to the target with every other attribute kept",
+    "turned": "share of answers turned to the target",
+    "p_target": "probability of the target",
+}
 
 
 def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
@@ -95,10 +108,10 @@ def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
         return [f"Adding directions at {site}: there is no result: the class means of each pair coincide, or every run failed"]
     lines = [
         f"Adding directions at {site}: strength chosen on one half of the source classes, numbers from the other half "
-        + ("(share of answers turned to the target" if measure == "turned" else "(probability of the target")
-        + ", 95% interval; * marks controls)",
-        f"  {'layer':>5}  {'direction':14} {'strength':>8}  {measure:^20}"
-        f"  {'p(target)':>9} {'coherent':>8} {'kept':>6} {'damage':>7}",
+        + f"({_CHOSEN_BY[measure]}, 95% interval; over random: minus the random direction in the same cell; kept: share of all images "
+        "that keep every other attribute; * marks controls)",
+        f"  {'layer':>5}  {'direction':16} {'strength':>8}  {measure:^20}  {'over random':^22}"
+        f"  {'turned':>6} {'p(target)':>9} {'coherent':>8} {'kept':>6} {'damage':>7}",
     ]
     for layer in sorted({row["layer"] for row in adds}):
         here = [row for row in adds if row["layer"] == layer]
@@ -108,16 +121,14 @@ def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
                 continue
             # Without a half to choose on, the largest strength: no choice at all.
             best = max(doses, key=lambda row: (row["half_one"] is not None, row["half_one"] or 0.0, row["strength"]))
-            cell = {
-                row["measure"]: row["half_two"]
-                for row in here
-                if (row["direction"], row["strength"]) == (direction, best["strength"])
-            }
+            rows_of = [row for row in here if (row["direction"], row["strength"]) == (direction, best["strength"])]
+            cell = {row["measure"]: row["half_two"] for row in rows_of}
+            over = next((_with_interval(_second(row)) for row in rows_of if row["measure"] == f"{measure}_over_random"), "")
             star = "*" if best["control"] else " "
             lines.append(
-                f"  {layer:>5} {star}{direction:14} {best['strength']:>8g}  {_with_interval(_second(best)):^20}"
-                f"  {_number(cell.get('p_target')):>9} {_number(cell.get('coherence')):>8}"
-                f" {_number(cell.get('turned_kept_all')):>6} {_number(cell.get('damage')):>7}"
+                f"  {layer:>5} {star}{direction:16} {best['strength']:>8g}  {_with_interval(_second(best)):^20}  {over:^22}"
+                f"  {_number(cell.get('turned')):>6} {_number(cell.get('p_target')):>9} {_number(cell.get('coherence')):>8}"
+                f" {_number(cell.get('kept_all')):>6} {_number(cell.get('damage')):>7}"
             )
     return lines
 

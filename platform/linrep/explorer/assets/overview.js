@@ -3,7 +3,7 @@
   "use strict";
   var L = LineOfSight;
   var el = L.el;
-  var FIRST = { probe: [/^layers_class/, /^layers_/], steer: [/^layers_turned/, /^layers_p_target/, /^dose_/], sae: [/^front/, /^layers_fvu/], sharing: [/^sharing_geometry/, /^sharing_/] };
+  var FIRST = { probe: [/^layers_class/, /^layers_/], steer: [/^layers_success/, /^layers_turned/, /^layers_p_target/, /^dose_/], sae: [/^front/, /^layers_fvu/], sharing: [/^sharing_geometry/, /^sharing_/] };
 
   function figureOf(artefact) {
     var figure = artefact.figures[0];

@@ -4,7 +4,7 @@
   var L = LineOfSight;
   var el = L.el;
   var NONE = 255;
-  var SHARES = /^(p_target|turned|left|coherence|kept_|answered)(?!.*(_gain|_over_random)$)/;
+  var SHARES = /^(p_target|success|turned|left|coherence|kept_|answered)(?!.*(_gain|_over_random)$)/;
 
   function read(shard) {
     var found = { plain: shard.plain, samples: L.numbers(shard.samples), n: shard.n };
@@ -46,7 +46,7 @@
     var place = el("div", { class: "figures" });
     var judge = c.judge >= 0 ? about.judges[c.judge] : null;
     var measures = judge ? judge.measures : [];
-    var measure = measures.indexOf(query.measure) >= 0 ? query.measure : measures.indexOf("turned") >= 0 ? "turned" : measures[0];
+    var measure = measures.indexOf(query.measure) >= 0 ? query.measure : ["success", "turned"].find(function (name) { return measures.indexOf(name) >= 0; }) || measures[0];
     var addition = about.edits.indexOf("add");
     var turn = 0;
 
@@ -175,7 +175,7 @@
         L.append(place, turn === 1 ? lens() || [] : []);
         return Promise.resolve();
       }
-      var efficacy = measures.indexOf("turned") >= 0 ? "turned" : "p_target";
+      var efficacy = ["success", "turned"].find(function (name) { return measures.indexOf(name) >= 0; }) || "p_target";
       var rest = measures.indexOf("left") >= 0 ? "left" : "p_target";
       return Promise.all([effect(measure), effect(efficacy), effect("damage"), effect(rest), L.load(key + "/judge-" + c.judge + "/matched")]).then(function (all) {
         if (mine !== turn) {

@@ -24,7 +24,10 @@ ROW = {
     "control": pl.Float64,
 }
 """Name of the quantity, layer, strength where there is one, value, both ends of its 95% interval, its control or null."""
-STEERED = ("turned", "left", "p_target", "coherence", "turned_kept_all", "damage", "turned_over_random")
+STEERED = (
+    "success", "turned", "left", "p_target", "coherence", "kept_all", "turned_kept_all", "damage", "success_over_random",
+    "turned_over_random",
+)  # fmt: skip
 COUNTS = ("n_", "ce/", "ce_spliced", "ce_zero", "kl_spliced", "kl_zero")
 """Beginnings of measures of SAEs that say on how much others rest."""
 RECOVERED = ("ce_recovered", "kl_recovered")
