@@ -133,7 +133,7 @@ def effects(workspace: Place, recipe: str) -> pl.DataFrame:
 
 
 def steer_table(site: str, strength: float) -> Callable[[Place, str], str]:
-    """Successes by layer and direction, at one site and strength; answers turned, what of them is kept, and damage, of the class mean."""
+    """Successes by layer and direction, at one site and strength; turned, kept and damage of the class mean."""
 
     def table(workspace: Place, recipe: str) -> str:
         frame = effects(workspace, recipe).filter(pl.col("edit") == "add", pl.col("site") == site, pl.col("strength") == strength)

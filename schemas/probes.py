@@ -23,8 +23,8 @@ _WHERE = [
     column(
         "kind",
         pa.string(),
-        "class_mean, ridge, lda, softmax, sparse (k coordinates a class), latents (k of an autoencoder), latents_ridge ..., position (of "
-        "regions: what the places of patches alone say)",
+        "class_mean, ridge, lda, softmax, sparse (k coordinates a class), latents (k of an autoencoder), latents_ridge ..., "
+        "position (of regions: what the places of patches alone say)",
     ),
     column("tested_on", pa.string(), "Modality of the test rows: image, text or both"),
 ]

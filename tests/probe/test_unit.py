@@ -222,7 +222,8 @@ def test_latents_are_read_by_every_kind_with_controls_classes_and_transfers(of_l
             assert named["class_name"].to_list() == list(CLASSES)
         moved = rows.filter(pl.col("fitted_on") != pl.col("tested_on"), pl.col("centred"), attribute=CLASS, kind=kind)
         assert moved["top1"].min() > 0.9
-    assert {entry.kind for entry in of_latents.directions.entries} == {"ridge", "ridge_pattern", "lda", "class_mean", "shuffled_mean"}
+    kinds = {"ridge", "ridge_pattern", "lda", "class_mean", "shuffled_mean"}
+    assert {entry.kind for entry in of_latents.directions.entries} == kinds
 
 
 def test_modalities_of_unequal_numbers_of_tokens_weigh_the_same(tmp_path):

@@ -127,7 +127,8 @@ def test_the_best_dose_by_success_is_another_than_by_answers_turned():
             who = {"source": f"s{pair}", "target": f"t{pair}", "sample_id": f"s{pair}-{i}"}
             answers.append({**who, "edit": "none", "question": 0, "about": "class", "text": f"s{pair}"})
             answers.append({**who, "edit": "none", "question": 1, "about": "colour", "text": "red"})
-            for direction, strength, turned, lost in (("class_mean", 1.0, 6, 1), ("class_mean", 2.0, 8, 7), ("random", 1.0, 0, 0)):
+            runs = (("class_mean", 1.0, 6, 1), ("class_mean", 2.0, 8, 7), ("random", 1.0, 0, 0))
+            for direction, strength, turned, lost in runs:
                 which = {"site": "image", "layer": 1, "edit": "add", "direction": direction, "strength": strength}
                 word, colour = f"t{pair}" if i < turned else f"s{pair}", "blue" if i < lost else "red"
                 answers.append({**who, **which, "question": 0, "about": "class", "text": word})

@@ -56,7 +56,11 @@ def trade_figure(effects: pa.Table) -> Figure | None:
     return panels(title + "points and 95% intervals are of the other half", parts, n_columns=2, alike="x")
 
 
-MEANINGS = {"success": "share turned with all else kept", "turned": "share of answers turned to the target", "p_target": "probability of the target"}
+MEANINGS = {
+    "success": "share turned with all else kept",
+    "turned": "share of answers turned to the target",
+    "p_target": "probability of the target",
+}
 
 
 def _traded(both: Sequence[tuple[Row, Row]], label: str, control: bool) -> Curve | None:

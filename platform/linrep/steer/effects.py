@@ -179,7 +179,8 @@ def _success(named: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
 
 def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
     """What a direction does more than the random one in the same cell, sample by sample."""
-    paired = rows.filter(pl.col("measure").is_in(["p_target", "turned", "success", "left", "damage"]) & (pl.col("edit") != "none"))
+    measures = ["p_target", "turned", "success", "left", "damage"]
+    paired = rows.filter(pl.col("measure").is_in(measures) & (pl.col("edit") != "none"))
     key = ["measure", "source", "target", "sample", "site", "layer", "edit", "strength"]
     is_control = pl.col("direction").is_in(["random", *TOKENS]).fill_null(False)  # edits other than additions have no direction
     control = paired.filter(is_control).group_by(key, maintain_order=True).agg(pl.col("value").mean().alias("control"))

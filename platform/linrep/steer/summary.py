@@ -108,8 +108,8 @@ def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
         return [f"Adding directions at {site}: there is no result: the class means of each pair coincide, or every run failed"]
     lines = [
         f"Adding directions at {site}: strength chosen on one half of the source classes, numbers from the other half "
-        + f"({_CHOSEN_BY[measure]}, 95% interval; over random: minus the random direction in the same cell; kept: share of all images "
-        "that keep every other attribute; * marks controls)",
+        + f"({_CHOSEN_BY[measure]}, 95% interval; over random: minus the random direction in the same cell; "
+        "kept: share of all images that keep every other attribute; * marks controls)",
         f"  {'layer':>5}  {'direction':16} {'strength':>8}  {measure:^20}  {'over random':^22}"
         f"  {'turned':>6} {'p(target)':>9} {'coherent':>8} {'kept':>6} {'damage':>7}",
     ]
