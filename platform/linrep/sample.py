@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-Modality = Literal["image", "text", "pair"]
+Modality = Literal["image", "text", "pair", "document"]
 Split = Literal["train", "val", "test"]
 
 IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
@@ -26,19 +26,20 @@ LARGEST_IMAGE = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image, one text, or one image with its caption.
+    """One image, one text, one image with its caption, or a document: a text in which images stand.
 
     Attributes:
         id: Stable across runs and machines: the corpus and the path or the id within it, never an absolute path.
-        corpus: Which section of the recipe it came from: images, text or pairs.
+        corpus: Which section of the recipe it came from: images, text, pairs or documents.
         modality: What it holds.
         uri: Where its image or its container lies, relative to the corpus where that is a folder.
         label: Class number (the rank of the class among the sorted class ids), where there is one.
         class_name: The class in words.
-        text: The text or the caption.
+        text: The text or the caption; of a document with `<image>` in the place of each image.
         pair_id: Shared by the samples made from one image-caption pair.
         split: Fixed by a hash of the sample, see `split_of`.
-        image: The image's encoded bytes (JPEG, PNG, ...), None for texts.
+        image: The image's encoded bytes (JPEG, PNG, ...), None for texts and documents.
+        images: Those of a document's images, in the order of their places.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Sample:
     text: str | None = None
     pair_id: str | None = None
     image: bytes | None = None
+    images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,8 @@ def collate(prepared: Sequence[Prepared], vlm: VLM, padding: Literal["right", "l
     beside = family.marks(of >= int(Role.IMAGE), of == int(Role.TEXT))
     images = [one for one in prepared if one.pixels is not None]
     if images:
-        beside |= family.pixel_inputs(_pixels(images, vlm), _sizes(images), vlm.card.vision)
+        counts = [len(one.image_sizes) for one in images]
+        beside |= family.pixel_inputs(_pixels(images, vlm), _sizes(images), counts, vlm.card.vision)
     return Batch(on_device, _send(real, vlm), of, beside, lengths, family, padding)
 
 
@@ -149,7 +150,7 @@ def _pixels(images: Sequence[Prepared], vlm: VLM) -> Float[Tensor, "tiles 3 h w"
 
 
 def _sizes(images: Sequence[Prepared]) -> dict[str, Int[Tensor, "images n"]]:
-    return {name: torch.tensor([one.sizes[name] for one in images]) for name in images[0].sizes}
+    return {name: torch.tensor([row for one in images for row in one.sizes[name]]) for name in images[0].sizes}
 
 
 def normalise(tiles: UInt8[Tensor, "tiles 3 h w"], image_processor: Any) -> Float[Tensor, "tiles 3 h w"]:

@@ -6,7 +6,7 @@ families share stands here; a file overrides what is its own. Imports neither to
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -69,6 +69,8 @@ class Family:
     """What the model's processor passes to its image processor beside its settings."""
     base_first: ClassVar[bool] = True
     """Among an image's tiles that of the whole image comes before the crops, not after them."""
+    interleaved: ClassVar[bool] = True
+    """Images can stand anywhere in a text, and several of them."""
     rope_axes: ClassVar[int] = 1
     """Axes of a position: 3 where an image's tokens have a place in time, height and width."""
 
@@ -112,6 +114,15 @@ class Family:
             vision: What `vision` gave.
         """
         raise NotImplementedError
+
+    def layout_among(self, size: Size, vision: Any) -> Layout:
+        """How an image is laid out in a sample that shows several; in most families as if it were alone.
+
+        Args:
+            size: Height and width.
+            vision: What `vision` gave.
+        """
+        return self.layout(size, vision)
 
     def most_tiles(self, vision: Any, size: Size | None) -> int:
         """Most tiles of an image: of one of a height and width, or of any.
@@ -182,12 +193,13 @@ class Family:
         """Blocks after which features of the image are added to the stream."""
         return 0
 
-    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], vision: Any) -> dict[str, Any]:
+    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], counts: Sequence[int], vision: Any) -> dict[str, Any]:
         """The images of a batch as arguments of the forward pass.
 
         Args:
             pixels: Normalised tiles of all images on the model's device, float[tiles, 3, h, w].
             sizes: What `sizes` gave, as int64 tensors on the host, a row for each image.
+            counts: Images of each sample that shows any, in the order of the batch.
             vision: What `vision` gave.
         """
         return {"pixel_values": pixels, **sizes}

@@ -1,6 +1,6 @@
 """Samples to what the model takes: tiles, token ids, and the role of each position. Needs a CPU and the model's small files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,12 +12,14 @@ from linrep.sample import Sample, Skipped
 from linrep.vlm.card import ModelCard, describe
 from linrep.vlm.config import IMAGE, PLACEHOLDERS, TEXT, ModelConfig, Turn, check_prompt
 from linrep.vlm.families import family_of
+from linrep.vlm.family import Tiles
 from linrep.vlm.files import locate
 from linrep.vlm.image import BadImage, decode
+from linrep.vlm.passage import Passage
 from linrep.vlm.prepared import Marks, Prepared, Role, without_image
 from linrep.vlm.processor import Processor, check_processor, load_processor
 from linrep.vlm.prompts import doubled_start, follow
-from linrep.vlm.tokens import Layout
+from linrep.vlm.tokens import Layout, one_after_the_other
 from linrep.vlm.turns import Script, Scripts
 
 
@@ -35,7 +37,8 @@ class Preparer:
         text_prompt: For texts; holds `{text}` once. None: the chat's, or the text alone.
         chat: Turns that the model's own template puts into a prompt; then it is known where each turn lies.
         image_size: Squash every image to this height and width first, as the paper does with (336, 336); None keeps its own.
-        max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left.
+        max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left. Of a
+            document its own text counts, and images behind the cut are left out.
 
     Raises:
         ModelError: The processor and the model disagree, or the model has no template for the chat.
@@ -95,7 +98,7 @@ class Preparer:
     def __call__(self, sample: Sample) -> Prepared | Skipped:
         """The sequence of a sample, or why there is none.
 
-        A sample of modality image uses its image alone, text its text alone, pair both.
+        A sample of modality image uses its image alone, text its text alone, pair both. A document stands where a text does.
         """
         try:
             return self._prepare(sample)
@@ -106,45 +109,90 @@ class Preparer:
         text = sample.text
         if sample.modality != "image" and (not text or not text.strip()):
             raise _Unfit("empty text")
+        if sample.modality == "document":
+            return self._document(sample)
         if sample.modality == "text":
-            text, encoded = self._cut_text("text", text or "", "")
-            return self._fit(replace(sample, image=None, text=text), encoded, None, None)
+            text, encoded = self._cut_text(text or "", lambda seen: self._encode("text", Passage.of(seen), ""))
+            return self._fit(replace(sample, image=None, text=text), encoded, (), ())
         if sample.image is None:
             raise _Unfit("no image bytes")
-        image = decode(sample.image)
-        if self.image_size is not None:
-            image = image.resize((self.image_size[1], self.image_size[0]), Image.Resampling(int(self.images.resample)))
-        try:
-            plan = self.family.layout((image.height, image.width), self.card.vision)
-        except ValueError as reason:
-            raise _Unfit(str(reason)) from None
+        image = self._opened(sample.image)
+        plan = self._layout(image, among=False)
         spelled = self.family.spelling(plan, self.image_token, self.tokenizer)
         if sample.modality == "pair":
-            text, encoded = self._cut_text("pair", text or "", spelled)
+            text, encoded = self._cut_text(text or "", lambda seen: self._encode("pair", Passage.of(seen), spelled))
         else:
             encoded = self._image_alone(spelled)
-        self._check_length(len(encoded.ids) - len(plan.runs) + plan.n_tokens)
-        return self._fit(replace(sample, image=None, text=text), encoded, plan, self.family.cut(image, plan, self.images))
+        return self._fit(replace(sample, image=None, text=text), encoded, (image,), (plan,))
+
+    def _document(self, sample: Sample) -> Prepared:
+        """A text with its images in their places. Images behind the place where it is cut are left out."""
+        text, n = sample.text or "", len(sample.images)
+        if not self.family.interleaved:
+            raise _Unfit(f"{self.family.title} takes one image before all text, and no document")
+        if not n or text.count(IMAGE) != n:
+            raise _Unfit(
+                f"the document has {text.count(IMAGE)} places for its {n} images" if n else "the document shows no image"
+            )
+        images = []
+        for i, data in enumerate(sample.images):
+            try:
+                images.append(self._opened(data))
+            except BadImage as reason:
+                raise _Unfit(f"image {i + 1} of {n}: {reason}") from None
+
+        def plans(seen: str) -> list[Layout]:
+            shown = seen.count(IMAGE)
+            return [self._layout(image, among=shown > 1) for image in images[:shown]]
+
+        def encode(seen: str) -> _Encoded:
+            spelled = [self.family.spelling(plan, self.image_token, self.tokenizer) for plan in plans(seen)]
+            return self._encode("text", Passage.showing(seen, spelled), "")
+
+        seen, encoded = self._cut_text(text, encode)
+        shown = plans(seen)
+        if not shown:
+            raise _Unfit(f"no image is shown within the first {self.max_text_tokens} tokens of the document's text")
+        return self._fit(replace(sample, images=(), text=seen), encoded, images[: len(shown)], shown)
+
+    def _opened(self, data: bytes) -> Image.Image:
+        image = decode(data)
+        if self.image_size is None:
+            return image
+        return image.resize((self.image_size[1], self.image_size[0]), Image.Resampling(int(self.images.resample)))
+
+    def _layout(self, image: Image.Image, among: bool) -> Layout:
+        lay_out = self.family.layout_among if among else self.family.layout
+        try:
+            return lay_out((image.height, image.width), self.card.vision)
+        except ValueError as reason:
+            raise _Unfit(str(reason)) from None
 
     def _image_alone(self, spelled: str) -> "_Encoded":
         """The prompt of an image without a text: few there are, as images of many sizes are spelled alike."""
         if spelled not in self._bare:
             if len(self._bare) > 4096:
                 self._bare.clear()
-            self._bare[spelled] = self._encode("image", "", spelled)
+            self._bare[spelled] = self._encode("image", Passage.of(""), spelled)
         return self._bare[spelled]
 
-    def _fit(self, sample: Sample, encoded: "_Encoded", plan: Layout | None, pixels: Any) -> Prepared:
-        """Put the map of the image's positions in the places of its placeholders, a run of them in each."""
+    def _fit(self, sample: Sample, encoded: "_Encoded", images: Sequence[Image.Image], plans: Sequence[Layout]) -> Prepared:
+        """Put the maps of the images' positions in the places of their placeholders, a run of them in each."""
         nowhere = np.full(len(encoded.ids), -1, np.int16)
-        if plan is None:
+        if not plans:
+            if encoded.images_at:
+                raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
             self._check_length(len(encoded.ids))
-            return Prepared(sample, encoded.ids, encoded.role, nowhere, nowhere, nowhere, marks=encoded.marks)
-        if len(encoded.images_at) != len(plan.runs):
+            return Prepared(sample, encoded.ids, encoded.role, nowhere, nowhere, nowhere, nowhere, marks=encoded.marks)
+        runs = tuple(n for plan in plans for n in plan.runs)
+        if len(encoded.images_at) != len(runs):
             raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
-        if len(pixels) != plan.tiles:
-            raise _Unfit(f"the processor cuts it into {len(pixels)} tiles, the family's layout has {plan.tiles}")
-        found, starts = plan.map, np.cumsum((0, *plan.runs))
+        self._check_length(len(encoded.ids) - len(runs) + sum(runs))
+        tiles = [self._cut(image, plan) for image, plan in zip(images, plans, strict=True)]
+        found = plans[0].map if len(plans) == 1 else one_after_the_other([plan.map for plan in plans])
+        of_image = np.repeat(np.arange(len(plans), dtype=np.int16), [plan.n_tokens for plan in plans])
+        sizes = [self.family.sizes(plan) for plan in plans]
+        starts = np.cumsum((0, *runs))
 
         def spliced(around: np.ndarray, inside: np.ndarray) -> np.ndarray:
             parts, last = [], 0
@@ -155,56 +203,57 @@ class Preparer:
 
         return Prepared(
             sample=sample,
-            input_ids=spliced(encoded.ids, np.full(plan.n_tokens, self.card.image_token_id, np.int32)),
+            input_ids=spliced(encoded.ids, np.full(len(of_image), self.card.image_token_id, np.int32)),
             role=spliced(encoded.role, found.role),
             tile=spliced(nowhere, found.tile),
             row=spliced(nowhere, found.row),
             col=spliced(nowhere, found.col),
-            pixels=pixels,
-            sizes=self.family.sizes(plan),
-            image_size=plan.image_size,
-            grid=plan.grid,
-            marks=None if encoded.marks is None else encoded.marks.moved(dict(zip(encoded.images_at, plan.runs, strict=True))),
+            image=spliced(nowhere, of_image),
+            pixels=tiles[0] if len(tiles) == 1 else np.concatenate(tiles),
+            sizes={name: [own[name] for own in sizes] for name in sizes[0]},
+            image_sizes=tuple(plan.image_size for plan in plans),
+            grids=tuple(plan.grid for plan in plans),
+            marks=None if encoded.marks is None else encoded.marks.moved(dict(zip(encoded.images_at, runs, strict=True))),
         )
+
+    def _cut(self, image: Image.Image, plan: Layout) -> Tiles:
+        tiles = self.family.cut(image, plan, self.images)
+        if len(tiles) != plan.tiles:
+            raise _Unfit(f"the processor cuts it into {len(tiles)} tiles, the family's layout has {plan.tiles}")
+        return tiles
 
     def _check_length(self, n: int) -> None:
         if n > self.card.max_positions:
             raise _Unfit(f"sequence of {n} positions is beyond the model's {self.card.max_positions}")
 
-    def _cut_text(self, modality: str, text: str, spelled: str) -> tuple[str, "_Encoded"]:
+    def _cut_text(self, text: str, encode: "Callable[[str], _Encoded]") -> tuple[str, "_Encoded"]:
         """As much of a text as fits, and its encoding; cut texts are encoded again, as tokens at the cut may differ."""
-        whole = encoded = self._encode(modality, text, spelled)
+        whole = encoded = encode(text)
         seen, n = text, self.max_text_tokens
         while encoded.n_text > self.max_text_tokens:
             seen = text[: whole.text_ends[n - 1]] if n else ""
             if not seen.strip():
                 raise _Unfit(f"no text left within {self.max_text_tokens} tokens")
-            encoded = self._encode(modality, seen, spelled)
+            encoded = encode(seen)
             n -= 1
         return seen, encoded
 
-    def _encode(self, modality: str, text: str, spelled: str) -> "_Encoded":
+    def _encode(self, name: str, passage: Passage, spelled: str) -> "_Encoded":
         """Token ids of a filled prompt with a placeholder for each run of image positions, and which of them hold the text."""
-        script = self.scripts[modality].put({IMAGE: spelled})
+        script = self.scripts[name].put({IMAGE: spelled})
         before = script.prompt.partition(TEXT)[0]
-        script = script.put({TEXT: text})
+        script = script.put({TEXT: passage.written})
         full = script.prompt
         out = self.tokenizer(full, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
         ids = np.asarray(out["input_ids"], np.int32)
         spans = np.asarray(out["offset_mapping"], np.int64).reshape(-1, 2)
-        start, end = len(before), len(before) + len(text)
-        of_text = (spans[:, 0] < end) & (spans[:, 1] > start) & (spans[:, 1] > spans[:, 0])
-        (inside,) = np.nonzero(of_text)
-        if len(inside):  # one stretch: byte-level tokenizers give tokens of mere spaces within it an empty span
-            of_text[inside[0] : inside[-1] + 1] = True
+        of_text, text_ends = passage.own(spans - len(before))
         (images,) = np.nonzero(ids == self.card.image_token_id)
-        if modality == "text" and len(images):
-            raise _Unfit(f"the text holds the image placeholder {self.image_token!r}")
         return _Encoded(
             ids=ids,
             role=np.where(of_text, Role.TEXT, Role.TEMPLATE).astype(np.uint8),
             images_at=tuple(images.tolist()),
-            text_ends=np.maximum.accumulate(np.minimum(spans[of_text, 1], end) - start),
+            text_ends=text_ends,
             marks=_marks(script, spans),
         )
 

@@ -64,10 +64,11 @@ class Prepared:
         row: Row of the patch: for the base view in its own grid, for crops in the grid of the whole image, for a newline the
             row that it ends; -1 for text.
         col: Column likewise; -1 for newlines and text.
-        pixels: Tiles as the image processor cut them, before rescaling and normalisation; None for texts.
-        sizes: What the model must know of the image beside its pixels, by the name of the argument.
-        image_size: Height and width of the image that the processor saw, in pixels.
-        grid: Rows and columns of the finest grid of patches.
+        image: Which of the sample's images it belongs to, from 0 in their order, newlines included; -1 for text and template.
+        pixels: Tiles as the image processor cut them, before rescaling and normalisation, image after image; None for texts.
+        sizes: What the model must know of the images beside their pixels, by the name of the argument: a row for each image.
+        image_sizes: Height and width of each image that the processor saw, in pixels.
+        grids: Rows and columns of the finest grid of patches of each.
         marks: Where the turns of its chat lie; None where its prompt is none.
     """
 
@@ -77,14 +78,25 @@ class Prepared:
     tile: Int16[np.ndarray, " t"]
     row: Int16[np.ndarray, " t"]
     col: Int16[np.ndarray, " t"]
+    image: Int16[np.ndarray, " t"]
     pixels: UInt8[np.ndarray, "tiles 3 h w"] | None = None
-    sizes: Mapping[str, list[int]] = field(default_factory=dict)
-    image_size: tuple[int, int] | None = None
-    grid: tuple[int, int] | None = None
+    sizes: Mapping[str, list[list[int]]] = field(default_factory=dict)
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    grids: tuple[tuple[int, int], ...] = ()
     marks: Marks | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the image of a sample that has one; None for texts and documents."""
+        return None if self.sample.modality == "document" else next(iter(self.image_sizes), None)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of its finest grid of patches likewise."""
+        return None if self.sample.modality == "document" else next(iter(self.grids), None)
 
     @property
     def n_image_tokens(self) -> int:
@@ -98,5 +110,5 @@ class Prepared:
 
 
 def without_image(sample: Sample) -> Sample:
-    """The sample without its encoded image, to travel light."""
-    return replace(sample, image=None)
+    """The sample without its encoded images, to travel light."""
+    return replace(sample, image=None, images=())

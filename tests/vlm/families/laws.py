@@ -3,13 +3,7 @@
 A family's test inherits them and says how a tiny model of it is written.
 """
 
-import importlib
-import inspect
-import io
-import sys
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
-from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from linrep.sample import Sample
 from linrep.vlm.batch import collate
 from linrep.vlm.config import ModelConfig, Turn
 from linrep.vlm.decode import at_last, embed, greedy, logits, run, stack
@@ -31,9 +22,11 @@ from linrep.vlm.hooks import edit, forward, record
 from linrep.vlm.load import VLM, load
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared, Role
-from linrep.vlm.processor import load_processor, quiet
+from linrep.vlm.processor import quiet
 from linrep.vlm.tokens import patch_box
 from linrep.vlm.unembed import read_unembedding
+from tests.vlm.families.document_laws import DocumentLaws
+from tests.vlm.families.official import middle, noise, official_processor, official_stream, sample
 from tests.vlm.families.silence import quiet_attention, silent
 from tests.vlm.families.site_laws import SiteLaws
 from tests.vlm.families.tiny import close
@@ -49,49 +42,7 @@ SIZES = ((40, 60), (64, 33), (90, 90))
 """Height and width of images: wide, tall and square."""
 
 
-def noise(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth noise: scaled in any way it keeps its look."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def sample(image: Image.Image | None = None, text: str | None = None) -> Sample:
-    """A sample of an image, a text, or both."""
-    data = None
-    if image is not None:
-        out = io.BytesIO()
-        image.save(out, "PNG")
-        data = out.getvalue()
-    modality = "pair" if image is not None and text is not None else "image" if image is not None else "text"
-    return Sample(id="s", corpus="c", modality=modality, uri="u", split="train", text=text, image=data)
-
-
-def official_class(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A processor of transformers; one that asks for torchvision is imported with what it has for Pillow in its place."""
-    kind = getattr(transformers, name)
-    if type(kind).__name__ != "DummyObject":
-        return kind
-    package, _, module = kind.__module__.rpartition(".")
-    own = module.removeprefix("processing_")
-    on_pillow = importlib.import_module(f"{package}.image_processing_pil_{own}")
-    monkeypatch.setitem(sys.modules, f"{package}.image_processing_{own}", on_pillow)
-    monkeypatch.setattr("transformers.utils.import_utils.requires", lambda **_: lambda asked: asked)
-    return getattr(importlib.import_module(kind.__module__), name)
-
-
-def official_processor(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The processor of transformers around our tokenizer and image processor; without one for videos, which needs torchvision."""
-    mine = load_processor(folder)
-    monkeypatch.setattr(transformers.ProcessorMixin, "check_argument_for_proper_class", lambda self, name, given: type(given))
-    kind = official_class(name, monkeypatch)
-    known = {key: value for key, value in mine.settings.items() if key not in ("processor_class", "image_processor")}
-    video = {"video_processor": None} if "video_processor" in inspect.signature(kind.__init__).parameters else {}
-    if hasattr(sys.modules[kind.__module__], "num2words"):  # it counts a video's frames in words
-        monkeypatch.setattr(sys.modules[kind.__module__], "num2words", str)
-    return kind(image_processor=mine.image_processor, tokenizer=mine.tokenizer, **video, **known)
-
-
-class Laws(SiteLaws):
+class ImageLaws(SiteLaws):
     """What holds of every family."""
 
     processor: str
@@ -195,13 +146,7 @@ class Laws(SiteLaws):
         """Layer k is what enters block k of the official model, and layer n what enters its final norm."""
         for one in prepared:
             inputs = collate([one], vlm).inputs()
-            theirs: dict[int, Tensor] = {}
-            stack_of = official.get_decoder()
-            with ExitStack() as hooks, torch.inference_mode():
-                for k, module in enumerate([*stack_of.layers, stack_of.norm]):
-                    handle = module.register_forward_pre_hook(partial(keep, theirs, k), with_kwargs=True)
-                    hooks.callback(handle.remove)
-                official(**inputs, use_cache=False)
+            theirs = official_stream(official, inputs)
             with record(vlm, range(4)) as mine:
                 forward(vlm, collate([one], vlm))
             for k in range(4):
@@ -305,18 +250,11 @@ class Laws(SiteLaws):
         close(read_unembedding(config).logits(h).softmax(-1), theirs, 1e-4)
 
 
+class Laws(ImageLaws, DocumentLaws):
+    """What holds of every family whose images can stand anywhere in a text."""
+
+
 def parts(content: str, image: Image.Image) -> list[dict[str, Any]]:
     """What is said and shown, as transformers takes it."""
     pieces = content.partition("<image>")
     return [{"type": "image", "image": image} if p == "<image>" else {"type": "text", "text": p} for p in pieces if p]
-
-
-def keep(into: dict[int, Tensor], layer: int, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-    """A hook: what a block is given."""
-    into[layer] = (args[0] if args else kwargs["hidden_states"]).clone()
-
-
-def middle(low: float, high: float, length: int) -> slice | None:
-    """The middle third of a span in whole pixels; None where there is none, or the image ends."""
-    a, b = round(low + (high - low) / 3), round(high - (high - low) / 3)
-    return slice(a, max(b, a + 1)) if a < length and high - low >= 2 else None

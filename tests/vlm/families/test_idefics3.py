@@ -11,7 +11,8 @@ from linrep.vlm.batch import collate
 from linrep.vlm.families import layout
 from linrep.vlm.hooks import forward, record
 from linrep.vlm.prepared import Role
-from tests.vlm.families.laws import Laws, sample
+from tests.vlm.families.laws import Laws
+from tests.vlm.families.official import sample
 from tests.vlm.families.tiny import TEXT, TOWER, tokenizer_with, write
 
 SPECIAL = {

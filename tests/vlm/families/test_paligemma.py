@@ -10,17 +10,20 @@ from transformers import PaliGemmaConfig, PreTrainedTokenizerFast
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from linrep.errors import ModelError
+from linrep.sample import Skipped
 from linrep.vlm.batch import collate
 from linrep.vlm.config import Turn
 from linrep.vlm.hooks import forward, record
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Role
 from linrep.vlm.random import make_tokenizer
-from tests.vlm.families.laws import CHATML, Laws, noise, sample
+from tests.vlm.families.document_laws import document
+from tests.vlm.families.laws import CHATML, ImageLaws
+from tests.vlm.families.official import noise, sample
 from tests.vlm.families.tiny import TEXT, TOWER, write
 
 
-class PaliGemmaLaws(Laws):
+class PaliGemmaLaws(ImageLaws):
     processor = "PaliGemmaProcessor"
     placeholder = "<image>"
 
@@ -41,6 +44,12 @@ class PaliGemmaLaws(Laws):
                     forward(vlm, collate([one], vlm))
                 streams.append(found[3][0, torch.from_numpy(one.role == Role.IMAGE)])
             assert torch.allclose(*streams, atol=1e-5) != moved
+
+    def test_a_document_is_skipped_with_a_reason(self, vlm, preparer):
+        assert not vlm.family.interleaved
+        found = preparer(document([noise(40, 60)], ("A boat", "lies here.")))
+        assert isinstance(found, Skipped)
+        assert found.reason == "PaliGemma takes one image before all text, and no document"
 
     def test_the_image_placeholder_may_lie_outside_the_vocabulary(self, vlm):
         """As on the hub: the embedding matrix has no row for it, and no test here would run if one were looked up."""

@@ -14,7 +14,8 @@ from linrep.vlm.batch import collate
 from linrep.vlm.decode import embed
 from linrep.vlm.families import layout
 from linrep.vlm.hooks import forward, record
-from tests.vlm.families.laws import Laws, noise, sample
+from tests.vlm.families.laws import Laws
+from tests.vlm.families.official import noise, sample
 from tests.vlm.families.tiny import TEXT, tokenizer_with, write
 
 QWEN = {

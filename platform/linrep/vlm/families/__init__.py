@@ -35,11 +35,18 @@ def family_of(model_type: str) -> Family:
     )
 
 
-def layout(image_size: Size, card: ModelCard) -> Layout:
-    """The layout of an image of some height and width under a model."""
-    return _layout((int(image_size[0]), int(image_size[1])), card.family, card.vision)
+def layout(image_size: Size, card: ModelCard, among: bool = False) -> Layout:
+    """The layout of an image under a model.
+
+    Args:
+        image_size: Height and width of the image.
+        card: Of the model.
+        among: The sample shows several images.
+    """
+    return _layout((int(image_size[0]), int(image_size[1])), card.family, card.vision, among)
 
 
 @lru_cache(maxsize=4096)
-def _layout(image_size: Size, model_type: str, vision: Any) -> Layout:
-    return family_of(model_type).layout(image_size, vision)
+def _layout(image_size: Size, model_type: str, vision: Any, among: bool) -> Layout:
+    family = family_of(model_type)
+    return family.layout_among(image_size, vision) if among else family.layout(image_size, vision)

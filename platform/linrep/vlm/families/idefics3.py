@@ -5,7 +5,7 @@ more placeholders than features: one value of it is moved by a trifle.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ class Idefics3(Family):
         )
         return "".join(f"{line}\n" for line in lines) + f"\n{whole}"
 
-    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], vision: Any) -> dict[str, Any]:
+    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], counts: Sequence[int], vision: Any) -> dict[str, Any]:
         empty = (pixels == 0).flatten(1).all(1)
         pixels[empty, 0, 0, 0] = 1e-6
         return {"pixel_values": pixels[None]}

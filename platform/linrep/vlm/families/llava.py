@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linrep.errors import ModelError
-from linrep.vlm.families.llava_next import TOWERS, cut_tower
+from linrep.vlm.families.llava_next import TOWERS, cut_tower, padded_square
 from linrep.vlm.family import Family, Settings, Vision, disagree, sides
 from linrep.vlm.tokens import Grid, Layout, Size, whole_view
 
@@ -56,15 +56,12 @@ class Llava(Family):
 
     def layout(self, size: Size, vision: LlavaVision) -> Layout:
         (height, width), tile, side = size, vision.tile_size, vision.tile_size // vision.patch_size
-        if vision.pad:
-            whole = max(height, width)
-            scaled: tuple[float, float] = height * tile / whole, width * tile / whole
-            start = -((whole - height) // 2) * tile / whole, -((whole - width) // 2) * tile / whole
-        else:
-            edge, short = vision.short_edge, min(size)
-            scaled = (edge, int(edge * width / short)) if height <= width else (int(edge * height / short), edge)
-            start = (int(scaled[0]) - tile) // 2, (int(scaled[1]) - tile) // 2
         found = whole_view(side, side)
+        if vision.pad:
+            return Layout(size, padded_square(size, vision), None, found, (len(found.role),))
+        edge, short = vision.short_edge, min(size)
+        scaled = (edge, int(edge * width / short)) if height <= width else (int(edge * height / short), edge)
+        start = (scaled[0] - tile) // 2, (scaled[1] - tile) // 2
         grid = Grid.even(side, side, scaled, (vision.patch_size, vision.patch_size), start)
         return Layout(size, grid, None, found, (len(found.role),))
 

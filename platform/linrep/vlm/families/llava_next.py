@@ -140,6 +140,20 @@ def canvas_layout(size: Size, canvas: Size, vision: Vision, newline: bool) -> La
     )
 
 
+def padded_square(size: Size, vision: Vision) -> Grid:
+    """The view of an image that is padded to a square, which is scaled into one tile.
+
+    Args:
+        size: Height and width of the image.
+        vision: Sides of tile and patch.
+    """
+    (height, width), tile, side = size, vision.tile_size, vision.tile_size // vision.patch_size
+    whole = max(size)
+    scaled = height * tile / whole, width * tile / whole
+    start = -((whole - height) // 2) * tile / whole, -((whole - width) // 2) * tile / whole
+    return Grid.even(side, side, scaled, (vision.patch_size, vision.patch_size), start)
+
+
 def choose_canvas(image_size: Size, pinpoints: tuple[Size, ...]) -> Size:
     """The canvas that keeps most of the image's pixels, and among those the one that wastes least.
 

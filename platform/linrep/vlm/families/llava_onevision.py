@@ -1,16 +1,18 @@
 """LLaVA-OneVision: LLaVA-NeXT's tiling with a SigLIP tower, and a grid that is resampled where it has many patches."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from PIL import Image
 
 from linrep.errors import ModelError
-from linrep.vlm.families.llava_next import LlavaNext
-from linrep.vlm.family import Family, Settings, Vision, disagree
+from linrep.vlm.families.llava_next import LlavaNext, padded_square
+from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree
 from linrep.vlm.tokens import Grid, Layout, Size, Span, one_after_the_other, row_by_row, whole_view
 
 
@@ -34,7 +36,10 @@ class LlavaOneVision(LlavaNext):
     title = "LLaVA-OneVision"
     checkpoints = ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf")
     tokens = "729 of the base view, up to 7,290 in all, a newline per row"
-    limits = ("Of more than nine tiles the crops' tokens are resampled: a patch then mixes its neighbours on the tower's grid.",)
+    limits = (
+        "Of more than nine tiles the crops' tokens are resampled: a patch then mixes its neighbours on the tower's grid.",
+        "Where a document shows several images, each is padded to a square and seen as one view, without crops.",
+    )
     facts = OneVision
 
     def vision(self, config: Any, images: Settings) -> OneVision:
@@ -69,9 +74,32 @@ class LlavaOneVision(LlavaNext):
         again = Grid(_fewer(grid.down, rows), _fewer(grid.across, cols), grid.scaled)
         return replace(plan, crops=again, map=found, runs=(len(found.role),))
 
+    def layout_among(self, size: Size, vision: OneVision) -> Layout:
+        """One view of the image padded to a square, and a newline after its last row."""
+        side = vision.tile_size // vision.patch_size
+        whole = whole_view(side, side)
+        end = row_by_row(np.empty((1, 0), np.int16), newline=True)
+        end = end._replace(row=np.full(1, side - 1, np.int16))
+        found = one_after_the_other([whole, end])
+        return Layout(size, padded_square(size, vision), None, found, (len(found.role),))
+
+    def cut(self, image: Image.Image, plan: Layout, images: Any) -> Tiles:
+        if plan.crops is not None:
+            return super().cut(image, plan, images)
+        assert plan.base is not None
+        whole, tile = max(image.size), round(max(plan.base.scaled))
+        square = Image.new("RGB", (whole, whole), tuple(int(mean * 255) for mean in images.image_mean))
+        square.paste(image, ((whole - image.width) // 2, (whole - image.height) // 2))
+        return np.asarray(square.resize((tile, tile), Image.Resampling(int(images.resample)))).transpose(2, 0, 1)[None].copy()
+
+    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], counts: Sequence[int], vision: OneVision) -> dict[str, Any]:
+        """How many images a sample has decides whether the model puts crops together."""
+        found = super().pixel_inputs(pixels, sizes, counts, vision)
+        return found if max(counts) == 1 else {**found, "batch_num_images": sizes["image_sizes"].new_tensor(counts)}
+
     def tower_tokens(self, plan: Layout, vision: OneVision) -> Int[np.ndarray, "tiles n"]:
         found = super().tower_tokens(plan, vision)
-        if super().layout(plan.image_size, vision).grid != plan.grid:
+        if plan.crops is not None and super().layout(plan.image_size, vision).grid != plan.grid:
             found[1:] = -1  # a token of the crops mixes its neighbours
         return found
 

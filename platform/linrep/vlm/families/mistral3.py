@@ -5,7 +5,7 @@ Tiles here are the squares that become one token. The model takes whole images, 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,9 @@ class Mistral3(Family):
         rows = 1 if plan is None else len(plan.runs)
         return f"{token}[IMG_BREAK]" * (rows - 1) + f"{token}[IMG_END]"
 
-    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], vision: Mistral3Vision) -> dict[str, Any]:
+    def pixel_inputs(
+        self, pixels: Any, sizes: Mapping[str, Any], counts: Sequence[int], vision: Mistral3Vision
+    ) -> dict[str, Any]:
         side, whole = vision.tile_size, sizes["image_sizes"]
         found = pixels.new_zeros(len(whole), 3, *whole.amax(0).tolist())
         first = 0

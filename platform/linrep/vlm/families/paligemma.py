@@ -23,7 +23,11 @@ class PaliGemma(Family):
     storage = "bfloat16"
     unit_offset = True
     first_position = 1
-    limits = ("Image tokens see the prompt: the same image has other vectors under another prompt, and steering shares no pass.",)
+    interleaved = False
+    limits = (
+        "Image tokens see the prompt: the same image has other vectors under another prompt, and steering shares no pass.",
+        "The image stands before all text, so documents (images within a text, or several of them) are refused.",
+    )
 
     def check(self, processor: Any, vision: Vision, image_token_id: int) -> None:
         disagree(

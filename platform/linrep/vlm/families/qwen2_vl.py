@@ -5,7 +5,7 @@ tower's patches: a flat list of them, with the grid's extent beside it, is what 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ class Qwen2VL(Family):
     def in_template(self, token: str, tokenizer: Any) -> str:
         return self.spelling(None, token, tokenizer)
 
-    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], vision: QwenVision) -> dict[str, Any]:
+    def pixel_inputs(self, pixels: Any, sizes: Mapping[str, Any], counts: Sequence[int], vision: QwenVision) -> dict[str, Any]:
         repeated = pixels.unsqueeze(2).expand(-1, -1, vision.frames, -1, -1)
         grid = sizes["image_grid_thw"].to(pixels.device)
         return {"pixel_values": repeated.reshape(len(pixels), -1), "image_grid_thw": grid}
