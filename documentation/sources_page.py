@@ -84,6 +84,27 @@ PAIRS = (
         PAIRED,
     ),
 )
+SHOWN = "a text with images in it"
+DOCUMENTS = (
+    Form(
+        "parquet, a text with `<image>` in the place of each image, and a list of images: paths, bytes, or structs of both",
+        "documents: {path: data/guides/*.parquet}",
+        "documents/1.parquet:0",
+        SHOWN,
+    ),
+    Form(
+        "the same in JSONL, with the paths of the images; also compressed",
+        "documents: {path: data/guides.jsonl, image_root: data/photos}",
+        "documents/guides.jsonl:0",
+        SHOWN,
+    ),
+    Form(
+        "a list of texts and one of images, as OBELICS has them, of which one is given at each place",
+        "documents: {path: data/obelics, text_column: texts}",
+        "documents/0.parquet:0",
+        SHOWN,
+    ),
+)
 SEVERAL = (
     Form(
         "several sources, each under a name, some with a weight",
@@ -106,7 +127,7 @@ HUB = (
         "text",
     ),
 )
-FORMS = (*IMAGES, *TEXTS, *PAIRS, *SEVERAL, *HUB)
+FORMS = (*IMAGES, *TEXTS, *PAIRS, *DOCUMENTS, *SEVERAL, *HUB)
 """Every form; a test writes each example and reads it."""
 
 

@@ -7,6 +7,9 @@ from typing import Literal
 Modality = Literal["image", "text", "pair", "document"]
 Split = Literal["train", "val", "test"]
 
+IMAGE = "<image>"
+"""What stands in a text in the place of an image, whatever the model calls it."""
+
 IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),

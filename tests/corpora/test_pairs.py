@@ -155,7 +155,7 @@ def test_a_chunk_of_an_absent_corpus_is_refused(world):
 
 
 def test_a_recipe_needs_a_corpus_and_something_to_train_on(world):
-    with pytest.raises(ValueError, match="at least one of images, text and pairs"):
+    with pytest.raises(ValueError, match="at least one of images, text, pairs and documents"):
         world.corpora()
     with pytest.raises(ValueError, match="leave nothing to train on"):
         world.corpora(text={"path": "x"}, splits={"val": 0.5, "test": 0.5})

@@ -38,10 +38,10 @@ ONE, TWO, THREE = (jpeg(shade) for shade in (10, 20, 30))
 
 
 class Case(NamedTuple):
-    """Files, by their path below `data` or the bucket, and the samples in them: id, class, text, image."""
+    """Files, by their path below `data` or the bucket, and the samples in them: id, class, text, image or images."""
 
     files: dict[str, bytes]
-    samples: list[tuple[str, str | None, str | None, bytes | None]]
+    samples: list[tuple[str, str | None, str | None, bytes | tuple[bytes, ...] | None]]
 
 
 def jsonl(*records: dict[str, Any]) -> bytes:
@@ -190,6 +190,40 @@ CASES: dict[str, Case] = {
         },
         [*both("pairs/coco.tar/0001", "a robin", ONE), *both("pairs/coco.tar/0002", "two robins", TWO)],
     ),
+    "documents: {path: data/guides/*.parquet}": Case(
+        {
+            "guides/1.parquet": parquet(
+                text=["<image> a wren<image>", "one <image>"], images=[["2.jpg", "1.jpg"], ["2.jpg"]]
+            ),
+            "guides/2.parquet": parquet(id=["b"], text=["of bytes <image>"], images=[[THREE]]),
+            "guides/3.parquet": parquet(
+                text=["of both: <image>, <image>"],
+                images=pa.array([[{"bytes": ONE, "path": None}, {"bytes": None, "path": "2.jpg"}]]),
+            ),
+            "guides/2.jpg": TWO,
+            "guides/1.jpg": ONE,
+        },
+        [
+            ("documents/1.parquet:0", None, "<image> a wren<image>", (TWO, ONE)),
+            ("documents/1.parquet:1", None, "one <image>", (TWO,)),
+            ("documents/b", None, "of bytes <image>", (THREE,)),
+            ("documents/3.parquet:0", None, "of both: <image>, <image>", (ONE, TWO)),
+        ],
+    ),
+    "documents: {path: data/guides.jsonl, image_root: data/photos}": Case(
+        {"guides.jsonl": jsonl({"text": "a <image>", "images": ["1.jpg"]}), "photos/1.jpg": ONE},
+        [("documents/guides.jsonl:0", None, "a <image>", (ONE,))],
+    ),
+    "documents: {path: data/obelics, text_column: texts}": Case(
+        {
+            "obelics/0.parquet": parquet(
+                texts=[["first", None, "second", "third", None]], images=[[None, "1.jpg", None, None, "2.jpg"]], url=["u"]
+            ),
+            "obelics/1.jpg": ONE,
+            "obelics/2.jpg": TWO,
+        },
+        [("documents/0.parquet:0", None, "first\n<image>\nsecond\nthird\n<image>", (ONE, TWO))],
+    ),
     'images: {kind: parquet, path: "hf://datasets/ILSVRC/imagenet-1k/data/train-*.parquet"}': Case(
         {path.removeprefix("imagenet-1k/"): data for path, data in IMAGENET.files.items()},
         [(name.replace("/data/", "/"), *rest) for name, *rest in IMAGENET.samples[1:]],
@@ -254,7 +288,9 @@ def test_a_row_gives_the_samples_that_were_written(form: Form, tmp_path: Path, r
     index = Index.read(str(tmp_path / "index"))
     found = [sample for chunk in index.chunks(2) for sample in read_chunk(chunk, index.pinned(corpora))]
     assert [one for one in found if not isinstance(one, Sample)] == []
-    assert [(one.id, one.class_name, one.text, one.image) for one in found if isinstance(one, Sample)] == case.samples
+    assert [
+        (one.id, one.class_name, one.text, one.images or one.image) for one in found if isinstance(one, Sample)
+    ] == case.samples
     assert form.id == case.samples[0][0]
     assert index.n_samples == len(case.samples)
     labels = {one.class_name: one.label for one in found if isinstance(one, Sample)}

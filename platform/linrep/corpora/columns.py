@@ -71,7 +71,8 @@ def read_columns(file: Place, wanted: list[Piece], columns: Sequence[str]) -> It
 
 
 def _group(file: Place, parquet: pq.ParquetFile, group: int, first: int, rows: list[int], columns: list[str]) -> Iterator[Record]:
-    large = any(is_image(kind) for name in columns if (kind := column_type(parquet, name)) is not None)
+    kinds = [kind for name in columns if (kind := column_type(parquet, name)) is not None]
+    large = any(is_image(element_type(kind) or kind) for kind in kinds)
     done = 0
     try:
         for batch in parquet.iter_batches(_FEW if large else _MANY, row_groups=[group], columns=columns):
@@ -104,6 +105,8 @@ def plain(value: Any) -> Any:
         value = value.value
     if pa.types.is_struct(value.type):
         return {name: plain(part) for name, part in value.items()}
+    if element_type(value.type) is not None:
+        return [plain(one) for one in value.values]
     return value.as_buffer().to_pybytes() if is_text(value.type) else None
 
 
@@ -114,7 +117,17 @@ def column_type(parquet: pq.ParquetFile, name: str) -> pa.DataType | None:
         return None
     if schema.names.count(name) > 1:
         raise CorpusError(f"column {name!r} is given {schema.names.count(name)} times in one file: rename all but one")
-    kind = schema.field(name).type
+    return _plain_type(schema.field(name).type)
+
+
+def element_type(kind: pa.DataType) -> pa.DataType | None:
+    """Type of the values in a list, likewise; None of what is no list."""
+    of = pa.types
+    is_list = of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind)
+    return _plain_type(kind.value_type) if is_list or of.is_list_view(kind) or of.is_large_list_view(kind) else None
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     while isinstance(kind, pa.BaseExtensionType | pa.DictionaryType):
         kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
     return kind

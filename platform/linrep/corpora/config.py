@@ -1,16 +1,16 @@
-"""Where images, texts and image-text pairs lie, and which of them to take: the `corpora` section of a recipe."""
+"""Where images, texts, image-text pairs and documents lie, and which of them to take: the `corpora` section of a recipe."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from linrep.config import Section
-from linrep.corpora.kinds import ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
+from linrep.corpora.kinds import DocumentFiles, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_DEFAULT_KIND = {"images": "folder", "text": "files", "pairs": "files"}
+_DEFAULT_KIND = {"images": "folder", "text": "files", "pairs": "files", "documents": "files"}
 _NAMED = "The sources, each under a name of its own. Ids begin with {0}.NAME, or with {0} alone where the name is {0}."
 _EXAMPLE = {"mine": {"path": "data/mine", "weight": 0.5}}
 
@@ -31,6 +31,7 @@ class Splits(Section):
 ImageSource = Annotated[ImageFolder | ImageParquet | ImageTar, Field(discriminator="kind")]
 TextSource = TextFiles
 PairSource = Annotated[PairFiles | PairTar, Field(discriminator="kind")]
+DocumentSource = DocumentFiles
 
 
 def _named(sources: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +69,20 @@ class Pairs(Section):
     )
 
 
+class Documents(Section):
+    """Documents from several sources."""
+
+    kind: Literal["several"] = Field(default="several", description="Documents from several sources.")
+    sources: Annotated[dict[str, DocumentSource], AfterValidator(_named)] = Field(
+        description=_NAMED.format("documents"), examples=[_EXAMPLE]
+    )
+
+
+Several = Images | Text | Pairs | Documents
+
+
 class Corpora(Section):
-    """What the model looks at and reads; at least one of images, text and pairs."""
+    """What the model looks at and reads; at least one of images, text, pairs and documents."""
 
     images: Annotated[ImageFolder | ImageParquet | ImageTar | Images, Field(discriminator="kind")] | None = Field(
         default=None, description="Images, with labels where there are any."
@@ -80,7 +93,15 @@ class Corpora(Section):
     pairs: Annotated[PairFiles | PairTar | Pairs, Field(discriminator="kind")] | None = Field(
         default=None, description="Images with a caption each."
     )
+    documents: Annotated[DocumentFiles | Documents, Field(discriminator="kind")] | None = Field(
+        default=None, description="Texts with images in them, one or several each."
+    )
     splits: Splits = Field(default=Splits(val=0.1, test=0.1), description="Shares held out, fixed by a hash of each sample.")
+
+    @model_serializer(mode="wrap")
+    def _without_documents(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # The digests of recipes without documents are those that they had before there were any.
+        return {name: value for name, value in dump(self).items() if (name, value) != ("documents", None)}
 
     @model_validator(mode="before")
     @classmethod
@@ -92,7 +113,7 @@ class Corpora(Section):
     @model_validator(mode="after")
     def _need_one(self) -> "Corpora":
         if not self.sources:
-            raise ValueError("no corpus: give at least one of images, text and pairs")
+            raise ValueError("no corpus: give at least one of images, text, pairs and documents")
         return self
 
     @property
@@ -109,7 +130,7 @@ class Corpora(Section):
         update: dict[str, Any] = {}
         for corpus in _DEFAULT_KIND:
             given = getattr(self, corpus)
-            if isinstance(given, Images | Text | Pairs):
+            if isinstance(given, Several):
                 own = {name: changed.get(_key(corpus, name), one) for name, one in given.sources.items()}
                 update[corpus] = given.model_copy(update={"sources": own})
             elif corpus in changed:
@@ -118,7 +139,7 @@ class Corpora(Section):
 
 
 def corpus_of(key: str) -> str:
-    """The corpus of a source: images, text or pairs.
+    """The corpus of a source: images, text, pairs or documents.
 
     >>> corpus_of("text.wiki"), corpus_of("pairs")
     ('text', 'pairs')
@@ -136,8 +157,8 @@ def field_of(key: str) -> str:
     return f"corpora.{corpus}.sources.{name}" if name else f"corpora.{corpus}"
 
 
-def _keyed(corpus: str, given: Source | Images | Text | Pairs | None) -> list[tuple[str, Source]]:
-    if isinstance(given, Images | Text | Pairs):
+def _keyed(corpus: str, given: Source | Several | None) -> list[tuple[str, Source]]:
+    if isinstance(given, Several):
         return sorted(((_key(corpus, name), one) for name, one in given.sources.items()), key=lambda one: one[0])
     return [] if given is None else [(corpus, given)]
 

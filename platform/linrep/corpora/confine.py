@@ -1,4 +1,4 @@
-"""Where the image of a pair lies, which the list of pairs says: a list must not lead out of its corpus."""
+"""Where an image lies that a list of pairs or of documents names: a list must not lead out of its corpus."""
 
 import os
 import posixpath
@@ -12,7 +12,7 @@ from linrep.places import Place, place, redacted
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _ALIASES = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
-_HOW = "download the images, or set corpora.pairs.image_root or corpora.pairs.outside"
+_DOWNLOAD = "download the images"
 
 
 class Outside(ValueError):
@@ -26,10 +26,16 @@ class Fence:
     Attributes:
         inside: The folder (on a disk) or the folder whose bucket (in an object store) or repository (on the hub) all must lie in.
         open: Whether the recipe lets paths lead out of it.
+        field: The recipe's field that the list stands in.
     """
 
     inside: Place
     open: bool = False
+    field: str = "corpora.pairs"
+
+    @property
+    def _how(self) -> str:
+        return f"{_DOWNLOAD}, or set {self.field}.image_root or {self.field}.outside"
 
     def find(self, base: Place, path: str) -> Place:
         """The image that a path names.
@@ -44,7 +50,7 @@ class Fence:
         try:
             found = self._address(path) if self._is_address(path) else self._file(base, path)
             if not self.open and not self._holds(found):
-                raise Outside(f"the image lies outside the corpus ({self.inside}): {redacted(path)[:100]!r}; {_HOW}")
+                raise Outside(f"the image lies outside the corpus ({self.inside}): {redacted(path)[:100]!r}; {self._how}")
         except ValueError as error:
             if isinstance(error, Outside):
                 raise
@@ -62,9 +68,7 @@ class Fence:
     def _address(self, path: str) -> Place:
         scheme = path.partition(":")[0].lower()
         if scheme in ("http", "https", "ftp", "ftps", "data"):
-            raise Outside(
-                f"{scheme} addresses are not fetched ({redacted(path)[:100]!r}): {_HOW.partition(',')[0]} and list their paths"
-            )
+            raise Outside(f"{scheme} addresses are not fetched ({redacted(path)[:100]!r}): {_DOWNLOAD} and list their paths")
         if scheme == "file":
             parts = urlsplit(path)
             if parts.netloc not in ("", "localhost"):
@@ -78,7 +82,7 @@ class Fence:
             bucket, slash, key = path.partition("://")[2].partition("?")[0].partition("/")
             return replace(self.inside, path=posixpath.normpath(bucket.rpartition("@")[2] + slash + unquote(key)))
         if not self.open:
-            raise Outside(f"the image lies outside the corpus ({self.inside}): {redacted(path)[:100]!r}; {_HOW}")
+            raise Outside(f"the image lies outside the corpus ({self.inside}): {redacted(path)[:100]!r}; {self._how}")
         try:
             return place(path)
         except PlaceError as error:
@@ -91,7 +95,7 @@ class Fence:
         for root in (pinned, pinned.partition("@")[0]):
             if below.startswith(f"{root}/"):
                 return replace(self.inside, path=posixpath.normpath(f"{pinned}/{below.removeprefix(f'{root}/')}"))
-        raise Outside(f"the image lies in another repository than {self.inside}: {path[:100]!r}; {_HOW.partition(',')[0]}")
+        raise Outside(f"the image lies in another repository than {self.inside}: {path[:100]!r}; {_DOWNLOAD}")
 
     def _holds(self, found: Place) -> bool:
         """Whether a place lies inside, links followed."""

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from linrep.corpora.classes import find_names, read_names, select
+from linrep.corpora.config import field_of
 from linrep.corpora.files import DEFAULT_LABEL, Context, ScannedFile, format_of, id_of_row, image_paths, scan_file
 from linrep.corpora.find import ending, find_files
-from linrep.corpora.kinds import Containers, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
+from linrep.corpora.kinds import Containers, DocumentFiles, ImageParquet, ImageTar, PairFiles, PairTar, Source, TextFiles
 from linrep.corpora.names import is_imagenet, numbered_names, numbers_are_imagenets
 from linrep.corpora.runs import RUNS, Scan, choose, repeated
 from linrep.errors import CorpusError
@@ -25,6 +26,7 @@ ALLOWED: dict[type, tuple[str, ...]] = {
     TextFiles: ("parquet", "jsonl", "txt"),
     PairFiles: ("parquet", "jsonl"),
     PairTar: ("tar",),
+    DocumentFiles: ("parquet", "jsonl"),
 }
 
 
@@ -50,7 +52,7 @@ def scan_containers(key: str, source: Containers) -> Scan:
             f"{found.root} holds {' and '.join(formats)} files: take one kind with a glob such as "
             f"{found.root / f'*.{formats[0]}'}"
         )
-    facts: dict[str, Any] = {"kind": source.kind, "format": formats[0], **_columns(source, found.root)}
+    facts: dict[str, Any] = {"kind": source.kind, "format": formats[0], **_columns(key, source, found.root)}
     context = Context(key, source, found.root, Counter())
     files = [scan_file(context, path, size) for path, size in found.files]
     runs = [run for file in files for run in file.runs]
@@ -83,15 +85,17 @@ def scan_containers(key: str, source: Containers) -> Scan:
     return Scan(table, classes, facts, {what: dict(sorted(counts.items())) for what, counts in left_out.items() if counts})
 
 
-def _columns(source: Source, root: Place) -> dict[str, Any]:
+def _columns(key: str, source: Source, root: Place) -> dict[str, Any]:
     """What decides how records are read. Of a folder of images, where it lies seen from the list: absolute paths differ."""
     facts = {name: value for name, value in source.model_dump(mode="json").items() if "column" in name or name == "caption_alone"}
-    if isinstance(source, PairFiles):
+    if isinstance(source, DocumentFiles):
+        facts["max_images"] = source.max_images
+    if isinstance(source, PairFiles | DocumentFiles):
         facts["outside"] = source.outside
         if source.image_root is not None:
             images = open_place(source.image_root)
             if not images.is_folder():
-                raise CorpusError(f"no folder of images at {images}: it is corpora.pairs.image_root")
+                raise CorpusError(f"no folder of images at {images}: it is {field_of(key)}.image_root")
             beside = (images.local and root.local) or (images.files == root.files and is_address(source.image_root))
             facts["image_root"] = os.path.relpath(images.path, root.path) if beside else str(images)
     return facts

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from linrep.corpora import shards
-from linrep.corpora.columns import column_type, is_image, is_label, is_text, is_written, label_names, opened, plain
+from linrep.corpora.columns import column_type, element_type, is_image, is_label, is_text, is_written, label_names, opened, plain
 from linrep.corpora.find import encodes
-from linrep.corpora.kinds import ImageParquet, PairFiles, TextFiles
+from linrep.corpora.kinds import DocumentFiles, ImageParquet, PairFiles, TextFiles
 from linrep.corpora.labels import class_id
 from linrep.corpora.lines import Encoding, is_plain, scan_lines
 from linrep.corpora.runs import MAX_RUN, hashes
@@ -144,7 +144,8 @@ def _scan_tar(context: Context, path: str, size: int) -> ScannedFile:
 def _scan_text(context: Context, path: str, size: int) -> ScannedFile:
     source, file = context.source, context.root / path
     text = source.column if isinstance(source, TextFiles) else getattr(source, "text_column", "text")
-    needed = [text, source.image_column] if isinstance(source, PairFiles) else [text]
+    images = {PairFiles: "image_column", DocumentFiles: "images_column"}.get(type(source))
+    needed = [text, *([getattr(source, images)] if images else [])]
     content, encoding = hashlib.sha256(), Encoding()
     runs, seen, trouble = [], set(), None
     for run in scan_lines(file, text, content, encoding):
@@ -232,13 +233,18 @@ def _read_group(file: Place, parquet: Any, group: int, columns: list[str]) -> pa
         raise CorpusError(f"cannot read {', '.join(columns)} of {file}, row group {group}: {error}") from error
 
 
-def _check_columns(file: Place, parquet: Any, source: TextFiles | PairFiles | ImageParquet) -> None:
+def _check_columns(file: Place, parquet: Any, source: TextFiles | PairFiles | DocumentFiles | ImageParquet) -> None:
     if isinstance(source, TextFiles):
         needed = {source.column: ("text", is_written)}
     elif isinstance(source, PairFiles):
         needed = {
             source.text_column: ("text", is_written),
-            source.image_column: ("a path or bytes", lambda t: is_text(t) or is_image(t)),
+            source.image_column: ("a path or bytes", _is_listed),
+        }
+    elif isinstance(source, DocumentFiles):
+        needed = {
+            source.text_column: ("texts or lists of texts", lambda t: is_written(element_type(t) or t)),
+            source.images_column: ("lists of paths or bytes", lambda t: (of := element_type(t)) is not None and _is_listed(of)),
         }
     else:
         needed = {source.image_column: ("bytes", is_image), source.label_column: ("classes (integers or texts)", is_label)}
@@ -249,6 +255,11 @@ def _check_columns(file: Place, parquet: Any, source: TextFiles | PairFiles | Im
         # A column that the recipe names must be there; "label" is only looked for.
         if kind is None and not (isinstance(source, ImageParquet) and column == source.label_column == DEFAULT_LABEL):
             raise CorpusError(f"no column {column!r} in {file}: it has {', '.join(parquet.schema_arrow.names[:20])}")
+
+
+def _is_listed(kind: pa.DataType) -> bool:
+    """Whether values of this type can say which image is meant: paths, or images themselves; a list of nulls has no type."""
+    return is_text(kind) or is_image(kind) or pa.types.is_null(kind)
 
 
 def _sampled(file: Place) -> str:

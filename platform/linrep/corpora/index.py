@@ -29,7 +29,7 @@ from linrep.errors import CorpusError
 from linrep.places import Place, place, redacted
 
 _FORMAT = 3
-_CORPORA = ("images", "text", "pairs")
+_CORPORA = ("images", "text", "pairs", "documents")
 _SLICE = 1 << 16
 
 
@@ -57,7 +57,7 @@ class Chunk:
 
     @property
     def corpus(self) -> str:
-        """images, text or pairs."""
+        """images, text, pairs or documents."""
         return corpus_of(self.source)
 
 

@@ -144,5 +144,34 @@ class PairTar(Weighted):
     outside: ClassVar[bool] = False
 
 
-Containers = ImageParquet | ImageTar | TextFiles | PairFiles | PairTar
+class DocumentFiles(Weighted):
+    """Documents, which are texts with images in them, as rows of .parquet or .jsonl files."""
+
+    kind: Literal["files"] = Field(default="files", description="Documents as rows of parquet or JSONL files.")
+    path: str = Field(
+        description="A file, a folder or a glob (*, **, ?) of one format: a local path or a URI (s3://, gs://, hf://)."
+    )
+    text_column: str = Field(
+        default="text",
+        description="A text with <image> in the place of each image, or a list of texts with null in the place of each image.",
+    )
+    images_column: str = Field(
+        default="images",
+        description="A list of the images (paths; in parquet also bytes or structs of bytes and path); beside a list of texts as "
+        "long as that, with null in the place of each text.",
+    )
+    id_column: str = Field(default="id", description="Unique ids, used where present; else the file and the row name the sample.")
+    image_root: str | None = Field(
+        default=None, description="Folder that the images' paths start from; if absent, the listing file's."
+    )
+    outside: bool = Field(
+        default=False,
+        description="Also read images outside the folder (or bucket) of the file, or image_root; else the document is skipped.",
+    )
+    max_images: PositiveInt = Field(default=8, description="A document that shows more images is skipped.")
+    weight: float = Field(default=1.0, gt=0, le=1, description="Share of the documents to take, chosen by a hash of the id.")
+    max_samples: PositiveInt | None = Field(default=None, description="Documents to take, chosen by a hash of the id.")
+
+
+Containers = ImageParquet | ImageTar | TextFiles | PairFiles | PairTar | DocumentFiles
 Source = ImageFolder | Containers

@@ -13,7 +13,8 @@ from linrep.corpora.fetch import Loaded, ahead, fetch
 from linrep.corpora.files import format_of, record_id
 from linrep.corpora.find import encodes, root_of
 from linrep.corpora.index import Chunk
-from linrep.corpora.kinds import Containers, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, TextFiles
+from linrep.corpora.interleaved import interleaved
+from linrep.corpora.kinds import Containers, DocumentFiles, ImageFolder, ImageParquet, ImageTar, PairFiles, PairTar, TextFiles
 from linrep.corpora.lines import Record, read_lines
 from linrep.corpora.runs import Piece, pieces
 from linrep.corpora.shards import read_shard
@@ -50,6 +51,8 @@ def read(chunk: Chunk, corpora: Corpora) -> Iterator[Sample | Skipped]:
             return _texts(chunk.source, own, source, corpora.splits)
         case PairFiles() | PairTar():
             return _pairs(chunk.source, own, source, corpora.splits)
+        case DocumentFiles():
+            return _interleaved(chunk.source, own, source, corpora.splits)
 
 
 def _image_files(
@@ -115,7 +118,7 @@ def _documents(key: str, own: list[Piece], source: TextFiles, splits: Splits) ->
 def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Splits) -> Iterator[Sample | Skipped]:
     root, _ = root_of(source.path)
     images = None if source.image_root is None else open_place(source.image_root)
-    fence = Fence(images or root, source.outside)
+    fence = Fence(images or root, source.outside, field_of(key))
 
     def both(item: tuple[str, Record, int | None]) -> list[Sample | Skipped]:
         path, record, _ = item
@@ -124,13 +127,8 @@ def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Spli
         text, trouble = _text(record, source.text_column)
         split = _split(_base(stored.path) if stored.path else name, splits)
         sample = Sample(id=name, corpus="pairs", modality="pair", uri=stored.path or path, split=split, text=text, pair_id=name)
-        loaded = Loaded(stored.image, record.trouble or trouble or stored.trouble)
-        if loaded.trouble is None and loaded.data is None:
-            try:
-                loaded = fetch(fence.find(images or (root / path).parent, stored.path or ""), None, LARGEST_IMAGE)
-            except Outside as reason:
-                loaded = Loaded(None, str(reason))
-        pair = _with_image(sample, loaded)
+        bad = record.trouble or trouble
+        pair = _with_image(sample, Loaded(None, bad) if bad else _listed(stored, fence, images or (root / path).parent))
         if not source.caption_alone:
             return [pair]
         caption = replace(sample, id=f"{name}#caption", modality="text", uri=path)
@@ -138,6 +136,37 @@ def _pairs(key: str, own: list[Piece], source: PairFiles | PairTar, splits: Spli
 
     for forms in ahead(both, _records(own, source, [source.image_column, source.text_column, source.id_column])):
         yield from forms
+
+
+def _interleaved(key: str, own: list[Piece], source: DocumentFiles, splits: Splits) -> Iterator[Sample | Skipped]:
+    root, _ = root_of(source.path)
+    images = None if source.image_root is None else open_place(source.image_root)
+    fence = Fence(images or root, source.outside, field_of(key))
+
+    def one(item: tuple[str, Record, int | None]) -> Sample | Skipped:
+        path, record, _ = item
+        name = record_id(key, path, record.row, record.values.get(source.id_column))
+        sample = Sample(id=name, corpus="documents", modality="document", uri=path, split=_split(name, splits))
+        if record.trouble:
+            return Skipped(sample, record.trouble)
+        try:
+            written, shown = interleaved(record.values.get(source.text_column), record.values.get(source.images_column), source)
+        except ValueError as reason:
+            return Skipped(sample, str(reason))
+        text, trouble = _text(Record(record.row, {source.text_column: written}), source.text_column)
+        sample = replace(sample, text=text)
+        if trouble:
+            return Skipped(sample, trouble)
+        data = []
+        for i, image in enumerate(shown):
+            loaded = _listed(_stored_image(image, source.images_column), fence, images or (root / path).parent)
+            trouble = _unusable(loaded)
+            if trouble:
+                return Skipped(sample, f"image {i + 1} of {len(shown)}: {trouble}")
+            data.append(loaded.data)
+        return replace(sample, images=tuple(data))
+
+    return ahead(one, _records(own, source, [source.text_column, source.images_column, source.id_column]))
 
 
 def _records(own: list[Piece], source: Containers, columns: list[str]) -> Iterator[tuple[str, Record, int | None]]:
@@ -181,12 +210,28 @@ def _stored_image(value: Any, column: str) -> _StoredImage:
     return _StoredImage(image, path, None if image is not None or path else f"no image in column {column!r}")
 
 
+def _listed(stored: _StoredImage, fence: Fence, base: Place) -> Loaded:
+    """An image that a list names or holds."""
+    if stored.image is not None or stored.trouble is not None:
+        return Loaded(stored.image, stored.trouble)
+    try:
+        return fetch(fence.find(base, stored.path or ""), None, LARGEST_IMAGE)
+    except Outside as reason:
+        return Loaded(None, str(reason))
+
+
 def _with_image(sample: Sample, loaded: Loaded) -> Sample | Skipped:
-    if loaded.data and len(loaded.data) > LARGEST_IMAGE and loaded.trouble is None:
-        return Skipped(sample, f"more than {LARGEST_IMAGE} bytes are not read")
-    if loaded.data:
-        return replace(sample, image=loaded.data) if loaded.trouble is None else Skipped(sample, loaded.trouble)
-    return Skipped(sample, loaded.trouble or "empty file")
+    trouble = _unusable(loaded)
+    return replace(sample, image=loaded.data) if trouble is None else Skipped(sample, trouble)
+
+
+def _unusable(loaded: Loaded) -> str | None:
+    """Why an image cannot be used; None where it can."""
+    if loaded.trouble is not None:
+        return loaded.trouble
+    if not loaded.data:
+        return "empty file"
+    return f"more than {LARGEST_IMAGE} bytes are not read" if len(loaded.data) > LARGEST_IMAGE else None
 
 
 def _text(record: Record, column: str) -> tuple[str | None, str | None]:

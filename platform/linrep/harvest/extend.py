@@ -30,6 +30,7 @@ OTHERS = {
     "images": ("pair_prompt", "text_prompt", "max_text_tokens"),
     "text": ("image_prompt", "pair_prompt", "image_size"),
     "pairs": ("image_prompt",),
+    "documents": ("image_prompt", "pair_prompt"),
 }
 """Fields that decide rows of other sources alone."""
 

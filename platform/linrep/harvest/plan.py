@@ -126,6 +126,8 @@ def plan_harvest(
     config, chat_template = settle(config, model, card)
     layers = tuple(range(card.n_layers + 1)) if config.layers == "all" else config.layers
     check_layers(card, layers)
+    if corpora.documents is not None and not family_of(card.family).interleaved:
+        raise RecipeError(f"corpora.documents: {family_of(card.family).title} takes one image before all text, and no document")
     if config.sites and layers[0] == card.n_layers:
         raise RecipeError(
             f"harvest.sites: no block begins at layer {layers[0]}, the only one in harvest.layers; name an earlier one"
@@ -193,13 +195,14 @@ def _plan(
         created=now(),
     )
     store = workspace / "harvests" / f"{name}-{key}"
-    job = Job(store, corpora, model, config, layers, card.digest, most_bytes(chunks, card, config))
+    job = Job(store, corpora, model, config, layers, card.digest, most_bytes(chunks, corpora, card, config))
     return Plan(job, manifest, chunks, index, kept)
 
 
-def most_bytes(chunks: Sequence[Chunk], card: ModelCard, config: HarvestConfig) -> int:
+def most_bytes(chunks: Sequence[Chunk], corpora: Corpora, card: ModelCard, config: HarvestConfig) -> int:
     """Most bytes of tiles that the prepared samples of a chunk can hold; texts weigh nothing beside them."""
-    images = max((chunk.n_records for chunk in chunks if chunk.corpus != "text"), default=0)
+    each = {key: getattr(source, "max_images", 1) for key, source in corpora.sources.items()}
+    images = max((chunk.n_records * each[chunk.source] for chunk in chunks if chunk.corpus != "text"), default=0)
     return images * family_of(card.family).most_bytes(card.vision, config.image_size)
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from linrep.config import Section
+from linrep.sample import IMAGE
 
 
 class ModelConfig(Section):
@@ -28,7 +29,8 @@ class Turn(Section):
     content: str = Field(min_length=1, description="What is said; <image> shows the image there.")
 
 
-PLACEHOLDERS = IMAGE, TEXT = "<image>", "{text}"
+TEXT = "{text}"
+PLACEHOLDERS = IMAGE, TEXT
 """What a prompt holds in the place of the image and of the text or caption."""
 
 
