@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a column changes its meaning, its type or its name."""
 
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -12,21 +12,27 @@ BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 PLACES = pa.list_(pa.field("element", pa.int32()))
 """Named as in a file, so that a table that was read is written to the same bytes."""
+GRIDS = pa.list_(pa.field("element", pa.string()))
 
 SAMPLES = pa.schema(
     [
         column("sample_id", pa.string(), "Name of the sample, the same on every run and machine"),
-        column("corpus", pa.string(), "Section of the recipe that the sample came from: images, text or pairs"),
-        column("modality", pa.string(), "What the sample holds: image, text or pair"),
+        column("corpus", pa.string(), "Section of the recipe that the sample came from: images, text, pairs or documents"),
+        column("modality", pa.string(), "What the sample holds: image, text, pair or document"),
         column("uri", pa.string(), "Where the sample's file lies, relative to its corpus"),
         column("label", pa.int32(), "Class number: rank of the class among the sorted classes of the corpus", nullable=True),
         column("class_name", pa.string(), "The class in words", nullable=True),
-        column("text", pa.string(), "The text or the caption", nullable=True),
+        column("text", pa.string(), "The text or the caption; in a document <image> stands for each image", nullable=True),
         column("pair_id", pa.string(), "Shared by the samples made from one image-caption pair", nullable=True),
         column("split", pa.string(), "train, val or test, fixed by a hash of the sample"),
-        column("width", pa.int32(), "Width of the image as the model's processor saw it", "pixels", nullable=True),
-        column("height", pa.int32(), "Height of the image as the model's processor saw it", "pixels", nullable=True),
+        column(
+            "width", pa.int32(), "Width of the image as the model's processor saw it; not of documents", "pixels", nullable=True
+        ),
+        column("height", pa.int32(), "Height of the image likewise", "pixels", nullable=True),
         column("grid", pa.string(), "Rows x columns of the image's patches over all crops, padding removed", nullable=True),
+        column("image_widths", PLACES, "Of a document the width of each of its images, in order", "pixels", nullable=True),
+        column("image_heights", PLACES, "Height of each likewise", "pixels", nullable=True),
+        column("image_grids", GRIDS, "Rows x columns of the patches of each likewise", nullable=True),
         column("n_image_tokens", pa.int32(), "Image positions of the sequence, newlines included", "tokens"),
         column("n_text_tokens", pa.int32(), "Positions of the sample's own text, without prompt and special tokens", "tokens"),
         column(
@@ -101,6 +107,7 @@ def vectors(width: int, dtype: str) -> pa.Schema:
             column("tile", pa.int16(), "0 the base view, 1.. the crops in reading order; null elsewhere", nullable=True),
             column("row", pa.int16(), "Row of the patch, in the base view's or the image's grid", "patches", nullable=True),
             column("col", pa.int16(), "Column of the patch likewise; null for newlines", "patches", nullable=True),
+            column("image", pa.int16(), "Which of its sample's images it belongs to, from 0; null for text", nullable=True),
             column("is_newline", pa.bool_(), "The learned vector that ends a row of patches", nullable=True),
             column(
                 "is_special",

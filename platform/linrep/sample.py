@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Modality = Literal["image", "text", "pair", "document"]
+OF_ONE_IMAGE: tuple[Modality, ...] = ("image", "pair")
+"""Modalities of samples that have exactly one image, which goes by the name of the sample."""
+
 Split = Literal["train", "val", "test"]
 
 IMAGE = "<image>"

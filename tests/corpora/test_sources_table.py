@@ -192,9 +192,7 @@ CASES: dict[str, Case] = {
     ),
     "documents: {path: data/guides/*.parquet}": Case(
         {
-            "guides/1.parquet": parquet(
-                text=["<image> a wren<image>", "one <image>"], images=[["2.jpg", "1.jpg"], ["2.jpg"]]
-            ),
+            "guides/1.parquet": parquet(text=["<image> a wren<image>", "one <image>"], images=[["2.jpg", "1.jpg"], ["2.jpg"]]),
             "guides/2.parquet": parquet(id=["b"], text=["of bytes <image>"], images=[[THREE]]),
             "guides/3.parquet": parquet(
                 text=["of both: <image>, <image>"],

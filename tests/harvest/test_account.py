@@ -49,3 +49,14 @@ def test_each_of_several_sources_has_a_line_of_its_own():
         "text: 3 of 4 samples read, 1 skipped",
         "text.wiki: 2 of 4 samples read, 2 skipped",
     ]
+
+
+def test_documents_are_counted_by_what_is_wrong_and_it_is_said_who_leaves_them_out():
+    counts = {"n_samples": 9, "n_unlabelled": 0, "classes": {}, "left_out": {}}
+    why = ("image 1 of 2: no such file", "image 4 of 4: no such file", "the document shows no image")
+    commits = {0: commit(0, *((f"documents.web/{i}", reason) for i, reason in enumerate(why)))}
+    assert account({"documents.web": counts}, commits) == [
+        "documents.web: 6 of 9 samples read, 3 skipped",
+        "SAEs train on tokens of documents; probes, features, sharing, regions and steering leave documents out",
+        "skipped: 2 no such file, 1 the document shows no image",
+    ]

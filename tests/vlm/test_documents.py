@@ -68,7 +68,7 @@ def test_images_alone_are_a_document_and_one_image_is_laid_out_as_if_alone(prepa
     ("change", "reason"),
     [
         ({"images": ()}, "the document shows no image"),
-        ({"text": "no place"}, "the document has 0 places for its 2 images"),
+        ({"text": "no place"}, "the text has other places than images: 0 and 2"),
         ({"text": " "}, "empty text"),
     ],
 )

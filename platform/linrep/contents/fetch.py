@@ -8,7 +8,7 @@ from linrep.corpora.index import Chunk
 from linrep.corpora.narrow import narrow
 from linrep.corpora.read import read
 from linrep.errors import CorpusError, StoreError
-from linrep.sample import Skipped
+from linrep.sample import OF_ONE_IMAGE, Skipped
 from linrep.store.read import Store
 
 
@@ -33,7 +33,7 @@ class EncodedImages:
             record = -1
             for row in self._store.samples_of(number, ["sample_id", "modality"]).to_pylist():
                 record += not row["sample_id"].endswith("#caption")
-                if row["modality"] != "text":
+                if row["modality"] in OF_ONE_IMAGE:
                     found[row["sample_id"]] = number, record
         return found
 
@@ -48,7 +48,8 @@ class EncodedImages:
         unknown = sorted(wanted - self._where.keys())
         if unknown:
             raise StoreError(
-                f"{self._store.place} has no image {unknown[0]!r:.200}: texts have none, and names stand in its samples"
+                f"{self._store.place} has no image {unknown[0]!r:.200}: texts have none, those of documents have no "
+                "name, and names stand in its samples"
             )
         records: dict[int, set[int]] = {}
         for name in wanted:

@@ -160,6 +160,8 @@ class StoredContents:
     def layout(self, name: str) -> Layout:
         """How the model saw the image of a sample: its tiles and patches."""
         row = self._number[name]
+        if self._samples["height"][row].as_py() is None:
+            raise StoreError(f"the sample {name!r:.200} is a text or a document: only samples with one image have a layout here")
         return layout((self._samples["height"][row].as_py(), self._samples["width"][row].as_py()), self._card)
 
     def window(self, name: str, centre: int | None = None) -> Window:
@@ -173,7 +175,9 @@ class StoredContents:
             return self._windows[key]
 
     def _window(self, name: str, centre: int | None) -> Window:
-        text = self._samples["text"][self._number[name]].as_py()
+        text, modality = (self._samples[column][self._number[name]].as_py() for column in ("text", "modality"))
+        if modality == "document":
+            raise StoreError(f"the sample {name!r:.200} is a document: its tokens are not those of its text alone")
         sample = Sample(id=name, corpus="text", modality="text", uri="", split="train", text=text)
         prepared = self._preparer(sample)
         if isinstance(prepared, Skipped):

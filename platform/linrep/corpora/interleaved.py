@@ -49,24 +49,24 @@ def interleaved(text: Any, images: Any, source: DocumentFiles) -> Interleaved:
     if not found.images:
         raise ValueError("the document shows no image")
     if len(found.images) > source.max_images:
-        raise ValueError(f"the document shows {len(found.images)} images, more than max_images ({source.max_images})")
+        raise ValueError(f"the document shows more images than max_images ({source.max_images}): {len(found.images)}")
     return found
 
 
 def _places(text: str | bytes, images: list[Any]) -> Interleaved:
     n = text.count(IMAGE) if isinstance(text, str) else text.count(IMAGE.encode())
     if n != len(images):
-        raise ValueError(f"the text has {n} places for its {len(images)} images")
+        raise ValueError(f"the text has other places than images: {n} and {len(images)}")
     return Interleaved(text, images)
 
 
 def _lists(texts: list[Any], images: list[Any]) -> Interleaved:
     if len(texts) != len(images):
-        raise ValueError(f"the list of texts has {len(texts)} places, that of images {len(images)}")
+        raise ValueError(f"the lists of texts and images differ in length: {len(texts)} and {len(images)}")
     parts, shown = [], []
     for place, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
         if _given(text) == _given(image):
-            raise ValueError(f"place {place} of the lists holds {'both a text and an image' if _given(text) else 'nothing'}")
+            raise ValueError(f"a place of the lists holds {'a text and an image' if _given(text) else 'nothing'}: number {place}")
         if _given(image):
             shown.append(image)
         parts.append(IMAGE if _given(image) else _words(text, place))
@@ -78,11 +78,11 @@ def _words(text: Any, place: int) -> str:
         try:
             text = text.decode()
         except UnicodeDecodeError:
-            raise ValueError(f"the text at place {place} is not UTF-8") from None
+            raise ValueError(f"a text of the list is not UTF-8: number {place}") from None
     if not isinstance(text, str):
-        raise ValueError(f"place {place} of the texts holds {type(text).__name__}, not a text")
+        raise ValueError(f"a text of the list is {type(text).__name__}: number {place}")
     if IMAGE in text:
-        raise ValueError(f"the text at place {place} holds {IMAGE} itself")
+        raise ValueError(f"a text of the list holds {IMAGE} itself: number {place}")
     return text
 
 

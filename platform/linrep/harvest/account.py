@@ -1,13 +1,17 @@
 """What became of all that lies in the corpora, in a few lines: read, skipped, left out."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from linrep.corpora.config import corpus_of
 from linrep.corpora.names import unspoken
 from linrep.store.commit import Commit
 
 _MOST = 5  # reasons that are named
+_ONE_OF = re.compile(r"\Aimage \d+ of \d+: ")  # which image of a document is its own
+_DOCUMENTS = "SAEs train on tokens of documents; probes, features, sharing, regions and steering leave documents out"
 
 
 def account(corpora: Mapping[str, Any], commits: Mapping[int, Commit]) -> list[str]:
@@ -29,6 +33,8 @@ def account(corpora: Mapping[str, Any], commits: Mapping[int, Commit]) -> list[s
         for what, why in counts["left_out"].items():
             line += f"; {sum(why.values()):,} {what} left out ({listed(why)})"
         lines += [line, *unspoken(counts["classes"])]
+    if any(corpus_of(corpus) == "documents" for corpus in corpora):
+        lines.append(_DOCUMENTS)
     return lines + ([f"skipped: {listed(reasons)}"] if reasons else [])
 
 
@@ -41,4 +47,4 @@ def listed(counts: Mapping[str, int]) -> str:
 
 def _kind(reason: str) -> str:
     """A reason without what is one record's own."""
-    return reason.split(":")[0].split(" (")[0][:80]
+    return _ONE_OF.sub("", reason).split(":")[0].split(" (")[0][:80]

@@ -99,6 +99,9 @@ def sample_row(item: Prepared | Skipped) -> dict[str, object]:
     if item.image_size is not None and item.grid is not None:
         height, width = item.image_size
         row |= {"width": width, "height": height, "grid": f"{item.grid[0]}x{item.grid[1]}"}
+    if sample.modality == "document":
+        heights, widths = zip(*item.image_sizes, strict=True)
+        row |= {"image_widths": widths, "image_heights": heights, "image_grids": [f"{rows}x{cols}" for rows, cols in item.grids]}
     if item.marks is not None:
         (first, last), question = zip(*item.marks.turns, strict=True), item.marks.question
         row |= {"turn_first": first, "turn_last": last, "answer_first": item.marks.answer}

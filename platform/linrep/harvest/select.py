@@ -145,7 +145,7 @@ def _of_positions(
         **_of_samples(batch, sample),
         "position": pa.array(np.concatenate(kept).astype(np.int32)),
         "token_id": pa.array(gather("input_ids").astype(np.int32)),
-        **{name: _or_null(gather(name)) for name in ("tile", "row", "col")},
+        **{name: _or_null(gather(name)) for name in ("tile", "row", "col", "image")},
         "is_newline": pa.array(role == Role.NEWLINE),
         "is_special": pa.array(role == Role.TEMPLATE),
     }

@@ -14,6 +14,7 @@ from linrep.explorer.escaped import in_markdown
 from linrep.hub.bundle import CARD, Bundle, Content, Wishes, content_of, hub_name, paths_in, shortened, without_paths
 from linrep.hub.cards import block, front_matter, made_with
 from linrep.places import Place
+from linrep.sample import OF_ONE_IMAGE
 from linrep.store.excerpt import draw_samples, samples_excerpt, vectors_excerpt
 from linrep.store.layout import View
 from linrep.store.read import Store
@@ -37,7 +38,7 @@ class SampleChoice:
         layers: Layers; empty for all of the store.
         views: Views; empty for all of the store.
         texts: Whether texts go along, and whatever gives them away.
-        images: Whether images go along.
+        images: Whether images go along; those of documents never do.
     """
 
     n: int = 256
@@ -87,7 +88,7 @@ def _samples(store: Store, drawn: pa.Table, choice: SampleChoice) -> pa.Table:
     table = samples_excerpt(drawn, choice.texts)
     if not choice.images:
         return table
-    named = drawn.filter(pc.field("modality") != "text")["sample_id"].to_pylist()
+    named = drawn.filter(pc.field("modality").isin(OF_ONE_IMAGE))["sample_id"].to_pylist()
     encoded = open_contents(store).encoded(named)
     images = [{"bytes": encoded[name], "path": None} if name in encoded else None for name in table["sample_id"].to_pylist()]
     return with_images(table, images)

@@ -132,7 +132,7 @@ class Preparer:
             raise _Unfit(f"{self.family.title} takes one image before all text, and no document")
         if not n or text.count(IMAGE) != n:
             raise _Unfit(
-                f"the document has {text.count(IMAGE)} places for its {n} images" if n else "the document shows no image"
+                f"the text has other places than images: {text.count(IMAGE)} and {n}" if n else "the document shows no image"
             )
         images = []
         for i, data in enumerate(sample.images):

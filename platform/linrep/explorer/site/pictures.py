@@ -17,6 +17,7 @@ from PIL import Image
 
 from linrep.contents.stored import Contents
 from linrep.explorer.site.shards import Site, file_name
+from linrep.sample import OF_ONE_IMAGE
 from linrep.store.read import Store
 from linrep.vlm.card import card_of
 from linrep.vlm.families import layout
@@ -52,8 +53,8 @@ class Pictures:
         return self._samples
 
     def images(self) -> list[str]:
-        """Names of the samples that have an image and were harvested."""
-        own = self._samples.filter(pc.field("error").is_null() & (pc.field("modality") != "text"))
+        """Names of the samples that have one image and were harvested; documents have no page."""
+        own = self._samples.filter(pc.field("error").is_null() & pc.field("modality").isin(OF_ONE_IMAGE))
         return own["sample_id"].to_pylist()
 
     def row_of(self, name: str) -> int:
