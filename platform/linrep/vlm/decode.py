@@ -185,6 +185,17 @@ def run(
     before: Context | None = None,
     edited: Edited | None = None,
 ) -> tuple[Context, Float[Tensor, "b t d"]]:
+    """As `advance`, keeping nothing for gradients."""
+    return advance(vlm, stream, real, before, edited)
+
+
+def advance(
+    vlm: VLM,
+    stream: Stream,
+    real: Bool[Tensor, "b t"],
+    before: Context | None = None,
+    edited: Edited | None = None,
+) -> tuple[Context, Float[Tensor, "b t d"]]:
     """One pass over new positions.
 
     Args:
