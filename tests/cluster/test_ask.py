@@ -54,6 +54,26 @@ def test_an_answer_holds_all_that_the_workspace_knows(asker):
     assert all(note.words for note in asked.latents.values())
 
 
+def test_latents_that_speak_for_the_answer_are_named_beside_their_controls(asker, tmp_path):
+    done = ask_once(asker, place(tmp_path), Query(SAMPLE.image, "p.jpg"))
+    found = done.asked.attributed
+    assert found is not None
+    assert found.answer == done.asked.answer.first[0][0]
+    assert found.against == done.asked.answer.first[1][0]
+    (own,) = found.saes
+    assert (own.layer, own.sae) == (2, "sae")
+    assert len(own.latents) == 8
+    assert {(2, "sae", latent) for latent in own.latents.tolist()} <= set(done.asked.latents)
+    (line,) = [
+        line for line in str(done).splitlines() if re.match(r"For '.+' over '.+' \(.+ nats\) by latents of sae, layer 2:", line)
+    ]
+    first = str(done).splitlines()[str(done).splitlines().index(line) + 1]
+    assert re.match(rf" +{own.latents[0]}  [+-]\d+\.\d\d, lost [+-]\d+\.\d\d \(another [+-]\d", first), first
+    data = json.loads(re.search(r"asked\((.*)\);", (Path(done.page.path).parent / "data.js").read_text())[1])  # pyright: ignore
+    assert data["speaking"]["saes"][0]["latents"] == own.latents.tolist()
+    assert asker(Query(None, "", "some text")).attributed is not None
+
+
 def test_an_image_that_was_harvested_is_read_as_in_the_store(asker):
     """The class means that the probes found are the harvest's: the pooled vector of a live image is the stored one."""
     from linrep.reading.read import Reader

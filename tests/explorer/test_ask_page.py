@@ -12,6 +12,7 @@ from linrep.directions import DirectionSet
 from linrep.explorer.asked import write_asked
 from linrep.places import place
 from linrep.reading.asked import Asked, LatentNote
+from linrep.reading.attribution import attribute
 from linrep.reading.changes import NamedLatent, clamp_of
 from linrep.reading.live import answers_under, read_live
 from linrep.reading.probes import ProbeReading
@@ -50,6 +51,7 @@ def hostile_page(folder: Path, model: ModelConfig) -> Path:
         reading=type(reading)(**{**vars(reading), "probes": tuple(probes)}),
         words=(HOSTILE,) * vlm.card.vocab_size,
         changed=tuple(answers_under(vlm, prepared, [change], {}, 2)),
+        attributed=attribute(vlm, prepared, [sae], lambda layer, h: torch.zeros(len(h), dtype=torch.bool)),
         latents=notes,
         made_from={HOSTILE: HOSTILE},
         notes=(HOSTILE,),

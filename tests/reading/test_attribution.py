@@ -110,7 +110,7 @@ def test_losses_are_those_of_passes_edited_by_hand(vlm, prepared, saes, found):
 
 
 def test_after_the_last_block_the_first_order_is_nearly_all(vlm, prepared, saes):
-    """Only the final norm bends there: a latent that writes little loses what its attribution says, at the last position alone."""
+    """Only the final norm bends there: without a latent that writes little, what is lost is what its attribution says."""
     sae = saes[1]
     weak = ReadSae(sae.layer, "weak", replace(sae.encoder, decoder=sae.encoder.decoder * 1e-3))  # pyright: ignore
     own = attribute(vlm, prepared, [weak], none_high, n=4).saes[0]

@@ -26,8 +26,9 @@ from linrep.kind import Kind
 from linrep.places import Place
 from linrep.probe.artefact import PROBES_KIND, Probes
 from linrep.reading.asked import Asked
+from linrep.reading.attribution import attribute
 from linrep.reading.changes import SITES, Change, addition_of, clamp_of, parse_edit, parse_latent
-from linrep.reading.live import answers_under, read_live
+from linrep.reading.live import answers_under, high_norm, read_live
 from linrep.reading.probes import Probe, probes_of
 from linrep.reading.read import Reader, ReadSae
 from linrep.recipe import Recipe
@@ -128,7 +129,13 @@ class Asker:
         most, layers = self._recipe.steer.ask.max_new_tokens, self._store.manifest.layers
         reading, answer = read_live(self._vlm, prepared, reader, layers, self._limits, most)
         changed = answers_under(self._vlm, prepared, changes, limits, most)
-        clamped = {(one.layer, sae.name, one.latent) for one in changes if one.latent is not None for sae in self.saes}
+        attributed = None
+        if self.saes:
+            attributed = attribute(
+                self._vlm, prepared, self.saes, lambda layer, h: high_norm(h[None], [layer], prepared, self._limits)[0]
+            )
+        named = {(one.layer, sae.name, one.latent) for one in changes if one.latent is not None for sae in self.saes}
+        named |= {(one.layer, one.sae, int(i)) for one in (attributed.saes if attributed else ()) for i in one.latents}
         return Asked(
             prompt=prompt,
             name=query.name,
@@ -136,7 +143,8 @@ class Asker:
             reading=reading,
             words=self._unembedding.words,
             changed=tuple(changed),
-            latents=latent_notes(self._features, self._explanations, fired(reading) | clamped),
+            attributed=attributed,
+            latents=latent_notes(self._features, self._explanations, fired(reading) | named),
             made_from=self.made_from,
             notes=tuple(notes),
             missing=self.missing,

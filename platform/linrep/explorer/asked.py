@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from linrep.explorer.picture import note_values, picture_data, spread
 from linrep.places import Place
 from linrep.reading.asked import Asked
+from linrep.reading.attribution import Attribution
 from linrep.reading.live import Answer, ChangedAnswer
 from linrep.reading.probes import MODALITY, ProbeReading
 from linrep.reading.read import strongest_of
@@ -109,6 +111,7 @@ def asked_data(asked: Asked, card: ModelCard, src: str | None) -> dict[str, Any]
         "name": asked.name,
         "answer": _answer(asked, asked.answer),
         "changed": [_changed(asked, one) for one in asked.changed],
+        "speaking": _speaking(asked),
         "made_from": dict(asked.made_from),
         "notes": list(asked.notes),
         "missing": list(asked.missing),
@@ -138,6 +141,39 @@ def _changed(asked: Asked, one: ChangedAnswer) -> dict[str, Any]:
     }
 
 
+def _speaking(asked: Asked) -> dict[str, Any] | None:
+    """The latents that speak for the answer's first word, without those of SAEs of which none fires."""
+    found = asked.attributed
+    if found is None:
+        return None
+    return {
+        "answer": word_of(asked, found.answer),
+        "against": word_of(asked, found.against),
+        "difference": round(found.difference, 3),
+        "saes": [_speaking_of(asked, one) for one in found.saes if len(one.latents)],
+    }
+
+
+def _speaking_of(asked: Asked, one: Attribution) -> dict[str, Any]:
+    notes = [asked.latents.get((one.layer, one.sae, latent)) for latent in one.latents.tolist()]
+    columns = {name: _rounded(getattr(one, name)) for name in ("attribution", "activation", "loss", "control")}
+    return {
+        "layer": one.layer,
+        "sae": one.sae,
+        "latents": one.latents.tolist(),
+        "n_tokens": one.n_tokens.tolist(),
+        **columns,
+        "together": round(one.together, 4),
+        "together_control": _rounded(np.array([one.together_control]))[0],
+        "n_active": one.n_active,
+        "about": [None if note is None else note_values(note) for note in notes],
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [round(value, 4) if np.isfinite(value) else None for value in values.astype(float).tolist()]
+
+
 def word_of(asked: Asked, token: int) -> str:
     """A token as people read it."""
     return asked.words[token] if token < len(asked.words) else f"<{token}>"
@@ -147,7 +183,12 @@ def asked_lines(asked: Asked, page: str) -> list[str]:
     """What a terminal shows of it: no more than 25 lines, whatever was asked."""
     head = [f"Asked    {_line(asked.prompt)}", f"Answer   {_line(asked.answer.text) or NOTHING}{_sure(asked)}"]
     tail = [*(f"note: {_line(one)}" for one in asked.notes), *(_line(one) for one in asked.missing), f"Page     {page}"]
-    sections = [_changed_lines(asked.changed), _probe_lines(asked.reading.probes), _latent_lines(asked)]
+    sections = [
+        _changed_lines(asked.changed),
+        _probe_lines(asked.reading.probes),
+        _latent_lines(asked),
+        _speaking_lines(asked),
+    ]
     return [*(_cut(line) for line in head), *_fit(sections, MOST_LINES - len(head) - len(tail)), *tail]
 
 
@@ -206,6 +247,21 @@ def _latent_lines(asked: Asked) -> list[str]:
         for latent, value, n in zip(top.latents.tolist(), top.values.tolist(), top.n_tokens.tolist(), strict=True):
             note = asked.latents.get((fires.layer, fires.sae, latent))
             lines.append(f"  {latent:>5}  {value:7.3g} on {n:>3} {what}  {_line(str(note)) if note else ''}".rstrip())
+    return lines
+
+
+def _speaking_lines(asked: Asked) -> list[str]:
+    found, lines = asked.attributed, []
+    for one in found.saes if found is not None else ():
+        if not len(one.latents):
+            continue
+        answer, against = (repr(_line(word_of(asked, token))) for token in (found.answer, found.against))
+        lines.append(f"For {answer} over {against} ({found.difference:.2f} nats) by latents of {one.sae}, layer {one.layer}:")
+        rows = zip(one.latents.tolist(), one.attribution.tolist(), one.loss.tolist(), one.control.tolist(), strict=True)
+        for latent, value, loss, control in list(rows)[:TOP]:
+            note = asked.latents.get((one.layer, one.sae, latent))
+            other = "" if np.isnan(control) else f" (another {control:+.2f})"
+            lines.append(f"  {latent:>5}  {value:+.2f}, lost {loss:+.2f}{other}  {_line(str(note)) if note else ''}".rstrip())
     return lines
 
 

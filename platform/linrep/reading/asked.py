@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from linrep.reading.attribution import Attributed
 from linrep.reading.live import Answer, ChangedAnswer
 from linrep.reading.read import Reading
 
@@ -45,6 +46,7 @@ class Asked:
         reading: What is read in the sequence.
         words: The vocabulary as readable text, by token.
         changed: Answers under edits, controls beside them.
+        attributed: The latents that speak for the answer's first word; None without an SAE.
         latents: What is known of the latents that fire, by layer, SAE and latent.
         made_from: The artefacts that were used, by stage.
         notes: What a reader must know of this one.
@@ -57,6 +59,7 @@ class Asked:
     reading: Reading
     words: tuple[str, ...]
     changed: tuple[ChangedAnswer, ...] = ()
+    attributed: Attributed | None = None
     latents: Mapping[tuple[int, str, int], LatentNote] = field(default_factory=dict)
     made_from: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

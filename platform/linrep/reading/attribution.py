@@ -1,9 +1,9 @@
 """Which latents speak for the answer: activation times gradient towards a difference of logits, and what it loses without them.
 
-A latent writes its activation times its decoder row at each position where it fires. How much the difference between two first words
-of the answer would change with what it writes is, to first order, that vector times the gradient of the difference. The first order
-can be far off, so each value stands beside what the difference really loses when what the latent writes is taken out, and beside
-the loss without another latent that writes as much.
+A latent writes its activation times its decoder row at each position where it fires. How much the difference between two
+first words of the answer would change with what it writes is, to first order, that vector times the gradient of the difference.
+The first order can be far off, so each value stands beside what the difference really loses when what the latent writes is taken
+out, and beside the loss without another latent that writes as much.
 
 Source: Nanda, "Attribution patching", 2023; Marks et al., "Sparse feature circuits", 2024 (latents, activation times gradient).
 """

@@ -65,6 +65,44 @@
     return section;
   }
 
+  function signed(value) {
+    return value === null ? "\u2013" : (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
+  }
+
+  function speaking(data) {
+    var section = make("section", "speaking"), title = make("h2");
+    title.append("What speaks for ", make("bdi", null, data.answer.trim() || "\u2423"), " and not for ", make("bdi", null, data.against.trim() || "\u2423"));
+    section.append(title);
+    section.append(make("p", null, "Their logits are " + data.difference.toFixed(2) + " nats apart. Attribution is how much of that each latent gives, to first order. Beside it: what the difference really loses without the latent, and without another one that writes as much."));
+    data.saes.forEach(function (one) {
+      var table = make("table"), head = make("tr"), wrap = make("div", "scroll"), all = make("tr"), which = make("th", null, "all of these");
+      table.append(data_text("caption", one.sae + ", layer " + one.layer + ": " + one.latents.length + " of " + one.n_active + " latents that fire"));
+      ["Latent", "Attribution", "Lost without it", "Lost without another", "Activation, summed", "Tokens"].forEach(function (text) {
+        var cell = make("th", null, text);
+        cell.scope = "col";
+        head.append(cell);
+      });
+      table.append(head);
+      one.latents.forEach(function (latent, i) {
+        var line = make("tr"), name = make("th", null, String(latent)), about = one.about[i];
+        name.scope = "row";
+        if (about) name.append(data_text("small", about.explanation || about.label || (about.words.length ? "raises " + about.words.slice(0, 3).join(", ") : "")));
+        line.append(name, make("td", null, signed(one.attribution[i])), make("td", null, signed(one.loss[i])), make("td", null, signed(one.control[i])),
+          make("td", null, one.activation[i].toFixed(2)), make("td", null, String(one.n_tokens[i])));
+        table.append(line);
+      });
+      which.scope = "row";
+      all.append(which, make("td"), make("td", null, signed(one.together)), make("td", null, signed(one.together_control)), make("td"), make("td"));
+      table.append(all);
+      wrap.append(table);
+      wrap.tabIndex = 0;
+      wrap.setAttribute("role", "region");
+      wrap.setAttribute("aria-label", "Latents that speak for the answer, layer " + one.layer);
+      section.append(wrap);
+    });
+    return section;
+  }
+
   function list(title, lines) {
     var section = make("section", "notes"), items = make("ul");
     section.append(make("h2", null, title));
@@ -102,6 +140,7 @@
     section.append(make("h2", null, data.picture.image ? "What is read in the image" : "What is read in the text"));
     into.append(section);
     LineOfSight.picture(section, data.picture, links);
+    if (data.speaking && data.speaking.saes.length) into.append(speaking(data.speaking));
     if (data.notes.length) into.append(list("To keep in mind", data.notes));
     if (data.missing.length) into.append(list("Left out", data.missing));
     into.append(provenance(data));
