@@ -252,10 +252,12 @@ def _latent_lines(asked: Asked) -> list[str]:
 
 def _speaking_lines(asked: Asked) -> list[str]:
     found, lines = asked.attributed, []
-    for one in found.saes if found is not None else ():
+    if found is None:
+        return lines
+    answer, against = (repr(_line(word_of(asked, token))) for token in (found.answer, found.against))
+    for one in found.saes:
         if not len(one.latents):
             continue
-        answer, against = (repr(_line(word_of(asked, token))) for token in (found.answer, found.against))
         lines.append(f"For {answer} over {against} ({found.difference:.2f} nats) by latents of {one.sae}, layer {one.layer}:")
         rows = zip(one.latents.tolist(), one.attribution.tolist(), one.loss.tolist(), one.control.tolist(), strict=True)
         for latent, value, loss, control in list(rows)[:TOP]:

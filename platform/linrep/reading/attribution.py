@@ -214,7 +214,7 @@ class _Lost:
         for start in range(0, len(deltas), step):
             taken = torch.stack(list(deltas[start : start + step])).to(self.vlm.device)
             b = len(taken)
-            whole = Stream(*(None if part is None else part.expand(b, *part.shape) for part in _parts(self.stream)))
+            whole = _each(self.stream, lambda part, b=b: part.expand(b, *part.shape))
             every = torch.ones(b, t, dtype=torch.bool, device=self.vlm.device)
 
             def without(h: Tensor, _: Tensor, taken: Tensor = taken) -> Tensor:
@@ -227,8 +227,9 @@ class _Lost:
         return found
 
 
-def _parts(stream: Stream) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    return stream.h, stream.places, stream.blocks, stream.later
+def _each(stream: Stream, change: Callable[[Tensor], Tensor]) -> Stream:
+    beside = (None if part is None else change(part) for part in (stream.places, stream.blocks, stream.later))
+    return Stream(change(stream.h), *beside)
 
 
 Gradients = Callable[[int, int], dict[int, Float[Tensor, "t d"]]]
@@ -240,7 +241,7 @@ def _forward(vlm: VLM, stream: Stream, layers: Sequence[int]) -> tuple[dict[int,
     Only blocks from the first of these layers on are differentiated.
     """
     # Tensors of an inference cannot be differentiated, their copies can.
-    whole = Stream(*(None if part is None else part.clone()[None] for part in _parts(stream)))
+    whole = _each(stream, lambda part: part.clone()[None])
     real = torch.ones(whole.h.shape[:2], dtype=torch.bool, device=vlm.device)
     taken: dict[int, Tensor] = {}
 
