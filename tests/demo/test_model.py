@@ -9,7 +9,7 @@ from transformers import AutoProcessor
 from demo_training.evaluate import named
 from demo_training.looking import Group, answers, group
 from linrep.demo import model_folder
-from linrep.demo.language import WHAT, parse_answer
+from linrep.demo.language import WHAT, parse_answer, prompt
 from linrep.demo.scene import draw_scene
 from linrep.demo.shapes import OBJECTS
 from linrep.vlm.config import ModelConfig
@@ -31,7 +31,7 @@ def vlm():
 
 
 def groups_of(vlm, scenes) -> list[Group]:
-    return list(group(official(), scenes, [WHAT] * len(scenes)))
+    return list(group(official(), scenes, [prompt(WHAT)] * len(scenes)))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from demo_training.model import GRID, TILE, build_processor
 from demo_training.tower import Tiles, _by_patch, _mirror_some, _recolour_some
 from demo_training.train import Budget, train
 from demo_training.views import CELLS, UNKNOWN, cut_views
-from linrep.demo.language import WHAT
+from linrep.demo.language import WHAT, prompt
 from linrep.demo.scene import draw_scene
 
 TINY = Budget(
@@ -53,7 +53,7 @@ def test_the_folder_loads_with_stock_classes_and_says_how_it_was_made(trained):
     model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     scenes = [draw_scene(0, "heldout", i) for i in range(2)]
-    assert len(answers(model, processor, list(group(processor, scenes, [WHAT] * 2)), max_new_tokens=2)) == 2
+    assert len(answers(model, processor, list(group(processor, scenes, [prompt(WHAT)] * 2)), max_new_tokens=2)) == 2
     report = json.loads((folder / "training.json").read_text())
     assert report["seed"] == 5
     assert report["budget"]["n_scenes"] == 12
@@ -70,7 +70,7 @@ def test_every_size_of_image_has_as_many_image_tokens_as_the_model_gives_feature
         sizes.setdefault((scene.width, scene.height), scene)
     assert set(sizes) == {(72, 72), (96, 72), (144, 72), (72, 96), (72, 144)}
     for scene in sizes.values():
-        (some,) = group(processor, [scene], [WHAT])
+        (some,) = group(processor, [scene], [prompt(WHAT)])
         n_tokens = int((some.inputs["input_ids"] == model.config.image_token_index).sum())
         features = model.get_image_features(some.inputs["pixel_values"], some.inputs["image_sizes"])
         assert n_tokens == sum(len(f) for f in getattr(features, "pooler_output", features))

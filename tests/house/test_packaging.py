@@ -35,7 +35,7 @@ def test_only_the_two_packages_are_installed() -> None:
 
 
 def test_no_installed_module_needs_what_is_only_in_the_repository() -> None:
-    only_here = {"bench", "demo_training", "documentation", "jobs", "tests"}
+    only_here = {"bench", "demo_training", "documentation", "jobs", "smol_training", "tests"}
     guilty = [path for folder in installed().values() for path in folder.glob("*.py") if roots(path) & only_here]
     assert guilty == []
 
