@@ -12,7 +12,11 @@ from linrep.corpora import Corpora, DocumentFiles
 from linrep.errors import RecipeError, StoreError
 from linrep.explorer.site.pictures import Pictures
 from linrep.explorer.site.shards import Site
+from linrep.features.config import FeaturesConfig
+from linrep.features.study import plan_study as features
 from linrep.places import place
+from linrep.probe.config import ProbeConfig
+from linrep.probe.study import plan_study as probes
 from linrep.reading.read import Reader
 from linrep.reading.stored import read_stored
 from linrep.steer.plan import held_out
@@ -154,4 +158,8 @@ def test_documents_alone_are_a_harvest(documents, random_vlm, tmp_path, work):
     store = run(tmp_path, Corpora(documents=documents), random_vlm, CONFIG)
     assert Path(store.place.path).name.startswith("t-")
     assert store.manifest.counts["n_samples"] == 3  # two of five are skipped
+    with pytest.raises(RecipeError, match="no image, and no text read alone; tokens of documents take no part"):
+        features(store, FeaturesConfig.model_validate({"saes": [{"path": "x", "layer": 2}]}))
+    with pytest.raises(RecipeError, match="has a class"):
+        probes(store, ProbeConfig())
     assert {m: len(store.select("pooled", 2, m).table(["sample_id"])) for m in MODALITIES} == {"image": 3, "text": 3}

@@ -43,6 +43,16 @@ def test_captions_whose_images_lie_in_one_container_are_drawn_by_their_pair():
     assert found["pairs/0#caption"] != found["pairs/1#caption"]
 
 
+@pytest.mark.parametrize("beside", [[], [image_row("boat", "0001.jpg", 0, "boat")], pair(0, "a.jpg")], ids=len)
+def test_a_document_takes_no_part_whatever_lies_beside_it(beside):
+    own = {"sample_id": "documents/d", "corpus": "documents", "modality": "document", "uri": "images/boat/0001.jpg"}
+    own |= {"split": "test", "text": "a <image>", "n_image_tokens": 4, "n_text_tokens": 2}
+    samples = read_samples(table := samples_table([*beside, own]))
+    assert (samples.role[-1], samples.image_path[-1], samples.drawn_as[-1]) == ("", "", "documents/d")
+    assert class_values(table, samples)[-1] is None
+    assert not any(samples.of(m)[-1] for m in ("image", "text"))
+
+
 @pytest.mark.parametrize("shift", ["images/", "/data/", ""])
 def test_a_caption_has_the_class_of_the_image_whose_path_ends_like_its_own(shift):
     rows = [image_row(CLASSES[c], "0001.jpg", c, CLASSES[c]) for c in range(3)]

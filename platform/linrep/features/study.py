@@ -181,6 +181,8 @@ def plan_study(
     rank[by_rank] = np.arange(len(rank))
     named = {CLASS: class_values(table, samples), **(values or {})}
     wanted: dict[Modality, np.ndarray] = {m: samples.of(m) for m in MODALITIES}
+    if not any(one.any() for one in wanted.values()):
+        raise RecipeError(f"features: {store.place} has no image, and no text read alone; tokens of documents take no part")
     attributes: dict[Modality, tuple[Attribute, ...]] = {m: _attributes(named, wanted[m], config.min_samples) for m in MODALITIES}
     n_tokens: dict[Modality, np.ndarray] = {m: table[f"n_{m}_tokens"].to_numpy().astype(np.int64) for m in MODALITIES}
     of_patches = None if regions is None else _region_facts(regions, store, wanted["image"], rank % 2, config.min_samples)

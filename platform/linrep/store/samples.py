@@ -22,7 +22,8 @@ class Samples:
         ids: Names of the samples, in the order of the store.
         split: Index into `SPLITS`.
         role: Which rows count: "image" (image samples; pairs where the store has none), "text" (texts and
-            captions read alone) or "": a caption read under its image knows the image, and a failed sample has no rows.
+            captions read alone) or "": a caption read under its image, or a document, knows the image, and a failed sample has no
+            rows.
         image_path: Path of the image that each sample shows or describes, empty where there is none or many lie in one file.
         drawn_as: What a bootstrap draws each sample as: an image by its own name, for folders of classes often number their
             files alike; what was made from pairs by the whole path of the pair's image, so that all captions of one
