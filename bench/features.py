@@ -34,7 +34,7 @@ from linrep.features.config import FeaturesConfig
 from linrep.features.study import plan_study
 from linrep.named_sae import NamedSae
 from linrep.places import place
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.store import open as open_store
 from linrep.store.layout import MODALITIES
 from linrep.store.manifest import Manifest, write_manifest

@@ -6,7 +6,7 @@ from schemas.columns import column
 
 VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
-EVALUATION = 3
+EVALUATION = 4
 """Raised whenever SAEs are evaluated otherwise: finished ones are then evaluated anew, and not trained again."""
 
 _WHICH = [
@@ -35,7 +35,9 @@ QUALITY = pa.schema(
         column(
             "measure",
             pa.string(),
-            "fvu, explained_variance, cosine, l0, alive, dense, shrinkage, n_rows; ce_recovered, kl_recovered, their parts and "
+            "fvu, explained_variance, cosine, l0, alive, dense, shrinkage, n_rows; latents_of_energy_0.5, _0.9, _0.99: latents "
+            "that write this share of the energy of reconstructions, those of most energy first; moved: mean cosine of living "
+            "latents' decoder rows with their first directions, 1: nothing moved; ce_recovered, kl_recovered, their parts and "
             "n_texts: on all captions drawn, with /likeliest on those that the model finds likeliest; latents_needed_0.8/class, "
             "/random, and of 0.9: median of the vectors, one more than were tried where the cosine is not reached; "
             "stability/NAME: mean cosine with another seed's living latents, matched",
@@ -47,10 +49,19 @@ QUALITY = pa.schema(
             nullable=True,
         ),
         column(
-            "low", pa.float64(), "Of shares recovered: 95% interval over captions; of latents needed: quartile", nullable=True
+            "low",
+            pa.float64(),
+            "Of shares recovered: 95% interval over captions; of latents needed and moved: quartile",
+            nullable=True,
         ),
         column("high", pa.float64(), "Its upper end; null for other measures, and where captions are too few", nullable=True),
-        column("control", pa.float64(), "The same of the random SAE with as many latents", nullable=True),
+        column(
+            "control",
+            pa.float64(),
+            "The same of random directions about each modality's mean, with as many latents; of moved: cosine with another "
+            "seed's first directions",
+            nullable=True,
+        ),
     ],
     metadata={"schema_version": str(VERSION)},
 )

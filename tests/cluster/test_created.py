@@ -28,7 +28,7 @@ from linrep.named_sae import NamedSae
 from linrep.places import Place, place
 from linrep.probe.config import ProbeConfig
 from linrep.recipe import Recipe
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
 from linrep.sae.study import SaeConfig
 from linrep.sharing.config import ModelSae

@@ -21,7 +21,7 @@ from linrep.kind import UnitCommit
 from linrep.named_sae import NamedSae
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
 from tests.conftest import write_corpora
 from tests.features.planted import CONFIG, draw, identity, write_store

@@ -22,7 +22,7 @@ from linrep.probe.study import plan_study
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Rectify
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
 from linrep.vlm.config import ModelConfig
 from tests.conftest import write_corpora

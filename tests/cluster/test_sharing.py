@@ -21,7 +21,7 @@ from linrep.harvest.config import HarvestConfig, Pool
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Largest
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
 from linrep.sharing.artefact import SHARING_KIND, plan_results
 from linrep.sharing.config import ModelSae, SharingConfig

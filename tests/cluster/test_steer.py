@@ -24,7 +24,7 @@ from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.records import write_record
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import read as read_coder
 from linrep.sae.formats.saelens import write as write_coder
 from linrep.steer.artefact import STEERING, Steering, read_parts

@@ -17,7 +17,7 @@ from linrep.reading.changes import NamedLatent, clamp_of
 from linrep.reading.live import answers_under, read_live
 from linrep.reading.probes import ProbeReading
 from linrep.reading.read import Reader, ReadSae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.steer.config import Dose, ImageTokens
 from linrep.steer.vectors import Vectors
 from linrep.vlm.config import ModelConfig

@@ -8,7 +8,7 @@ import torch
 
 from linrep.explorer.sae_figures import figures
 from linrep.explorer.saes import card_lines, summary_lines
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.report import LayerSae, Report
 from linrep.store.tables import table_of
 from schemas import saes

@@ -17,7 +17,7 @@ from linrep.interpret.config import Chat, InterpretConfig, Scored, Shown
 from linrep.named_sae import NamedSae
 from linrep.places import place
 from linrep.recipe import Recipe
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
 from linrep.store.commit import read_commits
 from linrep.store.manifest import write_manifest

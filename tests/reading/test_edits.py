@@ -7,7 +7,7 @@ from linrep.errors import RecipeError
 from linrep.reading.changes import NamedEdit, NamedLatent, addition_of, clamp_of
 from linrep.reading.live import answers_under, read_live
 from linrep.reading.read import Reader, ReadSae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.steer.config import Dose, Everywhere, ImageTokens, LastToken
 from linrep.steer.edits import Add, Clamp
 from linrep.steer.vectors import Vectors

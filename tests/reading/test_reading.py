@@ -17,7 +17,7 @@ from linrep.reading.read import Reader, ReadSae, mean_vector
 from linrep.reading.stored import find_samples, read_stored
 from linrep.reading.tokens import Tokens
 from linrep.reading.words import nearest_words
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.steer.sinks import NormLimits
 from linrep.store.read import Store
 from linrep.store.read import open as open_store

@@ -23,7 +23,7 @@ from linrep.probe.artefact import write_unit
 from linrep.probe.config import ProbeConfig
 from linrep.probe.unit import gather_part, parts_of, probe_unit
 from linrep.recipe import Recipe
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
 from linrep.sample import Sample
 from linrep.steer.config import Asking, Dose, Question, SteerConfig

@@ -3,7 +3,7 @@
 import torch
 
 from linrep.places import place
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.evaluate import evaluate
 from linrep.sae.formats.card import card, write_card
 from linrep.sae.train import Rows

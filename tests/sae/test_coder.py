@@ -7,7 +7,7 @@ import torch
 
 from linrep.sae.architectures import Above, Gate, Largest, Rectify
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 each = pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ import torch
 from linrep.sae.activity import Activity, highest
 from linrep.sae.architectures import Largest, Rectify
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.evaluate import evaluate, firing_histogram
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
 from linrep.sae.stability import living, match

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from linrep.explorer.saes import card_lines, summary_lines
+from linrep.explorer.sae_figures import figures
+from linrep.explorer.saes import card_lines, sae_headline, summary_lines
 from linrep.sae.activity import Activity, highest
 from linrep.sae.coder import Sae
+from linrep.sae.config import CoderConfig, TopK
 from linrep.sae.report import LayerSae, Report
 from linrep.sae.splice import Losses
 from linrep.sae.stability import living, match
@@ -15,7 +17,7 @@ from linrep.sae.start import unit_rows
 from linrep.store.tables import table_of
 from schemas import saes as tables
 from tests.sae.elsewhere import DEVICE, Devices
-from tests.sae.saes import KINDS, D, inputs, make_sae
+from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
 
@@ -147,6 +149,26 @@ def test_summary_and_card_say_selection_spread_and_control() -> None:
     assert card["n_texts/likeliest, image"].startswith("1 ")
     assert "latents_needed_0.8/class, image" in card
     assert "F1 above random directions', class" in card
+
+
+def test_a_lazy_sae_is_said_to_be_one() -> None:
+    """Of the same decoder, taken for one that began where it is and for one that began elsewhere."""
+    config = CoderConfig(activation=TopK(k=5), expansion=F / D, seed=4)
+    rows, about = {"image": inputs()}, {"config": config.model_dump(mode="json")}
+    start = unit_rows(F, D, 4)
+    for decoder, said in ((start, "the decoder is still much of its random start"), (start.roll(1, 0), "(1: never moved)")):
+        one, report = LayerSae.of(2, "tested", {"": replace(make_sae("topk"), decoder=decoder, about=about)}), Report()
+        found = one.evaluate(rows)
+        report.add_quality(one, found, one.random(rows, found).evaluate(rows))
+        report.add_moved(one, found.rates["image"])
+        tables = tables_of(report)
+        assert any(said in sentence for sentence in sae_headline(tables["quality"]))
+        (line,) = [line for line in summary_lines(tables, {}) if "cosine with the random start" in line]
+        assert "latents that write 50/90/99% of the image energy" in line
+        assert {"moved", "energy"} <= set(figures(tables))
+        measured = {row["measure"]: row for row in report.quality if row["modality"] in ("image", "both")}
+        assert abs(measured["moved"]["control"]) < 0.2
+        assert 1 <= measured["latents_of_energy_0.5"]["control"] <= measured["latents_of_energy_0.99"]["control"] <= F
 
 
 def test_an_activity_without_entries_is_examined() -> None:

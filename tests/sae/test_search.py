@@ -11,7 +11,7 @@ import torch
 from linrep.errors import RecipeError
 from linrep.places import place
 from linrep.sae.artefact import plan_saes
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.front import Point, front, recommend
 from linrep.sae.halving import Board, Verdict, rungs
 from linrep.sae.layer import train_layer

@@ -11,7 +11,7 @@ from linrep.places import place
 from linrep.records import write_record
 from linrep.sae.artefact import open_coders
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import read, saelens
 from linrep.sae.formats.sums import sums_of
 

@@ -14,7 +14,7 @@ import torch
 
 from linrep.interpret.score import mean_overlap, score_answers
 from linrep.probe.score import Tally, bootstrap
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.pack import score
 from linrep.sharing.intervals import of_classes, of_groups, of_hits, of_rows
 from linrep.sharing.reliability import correlation

@@ -167,6 +167,7 @@ def evaluate_layer(job: EvaluationJob, layer: int, coders: Coders, device: str =
         control = one.random(rows, found)
         report.add_quality(one, found, control.evaluate(rows))
         rates[one.name] = found.rates["both" if "both" in found.rates else next(iter(found.rates))].cpu().float()
+        report.add_moved(one, rates[one.name])
         pairs.append((one, control))
         if directions is not None and job.config.vectors:
             report.add_rebuilt(one, control, directions.to(device), job.config.most_latents)

@@ -10,7 +10,7 @@ from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.named_sae import NamedSae
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.formats import name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin

@@ -249,7 +249,17 @@ def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, dict[st
 def metrics(quality: pa.Table) -> dict[str, dict[int, float]]:
     """The quality as curves over layers, named by measure, modality and SAE; FVU and L0 first."""
     rows = pl.DataFrame(pl.from_arrow(quality)).filter(pl.col("value").is_not_null()).to_dicts()
-    wanted = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "ce_recovered/likeliest", "kl_recovered/likeliest")
+    wanted = (
+        "fvu",
+        "l0",
+        "alive",
+        "dense",
+        "moved",
+        "ce_recovered",
+        "kl_recovered",
+        "ce_recovered/likeliest",
+        "kl_recovered/likeliest",
+    )
     wanted += tuple(f"latents_needed_{cosine}/{kind}" for cosine in COSINES for kind in ("class", "random"))
     curves: dict[str, dict[int, float]] = {}
     for row in sorted((row for row in rows if row["measure"] in wanted), key=lambda row: wanted.index(row["measure"])):

@@ -7,6 +7,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels, shade
+from linrep.sae.evaluate import ENERGIES
 from linrep.sae.report import LIKELIEST
 
 FVU = "fraction of variance unexplained"
@@ -32,6 +33,14 @@ def figures(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:
         part = quality.filter((pl.col("measure") == measure) & pl.col("modality").is_in(list(HELD_OUT)))
         if len(part):
             drawn[f"layers_{measure.replace('/', '_')}"] = _over_layers(part, measure)
+    moved = quality.filter(pl.col("measure") == "moved")
+    if len(moved):
+        drawn["moved"] = _moved(moved)
+    energy = quality.filter(
+        pl.col("measure").is_in([f"latents_of_energy_{share}" for share in ENERGIES]) & pl.col("modality").is_in(list(HELD_OUT))
+    )
+    if len(energy):
+        drawn["energy"] = _energy(energy)
     if {"fvu", "l0"} <= set(quality["measure"]):
         drawn["front"] = _front(quality)
     if len(tables["rebuilt"]):
@@ -53,6 +62,43 @@ def _over_layers(part: pl.DataFrame, measure: str) -> Figure:
         )
     title = f"{WORDS[measure].capitalize()}, layer by layer" + ("" if log else "; 95% intervals over captions")
     return panels(title, parts, n_columns=2, alike="y")
+
+
+def _moved(part: pl.DataFrame) -> Figure:
+    """Cosine with the first directions over layers, a curve an SAE, with quartiles over latents; another seed's grey."""
+    curves = []
+    for (sae,), rows in part.sort("layer").group_by(["coder"], maintain_order=True):
+        curves.append(_curve(str(sae), rows, "layer"))
+        curves.append(Curve("first directions of another seed", _column(rows, "layer"), _column(rows, "control"), control=True))
+    panel = Panel("", "layer", "cosine with the first directions", tuple(curves), x_whole=True, y_range=(-0.05, 1.02))
+    return panels("How much of the decoder is still its random start: 1 where nothing moved; quartiles of the latents", [panel])
+
+
+def _energy(part: pl.DataFrame) -> Figure:
+    """A panel a modality, a curve an SAE and layer: the share of the energy over the latents that write it."""
+    shares = {f"latents_of_energy_{share}": share for share in ENERGIES}
+    layers, parts = sorted(part["layer"].unique()), []
+    wide = part.with_columns(pl.col("measure").replace_strict(shares, return_dtype=pl.Float64).alias("share")).sort("share")
+    for (modality,), own in wide.group_by(["modality"], maintain_order=True):
+        curves = []
+        for (layer, sae), rows in own.sort("layer", "coder", "share").group_by(["layer", "coder"], maintain_order=True):
+            label = f"layer {layer}" if own["coder"].n_unique() == 1 else f"layer {layer}, {sae}"
+            colour = shade(layers.index(layer), len(layers))
+            curves.append(Curve(label, _column(rows, "value"), _column(rows, "share"), colour=colour))
+            known = rows.drop_nulls("control")
+            if len(known):
+                curves.append(Curve(RANDOM, _column(known, "control"), _column(known, "share"), control=True))
+        parts.append(
+            Panel(
+                HELD_OUT[str(modality)],
+                "latents, most energy first",
+                "share of the energy",
+                tuple(curves),
+                (0.4, 1.02),
+                x_log=True,
+            )
+        )  # fmt: skip
+    return panels("How few latents write most of what is written", parts, n_columns=2, alike="y")
 
 
 def _front(quality: pl.DataFrame) -> Figure:

@@ -6,10 +6,16 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from linrep.sae.evaluate import ENERGIES
 from linrep.sae.report import COSINES, LIKELIEST
 from linrep.stats.interval import in_brackets, of_mean
 
-SHOWN = ("fvu", "l0", "alive", "dense", "ce_recovered", "kl_recovered", "latents_needed", "stability", "n_texts")
+SHOWN = (
+    "fvu", "l0", "alive", "dense", "moved", "latents_of_energy", "ce_recovered", "kl_recovered", "latents_needed", "stability",
+    "n_texts",
+)  # fmt: skip
+LAZY = 0.5
+"""Mean cosine with the first directions above which an SAE is said to have hardly left its random start."""
 GOOD = 0.8
 """A latent separates a value well where its F1 is above this."""
 Measured = tuple[float, float | None, float | None, float | None]
@@ -34,7 +40,7 @@ def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]
         lines.append(f"  layer {layer} {coder}")
         lines += [_of_modality(measured, modality) for modality in ("image", "text") if ("l0", modality) in measured]
         here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
-        lines += [*_needed(measured, rebuilt.filter(here)), *_found(truth.filter(here))]
+        lines += [*_training(measured), *_needed(measured, rebuilt.filter(here)), *_found(truth.filter(here))]
         lines += [f"    {m} {v[0]:.2f} ({v[3]:.2f})" for (m, _), v in measured.items() if m.startswith("stability")]
     lines += [f"  {name} read {'; '.join(said)}" for name, said in list(reads.items())[:1]]
     return ["  in round brackets: random directions", *_on_captions(n_texts), *lines]
@@ -46,6 +52,21 @@ def _on_captions(n_texts: Mapping[str, int]) -> list[str]:
     chosen = n_texts.get(f"n_texts{LIKELIEST}")
     of_them = "" if chosen is None else f"; after the semicolon on the {chosen} of them that the model finds likeliest"
     return [f"  CE recovered on {n_texts['n_texts']} held-out captions as drawn, with its 95% interval{of_them}"]
+
+
+def _training(measured: Mapping[tuple[str, str], Measured]) -> list[str]:
+    """How far decoder rows are from their random start, and how few latents do most of the work."""
+    parts = []
+    if (moved := measured.get(("moved", "both"))) is not None:
+        parts.append(f"cosine with the random start, mean [quartiles] {_said(moved)}")
+    for modality in ("image", "text"):
+        carried = [measured.get((f"latents_of_energy_{share}", modality)) for share in ENERGIES]
+        if all(found is not None for found in carried):
+            own, beside = (
+                "/".join("-" if found is None or found[i] is None else f"{found[i]:.0f}" for found in carried) for i in (0, 3)
+            )
+            parts.append(f"latents that write 50/90/99% of the {modality} energy {own} ({beside})")
+    return [f"    {'; '.join(parts)}"] if parts else []
 
 
 def _of_modality(measured: Mapping[tuple[str, str], Measured], modality: str) -> str:
@@ -163,9 +184,23 @@ def sae_headline(quality: pa.Table) -> list[str]:
         f"Use {' or '.join(sorted(names))}: FVU {value} {where} with {active:.0f} latents active a token "
         f"(random directions {random:.2f}){chosen}."
     )
+    sentences += _lazy(frame, names)
     both = frame.filter((pl.col("measure") == "ce_recovered") & (pl.col("modality") == "both"))
     kept = both.filter(pl.col("coder").is_in(names))["value"]
     if len(kept):
         share = f"{kept.min():.2f}" if kept.min() == kept.max() else f"{kept.min():.2f} to {kept.max():.2f}"
         sentences.append(f"With it in the place of the stream, {share} of the loss is recovered over a stream of zeros.")
     return sentences
+
+
+def _lazy(frame: pl.DataFrame, names: list[str]) -> list[str]:
+    """Whether training took the decoder away from its random start; nothing where that is not known."""
+    moved = frame.filter((pl.col("measure") == "moved") & pl.col("coder").is_in(names))["value"]
+    if not len(moved):
+        return []
+    lowest, highest = float(moved.min()), float(moved.max())  # type: ignore[arg-type]
+    value = f"{lowest:.2f}" if f"{lowest:.2f}" == f"{highest:.2f}" else f"{lowest:.2f} to {highest:.2f}"
+    said = f"Decoder rows have a mean cosine of {value} with the random directions that they began at"
+    if highest > LAZY:
+        return [f"{said}: above {LAZY} the decoder is still much of its random start, and more training is due."]
+    return [f"{said} (1: never moved)."]

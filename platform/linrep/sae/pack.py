@@ -14,7 +14,7 @@ from torch import Tensor
 
 from linrep.errors import StoreError, TrainingFailed
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled

@@ -1,7 +1,7 @@
 """What one pass over a batch gives, whatever the architecture: errors, latents that fired, gradients by blocks of latents."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,6 +34,14 @@ class Gradients:
     def whole(self) -> Weights:
         """All gradients at once."""
         return {**self.matrices(0, self.n_latents), **self.vectors}
+
+    def without(self, names: Collection[str]) -> "Gradients":
+        """All but those of some tensors."""
+
+        def others(found: Weights) -> Weights:
+            return {name: gradient for name, gradient in found.items() if name not in names}
+
+        return replace(self, vectors=others(self.vectors), matrices=lambda a, b: others(self.matrices(a, b)))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from linrep.sae.activity import ROWS_AT_ONCE, Activity
 from linrep.sae.coder import Sae
-from linrep.sae.control import random_sae
-from linrep.sae.evaluate import LOWEST_DECADE, Evaluation, evaluate
+from linrep.sae.controls import isotropic
+from linrep.sae.evaluate import ENERGIES, LOWEST_DECADE, Evaluation, evaluate_each
+from linrep.sae.moved import moved
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
 from linrep.sae.splice import Losses, Recovered, Replace
 from linrep.sae.train import Rows
 from linrep.sae.truth import best_latents, sparse_probe
-from linrep.store.layout import Modality
+from linrep.store.layout import MODALITIES, Modality
 
 KS = (1, 2, 5)
 """Latents of a sparse probe."""
@@ -58,20 +59,37 @@ class LayerSae:
         return {"layer": self.layer, "coder": self.name}
 
     def evaluate(self, rows: Mapping[Modality, Float[Tensor, "n d"]]) -> Evaluation:
-        """Quality on held-out rows of each modality; of both together only where one SAE takes both."""
-        if self.image is self.text:
-            return evaluate(self.image, [b for m, x in rows.items() for b in _batches(x, m)])
-        parts = {m: evaluate(self.image if m == "image" else self.text, _batches(x, m)) for m, x in rows.items()}
-        quality = {m: part.quality[m] for m, part in parts.items()}
-        return Evaluation(quality, {m: part.rates[m] for m, part in parts.items()})
+        """Quality on held-out rows of each modality, and of both together."""
+        return evaluate_each(self.coders, [b for m, x in rows.items() for b in _batches(x, m)])
+
+    @property
+    def coders(self) -> dict[Modality, Sae]:
+        """By modality what takes its raw rows."""
+        return {"image": self.image, "text": self.text}
+
+    def active(self, found: Evaluation) -> dict[Modality, int]:
+        """Active latents of a row of each modality, as found on held-out rows: as many as a control has."""
+        known: dict[Modality, float] = {
+            m: found.quality[m].l0 for m in MODALITIES if m in found.quality and math.isfinite(found.quality[m].l0)
+        }
+        return {m: max(1, min(round(l0), self.image.n_latents)) for m, l0 in known.items()}
 
     def random(self, rows: Mapping[Modality, Float[Tensor, "n d"]], found: Evaluation) -> "LayerSae":
-        """The control: random directions, as many latents, as many of them active."""
-        x = torch.cat([part[:ROWS_AT_ONCE] for part in rows.values()]).to(self.image.b_dec)
-        known = [quality.l0 for m, quality in found.quality.items() if m != "both" and math.isfinite(quality.l0)]
-        l0 = sum(known) / len(known) if known else 1.0
-        control = random_sae(x, self.image.n_latents, max(1, min(round(l0), self.image.n_latents)))
-        return LayerSae(self.layer, "random", control, control)
+        """The control: random directions about the mean of each modality, as many latents, as many of them active."""
+        active, there = self.active(found), dict[Modality, Tensor]()
+        for modality, x in rows.items():
+            sample = x[:ROWS_AT_ONCE].to(self.image.b_dec)
+            if modality in active:  # a row of finite numbers is among all rows, if not among these
+                finite = sample[sample.isfinite().all(1)]
+                there[modality] = finite if len(finite) else sample.new_zeros(1, self.image.d_model)
+        if not there:  # nothing is known of such rows, and nothing is compared
+            there["image"], active["image"] = self.image.b_dec.new_zeros(1, self.image.d_model), 1
+        return self.beside("random", isotropic(there, self.image.n_latents, active, 0))
+
+    def beside(self, name: str, coders: Mapping[Modality, Sae]) -> "LayerSae":
+        """A control of the layer; a modality without rows is given the other's."""
+        either = next(iter(coders.values()))
+        return LayerSae(self.layer, name, coders.get("image", either), coders.get("text", either))
 
     def replacing(self) -> dict[str, Replace]:
         """What puts reconstructions in the place of raw activations, by modality; sparse, so that many latents fit."""
@@ -104,6 +122,9 @@ class Report:
                         low, other = None if i == 0 else LOWEST_DECADE + (i - 1) / 4, beside[measure][i] if beside else None
                         row = {**one.which, "modality": modality, "low": low}
                         self.firing.append({**row, "latents": latents, "control": other})
+                elif measure == "latents_of_energy":
+                    for share, latents, other in zip(ENERGIES, value, beside.get(measure, (None,) * len(value)), strict=True):
+                        self._put(one, modality, f"{measure}_{share}", latents, other)
                 else:
                     self._put(one, modality, measure, value, beside.get(measure))
 
@@ -132,6 +153,17 @@ class Report:
     def add_stability(self, one: LayerSae, other: LayerSae, cosine: float, control: float) -> None:
         """Take in how much of an SAE one of another seed has too."""
         self._put(one, "both", f"stability/{other.name}", cosine, control)
+
+    def add_moved(self, one: LayerSae, rates: Float[Tensor, " f"]) -> None:
+        """Take in how near decoder rows still are to where they began; nothing where that is not known.
+
+        Args:
+            one: The SAE, whose `about` holds the config that it was trained by.
+            rates: Firing rates of its latents: those that never fire are left out.
+        """
+        found = moved(one.image, rates)
+        if found is not None:
+            self._put(one, "both", "moved", found.mean, found.other, (found.low, found.high))
 
     def _put(
         self, one: LayerSae, modality: str, measure: str, value: float, control: float | None,

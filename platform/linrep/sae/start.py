@@ -1,4 +1,4 @@
-"""The first weights, and the SAE of random directions that every trained one is compared with."""
+"""The first weights."""
 
 import torch
 from jaxtyping import Float
@@ -50,6 +50,17 @@ def unit_rows(n: int, d: int, seed: int, use: str = "") -> Float[Tensor, "n d"]:
     drawn = seed if not use else int(unit_hash(use, f"{seed}/directions") * 2**53)
     rows = torch.randn(n, d, generator=torch.Generator().manual_seed(drawn))
     return rows / rows.norm(dim=1, keepdim=True)
+
+
+def first_directions(config: CoderConfig, d: int) -> Float[Tensor, "f d"] | None:
+    """The decoder's rows before training, from the seed alone; None for an architecture that makes them of data.
+
+    Args:
+        config: The SAE.
+        d: Width of the residual stream.
+    """
+    made_of_data = "decoder" in architecture_of(config.activation).derived
+    return None if made_of_data else unit_rows(config.n_latents(d), d, config.seed)
 
 
 def first_weights(config: CoderConfig, sample: Float[Tensor, "n d"]) -> Weights:

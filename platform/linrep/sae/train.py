@@ -5,7 +5,7 @@ a `state_dict`. After the first weights nothing draws random numbers: weights, m
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,6 +72,7 @@ class Trainer:
         reducer: Reducer | None = None,
         room: int | None = None,
         product: Product = "float32",
+        frozen: Collection[str] = (),
     ) -> None:
         """Start from some weights; `Trainer.begin` makes them.
 
@@ -83,11 +84,13 @@ class Trainer:
             room: Bytes of pre-activations held at once; what suits the device if left out.
             product: Format of dense products. TopK-like architectures only compare pre-activations in it, and the chosen values
                 are the weights' own; the others run under autocast.
+            frozen: Names of weights that stay as they began.
         """
         self.config, self.weights, self.steps = config, weights, steps
         self._architecture = architecture_of(config.activation)
         self.reducer: Reducer = Alone() if reducer is None else reducer
-        self.moments = Moments({name: w for name, w in weights.items() if name not in self._architecture.derived})
+        self._frozen = frozen
+        self.moments = Moments({n: w for n, w in weights.items() if n not in self._architecture.derived and n not in frozen})
         self.step = 0
         self.since_fired = torch.zeros(len(weights["decoder"]), dtype=torch.int64, device=weights["decoder"].device)
         self.threshold = weights["b_dec"].new_zeros(())
@@ -225,6 +228,8 @@ class Trainer:
     @torch.no_grad()
     def _update(self, gradients: Gradients) -> None:
         rate, unit = self._rate(self.step), self.config.decoder == "unit"
+        if self._frozen:
+            gradients = gradients.without(self._frozen)
         vectors = gradients.vectors
         if self.reducer.n_workers > 1 or self.config.adam.clip is not None:
             whole = gradients.whole()

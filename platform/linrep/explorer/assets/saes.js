@@ -270,7 +270,7 @@
               ? [
                   el("h2", {}, "Over layers"),
                   el("p", { class: "quiet" }, "On held-out rows; grey and dashed: random directions. FVU has no interval here: the search gives one. A share recovered has no point where zeros in the place of the stream cost next to nothing."),
-                  el("div", { class: "pair" }, overLayers(evaluation, "fvu", "Fraction of variance unexplained", null), overLayers(evaluation, "ce_recovered", "Loss recovered, captions as drawn, 95% intervals", null), overLayers(evaluation, "ce_recovered/likeliest", "Loss recovered, likeliest captions, 95% intervals", null), overLayers(evaluation, "alive", "Share of latents that fire", [0, 1.02])),
+                  el("div", { class: "pair" }, overLayers(evaluation, "fvu", "Fraction of variance unexplained", null), overLayers(evaluation, "ce_recovered", "Loss recovered, captions as drawn, 95% intervals", null), overLayers(evaluation, "ce_recovered/likeliest", "Loss recovered, likeliest captions, 95% intervals", null), overLayers(evaluation, "alive", "Share of latents that fire", [0, 1.02]), overLayers(evaluation, "moved", "Cosine of decoder rows with their random start, quartiles of the latents; 1: never moved", [-0.05, 1.02]), overLayers(evaluation, "latents_of_energy_0.9", "Latents that write 90% of the energy", null)),
                 ]
               : null,
             here ? [el("h2", {}, "How often latents fire"), firing(here.firing, coder, modality)] : null,
