@@ -9,7 +9,7 @@ import torch
 from linrep.encoder import active
 from linrep.reading.attribution import Attributed, attribute
 from linrep.reading.read import ReadSae
-from linrep.sae.control import random_sae
+from linrep.sae.controls import random_sae
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.decode import alone, embed, logits, run
 from linrep.vlm.hooks import edit_rows, record

@@ -56,7 +56,7 @@ def test_training_moves_rows_and_a_small_rate_hardly_does() -> None:
     assert near is not None
     assert far is not None
     assert near.mean > 0.95
-    assert far.mean < 0.6
+    assert far.mean < 0.75
 
 
 def test_an_interrupted_run_has_moved_as_far() -> None:

@@ -88,16 +88,8 @@ def _energy(part: pl.DataFrame) -> Figure:
             known = rows.drop_nulls("control")
             if len(known):
                 curves.append(Curve(RANDOM, _column(known, "control"), _column(known, "share"), control=True))
-        parts.append(
-            Panel(
-                HELD_OUT[str(modality)],
-                "latents, most energy first",
-                "share of the energy",
-                tuple(curves),
-                (0.4, 1.02),
-                x_log=True,
-            )
-        )  # fmt: skip
+        axes = {"x_label": "latents, most energy first", "y_label": "share of the energy", "curves": tuple(curves)}
+        parts.append(Panel(HELD_OUT[str(modality)], **axes, y_range=(0.4, 1.02), x_log=True))
     return panels("How few latents write most of what is written", parts, n_columns=2, alike="y")
 
 
