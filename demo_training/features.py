@@ -1,14 +1,16 @@
 """Tower features of images, computed once, laid out as the model does: base view, then tiles row by row, with newlines."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import LlavaNextForConditionalGeneration
 
 from demo_training.model import GRID
-from demo_training.views import Views, scale_pixels
+from demo_training.views import scale_pixels
+from linrep.demo.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,18 @@ def token_layout(model: LlavaNextForConditionalGeneration, width: int, height: i
     return Layout(packed[0][:, 0].long())
 
 
+def token_layouts(model: LlavaNextForConditionalGeneration, scenes: Iterable[Scene]) -> dict[tuple[int, int], Layout]:
+    """The packing of images of each size, by width and height."""
+    return {size: token_layout(model, *size) for size in sorted({(scene.width, scene.height) for scene in scenes})}
+
+
 @torch.no_grad()
-def tower_features(model: LlavaNextForConditionalGeneration, views: Views) -> Float[Tensor, "n p w"]:
+def tower_features(model: LlavaNextForConditionalGeneration, pixels: UInt8[Tensor, "n 3 s s"]) -> Float[Tensor, "n p w"]:
     """The tower's features of every tile, as the projector gets them."""
     layer = model.config.vision_feature_layer
     parts = [
         model.model.vision_tower(scale_pixels(some), output_hidden_states=True).hidden_states[layer][:, 1:]
-        for some in views.pixels.split(256)
+        for some in pixels.split(256)
     ]
     return torch.cat(parts)
 

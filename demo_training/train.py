@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import LlavaNextForConditionalGeneration
 
-from demo_training.features import token_layout, tower_features
+from demo_training.features import token_layouts, tower_features
 from demo_training.images import SceneImages, fit_images, match_norms
 from demo_training.model import TOWER_WIDTH, build_model, build_processor, build_tokenizer, save_model
 from demo_training.texts import TextSampler, fit_texts
@@ -84,8 +84,7 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
 
     def images() -> Iterator[dict]:
         b = budget
-        layouts = {(s.width, s.height): token_layout(model, s.width, s.height) for s in scenes}
-        shown = SceneImages(scenes, tower_features(model, seen()), seen().first, layouts)
+        shown = SceneImages(scenes, tower_features(model, seen().pixels), seen().first, token_layouts(model, scenes))
         match_norms(model, shown, shown.by_size[72, 72][:64])
         return fit_images(
             model,

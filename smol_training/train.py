@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-from demo_training.features import Layout, token_layout
+from demo_training.features import Layout, image_embeddings, token_layouts, tower_features
+from demo_training.images import SceneImages
 from demo_training.turns import IGNORE, Batch, Sample, Turn, collate
-from demo_training.views import cut_tiles, scale_pixels
+from demo_training.views import cut_tiles
 from linrep.demo.scene import COLOURS, GROUNDS, Scene, draw_scene
 from linrep.demo.shapes import OBJECTS
 from smol_training.build import build
@@ -57,53 +58,22 @@ class Budget:
     """Weight in the loss of words that name no object, colour or ground."""
 
 
-class Scenes:
-    """Scenes with their standardised features; each size's tokens are laid out as the model does it."""
+class Scenes(SceneImages):
+    """Scenes with standardised features."""
 
     def __init__(self, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, scenes: list[Scene]) -> None:
         tiles = [cut_tiles(scene, processor) for scene in scenes]
-        self.scenes, self.n_tiles = scenes, [len(some) for some in tiles]
-        self.first = np.concatenate([[0], np.cumsum(self.n_tiles)[:-1]])
-        self.features = _features(model, torch.from_numpy(np.concatenate(tiles)))
-        self.mean, self.std = self.features.mean((0, 1)), self.features.std((0, 1))
-        self.features = (self.features - self.mean) / self.std
-        self.layouts: dict[tuple[int, int], Layout] = {}
-        self.by_size: dict[tuple[int, int], list[int]] = {}
-        for i, scene in enumerate(scenes):
-            self.by_size.setdefault((scene.width, scene.height), []).append(i)
-        for width, height in self.by_size:
-            self.layouts[width, height] = token_layout(model, width, height)
-
-    def draw(self, rng: np.random.Generator, n: int) -> list[int]:
-        """Scenes of one size, each size as often as there are scenes of it."""
-        sizes = sorted(self.by_size)
-        counts = np.array([len(self.by_size[size]) for size in sizes])
-        own = self.by_size[sizes[rng.choice(len(sizes), p=counts / counts.sum())]]
-        return [own[i] for i in rng.choice(len(own), size=min(n, len(own)), replace=False)]
-
-    def seen(self, rows: list[int]) -> tuple[Float[Tensor, "b p w"], Int[Tensor, " t"]]:
-        """Features of scenes of one size, and which of them (-1: the newline) stands at each image token."""
-        some = torch.stack([self.features[self.first[i] : self.first[i] + self.n_tiles[i]].flatten(0, 1) for i in rows])
-        scene = self.scenes[rows[0]]
-        return some, self.layouts[scene.width, scene.height].index
-
-
-@torch.no_grad()
-def _features(model: LlavaNextForConditionalGeneration, pixels: Tensor) -> Float[Tensor, "n p w"]:
-    layer = model.config.vision_feature_layer
-    tower = model.model.vision_tower
-    parts = [
-        tower(scale_pixels(some), output_hidden_states=True).hidden_states[layer][:, 1:]  # without the class token
-        for some in pixels.split(256)
-    ]
-    return torch.cat(parts)
+        first = np.cumsum([0, *map(len, tiles)]).tolist()
+        features = tower_features(model, torch.from_numpy(np.concatenate(tiles)))
+        self.mean, self.std = features.mean((0, 1)), features.std((0, 1))
+        super().__init__(scenes, (features - self.mean) / self.std, first[:-1], token_layouts(model, scenes))
 
 
 class Trainee:
     """The language model in bfloat16, which stays, and the projector in float32, which learns."""
 
     def __init__(self, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, budget: Budget) -> None:
-        self.model, self.tokenizer, self.budget = model.model, processor.tokenizer, budget
+        self.model, self.tokenizer, self.budget = model, processor.tokenizer, budget
         model.requires_grad_(False)
         self.projector, self.newline = model.model.multi_modal_projector, model.model.image_newline
         for part in self.learning:
@@ -134,10 +104,10 @@ class Trainee:
     def loss(self, scenes: Scenes, rng: np.random.Generator, stage: Stage) -> Tensor:
         """Of one step."""
         rows = scenes.draw(rng, stage.images)
-        seen, index = scenes.seen(rows)
+        index = scenes.layout(rows[0]).index
         if rng.random() < stage.few:
             index = index[np.sort(rng.permutation(len(index))[: stage.tokens])]
-        image = torch.cat([self.projector(seen), self.newline.expand(len(rows), 1, -1)], dim=1)[:, index]
+        image = image_embeddings(self.model, scenes.tiles(rows), Layout(index))
         samples = []
         for i in rows:
             asked = [QUESTIONS[k] for k in rng.choice(len(QUESTIONS), stage.questions, replace=False, p=self.budget.asked)]

@@ -10,8 +10,8 @@ from linrep.sae.architectures import Largest
 from linrep.sae.controls import (
     Activations,
     Active,
-    Coders,
     Control,
+    Saes,
     Training,
     covariance,
     exemplars,
@@ -55,8 +55,8 @@ def held_out() -> dict[Modality, torch.Tensor]:
     return {m: x[N:] for m, x in rows(n=2 * N).items()}
 
 
-def fvu(coders: Coders, x: Activations) -> dict[Modality, float]:
-    found = evaluate_each(coders, [Rows(part, torch.full((len(part),), m == "text")) for m, part in x.items()])
+def fvu(saes: Saes, x: Activations) -> dict[Modality, float]:
+    found = evaluate_each(saes, [Rows(part, torch.full((len(part),), m == "text")) for m, part in x.items()])
     return {m: found.quality[m].fvu for m in x}
 
 
@@ -72,15 +72,15 @@ def test_a_seed_names_a_control(make: Control) -> None:
 def test_a_control_is_about_each_modality_and_has_its_active_latents(make: Control) -> None:
     """One centre for both would rebuild the smaller modality worse than its mean does."""
     x = rows()
-    coders = make(x, F, {"image": 5, "text": 2}, 0)
+    saes = make(x, F, {"image": 5, "text": 2}, 0)
     active: Active = {"image": 5, "text": 2}
     for modality, k in active.items():
-        sae = coders[modality]
+        sae = saes[modality]
         assert isinstance(sae.rule, Largest)
         assert sae.rule.k == k
         assert ((sae.encode(x[modality]) > 0).sum(1) <= k).all()
-    assert torch.equal(coders["image"].decoder, coders["text"].decoder)  # the same latents
-    for modality, value in fvu(coders, held_out()).items():
+    assert torch.equal(saes["image"].decoder, saes["text"].decoder)  # the same latents
+    for modality, value in fvu(saes, held_out()).items():
         assert value < 0.95, modality
     shared = random_sae(torch.cat(list(x.values())), F, 3)
     assert fvu({"image": shared, "text": shared}, x)["text"] > 10
@@ -168,6 +168,6 @@ def test_a_trained_sae_beats_every_control_where_there_is_structure() -> None:
     controls: dict[str, Callable] = {**CONTROLS, "frozen decoder": partial(frozen_decoder, training=longer)}
     controls["Gaussian twin"] = partial(gaussian_twin, training=longer)
     for name, make in controls.items():
-        coders = make({"image": x[:4000]}, F, {"image": 3}, 0)
-        value = fvu({"image": coders["image"], "text": coders["image"]}, held)["image"]
+        saes = make({"image": x[:4000]}, F, {"image": 3}, 0)
+        value = fvu({"image": saes["image"], "text": saes["image"]}, held)["image"]
         assert trained < 0.8 * value, name

@@ -20,19 +20,14 @@ from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.readable import Readable, readable
 from linrep.steer.judges.verdict import JobJudge
 from linrep.steer.plan import SteerPlan
-from linrep.steer.summary import summary
+from linrep.steer.summary import CHOSEN_BY, summary
 from linrep.store.tables import write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DAMAGE = ("damage", "damage: rise of the loss, nats a token")
-EFFECT_MEASURES = (
-    ("p_target", "probability of the target"),
-    ("turned", "share of answers turned to the target"),
-    ("success", "share of answers turned to the target with every other attribute kept"),
-    _DAMAGE,
-)
+EFFECT_MEASURES = (*reversed(CHOSEN_BY.items()), _DAMAGE)
 EDIT_MEASURES = (("p_target", "probability of the target"), ("left", "share of answers that leave their class"), _DAMAGE)
 
 

@@ -88,23 +88,23 @@ def evaluate(sae: Sae, batches: Iterable[Rows]) -> Evaluation:
 
 
 @torch.no_grad()
-def evaluate_each(coders: Mapping[Modality, Sae], batches: Iterable[Rows]) -> Evaluation:
+def evaluate_each(saes: Mapping[Modality, Sae], batches: Iterable[Rows]) -> Evaluation:
     """Quality on rows that were not trained on, of the same latents as they take rows of each modality.
 
     Args:
-        coders: By modality what takes its rows as they are: one SAE, or two of the same latents.
+        saes: By modality what takes its rows as they are: one SAE, or two of the same latents.
         batches: Rows in the model's own scale.
 
     Raises:
         ValueError: There are no rows, or they have another width.
     """
-    sums = {name: _Sums.zero(coders[name]) for name in MODALITIES}
+    sums = {name: _Sums.zero(saes[name]) for name in MODALITIES}
     for rows in batches:
-        if rows.x.shape[1] != coders["image"].d_model:
-            raise ValueError(f"the SAE has width {coders['image'].d_model}, the rows have {rows.x.shape[1]}")
+        if rows.x.shape[1] != saes["image"].d_model:
+            raise ValueError(f"the SAE has width {saes['image'].d_model}, the rows have {rows.x.shape[1]}")
         for name, member in zip(MODALITIES, (~rows.is_text, rows.is_text), strict=True):
             if member.any():
-                sums[name].add(coders[name], rows.x[member])
+                sums[name].add(saes[name], rows.x[member])
     with_rows: dict[str, _Sums] = {name: part for name, part in sums.items() if part.n + part.n_nonfinite}
     if not with_rows:
         raise ValueError("no rows to evaluate on")

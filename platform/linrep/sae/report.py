@@ -60,10 +60,10 @@ class LayerSae:
 
     def evaluate(self, rows: Mapping[Modality, Float[Tensor, "n d"]]) -> Evaluation:
         """Quality on held-out rows of each modality, and of both together."""
-        return evaluate_each(self.coders, [b for m, x in rows.items() for b in _batches(x, m)])
+        return evaluate_each(self.by_modality, [b for m, x in rows.items() for b in _batches(x, m)])
 
     @property
-    def coders(self) -> dict[Modality, Sae]:
+    def by_modality(self) -> dict[Modality, Sae]:
         """By modality what takes its raw rows."""
         return {"image": self.image, "text": self.text}
 
@@ -86,10 +86,10 @@ class LayerSae:
             there["image"], active["image"] = self.image.b_dec.new_zeros(1, self.image.d_model), 1
         return self.beside("random", isotropic(there, self.image.n_latents, active, 0))
 
-    def beside(self, name: str, coders: Mapping[Modality, Sae]) -> "LayerSae":
+    def beside(self, name: str, saes: Mapping[Modality, Sae]) -> "LayerSae":
         """A control of the layer; a modality without rows is given the other's."""
-        either = next(iter(coders.values()))
-        return LayerSae(self.layer, name, coders.get("image", either), coders.get("text", either))
+        either = next(iter(saes.values()))
+        return LayerSae(self.layer, name, saes.get("image", either), saes.get("text", either))
 
     def replacing(self) -> dict[str, Replace]:
         """What puts reconstructions in the place of raw activations, by modality; sparse, so that many latents fit."""

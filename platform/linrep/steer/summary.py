@@ -90,11 +90,12 @@ def measure_of(rows: Sequence[Row], read: Readable | None) -> tuple[str, str]:
     )
 
 
-_CHOSEN_BY = {
+CHOSEN_BY = {
     "success": "share of answers turned to the target with every other attribute kept",
     "turned": "share of answers turned to the target",
     "p_target": "probability of the target",
 }
+"""What cells are chosen by, the first that was measured, in words."""
 
 
 def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
@@ -108,7 +109,7 @@ def _site(site: str, rows: Sequence[Row], measure: str) -> list[str]:
         return [f"Adding directions at {site}: there is no result: the class means of each pair coincide, or every run failed"]
     lines = [
         f"Adding directions at {site}: strength chosen on one half of the source classes, numbers from the other half "
-        + f"({_CHOSEN_BY[measure]}, 95% interval; over random: minus the random direction in the same cell; "
+        + f"({CHOSEN_BY[measure]}, 95% interval; over random: minus the random direction in the same cell; "
         "kept: share of all images that keep every other attribute; * marks controls)",
         f"  {'layer':>5}  {'direction':16} {'strength':>8}  {measure:^20}  {'over random':^22}"
         f"  {'turned':>6} {'p(target)':>9} {'coherent':>8} {'kept':>6} {'damage':>7}",

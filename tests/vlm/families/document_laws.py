@@ -17,7 +17,7 @@ from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.tokens import patch_box
 from tests.vlm.families.official import middle, noise, official_processor, official_stream, sample
 from tests.vlm.families.silence import quiet_attention, silent
-from tests.vlm.families.tiny import close
+from tests.vlm.families.tiny import close, each_is_as_alone
 
 WORDS = ("A red boat lies in the harbour.", " Beside it stands a tower: ", " The sky is grey.")
 FIRST, SECOND = (40, 60), (90, 64)
@@ -89,13 +89,7 @@ class DocumentLaws:
         beside = [sample(noise(64, 33, 3)), sample(text=WORDS[0]), sample(noise(40, 60, 4), WORDS[2])]
         one, text, pair = (preparer(given) for given in beside)
         given = [one, text, shown, preparer(document([noise(90, 90, 5)], WORDS[:2])), pair]
-        with record(vlm, range(4)) as together:
-            forward(vlm, collate(given, vlm))
-        for i, each in enumerate(given):
-            with record(vlm, range(4)) as alone:
-                forward(vlm, collate([each], vlm))
-            for k in range(4):
-                close(together[k][i, : len(each)], alone[k][0])
+        each_is_as_alone(vlm, given)
 
     def test_pixels_of_the_second_image_move_its_own_positions_alone(self, vlm, preparer, shown, monkeypatch):
         """Of a view exactly the patch that is mapped there moves most; nothing of the first image and no word does."""

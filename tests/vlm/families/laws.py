@@ -29,7 +29,7 @@ from tests.vlm.families.document_laws import DocumentLaws
 from tests.vlm.families.official import middle, noise, official_processor, official_stream, sample
 from tests.vlm.families.silence import quiet_attention, silent
 from tests.vlm.families.site_laws import SiteLaws
-from tests.vlm.families.tiny import close
+from tests.vlm.families.tiny import close, each_is_as_alone
 
 CHATML = (
     "{{% for m in messages %}}<s>{{{{ m['role'] }}}}\n{{% for p in m['content'] %}}"
@@ -164,13 +164,7 @@ class ImageLaws(SiteLaws):
         close(mine[depth][real], whole[depth][real])
 
     def test_a_batch_equals_its_samples_alone(self, vlm, prepared):
-        with record(vlm, range(4)) as together:
-            forward(vlm, collate(prepared, vlm))
-        for i, one in enumerate(prepared):
-            with record(vlm, range(4)) as alone:
-                forward(vlm, collate([one], vlm))
-            for k in range(4):
-                close(together[k][i, : len(one)], alone[k][0])
+        each_is_as_alone(vlm, prepared)
 
     def test_an_edit_moves_only_its_positions(self, vlm, prepared):
         batch = collate(prepared, vlm)

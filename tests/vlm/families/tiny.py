@@ -1,7 +1,7 @@
 """Tiny models of random weights, as `save_pretrained` writes them: all of a family but what it knows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from linrep.vlm.batch import collate
+from linrep.vlm.hooks import forward, record
+from linrep.vlm.load import VLM
+from linrep.vlm.prepared import Prepared
 from linrep.vlm.processor import quiet
 from linrep.vlm.random import make_tokenizer
 
@@ -32,6 +36,17 @@ TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "nu
 def close(a: Tensor, b: Tensor, atol: float = 2e-4) -> None:
     """What two models of this size compute is the same."""
     torch.testing.assert_close(a, b, atol=atol, rtol=1e-3)
+
+
+def each_is_as_alone(vlm: VLM, prepared: Sequence[Prepared]) -> None:
+    """In a batch the stream of each sequence is what it is alone, at every layer."""
+    with record(vlm, range(4)) as together:
+        forward(vlm, collate(prepared, vlm))
+    for i, one in enumerate(prepared):
+        with record(vlm, range(4)) as alone:
+            forward(vlm, collate([one], vlm))
+        for k in range(4):
+            close(together[k][i, : len(one)], alone[k][0])
 
 
 def tokenizer_with(**special: str) -> Any:

@@ -9,8 +9,8 @@ the same latents about that modality's own mean, in its own scale. All are funct
 from linrep.sae.controls.directions import (
     Activations,
     Active,
-    Coders,
     Control,
+    Saes,
     covariance,
     exemplars,
     isotropic,
@@ -22,8 +22,8 @@ from linrep.sae.controls.trained import Training, frozen_decoder, gaussian_twin
 __all__ = [
     "Activations",
     "Active",
-    "Coders",
     "Control",
+    "Saes",
     "Training",
     "covariance",
     "exemplars",

@@ -17,9 +17,9 @@ Activations = Mapping[Modality, Float[Tensor, "_ d"]]
 """Rows of finite numbers in the model's own scale, by modality; none is empty."""
 Active = Mapping[Modality, int]
 """Active latents of a row, by modality."""
-Coders = dict[Modality, Sae]
+Saes = dict[Modality, Sae]
 """The control as it takes raw rows of each modality."""
-Control = Callable[[Activations, int, Active, int], Coders]
+Control = Callable[[Activations, int, Active, int], Saes]
 """(activations, latents, active latents, seed) -> the control."""
 
 
@@ -35,12 +35,12 @@ def random_sae(sample: Float[Tensor, "n d"], n_latents: int, k: int, seed: int =
     return tied(unit_rows(n_latents, sample.shape[1], seed, "control"), sample, k, {"control": "random directions", "seed": seed})
 
 
-def isotropic(rows: Activations, n_latents: int, k: Active, seed: int) -> Coders:
+def isotropic(rows: Activations, n_latents: int, k: Active, seed: int) -> Saes:
     """Random directions that prefer none."""
     return _about_each(unit_rows(n_latents, _width(rows), seed, "control"), rows, k, "random directions", seed)
 
 
-def covariance(rows: Activations, n_latents: int, k: Active, seed: int) -> Coders:
+def covariance(rows: Activations, n_latents: int, k: Active, seed: int) -> Saes:
     """Random directions with the covariance of the data: drawn from a Gaussian with the rows' second moments.
 
     What it shares with a trained SAE is known of the data without dictionary learning.
@@ -50,7 +50,7 @@ def covariance(rows: Activations, n_latents: int, k: Active, seed: int) -> Coder
     return _about_each(drawn.to(root.device) @ root, rows, k, "random directions with the data's covariance", seed)
 
 
-def exemplars(rows: Activations, n_latents: int, k: Active, seed: int) -> Coders:
+def exemplars(rows: Activations, n_latents: int, k: Active, seed: int) -> Saes:
     """Single rows less the mean of their modality, in equal numbers of each modality: a dictionary that learned nothing by heart.
 
     It has no more latents than there are rows.
@@ -64,7 +64,7 @@ def exemplars(rows: Activations, n_latents: int, k: Active, seed: int) -> Coders
     return _about_each(torch.cat(parts), rows, k, "rows of the data", seed)
 
 
-def principal(rows: Activations, n_latents: int, k: Active, seed: int) -> Coders:
+def principal(rows: Activations, n_latents: int, k: Active, seed: int) -> Saes:
     """Principal components and their opposites, those of most variance first; at most two for each dimension."""
     _, vectors = torch.linalg.eigh(pooled_covariance(rows))
     first = vectors.flip(1).t()[: -(-n_latents // 2)]
@@ -111,7 +111,7 @@ def tied(directions: Float[Tensor, "f d"], sample: Float[Tensor, "n d"], k: int,
     return replace(raw, encoder=decoder * shrink, about=about)
 
 
-def _about_each(directions: Float[Tensor, "f d"], rows: Activations, k: Active, name: str, seed: int) -> Coders:
+def _about_each(directions: Float[Tensor, "f d"], rows: Activations, k: Active, name: str, seed: int) -> Saes:
     return {m: tied(directions, x, k[m], {"control": name, "seed": seed}) for m, x in rows.items()}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from linrep.sae.architectures.topk import Largest
 from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
-from linrep.sae.controls.directions import Activations, Active, Coders, mean_and_covariance, square_root
+from linrep.sae.controls.directions import Activations, Active, Saes, mean_and_covariance, square_root
 from linrep.sae.train import Rows, Trainer
 from linrep.sample import unit_hash
 from linrep.store.layout import Modality
@@ -51,7 +51,7 @@ class Moments:
         return cls(mean, x.shape[1] ** 0.5 / norm if norm > 0 else 1.0)
 
 
-def frozen_decoder(rows: Activations, n_latents: int, k: Active, seed: int, training: Training) -> Coders:
+def frozen_decoder(rows: Activations, n_latents: int, k: Active, seed: int, training: Training) -> Saes:
     """A TopK SAE whose decoder stays at random directions; encoder and biases are trained.
 
     Source: Korznikov et al., "Sanity checks for sparse autoencoders", arXiv 2602.14111, 2026 (frozen decoder).
@@ -64,7 +64,7 @@ def frozen_decoder(rows: Activations, n_latents: int, k: Active, seed: int, trai
     return _trained(rows, of_data, n_latents, k, seed, training, ("decoder",), "frozen decoder")
 
 
-def gaussian_twin(rows: Activations, n_latents: int, k: Active, seed: int, training: Training) -> Coders:
+def gaussian_twin(rows: Activations, n_latents: int, k: Active, seed: int, training: Training) -> Saes:
     """A TopK SAE trained on Gaussian rows of the same mean and covariance, modality by modality, and used on the data.
 
     Only structure beyond second moments lets a trained SAE do better.
@@ -83,7 +83,7 @@ def gaussian_twin(rows: Activations, n_latents: int, k: Active, seed: int, train
 
 def _trained(
     rows: Activations, draw: Draw, n_latents: int, k: Active, seed: int, training: Training, frozen: Collection[str], name: str
-) -> Coders:
+) -> Saes:
     """Train about each modality's own mean, in its own scale, and fold both into the weights."""
     moments: dict[Modality, Moments] = {m: Moments.of(x) for m, x in rows.items()}
     generator = torch.Generator().manual_seed(int(unit_hash(name, f"{seed}/control") * 2**53))
@@ -111,7 +111,7 @@ def _trained(
     for batch in islice(batches(), steps):
         trainer.take(batch)
     trained = trainer.coder()
-    found: Coders = {}
+    found: Saes = {}
     for modality, of in moments.items():
         own = trained.unscaled(of.scale)  # it sees x - b_dec, so that a shift of b_dec is one of the inputs
         rule = Largest(min(k[modality], n_latents))
