@@ -87,9 +87,8 @@
   function put(spec, parts, rows, heads) {
     var el = L.el;
     var svg = el("svg", { class: "chart", viewBox: "0 0 " + WIDTH + " " + HEIGHT, role: "img", "aria-label": spec.title || spec.yLabel }, parts);
-    var table = el(
-      "div",
-      { class: "scroll" },
+    var table = L.scrolling(
+      (spec.title || spec.yLabel || "chart") + ": the numbers",
       el(
         "table",
         {},

@@ -45,9 +45,8 @@
     });
     return [
       el("p", {}, "Percent of each class's test rows (lines) by the class of the best score (columns). Blue: right, orange: wrong, empty: none."),
-      el(
-        "div",
-        { class: "scroll", role: "region", tabindex: 0, "aria-label": "Confusion matrix" },
+      L.scrolling(
+        "Confusion matrix",
         el("table", { class: "matrix" }, el("caption", { hidden: true }, "Confusion matrix"), el("thead", {}, head), el("tbody", {}, rows))
       ),
     ];

@@ -111,6 +111,11 @@
     return node;
   };
 
+  /* What may be wider than a screen, in a box that scrolls: with a name, and reached by the keyboard. */
+  LineOfSight.scrolling = function (label, content) {
+    return LineOfSight.el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, content);
+  };
+
   function append(node, children) {
     children.forEach(function (child) {
       if (Array.isArray(child)) {

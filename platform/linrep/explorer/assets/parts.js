@@ -143,9 +143,8 @@
 
   /* A small table: heads [{label, n}], rows of texts or elements. */
   L.table = function (caption, heads, rows) {
-    return el(
-      "div",
-      { class: "scroll" },
+    return L.scrolling(
+      typeof caption === "string" && caption ? caption : "table",
       el(
         "table",
         {},

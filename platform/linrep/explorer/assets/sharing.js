@@ -67,9 +67,8 @@
   function every(data, table, measures, state) {
     return [
       el("h2", {}, "All measures of this level"),
-      el(
-        "div",
-        { class: "scroll", role: "region", tabindex: 0, "aria-label": "All measures of this level" },
+      L.scrolling(
+        "All measures of this level",
         el(
           "table",
           { class: "plain wide" },

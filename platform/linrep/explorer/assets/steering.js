@@ -200,13 +200,13 @@
       });
       return el("td", {}, button);
     }
-    return el(
-      "div",
-      { class: "scroll" },
+    var caption = L.spoken(about.directions[direction].name) + (about.directions[direction].control ? " (control)" : "") + ": answers by layer (down) and strength (across)";
+    return L.scrolling(
+      caption,
       el(
         "table",
         { class: "answers" },
-        el("caption", {}, L.spoken(about.directions[direction].name) + (about.directions[direction].control ? " (control)" : "") + ": answers by layer (down) and strength (across)"),
+        el("caption", {}, caption),
         el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), about.strengths.map(function (one) { return el("th", { scope: "col" }, "× " + short(one)); }))),
         el("tbody", {}, about.layers.map(function (layer, i) {
           return el("tr", {}, el("th", { scope: "row" }, String(layer)), about.strengths.map(function (_, j) { return cell(i, j); }));

@@ -17,7 +17,7 @@ from linrep.explorer.picture import fired, latent_notes, picture_data
 from linrep.explorer.site.latents import StudiedOnSite
 from linrep.explorer.site.pictures import Pictures, in_layouts
 from linrep.explorer.site.results import Results
-from linrep.explorer.site.shards import Site, words
+from linrep.explorer.site.shards import Site, shortened, words
 from linrep.probe.artefact import LABELS, Probes
 from linrep.reading.asked import LatentNote
 from linrep.reading.codes import Coded, with_codes
@@ -102,7 +102,7 @@ def outlines_of(results: Results, store: Store, names: Sequence[str]) -> dict[st
         return {}
     table = newest.frame("regions").filter(pl.col("sample_id").is_in(list(names))).sort("area", descending=True)
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in table.iter_rows(named=True):
+    for row in shortened(table).iter_rows(named=True):
         outline = [[round(edge, DIGITS) for edge in loop] for loop in row["outline"]]
         shown = {"category": row["category"], "left": row["left"], "top": row["top"], "outline": outline}
         found.setdefault(row["sample_id"], []).append(shown)

@@ -17,7 +17,7 @@ from linrep.contents.stored import Contents
 from linrep.explorer.site.histograms import BINS, Histograms, histograms
 from linrep.explorer.site.pictures import Pictures, in_layouts
 from linrep.explorer.site.results import Results
-from linrep.explorer.site.shards import Site, numbers, words
+from linrep.explorer.site.shards import LONGEST, Site, numbers, shortened, words
 from linrep.features.artefact import Features, StudiedSae
 
 BLOCK = 8
@@ -26,8 +26,6 @@ SHOWN = {"image": (16, 3), "text": (10, 1)}
 """Examples on a page by modality: at the top, and of each quantile."""
 WORDS = 5
 """Words of a latent in the table."""
-LONGEST = 4000
-"""Characters of an explanation that are shown."""
 PATCHES = 64
 """Patches of an example, the strongest."""
 DIGITS = 4
@@ -95,9 +93,11 @@ def write_latents(site: Site, one: StudiedOnSite, pictures: Pictures, contents: 
     told = told_of(one)
     paged = _paged(table, told, most)
     site.shard(f"{one.key}/table", _table(table, told, paged))
-    labels = one.features.frame("labels").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
+    labels, overlaps = (
+        shortened(one.features.frame(name).filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name))
+        for name in ("labels", "overlaps")
+    )
     by_latent = {key[0]: rows for key, rows in labels.group_by("latent")}
-    overlaps = one.features.frame("overlaps").filter(pl.col("layer") == one.sae.layer, pl.col("sae") == one.sae.name)
     regions = {key[0]: rows.sort("rank") for key, rows in overlaps.group_by("latent")}
     largest = table.select(pl.max_horizontal("max_image", "max_text")).to_series().to_numpy().astype(np.float32)
     counted = histograms(one.features, one.sae, largest)

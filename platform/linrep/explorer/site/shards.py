@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 import xxhash
 from jaxtyping import Num
 
@@ -17,6 +18,8 @@ from linrep.places import Place
 
 KINDS = {"float32": "f4", "int32": "i4", "uint32": "u4", "uint16": "u2", "uint8": "u1", "int16": "i2"}
 """Number formats that browsers have arrays of, by numpy's name."""
+LONGEST = 4000
+"""Characters of a text of somebody's that a page shows: an explanation, a name."""
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
@@ -70,6 +73,11 @@ def words(values: list[str | None]) -> dict[str, Any]:
     known: dict[str, int] = {}
     rows = [-1 if value is None else known.setdefault(value, len(known)) for value in values]
     return {"texts": list(known), "rows": numbers(np.array(rows, np.int32))}
+
+
+def shortened(table: pl.DataFrame) -> pl.DataFrame:
+    """A table whose texts are cut to what a page shows of them."""
+    return table.with_columns(pl.col(pl.String).str.slice(0, LONGEST))
 
 
 def file_name(text: str) -> str:
