@@ -20,7 +20,9 @@ from linrep.places import Place, place
 from linrep.probe.artefact import PROBES_KIND
 from linrep.sae.artefact import EVALUATIONS, SAES
 from linrep.sae.tuning import TUNES
+from linrep.explorer.sharing_words import main_rows, main_trends
 from linrep.sharing.artefact import SHARING_KIND
+from linrep.sharing.config import POOLINGS
 from linrep.stats.interval import in_brackets, of_mean
 from linrep.steer.artefact import STEERING, VERDICTS_KIND
 
@@ -227,8 +229,8 @@ def front_table(workspace: Place, recipe: str) -> str:
 
 
 SHARED = (
-    "hub", "cka_debiased", "subspace_overlap", "neighbourhood_overlap", "modality_probe", "cluster_homogeneity",
-    "direction_cosine", "transfer_image_to_text", "transfer_text_to_image",
+    "hub", "hub_centred", "hub_whitened", "cka_debiased", "subspace_overlap", "neighbourhood_overlap", "gap_share",
+    "modality_directions", "direction_cosine", "transfer_image_to_text", "transfer_text_to_image",
 )  # fmt: skip
 OF_LATENTS = (
     "overlap_0.01", "bimodal_mass", "cofire", "cross_modal_weight", "cross_modal_weight_centred",
@@ -238,7 +240,7 @@ OF_LATENTS = (
 
 def sharing_table(workspace: Place, recipe: str) -> str:
     """Measures of sharing at the first, a middle and the last layer, and of the untrained model at the last."""
-    frame = rows(made(SHARING_KIND, workspace, recipe), "sharing")
+    frame = main_rows(rows(made(SHARING_KIND, workspace, recipe), "sharing"))
     layers = sorted(frame["layer"].unique())
     places = [("trained", layers[0]), ("trained", layers[len(layers) // 2]), ("trained", layers[-1]), ("untrained", layers[-1])]
     saes = sorted({name for name in frame["sae"].unique() if name is not None})
@@ -251,6 +253,36 @@ def sharing_table(workspace: Place, recipe: str) -> str:
         for metric, sae in wanted
     ]
     return markdown(["metric", *(f"{model}, layer {layer}" for model, layer in places)], lines)
+
+
+POOLED = (
+    ("direction_cosine", "class"), ("direction_cosine", "colour"), ("direction_cosine", "ground"),
+    ("class_retrieval_text_to_image", "class"), ("hub", None), ("hub_centred", None), ("hub_whitened", None), ("gap_share", None),
+)  # fmt: skip
+
+
+def poolings_table(workspace: Place, recipe: str) -> str:
+    """Measures for each choice of tokens: base and last layer, the trend, and the untrained model at the last layer."""
+    results = made(SHARING_KIND, workspace, recipe)
+    frame, trends = rows(results, "sharing"), main_trends(results.table("trends"))
+    lines = []
+    for metric, attribute in POOLED:
+        for pooling in POOLINGS:
+            which = {"metric": metric, "attribute": attribute, "pooling": pooling, "sae": None}
+            trend = one(trends, **which, model="trained")
+            if trend is None:
+                continue
+            ends = [one(frame, **which, model="trained", layer=trend[end]) for end in ("base", "last")]
+            untrained = one(frame, **which, model="untrained", layer=trend["last"])
+            change = f"{trend['change']:+.2f}{in_brackets(trend['low'], trend['high'], '{:+.2f}'.format)}"
+            others = in_brackets(trend["classes_low"], trend["classes_high"], "{:+.2f}".format, otherwise="")
+            lines.append(
+                [f"`{metric}`" + (f", {attribute}" if attribute else ""), pooling, f"{trend['base']} to {trend['last']}",
+                 *(shown(row, control="null") for row in ends), change, others.strip(), trend["verdict"],
+                 shown(untrained, control="null"), trend["over_untrained_verdict"] or ""]
+            )  # fmt: skip
+    head = ["measure", "tokens", "layers", "base", "last", "change", "over classes", "verdict", "untrained, last", "beyond it"]
+    return markdown(head, lines)
 
 
 def latents_table(workspace: Place, recipe: str) -> str:
@@ -302,6 +334,7 @@ TABLES: dict[str, Callable[[Place, str], str]] = {
     "needed": needed_table,
     "search": front_table,
     "sharing": sharing_table,
+    "sharing by tokens": poolings_table,
     "latents": latents_table,
     "explanations": score_table,
 }

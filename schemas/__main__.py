@@ -65,8 +65,8 @@ def of_saes() -> str:
 
 def of_sharing() -> str:
     """All tables of sharing, in Markdown."""
-    parts = [table("sharing", sharing.SHARING), table("latents", sharing.SHARING_LATENTS)]
-    return "\n\n".join([head(sharing.VERSION), *parts])
+    named = {"sharing": "SHARING", "trends": "SHARING_TRENDS", "latents": "SHARING_LATENTS", "left_out": "SHARING_LEFT_OUT"}
+    return "\n\n".join([head(sharing.VERSION), *(table(name, getattr(sharing, schema)) for name, schema in named.items())])
 
 
 def of_features() -> str:

@@ -4,8 +4,19 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 7
+VERSION = 8
 """Raised whenever a column changes its meaning, its type or its name."""
+
+_WHICH = (
+    column(
+        "pooling",
+        pa.string(),
+        "Which tokens a pair's two rows are made of: mean (all of the image, all of the caption), object (patches of the object, "
+        "its word) or last (the last token under one question); null where no pair has a row",
+        nullable=True,
+    ),
+    column("attribute", pa.string(), "Whose values the number is about: class, or an attribute; null where none", nullable=True),
+)
 
 SHARING = pa.schema(
     [
@@ -14,6 +25,7 @@ SHARING = pa.schema(
         column("level", pa.string(), "geometry, concept or latent"),
         column("sae", pa.string(), "Latent level: the SAE; its control ends in /random", nullable=True),
         column("metric", pa.string(), "What is measured, see the list in the documentation"),
+        *_WHICH,
         column("value", pa.float64(), "The estimate from all pairs, corrected where noise pulls it to one side", nullable=True),
         column("low", pa.float64(), "Lower end of its 95% interval, see the documentation", nullable=True),
         column("high", pa.float64(), "Upper end of it", nullable=True),
@@ -42,6 +54,63 @@ SHARING = pa.schema(
         *high_norm("Text tokens at this layer", "text"),
         column("note", pa.string(), "Why there is no value, or none that is corrected for noise", nullable=True),
         column("parents", pa.string(), "Digest of the harvest, then of the SAE or the steering results where there are any"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+SHARING_LEFT_OUT = pa.schema(
+    [
+        column("model", pa.string(), "trained or untrained"),
+        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column("level", pa.string(), "geometry, concept or latent"),
+        column("sae", pa.string(), "Latent level: the SAE", nullable=True),
+        column("metric", pa.string(), "What is measured"),
+        *_WHICH,
+        column("part", pa.string(), "What is left out: pairs 3 is a group of pairs, class boat a class"),
+        column("value", pa.float64(), "The value from all the others; null where there is none", nullable=True),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+SHARING_TRENDS = pa.schema(
+    [
+        column("model", pa.string(), "trained or untrained"),
+        column("level", pa.string(), "geometry, concept or latent"),
+        column("sae", pa.string(), "Latent level: the SAE; its control ends in /random", nullable=True),
+        column("metric", pa.string(), "What is measured"),
+        *_WHICH,
+        column("main", pa.bool_(), "Whether words and figures are about this one: it counts from the first layer above 0"),
+        column("base", pa.int32(), "Layer that the trend counts from: the first at which there is a value, above 0 or at all"),
+        column("last", pa.int32(), "The last layer at which there is one"),
+        column("layers", pa.int32(), "Layers from base to last that have a value", "layers"),
+        column("base_value", pa.float64(), "The value at the base"),
+        column("last_value", pa.float64(), "The value at the last layer"),
+        column("change", pa.float64(), "Last minus base"),
+        column("low", pa.float64(), "Lower end of its 95% interval", nullable=True),
+        column("high", pa.float64(), "Upper end of it", nullable=True),
+        column("slope", pa.float64(), "Least-squares slope over these layers", "a layer"),
+        column("slope_low", pa.float64(), "Lower end of its 95% interval", "a layer", nullable=True),
+        column("slope_high", pa.float64(), "Upper end of it", "a layer", nullable=True),
+        column(
+            "verdict",
+            pa.string(),
+            "flat: the interval of the change holds less than a tenth of the distance from the null (or .01) either way; else rises "
+            "or falls: it does not hold 0; else undecided",
+        ),
+        column(
+            "over",
+            pa.string(),
+            "What is left out at all layers at once: groups of pairs, else classes; layers: nothing is, they count as independent",
+        ),
+        column("n", pa.int64(), "Pairs or classes", "pairs or classes"),
+        column("classes_low", pa.float64(), "Lower end of the interval over classes: of others of their kind", nullable=True),
+        column("classes_high", pa.float64(), "Upper end of it", nullable=True),
+        column("classes_verdict", pa.string(), "The verdict on it; null where no class is left out", nullable=True),
+        column("untrained_change", pa.float64(), "Last minus base in the untrained model", nullable=True),
+        column("over_untrained", pa.float64(), "The change minus that one", nullable=True),
+        column("over_untrained_low", pa.float64(), "Lower end of its 95% interval, the same left out in both models", nullable=True),
+        column("over_untrained_high", pa.float64(), "Upper end of it", nullable=True),
+        column("over_untrained_verdict", pa.string(), "The verdict on it", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},
 )

@@ -13,6 +13,7 @@ from linrep.places import place
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.fires import PassFires, add_fired, fire_part
 from linrep.sharing.grouped import parts_of
+from linrep.sharing.pooled import PooledRows
 from linrep.sharing.study import TRAINED, Pairs, Study, Unit, plan_study
 from linrep.sharing.sums import Drawn, Labels, PassSums, Sums, add_gathered, gather_part
 from linrep.store import Store
@@ -87,7 +88,8 @@ def gathered(store: Store, config: SharingConfig = CONFIG, latents: tuple = ()) 
     """The study of a store and the sums of its layer 0, on the plain path."""
     study = plan_study(store, config, latents=latents)
     pairs = study.pairs[TRAINED]
-    found = (gather_part(store, 0, pairs, part, config) for part in parts_of(store, "pooled", 0))
+    rows = PooledRows(store, 0, pairs)
+    found = (gather_part(rows, part, config) for part in rows.parts())
     return study, reduce(add_gathered, found)
 
 
@@ -119,8 +121,7 @@ def in_memory(images: np.ndarray, texts: np.ndarray, labels: np.ndarray, config:
     sums = []
     for g in range(config.groups):
         own = np.flatnonzero(group == g)
-        named = Labels(labels[own], pairs.shuffled[own], swapped[own], len(classes))
-        sums.append(Sums.of(x[own], y[own], a, b, named))
+        sums.append(Sums.of(x[own], y[own], a, b, Labels.of(pairs, own)))
     drawn = np.flatnonzero(pairs.drawn)
     return pairs, PassSums(tuple(sums), (a, b), Drawn(drawn, x[drawn].float(), y[drawn].float()))
 

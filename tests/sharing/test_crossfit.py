@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from linrep.sharing.config import SharingConfig
-from linrep.sharing.crossfit import direction_cosine, finds_its_class
+from linrep.sharing.crossfit import ValueSums, direction_cosine, finds_its_class, value_sums
 from linrep.sharing.intervals import Measure
 from tests.sharing.planted import in_memory
 
 N, D, C = 800, 32, 10
 CONFIG = SharingConfig(groups=20, reservoir=64)
+
+
+def of_class(x: np.ndarray, y: np.ndarray, labels: np.ndarray) -> ValueSums:
+    pairs, sums = in_memory(x, y, labels, CONFIG)
+    return next(value_sums(sums, pairs))
 
 
 def planted(seed: int, shared: float, nuisance: float = 0.5, size: float = 1.0, heavy: float = 0.0, n: int = N):
@@ -32,11 +37,11 @@ def planted(seed: int, shared: float, nuisance: float = 0.5, size: float = 1.0, 
         noise = 0.5 * rng.standard_normal((n, D))
         noise[:, 0] += heavy * rng.standard_t(3, n)
         rows.append(size * (shared**0.5 * both + (1 - shared) ** 0.5 * own)[labels] + common + noise)
-    return in_memory(*rows, labels, CONFIG)[1]
+    return of_class(*rows, labels)
 
 
 def found(*args, **kwargs) -> Measure:
-    return direction_cosine(planted(*args, **kwargs), N, 0)
+    return direction_cosine(planted(*args, **kwargs), 0)
 
 
 def test_what_pairs_share_beside_their_class_is_no_likeness_of_classes():
@@ -66,7 +71,7 @@ def test_few_classes_have_an_interval_over_pairs_and_say_so():
     labels = rng.integers(2, size=400)
     own = 2.0 * labels[:, None] * np.eye(8)[0]
     x, y = (own + rng.standard_normal((400, 8)) for _ in range(2))
-    m = direction_cosine(in_memory(x, y, labels, CONFIG)[1], 400, 0)
+    m = direction_cosine(of_class(x, y, labels), 0)
     assert m.low <= 1 <= m.high
     assert m.high - m.low < 0.4
     assert m.why == "2 classes: the interval is over pairs alone"

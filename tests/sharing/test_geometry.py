@@ -11,7 +11,7 @@ from sklearn.metrics import homogeneity_score
 
 from linrep.errors import RecipeError
 from linrep.sharing.concepts import concepts
-from linrep.sharing.crossfit import products
+from linrep.sharing.crossfit import products, sizes_without_groups, value_sums
 from linrep.sharing.geometry import cka, debiased_cka, from_sums, hub, permuted_cka, principal_angles
 from linrep.sharing.intervals import of_classes
 from linrep.sharing.rows import centred, from_rows, homogeneity, neighbourhood_overlap
@@ -286,12 +286,16 @@ def test_products_of_class_directions_are_those_of_all_pairs_of_different_groups
         return means - means.mean(0) - means.mean(1)[:, None] + means.mean()
 
     a, b = (z.numpy() for z in found.references)
-    whole = products(found, range(10))
+    whole = products(next(value_sums(found, own)), range(10))
     for fast, wanted in ((whole.xy, slow(x - a, y - b)), (whole.xx, slow(x - a, x - a)), (whole.yy, slow(y - b, y - b))):
         assert fast == pytest.approx(wanted)
     without = slow(x - a, y - b)[:2, :2]
     without = without - without.mean(0) - without.mean(1)[:, None] + without.mean()
     assert whole.without_each_class()[2, 0] == pytest.approx(np.trace(without))
+    # Without the third group, the fast way and by leaving it out.
+    sums = next(value_sums(found, own))
+    left = products(sums, [g for g in range(10) if g != 2])
+    assert sizes_without_groups(sums)[2] == pytest.approx(left.sizes)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +336,6 @@ def test_the_interval_of_a_share_of_classes_holds_the_truth_as_often_as_it_says(
 
     truth = float(np.mean([hits().mean() for _ in range(2000)]))
     assert chance is None or truth == pytest.approx(chance, abs=0.01)
-    found = [of_classes("share", lambda _, own=own: own, 2, 1 / 16, 100) for own in (hits() for _ in range(300))]
+    found = [of_classes("share", lambda _, own=own: own, 2, 1 / 16, 100, tuple("abcdefghijklmnop"), "class") for own in (hits() for _ in range(300))]
     assert all(0 <= m.low <= m.value <= m.high <= 1 for m in found)
     assert np.mean([m.low <= truth <= m.high for m in found]) > 0.91  # of 300 at 95%: three deviations

@@ -9,8 +9,8 @@ from linrep.directions import Directions, DirectionSet
 from linrep.errors import StoreError
 from linrep.steer.config import Dose, SteerConfig
 from linrep.steer.edits import Ablate, Add, Clamp, Replace, Swap
-from linrep.steer.plan import one_prompt
 from linrep.steer.vectors import NoDirection, Vectors, check_directions
+from linrep.vlm.prompts import one_prompt
 from tests.steer.test_edits import PlainSae
 
 NAMES = ("boat", "tree", "house")

@@ -20,7 +20,7 @@ MAIN_FIGURES = {
     "features": ("",),
     "interpret": ("",),
     "tune": ("",),
-    "sharing": ("sharing_geometry", "sharing_"),
+    "sharing": ("sharing_poolings", "sharing_geometry", "sharing_"),
 }
 """Beginnings of the names of a stage's figures, the best for the report first."""
 

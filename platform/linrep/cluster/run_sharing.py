@@ -10,7 +10,8 @@ from linrep.artefact import Artefact, all_in
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
 from linrep.cluster.given_saes import GivenSae, read_saes, undrawn, with_control
-from linrep.cluster.inputs import harvested
+from linrep.cluster.inputs import attributes, harvested
+from linrep.cluster.object_tokens import object_tokens
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.cluster.steered import read_steered
@@ -25,11 +26,12 @@ from linrep.sae.artefact import SAES
 from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
-from linrep.sharing.artefact import SharingAbout, plan_results
+from linrep.sharing.artefact import TRENDS, SharingAbout, finish, plan_results
 from linrep.sharing.config import Model, ModelSae, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, Study, plan_study
 from linrep.store.read import Store
 from linrep.store.read import open as open_store
+from linrep.store.samples import CLASS
 from linrep.store.summary import apart_lines
 
 OF_LATENTS = ("bimodal_mass", "overlap_0.01", "cofire", "bridge_cosine", "cross_modal_weight_centred")
@@ -71,22 +73,22 @@ class SharingStage:
         return share_units(study, [unit for unit in study.units if unit.name in todo], self.artefact)
 
     def finish(self) -> dict[str, object]:
-        """Put the tables together."""
-        self.artefact.finish()
+        """Put the tables together, trends among them."""
+        finish(self.artefact, self.study.config.base)
         return {}
 
     def show(self) -> Shown:
         """How much is shared at which layer, and what speaks against the claim."""
-        table, manifest = self.artefact.table(), self.artefact.manifest
+        table, trends, manifest = self.artefact.table(), self.artefact.table(TRENDS), self.artefact.manifest
         notes = [f"  note: {note}" for note in manifest.notes]
         apart = apart_lines(self.study.stores[TRAINED].manifest, self.study.layers)
-        lines = [*notes, *summary_lines(table), *apart, *origin_lines(manifest.saes), "", plain_words(table)]
-        return Shown(sharing_headline(table), lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
+        lines = [*notes, *summary_lines(table, trends), *apart, *origin_lines(manifest.saes), "", plain_words(table, trends)]
+        return Shown(sharing_headline(table, trends), lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
 
     def records(self) -> Records:
         """Curves over layers, tables and figures."""
-        tables = {name: self.artefact.table(name) for name in self.artefact.kind.tables}
-        return Records(metrics(self.artefact), tables, layer_figures(tables["sharing"]))
+        tables = {name: self.artefact.table(name) for name in (*self.artefact.kind.tables, TRENDS)}
+        return Records(metrics(self.artefact), tables, layer_figures(tables["sharing"], tables[TRENDS]))
 
 
 def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
@@ -106,7 +108,7 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
         stores[UNTRAINED] = (found, place(str(found.place)).parent.parent)
     untrained = stores[UNTRAINED][0] if UNTRAINED in stores else None
     # Checked before the SAEs are read.
-    plain = plan_study(store, config.model_copy(update={"saes": ()}), untrained)
+    plain = plan_study(store, config.model_copy(update={"saes": (), "poolings": None}), untrained)
     steered = None if config.steering is None else read_steered(config.steering, workspace, store, plain.layers)
     config = with_own(config, stores)
     known: list[GivenSae] = []
@@ -121,12 +123,17 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
         known += read_saes([sae], seen, "sharing")
         seen_by.append((sae, known[-1].sae, seen))
     config = config.model_copy(update={"saes": tuple(named)})
-    study = plan_study(store, config, untrained, tuple(undrawn(own, sae) for own, sae, _ in seen_by))
+    known_values = attributes(recipe, workspace)
+    values = None if known_values is None else {model: known_values.values(own) for model, (own, _) in stores.items()}
+    undrawn_saes = tuple(undrawn(own, sae) for own, sae, _ in seen_by)
+    study = plan_study(store, config, untrained, undrawn_saes, values, object_tokens(recipe, workspace))
     if steered is not None:
         study = replace(study, steered=steered.measures)
     weights, origins = tuple(one.sae.digest for one in known), tuple(one.origin for one in known)
     digest = None if steered is None else steered.digest
-    return SharingStage(plan_results(workspace, recipe.name, study, weights, digest, origins), study, tuple(seen_by))
+    of_values = None if known_values is None else known_values.digest
+    results = plan_results(workspace, recipe.name, study, weights, digest, origins, of_values)
+    return SharingStage(results, study, tuple(seen_by))
 
 
 def _control(control: Recipe, workspace: Place) -> Store:
@@ -185,12 +192,15 @@ def run_sharing(recipe: Recipe, workspace: Place) -> Outcome:
 
 
 def metrics(results: Artefact[SharingAbout]) -> dict[str, dict[int, float]]:
-    """The numbers as curves over layers, named by metric, model and SAE; those of steering, which are many, come last."""
+    """The numbers as curves over layers, named by metric, model, SAE, tokens and attribute; those of steering, which are many, come last."""
     main = (pl.col("level") != "latent") | pl.col("metric").is_in(OF_LATENTS)
     frame = results.frame().filter(pl.col("value").is_not_null() & main)
     frame = frame.sort(pl.col("metric").str.starts_with("turned_by_"), maintain_order=True)
     curves: dict[str, dict[int, float]] = {}
     for row in frame.iter_rows(named=True):
-        where = "_".join(filter(None, [row["model"] if row["model"] != TRAINED else "", row["sae"]]))
+        pooling = row["pooling"] if row["pooling"] != "mean" else None
+        attribute = row["attribute"] if row["attribute"] != CLASS else None
+        model = row["model"] if row["model"] != TRAINED else ""
+        where = "_".join(filter(None, [model, row["sae"], pooling, attribute]))
         curves.setdefault(f"{row['metric']}/{where}" if where else row["metric"], {})[row["layer"]] = row["value"]
     return curves

@@ -11,12 +11,13 @@ from linrep.artefact import Artefact
 from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError, StoreError
 from linrep.kind import UnitCommit
-from linrep.sharing.artefact import STEERING, SharingAbout, rows_of, write_unit
+from linrep.sharing.artefact import STEERING, SharingAbout, left_out_rows, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, PassFires, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import PARTS, Part, parts_of
 from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
+from linrep.sharing.pooled import PooledRows
 from linrep.sharing.rows import from_rows
 from linrep.sharing.study import TRAINED, Study, Unit
 from linrep.sharing.sums import add_gathered, gather_part
@@ -101,8 +102,11 @@ def _summed(shared: Any, study: Study, unit: Unit, window: int) -> Any:
 
 def parts_for(study: Study, unit: Unit) -> list[Part]:
     """The parts that a unit is gathered in."""
-    store = study.stores[unit.model]
-    return parts_of(store, "pooled" if unit.sae is None else "tokens", unit.layer)
+    return parts_of(study.stores[unit.model], "tokens", unit.layer) if unit.sae is not None else _rows(study, unit).parts()
+
+
+def _rows(study: Study, unit: Unit) -> PooledRows:
+    return PooledRows(study.stores[unit.model], unit.layer, study.pairs[unit.model], unit.pooling, study.objects)
 
 
 def _gather(study: Study, unit: Unit, part: Part) -> Any:
@@ -131,7 +135,7 @@ def _add(total: Any, own: Any) -> Any:
 def _gather_part(study: Study, unit: Unit, part: Part) -> Any:
     store, pairs = study.stores[unit.model], study.pairs[unit.model]
     if unit.sae is None:
-        return gather_part(store, unit.layer, pairs, part, study.config)
+        return gather_part(_rows(study, unit), part, study.config)
     return fire_part(store, pairs, part, study.latents[unit.sae][unit.control], study.config)
 
 
@@ -147,14 +151,20 @@ def _write(study: Study, unit: Unit, results: Results, begun: float, found: Any)
                 f"layer {unit.layer} of {study.stores[unit.model].place}: {found.n} of {len(pairs)} pairs have vectors of finite "
                 "numbers in both modalities, which is too few to compare"
             )
-        rows = rows_of(study, unit, "geometry", [*from_sums(found, config), *from_rows(found, pairs, config)], parents)
-        rows += rows_of(study, unit, "concept", concepts(found, pairs, config), parents)
-        if unit.model == TRAINED and unit.layer in study.steered:
+        pooling = unit.pooling
+        levels = {
+            "geometry": [*from_sums(found, config, pooling), *from_rows(found, pairs, config, pooling)],
+            "concept": concepts(found, pairs, config, pooling),
+        }
+        rows = [row for level, measures in levels.items() for row in rows_of(study, unit, level, measures, parents)]
+        left_out = [row for level, measures in levels.items() for row in left_out_rows(study, unit, level, measures)]
+        if unit.model == TRAINED and pooling == "mean" and unit.layer in study.steered:
             rows += rows_of(study, unit, "concept", study.steered[unit.layer], parents, (STEERING,))
-        return write_unit(results, unit, rows, [], found.n, time.time() - begun)
+        return write_unit(results, unit, rows, [], left_out, found.n, time.time() - begun)
     latents = study.latents[unit.sae][unit.control]
     weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found))
-    rows = rows_of(study, unit, "latent", latent_measures(found, weights, latents, pairs, config), parents)
+    measures = latent_measures(found, weights, latents, pairs, config)
+    rows, left_out = rows_of(study, unit, "latent", measures, parents), left_out_rows(study, unit, "latent", measures)
     named = {"model": unit.model, "layer": unit.layer, "sae": latents.name}
     each = [{**named, **row} for row in latent_rows(found, weights, latents)]
-    return write_unit(results, unit, rows, each, len(pairs), time.time() - begun)
+    return write_unit(results, unit, rows, each, left_out, len(pairs), time.time() - begun)

@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from linrep.explorer.claims import Example, Thumbnail
+from linrep.explorer.sharing_words import main_rows
 from linrep.explorer.drawing import Drawing
 from linrep.explorer.steering import best_cell, steer_examples
 from linrep.stats.interval import in_brackets
@@ -103,9 +104,9 @@ def of_explanations(explanations: pa.Table, top_of: TopOf, draw: Draw) -> Shown:
 def of_sharing(sharing: pa.Table) -> Shown:
     """Measures of the trained model at the first and the last layer."""
     frame = _frame(sharing).sort("layer")
-    own = frame.filter(pl.col("model") == "trained", pl.col("sae").is_null()).drop_nulls("value")
+    own = main_rows(frame).filter(pl.col("model") == "trained", pl.col("sae").is_null()).drop_nulls("value")
     found = []
-    for metric in ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_text_to_image_centred"):
+    for metric in ("hub_centred", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_text_to_image_centred"):
         rows = own.filter(pl.col("metric") == metric)
         if len(rows):
             ends = [rows.row(i, named=True) for i in (0, -1)]

@@ -1,16 +1,19 @@
 """Plain words on the sharing results: what the curves show, and where they disagree with the claim."""
 
+from typing import Any
+
 import polars as pl
 import pyarrow as pa
 
-TENTH = 0.1
-"""Changes over the layers of less than this share of the distance from the null are called flat."""
+from linrep.stats.interval import in_brackets
+
 SLIGHT = 0.05
 """A measure that is no further above its null than this is not held against it."""
 
 
 CURVES = {
-    "hub": "the hub score",
+    "hub_centred": "the centred hub score",
+    "hub_whitened": "the whitened hub score",
     "cka_debiased": "CKA",
     "subspace_overlap": "the overlap of leading subspaces",
     "neighbourhood_overlap": "the share of common neighbours",
@@ -21,117 +24,152 @@ CURVES = {
 """Measures that would grow with depth where the modalities converge."""
 
 
-def sharing_headline(table: pa.Table) -> list[str]:
-    """Whether sharing grows with depth, in sentences: every curve is counted, none is chosen.
+TOKENS = {
+    "mean": "means of all tokens",
+    "object": "patches of the object and its word",
+    "last": "the last token under one question",
+}
+"""The poolings in words."""
+VERDICTS = ("rises", "falls", "flat", "undecided")
+
+
+def main_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows, or trends, of means of all tokens, and of classes where they are about an attribute."""
+    return frame.filter(pl.col("pooling").fill_null("mean") == "mean", pl.col("attribute").fill_null("class") == "class")
+
+
+def main_trends(trends: pa.Table) -> pl.DataFrame:
+    """The trends that words are about: those from the first layer above 0.
+
+    Args:
+        trends: Rows of the `SHARING_TRENDS` contract.
+    """
+    return pl.DataFrame(pl.from_arrow(trends)).filter(pl.col("main"))
+
+
+def verdict_of(trends: pl.DataFrame, metric: str, model: str = "trained", sae: str | None = None) -> dict[str, Any] | None:
+    """The trend of a measure of means and classes; None where it has none.
+
+    Args:
+        trends: As `main_trends` gives them.
+        metric: The measure.
+        model: The model.
+        sae: The SAE, for latents.
+    """
+    whose = pl.col("sae").is_null() if sae is None else pl.col("sae") == sae
+    found = main_rows(trends).filter(pl.col("metric") == metric, pl.col("model") == model, whose)
+    return found.row(0, named=True) if len(found) else None
+
+
+def change_in_words(trend: dict[str, Any]) -> str:
+    """A trend in a line: one word, both ends, the change with its interval, and how it compares with the untrained model's."""
+    interval = in_brackets(trend["low"], trend["high"], "{:+.2f}".format, otherwise="")
+    said = (
+        f"{VERDICT_WORDS[trend['verdict']]} from layer {trend['base']} to {trend['last']}: {trend['base_value']:.2f} to "
+        f"{trend['last_value']:.2f}, {trend['change']:+.2f}{interval}"
+    )
+    if trend["over_untrained"] is not None:
+        over = in_brackets(trend["over_untrained_low"], trend["over_untrained_high"], "{:+.2f}".format, otherwise="")
+        said += f"; beyond the untrained model {trend['over_untrained']:+.2f}{over}"
+    return said
+
+
+VERDICT_WORDS = {"rises": "rises", "falls": "falls", "flat": "is flat", "undecided": "is undecided"}
+
+
+def sharing_headline(table: pa.Table, trends: pa.Table) -> list[str]:
+    """Whether sharing grows with depth, in sentences, for each choice of tokens: every curve is counted, none is chosen.
 
     Args:
         table: Rows of the `SHARING` contract.
+        trends: Rows of the `SHARING_TRENDS` contract.
     """
     frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
-    plain = frame.filter(pl.col("sae").is_null())
-    own, untrained = (plain.filter(pl.col("model") == model) for model in ("trained", "untrained"))
-    courses = _courses(own)
-    if not courses:
+    own = frame.filter(pl.col("sae").is_null(), pl.col("model") == "trained", pl.col("metric").is_in(list(CURVES)))
+    valued = own.drop_nulls("value")
+    if not len(valued):
         return ["No measure of sharing has a value: summary.txt says why."]
-    first, last = own["layer"].min(), own["layer"].max()
-    if first == last:
-        values = "; ".join(
-            f"{CURVES[name]} {ends[1]['value']:.2f} (null {_null(ends[1])})" for name, (_, ends) in courses.items()
-        )
-        return [f"Only layer {first} was compared, so nothing is said of depth: {values}."]
-    groups = {course: [name for name, (own_course, _) in courses.items() if own_course == course] for course in COURSES}
-    plural = {"grows": "grow", "stays flat": "stay flat", "falls": "fall"}
-    parts = [
-        f"{len(names)} {course if len(names) == 1 else plural[course]}{_listed(names, courses)}"
-        for course, names in groups.items()
-        if names
-    ]
-    verdict = "grows with depth" if len(groups["grows"]) == len(courses) else "does not grow with depth across the board"
-    sentences = [f"Sharing {verdict}: of {len(courses)} measures from layer {first} to {last}, {'; '.join(parts)}."]
-    probe = ends_of(own, "modality_probe")
-    if probe:
+    if valued["layer"].n_unique() == 1:
+        shown = "; ".join(f"{CURVES[r['metric']]} {r['value']:.2f} (null {_null(r)})" for r in main_rows(valued).iter_rows(named=True))
+        return [f"Only layer {valued['layer'][0]} was compared, so nothing is said of depth: {shown}."]
+    moved = main_trends(trends).filter(pl.col("model") == "trained", pl.col("metric").is_in(list(CURVES)), pl.col("sae").is_null())
+    sentences, rising = [], []
+    for pooling, words in TOKENS.items():
+        rows = moved.filter(pl.col("pooling").fill_null("mean") == pooling).to_dicts()
+        if not rows:
+            continue
+        parts = []
+        for name in VERDICTS:
+            some = [row for row in rows if row["verdict"] == name]
+            if some:
+                listed = ", ".join(f"{_curve_words(row)} {row['base_value']:.2f} to {row['last_value']:.2f}" for row in some)
+                parts.append(f"{len(some)} {name if len(some) == 1 else PLURAL[name]} ({listed})")
+        base = min(row["base"] for row in rows)
+        sentences.append(f"Of {words}, from layer {base} to {max(row['last'] for row in rows)}: {'; '.join(parts)}.")
+        rising += [row for row in rows if row["verdict"] == "rises"]
+    beside = [row for row in rising if row["over_untrained_verdict"] is not None]
+    if beside:
+        beyond = [row for row in beside if row["over_untrained_verdict"] == "rises"]
         sentences.append(
-            f"A linear probe separates image from text with accuracy {probe[0]['value']:.2f} at layer {first} and "
-            f"{probe[1]['value']:.2f} at layer {last} (chance {_null(probe[1])})."
+            f"Of the {len(beside)} that rise and that the untrained model has too, {len(beyond)} rise by more than there."
         )
-    if len(untrained):
-        beside = _courses(untrained)
-        growing = [CURVES[name] for name in groups["grows"] if name in beside and beside[name][0] == "grows"]
-        shown = ", ".join(growing)
-        also = f"these also grow in the untrained control: {shown}" if growing else "none grows in the untrained control"
-        sentences.append(f"Of the measures that grow, {also}.")
-    return sentences
+    verdicts = {row["verdict"] for row in moved.to_dicts()}
+    whole = "rises with depth" if verdicts == {"rises"} else "does not rise with depth" if "rises" not in verdicts else ""
+    first = f"Sharing {whole}." if whole else "Whether sharing rises with depth depends on what is compared."
+    return [first, *sentences]
 
 
-COURSES = ("grows", "stays flat", "falls")
+PLURAL = {"rises": "rise", "falls": "fall", "flat": "are flat", "undecided": "are undecided"}
 
 
-def _courses(own: pl.DataFrame) -> dict[str, tuple[str, tuple[dict, dict]]]:
-    found = {name: ends_of(own, name) for name in CURVES}
-    return {name: (course_of(*ends), ends) for name, ends in found.items() if ends is not None}
-
-
-def _listed(names: list[str], courses: dict[str, tuple[str, tuple[dict, dict]]]) -> str:
-    shown = [f"{CURVES[name]} {courses[name][1][0]['value']:.2f} to {courses[name][1][1]['value']:.2f}" for name in names]
-    return f" ({', '.join(shown)})"
+def _curve_words(row: dict[str, Any]) -> str:
+    words = CURVES[row["metric"]]
+    return words if row["attribute"] in (None, "class") else words.replace("class", row["attribute"])
 
 
 def _null(row: dict) -> str:
     return "?" if row["null"] is None else f"{row['null']:.2f}"
 
 
-def plain_words(table: pa.Table) -> str:
+def plain_words(table: pa.Table, trends: pa.Table) -> str:
     """A paragraph on what the curves show, and where they disagree with the claim that modalities are disjoint and converge.
 
     Args:
         table: Rows of the `SHARING` contract.
+        trends: Rows of the `SHARING_TRENDS` contract.
     """
-    frame = pl.DataFrame(pl.from_arrow(table)).sort("layer")
-    own = frame.filter((pl.col("model") == "trained") & pl.col("sae").is_null())
+    frame, moved = pl.DataFrame(pl.from_arrow(table)).sort("layer"), main_trends(trends)
+    steered = frame.filter((pl.col("model") == "trained") & pl.col("sae").is_null())
+    own = main_rows(steered)
     said, against = [], []
-    probe, clusters = ends_of(own, "modality_probe"), ends_of(own, "cluster_homogeneity")
-    if probe:
-        apart = probe[1]["value"] > 0.95
-        said.append(
-            f"A linear probe separates image from text with accuracy {probe[0]['value']:.2f} in layer {probe[0]['layer']} and "
-            f"{probe[1]['value']:.2f} in layer {probe[1]['layer']} (control {probe[1]['null']:.2f})"
-            + (": the modalities stay apart to the last layer" if apart else "")
-        )
-    if clusters:
-        said.append(f"homogeneity of clusters by modality goes from {clusters[0]['value']:.2f} to {clusters[1]['value']:.2f}")
-    for name, words in CURVES.items():
-        ends = ends_of(own, name)
-        if ends is None:
+    for name, words in {"gap_share": "the share of the variance between the modalities", **CURVES}.items():
+        trend, ends = verdict_of(moved, name), ends_of(own, name)
+        if trend is None or ends is None:
             continue
         first, last = ends
-        said.append(f"{words} {course_of(first, last)} ({first['value']:.2f} to {last['value']:.2f})")
-        values = own.filter(pl.col("metric") == name).drop_nulls("value")
-        peak = _peak(values)
-        if course_of(first, last) == "falls":
+        said.append(f"{words} {change_in_words(trend)}")
+        if name == "gap_share":
+            continue
+        if trend["verdict"] == "falls":
             against.append(f"{words} falls with depth")
-        elif peak is not None and last["layer"] > peak["layer"] > first["layer"] and course_of(peak, last) == "falls":
-            against.append(
-                f"{words} is highest in layer {peak['layer']} by one half of the pairs, {peak['value']:.2f} by the other, and "
-                f"falls to {last['value']:.2f} after it"
-            )
-        elif course_of(first, last) == "stays flat":
-            against.append(f"{words} does not grow")
+        elif trend["verdict"] == "flat":
+            against.append(f"{words} does not rise")
         if first["null"] is not None and first["low"] is not None and first["low"] > first["null"] + SLIGHT:
             against.append(
                 f"{words} is above its null in layer {first['layer']} already ({first['value']:.2f} against {first['null']:.2f})"
             )
-    text = "What the curves show: " + "; ".join(said) + "."
+    text = "What the curves of means of all tokens show: " + "; ".join(said) + "."
     text += " The claim is: quite disjoint, and increasingly shared in deeper layers. "
     text += ("Against it: " + "; ".join(against) + ".") if against else "No curve is against it."
-    text += _steered_words(own) + _latent_words(frame)
+    text += _pooled_words(moved) + _steered_words(steered) + _latent_words(frame, moved)
     undefined = own.filter(pl.col("value").is_null() & pl.col("note").is_not_null())
     for (metric, note), rows in undefined.group_by(["metric", "note"], maintain_order=True):
         layers = ", ".join(map(str, rows["layer"]))
         text += f" {str(metric).replace('_', ' ').capitalize()} has no value in layer {layers}: {note}."
-    plain = frame.filter((pl.col("model") == "untrained") & pl.col("sae").is_null())
+    plain = main_rows(frame).filter((pl.col("model") == "untrained") & pl.col("sae").is_null())
     control = plain.drop_nulls(["value", "low"])
     if len(control):
-        names = ("hub", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_image_to_text_centred")
+        names = ("hub_centred", "cka_debiased", "neighbourhood_overlap", "direction_cosine", "transfer_image_to_text_centred")
         last = control.filter((pl.col("layer") == control["layer"].max()) & pl.col("metric").is_in(names))
         beyond = [r["metric"] for r in last.iter_rows(named=True) if r["null"] is not None and r["low"] > r["null"] + SLIGHT]
         text += (
@@ -142,17 +180,15 @@ def plain_words(table: pa.Table) -> str:
     return text
 
 
-def _peak(values: pl.DataFrame) -> dict | None:
-    """The layer that is highest by one half of the pairs, with what the other half says of it; None without halves.
-
-    The highest of several layers is too high where it was chosen.
-    """
-    halves = values.drop_nulls(["half_one", "half_two", "low"])
-    if not len(halves):
-        return None
-    row = halves.sort("half_one", descending=True, maintain_order=True).row(0, named=True)
-    moved = row["half_two"] - row["value"]
-    return {**row, "value": row["half_two"], "low": row["low"] + moved, "high": row["high"] + moved}
+def _pooled_words(moved: pl.DataFrame) -> str:
+    """What directions of classes and other attributes do over the layers, for each choice of tokens."""
+    rows = moved.filter(pl.col("metric") == "direction_cosine", pl.col("model") == "trained").to_dicts()
+    said = []
+    for pooling, words in TOKENS.items():
+        some = [row for row in rows if row["pooling"] == pooling and not (pooling == "mean" and row["attribute"] == "class")]
+        if some:
+            said.append(f"of {words}: " + "; ".join(f"{row['attribute']} {change_in_words(row)}" for row in some))
+    return f" Cosines of directions, {'. Cosines of directions, '.join(said)}." if said else ""
 
 
 def _steered_words(own: pl.DataFrame) -> str:
@@ -181,7 +217,7 @@ def _reported(rows: pl.DataFrame) -> dict | None:
     return halves.sort("half_one", descending=True, maintain_order=True).row(0, named=True) if len(halves) else None
 
 
-def _latent_words(frame: pl.DataFrame) -> str:
+def _latent_words(frame: pl.DataFrame, moved: pl.DataFrame) -> str:
     """What latents show, of each SAE of each model, beside its control of random directions."""
     text, rows = "", frame.filter(pl.col("sae").is_not_null() & ~pl.col("sae").str.ends_with("/random"))
     for (model, sae), own in rows.group_by(["model", "sae"], maintain_order=True):
@@ -195,13 +231,14 @@ def _latent_words(frame: pl.DataFrame) -> str:
             ("cross_modal_weight_centred", "the likeness of a latent's strongest image and text tokens, each mean removed,"),
         ):
             ends, control = ends_of(own, name), ends_of(random, name)
-            if ends is None:
+            trend = verdict_of(moved, name, str(model), str(sae))
+            if ends is None or trend is None:
                 continue
             first, last = ends
             beside = "" if control is None else f", of random directions {control[1]['value']:.2f}"
             null = "" if last["null"] is None else f", null {last['null']:.2f}"
             said.append(
-                f"{words} {course_of(first, last)} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
+                f"{words} {VERDICT_WORDS[trend['verdict']]} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
                 f"{last['layer']}{null}{beside})"
             )
         if said:
@@ -218,16 +255,3 @@ def ends_of(frame: pl.DataFrame, name: str) -> tuple[dict, dict] | None:
     """
     rows = frame.filter((pl.col("metric") == name) & pl.col("value").is_not_null())
     return (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else None
-
-
-def course_of(first: dict, last: dict) -> str:
-    """grows, falls, or stays flat: the change is small beside the distance from the null, or each end in the other's interval."""
-    change = last["value"] - first["value"]
-    ends = (first["low"], first["high"], last["low"], last["high"])
-    overlaps = (
-        None not in ends and first["low"] <= last["value"] <= first["high"] and last["low"] <= first["value"] <= last["high"]
-    )
-    distance = max(abs(row["value"] - (row["null"] or 0.0)) for row in (first, last))
-    if abs(change) <= TENTH * distance or overlaps:
-        return "stays flat"
-    return "grows" if change > 0 else "falls"

@@ -2,6 +2,8 @@
 
 sharing/<name>-<digest>/
   units/trained-layer-003/sharing.parquet       rows of one unit; latents.parquet beside it, which only an SAE's unit fills
+  units/trained-layer-003/left_out.parquet      values without parts of the data, which stay here
+  trends.parquet                                how each measure moves over layers, once all are there
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +16,16 @@ from linrep.kind import Kind, UnitCommit
 from linrep.places import Place
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
+from linrep.sharing.pooled import VIEWS
+from linrep.sharing.steered import TURNED
 from linrep.sharing.study import TRAINED, Study, Unit
+from linrep.sharing.trends import trends
 from linrep.store.apart import kept_apart
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
-from linrep.store.tables import table_of
+from linrep.store.tables import table_of, write_table
 from linrep.vlm.prompts import FIELDS, filled_in, prompts_differ
-from schemas.sharing import SHARING, SHARING_LATENTS, VERSION
+from schemas.sharing import SHARING, SHARING_LATENTS, SHARING_LEFT_OUT, SHARING_TRENDS, VERSION
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,11 @@ class SharingAbout:
     classes: list[str]
 
 
+LEFT_OUT, TRENDS = "left_out", "trends"
 SHARING_KIND = Kind(
-    "sharing", "sharing", "sharing results", VERSION, SharingAbout, {"sharing": SHARING, "latents": SHARING_LATENTS}
-)
+    "sharing", "sharing", "sharing results", VERSION, SharingAbout, {"sharing": SHARING, "latents": SHARING_LATENTS},
+    parts={LEFT_OUT: SHARING_LEFT_OUT}, whole={TRENDS: SHARING_TRENDS},
+)  # fmt: skip
 STEERING = "steering"
 """Among the parents: the steering results that were read."""
 
@@ -66,6 +73,7 @@ def plan_results(
     weights: tuple[str, ...] = (),
     steering: str | None = None,
     origins: tuple[dict[str, Any], ...] = (),
+    attributes: str | None = None,
 ) -> Artefact[SharingAbout]:
     """Name the artefact of a study and describe it.
 
@@ -76,14 +84,17 @@ def plan_results(
         weights: Digest of each SAE's weights.
         steering: Digest of the steering results, if any were read.
         origins: What each SAE says that it is of.
+        attributes: Digest of the table of attributes, if there is one.
     """
     config: SharingConfig = study.config
     parents = {("harvest" if model == TRAINED else model): store.manifest.digest for model, store in study.stores.items()}
     parents |= {f"sae-{i}": own for i, own in enumerate(weights)}
     parents |= {} if steering is None else {STEERING: steering}
+    parents |= {} if study.objects is None else {"regions": study.objects.regions.digest}
     # What stores, SAEs and steering results hold counts, not where they lie.
-    values = config.model_dump(mode="json", exclude={"untrained", "saes", "own", "steering"})
+    values = config.model_dump(mode="json", exclude={"untrained", "saes", "own", "steering", "poolings"})
     values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.saes]}
+    values |= {"poolings": dict(study.poolings), "attributes": attributes}
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
     return artefact.plan(
         SHARING_KIND,
@@ -99,7 +110,7 @@ def plan_results(
             classes=list(study.pairs[TRAINED].classes),
         ),
         saes=origins,
-        notes=prompt_notes(study.stores),
+        notes=[*prompt_notes(study.stores), *study.notes],
     )
 
 
@@ -120,7 +131,7 @@ def rows_of(
     sae = None if unit.sae is None else study.latents[unit.sae][unit.control].name
     own = [store.manifest.digest, *([parents[f"sae-{unit.sae}"]] if unit.sae is not None else [])]
     own += [parents[name] for name in more]
-    view = "pooled" if unit.sae is None else "tokens"
+    view = "tokens" if unit.sae is not None else VIEWS[unit.pooling]
     apart = [kept_apart(store, view, unit.layer, (modality,)).columns(modality) for modality in MODALITIES]
     rows = []
     for m in measures:
@@ -136,6 +147,7 @@ def rows_of(
                 "level": level,
                 "sae": sae,
                 "metric": m.metric,
+                **_which(unit, m),
                 "n": m.n,
                 "note": m.why,
                 "parents": " ".join(own),
@@ -147,14 +159,49 @@ def rows_of(
     return rows
 
 
+def _which(unit: Unit, m: Measure) -> dict[str, object]:
+    """Tokens and attribute that a measure is of; what a steering job found is of no pair's rows."""
+    made_of_rows = unit.sae is None and not m.metric.startswith(TURNED)
+    return {"pooling": unit.pooling if made_of_rows else None, "attribute": m.attribute}
+
+
+def left_out_rows(study: Study, unit: Unit, level: str, measures: Sequence[Measure]) -> list[dict[str, object]]:
+    """Values without parts of the data as rows of the `SHARING_LEFT_OUT` contract."""
+    sae = None if unit.sae is None else study.latents[unit.sae][unit.control].name
+    head = {"model": unit.model, "layer": unit.layer, "level": level, "sae": sae}
+    return [
+        {**head, "metric": m.metric, **_which(unit, m), "part": part, "value": value if value - value == 0 else None}
+        for m in measures
+        for part, value in m.left_out.items()
+    ]
+
+
+def finish(here: Artefact[SharingAbout], base: int | None) -> None:
+    """Put the tables together, and say how each measure moves over the layers.
+
+    Args:
+        here: The artefact; all units are committed.
+        base: Layer that trends count from, None for the first above 0.
+    """
+    here.finish()
+    left_out = [row for unit in here.units for row in here.part(unit, LEFT_OUT).to_pylist()]
+    found = trends(here.table().to_pylist(), left_out, base)
+    write_table(here.place, f"{TRENDS}.parquet", table_of(found, SHARING_TRENDS))
+
+
 def write_unit(
     here: Artefact[SharingAbout],
     unit: Unit,
     rows: list[dict[str, object]],
     latents: list[dict[str, object]],
+    left_out: list[dict[str, object]],
     pairs: int,
     seconds: float,
 ) -> UnitCommit:
     """Write what a unit found, and commit it."""
-    tables = {"sharing": table_of(rows, SHARING), "latents": table_of(latents, SHARING_LATENTS)}
+    tables = {
+        "sharing": table_of(rows, SHARING),
+        "latents": table_of(latents, SHARING_LATENTS),
+        LEFT_OUT: table_of(left_out, SHARING_LEFT_OUT),
+    }
     return here.write(unit.name, tables, seconds, pairs)

@@ -1,50 +1,61 @@
 """Concept level: whether a class has the same direction in images and in texts, and whether a probe of one works on the other."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from linrep.sharing.config import SharingConfig
-from linrep.sharing.crossfit import direction_cosine, finds_its_class
+from linrep.sharing.config import Pooling, SharingConfig
+from linrep.sharing.crossfit import ValueSums, direction_cosine, finds_its_class, value_sums
 from linrep.sharing.geometry import scatters, solve
-from linrep.sharing.intervals import Measure, of_classes, of_hits
+from linrep.sharing.intervals import Measure, mean_without, of_classes, of_hits, without_classes
 from linrep.sharing.study import Pairs
 from linrep.sharing.sums import PassSums, Sums
+from linrep.store.samples import CLASS
 
 WAYS = (("image", "text"), ("text", "image"))
 
 
-def concepts(found: PassSums, pairs: Pairs, config: SharingConfig) -> list[Measure]:
-    """All measures of the concept level; none where pairs have no classes."""
-    if not pairs.classes:
-        return []
-    return [*_directions(found, pairs, config), *_transfers(found, pairs, config)]
+def concepts(found: PassSums, pairs: Pairs, config: SharingConfig, pooling: Pooling = "mean") -> list[Measure]:
+    """All measures of the concept level: of classes and of every attribute; none where pairs have neither.
+
+    Args:
+        found: What a pass found.
+        pairs: The pairs.
+        config: What to compare.
+        pooling: Which tokens the rows are made of: transfers of probes are of means alone.
+    """
+    taken = [measure for sums in value_sums(found, pairs) for measure in _directions(sums, config)]
+    return [*taken, *(_transfers(found, pairs, config) if pairs.classes and pooling == "mean" else ())]
 
 
-def _directions(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
-    c, groups = len(pairs.classes), len(found.sums)
-    n = round(float(found.total(range(groups)).counts.sum()))  # labelled pairs of which both rows count
-    yield direction_cosine(found, n, config.seed)
+def _directions(sums: ValueSums, config: SharingConfig) -> Iterator[Measure]:
+    c = len(sums.values)
+    if not bool((sums.n.sum(0) > sums.n.max(0).values).all()):
+        return  # of a value in one group alone there are no two sets of pairs
+    yield direction_cosine(sums, config.seed)
     for (source, target), axis in zip(WAYS, (1, 0), strict=True):
 
         def hits(chosen: Sequence[int], axis: int = axis) -> np.ndarray:
-            return finds_its_class(found, chosen, axis)
+            return finds_its_class(sums, chosen, axis)
 
         # A guess is right once in c classes.
-        yield of_classes(f"class_retrieval_{source}_to_{target}", hits, groups, 1 / c, n)
+        name = f"class_retrieval_{source}_to_{target}"
+        yield of_classes(name, hits, len(sums.n), 1 / c, sums.pairs, sums.values, sums.attribute)
 
 
 def _transfers(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
     everyone = range(len(found.sums))
     right, control = transfers(found, pairs, config, everyone)
     half = [transfers(found, pairs, config, own)[0] for own in (everyone[::2], everyone[1::2])]
-    labels = labels_in_order(found, pairs, everyone)
+    labels, c = labels_in_order(found, pairs, everyone), len(pairs.classes)
     for name, hits in right.items():
         own = (float(half[0][name].mean()), float(half[1][name].mean())) if all(half) else None
-        yield of_hits(name, hits, float(control[name].mean()), own, labels)
+        left_out = without_classes(mean_without(hits, labels, c), pairs.classes)
+        yield replace(of_hits(name, hits, float(control[name].mean()), own, labels, left_out), attribute=CLASS)
 
 
 def labels_in_order(found: PassSums, pairs: Pairs, groups: Sequence[int]) -> Int64[np.ndarray, " m"]:

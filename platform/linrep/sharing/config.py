@@ -2,12 +2,15 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from linrep.config import Section
 from linrep.named_sae import NamedSae
 
 Model = Literal["trained", "untrained"]
+Pooling = Literal["mean", "object", "last"]
+"""Which tokens a pair's two rows are made of."""
+POOLINGS: tuple[Pooling, ...] = ("mean", "object", "last")
 
 
 class ModelSae(NamedSae):
@@ -20,6 +23,16 @@ class SharingConfig(Section):
     """Which layers to compare, and with what; the pairs of the store are the samples, so contents are matched."""
 
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store, or all.")
+    poolings: tuple[Pooling, ...] | None = Field(
+        default=None,
+        description="Which tokens of an image and of its caption are compared: mean (all), object (patches of the object, and its "
+        "word: needs the section regions), last (the last token: needs the view last, images that are harvested alone too, and "
+        "one prompt for images and texts). null: those of them that the harvest allows.",
+    )
+    base: NonNegativeInt | None = Field(
+        default=None,
+        description="Layer that trends count from; null: the first above 0, as layer 0 is the embeddings, which no block has read.",
+    )
     untrained: str | None = Field(
         default=None,
         description="control: the recipe's own control, an untrained model of the same shape, which jobs/control.py makes and "
@@ -57,6 +70,13 @@ class SharingConfig(Section):
     min_per_class: PositiveInt = Field(default=5, description="Pairs that a class must have to take part in the concept level.")
     resamples: int = Field(default=500, ge=50, description="Bootstrap resamples, and permutations of the pairs.")
     seed: int = Field(default=0, description="Seed of groups, draws, permutations and the bootstrap.")
+
+    @field_validator("poolings")
+    @classmethod
+    def _with_means(cls, poolings: tuple[Pooling, ...] | None) -> tuple[Pooling, ...] | None:
+        if poolings is not None and ("mean" not in poolings or len(set(poolings)) < len(poolings)):
+            raise ValueError(f"must name mean, and object or last beside it, each once at most, got {list(poolings)}")
+        return poolings
 
     @field_validator("thresholds")
     @classmethod

@@ -6,7 +6,7 @@ caption: products are summed over all ordered pairs of different groups, which i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linrep.sharing.intervals import Measure
+from linrep.sharing.intervals import Measure, without_classes, without_groups
+from linrep.sharing.study import Pairs
 from linrep.sharing.sums import PassSums
 from linrep.stats import nulls
 from linrep.stats.interval import student
 from linrep.stats.jackknife import error, jackknife
+from linrep.store.samples import CLASS
 
-FEWEST = 4
-"""Classes from which on intervals are over classes; of fewer, over groups of pairs."""
+FEWEST = 6
+"""Classes, or other values, from which on intervals are over them; of fewer, over groups of pairs."""
 PERMUTATIONS = 1000
 
 
@@ -56,62 +58,126 @@ def cosine(sizes: Float[np.ndarray, " 3"]) -> float:
     return float(sizes[0]) / math.sqrt(sizes[1] * sizes[2]) if min(sizes[1:]) > 0 else math.nan
 
 
-def products(found: PassSums, groups: Sequence[int]) -> Products:
+@dataclass(frozen=True)
+class ValueSums:
+    """Sums of rows by value of an attribute, and by group of pairs.
+
+    Attributes:
+        attribute: Its name; class is one.
+        values: Its c values in words.
+        n: Pairs.
+        x: Sums of the images' rows, about any reference.
+        y: Of the texts' rows.
+    """
+
+    attribute: str
+    values: tuple[str, ...]
+    n: Float[Tensor, "g c"]
+    x: Float[Tensor, "g c d"]
+    y: Float[Tensor, "g c d"]
+
+    @property
+    def groups(self) -> range:
+        """Numbers of the groups."""
+        return range(len(self.n))
+
+    @property
+    def pairs(self) -> int:
+        """Labelled pairs of which both rows count."""
+        return round(float(self.n.sum()))
+
+
+def value_sums(found: PassSums, pairs: Pairs) -> Iterator[ValueSums]:
+    """The sums by class, then those by value of each attribute."""
+    if pairs.classes:
+        n, x, y = (torch.stack(own) for own in zip(*((s.counts, s.cx[0], s.cy[0]) for s in found.sums), strict=True))
+        yield ValueSums(CLASS, pairs.classes, n, x, y)
+    start = 0
+    for one in pairs.attributes:
+        own = slice(start, start + len(one.values))
+        n, x, y = (torch.stack([getattr(s, name)[own] for s in found.sums]) for name in ("valued", "vx", "vy"))
+        yield ValueSums(one.name, one.values, n, x, y)
+        start = own.stop
+
+
+def products(sums: ValueSums, groups: Sequence[int]) -> Products:
     """The products from some groups of pairs, at least two."""
-    x, y = (torch.stack([getattr(found.sums[g], name)[0] for g in groups]) for name in ("cx", "cy"))
-    n = torch.stack([found.sums[g].counts for g in groups])
+    x, y, n = (own[list(groups)] for own in (sums.x, sums.y, sums.n))
 
     def apart(one: Float[Tensor, "g c d"], other: Float[Tensor, "g c d"]) -> np.ndarray:
-        """Mean product over all rows of one group with all rows of another, by classes; NaN of classes in one group alone."""
+        """Mean product over all rows of one group with all rows of another, by values."""
         total = one.sum(0) @ other.sum(0).T - torch.einsum("gcd,ged->ce", one, other)
-        counted = torch.outer(n.sum(0), n.sum(0)) - n.T @ n
-        return _centred(torch.where(counted > 0, total / counted.clamp(min=1), torch.nan).numpy())
+        return _means(total, torch.outer(n.sum(0), n.sum(0)) - n.T @ n)
 
     return Products(apart(x, y), apart(x, x), apart(y, y))
+
+
+def sizes_without_groups(sums: ValueSums) -> Float[np.ndarray, "g 3"]:
+    """`Products.sizes` without each group of pairs: the products of a group with itself are worked out once, not for each."""
+    n, total_n = sums.n, sums.n.sum(0)
+    found = []
+    for one, other in ((sums.x, sums.y), (sums.x, sums.x), (sums.y, sums.y)):
+        own = torch.einsum("gcd,ged->ce", one, other)
+        own_n = n.T @ n
+        left = []
+        for g in sums.groups:
+            total = (one.sum(0) - one[g]) @ (other.sum(0) - other[g]).T - own + one[g] @ other[g].T
+            counted = torch.outer(total_n - n[g], total_n - n[g]) - own_n + torch.outer(n[g], n[g])
+            left.append(float(np.trace(_means(total, counted))) / (n.shape[1] - 1))
+        found.append(left)
+    return np.array(found).T
+
+
+def _means(total: Float[Tensor, "c c"], counted: Float[Tensor, "c c"]) -> Float[np.ndarray, "c c"]:
+    """Mean products about the mean of the values; NaN of values in one group alone."""
+    return _centred(torch.where(counted > 0, total / counted.clamp(min=1), torch.nan).numpy())
 
 
 def _centred(m: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
     return m - m.mean(0) - m.mean(1)[:, None] + m.mean()
 
 
-def direction_cosine(found: PassSums, n: int, seed: int) -> Measure:
-    """The cosine of class directions in images and in texts.
+def direction_cosine(sums: ValueSums, seed: int) -> Measure:
+    """The cosine of the directions of an attribute's values (classes, colours) in images and in texts.
 
-    Its interval is over classes: others of their kind would have others. The null deals the classes anew in one modality: 0.
-    There is no value where the pairs do not separate the classes of a modality: its directions are noise, and so is a cosine.
+    Its interval is over values: others of their kind would have others. The null deals the values anew in one modality: 0.
+    There is no value where the pairs do not separate the values in a modality: its directions are noise, and so is a cosine.
 
     Args:
-        found: The sums.
-        n: Labelled pairs.
+        sums: By value.
         seed: Of the null.
     """
-    everyone = range(len(found.sums))
-    whole, *halves = (products(found, groups) for groups in (everyone, everyone[::2], everyone[1::2]))
+    everyone, name = sums.groups, "direction_cosine"
+    whole, *halves = (products(sums, groups) for groups in (everyone, everyone[::2], everyone[1::2]))
     c, sizes = len(whole.xy), whole.sizes
-    if c >= FEWEST:
-        left, why = whole.without_each_class(), None
-    else:
-        left = np.stack([products(found, [g for g in everyone if g != out]).sizes for out in everyone])
-        why = f"{c} classes: the interval is over pairs alone"
-    reach = student(len(left))
-    noise = [name for name, i in (("images", 1), ("texts", 2)) if not sizes[i] > reach * error(left[:, i])]
+    of_pairs = sizes_without_groups(sums)
+    reach = student(len(of_pairs))
+    noise = [where for where, i in (("images", 1), ("texts", 2)) if not sizes[i] > reach * error(of_pairs[:, i])]
+    what = "classes" if sums.attribute == CLASS else f"values of {sums.attribute}"
     if noise:
-        why = f"the pairs do not separate classes in {' and '.join(noise)}: their directions are noise"
-        return Measure("direction_cosine", math.nan, math.nan, math.nan, 0.0, n, why=why)
+        why = f"the pairs do not separate {what} in {' and '.join(noise)}: their directions are noise"
+        return Measure(name, math.nan, math.nan, math.nan, 0.0, sums.pairs, why=why, attribute=sums.attribute)
     dealt = np.array([whole.xy[np.arange(c), order].sum() for order in nulls.permutations(c, PERMUTATIONS, seed)]) / (c - 1)
     null = nulls.of_draws(dealt / math.sqrt(sizes[1] * sizes[2]))
-    low, high = jackknife(cosine(sizes), [cosine(own) for own in left])
+    left, why = without_groups([cosine(own) for own in of_pairs]), f"{c} {what}: the interval is over pairs alone"
+    inside = list(left.values())
+    if c >= FEWEST:
+        of_values = without_classes([cosine(own) for own in whole.without_each_class()], sums.values)
+        left, inside, why = left | of_values, list(of_values.values()), None
+    low, high = jackknife(cosine(sizes), inside)
     own = (cosine(halves[0].sizes), cosine(halves[1].sizes))
-    return Measure("direction_cosine", cosine(sizes), low, high, 0.0, n, own, null.low, null.high, why)
+    return Measure(
+        name, cosine(sizes), low, high, 0.0, sums.pairs, own, null.low, null.high, why, attribute=sums.attribute, left_out=left
+    )
 
 
-def finds_its_class(found: PassSums, groups: Sequence[int], axis: int) -> np.ndarray:
-    """For each class whether its direction is nearest to its own in the other modality: texts along axis 1, images along 0."""
-    own = products(found, groups)
-    total = found.total(groups)
-    counts = total.counts.clamp(min=1)[:, None]
+def finds_its_class(sums: ValueSums, groups: Sequence[int], axis: int) -> np.ndarray:
+    """For each value whether its direction is nearest to its own in the other modality: texts along axis 1, images along 0."""
+    own = products(sums, groups)
+    counts = sums.n[list(groups)].sum(0).clamp(min=1)[:, None]
     # Lengths only rank the candidates: plain ones are positive whatever the noise.
-    x, y = ((s - s.mean(0)).norm(dim=1).numpy() for s in (total.cx[0] / counts, total.cy[0] / counts))
+    means = (some[list(groups)].sum(0) / counts for some in (sums.x, sums.y))
+    x, y = ((mean - mean.mean(0)).norm(dim=1).numpy() for mean in means)
     tiny = np.finfo(float).tiny
     cosines = own.xy / np.maximum(np.outer(x, y), tiny)
     return np.nan_to_num(cosines, nan=-np.inf).argmax(axis) == np.arange(len(cosines))

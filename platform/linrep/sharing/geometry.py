@@ -8,13 +8,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.linear import solve_damped
-from linrep.sharing.config import SharingConfig
+from linrep.sharing.config import Pooling, SharingConfig
 from linrep.sharing.intervals import Measure, of_groups
 from linrep.sharing.sums import PassSums, Sums
 
+OF_EVERY_POOLING = ("hub", "cosine_matched", "cosine_unmatched", "gap_share")
+"""Measures that are taken of every pooling, not only of means."""
 
-def from_sums(found: PassSums, config: SharingConfig) -> Iterator[Measure]:
-    """All measures of the geometry level that need no rows."""
+
+def from_sums(found: PassSums, config: SharingConfig, pooling: Pooling = "mean") -> Iterator[Measure]:
+    """All measures of the geometry level that need no rows; of other poolings than means those that compare pairs directly.
+
+    Args:
+        found: What a pass found.
+        config: What to compare.
+        pooling: Which tokens the rows are made of.
+    """
     everything = found.everything
     wanted: list[tuple[str, Callable[[Sums], float], float | None]] = [
         ("hub", hub, 0.0),
@@ -24,12 +33,17 @@ def from_sums(found: PassSums, config: SharingConfig) -> Iterator[Measure]:
         ("cosine_text", lambda s: float(s.v @ s.v - s.n) / _pairs(s), None),
         # Images of other pairs' captions correlate by 0 on average over the permutations, exactly.
         ("correlation", correlation, 0.0),
+        ("gap_share", lambda s: gap_share(s, *found.references), 0.0),
         ("cka", cka, permuted_cka(everything)),
         # Its estimators of HSIC are zero on average over the permutations of the pairs, whatever their number.
         ("cka_debiased", debiased_cka, 0.0),
     ]
     for name, measure, null in wanted:
+        if pooling != "mean" and name not in OF_EVERY_POOLING:
+            continue
         yield of_groups(name, len(found.sums), lambda groups, measure=measure: measure(found.total(groups)), null, found.n)
+    if pooling != "mean":
+        return
     d = len(found.references[0])
     k = min(config.subspace, d)
     both = subspace_measures(found, k)
@@ -54,6 +68,25 @@ def hub(s: Sums) -> float:
     Source: Wu et al., "The Semantic Hub Hypothesis", ICLR 2025.
     """
     return float(s.uv / s.n) - unmatched(s)
+
+
+def gap_share(s: Sums, a: Float[Tensor, " d"], b: Float[Tensor, " d"]) -> float:
+    """Share of the variance of all rows that lies between the means of the modalities: 0 where they coincide.
+
+    Of as many images as texts the variance is that within a modality, on average, plus a quarter of the squared distance of the
+    means. What the draw of pairs adds to that distance is taken off, so that the value may be slightly below 0.
+
+    Args:
+        s: The sums.
+        a: What images are measured from.
+        b: What texts are measured from.
+    """
+    n = float(s.n)
+    xx, yy, xy = (float(own.trace()) for own in scatters(s))
+    gap = s.x / s.n + a - s.y / s.n - b
+    between = (float(gap @ gap) - (xx + yy - 2 * xy) / (n * (n - 1))) / 4
+    within = (xx + yy) / 2 / (n - 1)
+    return between / (between + within) if between + within > 0 else float("nan")
 
 
 def correlation(s: Sums) -> float:

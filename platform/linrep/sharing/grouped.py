@@ -69,3 +69,9 @@ def parts_of(store: Store, view: View, layer: int) -> list[Part]:
         {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
         for part in images or [()]
     ]
+
+
+def parts_of_texts(store: Store, view: View, layer: int) -> list[Part]:
+    """The same where a pair's image lies in another chunk than its caption: runs of texts, each with all images."""
+    images = tuple(store.select(view, layer, "image").files)
+    return [{"image": images, "text": part} for part in files_of(store, view, layer, "text", PARTS) or [()]]

@@ -1,4 +1,4 @@
-"""Geometry level, from the drawn rows: matched cosines, neighbours, clusters, and a probe that separates the modalities."""
+"""Geometry level, from the drawn rows: matched cosines, neighbours and clusters."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.sharing.config import SharingConfig
-from linrep.sharing.geometry import scatters, solve
-from linrep.sharing.intervals import Measure, of_hits, of_rows
+from linrep.sharing.config import Pooling, SharingConfig
+from linrep.sharing.geometry import scatters
+from linrep.sharing.intervals import Measure, of_hits, of_rows, without_groups
+from linrep.sharing.modality import modality_directions, modality_probe
 from linrep.sharing.study import Pairs
-from linrep.sharing.sums import PassSums, unit
+from linrep.sharing.sums import Drawn, PassSums, unit
 from linrep.stats.interval import ends
 from linrep.stats.jackknife import error
 from linrep.stats.nulls import of_draws
@@ -23,35 +24,53 @@ ITERATIONS = 30
 """Of the clustering; it has settled long before, or goes round in circles of a few rows."""
 
 
-def from_rows(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
-    """All measures of the geometry level that need rows."""
+def from_rows(found: PassSums, pairs: Pairs, config: SharingConfig, pooling: Pooling = "mean") -> Iterator[Measure]:
+    """All measures of the geometry level that need rows; of other poolings than means those that compare pairs directly.
+
+    Args:
+        found: What a pass found.
+        pairs: The pairs.
+        config: What to compare.
+        pooling: Which tokens the rows are made of.
+    """
     drawn, rng = found.drawn, np.random.default_rng(config.seed)
     n, group = len(drawn.pair), pairs.group[drawn.pair]
     sets = [np.arange(n), np.flatnonzero(group % 2 == 0), np.flatnonzero(group % 2 == 1)]
+    if n < 3:
+        return
 
     def halves(of: Callable[[np.ndarray], float]) -> tuple[float, float] | None:
         """From the pairs of each half alone: neighbours, clusters and probes too."""
         return (of(sets[1]), of(sets[2])) if min(len(own) for own in sets[1:]) > 2 else None
 
-    whole, *half = (row_values(drawn.x[own], drawn.y[own], config.neighbours) if len(own) > 2 else {} for own in sets)
+    neighbours = config.neighbours if pooling == "mean" else 0
+    everyone = range(len(found.sums))
+    white, *whites = (whitened(found, groups) for groups in (everyone, everyone[::2], everyone[1::2]))
+    whole = row_values(drawn, white, sets[0], neighbours)
+    half = [row_values(drawn, own, at, neighbours) if len(at) > 2 else {} for own, at in zip(whites, sets[1:], strict=True)]
     k = min(config.neighbours, n - 1)
-    cosines = (unit(centred(drawn.x)) @ unit(centred(drawn.y)).T).double().numpy()
-    moved = np.array([cosines[np.arange(n), rng.permutation(n)].mean() for _ in range(config.resamples)])
+    moved = _of_other_pairs(drawn.x, drawn.y, config.resamples, rng)
     # Two sets of k out of n - 1 drawn at random share k^2 / (n - 1) on average.
     nulls = {"cosine_matched_centred": moved, "hub_centred": moved - moved.mean(), "neighbourhood_overlap": k / (n - 1)}
+    moved = _of_other_pairs(*white, config.resamples, rng)
+    nulls["hub_whitened"] = moved - moved.mean()
     # A row is a neighbour of many, so that pairs do not vote one by one: groups of them are left out instead.
-    others = [torch.from_numpy(group != g) for g in np.unique(group)]
-    held_out = [row_values(drawn.x[at], drawn.y[at], config.neighbours) for at in others if int(at.sum()) > 2]
+    others = {int(g): np.flatnonzero(group != g) for g in np.unique(group)}
+    held_out = {g: row_values(drawn, white, at, neighbours) for g, at in others.items() if len(at) > 2}
     for name, values in whole.items():
         own = (float(half[0][name].mean()), float(half[1][name].mean())) if all(half) else None
+        without = [float(some[name].mean()) for some in held_out.values()]
+        left_out = without_groups(without, list(held_out))
         if name == "neighbourhood_overlap":
-            noise = error([float(some[name].mean()) for some in held_out]) ** 2
-            low, high = of_bounded(float(values.mean()), noise, len(held_out))
-            yield Measure(name, float(values.mean()), low, high, nulls[name], n, own)
+            low, high = of_bounded(float(values.mean()), error(without) ** 2, len(held_out))
+            yield Measure(name, float(values.mean()), low, high, nulls[name], n, own, left_out=left_out)
         elif name in nulls:
-            yield of_rows(name, values, nulls[name], own)
+            yield of_rows(name, values, nulls[name], own, left_out)
         else:
-            yield of_hits(name, values, 1 / n, own)
+            yield of_hits(name, values, 1 / n, own, left_out=left_out)
+    yield modality_directions(found, pairs, config)
+    if pooling != "mean":
+        return
     groups = range(len(found.sums))
     right, control = modality_probe(found, pairs, config, groups)
     own = halves(lambda at: float(modality_probe(found, pairs, config, np.unique(group[at]).tolist())[0].mean()))
@@ -59,20 +78,80 @@ def from_rows(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[
     yield _clusters(found, config, sets[0], halves, rng)
 
 
-def row_values(x: Float[Tensor, "m d"], y: Float[Tensor, "m d"], neighbours: int) -> dict[str, Float[np.ndarray, " m"]]:
-    """What pairs give by comparing their rows with each other's, one value a pair."""
-    m, u, v = len(x), unit(centred(x)), unit(centred(y))
+def _of_other_pairs(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], draws: int, rng: np.random.Generator
+) -> Float[np.ndarray, " r"]:
+    """Mean cosine of images with texts about their means, under permutations of the pairs."""
+    n, cosines = len(x), (unit(centred(x)) @ unit(centred(y)).T).double().numpy()
+    return np.array([cosines[np.arange(n), rng.permutation(n)].mean() for _ in range(draws)])
+
+
+def whitened(found: PassSums, groups: Sequence[int]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """The drawn rows of each modality about their mean, with the covariance of its rows in some groups taken to the identity.
+
+    Of few rows, and of axes along which nearly nothing varies, whitening would make noise loud: the covariance is shrunk towards
+    a multiple of the identity as far as its own noise asks for. Axes stay where they are (ZCA), so that cosines across modalities
+    keep their meaning.
+
+    Source: Chen et al., "Shrinkage algorithms for MMSE covariance estimation", 2010 (the shrinkage); Kessy et al., "Optimal
+    whitening and decorrelation", 2018 (ZCA).
+    """
+    s, rows = found.total(groups), []
+    xx, yy, _ = scatters(s)
+    for z, scatter, mean in ((found.drawn.x, xx, s.x), (found.drawn.y, yy, s.y)):
+        values, axes = torch.linalg.eigh(shrunk(scatter / s.n, float(s.n)))
+        top = float(values[-1])
+        scale = values.clamp(min=1e-12 * top).rsqrt() if top > 0 else torch.zeros_like(values)
+        away = z.double() - (mean / s.n + found.references[len(rows)])
+        rows.append(((away @ axes) * scale @ axes.T).float())
+    return rows[0], rows[1]
+
+
+def shrunk(covariance: Float[Tensor, "d d"], n: float) -> Float[Tensor, "d d"]:
+    """A covariance of n rows, shrunk towards a multiple of the identity (oracle approximating shrinkage)."""
+    d, trace = len(covariance), float(covariance.trace())
+    square = float(covariance.square().sum())
+    share = (1 - 2 / d) * square + trace**2
+    most = (n + 1 - 2 / d) * (square - trace**2 / d)
+    rho = min(1.0, share / most) if most > 0 else 1.0
+    return (1 - rho) * covariance + rho * trace / d * torch.eye(d, dtype=covariance.dtype)
+
+
+def row_values(
+    drawn: Drawn, white: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]], at: Int64[np.ndarray, " m"], neighbours: int
+) -> dict[str, Float[np.ndarray, " m"]]:
+    """What pairs give by comparing their rows with each other's, one value a pair.
+
+    Args:
+        drawn: The rows.
+        white: The same whitened.
+        at: Which of them.
+        neighbours: How many nearest rows to compare; 0 leaves neighbours out.
+    """
+    own = torch.from_numpy(at)
+    m, u, v = len(at), unit(centred(drawn.x[own])), unit(centred(drawn.y[own]))
     cosines = (u @ v.T).double().numpy()
     matched = cosines.diagonal().copy()
-    to_others, of_others = ((cosines.sum(axis) - matched) / (m - 1) for axis in (1, 0))
+    near = {"neighbourhood_overlap": neighbourhood_overlap(u, v, min(neighbours, m - 1))} if neighbours else {}
     return {
         "cosine_matched_centred": matched,
-        # A pair takes part in the unmatched mean as an image and as a caption: without both its weight would be too small.
-        "hub_centred": matched - to_others - of_others + to_others.mean(),
+        "hub_centred": _hub(u, v),
+        "hub_whitened": _hub(*(unit(centred(z[own])) for z in white)),
         "pair_retrieval_image_to_text": (cosines.argmax(1) == np.arange(m)).astype(float),
         "pair_retrieval_text_to_image": (cosines.argmax(0) == np.arange(m)).astype(float),
-        "neighbourhood_overlap": neighbourhood_overlap(u, v, min(neighbours, m - 1)),
+        **near,
     }
+
+
+def _hub(u: Float[Tensor, "m d"], v: Float[Tensor, "m d"]) -> Float[np.ndarray, " m"]:
+    """Matched minus unmatched cosine of unit rows, pair by pair.
+
+    A pair takes part in the unmatched mean as an image and as a caption: without both its weight would be too small.
+    """
+    u, v = u.double(), v.double()
+    matched = (u * v).sum(1)
+    to_others, of_others = ((own @ other.sum(0) - matched) / (len(u) - 1) for own, other in ((u, v), (v, u)))
+    return (matched - to_others - of_others + to_others.mean()).numpy()
 
 
 def _clusters(
@@ -116,34 +195,6 @@ def neighbourhood_overlap(u: Float[Tensor, "n d"], v: Float[Tensor, "n d"], k: i
         cosines.fill_diagonal_(-2)
         near.append(torch.zeros(n, n, dtype=torch.bool).scatter_(1, cosines.topk(k, dim=1).indices, True))
     return ((near[0] & near[1]).sum(1).double() / k).numpy()
-
-
-def modality_probe(
-    found: PassSums, pairs: Pairs, config: SharingConfig, groups: Sequence[int]
-) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Share of a pair's two rows that a linear probe of the modality gets right, and of its control with swapped labels.
-
-    Least squares from the sums of all but one of some groups, scored on the drawn rows of the one left out: each of their pairs
-    is held out once.
-    """
-    drawn, (a, b) = found.drawn, found.references
-    right, control, whole = [np.zeros(0)], [np.zeros(0)], found.total(groups)
-    for g in groups:
-        own = np.flatnonzero(pairs.group[drawn.pair] == g)
-        if not len(own):
-            continue
-        s = whole - found.sums[g]
-        gap = (s.x + s.n * a - s.y - s.n * b) / s.n
-        xx, yy, _ = scatters(s)
-        scatter = xx + yy + s.n / 2 * torch.outer(gap, gap)
-        middle = ((s.x / s.n + a) + (s.y / s.n + b)) / 2
-        directions = solve(scatter, config.ridge * float(scatter.diagonal().mean()), torch.stack([gap, s.swapped / s.n], dim=1))
-        at = torch.from_numpy(own)
-        of_image, of_text = ((z[at].double() - middle) @ directions for z in (drawn.x, drawn.y))
-        right.append(((of_image[:, 0] > 0).double() + (of_text[:, 0] < 0).double()).numpy() / 2)
-        keeps = torch.from_numpy(~pairs.swapped[drawn.pair[own]])
-        control.append((((of_image[:, 1] > 0) == keeps).double() + ((of_text[:, 1] < 0) == keeps).double()).numpy() / 2)
-    return np.concatenate(right), np.concatenate(control)
 
 
 def cluster(

@@ -9,6 +9,8 @@ from linrep.sharing.intervals import Measure
 
 FROM_TEXT = "text_"
 """Begins the directions that were found in texts; the name of the same kind found in images follows."""
+TURNED = "turned_by_"
+"""Begins the measures' names."""
 RANDOM = "random"
 """The control: a random direction of the same norm."""
 
@@ -38,7 +40,7 @@ def _of_cell(here: dict[str, dict[str, Any]]) -> Iterator[Measure]:
                 continue
             row = here[direction]
             low, high = (float("nan") if row[end] is None else row[end] for end in ("low", "high"))
-            metric = f"turned_by_{direction}_at_{row['site']}_{row['strength']:g}"
+            metric = f"{TURNED}{direction}_at_{row['site']}_{row['strength']:g}"
             null = chance["value"]
             halves = None if None in (row["half_one"], row["half_two"]) else (row["half_one"], row["half_two"])
             yield Measure(metric, row["value"], low, high, null, row["n"], halves, chance["low"], chance["high"])

@@ -4,7 +4,8 @@ A pair is an image, as the model sees it before the caption begins, and the same
 the same number of samples about the same things: counts are balanced and concepts are frequency-matched by construction.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,13 +14,31 @@ from jaxtyping import Bool, Int64
 from linrep.encoder import Latents
 from linrep.errors import RecipeError
 from linrep.sample import unit_hash
-from linrep.sharing.config import SharingConfig
+from linrep.regions.artefact import Regions
+from linrep.regions.matching import ends
+from linrep.sharing.config import POOLINGS, Pooling, SharingConfig
 from linrep.sharing.intervals import Measure
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
-from linrep.store.samples import class_values, read_samples
+from linrep.store.samples import Samples, class_values, read_samples
+from linrep.vlm.prompts import one_prompt
 
 TRAINED, UNTRAINED = "trained", "untrained"
+
+
+@dataclass(frozen=True)
+class PairAttribute:
+    """An attribute of the pairs beside their class.
+
+    Attributes:
+        name: As the attributes' table calls it.
+        values: Its values in words, two or more.
+        label: Value of each pair, -1 for none.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    label: Int64[np.ndarray, " p"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,8 @@ class Pairs:
         label: Class of each pair, -1 for none.
         shuffled: The labels dealt out anew among the labelled pairs: the control.
         swapped: Whether the modality control takes the pair's image for its text, and the other way round.
+        attributes: What else is known of the pairs.
+        alone: Pair of each sample that is the pair's image harvested alone, -1 for the others; empty where there are none.
     """
 
     of: Mapping[str, Int64[np.ndarray, " s"]]
@@ -45,9 +66,24 @@ class Pairs:
     label: Int64[np.ndarray, " p"]
     shuffled: Int64[np.ndarray, " p"]
     swapped: Bool[np.ndarray, " p"]
+    attributes: tuple[PairAttribute, ...] = ()
+    alone: Int64[np.ndarray, " s"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+@dataclass(frozen=True)
+class ObjectTokens:
+    """Where the objects of pairs are, in images and in captions.
+
+    Attributes:
+        regions: Which patches show what, by category; classes are looked up among the categories.
+        words: For each class, in the order of `Pairs.classes`, the ways in which its name is cut into tokens.
+    """
+
+    regions: Regions
+    words: tuple[tuple[tuple[int, ...], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -59,18 +95,21 @@ class Unit:
         layer: Layer k.
         sae: Number of the SAE whose latents are compared, None for geometry and concepts.
         control: Whether it is the SAE's control, of random directions.
+        pooling: Which tokens rows are made of; of no meaning where there is an SAE.
     """
 
     model: str
     layer: int
     sae: int | None = None
     control: bool = False
+    pooling: Pooling = "mean"
 
     @property
     def name(self) -> str:
         """Its name among the artefact's files."""
         latents = "" if self.sae is None else f"-sae-{self.sae:02d}{'-random' if self.control else ''}"
-        return f"{self.model}-layer-{self.layer:03d}{latents}"
+        pooled = "" if self.pooling == "mean" else f"-{self.pooling}"
+        return f"{self.model}-layer-{self.layer:03d}{pooled}{latents}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +122,9 @@ class Study:
         pairs: The pairs of each store.
         latents: The SAEs with their controls, in the order of the config.
         steered: What a steering job of the trained model found about directions from texts, by layer.
+        poolings: Which tokens are compared, of each model.
+        objects: Where objects are, for their pooling.
+        notes: Why a pooling is left out.
     """
 
     stores: Mapping[str, Store]
@@ -90,6 +132,9 @@ class Study:
     pairs: Mapping[str, Pairs]
     latents: tuple[tuple[Latents, Latents], ...] = ()
     steered: Mapping[int, tuple[Measure, ...]] = field(default_factory=dict)
+    poolings: Mapping[str, tuple[Pooling, ...]] = field(default_factory=dict)
+    objects: ObjectTokens | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -99,13 +144,23 @@ class Study:
     @property
     def units(self) -> list[Unit]:
         """All units."""
-        plain = [Unit(model, layer) for model in self.stores for layer in self.layers]
+        plain = [
+            Unit(model, layer, pooling=pooling)
+            for model in self.stores
+            for layer in self.layers
+            for pooling in self.poolings.get(model, ("mean",))
+        ]
         own = [Unit(sae.model, sae.layer, i, control) for i, sae in enumerate(self.config.saes) for control in (False, True)]
         return plain + own
 
 
 def plan_study(
-    store: Store, config: SharingConfig, untrained: Store | None = None, latents: tuple[tuple[Latents, Latents], ...] = ()
+    store: Store,
+    config: SharingConfig,
+    untrained: Store | None = None,
+    latents: tuple[tuple[Latents, Latents], ...] = (),
+    attributes: Mapping[str, Mapping[str, Sequence[str | None]]] | None = None,
+    objects: Callable[[Pairs], ObjectTokens] | str = "the recipe has no section regions",
 ) -> Study:
     """Work out a study.
 
@@ -114,6 +169,8 @@ def plan_study(
         config: What to compare.
         untrained: Those of the untrained model, as a control.
         latents: The SAEs that the config names, each with its control of random directions.
+        attributes: Values of each attribute for each sample, by model.
+        objects: Says where the objects of the trained model's pairs are; or why that is not known.
 
     Raises:
         RecipeError: A store has no pairs, one modality only, or lacks what is asked of it.
@@ -133,7 +190,58 @@ def plan_study(
     for model, layer, name in known:
         if known.count((model, layer, name)) > 1:
             raise RecipeError(f"sharing.saes: two of layer {layer} of the {model} model are called {name}: rename one")
-    return Study(stores, config, {model: find_pairs(own, config) for model, own in stores.items()}, latents)
+    pairs = {model: find_pairs(own, config, (attributes or {}).get(model)) for model, own in stores.items()}
+    poolings, notes = _poolings(stores, pairs, config, None if callable(objects) else objects)
+    asked = any("object" in own for own in poolings.values())
+    found = objects(pairs[TRAINED]) if asked and callable(objects) else None
+    return Study(stores, config, pairs, latents, poolings=poolings, objects=found, notes=notes)
+
+
+def _poolings(
+    stores: Mapping[str, Store], pairs: Mapping[str, Pairs], config: SharingConfig, no_objects: str | None
+) -> tuple[dict[str, tuple[Pooling, ...]], tuple[str, ...]]:
+    """The poolings of each model, and why others are left out.
+
+    Raises:
+        RecipeError: One that the recipe names is not to be had.
+    """
+    found: dict[str, tuple[Pooling, ...]] = {}
+    notes = []
+    for model, store in stores.items():
+        same = store.samples()["sample_id"].equals(stores[TRAINED].samples()["sample_id"])
+        why_not: dict[Pooling, str | None] = {
+            "mean": None,
+            "object": no_objects or _no_objects(store, pairs[model], same),
+            "last": _no_last(store, pairs[model], config),
+        }
+        found[model] = tuple(p for p in (config.poolings or POOLINGS) if why_not[p] is None)
+        for pooling, why in why_not.items():
+            if why is not None and pooling in (config.poolings or ()):
+                raise RecipeError(f"sharing.poolings: {pooling} of the {model} model: {why}")
+            if why is not None and config.poolings is None:
+                notes.append(f"{model} model: pooling {pooling} is left out: {why}")
+    return found, tuple(notes)
+
+
+def _no_objects(store: Store, pairs: Pairs, same: bool) -> str | None:
+    """Why patches of objects and their words cannot be compared."""
+    if "tokens" not in store.manifest.views:
+        return f"{store.place} has no view tokens"
+    if not pairs.classes:
+        return "pairs have no classes"
+    return None if same else f"the regions are of other samples than those of {store.place}"
+
+
+def _no_last(store: Store, pairs: Pairs, config: SharingConfig) -> str | None:
+    """Why last tokens cannot be compared."""
+    if "last" not in store.manifest.views:
+        return f"{store.place} has no view last"
+    if not one_prompt(store.manifest.harvest):
+        return "images and texts were read under different prompts, so that their last tokens stand at different places"
+    n = int((pairs.alone >= 0).sum())
+    if n < 2 * config.groups:
+        return f"the images of {n} pairs were harvested alone too (corpora.images), at least {2 * config.groups} are needed"
+    return None
 
 
 def _check(store: Store, model: str, layers: tuple[int, ...], tokens: bool) -> None:
@@ -153,8 +261,15 @@ def _check(store: Store, model: str, layers: tuple[int, ...], tokens: bool) -> N
             raise RecipeError(f"{what}: {store.place} has no rows of modality {modality}: sharing compares image and text")
 
 
-def find_pairs(store: Store, config: SharingConfig) -> Pairs:
+def find_pairs(
+    store: Store, config: SharingConfig, attributes: Mapping[str, Sequence[str | None]] | None = None
+) -> Pairs:
     """The pairs of a store, grouped, drawn and labelled by hashes of their names: the same on every machine.
+
+    Args:
+        store: The activations.
+        config: What to compare.
+        attributes: Values of each attribute for each sample of the store, None where it has none.
 
     Raises:
         RecipeError: There are too few pairs.
@@ -181,16 +296,43 @@ def find_pairs(store: Store, config: SharingConfig) -> Pairs:
     for i, name in enumerate(names):
         for m in MODALITIES:
             of[m][whole[name][m]] = i
-    own = [values[whole[name]["image"]] or values[whole[name]["text"]] for name in names]
-    counts = {value: own.count(value) for value in {v for v in own if v is not None}}
-    classes = tuple(sorted(value for value, n in counts.items() if n >= config.min_per_class))
-    classes = classes if len(classes) > 1 else ()
-    number = {value: i for i, value in enumerate(classes)}
-    label = np.array([number.get(v or "", -1) for v in own], np.int64)
+    def labelled(values: Sequence[str | None]) -> tuple[tuple[str, ...], Int64[np.ndarray, " p"]]:
+        """The values that enough pairs have, and their number for each pair."""
+        own = [values[whole[name]["image"]] or values[whole[name]["text"]] for name in names]
+        enough = tuple(sorted(v for v, n in Counter(own).items() if v is not None and n >= config.min_per_class))
+        number = {value: i for i, value in enumerate(enough if len(enough) > 1 else ())}
+        return tuple(number), np.array([number.get(v or "", -1) for v in own], np.int64)
+
+    classes, label = labelled(values)
+    others = [PairAttribute(name, *labelled(own)) for name, own in (attributes or {}).items()]
     shuffled = label.copy()
     members = np.flatnonzero(label >= 0)
     dealt = sorted(members, key=lambda i: unit_hash(names[i], f"{config.seed}/labels"))
     shuffled[members] = label[np.array(dealt, np.int64)]
     index = np.arange(len(names))
     swapped = np.array([unit_hash(name, f"{config.seed}/modality") < 0.5 for name in names], bool)
-    return Pairs(of, names, index % config.groups, index < config.reservoir, classes, label, shuffled, swapped)
+    return Pairs(of, names, index % config.groups, index < config.reservoir, classes, label, shuffled, swapped,
+                 tuple(one for one in others if one.values), images_alone(samples, table["modality"].to_pylist(), of["image"]))  # fmt: skip
+
+
+def images_alone(
+    samples: Samples, modality: Sequence[str], pair_of: Int64[np.ndarray, " s"]
+) -> Int64[np.ndarray, " s"]:
+    """Pair of each sample that shows a pair's image alone, -1 elsewhere: the one whose path ends like that of the pair's image.
+
+    Args:
+        samples: Of the store.
+        modality: What each of them holds: image, text or pair.
+        pair_of: Pair of each sample that holds an image with its caption.
+    """
+    by_end: dict[str, int] = {}
+    images = [i for i, kind in enumerate(modality) if kind == "image" and samples.image_path[i]]
+    for i in images:
+        for end in ends(samples.image_path[i]):
+            by_end[end] = i if by_end.get(end, i) == i else -1  # -1: of several images
+    found = np.full(len(modality), -1, np.int64)
+    for i in np.flatnonzero(pair_of >= 0).tolist():
+        at = next((by_end[end] for end in ends(samples.image_path[i]) if end in by_end), -1)
+        if at >= 0 and found[at] < 0:
+            found[at] = pair_of[i]
+    return found

@@ -1,10 +1,10 @@
 """One streamed pass over a layer's pairs: sums by group, and the rows of the pairs in the reservoir.
 
-Sums are taken in float64 about a reference near the means, so that little cancels. Memory: groups x (3 d^2 + (8 + 4 c) d)
+Sums are taken in float64 about a reference near the means, so that little cancels. Memory: groups x (3 d^2 + (8 + 4 c + 2 v) d)
 numbers of eight bytes, and two rows for each pair of the reservoir, however many pairs there are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,14 +12,10 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from linrep.errors import StoreError
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.grouped import Addable, Grouped, Part, by_group
+from linrep.sharing.pooled import PooledRows
 from linrep.sharing.study import Pairs
-from linrep.store.blocks import blocks
-from linrep.store.commit import WrittenFile
-from linrep.store.layout import MODALITIES
-from linrep.store.read import Store
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,9 @@ class Sums(Addable):
         cx: Sum of x - a by class, then by shuffled class.
         cy: Likewise of y - b.
         shuffled: Labelled pairs by shuffled class.
+        valued: Pairs by value of each attribute, one attribute after the other.
+        vx: Sum of x - a by these values.
+        vy: Likewise of y - b.
     """
 
     n: Float[Tensor, ""]
@@ -65,6 +64,9 @@ class Sums(Addable):
     cx: Float[Tensor, "2 c d"]
     cy: Float[Tensor, "2 c d"]
     shuffled: Float[Tensor, " c"]
+    valued: Float[Tensor, " v"]
+    vx: Float[Tensor, "v d"]
+    vy: Float[Tensor, "v d"]
 
     @staticmethod
     def of(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], a: Tensor, b: Tensor, labels: "Labels") -> "Sums":
@@ -76,23 +78,31 @@ class Sums(Addable):
         x, y = x - a, y - b
         p, q = x.square().sum(1), y.square().sum(1)
         one, other = (_one_hot(codes, labels.n_classes) for codes in (labels.label, labels.shuffled))
+        values = torch.cat([x.new_zeros(len(x), 0), *(_one_hot(codes, n) for codes, n in labels.attributes)], dim=1)
         return Sums(
             n=torch.tensor(float(len(x)), dtype=torch.float64), x=x.sum(0), y=y.sum(0), xx=x.T @ x, yy=y.T @ y, xy=x.T @ y,
             u=u.sum(0), v=v.sum(0), uv=(u * v).sum(), p=p.sum(), q=q.sum(),
             pq=torch.stack([p @ p, p @ q, q @ q]), px=torch.stack([p @ x, q @ x, p @ y, q @ y]), swapped=swapped,
             counts=one.sum(0), cx=torch.stack([one.T @ x, other.T @ x]), cy=torch.stack([one.T @ y, other.T @ y]),
-            shuffled=other.sum(0),
+            shuffled=other.sum(0), valued=values.sum(0), vx=values.T @ x, vy=values.T @ y,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of n pairs: class, shuffled class, and whether the modality control swaps them."""
+    """What is known of n pairs: class, shuffled class, whether the modality control swaps them, and values of each attribute."""
 
     label: Int64[np.ndarray, " n"]
     shuffled: Int64[np.ndarray, " n"]
     swapped: np.ndarray
     n_classes: int
+    attributes: tuple[tuple[Int64[np.ndarray, " n"], int], ...] = ()
+
+    @staticmethod
+    def of(pairs: Pairs, pair: Int64[np.ndarray, " n"]) -> "Labels":
+        """Of some pairs, by their numbers."""
+        others = tuple((one.label[pair], len(one.values)) for one in pairs.attributes)
+        return Labels(pairs.label[pair], pairs.shuffled[pair], pairs.swapped[pair], len(pairs.classes), others)
 
 
 @dataclass(frozen=True)
@@ -139,60 +149,20 @@ def _one_hot(codes: Int64[np.ndarray, " n"], n_classes: int) -> Float[Tensor, "n
     return hot.scatter_(1, torch.where(at >= 0, at, n_classes)[:, None], 1.0)[:, :n_classes]
 
 
-def references(store: Store, layer: int, pairs: Pairs) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """A point near the mean of each modality: the mean of the first rows that count.
-
-    Raises:
-        StoreError: No pair has a row.
-    """
-    found = []
-    for m in MODALITIES:
-        files = store.select("pooled", layer, m).files
-        first = next(iter(blocks(store, files, "pooled", pairs.of[m] >= 0)), None)
-        if first is None:
-            raise StoreError(f"no row of a pair in {store.place}, view pooled, layer {layer}, modality {m}: harvest it again")
-        found.append(first.x[:256].double().mean(0))
-    return found[0], found[1]
-
-
-def gather_part(store: Store, layer: int, pairs: Pairs, part: Part, config: SharingConfig) -> PassSums:
-    """The sums and the drawn rows of a part, chunk by chunk."""
-    a, b = references(store, layer, pairs)
-    width = store.manifest.width
+def gather_part(rows: PooledRows, part: Part, config: SharingConfig) -> PassSums:
+    """The sums and the drawn rows of a part, some pairs at a time."""
+    a, b = rows.references()
+    pairs, width = rows.pairs, rows.store.manifest.width
     nothing = torch.zeros(0, width)
-    none = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), len(pairs.classes))
-    sums = [Sums.of(nothing, nothing, a, b, none) for _ in range(config.groups)]
+    sums = [Sums.of(nothing, nothing, a, b, Labels.of(pairs, np.zeros(0, np.int64))) for _ in range(config.groups)]
     drawn: list[Drawn] = []
-    for pair, x, y in _matched(store, pairs, part):
-        labels = Labels(pairs.label[pair], pairs.shuffled[pair], pairs.swapped[pair], len(pairs.classes))
+    for pair, x, y in rows.matched(part):
         for g in np.unique(pairs.group[pair]):
             own = np.flatnonzero(pairs.group[pair] == g)
-            some = Labels(labels.label[own], labels.shuffled[own], labels.swapped[own], labels.n_classes)
-            sums[g] = sums[g] + Sums.of(x[own], y[own], a, b, some)
+            sums[g] = sums[g] + Sums.of(x[own], y[own], a, b, Labels.of(pairs, pair[own]))
         kept = np.flatnonzero(pairs.drawn[pair])
         drawn.append(Drawn(pair[kept], x[kept].float(), y[kept].float()))
     return PassSums(tuple(sums), (a, b), _together(drawn, width))
-
-
-def _matched(store: Store, pairs: Pairs, part: Part) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """The rows of the pairs of a chunk, in the order of the pairs' numbers."""
-    texts = {file.path.rsplit("/", 1)[-1]: file for file in part["text"]}
-    for image in part["image"]:
-        text = texts.get(image.path.rsplit("/", 1)[-1])
-        if text is None:
-            continue
-        (i, x), (j, y) = (_rows(store, pairs, m, file) for m, file in (("image", image), ("text", text)))
-        both, at, to = np.intersect1d(i, j, assume_unique=True, return_indices=True)
-        if len(both):
-            yield both, x[torch.from_numpy(at)], y[torch.from_numpy(to)]
-
-
-def _rows(store: Store, pairs: Pairs, modality: str, file: WrittenFile) -> tuple[np.ndarray, Tensor]:
-    of = pairs.of[modality]
-    found = list(blocks(store, (file,), "pooled", of >= 0))
-    if not found:
-        return np.zeros(0, np.int64), torch.zeros(0, store.manifest.width)
-    return of[np.concatenate([block.sample for block in found])], torch.cat([block.x for block in found])
 
 
 def _together(parts: Sequence[Drawn], width: int) -> Drawn:

@@ -27,7 +27,7 @@ from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
 from linrep.store.summary import apart_lines
 from linrep.vlm.config import ModelConfig
-from linrep.vlm.prompts import around, filled_in
+from linrep.vlm.prompts import around, filled_in, one_prompt
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,6 @@ def prompt_notes(config: SteerConfig, harvest: Mapping[str, Any]) -> list[str]:
     if not any(prompt == found for name, prompt in asked.items() if "questions" in name):
         notes.append(f"no question about the class is the harvest's image_prompt: directions were found under {found!r}")
     return notes
-
-
-def one_prompt(harvest: Mapping[str, Any]) -> bool:
-    """Whether texts were read under the prompt of the images: the last token of both is then at the same place.
-
-    Args:
-        harvest: The recipe's section, as the store's manifest has it.
-    """
-    return harvest.get("text_prompt", "{text}").replace("{text}", "<image>") == harvest["image_prompt"]
 
 
 def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tuple[int, ...]:

@@ -56,6 +56,15 @@ def prompts_differ(harvest: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def one_prompt(harvest: Mapping[str, Any]) -> bool:
+    """Whether texts are read under the prompt of the images: the last token of both is then at the same place.
+
+    Args:
+        harvest: The harvest section of a recipe or of a store's manifest, as plain values.
+    """
+    return harvest.get("text_prompt", TEXT).replace(TEXT, IMAGE) == harvest.get("image_prompt", IMAGE)
+
+
 def around(prompt: str) -> tuple[str, str]:
     """What stands before the first placeholder of a prompt, and after the last.
 

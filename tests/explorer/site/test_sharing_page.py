@@ -7,14 +7,17 @@ import torch
 from linrep.encoder import Latents
 from linrep.explorer.site.shards import Site
 from linrep.explorer.site.sharing import readings, spread_of, write_sharing
-from linrep.explorer.site.sharing_measures import described, measure_of, reading
+from linrep.explorer.site.sharing_measures import described, measure_of
 from linrep.places import place
 from linrep.sharing.artefact import SHARING_KIND, SharingAbout
 from linrep.sharing.concepts import concepts
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.latents import latent_measures
 from linrep.sharing.rows import from_rows
+from linrep.sharing.trends import trends
 from linrep.sharing.weights import compare
+from linrep.store.tables import table_of, write_table
+from schemas.sharing import SHARING_TRENDS
 from tests.explorer.site.planted import HARVEST, column, results, same, shard, written
 from tests.sharing.planted import CONFIG, fired, in_memory, write_pairs
 
@@ -43,7 +46,7 @@ def test_every_measure_that_the_stage_takes_has_words(tmp_path):
     assert len(names) > 50
     assert sorted(name for name in names if measure_of(name) is None) == []
     ways = {one["metric"]: one["way"] for one in described(sorted(names))}
-    assert {name for name, way in ways.items() if way == "low"} == {"modality_probe", "cluster_homogeneity"}
+    assert {name for name, way in ways.items() if way == "low"} == {"modality_probe", "cluster_homogeneity", "gap_share", "modality_directions"}
     assert ways["turned_by_text_class_mean_at_image_2"] == "high"
     assert ways["turned_by_class_mean_at_image_2"] == ""
 
@@ -52,7 +55,8 @@ def row(metric: str, layer: int, value: float | None, model: str = "trained", sa
     level = "geometry" if sae is None else "latent"
     ends = {"low": None if value is None else value - 0.01, "high": None if value is None else value + 0.01}
     return {
-        "model": model, "layer": layer, "level": level, "sae": sae, "metric": metric, "value": value, **ends, "null": 0.05,
+        "model": model, "layer": layer, "level": level, "sae": sae, "metric": metric, "pooling": None if sae else "mean",
+        "attribute": None, "value": value, **ends, "null": 0.05,
         "null_low": 0.0, "null_high": 0.1, "n": 100, "parents": HARVEST, "n_high_norm_image": 0, "high_norm_positions_image": [],
         "n_high_norm_text": 0, "high_norm_positions_text": [], **more,
     }  # fmt: skip
@@ -66,15 +70,22 @@ ROWS = [
 
 
 def test_a_reading_names_the_ends_the_null_and_the_controls_of_its_own_curve():
-    said = readings(pl.DataFrame(ROWS, infer_schema_length=None))
+    moved = table_of(trends([{"note": None, **one} for one in ROWS], [], 0), SHARING_TRENDS)
+    said = readings(pl.DataFrame(ROWS, infer_schema_length=None), pl.DataFrame(pl.from_arrow(moved)))
+    # Of four intervals of .01 the root of the sum of squares is .02, of two .014.
     assert said == {
-        "hub": "Grows: 0.10 at layer 0, 0.50 at layer 4 (null 0.05, untrained model 0.30).",
-        "direction_cosine": "No value: the directions are noise.",
-        "cka": "0.00 at layer 4, the only one (null 0.05).",
-        "cofire": "0.60 at layer 4, the only one (null 0.05, random directions 0.40).",
+        "hub|mean|": "Rises from layer 0 to 4: 0.10 to 0.50, +0.40 [+0.39, +0.41]; beyond the untrained model +0.30 [+0.28, +0.32] "
+        "(null 0.05, untrained model 0.30).",
+        "direction_cosine|mean|": "No value: the directions are noise.",
+        "cka|mean|": "0.00 at layer 4, the only one (null 0.05).",
+        "cofire||": "0.60 at layer 4, the only one (null 0.05, random directions 0.40).",
     }
-    flat = pl.DataFrame([row("hub", layer, 0.5) for layer in (0, 4)], infer_schema_length=None)
-    assert reading(flat) == "Stays flat: 0.50 at layer 0, 0.50 at layer 4 (null 0.05)."
+
+
+def test_poolings_and_attributes_have_readings_of_their_own():
+    rows = [row("direction_cosine", layer, 0.1 * layer, pooling=p, attribute="colour") for layer in (1, 4) for p in ("mean", "last")]
+    said = readings(pl.DataFrame(rows, infer_schema_length=None), pl.DataFrame(trends(rows, [], None)))
+    assert set(said) == {"direction_cosine|mean|colour", "direction_cosine|last|colour"}
 
 
 def latent(number: int, score: float | None, bridge: float, sae: str = "a sae", **more) -> dict:
@@ -109,6 +120,7 @@ def test_the_shards_hold_each_level_and_each_sae_beside_its_control(tmp_path):
     about = SharingAbout({"trained": "harvests/x"}, {"trained": 100}, ["boat"])
     tables = {"sharing": ROWS, "latents": LATENTS}
     one = written(SHARING_KIND, tmp_path, about, tables, {"harvest": HARVEST, "untrained": "0123456789"})
+    write_table(one.place, "trends.parquet", table_of([], SHARING_TRENDS))
     write_sharing(Site(place(tmp_path / "site")), results(tmp_path, sharing=[one]))
     head = shard(tmp_path / "site", f"sharing/{one.name}")
     assert head["harvests"] == {"trained": HARVEST, "untrained": "0123456789"}

@@ -5,9 +5,10 @@
   var el = L.el;
   var LEVELS = { geometry: "geometry: where rows lie", concept: "concept: directions of classes", latent: "latent: an SAE's code" };
   var WAYS = { high: "Sharing shows as a high value.", low: "Sharing shows as a low value.", "": "A level: high or low alone says nothing of sharing." };
-  var FIRST = { geometry: "hub", concept: "direction_cosine", latent: "cross_modal_weight_centred" };
+  var FIRST = { geometry: "hub_centred", concept: "direction_cosine", latent: "cross_modal_weight_centred" };
   var RANDOM = "/random";
-  var TABLE = ["metric", "layer", "model", "sae", "value", "low", "high", "null", "null_low", "null_high", "half_one", "half_two", "n", "note", "n_high_norm_image", "high_norm_positions_image", "n_high_norm_text", "high_norm_positions_text", "parents"];
+  var TOKENS = { mean: "all tokens (mean)", object: "patches of the object, its word", last: "last token under one question" };
+  var TABLE = ["metric", "pooling", "attribute", "layer", "model", "sae", "value", "low", "high", "null", "null_low", "null_high", "half_one", "half_two", "n", "note", "n_high_norm_image", "high_norm_positions_image", "n_high_norm_text", "high_norm_positions_text", "parents"];
 
   function part(head, state) {
     return head.levels.find(function (one) {
@@ -21,12 +22,31 @@
     });
   }
 
+  /* Tokens and attributes of which a level has curves of a metric; those that are chosen, where it has them, else the first. */
+  function choice(own, metric, name, state) {
+    return own.curves
+      .filter(function (one) { return one.metric === metric && (name === "pooling" || one.pooling === chosen(own, metric, "pooling", state)); })
+      .map(function (one) { return one[name]; })
+      .filter(function (value, i, all) { return all.indexOf(value) === i; });
+  }
+
+  function chosen(own, metric, name, state) {
+    var all = choice(own, metric, name, state);
+    return all.includes(state[name]) ? state[name] : all.includes(name === "pooling" ? "mean" : "class") ? (name === "pooling" ? "mean" : "class") : all[0];
+  }
+
+  function key(own, metric, state) {
+    return [metric, chosen(own, metric, "pooling", state), chosen(own, metric, "attribute", state)].map(function (part) { return part || ""; }).join("|");
+  }
+
   /* The curves of a metric: the trained model's, its control's of random directions, the untrained model's, and the null with its range. */
-  function curves(table, metric) {
+  function curves(table, own, metric, state, pooling) {
+    var attribute = chosen(own, metric, "attribute", state);
     function rows(model, random) {
       return table.rows(function (row) {
         var sae = table.value(row, "sae");
-        return table.value(row, "metric") === metric && table.value(row, "model") === model && (sae !== null && sae.endsWith(RANDOM)) === random;
+        var which = table.value(row, "pooling") === pooling && table.value(row, "attribute") === attribute;
+        return which && table.value(row, "metric") === metric && table.value(row, "model") === model && (sae !== null && sae.endsWith(RANDOM)) === random;
       });
     }
     var names = ["value", "low", "high"];
@@ -41,13 +61,25 @@
     ].filter(function (one) { return one !== null && one.x.length; });
   }
 
-  function chart(table, measure) {
-    return L.chart({ title: measure.label, xLabel: "layer", yLabel: measure.label, series: curves(table, measure.metric) });
+  function chart(table, own, measure, state) {
+    var pooling = chosen(own, measure.metric, "pooling", state);
+    var series = curves(table, own, measure.metric, state, pooling);
+    /* The other choices of tokens stand beside it: what is shared depends on them. */
+    choice(own, measure.metric, "pooling", {}).forEach(function (other, i) {
+      var known = own.curves.some(function (one) { return one.metric === measure.metric && one.pooling === other && one.attribute === chosen(own, measure.metric, "attribute", state); });
+      if (other !== pooling && known) {
+        var beside = curves(table, own, measure.metric, state, other)[0];
+        if (beside) {
+          series.push(Object.assign(beside, { label: TOKENS[other] || other, colour: 2 + i }));
+        }
+      }
+    });
+    return L.chart({ title: measure.label, xLabel: "layer", yLabel: measure.label, series: series });
   }
 
-  function reading(data, measure) {
+  function reading(data, own, measure, state) {
     return [
-      el("p", { class: "one-line" }, data.readings[measure.metric]),
+      el("p", { class: "one-line" }, data.readings[key(own, measure.metric, state)]),
       el("p", {}, measure.meaning ? measure.meaning.charAt(0).toUpperCase() + measure.meaning.slice(1) + ". " : "", measure.meaning ? WAYS[measure.way] : ""),
     ];
   }
@@ -64,7 +96,7 @@
       : null;
   }
 
-  function every(data, table, measures, state) {
+  function every(data, own, measures, state) {
     return [
       el("h2", {}, "All measures of this level"),
       L.scrolling(
@@ -76,7 +108,7 @@
           el("thead", {}, el("tr", {}, ["measure", "what it shows", "what is counted"].map(function (head) { return el("th", { scope: "col" }, head); }))),
           el("tbody", {}, measures.map(function (one) {
             var link = el("a", { href: L.href("sharing", Object.assign({}, L.where().query, { level: state.level, metric: one.metric })) }, one.label);
-            return el("tr", {}, el("th", { scope: "row" }, link), el("td", {}, data.readings[one.metric]), el("td", {}, one.meaning));
+            return el("tr", {}, el("th", { scope: "row" }, link), el("td", {}, data.readings[key(own, one.metric, state)]), el("td", {}, one.meaning));
           }))
         )
       ),
@@ -257,6 +289,26 @@
             },
             first: function (state) { return FIRST[state.level]; },
           },
+          {
+            key: "pooling",
+            label: "Tokens",
+            options: function (state) {
+              var own = part(head, state);
+              var all = own ? choice(own, state.metric, "pooling", {}) : [];
+              return all.length > 1 ? all.map(function (one) { return { value: one, label: TOKENS[one] || one }; }) : [];
+            },
+            first: function () { return "mean"; },
+          },
+          {
+            key: "attribute",
+            label: "Attribute",
+            options: function (state) {
+              var own = part(head, state);
+              var all = own ? choice(own, state.metric, "attribute", state) : [];
+              return all.length > 1 ? all.map(function (one) { return { value: one, label: one }; }) : [];
+            },
+            first: function () { return "class"; },
+          },
         ];
         function draw(state, isNow) {
           var own = part(head, state);
@@ -271,9 +323,9 @@
               var list = el("div", {});
               body.replaceChildren();
               L.append(body, [
-                measure ? [el("h2", {}, measure.label), reading(data, measure), chart(table, measure), notes(table, measure.metric)] : null,
+                measure ? [el("h2", {}, measure.label), reading(data, own, measure, state), chart(table, own, measure, state), notes(table, measure.metric)] : null,
                 single,
-                every(data, table, measures, state),
+                every(data, own, measures, state),
                 list,
               ]);
               grid(list, table, query);

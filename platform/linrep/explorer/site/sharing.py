@@ -13,13 +13,17 @@ import numpy as np
 import polars as pl
 
 from linrep.artefact import Artefact
+from linrep.explorer.sharing_words import main_trends
 from linrep.explorer.site.columns import columns
 from linrep.explorer.site.results import Results
 from linrep.explorer.site.shards import Site, file_name
 from linrep.explorer.site.sharing_measures import described, reading
+from linrep.sharing.artefact import TRENDS
 from linrep.sharing.study import TRAINED, UNTRAINED
 
 RANDOM = "/random"
+WHICH = ("pooling", "attribute")
+"""Beside its metric, what a curve is of."""
 BINS = 20
 STRONGEST = 30
 """Latents listed of an SAE at a layer, by their bridge score."""
@@ -34,13 +38,14 @@ def write_sharing(site: Site, results: Results) -> None:
     """Write the shards of all sharing results in a workspace."""
     for one in results.artefacts["sharing"]:
         rows, latents = one.frame("sharing").sort("layer", maintain_order=True), one.frame("latents")
+        trends = main_trends(one.table(TRENDS))
         levels = []
         for (level,), own in rows.group_by(["level"], maintain_order=True):
             if level != "latent":
-                levels.append(_level(site, f"sharing/{one.name}/{level}", own) | {"level": level, "sae": None})
+                levels.append(_level(site, f"sharing/{one.name}/{level}", own, trends) | {"level": level, "sae": None})
         for name in _saes(rows):
             own = rows.filter((pl.col("level") == "latent") & (pl.col("sae").str.strip_suffix(RANDOM) == name))
-            told = _level(site, f"sharing/{one.name}/latent-{file_name(name)}", own)
+            told = _level(site, f"sharing/{one.name}/latent-{file_name(name)}", own, trends)
             levels.append(told | {"level": "latent", "sae": name, "scores": _scores(site, one, name, latents)})
         head = {
             "pairs": one.about.pairs,
@@ -56,31 +61,37 @@ def _saes(rows: pl.DataFrame) -> list[str]:
     return rows["sae"].drop_nulls().str.strip_suffix(RANDOM).unique(maintain_order=True).to_list()
 
 
-def _level(site: Site, shard: str, rows: pl.DataFrame) -> dict[str, Any]:
-    site.shard(shard, {"rows": columns(rows.drop("level")), "readings": readings(rows)})
-    return {"shard": shard, "metrics": rows["metric"].unique(maintain_order=True).to_list(), "n": len(rows)}
+def _level(site: Site, shard: str, rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, Any]:
+    site.shard(shard, {"rows": columns(rows.drop("level")), "readings": readings(rows, trends)})
+    curves = rows.select("metric", *WHICH).unique(maintain_order=True)
+    return {"shard": shard, "curves": curves.to_dicts(), "metrics": curves["metric"].unique(maintain_order=True).to_list(), "n": len(rows)}
 
 
-def readings(rows: pl.DataFrame) -> dict[str, str]:
-    """A line on each metric, of the trained model where it has one.
+def readings(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, str]:
+    """A line on each curve, of the trained model where it has one, by metric, tokens and attribute with bars between them.
 
     Args:
         rows: Rows of the `SHARING` contract of one level, and of one SAE with its control.
+        trends: Rows of the `SHARING_TRENDS` contract.
     """
     found = {}
     control = pl.col("sae").fill_null("").str.ends_with(RANDOM)
-    for (metric,), own in rows.group_by(["metric"], maintain_order=True):
+    for key, own in rows.group_by(["metric", *WHICH], maintain_order=True):
         plain = own.filter(~control)
         models = plain["model"].unique().to_list()
         model = TRAINED if TRAINED in models or not models else str(models[0])
         untrained = _last(plain.filter(pl.col("model") == UNTRAINED)) if model == TRAINED else None
         random = _last(own.filter(control & (pl.col("model") == model)))
-        found[str(metric)] = reading(plain.filter(pl.col("model") == model), untrained, random)
+        named = dict(zip(("metric", *WHICH), key, strict=True)) | {"model": model}
+        named |= {"sae": plain["sae"][0] if len(plain) else own["sae"][0]}
+        trend = _last(trends.filter(pl.all_horizontal(pl.col(n).eq_missing(pl.lit(v)) for n, v in named.items())), "base")
+        said = reading(plain.filter(pl.col("model") == model), untrained, random, trend)
+        found["|".join(str(part or "") for part in key)] = said
     return found
 
 
-def _last(rows: pl.DataFrame) -> dict[str, Any] | None:
-    return rows.sort("layer").row(-1, named=True) if len(rows) else None
+def _last(rows: pl.DataFrame, by: str = "layer") -> dict[str, Any] | None:
+    return rows.sort(by).row(-1, named=True) if len(rows) else None
 
 
 def _scores(site: Site, one: Artefact[Any], name: str, latents: pl.DataFrame) -> str | None:

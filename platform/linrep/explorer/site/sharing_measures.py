@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from linrep.explorer.sharing_words import course_of
+from linrep.explorer.sharing_words import change_in_words
 
 Way = Literal["high", "low", ""]
 
@@ -34,6 +34,16 @@ _MEANS = ", with each modality's mean removed first"
 MEASURES = (
     SharingMeasure("hub", "hub score", _MATCHED),
     SharingMeasure("hub_centred", "hub score, means removed", _MATCHED + _MEANS),
+    SharingMeasure("hub_whitened", "hub score, whitened", _MATCHED + ", each modality's rows whitened first"),
+    SharingMeasure(
+        "gap_share", "gap between the modalities", "share of the variance of all rows that lies between the modalities' means", "low"
+    ),
+    SharingMeasure(
+        "modality_directions",
+        "directions until a probe is at chance",
+        "directions taken out, one after the other, until no linear probe separates image from text",
+        "low",
+    ),
     SharingMeasure("cka_debiased", "CKA, debiased", "linear CKA of images and captions, with unbiased estimators"),
     SharingMeasure("cka", "CKA, plain", "linear CKA of images and captions; biased upwards where pairs are few"),
     SharingMeasure(
@@ -136,29 +146,34 @@ def measure_of(metric: str) -> tuple[SharingMeasure, str] | None:
     return None
 
 
-def reading(own: pl.DataFrame, untrained: Mapping[str, Any] | None = None, random: Mapping[str, Any] | None = None) -> str:
-    """What a curve shows in a line: its course over the layers beside its null and its controls.
+def reading(
+    own: pl.DataFrame,
+    untrained: Mapping[str, Any] | None = None,
+    random: Mapping[str, Any] | None = None,
+    trend: Mapping[str, Any] | None = None,
+) -> str:
+    """What a curve shows in a line: its trend over the layers beside its null and its controls.
 
     Args:
-        own: Rows of the `SHARING` contract of one metric, model and SAE, layer by layer.
+        own: Rows of the `SHARING` contract of one curve, layer by layer.
         untrained: The untrained model's row at the last layer.
         random: The row of random directions at the last layer.
+        trend: Its row of the `SHARING_TRENDS` contract.
     """
     rows = own.sort("layer").drop_nulls("value")
     if not len(rows):
         note = own["note"].drop_nulls()
         return f"No value: {note[0]}." if len(note) else "No value."
-    first, last = rows.row(0, named=True), rows.row(-1, named=True)
+    last = rows.row(-1, named=True)
     beside = [] if last["null"] is None else [f"null {_two(last['null'])}"]
     for what, row in (("untrained model", untrained), ("random directions", random)):
         if row is not None and row["value"] is not None:
             beside.append(f"{what} {_two(row['value'])}")
     found = f" ({', '.join(beside)})" if beside else ""
-    if first["layer"] == last["layer"]:
+    if trend is None:
         return f"{_two(last['value'])} at layer {last['layer']}, the only one{found}."
-    way = {"grows": "Grows", "falls": "Falls", "stays flat": "Stays flat"}[course_of(first, last)]
-    ends = f"{_two(first['value'])} at layer {first['layer']}, {_two(last['value'])} at layer {last['layer']}"
-    return f"{way}: {ends}{found}."
+    said = change_in_words(dict(trend))
+    return f"{said[0].upper()}{said[1:]}{found}."
 
 
 def _two(value: float) -> str:
