@@ -13,6 +13,7 @@ import polars as pl
 
 from linrep import artefact
 from linrep.errors import StoreError
+from linrep.explorer.sharing_words import main_rows, main_trends
 from linrep.features.artefact import FEATURES_KIND
 from linrep.interpret.artefact import INTERPRETATIONS_KIND
 from linrep.kind import Kind
@@ -20,7 +21,6 @@ from linrep.places import Place, place
 from linrep.probe.artefact import PROBES_KIND
 from linrep.sae.artefact import EVALUATIONS, SAES
 from linrep.sae.tuning import TUNES
-from linrep.explorer.sharing_words import main_rows, main_trends
 from linrep.sharing.artefact import SHARING_KIND
 from linrep.sharing.config import POOLINGS
 from linrep.stats.interval import in_brackets, of_mean

@@ -94,13 +94,13 @@ SHARING_TRENDS = pa.schema(
         column(
             "verdict",
             pa.string(),
-            "flat: the interval of the change holds less than a tenth of the distance from the null (or .01) either way; else rises "
-            "or falls: it does not hold 0; else undecided",
+            "flat: the interval of the change holds less than a tenth of the distance from the null (or .01) either way; else "
+            "rises or falls: it does not hold 0; else undecided",
         ),
         column(
             "over",
             pa.string(),
-            "What is left out at all layers at once: groups of pairs, else classes; layers: nothing is, they count as independent",
+            "What is left out at all layers at once: groups of pairs, else classes; layers: nothing, they count as independent",
         ),
         column("n", pa.int64(), "Pairs or classes", "pairs or classes"),
         column("classes_low", pa.float64(), "Lower end of the interval over classes: of others of their kind", nullable=True),
@@ -108,7 +108,9 @@ SHARING_TRENDS = pa.schema(
         column("classes_verdict", pa.string(), "The verdict on it; null where no class is left out", nullable=True),
         column("untrained_change", pa.float64(), "Last minus base in the untrained model", nullable=True),
         column("over_untrained", pa.float64(), "The change minus that one", nullable=True),
-        column("over_untrained_low", pa.float64(), "Lower end of its 95% interval, the same left out in both models", nullable=True),
+        column(
+            "over_untrained_low", pa.float64(), "Lower end of its 95% interval, with the same left out in both", nullable=True
+        ),
         column("over_untrained_high", pa.float64(), "Upper end of it", nullable=True),
         column("over_untrained_verdict", pa.string(), "The verdict on it", nullable=True),
     ],

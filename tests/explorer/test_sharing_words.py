@@ -1,19 +1,18 @@
 """The words on the sharing curves say what the numbers say: what rises, what falls, what is within the noise."""
 
 import pyarrow as pa
-import pytest
 
 from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
-from linrep.store.tables import table_of
 from linrep.sharing.trends import trends
+from linrep.store.tables import table_of
 from schemas.sharing import SHARING, SHARING_TRENDS
 
 
 def row(metric: str, layer: int, value: float, reach: float, null: float | None, model: str = "trained") -> dict:
     return {
-        "model": model, "layer": layer, "level": "geometry", "sae": None, "metric": metric, "pooling": "mean", "attribute": None, "value": value,
-        "low": value - reach, "high": value + reach, "null": null, "null_low": None, "null_high": None,
+        "model": model, "layer": layer, "level": "geometry", "sae": None, "metric": metric, "pooling": "mean", "attribute": None,
+        "value": value, "low": value - reach, "high": value + reach, "null": null, "null_low": None, "null_high": None,
         "half_one": value, "half_two": value, "n": 100, "note": None, "parents": "0",
         "n_high_norm_image": 0, "high_norm_positions_image": [], "n_high_norm_text": 0, "high_norm_positions_text": [],
     }  # fmt: skip
@@ -62,7 +61,11 @@ def test_what_an_untrained_model_has_too_is_not_called_learned():
 
 
 def test_summary_and_figure_show_the_tables_own_numbers():
-    rows = [row("hub_centred", 0, 0.1, 0.01, 0.0), row("hub_centred", 1, 0.3, 0.02, 0.0), row("hub_centred", 1, 0.05, 0.01, 0.0, "untrained")]
+    rows = [
+        row("hub_centred", 0, 0.1, 0.01, 0.0),
+        row("hub_centred", 1, 0.3, 0.02, 0.0),
+        row("hub_centred", 1, 0.05, 0.01, 0.0, "untrained"),
+    ]
     table = both(rows)
     line, trend = (line for line in summary_lines(*table) if line.strip().startswith("hub_centred "))
     assert trend.split(maxsplit=2)[2] == "rises from layer 0 to 1: 0.10 to 0.30, +0.20 [+0.18, +0.22]"

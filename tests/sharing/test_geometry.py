@@ -21,6 +21,7 @@ from linrep.stats.jackknife import jackknife
 from tests.sharing.planted import CONFIG, gathered, in_memory, write_pairs
 
 N, D, K = 600, 24, 3
+LETTERS = tuple("abcdefghijklmnop")
 RNG = np.random.default_rng(3)
 BASIS = np.linalg.qr(RNG.standard_normal((D, D)))[0]
 LABELS = np.arange(N) % 4
@@ -336,6 +337,9 @@ def test_the_interval_of_a_share_of_classes_holds_the_truth_as_often_as_it_says(
 
     truth = float(np.mean([hits().mean() for _ in range(2000)]))
     assert chance is None or truth == pytest.approx(chance, abs=0.01)
-    found = [of_classes("share", lambda _, own=own: own, 2, 1 / 16, 100, tuple("abcdefghijklmnop"), "class") for own in (hits() for _ in range(300))]
+    found = [
+        of_classes("share", lambda _, own=own: own, 2, 1 / 16, 100, tuple("abcdefghijklmnop"), "class")
+        for own in (hits() for _ in range(300))
+    ]
     assert all(0 <= m.low <= m.value <= m.high <= 1 for m in found)
     assert np.mean([m.low <= truth <= m.high for m in found]) > 0.91  # of 300 at 95%: three deviations

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 from scipy.stats import norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -101,6 +102,13 @@ def truth() -> dict[str, float]:
     found["correlation"] = np.corrcoef(u.ravel(), v.ravel())[0, 1]
     cross, of_x, of_y = u.T @ v, u.T @ u, v.T @ v
     found["cka_debiased"] = (cross**2).sum() / np.linalg.norm(of_x) / np.linalg.norm(of_y)
+    gap = x.mean(0) - y.mean(0)
+    between = gap @ gap / 4
+    found["gap_share"] = between / (between + (x.var(0).sum() + y.var(0).sum()) / 2)
+    u, v = (z @ np.linalg.inv(sqrtm(np.cov(z.T)).real) for z in (u, v))
+    found["hub_whitened"] = cosines(u, v).mean() - cosines(u, v[to]).mean()
+    # One direction separates them, and without it the accuracy falls from that of the probe below to one half: a line between.
+    found["modality_directions"] = 1 - (0.55 - 0.5) / (float(norm.cdf(GAP / NOISE)) - 0.5)
     found |= {"subspace_overlap": AWAY, "subspace_cosine": AWAY**0.5}
     # Two classes of normal rows, 2 GAP apart along an axis of nothing but noise.
     found["modality_probe"] = float(norm.cdf(GAP / NOISE))
@@ -150,7 +158,8 @@ def _of_this_size(rng: np.random.Generator) -> dict[str, float]:
 
 TRUE = (
     "hub", "correlation", "cosine_matched", "cosine_unmatched", "cosine_image", "cosine_text", "cka", "cka_debiased",
-    "subspace_overlap", "subspace_cosine", "cosine_matched_centred", "hub_centred", "pair_retrieval_image_to_text",
+    "subspace_overlap", "subspace_cosine", "cosine_matched_centred", "hub_centred", "hub_whitened",
+    "gap_share", "modality_directions", "pair_retrieval_image_to_text",
     "pair_retrieval_text_to_image", "neighbourhood_overlap", "modality_probe", "direction_cosine",
     "class_retrieval_image_to_text", "class_retrieval_text_to_image", "probe_image", "probe_text",
     "transfer_image_to_text", "transfer_text_to_image", "transfer_image_to_text_centred", "transfer_text_to_image_centred",
@@ -174,7 +183,7 @@ def test_the_truth_lies_in_the_interval_as_often_as_it_says(partly, truth, name)
     assert all(m[name].low <= m[name].value <= m[name].high for m in partly)
 
 
-@pytest.mark.parametrize("name", [n for n in HAVE_A_NULL if not n.startswith(("modality", "direction_cosine", "subspace"))])
+@pytest.mark.parametrize("name", [n for n in HAVE_A_NULL if not n.startswith(("modality", "gap", "direction_cosine", "subspace"))])
 def test_where_nothing_is_shared_the_null_lies_in_the_interval(nothing, name):
     # A shuffle is one draw, which errs itself: there chance is known, and the draws must be right on average.
     chance = 1 / C if name.startswith("transfer") else None
@@ -200,6 +209,8 @@ def test_where_nothing_tells_the_modalities_apart_probe_and_clusters_return_thei
     found = measured(lambda rng: unrelated(rng, turned=False))
     assert held(found, "modality_probe", lambda _: 0.5) >= ENOUGH
     assert held(found, "cluster_homogeneity", lambda m: m.null) >= ENOUGH
+    assert held(found, "gap_share", lambda _: 0.0) >= ENOUGH
+    assert held(found, "modality_directions", lambda _: 0.0) >= ENOUGH
 
 
 def test_half_of_the_clusters_mixed_is_half_homogeneous():

@@ -192,7 +192,7 @@ def run_sharing(recipe: Recipe, workspace: Place) -> Outcome:
 
 
 def metrics(results: Artefact[SharingAbout]) -> dict[str, dict[int, float]]:
-    """The numbers as curves over layers, named by metric, model, SAE, tokens and attribute; those of steering, which are many, come last."""
+    """The numbers as curves over layers, named by metric, model, SAE, tokens and attribute; those of steering come last."""
     main = (pl.col("level") != "latent") | pl.col("metric").is_in(OF_LATENTS)
     frame = results.frame().filter(pl.col("value").is_not_null() & main)
     frame = frame.sort(pl.col("metric").str.starts_with("turned_by_"), maintain_order=True)

@@ -7,8 +7,8 @@ import polars as pl
 import pyarrow as pa
 
 from linrep.explorer.claims import Example, Thumbnail
-from linrep.explorer.sharing_words import main_rows
 from linrep.explorer.drawing import Drawing
+from linrep.explorer.sharing_words import main_rows
 from linrep.explorer.steering import best_cell, steer_examples
 from linrep.stats.interval import in_brackets
 

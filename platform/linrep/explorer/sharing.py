@@ -174,7 +174,9 @@ def summary_lines(table: pa.Table, trends: pa.Table) -> list[str]:
         other = "" if not len(control) or control["value"][-1] is None else f"{control['value'][-1]:.3f}"
         lines.append(f"  {name:31} {_shown(first):>22} {_shown(last):>22} {null:>6} {other:>16} {_reliability(own):>9}")
     lines.append("  trends, the same pairs left out at every layer:")
-    for row in moved.filter(pl.col("model") == "trained", pl.col("metric").is_in([n for n, _ in (*GEOMETRY, *CONCEPTS)])).to_dicts():
+    for row in moved.filter(
+        pl.col("model") == "trained", pl.col("metric").is_in([n for n, _ in (*GEOMETRY, *CONCEPTS)])
+    ).to_dicts():
         of = " ".join(filter(None, (row["pooling"], "" if row["attribute"] is None else row["attribute"])))
         lines.append(f"  {row['metric']:31} {of:14} {change_in_words(row)}")
     listed = pl.col("metric").is_in([name for name, _ in LATENTS]) | pl.col("metric").str.starts_with("turned_by_")

@@ -90,9 +90,13 @@ def sharing_headline(table: pa.Table, trends: pa.Table) -> list[str]:
     if not len(valued):
         return ["No measure of sharing has a value: summary.txt says why."]
     if valued["layer"].n_unique() == 1:
-        shown = "; ".join(f"{CURVES[r['metric']]} {r['value']:.2f} (null {_null(r)})" for r in main_rows(valued).iter_rows(named=True))
+        shown = "; ".join(
+            f"{CURVES[r['metric']]} {r['value']:.2f} (null {_null(r)})" for r in main_rows(valued).iter_rows(named=True)
+        )
         return [f"Only layer {valued['layer'][0]} was compared, so nothing is said of depth: {shown}."]
-    moved = main_trends(trends).filter(pl.col("model") == "trained", pl.col("metric").is_in(list(CURVES)), pl.col("sae").is_null())
+    moved = main_trends(trends).filter(
+        pl.col("model") == "trained", pl.col("metric").is_in(list(CURVES)), pl.col("sae").is_null()
+    )
     sentences, rising = [], []
     for pooling, words in TOKENS.items():
         rows = moved.filter(pl.col("pooling").fill_null("mean") == pooling).to_dicts()
@@ -237,10 +241,8 @@ def _latent_words(frame: pl.DataFrame, moved: pl.DataFrame) -> str:
             first, last = ends
             beside = "" if control is None else f", of random directions {control[1]['value']:.2f}"
             null = "" if last["null"] is None else f", null {last['null']:.2f}"
-            said.append(
-                f"{words} {VERDICT_WORDS[trend['verdict']]} ({first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer "
-                f"{last['layer']}{null}{beside})"
-            )
+            ends_said = f"{first['value']:.2f} in layer {first['layer']}, {last['value']:.2f} in layer {last['layer']}"
+            said.append(f"{words} {VERDICT_WORDS[trend['verdict']]} ({ends_said}{null}{beside})")
         if said:
             text += f" Of the {model} model's latents in {sae}: " + "; ".join(said) + "."
     return text

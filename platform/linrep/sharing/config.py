@@ -25,13 +25,13 @@ class SharingConfig(Section):
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store, or all.")
     poolings: tuple[Pooling, ...] | None = Field(
         default=None,
-        description="Which tokens of an image and of its caption are compared: mean (all), object (patches of the object, and its "
-        "word: needs the section regions), last (the last token: needs the view last, images that are harvested alone too, and "
+        description="Which tokens of an image and of its caption are compared: mean (all), object (patches of the object, and "
+        "its word: needs the section regions), last (the last token: needs the view last, images harvested alone too, and "
         "one prompt for images and texts). null: those of them that the harvest allows.",
     )
     base: NonNegativeInt | None = Field(
         default=None,
-        description="Layer that trends count from; null: the first above 0, as layer 0 is the embeddings, which no block has read.",
+        description="Layer that trends count from; null: the first above 0; layer 0 holds the embeddings, before any block.",
     )
     untrained: str | None = Field(
         default=None,

@@ -28,8 +28,8 @@ class Measure:
         null_high: Upper end of it.
         why: Why there is no value, or none that is corrected; None where nothing is to be said.
         attribute: Whose values the number is about: class, or a column of the attributes; None where it is about none.
-        left_out: The value without each of some parts of the data, by the part's name: "pairs 3" is a group of pairs, "class boat"
-            a class. A part has the same pairs at every layer, which trends make use of. Empty where there are no such values.
+        left_out: The value without each of some parts of the data, by the part's name: "pairs 3" is a group of pairs, "class
+            boat" a class. A part has the same pairs at every layer, which trends use. Empty where there are none.
     """
 
     metric: str

@@ -53,8 +53,8 @@ def modality_directions(found: PassSums, pairs: Pairs, config: SharingConfig) ->
     """How many directions are taken out until a linear probe of the modality is at chance; 0 where nothing separates them.
 
     A probe is fitted on every second group of pairs, and scored on the drawn pairs of the others; its direction is projected out
-    of all rows, and so on. Both halves take their turn, and the count is the mean of both. Between two steps it is the place where
-    the accuracy, as a line, crosses `AT_CHANCE`, so that it is no whole number, and a jackknife can follow it.
+    of all rows, and so on. Both halves take their turn, and the count is the mean of both. Between two steps it is the place
+    where the accuracy, as a line, crosses `AT_CHANCE`, so that it is no whole number, and a jackknife can follow it.
 
     Source: Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullspace Projection", 2020.
     """
@@ -90,7 +90,7 @@ def _axes(found: PassSums) -> Float[Tensor, "d k"]:
 def _until_chance(
     found: PassSums, axes: Float[Tensor, "d k"], pairs: Pairs, config: SharingConfig, fit: Sequence[int], test: Sequence[int]
 ) -> float:
-    """Directions of probes fitted on some groups until one is at chance on others; NaN where they are more than there are axes."""
+    """Directions of probes fitted on some groups until one is at chance on others; NaN where there are not enough."""
     gap, scatter, middle = _contrast(found.total(fit), *found.references)
     penalty = config.ridge * float(scatter.diagonal().mean())
     gap, scatter = gap @ axes, axes.T @ scatter @ axes

@@ -156,8 +156,6 @@ class PooledRows:
         return np.array([known.get(name.casefold(), -2) for name in self.pairs.classes], np.int64)
 
 
-
-
 def word_ends(
     pair: Int64[np.ndarray, " t"],
     position: Int64[np.ndarray, " t"],

@@ -13,14 +13,14 @@ from jaxtyping import Bool, Int64
 
 from linrep.encoder import Latents
 from linrep.errors import RecipeError
-from linrep.sample import unit_hash
 from linrep.regions.artefact import Regions
 from linrep.regions.matching import ends
+from linrep.sample import unit_hash
 from linrep.sharing.config import POOLINGS, Pooling, SharingConfig
 from linrep.sharing.intervals import Measure
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
-from linrep.store.samples import Samples, class_values, read_samples
+from linrep.store.samples import class_values, read_samples
 from linrep.vlm.prompts import one_prompt
 
 TRAINED, UNTRAINED = "trained", "untrained"
@@ -261,9 +261,7 @@ def _check(store: Store, model: str, layers: tuple[int, ...], tokens: bool) -> N
             raise RecipeError(f"{what}: {store.place} has no rows of modality {modality}: sharing compares image and text")
 
 
-def find_pairs(
-    store: Store, config: SharingConfig, attributes: Mapping[str, Sequence[str | None]] | None = None
-) -> Pairs:
+def find_pairs(store: Store, config: SharingConfig, attributes: Mapping[str, Sequence[str | None]] | None = None) -> Pairs:
     """The pairs of a store, grouped, drawn and labelled by hashes of their names: the same on every machine.
 
     Args:
@@ -296,6 +294,7 @@ def find_pairs(
     for i, name in enumerate(names):
         for m in MODALITIES:
             of[m][whole[name][m]] = i
+
     def labelled(values: Sequence[str | None]) -> tuple[tuple[str, ...], Int64[np.ndarray, " p"]]:
         """The values that enough pairs have, and their number for each pair."""
         own = [values[whole[name]["image"]] or values[whole[name]["text"]] for name in names]
@@ -311,28 +310,27 @@ def find_pairs(
     shuffled[members] = label[np.array(dealt, np.int64)]
     index = np.arange(len(names))
     swapped = np.array([unit_hash(name, f"{config.seed}/modality") < 0.5 for name in names], bool)
-    return Pairs(of, names, index % config.groups, index < config.reservoir, classes, label, shuffled, swapped,
-                 tuple(one for one in others if one.values), images_alone(samples, table["modality"].to_pylist(), of["image"]))  # fmt: skip
+    alone = images_alone(samples.image_path, table["modality"].to_pylist(), of["image"])
+    group, drawn, known = index % config.groups, index < config.reservoir, tuple(one for one in others if one.values)
+    return Pairs(of, names, group, drawn, classes, label, shuffled, swapped, known, alone)
 
 
-def images_alone(
-    samples: Samples, modality: Sequence[str], pair_of: Int64[np.ndarray, " s"]
-) -> Int64[np.ndarray, " s"]:
+def images_alone(paths: Sequence[str], modality: Sequence[str], pair_of: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " s"]:
     """Pair of each sample that shows a pair's image alone, -1 elsewhere: the one whose path ends like that of the pair's image.
 
     Args:
-        samples: Of the store.
+        paths: Path of the image of each sample, empty where there is none.
         modality: What each of them holds: image, text or pair.
         pair_of: Pair of each sample that holds an image with its caption.
     """
     by_end: dict[str, int] = {}
-    images = [i for i, kind in enumerate(modality) if kind == "image" and samples.image_path[i]]
+    images = [i for i, kind in enumerate(modality) if kind == "image" and paths[i]]
     for i in images:
-        for end in ends(samples.image_path[i]):
+        for end in ends(paths[i]):
             by_end[end] = i if by_end.get(end, i) == i else -1  # -1: of several images
     found = np.full(len(modality), -1, np.int64)
     for i in np.flatnonzero(pair_of >= 0).tolist():
-        at = next((by_end[end] for end in ends(samples.image_path[i]) if end in by_end), -1)
+        at = next((by_end[end] for end in ends(paths[i]) if end in by_end), -1)
         if at >= 0 and found[at] < 0:
             found[at] = pair_of[i]
     return found

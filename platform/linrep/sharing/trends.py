@@ -62,7 +62,10 @@ def _key(row: Row) -> tuple[object, ...]:
 
 
 def _trend(
-    head: dict[str, object], own: Mapping[int, Row], other: Mapping[int, Row], without: Mapping[tuple[object, ...], dict[str, float]]
+    head: dict[str, object],
+    own: Mapping[int, Row],
+    other: Mapping[int, Row],
+    without: Mapping[tuple[object, ...], dict[str, float]],
 ) -> Iterator[dict[str, object]]:
     layers = sorted(own)
     rows = [own[k] for k in layers]

@@ -16,7 +16,7 @@ from linrep.sharing.latents import latent_measures
 from linrep.sharing.rows import from_rows
 from linrep.sharing.trends import trends
 from linrep.sharing.weights import compare
-from linrep.store.tables import table_of, write_table
+from linrep.store.tables import table_of
 from schemas.sharing import SHARING_TRENDS
 from tests.explorer.site.planted import HARVEST, column, results, same, shard, written
 from tests.sharing.planted import CONFIG, fired, in_memory, write_pairs
@@ -46,7 +46,12 @@ def test_every_measure_that_the_stage_takes_has_words(tmp_path):
     assert len(names) > 50
     assert sorted(name for name in names if measure_of(name) is None) == []
     ways = {one["metric"]: one["way"] for one in described(sorted(names))}
-    assert {name for name, way in ways.items() if way == "low"} == {"modality_probe", "cluster_homogeneity", "gap_share", "modality_directions"}
+    assert {name for name, way in ways.items() if way == "low"} == {
+        "modality_probe",
+        "cluster_homogeneity",
+        "gap_share",
+        "modality_directions",
+    }
     assert ways["turned_by_text_class_mean_at_image_2"] == "high"
     assert ways["turned_by_class_mean_at_image_2"] == ""
 
@@ -74,8 +79,8 @@ def test_a_reading_names_the_ends_the_null_and_the_controls_of_its_own_curve():
     said = readings(pl.DataFrame(ROWS, infer_schema_length=None), pl.DataFrame(pl.from_arrow(moved)))
     # Of four intervals of .01 the root of the sum of squares is .02, of two .014.
     assert said == {
-        "hub|mean|": "Rises from layer 0 to 4: 0.10 to 0.50, +0.40 [+0.39, +0.41]; beyond the untrained model +0.30 [+0.28, +0.32] "
-        "(null 0.05, untrained model 0.30).",
+        "hub|mean|": "Rises from layer 0 to 4: 0.10 to 0.50, +0.40 [+0.39, +0.41]; beyond the untrained model +0.30 "
+        "[+0.28, +0.32] (null 0.05, untrained model 0.30).",
         "direction_cosine|mean|": "No value: the directions are noise.",
         "cka|mean|": "0.00 at layer 4, the only one (null 0.05).",
         "cofire||": "0.60 at layer 4, the only one (null 0.05, random directions 0.40).",
@@ -83,7 +88,9 @@ def test_a_reading_names_the_ends_the_null_and_the_controls_of_its_own_curve():
 
 
 def test_poolings_and_attributes_have_readings_of_their_own():
-    rows = [row("direction_cosine", layer, 0.1 * layer, pooling=p, attribute="colour") for layer in (1, 4) for p in ("mean", "last")]
+    rows = [
+        row("direction_cosine", layer, 0.1 * layer, pooling=p, attribute="colour") for layer in (1, 4) for p in ("mean", "last")
+    ]
     said = readings(pl.DataFrame(rows, infer_schema_length=None), pl.DataFrame(trends(rows, [], None)))
     assert set(said) == {"direction_cosine|mean|colour", "direction_cosine|last|colour"}
 
@@ -120,7 +127,6 @@ def test_the_shards_hold_each_level_and_each_sae_beside_its_control(tmp_path):
     about = SharingAbout({"trained": "harvests/x"}, {"trained": 100}, ["boat"])
     tables = {"sharing": ROWS, "latents": LATENTS}
     one = written(SHARING_KIND, tmp_path, about, tables, {"harvest": HARVEST, "untrained": "0123456789"})
-    write_table(one.place, "trends.parquet", table_of([], SHARING_TRENDS))
     write_sharing(Site(place(tmp_path / "site")), results(tmp_path, sharing=[one]))
     head = shard(tmp_path / "site", f"sharing/{one.name}")
     assert head["harvests"] == {"trained": HARVEST, "untrained": "0123456789"}

@@ -64,7 +64,12 @@ def _saes(rows: pl.DataFrame) -> list[str]:
 def _level(site: Site, shard: str, rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, Any]:
     site.shard(shard, {"rows": columns(rows.drop("level")), "readings": readings(rows, trends)})
     curves = rows.select("metric", *WHICH).unique(maintain_order=True)
-    return {"shard": shard, "curves": curves.to_dicts(), "metrics": curves["metric"].unique(maintain_order=True).to_list(), "n": len(rows)}
+    return {
+        "shard": shard,
+        "curves": curves.to_dicts(),
+        "metrics": curves["metric"].unique(maintain_order=True).to_list(),
+        "n": len(rows),
+    }
 
 
 def readings(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, str]:

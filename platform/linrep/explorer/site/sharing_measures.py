@@ -36,7 +36,10 @@ MEASURES = (
     SharingMeasure("hub_centred", "hub score, means removed", _MATCHED + _MEANS),
     SharingMeasure("hub_whitened", "hub score, whitened", _MATCHED + ", each modality's rows whitened first"),
     SharingMeasure(
-        "gap_share", "gap between the modalities", "share of the variance of all rows that lies between the modalities' means", "low"
+        "gap_share",
+        "gap between the modalities",
+        "share of the variance of all rows that lies between the modalities' means",
+        "low",
     ),
     SharingMeasure(
         "modality_directions",
