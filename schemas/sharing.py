@@ -127,7 +127,12 @@ SHARING_LATENTS = pa.schema(
         column("rate_text", pa.float64(), "Share of the text tokens on which it fires", "share"),
         column("mean_image", pa.float64(), "Mean activation over image tokens, silent ones included", "model's own scale"),
         column("mean_text", pa.float64(), "Mean activation over text tokens", "model's own scale"),
-        column("modality_score", pa.float64(), "mean_image / (mean_image + mean_text): 1 image only, 0 text only", nullable=True),
+        column(
+            "modality_score",
+            pa.float64(),
+            "image / (image + text) of mean_image and mean_text, each over its modality's mean norm: 1 image only, 0 text only",
+            nullable=True,
+        ),
         column("bridge", pa.float64(), "Mean over pairs of the product of its means, times its decoder row's squared norm"),
         column(
             "bridge_partner",
@@ -146,6 +151,7 @@ SHARING_LATENTS = pa.schema(
             nullable=True,
         ),
         column("cross_modal_weight_centred", pa.float64(), "The same with each modality's mean token removed", nullable=True),
+        column("cross_modal_weight_rest", pa.float64(), "The same without the latent's own direction too", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},
 )

@@ -105,7 +105,7 @@ def test_latents_shared_by_pairs_and_their_strongest_tokens(tmp_path):
         sums = reduce(
             add_fired, (fire_part(store, known, part, LATENTS, pairs.CONFIG) for part in parts_of_pairs(store, "tokens", 0))
         )
-        found.append((sums.everything, compare(store, 0, known, sums)))
+        found.append((sums.everything, compare(store, 0, known, sums, LATENTS)))
     (plain, weights), (own, others) = found
     for name in plain.__dataclass_fields__:
         assert torch.equal(getattr(plain, name), getattr(own, name)), name

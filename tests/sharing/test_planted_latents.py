@@ -52,7 +52,7 @@ def world(rng: np.random.Generator, folder: Path, alike: float) -> dict[str, Mea
     tokens = np.concatenate([codes, content], -1)
     latents, store = Latents("first", First(), torch.eye(F + D)[:F]), write_pairs(folder, tokens[0], tokens[1], tokens=T)
     pairs, found = fired(store, latents, CONFIG)
-    return {m.metric: m for m in weight_measures(found, compare(store, 0, pairs, found), pairs)}
+    return {m.metric: m for m in weight_measures(found, compare(store, 0, pairs, found, latents), pairs)}
 
 
 def truth(alike: float) -> dict[str, float]:
@@ -60,7 +60,8 @@ def truth(alike: float) -> dict[str, float]:
     rng = np.random.default_rng(1000)
     content = OWN * directions(rng, 200_000, alike)
     content += PAIR * rng.standard_normal(content.shape) / D**0.5 + NOISE * rng.standard_normal(content.shape)
-    found = {KINDS[1]: content}
+    # What a latent writes is an axis of its own, beside the content.
+    found = {KINDS[1]: content, KINDS[2]: content}
     found[KINDS[0]] = content.copy()
     found[KINDS[0]][..., 0] += GAP * np.array([1, -1])[:, None]
     return {

@@ -183,7 +183,9 @@ def test_the_truth_lies_in_the_interval_as_often_as_it_says(partly, truth, name)
     assert all(m[name].low <= m[name].value <= m[name].high for m in partly)
 
 
-@pytest.mark.parametrize("name", [n for n in HAVE_A_NULL if not n.startswith(("modality", "gap", "direction_cosine", "subspace"))])
+@pytest.mark.parametrize(
+    "name", [n for n in HAVE_A_NULL if not n.startswith(("modality", "gap", "direction_cosine", "subspace"))]
+)
 def test_where_nothing_is_shared_the_null_lies_in_the_interval(nothing, name):
     # A shuffle is one draw, which errs itself: there chance is known, and the draws must be right on average.
     chance = 1 / C if name.startswith("transfer") else None

@@ -59,7 +59,9 @@ def by_brute_force(tokens: np.ndarray, pairs: Pairs, latent: int, own: list[int]
         ]
         best = sorted(entries)[:TOP]
         top.append([p for _, p, _ in best])
-        rows = np.array([tokens[m, place[p], t] for _, p, t in best]).reshape(-1, D) - kind * mean
+        rows = np.array([tokens[m, place[p], t] for _, p, t in best]).reshape(-1, D) - (kind > 0) * mean
+        if kind == 2:
+            rows[:, latent] = 0  # what the latent writes is a coordinate
         units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     return top[0], top[1], units[0] @ units[1].T
 
@@ -73,11 +75,11 @@ def test_top_tokens_and_cosines_are_exactly_those_of_brute_force_however_the_sto
     parts = {"one part": [whole], "each chunk": own, "two parts": two, "backwards": own[::-1]}[cut]
     found = reduce(add_fired, (fire_part(store, pairs, part, LATENTS, CONFIG) for part in parts))
     # A block of two latents at a time: several passes.
-    weights = compare(store, 0, pairs, found, room=2 * 2 * 2 * TOP * D * 2)
+    weights = compare(store, 0, pairs, found, LATENTS, room=2 * 2 * 2 * TOP * D * 2)
     everyone = range(len(pairs))
     halves = [[p for p in everyone if pairs.group[p] % 2 == half] for half in range(2)]
     for compared, some in zip(weights, (list(everyone), *halves), strict=True):
-        for kind, latent in product(range(2), range(F)):
+        for kind, latent in product(range(3), range(F)):
             image, text, cosines = by_brute_force(tokens, pairs, latent, some, kind)
             assert [p for p in compared.pair[0, latent].tolist() if p >= 0] == image
             assert [p for p in compared.pair[1, latent].tolist() if p >= 0] == text
@@ -93,18 +95,20 @@ def test_the_null_is_the_mean_over_all_other_latents(drawn):
     found = reduce(add_fired, (fire_part(store, pairs, part, LATENTS, CONFIG) for part in chunks(store)))
     everyone = list(range(len(pairs)))
     place = [int(name.rsplit("/", 1)[-1]) for name in pairs.names]
-    for kind in range(2):
+    for kind in range(3):
         means = []
         for m in range(2):
-            middle = kind * tokens[m].reshape(-1, D).mean(0)
+            middle = (kind > 0) * tokens[m].reshape(-1, D).mean(0)
             means.append([])
             for latent in range(F - 1):
                 at = sorted((-tokens[m, place[p], t, latent], p, t) for p, t in product(everyone, range(T)))[:TOP]
                 rows = np.array([tokens[m, place[p], t] for _, p, t in at]) - middle
+                if kind == 2:
+                    rows[:, latent] = 0
                 means[m].append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(0))
         energy = tokens[..., : F - 1].clip(0).sum((0, 1, 2))
         each = [np.mean([means[0][k] @ means[1][j] for j in range(F - 1) if j != k]) for k in range(F - 1)]
-        null = compare(store, 0, pairs, found)[0].others[kind]
+        null = compare(store, 0, pairs, found, LATENTS)[0].others[kind]
         assert null == pytest.approx(float(energy @ each / energy.sum()), abs=1e-6)
 
 
@@ -112,7 +116,7 @@ def test_half_of_a_weight_is_what_that_half_of_the_pairs_gives_alone(drawn, tmp_
     """A store of nothing but the pairs of even groups, whose own groups are whatever they are."""
     store, pairs, tokens = drawn
     found = reduce(add_fired, (fire_part(store, pairs, part, LATENTS, CONFIG) for part in chunks(store)))
-    m = {m.metric: m for m in weight_measures(found, compare(store, 0, pairs, found), pairs)}
+    m = {m.metric: m for m in weight_measures(found, compare(store, 0, pairs, found, LATENTS), pairs)}
     assert set(m) == set(KINDS)
     kept = [int(pairs.names[p].rsplit("/", 1)[-1]) for p in range(len(pairs)) if pairs.group[p] % 2 == 0]
     # The others' rows are silent and without length: of another split they would be no pairs at all.
@@ -122,7 +126,7 @@ def test_half_of_a_weight_is_what_that_half_of_the_pairs_gives_alone(drawn, tmp_
     part = write_pairs(tmp_path / "half", alone[0], alone[1], tokens=T, chunk=16)
     of_half = plan_study(part, CONFIG).pairs[TRAINED]
     again = reduce(add_fired, (fire_part(part, of_half, own, LATENTS, CONFIG) for own in chunks(part)))
-    values = {m.metric: m.value for m in weight_measures(again, compare(part, 0, of_half, again), of_half)}
+    values = {m.metric: m.value for m in weight_measures(again, compare(part, 0, of_half, again, LATENTS), of_half)}
     for name in KINDS:
         assert m[name].halves[0] == pytest.approx(values[name], abs=1e-6)
 

@@ -34,7 +34,7 @@ from linrep.store.read import open as open_store
 from linrep.store.samples import CLASS
 from linrep.store.summary import apart_lines
 
-OF_LATENTS = ("bimodal_mass", "overlap_0.01", "cofire", "bridge_cosine", "cross_modal_weight_centred")
+OF_LATENTS = ("bimodal_mass", "overlap_0.01", "cofire", "bridge_cosine", "cross_modal_weight_centred", "cross_modal_weight_rest")
 """Metrics of latents that MLflow keeps; the tables have all."""
 MADE_BY = {TRAINED: "train_sae", UNTRAINED: "control"}
 """Jobs that train SAEs of a model."""

@@ -162,7 +162,7 @@ def _write(study: Study, unit: Unit, results: Results, begun: float, found: Any)
             rows += rows_of(study, unit, "concept", study.steered[unit.layer], parents, (STEERING,))
         return write_unit(results, unit, rows, [], left_out, found.n, time.time() - begun)
     latents = study.latents[unit.sae][unit.control]
-    weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found))
+    weights = compare(study.stores[unit.model], unit.layer, pairs, check_tokens(found), latents)
     measures = latent_measures(found, weights, latents, pairs, config)
     rows, left_out = rows_of(study, unit, "latent", measures, parents), left_out_rows(study, unit, "latent", measures)
     named = {"model": unit.model, "layer": unit.layer, "sae": latents.name}

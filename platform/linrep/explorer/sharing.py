@@ -39,6 +39,7 @@ LATENTS = (
     ("bridge_cosine", "sum of bridge scores, as a cosine"),
     ("cross_modal_weight", "cross-modal weight"),
     ("cross_modal_weight_centred", "the same, each mean removed"),
+    ("cross_modal_weight_rest", "the same, own direction removed"),
     ("reliability_modality_score", "reliability of modality scores"),
 )
 

@@ -232,7 +232,7 @@ def _latent_words(frame: pl.DataFrame, moved: pl.DataFrame) -> str:
             ("overlap_0.01", "the share of latents that fire on both modalities"),
             ("cofire", "firing on an image and on its caption"),
             ("bridge_cosine", "the cosine of what both write"),
-            ("cross_modal_weight_centred", "the likeness of a latent's strongest image and text tokens, each mean removed,"),
+            ("cross_modal_weight_rest", "the likeness of a latent's strongest tokens beside its own direction"),
         ):
             ends, control = ends_of(own, name), ends_of(random, name)
             trend = verdict_of(moved, name, str(model), str(sae))

@@ -29,6 +29,7 @@ class Fires(Addable):
         pairs: Pairs.
         tokens: Tokens of each modality.
         rows: Sum of the tokens.
+        lengths: Sum of their norms.
         fired: Tokens on which each latent fires.
         mass: Sum of its activations.
         present: Pairs where it fires on some token.
@@ -42,6 +43,7 @@ class Fires(Addable):
     pairs: Float[Tensor, ""]
     tokens: Float[Tensor, ""]
     rows: Float[Tensor, "2 d"]
+    lengths: Float[Tensor, "2"]
     fired: Float[Tensor, "2 f"]
     mass: Float[Tensor, "2 f"]
     present: Float[Tensor, "2 f"]
@@ -56,16 +58,23 @@ class Fires(Addable):
         """Of no pairs."""
         zero, one = torch.zeros((), dtype=torch.float64), torch.zeros(f, dtype=torch.float64)
         two, rows = torch.zeros(2, f, dtype=torch.float64), torch.zeros(2, d, dtype=torch.float64)
-        return Fires(zero, zero, rows, two, two, two, one, two, one, zero, torch.zeros(2, dtype=torch.float64))
+        return Fires(zero, zero, rows, zero.repeat(2), two, two, two, one, two, one, zero, zero.repeat(2))
 
     @staticmethod
-    def of(codes: tuple["Codes", "Codes"], tokens: int, rows: Float[Tensor, "2 d"], decoder: Float[Tensor, "f d"]) -> "Fires":
+    def of(
+        codes: tuple["Codes", "Codes"],
+        tokens: int,
+        rows: Float[Tensor, "2 d"],
+        lengths: Float[Tensor, "2"],
+        decoder: Float[Tensor, "f d"],
+    ) -> "Fires":
         """Of some pairs.
 
         Args:
             codes: What fires on each pair's image, and on its caption.
             tokens: Tokens of either modality.
             rows: Sums of the tokens.
+            lengths: Sums of their norms.
             decoder: What a unit of each latent writes.
         """
         f, zero = len(decoder), torch.zeros(len(decoder), dtype=torch.float64)
@@ -78,7 +87,7 @@ class Fires(Addable):
         common, product = codes[0].latent[there], codes[0].mean[there] * codes[1].mean[other]
         written = [c.written(decoder) for c in codes]
         return Fires(
-            torch.tensor(float(codes[0].n), dtype=torch.float64), torch.tensor(float(tokens), dtype=torch.float64), rows,
+            torch.tensor(float(codes[0].n), dtype=torch.float64), torch.tensor(float(tokens), dtype=torch.float64), rows, lengths,
             by_latent([c.fired for c in codes]), by_latent([c.mass for c in codes]),
             by_latent([torch.ones(len(c.latent)) for c in codes]), zero.index_add(0, common, torch.ones_like(product)),
             by_latent([c.mean for c in codes]), zero.index_add(0, common, product), (written[0] * written[1]).sum().double(),
@@ -180,7 +189,7 @@ def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: 
     found = no_fires(config.groups, f, d)
     sums, kept = list(found.sums), ([NOTHING], [NOTHING])
     for g, matched in pieces(store, pairs, part, config.seed, max(1, ROOM_BYTES // (4 * max(f, d)))):
-        codes, totals = [], []
+        codes, totals, lengths = [], [], []
         for m, tokens in enumerate((matched.image, matched.text)):
             with torch.no_grad():
                 fires = active(latents.coder, tokens.x.float())
@@ -196,8 +205,9 @@ def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: 
             kept[m].append(ReservoirFires(of_pair[drawn], own.latent.numpy()[drawn], own.mean.numpy()[drawn], n_drawn))
             codes.append(own)
             totals.append(tokens.x.double().sum(0))
+            lengths.append(tokens.x.double().norm(dim=1).sum())
         n_tokens = int(matched.counts.sum())
-        sums[g] = sums[g] + Fires.of((codes[0], codes[1]), n_tokens, torch.stack(totals), latents.decoder)
+        sums[g] = sums[g] + Fires.of((codes[0], codes[1]), n_tokens, torch.stack(totals), torch.stack(lengths), latents.decoder)
     return replace(found, sums=tuple(sums), kept=(ReservoirFires.together(kept[0]), ReservoirFires.together(kept[1])))
 
 

@@ -17,13 +17,19 @@ from linrep.sharing.shares import shares
 from linrep.sharing.study import Pairs
 from linrep.sharing.weights import KINDS, Weights, weight_measures
 
+TINY = 1e-300
+"""Instead of a length of nothing."""
+
 
 def modality_scores(s: Fires) -> Float[Tensor, " f"]:
     """Mean activation on images over the sum of both means; NaN for a latent that never fires.
 
+    Each mean is in units of the modality's mean norm: where rows of one modality are longer, every latent would be that one's.
+
     Source: Papadimitriou et al., COLM 2025.
     """
-    return s.mass[0] / (s.mass[0] + s.mass[1])
+    mass = s.mass / s.lengths.clamp(min=TINY)[:, None]
+    return mass[0] / (mass[0] + mass[1])
 
 
 def bridge(z_image: Float[Tensor, "n f"], z_text: Float[Tensor, "n f"], decoder: Float[Tensor, "f d"]) -> Float[Tensor, "f f"]:
@@ -65,7 +71,8 @@ def latent_measures(found: PassFires, weights: Weights, latents: Latents, pairs:
 
     rows = [row("l0_image", lambda s: mean_rate(s, 0), None), row("l0_text", lambda s: mean_rate(s, 1), None)]
     fired, mass = (np.stack([getattr(one, name).numpy() for one in found.sums]) for name in ("fired", "mass"))
-    rows += shares(fired, mass, np.array([float(one.tokens) for one in found.sums]), config)
+    norms = (s.lengths / s.tokens).clamp(min=TINY).numpy()
+    rows += shares(fired, mass / norms[:, None], np.array([float(one.tokens) for one in found.sums]), config)
     rows += [
         row("bridge_cosine", bridge_cosine, bridge_cosine_null(s, latents.decoder)),
         row("bridge_diagonal_share", lambda s: float((s.product * squares).sum() / s.inner), diagonal_null(s, latents.decoder)),

@@ -14,11 +14,12 @@ from scipy.stats import hypergeom
 
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
+from linrep.stats.nulls import of_draws
 from linrep.stats.wilson import wilson
 
 BINS = 11
 """Of the histogram of modality scores: an odd number, so that .5, where balanced latents lie, is inside of one."""
-SWAPS = 100
+DEALS = 100
 """Draws of the null of modality scores."""
 
 Share = tuple[float, float]
@@ -32,7 +33,7 @@ def shares(
 
     Args:
         fired: Tokens on which each latent fires, by group of pairs and modality.
-        mass: Sums of its activations, likewise.
+        mass: Sums of its activations in units of the mean norm of the modality's tokens, likewise.
         tokens: Tokens of either modality, by group.
         config: What to compare.
     """
@@ -48,7 +49,7 @@ def shares(
     drawn = [of(rng.multinomial(groups, np.full(groups, 1 / groups)).astype(float)) for _ in range(config.resamples)]
     even = np.arange(groups) % 2 == 0
     half = [of(even.astype(float)), of((~even).astype(float))]
-    nulls = _independent(fired.sum(0) / max(tokens.sum(), 1), config) | _swapped(mass, rng, config)
+    nulls = _independent(fired.sum(0) / max(tokens.sum(), 1), config) | _dealt(mass.sum(0), rng, config)
     for name, (value, n) in whole.items():
         spread = np.array([one[name][0] for one in drawn])
         spread = spread[np.isfinite(spread)]
@@ -110,18 +111,13 @@ def _independent(rates: Float[np.ndarray, "2 f"], config: SharingConfig) -> dict
     return found
 
 
-def _swapped(
-    mass: Float[np.ndarray, "g 2 f"], rng: np.random.Generator, config: SharingConfig
+def _dealt(
+    mass: Float[np.ndarray, "2 f"], rng: np.random.Generator, config: SharingConfig
 ) -> dict[str, tuple[float, float, float]]:
-    """Scores if a token's modality said nothing: in half of the groups, drawn anew each time, images count as texts."""
-    drawn = []
-    for _ in range(SWAPS):
-        own = mass.copy()
-        at = rng.permutation(len(mass))[: len(mass) // 2]
-        own[at] = own[at][:, ::-1]
-        drawn.append(scores(own.sum(0), config))
+    """Scores if a latent's activation on texts said nothing about that on images: dealt out anew among the latents."""
+    drawn = [scores(np.stack([mass[0], rng.permutation(mass[1])]), config) for _ in range(DEALS)]
     found = {}
     for name in drawn[0]:
-        values = np.array([one[name][0] for one in drawn])
-        found[name] = (float(values.mean()), *(float(q) for q in np.quantile(values, [0.025, 0.975])))
+        null = of_draws(np.array([one[name][0] for one in drawn]))
+        found[name] = (null.value, null.low, null.high)
     return found

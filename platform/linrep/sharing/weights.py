@@ -1,7 +1,7 @@
 """Cross-modal weights: how alike a latent's strongest image tokens and its strongest text tokens are.
 
 The first pass over the tokens keeps which those are (`fires`). Their vectors are read here, for as many latents at a time as fit
-into `ROOM`: each block of latents is a pass over the layer's tokens. What stays are the cosines, 6 TOP^2 numbers a latent.
+into `ROOM`: each block of latents is a pass over the layer's tokens. What stays are the cosines, 9 TOP^2 numbers a latent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from linrep.encoder import Latents
 from linrep.largest import Largest, of_strength
 from linrep.sharing.fires import TOP, Fires, PassFires, Top
 from linrep.sharing.intervals import Measure
@@ -28,8 +29,10 @@ LEAST = 2
 """Tokens of each modality on which a latent must fire to have a weight."""
 STEP = 64
 """Latents whose cosines are worked out at once."""
-KINDS = ("cross_modal_weight", "cross_modal_weight_centred")
-"""Cosines as they are, and with each modality's mean token taken off first."""
+NOTHING_LEFT = 1e-3
+"""An encoder's direction of which less than this lies beside the decoder's is the decoder's."""
+KINDS = ("cross_modal_weight", "cross_modal_weight_centred", "cross_modal_weight_rest")
+"""Cosines as they are, with each modality's mean token taken off first, and then without the latent's own direction too."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Compared:
         others: Mean cosine of a latent's image tokens with another one's text tokens, weighted like the weights, by kind.
     """
 
-    cosines: Float32[Tensor, "2 f k k"]
+    cosines: Float32[Tensor, "3 f k k"]
     pair: Int64[Tensor, "2 f k"]
-    others: tuple[float, float]
+    others: tuple[float, ...]
 
     def weights(self, kind: int, kept: Bool[Tensor, "2 f k"] | None = None, least: int = LEAST) -> Float[Tensor, " f"]:
         """The weight of each latent; NaN where it has too few tokens of a modality.
@@ -65,7 +68,7 @@ Weights = tuple[Compared, Compared, Compared]
 """Of all pairs, and of either half of them."""
 
 
-def compare(store: Store, layer: int, pairs: Pairs, found: PassFires, room: int = ROOM) -> Weights:
+def compare(store: Store, layer: int, pairs: Pairs, found: PassFires, latents: Latents, room: int = ROOM) -> Weights:
     """Read the strongest tokens and compare them; each half of the pairs has its own strongest tokens and its own mean.
 
     Args:
@@ -73,11 +76,12 @@ def compare(store: Store, layer: int, pairs: Pairs, found: PassFires, room: int 
         layer: Layer of the latents.
         pairs: The pairs.
         found: What the first pass found.
+        latents: The SAE.
         room: Bytes of vectors held at once.
     """
     groups = range(len(found.sums))
     sums = [found.everything, found.total(groups[::2]), found.total(groups[1::2])]
-    sets = [_Set(top, s) for top, s in zip((found.strongest, *found.top), sums, strict=True)]
+    sets = [_Set(top, s, latents) for top, s in zip((found.strongest, *found.top), sums, strict=True)]
     alive = np.flatnonzero(np.any([(own.shares > 0).numpy() for own in sets], axis=0))
     n_bytes = 4 if store.manifest.dtype == "float32" else 2
     step = max(1, room // (2 * 2 * TOP * store.manifest.width * n_bytes))  # the halves' strongest are all that there are
@@ -86,10 +90,8 @@ def compare(store: Store, layer: int, pairs: Pairs, found: PassFires, room: int 
         ids = [np.unique(np.concatenate([own.tokens[m][block].ravel() for own in sets])) for m in range(2)]
         vectors = [_read(store, layer, pairs, m, ids[m]) for m in range(2)]
         for own in sets:
-            for latents in np.split(block, range(STEP, len(block), STEP)):
-                own.take(
-                    latents, [vectors[m][torch.from_numpy(np.searchsorted(ids[m], own.tokens[m][latents]))] for m in range(2)]
-                )
+            for some in np.split(block, range(STEP, len(block), STEP)):
+                own.take(some, [vectors[m][torch.from_numpy(np.searchsorted(ids[m], own.tokens[m][some]))] for m in range(2)])
     compared = [own.compared() for own in sets]
     return compared[0], compared[1], compared[2]
 
@@ -97,21 +99,25 @@ def compare(store: Store, layer: int, pairs: Pairs, found: PassFires, room: int 
 class _Set:
     """The strongest tokens of each latent in some pairs, and what comparing them has given so far."""
 
-    def __init__(self, top: Top, s: Fires) -> None:
+    def __init__(self, top: Top, s: Fires, latents: Latents) -> None:
+        self.latents = latents
         f, d = s.mass.shape[1], s.rows.shape[1]
         self.tokens = np.stack([_strongest(own) for own in top])
         self.middles = (s.rows / s.tokens.clamp(min=1)).float()
         energy = s.mass.sum(0) * torch.from_numpy(((self.tokens >= 0).sum(2) >= LEAST).all(0))
         # Of the latents that have a weight, each one's share in their energy.
         self.shares = energy / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
-        self.cosines = torch.zeros(2, f, TOP, TOP)
+        self.cosines = torch.zeros(len(KINDS), f, TOP, TOP)
         # Sums over latents, by kind: of the mean image token by shares, of the mean text token, of their products by shares.
-        self.image, self.text, self.own = (torch.zeros(2, *rest, dtype=torch.float64) for rest in ((d,), (d,), ()))
+        self.image, self.text, self.own = (torch.zeros(len(KINDS), *rest, dtype=torch.float64) for rest in ((d,), (d,), ()))
 
     def take(self, latents: Int64[np.ndarray, " b"], rows: Sequence[Shaped[Tensor, "b k d"]]) -> None:
         """Compare the tokens of some latents: of images and of captions, of no meaning where there is none."""
         there = torch.from_numpy(self.tokens[:, latents] >= 0)
-        units = [_units(x.float(), middle) * own[..., None] for x, middle, own in zip(rows, self.middles, there, strict=True)]
+        axes = own_directions(self.latents, latents)
+        units = [
+            _units(x.float(), middle, axes) * own[..., None] for x, middle, own in zip(rows, self.middles, there, strict=True)
+        ]
         self.cosines[:, latents] = torch.einsum("cfid,cfjd->cfij", *units)
         image, text = (u.double().sum(2) / own.sum(1).clamp(min=1)[:, None] for u, own in zip(units, there, strict=True))
         share = self.shares[latents][:, None]
@@ -123,12 +129,31 @@ class _Set:
         """What came out."""
         # Over all other latents: the product of the sums, without each latent with itself.
         others = ((self.image * self.text).sum(1) - self.own) / max(int((self.shares > 0).sum()) - 1, 1)
-        return Compared(self.cosines, torch.from_numpy(self.tokens >> 32), (float(others[0]), float(others[1])))
+        return Compared(self.cosines, torch.from_numpy(self.tokens >> 32), tuple(map(float, others)))
 
 
-def _units(x: Float[Tensor, "b k d"], middle: Float[Tensor, " d"]) -> Float[Tensor, "2 b k d"]:
-    """Unit rows, about zero and about a modality's mean."""
-    return torch.stack([normalize(x, dim=-1), normalize(x - middle, dim=-1)])
+def _units(x: Float[Tensor, "b k d"], middle: Float[Tensor, " d"], axes: Float[Tensor, "b r d"]) -> Float[Tensor, "3 b k d"]:
+    """Unit rows, about zero, about a modality's mean, and then without each latent's own directions."""
+    away = x - middle
+    rest = away - torch.einsum("bkd,brd->bkr", away, axes) @ axes
+    return torch.stack([normalize(z, dim=-1) for z in (x, away, rest)])
+
+
+def own_directions(latents: Latents, some: Int64[np.ndarray, " b"]) -> Float[Tensor, "b 2 d"]:
+    """What some latents write, and what of their encoder's direction is left beside it: orthonormal, zero where nothing is left.
+
+    Tokens are chosen by their projection on the encoder's direction: by that alone they are alike. An SAE that does not say what
+    its encoder is has only the first.
+    """
+    at = torch.from_numpy(some)
+    written = normalize(latents.decoder[at].float(), dim=-1)
+    encoder = getattr(latents.coder, "encoder", None)
+    if not isinstance(encoder, Tensor) or encoder.shape != latents.decoder.shape:
+        return torch.stack([written, torch.zeros_like(written)], dim=1)
+    read = normalize(encoder[at].float(), dim=-1)
+    left = read - (read * written).sum(-1, keepdim=True) * written
+    enough = left.norm(dim=-1, keepdim=True) > NOTHING_LEFT
+    return torch.stack([written, torch.where(enough, normalize(left, dim=-1), 0.0)], dim=1)
 
 
 def _strongest(top: Largest) -> Int64[np.ndarray, "f k"]:

@@ -41,7 +41,7 @@ def test_every_measure_that_the_stage_takes_has_words(tmp_path):
     latents = Latents("rectified", Rectified(), torch.eye(6))
     store = write_pairs(tmp_path, rng.normal(size=(80, 3, 6)), rng.normal(size=(80, 3, 6)), tokens=3)
     own, found = fired(store, latents, SMALL)
-    taken += latent_measures(found, compare(store, 0, own, found), latents, own, SMALL)
+    taken += latent_measures(found, compare(store, 0, own, found, latents), latents, own, SMALL)
     names = {measure.metric for measure in taken} | {"turned_by_text_class_mean_at_image_2", "turned_by_class_mean_at_image_2"}
     assert len(names) > 50
     assert sorted(name for name in names if measure_of(name) is None) == []

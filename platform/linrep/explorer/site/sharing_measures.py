@@ -130,6 +130,13 @@ MEASURES = (
         "mean cosine of a latent's strongest image tokens and its strongest text tokens" + _MEANS,
     ),
     SharingMeasure(
+        "cross_modal_weight_rest",
+        "cross-modal weight, own direction removed",
+        "mean cosine of a latent's strongest image tokens and its strongest text tokens"
+        + _MEANS
+        + ", and the latent's own direction: by that alone they were chosen",
+    ),
+    SharingMeasure(
         "split_half_(.*)", "halves agree: {}", "correlation over latents of what both halves of the pairs say of it", ""
     ),
     SharingMeasure("reliability_(.*)", "reliability: {}", "the agreement of the halves, worked out for all pairs together", ""),
