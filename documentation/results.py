@@ -233,8 +233,8 @@ SHARED = (
     "modality_directions", "direction_cosine", "transfer_image_to_text", "transfer_text_to_image",
 )  # fmt: skip
 OF_LATENTS = (
-    "overlap_0.01", "bimodal_mass", "cofire", "cross_modal_weight", "cross_modal_weight_centred",
-    "reliability_cross_modal_weight_centred",
+    "overlap_0.01", "bimodal_mass", "cofire", "cross_modal_weight", "cross_modal_weight_centred", "cross_modal_weight_rest",
+    "reliability_cross_modal_weight_rest",
 )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def sharing_table(workspace: Place, recipe: str) -> str:
     saes = sorted({name for name in frame["sae"].unique() if name is not None})
     wanted = [(metric, None) for metric in SHARED]
     wanted += [(metric, sae) for sae in saes for metric in OF_LATENTS if not sae.endswith("/random")]
-    wanted += [(metric, sae) for sae in saes for metric in ("bimodal_mass", OF_LATENTS[4]) if sae.endswith("/random")]
+    wanted += [(metric, sae) for sae in saes for metric in ("bimodal_mass", *OF_LATENTS[4:6]) if sae.endswith("/random")]
     lines = [
         [f"`{metric}`" + (f" of {sae}" if sae else "")]
         + [shown(one(frame, metric=metric, sae=sae, model=model, layer=layer), control="null") for model, layer in places]
