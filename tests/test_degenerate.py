@@ -58,6 +58,7 @@ from linrep.sae.tuning import plan_tune
 from linrep.sharing.artefact import plan_results
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.study import plan_study as plan_sharing
+from linrep.sharing.trends import trends
 from linrep.store import Store
 from linrep.store.layout import Modality
 from linrep.store.samples import SPLITS, read_samples
@@ -65,6 +66,7 @@ from linrep.store.summary import apart_lines, statistics_lines
 from linrep.store.tables import table_of
 from linrep.vlm.config import ModelConfig
 from schemas.interpret import ANSWERS, EXPLANATIONS, SCORES
+from schemas.sharing import SHARING_TRENDS
 from tests.degenerate import LAYER, WORLDS, D, write_world
 from tests.features.planted import found_plainly
 
@@ -114,11 +116,12 @@ def sharing(store: Store, folder: Path) -> list[pa.Table]:
     list(share_plainly(study, study.units, found))
     found.finish()
     table = found.table()
-    in_full(sharing_lines.summary_lines(table))
-    sharing_lines.layer_figures(table)
-    assert plain_words(table)
-    assert sharing_headline(table)
-    in_full([plain_words(table), *sharing_headline(table)])
+    both = table, table_of(trends(table.to_pylist(), [], None), SHARING_TRENDS)
+    in_full(sharing_lines.summary_lines(*both))
+    sharing_lines.layer_figures(*both)
+    assert plain_words(*both)
+    assert sharing_headline(*both)
+    in_full([plain_words(*both), *sharing_headline(*both)])
     finite(sharing_metrics(found))
     return [table, found.table("latents")]
 

@@ -155,14 +155,18 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     )
     recipe = recipe.model_copy(update={"sharing": sharing})
     first = run_sharing(recipe, workspace)
-    assert first.n_new == 6
+    assert first.n_new == 10  # means and last tokens of two layers of both models; an SAE and its control
     frame = pl.DataFrame(pl.from_arrow(first.artefact.table()))
     assert set(frame["level"]) == {"geometry", "concept", "latent"}
     assert set(frame["model"]) == {"trained", "untrained"}
     assert set(frame["sae"]) == {None, "sae", "sae/random"}
-    assert frame.filter(pl.col("metric") == "hub").height == 4
-    assert "What the curves show" in first.text
-    assert first.shown.headline[0].startswith("Sharing ")
+    assert frame.filter(pl.col("metric") == "hub").height == 8
+    assert set(frame["pooling"]) == {None, "mean", "last"}
+    assert "pooling object is left out: the recipe has no section regions" in first.text
+    trends = pl.DataFrame(pl.from_arrow(first.artefact.table("trends")))
+    assert set(trends.filter(pl.col("metric") == "hub")["pooling"]) == {"mean", "last"}
+    assert "What the curves of means of all tokens show" in first.text
+    assert first.shown.headline[1].startswith("Of means of all tokens, ")
     assert len(first.artefact.table("latents")) == 96
 
     from mlflow import MlflowClient

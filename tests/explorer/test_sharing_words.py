@@ -130,3 +130,5 @@ def test_the_headline_counts_verdicts_of_each_choice_of_tokens_and_what_the_untr
     ]
     assert sharing_headline(*both(last))[0] == "Sharing rises with depth."
     assert sharing_headline(*both([r for r in rows if r["metric"] == "cka_debiased"]))[0] == "Sharing does not rise with depth."
+    wide = [row("hub_centred", layer, value, 0.1, 0.0) for layer, value in ((3, 0.3), (9, 0.25))]
+    assert sharing_headline(*both(wide))[0] == "No measure of sharing is seen to rise with depth, and some are undecided."

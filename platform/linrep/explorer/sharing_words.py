@@ -118,8 +118,14 @@ def sharing_headline(table: pa.Table, trends: pa.Table) -> list[str]:
             f"Of the {len(beside)} that rise and that the untrained model has too, {len(beyond)} rise by more than there."
         )
     verdicts = {row["verdict"] for row in moved.to_dicts()}
-    whole = "rises with depth" if verdicts == {"rises"} else "does not rise with depth" if "rises" not in verdicts else ""
-    first = f"Sharing {whole}." if whole else "Whether sharing rises with depth depends on what is compared."
+    if verdicts == {"rises"}:
+        first = "Sharing rises with depth."
+    elif "rises" in verdicts:
+        first = "Whether sharing rises with depth depends on what is compared."
+    elif "undecided" in verdicts:
+        first = "No measure of sharing is seen to rise with depth, and some are undecided."
+    else:
+        first = "Sharing does not rise with depth."
     return [first, *sentences]
 
 
