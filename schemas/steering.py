@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [

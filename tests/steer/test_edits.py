@@ -40,12 +40,15 @@ def test_add_by_hand():
     assert Add(v, 0.5, relative=False)(h).tolist() == [[3, 4, 0, 5], [0, 0, 1, 5]]
 
 
-def test_ablate_leaves_nothing_along_the_direction_and_all_else():
-    h, v = random(0, 5, 4), random(1, 4)
-    out = Ablate(v)(h)
-    torch.testing.assert_close(out @ v, torch.zeros(5), atol=1e-5, rtol=0)
+def test_ablate_leaves_the_mean_along_the_direction_and_all_else():
+    h, v, centre = random(0, 5, 4), random(1, 4), random(2, 4)
+    out = Ablate(v, centre)(h)
+    torch.testing.assert_close(out @ v, (centre @ v).expand(5), atol=1e-5, rtol=1e-5)
     across = torch.eye(4) - torch.outer(v, v) / (v @ v)
-    torch.testing.assert_close(out, h @ across)
+    torch.testing.assert_close(out @ across, h @ across)
+    torch.testing.assert_close(Ablate(v, centre)(centre[None])[0], centre)  # what is like the mean is not touched
+    by_hand = Ablate(2 * E[0], torch.tensor([10.0, 1.0, 1.0, 1.0]))(torch.tensor([[12.0, 5.0, 6.0, 7.0]]))
+    assert by_hand.tolist() == [[10, 5, 6, 7]]
 
 
 def test_swap_by_hand_where_the_classes_are_orthogonal():
@@ -83,7 +86,7 @@ def test_replace_knocks_out():
 EDITS = [
     Add(random(0, 4), 0.7),
     Add(random(1, 4), 3.0, relative=False),
-    Ablate(random(2, 4)),
+    Ablate(random(2, 4), random(8, 4)),
     Swap(random(3, 4), random(4, 4), random(5, 4)),
     Clamp(PlainSae(), 0, 2.0),
     Replace(random(6, 4)),
@@ -130,11 +133,12 @@ def test_the_decoder_row_leaves_the_offset_out():
 
 
 def test_the_best_latent_is_the_one_that_tells_the_classes_apart():
-    other, target = random(0, 50, 4).abs() * 0.1, random(1, 50, 4).abs() * 0.1
-    target[:, 1] += 2
-    assert best_latent(PlainSae(), target, other) == 1
+    coder = PlainSae()
+    coder.decoder = torch.diag(torch.tensor([1.0, 3.0, 1.0, 1.0]))[:3]
+    target, other = torch.tensor([1.0, 0.5, 0.2]), torch.tensor([0.0, 0.1, 0.3])
+    assert best_latent(coder, target, other) == 1  # gaps of 1 and 0.4, in norms of 1 and 3
     with pytest.raises(ValueError, match="does not separate them"):
-        best_latent(PlainSae(), torch.zeros(3, 4), torch.ones(3, 4))
+        best_latent(coder, torch.zeros(3), torch.ones(3))
 
 
 def test_a_sparse_vector_is_rebuilt_exactly_and_a_dense_one_is_not():

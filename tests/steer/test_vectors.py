@@ -1,5 +1,6 @@
 """Directions and controls: one norm for all, controls where they should be, and clear words where there is no direction."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -9,6 +10,7 @@ from linrep.directions import Directions, DirectionSet
 from linrep.errors import StoreError
 from linrep.steer.config import Dose, SteerConfig
 from linrep.steer.edits import Ablate, Add, Clamp, Replace, Swap
+from linrep.steer.token_latents import TokenLatents
 from linrep.steer.vectors import NoDirection, Vectors, check_directions
 from linrep.vlm.prompts import one_prompt
 from tests.steer.test_edits import PlainSae
@@ -27,10 +29,17 @@ SET = DirectionSet(
 )
 
 
+LATENTS = TokenLatents(NAMES, torch.tensor([[0.1, 0.2, 0.0], [0.3, 1.0, 0.0], [0.0, 0.1, 0.5]]), torch.tensor([0.2, 0.4, 0.1]))
+
+
 @pytest.fixture
 def vectors():
     return Vectors(
-        SET, Dose(relative=False), coders={1: PlainSae()}, unembedding=lambda name: 7 * torch.eye(4)[NAMES.index(name)]
+        SET,
+        Dose(relative=False),
+        coders={1: PlainSae()},
+        latents={(1, "tokens"): LATENTS},
+        unembedding=lambda name: 7 * torch.eye(4)[NAMES.index(name)],
     )
 
 
@@ -135,6 +144,50 @@ def _swapped(means):
     return u.norm() * w / w.norm()
 
 
+def test_a_latent_is_chosen_and_clamped_by_what_it_does_on_tokens_of_the_class(vectors):
+    """Not by what it would do at the class mean, which no token has: of these random means latent 1 would be another one."""
+    clamp = vectors.edit("clamp", None, None, "image", 1, "boat", "tree")
+    assert isinstance(clamp, Clamp)
+    assert (clamp.latent, clamp.value) == (1, 2.0)  # gaps .2, .8 and 0; twice the mean over the tree's tokens
+    torch.testing.assert_close(
+        vectors.direction("sae_latent", "image", 1, "boat", "tree") / SET.entries[0].between("boat", "tree").norm(),
+        torch.eye(4)[1],
+    )
+    with pytest.raises(NoDirection, match="no tokens of layer 1 were encoded in the view last"):
+        vectors.latent("last", 1, "boat", "tree")
+    few = replace(vectors, latents={(1, "tokens"): TokenLatents(NAMES[:2], LATENTS.means[:2], LATENTS.rates)})
+    with pytest.raises(NoDirection, match="no training image of 'house' was encoded: there are boat, tree"):
+        few.latent("image", 1, "boat", "house")
+
+
+class Many:
+    """An SAE of 400 latents of one norm."""
+
+    d_model, n_latents = 4, 400
+    decoder = torch.nn.functional.normalize(torch.randn(400, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+
+
+def test_a_clamps_control_fires_about_as_often():
+    """Rates from one in ten thousand to one, some never: the control's is next to the clamped one's, and never zero."""
+    rates = torch.logspace(-4, 0, 400)
+    rates[::10] = 0
+    coder, known = Many(), TokenLatents(NAMES, torch.zeros(3, 400), rates)
+    vectors = Vectors(SET, Dose(), coders={1: coder}, latents={(1, "tokens"): known})
+    apart, drawn = [], set()
+    for latent in range(5, 400, 7):
+        if rates[latent] > 0:
+            control = vectors.another_latent(Clamp(coder, latent, 1.0), "image", 1, str(latent))
+            assert control.latent != latent
+            assert rates[control.latent] > 0
+            apart.append(abs(float((rates[control.latent] / rates[latent]).log())))
+            drawn.add(control.latent - latent)
+    step = float((rates[2] / rates[1]).log())
+    assert max(apart) < 20 * step  # at an end of the rates the nearest sixteen all lie on one side
+    assert len(drawn) > 8  # drawn, not the nearest one
+    without = replace(vectors, latents={})
+    assert max(abs(without.another_latent(Clamp(coder, i, 1.0), "image", 1, str(i)).latent - i) for i in range(0, 400, 40)) > 40
+
+
 def test_what_is_not_among_the_directions_is_one_clear_line(vectors):
     with pytest.raises(StoreError, match=r"no directions of layer 3"):
         vectors.direction("class_mean", "image", 3, "boat", "tree")
@@ -183,6 +236,7 @@ def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors)
     ablate, control = both(vectors, Ablate, where)
     torch.testing.assert_close(control.direction, vectors.direction("random", *where))
     torch.testing.assert_close(ablate.direction, vectors.direction("class_mean", *where))
+    torch.testing.assert_close(ablate.centre, centre)
     swap, other = both(vectors, Swap, where)
     torch.testing.assert_close(other.centre, centre)
     for name in ("source", "target"):

@@ -18,10 +18,14 @@ from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.sae.formats import read as read_coder
 from linrep.steer.chunk import steer_chunk
+from linrep.steer.coder import SparseCoder
 from linrep.steer.job import SteerChunk, SteerJob
+from linrep.steer.plan import latent_views
 from linrep.steer.prompts import first_token_row
 from linrep.steer.steerer import Steerer
+from linrep.steer.token_latents import TokenLatents, read_token_latents
 from linrep.steer.vectors import Vectors
+from linrep.store.read import read_store
 
 
 class ChunkSteerer:
@@ -78,10 +82,19 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         coders=None if config.sae is None or coder is None else {config.sae.layer: coder},
         k=20 if config.sae is None else config.sae.k,
         one_prompt=job.one_prompt,
+        latents={} if coder is None else _token_latents(job, coder),
     )
     steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens, job.limits)
     check_format(steerer.precision, begun_in)
     return steerer
+
+
+def _token_latents(job: SteerJob, coder: SparseCoder) -> dict[tuple[int, str], TokenLatents]:
+    views = latent_views(job.config)
+    if job.config.sae is None or not views:
+        return {}
+    store, layer = read_store(job.harvest), job.config.sae.layer
+    return {(layer, view): read_token_latents(store, coder, layer, view, job.classes) for view in views}
 
 
 def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_in: str | None = None) -> Iterator[UnitCommit]:

@@ -52,13 +52,18 @@ def decoder_rows(coder: SparseCoder, latents: Tensor) -> Float[Tensor, "k d"]:
     return coder.decoder[latents].float()
 
 
-def best_latent(coder: SparseCoder, target: Float[Tensor, "n d"], other: Float[Tensor, "m d"]) -> int:
-    """The latent whose mean activation is higher on the target's vectors than on the others' by the most, in decoder norms.
+def best_latent(coder: SparseCoder, target: Float[Tensor, " f"], other: Float[Tensor, " f"]) -> int:
+    """The latent whose mean activation is higher on the target's tokens than on the others' by the most, in decoder norms.
+
+    Args:
+        coder: The SAE.
+        target: Mean of each latent over the target's tokens.
+        other: The same of the other class.
 
     Raises:
         ValueError: No latent is higher on the target.
     """
-    gap = coder.encode(target).mean(0) - coder.encode(other).mean(0)
+    gap = target - other
     candidates = gap.topk(min(64, coder.n_latents)).indices
     weighted = gap[candidates] * decoder_rows(coder, candidates).norm(dim=1)
     if weighted.max() <= 0:

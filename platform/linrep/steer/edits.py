@@ -39,13 +39,19 @@ class Add:
 
 @dataclass(frozen=True, eq=False)
 class Ablate:
-    """h without its component along a direction."""
+    """h with its component along a direction set to that of a centre: what sets a token apart along it is gone, the mean stays.
+
+    Attributes:
+        direction: In the model's own scale; its length does not count.
+        centre: What all vectors have in common, such as the mean over all classes.
+    """
 
     direction: Float[Tensor, " d"]
+    centre: Float[Tensor, " d"]
 
     def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         unit = _unit(self.direction.to(h))
-        return h - (h @ unit)[:, None] * unit
+        return h - ((h - self.centre.to(h)) @ unit)[:, None] * unit
 
 
 @dataclass(frozen=True, eq=False)

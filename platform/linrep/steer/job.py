@@ -68,6 +68,7 @@ class SteerJob:
         max_text_tokens: As in the harvest.
         sae_digest: Of the SAE's weights, if there is one; a worker refuses to run another one.
         one_prompt: Whether the harvest read texts under the prompt of the images.
+        harvest: The store that the directions come from, for the latents of its tokens.
         limits: Norms above which a position is neither edited nor read by the lens, by layer.
     """
 
@@ -82,5 +83,6 @@ class SteerJob:
     image_size: tuple[int, int] | None
     max_text_tokens: int
     sae_digest: str | None
+    harvest: Place
     one_prompt: bool = True
     limits: Mapping[int, NormLimits] = field(default_factory=dict)

@@ -22,7 +22,9 @@ from linrep.steer.job import Item, SteerChunk, SteerJob, Task
 from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
 from linrep.steer.sinks import norm_limits
+from linrep.steer.token_latents import VIEW_OF_SITE as LATENTS_OF_SITE
 from linrep.steer.vectors import VIEW_OF_SITE, check_directions
+from linrep.store.layout import View
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
 from linrep.store.summary import apart_lines
@@ -93,6 +95,7 @@ def plan_steer(
         StoreError: The directions lack a kind, a layer or a view.
     """
     made_from = found.parents.get("harvest", store.manifest.digest)
+    check_latent_views(config, store)
     if made_from != store.manifest.digest:
         raise RecipeError(
             f"the directions at {directions} come from the harvest {made_from}, this recipe's is {store.manifest.digest}: "
@@ -146,10 +149,32 @@ def plan_steer(
         image_size=store.manifest.harvest["image_size"] and tuple(store.manifest.harvest["image_size"]),
         max_text_tokens=store.manifest.harvest["max_text_tokens"],
         sae_digest=None if sae is None else sae[0],
+        harvest=store.place,
         one_prompt=one_prompt(store.manifest.harvest),
         limits={} if config.edit_high_norm else norm_limits(store, layers),
     )
     return SteerPlan(job, cut, classes, tuple(apart_lines(store.manifest, layers)))
+
+
+def latent_views(config: SteerConfig) -> tuple[View, ...]:
+    """Views of single tokens whose latents a plan needs: none where nothing is chosen among latents."""
+    if config.sae is None or not {*config.directions, *config.edits} & {"sae_latent", "clamp"}:
+        return ()
+    return tuple(dict.fromkeys(LATENTS_OF_SITE[site.kind] for site in config.sites))
+
+
+def check_latent_views(config: SteerConfig, store: Store) -> None:
+    """Refuse latents of tokens that the store does not have.
+
+    Raises:
+        RecipeError: Names the view that is missing.
+    """
+    for view in latent_views(config):
+        if view not in store.manifest.views:
+            raise RecipeError(
+                f"steer.sae: latents are chosen by their means over single tokens, and {store.place} has no view {view!r}: "
+                "harvest it with harvest.views, or leave sae_latent and clamp out"
+            )
 
 
 def prompt_notes(config: SteerConfig, harvest: Mapping[str, Any]) -> list[str]:
@@ -191,7 +216,10 @@ def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tu
 
 
 def held_out(store: Store) -> tuple[dict[str, list[_HeldOutSample]], list[_HeldOutSample], list[_HeldOutSample]]:
-    """Samples that no probe was fitted on: images by class, captions with their image, and texts; in a drawn order.
+    """Test images by class, captions with their image, and texts; in a drawn order.
+
+    Probes chose their penalties, and so their directions, on validation images: these are not steered. Captions and texts, which
+    nothing is chosen on, are all those that no probe was fitted on.
 
     Classes are called as the probes call them: two of one name have different numbers.
     """
@@ -209,7 +237,7 @@ def held_out(store: Store) -> tuple[dict[str, list[_HeldOutSample]], list[_HeldO
             if row["error"] is not None or row["split"] == "train":
                 continue
             held, name = _HeldOutSample(row["sample_id"], number, record), classes[row["sample_id"]]
-            if row["corpus"] == "images" and name is not None:
+            if row["corpus"] == "images" and name is not None and row["split"] == "test":
                 images.setdefault(name, []).append(replace(held, class_name=name))
             elif row["modality"] == "pair":
                 captions.append(held)
@@ -259,11 +287,11 @@ def choose_pairs(
                 shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
                 raise RecipeError(f"steer.pairs: there is no pair {' to '.join(pair)}: no class {unknown[0]!r} among {shown}")
             if pair[0] not in images:
-                raise RecipeError(f"steer.pairs: no held-out image of {pair[0]!r}: raise corpora.splits or take another class")
+                raise RecipeError(f"steer.pairs: no test image of {pair[0]!r}: raise corpora.splits.test or take another class")
         return config.pairs
     n = config.pairs
     if not any(name in images for name in classes):
-        raise RecipeError("no held-out image of any class with directions: raise corpora.splits.val or .test")
+        raise RecipeError("no test image of any class with directions: raise corpora.splits.test")
     order = [str(classes[i]) for i in np.random.default_rng([config.seed, 7]).permutation(len(classes))]
     drawn = [
         (source, order[(i + step) % len(order)])

@@ -15,6 +15,8 @@ from linrep.directions import Directions, DirectionSet
 from linrep.steer.coder import SparseCoder, best_latent, decoder_row, decoder_rows, sparse_reconstruction
 from linrep.steer.config import Dose
 from linrep.steer.edits import Ablate, Add, Clamp, Edit, Replace, Shuffle, Swap
+from linrep.steer.token_latents import VIEW_OF_SITE as LATENTS_OF_SITE
+from linrep.steer.token_latents import TokenLatents
 
 T = TypeVar("T")
 
@@ -29,6 +31,8 @@ VIEW_OF_SITE = {"image": "pooled", "patches": "pooled", "everywhere": "pooled", 
 """Which rows of the store a site's directions come from."""
 
 
+LIKE = 16
+"""Latents of the most similar firing rate that a control is drawn from."""
 KEPT = 4096
 """Directions kept at once; those of a pair at all its layers are far fewer."""
 
@@ -49,6 +53,7 @@ class Vectors:
         coders: SAEs by layer.
         k: Latents of a sparse reconstruction.
         one_prompt: Whether texts were read under the prompt of the images, with the text in place of the image.
+        latents: What the latents of an SAE do on single training tokens, by layer and view of the store.
     """
 
     directions: DirectionSet
@@ -58,6 +63,7 @@ class Vectors:
     coders: Mapping[int, SparseCoder] | None = None
     k: int = 20
     one_prompt: bool = True
+    latents: Mapping[tuple[int, str], TokenLatents] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def means(self, site: str, layer: int) -> Directions:
@@ -120,16 +126,16 @@ class Vectors:
         return found.between(source, target)
 
     def latent(self, site: str, layer: int, source: str, target: str) -> int:
-        """The latent that separates the target's mean from the source's best.
+        """The latent that separates the target's tokens from the source's best.
 
         Raises:
             NoDirection: None does, or there is no SAE at this layer.
         """
-        means, coder = self.means(site, layer), self._coder(layer)
+        known, coder = self._latents(site, layer), self._coder(layer)
         try:
             return self._once(
                 ("latent", site, layer, source, target),
-                lambda: best_latent(coder, means.vector(target)[None], means.vector(source)[None]),
+                lambda: best_latent(coder, known.mean(target), known.mean(source)),
             )
         except ValueError as error:
             raise NoDirection(str(error)) from None
@@ -146,6 +152,12 @@ class Vectors:
         if not self.coders or layer not in self.coders:
             raise NoDirection(f"no SAE of layer {layer}")
         return self.coders[layer]
+
+    def _latents(self, site: str, layer: int) -> TokenLatents:
+        self._coder(layer)
+        if (layer, LATENTS_OF_SITE[site]) not in self.latents:
+            raise NoDirection(f"no tokens of layer {layer} were encoded in the view {LATENTS_OF_SITE[site]}")
+        return self.latents[layer, LATENTS_OF_SITE[site]]
 
     def _random(self, kind: str, site: str, layer: int, source: str, target: str, width: int) -> Tensor:
         return torch.randn(width, generator=self._draws(kind, site, layer, source, target))
@@ -171,6 +183,9 @@ class Vectors:
     def another_latent(self, clamp: Clamp, site: str, layer: int, *drawn_by: str) -> Clamp:
         """Another latent, set to what writes as much as the clamped one does: its control.
 
+        It is drawn among the `LIKE` latents whose firing rates are nearest to the clamped one's; where no rates are known, among
+        all.
+
         Args:
             clamp: The edit.
             site: Kind of its site.
@@ -180,10 +195,17 @@ class Vectors:
         Raises:
             NoDirection: The SAE has no other latent that writes anything.
         """
-        coder = clamp.coder
-        drawn = torch.randperm(coder.n_latents, generator=self._draws("latent", site, layer, *drawn_by))[:64]
-        norms = decoder_rows(coder, drawn).norm(dim=1)
-        others = drawn[(norms > 0) & (drawn != clamp.latent)]
+        coder, known = clamp.coder, self.latents.get((layer, LATENTS_OF_SITE[site]))
+        drawn = torch.randperm(coder.n_latents, generator=self._draws("latent", site, layer, *drawn_by))
+        drawn = drawn[drawn != clamp.latent]
+        if known is not None:
+            drawn = drawn[known.rates[drawn] > 0]
+            far = (known.rates[drawn].log() - known.rates[clamp.latent].log()).abs()
+            near = torch.zeros(len(drawn), dtype=torch.bool)
+            near[far.argsort(stable=True)[:LIKE]] = True
+            drawn = drawn[near]
+        drawn = drawn[:64]
+        others = drawn[decoder_rows(coder, drawn).norm(dim=1) > 0]
         if not len(others):
             raise NoDirection(f"the SAE of layer {layer} has no other latent to clamp")
         latent = int(others[0])
@@ -213,7 +235,8 @@ class Vectors:
                 assert strength is not None
                 return Add(self.direction(kind, site, layer, source, target), strength, self.dose.relative)
             case "ablate":
-                return Ablate(self.direction(kind or "class_mean", site, layer, source, target))
+                direction = self.direction(kind or "class_mean", site, layer, source, target)
+                return Ablate(direction, self.means(site, layer).vectors.mean(0))
             case "swap":
                 self.direction("class_mean", site, layer, source, target)  # refuses means that coincide
                 means = self.means(site, layer)
@@ -221,8 +244,7 @@ class Vectors:
                 return swap if kind is None else self._random_plane(swap, site, layer, source, target)
             case "clamp":
                 latent = self.latent(site, layer, source, target)
-                there = self._coder(layer).encode(self.means(site, layer).vector(target)[None])[0, latent]
-                clamp = Clamp(self._coder(layer), latent, 2 * float(there))
+                clamp = Clamp(self._coder(layer), latent, 2 * float(self._latents(site, layer).mean(target)[latent]))
                 return clamp if kind is None else self.another_latent(clamp, site, layer, source, target)
             case "zero" | "mean" if kind == "shuffled_tokens":
                 return Shuffle(self._number("order", site, layer))
