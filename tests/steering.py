@@ -38,7 +38,7 @@ def directions(width: int = 32, layers: tuple[int, ...] = (0, 2), names: tuple[s
 def half_held_out(folder: Path) -> Corpora:
     """Small corpora with half of everything held out, so that there is something to steer."""
     corpora = write_corpora(folder, n_images=24, n_texts=5, n_pairs=9)
-    return corpora.model_copy(update={"splits": corpora.splits.model_copy(update={"val": 0.3, "test": 0.3})})
+    return corpora.model_copy(update={"splits": corpora.splits.model_copy(update={"val": 0.1, "test": 0.5})})
 
 
 def write_workspace(folder: Path, name: str, corpora: Corpora, model: ModelConfig) -> Path:

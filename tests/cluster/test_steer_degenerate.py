@@ -71,4 +71,4 @@ def test_a_harvest_that_skipped_every_image_is_one_clear_line(split_corpora, ran
         file.write_bytes(b"no image")
     damaged = write_workspace(tmp_path / "ws", "t", corpora, random_vlm)
     text = outcome(recipe_of(corpora, random_vlm, damaged), damaged)
-    assert "no held-out image" in text
+    assert "no test image" in text

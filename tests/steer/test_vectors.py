@@ -166,6 +166,12 @@ class Many:
     d_model, n_latents = 4, 400
     decoder = torch.nn.functional.normalize(torch.randn(400, 4, generator=torch.Generator().manual_seed(2)), dim=1)
 
+    def encode(self, x):
+        return (x @ self.decoder.T).relu()
+
+    def decode(self, z):
+        return z @ self.decoder
+
 
 def test_a_clamps_control_fires_about_as_often():
     """Rates from one in ten thousand to one, some never: the control's is next to the clamped one's, and never zero."""

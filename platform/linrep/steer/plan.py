@@ -273,7 +273,7 @@ def choose_pairs(
     """The ordered pairs of the plan, named or drawn.
 
     Raises:
-        RecipeError: There are fewer than two classes, a named class has no directions, a source has no held-out image, or
+        RecipeError: There are fewer than two classes, a named class has no directions, a source has no test image, or
             both classes of a pair are called the same.
     """
     if len(classes) < 2:
