@@ -106,7 +106,7 @@ def probe_table(workspace: Place, recipe: str) -> str:
     lines = [
         [str(layer)]
         + [
-            shown(one(own, layer=layer, attribute=attribute, view=view, kind=kind), "top1", "control")
+            shown(one(own, layer=layer, attribute=attribute, view=view, kind=kind), "top1", "control_task")
             for _, attribute, view, kind in columns
         ]
         for layer in sorted(own["layer"].unique())

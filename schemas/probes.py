@@ -66,12 +66,23 @@ PROBES = pa.schema(
         *_interval("balanced", "Mean over classes of the share of their rows that are right", nullable=True),
         *_interval("auroc", "Mean over classes of the area under the curve, class against rest", nullable=True),
         *_interval(
-            "control",
+            "shuffled",
             "top1 of the same probe fitted on and scored against shuffled labels, of regions those of other images; null for "
             "transfers",
             nullable=True,
         ),
-        *_interval("selectivity", "top1 minus control, on the same rows", nullable=True),
+        *_interval(
+            "control_task",
+            "top1 of the same probe fitted on and scored against a fixed random function of the type (Hewitt & Liang, 2019)",
+            nullable=True,
+        ),
+        column(
+            "control_type",
+            pa.string(),
+            "The type: word, position (of the patch), attributes (with the class), or classes, which fall into two halves",
+            nullable=True,
+        ),
+        *_interval("selectivity", "top1 minus control_task, on the same rows; null where the type is the class", nullable=True),
         column("gradient", pa.float64(), "Softmax: norm of the gradient at the end over that at zero weights", nullable=True),
         column("evaluations", pa.int32(), "Softmax: passes over the training rows at the chosen penalty", nullable=True),
         column("converged", pa.bool_(), "Softmax: whether the gradient came below the tolerance", nullable=True),
@@ -107,7 +118,13 @@ PROBE_LABELS = pa.schema(
         column("split", pa.string(), "train, val or test"),
         column("attribute", pa.string(), "class, modality, or an attribute of the samples"),
         column("class_name", pa.string(), "Its class in words"),
-        column("shuffled", pa.string(), "The class that the control dealt to it"),
+        column("shuffled", pa.string(), "The class that shuffling dealt to it"),
+        column(
+            "control_task",
+            pa.string(),
+            "The class that the control task gives its type; single tokens may have others; null for modality",
+            nullable=True,
+        ),
     ],
     metadata={"schema_version": str(VERSION)},
 )

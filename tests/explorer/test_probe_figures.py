@@ -15,7 +15,7 @@ def row(kind: str, layer: int, top1: float, **more) -> dict:
         "top1": top1, "top1_low": top1 - 0.1, "top1_high": top1 + 0.1, "top5": 1.0, "top5_low": 1.0, "top5_high": 1.0,
         "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95, "n_high_norm": 0, "high_norm_positions": [],
     }  # fmt: skip
-    control = {"control": 0.25, "control_low": 0.1, "control_high": 0.4, "selectivity": top1 - 0.25}
+    control = {"shuffled": 0.25, "shuffled_low": 0.1, "shuffled_high": 0.4, "control_task": 0.45, "control_type": "attributes"}
     own = more.get("k") is None and more.get("n_per_class") is None and more.get("fitted_on", "image") == "image"
     return {**base, **(control if own else {}), **more}
 
@@ -74,4 +74,5 @@ def test_one_legend_stands_beside_the_panels_and_none_on_data():
     figure = layer_figures(table_of(ROWS, PROBES))["layers_class"]
     assert [axes.get_legend() for axes in figure.axes] == [None] * len(figure.axes)
     (legend,) = figure.legends
-    assert {text.get_text() for text in legend.get_texts()} == {"ridge", "LDA", "ridge, shuffled labels", "most frequent class"}
+    controls = {"ridge, shuffled labels", "ridge, control task by attributes", "most frequent class"}
+    assert {text.get_text() for text in legend.get_texts()} == {"ridge", "LDA"} | controls

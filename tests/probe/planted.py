@@ -38,10 +38,11 @@ def write_planted(
     noise: float | Mapping[int, float] = 0.7,
     n_texts: int = 30,
     text_tokens: int = TOKENS,
+    words: int = 0,
 ) -> Store:
     """Images of three classes and two colours, their captions (in context, and alone), and texts that nobody labelled.
 
-    `noise` by layer names the layers as well.
+    `noise` by layer names the layers as well. Single text tokens are of `words` words, each in its own direction.
     """
     by_layer = dict(noise) if isinstance(noise, Mapping) else dict.fromkeys(LAYERS, noise)
     rng = np.random.default_rng(0)
@@ -67,7 +68,7 @@ def write_planted(
             for layer, own in by_layer.items():
                 for view in VIEWS:
                     for modality in ("image", "text"):
-                        table = _vectors(chunk, view, layer, modality, own, rng, schema, text_tokens)
+                        table = _vectors(chunk, view, layer, modality, own, rng, schema, text_tokens, words)
                         writer.vectors(view, layer, modality, table)
             n = len(chunk)
             plain = [{k: v for k, v in row.items() if k not in ("colour", "truth")} for row in chunk]
@@ -86,7 +87,7 @@ def write_planted(
     return linrep.store.open(str(folder))
 
 
-def _vectors(chunk, view, layer, modality, noise, rng, schema, text_tokens) -> pa.Table:
+def _vectors(chunk, view, layer, modality, noise, rng, schema, text_tokens, words) -> pa.Table:
     taken, x = [], []
     own = text_tokens if modality == "text" else TOKENS
     each = own + 2 if view == "tokens" else 1  # one special and one newline row among the tokens
@@ -108,8 +109,12 @@ def _vectors(chunk, view, layer, modality, noise, rng, schema, text_tokens) -> p
         if view == "tokens" and position >= own:
             x[i] = 4 * signal((row["truth"] + 1) % 3, 1 - row["colour"], modality)
     n = len(taken)
+    spoken = np.random.default_rng(layer).integers(words, size=n) if words and view == "tokens" and modality == "text" else None
+    if spoken is not None:
+        x = [row + 6 * AXES[7 + word] for row, word in zip(x, spoken, strict=True)]
     columns = {
         "sample_id": pa.array([row["sample_id"] for row, _ in taken], pa.string()),
+        **({} if spoken is None else {"token_id": pa.array(spoken.astype(np.int32))}),
         "norm": pa.array(np.ones(n, np.float32)),
         "label": pa.array([row.get("label") for row, _ in taken], pa.int32()),
         "split": pa.array([row["split"] for row, _ in taken], pa.string()),

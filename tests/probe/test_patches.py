@@ -60,8 +60,9 @@ def test_what_patches_show_is_read_and_neither_places_nor_dealt_regions_tell_it(
     assert (ridge["attribute"], ridge["view"], ridge["n_classes"]) == ("region", "tokens", 4)
     assert ridge["auroc"] > 0.97
     assert rows["lda"]["balanced"] > 0.8
-    assert ridge["control"] <= ridge["chance"] + 0.05  # against dealt regions it says background
-    assert ridge["selectivity_low"] > 0.1
+    assert ridge["shuffled"] <= ridge["chance"] + 0.05  # against dealt regions it says background
+    assert ridge["top1_low"] > ridge["shuffled"]
+    assert (ridge["control_task"], ridge["selectivity"]) == (None, None)  # the types of patches are their places: see `position`
     # Objects lie anywhere, but more often in the middle: places tell object from background a little, and no object from another.
     assert 0.5 < place["auroc"] < 0.75
     assert place["auroc_high"] < ridge["auroc_low"]
@@ -89,7 +90,9 @@ def test_places_alone_tell_a_planted_label_of_places_and_so_do_dealt_regions(tmp
     assert rows["position"]["auroc"] > 0.999
     assert rows["position"]["top1"] == 1
     assert rows["lda"]["top1"] > 0.95  # the vectors do tell it ...
-    assert rows["lda"]["selectivity"] == pytest.approx(0, abs=0.02)  # ... but as well of the regions of other images
+    assert rows["lda"]["shuffled"] == pytest.approx(
+        rows["lda"]["top1"], abs=0.02
+    )  # ... but as well of the regions of other images
 
 
 def test_groups_are_the_patches_of_an_image_with_one_label_and_one_of_the_control(found):

@@ -65,10 +65,11 @@ def test_planted_classes_are_read_and_shuffled_ones_are_not(results, view):
             assert row["top1"] > 0.9, row
             assert row["top1_low"] <= row["top1"] <= row["top1_high"]
             assert row["auroc"] > 0.95
-            assert row["control_low"] < 0.45, row
-            assert abs(row["control"] - 1 / 3) < 0.17
-            assert row["selectivity"] == pytest.approx(row["top1"] - row["control"])
-            assert row["selectivity_low"] > 0.3
+            assert row["shuffled_low"] < 0.45, row
+            assert abs(row["shuffled"] - 1 / 3) < 0.17
+            assert row["selectivity"] == pytest.approx(row["top1"] - row["control_task"])
+            if row["control_type"] == "attributes":  # the store names no words: all text tokens are of one type
+                assert row["top1"] > row["control_task"]
 
 
 def test_a_constant_token_is_at_chance_whatever_reads_it(results):
@@ -122,7 +123,7 @@ def test_attributes_are_read_from_images_and_captions(results):
     for modality in ("image", "text"):
         row = main(frame, attribute="colour", tested_on=modality, kind="lda").row(0, named=True)
         assert row["top1"] > 0.9
-        assert abs(row["control"] - 0.5) < 0.2
+        assert abs(row["shuffled"] - 0.5) < 0.2
         assert row["n_classes"] == 2
 
 
@@ -143,7 +144,7 @@ def test_image_and_text_are_told_apart_on_equal_numbers_of_samples(results, stud
     row = main(frame, attribute="modality", kind="lda").row(0, named=True)
     assert row["top1"] > 0.95
     assert row["fitted_on"] == row["tested_on"] == "both"
-    assert abs(row["control"] - 0.5) < 0.2
+    assert abs(row["shuffled"] - 0.5) < 0.2
     assert row["chance"] == 0.5
     found = directions.select("class_mean", 2, "pooled", "both", "modality").between("image", "text")
     assert float(found @ torch.from_numpy(AXES[5]).float() / found.norm()) > 0.95
@@ -176,11 +177,14 @@ def test_every_probe_of_its_own_rows_has_a_control_at_chance_and_its_selectivity
         own = frame.filter(pl.col("fitted_on") == pl.col("tested_on"))
         assert {"sparse", "ridge", "lda"} < set(own["kind"])
         assert own["n_per_class"].n_unique() == 2  # all samples, and five a class
-        for row in own.iter_rows(named=True):
-            assert row["selectivity"] == pytest.approx(row["top1"] - row["control"])
+        assert (own["control_task"].is_null() == (own["attribute"] == "modality")).all()
+        for row in own.drop_nulls("control_task").iter_rows(named=True):
+            assert row["selectivity"] == pytest.approx(row["top1"] - row["control_task"])
             assert row["selectivity_low"] <= row["selectivity"] <= row["selectivity_high"]
-            assert abs(row["control"] - 1 / row["n_classes"]) < 0.22, row
-        assert own.filter(kind="sparse", attribute=CLASS, k=5)["selectivity"].min() > 0.2
+        for row in own.iter_rows(named=True):
+            assert abs(row["shuffled"] - 1 / row["n_classes"]) < 0.22, row
+        few = own.filter(kind="sparse", attribute=CLASS, k=5)
+        assert (few["top1"] - few["shuffled"]).min() > 0.2
 
 
 class PlainSae:
@@ -207,7 +211,7 @@ def test_one_planted_latent_of_an_sae_reads_its_class(of_latents):
     assert latents["k"].to_list() == [1, 5]
     assert latents["auroc"][0] > 0.97
     assert latents["auroc"][0] > coordinates["auroc"][0]
-    assert (latents["control"] - 1 / 3).abs().max() < 0.2
+    assert (latents["shuffled"] - 1 / 3).abs().max() < 0.2
     assert latents["selectivity_low"].min() > 0.2
 
 
@@ -217,7 +221,7 @@ def test_latents_are_read_by_every_kind_with_controls_classes_and_transfers(of_l
         for modality in ("image", "text"):
             (row,) = main(rows, attribute=CLASS, kind=kind, tested_on=modality).iter_rows(named=True)
             assert row["top1"] > 0.9, row
-            assert abs(row["control"] - 1 / 3) < 0.2
+            assert abs(row["shuffled"] - 1 / 3) < 0.2
             named = classes.filter(attribute=CLASS, kind=kind, tested_on=modality)
             assert named["class_name"].to_list() == list(CLASSES)
         moved = rows.filter(pl.col("fitted_on") != pl.col("tested_on"), pl.col("centred"), attribute=CLASS, kind=kind)
@@ -244,7 +248,7 @@ def test_modalities_of_unequal_numbers_of_tokens_weigh_the_same(tmp_path):
         assert row["chance"] == pytest.approx(0.5)
         assert row["top1"] == pytest.approx(row["balanced"]), row["kind"]
         assert row["n_train"] == 2 * sum(train), row["kind"]
-        assert abs(row["control"] - 0.5) < 0.2
+        assert abs(row["shuffled"] - 0.5) < 0.2
     seen = confusions.filter(kind="ridge").group_by("class_name").agg(pl.col("n").sum())
     assert dict(seen.iter_rows())["text"] == 3 * dict(seen.iter_rows())["image"]
 

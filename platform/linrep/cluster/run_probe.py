@@ -119,7 +119,7 @@ def metrics(probes: Artefact[ProbeAbout]) -> dict[str, dict[int, float]]:
     """The main probes' numbers: curves over layers, accuracies first, then those on shuffled labels."""
     curves: dict[str, dict[int, float]] = {}
     rows = main_probes(probes.frame()).to_dicts()
-    for measure in ("top1", "control", "auroc", "selectivity"):
+    for measure in ("top1", "control_task", "shuffled", "auroc", "selectivity"):
         for row in rows:
             if row[measure] is not None:
                 name = f"{measure}/{row['attribute']}_{row['tested_on']}_{row['view']}_{row['kind']}"

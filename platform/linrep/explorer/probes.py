@@ -86,7 +86,11 @@ def _layer_panels(frame: pl.DataFrame) -> list[Panel]:
         found = [(i, kind, own.filter(pl.col("kind") == kind)) for i, kind in enumerate(KINDS)]
         curves = [replace(_curve(_named(kind), rows), colour=i) for i, kind, rows in found if len(rows)]
         best = own.filter(pl.col("kind") == "ridge")
-        curves.append(_curve("ridge, shuffled labels", best, "control", control=True))
+        curves.append(_curve("ridge, shuffled labels", best, "shuffled", control=True))
+        if best["control_type"].is_not_null().any():
+            curves.append(
+                _curve(f"ridge, control task by {best['control_type'].drop_nulls()[0]}", best, "control_task", control=True)
+            )
         chance = own["chance"].mean()
         parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
@@ -107,7 +111,7 @@ def _sparse_panels(frame: pl.DataFrame) -> list[Panel]:
         by_k = _by(own.sort("k", "layer"), "k")
         curves = [_curve(f"k = {k}", rows) for k, rows in by_k]
         k, rows = by_k[-1]
-        curves.append(_curve(f"k = {k}, shuffled labels", rows, "control", control=True))
+        curves.append(_curve(f"k = {k}, shuffled labels", rows, "shuffled", control=True))
         chance = own["chance"].mean()
         parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
@@ -120,7 +124,7 @@ def _sample_panels(frame: pl.DataFrame) -> list[Panel]:
         for n, rows in _by(own.filter(pl.col("n_per_class").is_not_null()).sort("n_per_class", "layer"), "n_per_class"):
             curves.append(_curve(f"{n} a class", rows))
         whole = own.filter(pl.col("n_per_class").is_null())
-        curves += [_curve("all", whole), _curve("all, shuffled labels", whole, "control", control=True)]
+        curves += [_curve("all", whole), _curve("all, shuffled labels", whole, "shuffled", control=True)]
         chance = own["chance"].mean()
         parts.append(_panel(where, curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
@@ -136,7 +140,7 @@ def _transfer_panels(frame: pl.DataFrame) -> list[Panel]:
         curves = [_curve("fitted there", at_home)]
         curves.append(_curve("from the other modality", away.filter(~pl.col("centred"))))
         curves.append(_curve("the same, means aligned", away.filter(pl.col("centred"))))
-        curves.append(_curve("shuffled labels", at_home, "control", control=True))
+        curves.append(_curve("shuffled labels", at_home, "shuffled", control=True))
         chance = own["chance"].mean()
         parts.append(_panel(f"{where}, ridge", curves, (float(chance), "most frequent class")))  # pyright: ignore[reportArgumentType]
     return parts
@@ -171,7 +175,8 @@ def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[st
     frame = main_probes(pl.DataFrame(pl.from_arrow(table)))
     lines = [
         "  kind and layer are chosen on validation samples, the numbers are from test samples",
-        f"  {'attribute':10} {'rows':14} {'best on validation':22} {'top-1 [95%]':>22} {'control [95%]':>22} {'chance':>7}",
+        f"  {'attribute':10} {'rows':14} {'best on validation':22} {'top-1 [95%]':>22} {'control task [95%]':>22} {'by':>10} "
+        f"{'shuffled [95%]':>22} {'chance':>7}",
     ]
     for _, own in _by(frame.filter(pl.col("kind") != POSITION), "attribute", "view", "tested_on"):
         # Without validation rows nothing is chosen: the first kind at the last layer.
@@ -180,7 +185,8 @@ def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[st
         best = f"{row['kind']}, layer {row['layer']}"
         lines.append(
             f"  {row['attribute']:10} {row['view'] + ' ' + row['tested_on']:14} {best:22} {_shown(row, 'top1'):>22} "
-            f"{_shown(row, 'control'):>22} {row['chance']:>7.3f}"
+            f"{_shown(row, 'control_task'):>22} {row['control_type'] or '':>10} {_shown(row, 'shuffled'):>22} "
+            f"{row['chance']:>7.3f}"
         )
     lines += [f"  {region_sentence(own)}" for _, own in _by(frame.filter(pl.col("attribute") == REGION), "view")]
     lines += [f"  left out, too few samples: {what}: {', '.join(names)}" for what, names in left_out.items()]
@@ -228,7 +234,9 @@ def probe_headline(table: pa.Table) -> list[str]:
         attribute = "class" if "class" in attributes else attributes[0]
         curve = chosen_curve(own.filter(pl.col("attribute") == attribute))
         low, high = curve["top1_low"].max(), curve["top1_high"].min()
-        beside = f"chance {_share(curve['chance'].mean())}, shuffled labels {_share(curve['control'].mean())}"
+        beside = f"chance {_share(curve['chance'].mean())}, shuffled labels {_share(curve['shuffled'].mean())}"
+        if curve["control_type"].is_not_null().any():
+            beside += f", control task by {curve['control_type'].drop_nulls()[0]} {_share(curve['control_task'].mean())}"
         how = f"{curve['view'][0]} rows, {curve['kind'][0]} probes"
         if len(curve) > 1 and low is not None and high is not None and low <= high:  # pyright: ignore[reportOperatorIssue]
             ends = f"{_share(curve['top1'].min())} to {_share(curve['top1'].max())}"
@@ -259,7 +267,7 @@ def region_sentence(frame: pl.DataFrame) -> str:
     interval = in_brackets(best["auroc_low"], best["auroc_high"], _share)
     return (
         f"What a patch shows ({what}) is read best at layer {best['layer']}: AUROC {_share(best['auroc'])}{interval}{alone}; "
-        f"{_share(best['top1'])} of test patches, of regions dealt anew {_share(best['control'])} ({best['kind']} probes, layer "
+        f"{_share(best['top1'])} of test patches, of regions dealt anew {_share(best['shuffled'])} ({best['kind']} probes, layer "
         f"chosen on validation patches)."
     )
 

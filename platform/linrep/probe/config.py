@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
 from linrep.named_sae import NamedSae
@@ -19,6 +19,11 @@ class Attributes(Section):
         "name, with or without the ending.",
     )
     columns: tuple[str, ...] = Field(description="Columns to probe; each value is a class.")
+    types: tuple[str, ...] | None = Field(
+        default=None,
+        description="Which of these columns make up, with the class, a sample's type in the control task; null: all. Types "
+        "should recur.",
+    )
 
     @field_validator("columns")
     @classmethod
@@ -29,6 +34,13 @@ class Attributes(Section):
                 f"must name columns, each once, none of them class, modality, region or with a slash, got {list(columns)}"
             )
         return columns
+
+    @model_validator(mode="after")
+    def _types_are_columns(self) -> "Attributes":
+        wrong = [name for name in self.types or () if name not in self.columns]
+        if wrong or self.types == ():
+            raise ValueError(f"types: must be some of the columns {list(self.columns)}, got {list(self.types or ())}")
+        return self
 
 
 class Softmax(Section):

@@ -46,7 +46,7 @@ def check_latents(study: Study, encoder: Encoder) -> None:
             f"probe.sae: pooled rows need the latents of single tokens, and {study.store.place} has no view tokens: harvest it "
             "with harvest.views, or probe other views"
         )
-    sizes = [len(task.names) for task in _tasks(study) for _ in (task.column, task.control)]
+    sizes = [len(task.names) for task in _tasks(study) for _ in (task.column, task.control, task.control_task)]
     k = max(config.sparse, default=0)
     needed = bytes_of_fit(sizes, encoder.n_latents, k) / 1e9
     if needed > ROOM_GB:
@@ -77,12 +77,13 @@ def probe_latents(
         }
         stream = StreamRows(study.store, "tokens", files)
     rows = LatentRows(stream, encoder, mean=pooled)
+    labels = {task: _columns(study, unit, task) for task in tasks}
     columns: Columns = {
         f"{task.source} {column}": {m: study.codes[m][column] for m in task.modalities}
-        for task in tasks
-        for column in (task.column, task.control)
+        for task, own in labels.items()
+        for column in own
     }
-    sizes = {f"{task.source} {column}": len(task.names) for task in tasks for column in (task.column, task.control)}
+    sizes = {f"{task.source} {column}": len(task.names) for task, own in labels.items() for column in own}
 
     def training() -> Iterator[Weighed]:
         return _weighed(study, rows, columns, "train")
@@ -94,7 +95,7 @@ def probe_latents(
     if len(most):
         active = rows.of(most)
         without = replace(study, config=study.config.model_copy(update={"sparse": ()}))
-        work = Work(without, unit, tasks, active, _moments(study, active, tasks), device, clusters)
+        work = Work(without, unit, tasks, active, _moments(study, active, tasks), device, clusters, row_types=False)
         scored += [replace(s, input=INPUT) for s in work.scored()]
     return scored
 
@@ -102,6 +103,13 @@ def probe_latents(
 def _tasks(study: Study) -> list[Task]:
     """All but the sample-efficiency curve."""
     return [task for task in study.tasks if task.n_per_class is None]
+
+
+def _columns(study: Study, unit: Unit, task: Task) -> tuple[str, ...]:
+    """Label columns of a task; that of the control task only where it is of samples."""
+    by_row = any(study.control_tasks.row_columns(unit.view, m) for m in task.modalities)
+    has = not by_row and all(task.control_task in study.codes[m] for m in task.modalities)
+    return (task.column, task.control, *((task.control_task,) if has else ()))
 
 
 def _weighed(study: Study, rows: LatentRows, columns: Columns, split: str) -> Iterator[Weighed]:
@@ -115,7 +123,7 @@ def _weighed(study: Study, rows: LatentRows, columns: Columns, split: str) -> It
 
 
 def _moments(study: Study, rows: LatentRows, tasks: list[Task]) -> dict[tuple[Modality, str], Moments]:
-    wanted = {column for task in tasks for column in (task.column, task.control)}
+    wanted = {column for task in tasks for column in (task.column, task.control, task.control_task)}
     found: dict[tuple[Modality, str], Moments] = {}
     for m in MODALITIES:
         families = [family for family in study.families(m) if wanted & family.columns.keys()]
@@ -159,9 +167,10 @@ def _score_few(
         trial.tally.level(clusters.modality("test"))
     scored = []
     for task in tasks:
-        name, control = (f"{task.source} {column}" for column in (task.column, task.control))
-        for probe, trial, other in zip(few.get(name, ()), trials.get(name, ()), trials.get(control, ()), strict=True):
-            scored.append(Scored(task, task.source, task.names, trial, probe.n, other))
+        name, control, of_types = (f"{task.source} {column}" for column in (task.column, task.control, task.control_task))
+        probes, third = few.get(name, ()), trials.get(of_types, [None] * len(few.get(name, ())))
+        for probe, trial, other, typed in zip(probes, trials.get(name, ()), trials.get(control, ()), third, strict=True):
+            scored.append(Scored(task, task.source, task.names, trial, probe.n, other, typed))
     return scored
 
 

@@ -31,17 +31,19 @@ class Candidates:
         moments: Of its training rows.
         real: By kind, one probe per setting.
         control: The same, fitted to shuffled labels.
+        control_task: The same, fitted to the control task; empty where there is none.
     """
 
     task: Task
     moments: Moments
     real: Mapping[str, list[Linear]]
     control: Mapping[str, list[Linear]] = field(default_factory=dict)
+    control_task: Mapping[str, list[Linear]] = field(default_factory=dict)
 
 
 def closed_forms(task: Task, moments: Moments, config: ProbeConfig) -> Candidates:
     """Every closed form of a task and of its control, at every setting; on the sample-efficiency curve ridge and class means."""
-    columns = [task.column, task.control]
+    columns = [column for column in (task.column, task.control, task.control_task) if column in moments.counts]
     # Penalties are relative to the mean variance, summed over the rows: the same grid serves every layer and every scale.
     fitted = ridge(moments, columns, [a * moments.scale * max(moments.n, 1) for a in config.alphas])
 
@@ -50,7 +52,8 @@ def closed_forms(task: Task, moments: Moments, config: ProbeConfig) -> Candidate
         found = {"ridge": own, "class_mean": [class_means(moments, column)]}
         return found if task.n_per_class is not None else {**found, "lda": lda(moments, column, config.shrinkages)}
 
-    return Candidates(task, moments, kinds(task.column), kinds(task.control))
+    of_types = kinds(task.control_task) if task.control_task in columns else {}
+    return Candidates(task, moments, kinds(task.column), kinds(task.control), of_types)
 
 
 def sparse_probes(column: str, moments: Moments, config: ProbeConfig) -> list[Linear]:
@@ -126,11 +129,17 @@ class Trial:
         probe: The probe.
         codes: Class numbers of the samples whose rows it is scored on, by modality.
         tally: What was counted.
+        of_rows: Class numbers of single rows, where they are not their samples'.
     """
 
     probe: Linear
     codes: Mapping[Modality, Int64[np.ndarray, " s"]]
     tally: Tally
+    of_rows: Callable[[Modality, Block], Int64[np.ndarray, " n"]] | None = None
+
+    def labels(self, modality: Modality, block: Block) -> Int64[np.ndarray, " n"]:
+        """The class number of each row of a block."""
+        return self.codes[modality][block.sample] if self.of_rows is None else self.of_rows(modality, block)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from linrep.probe.control_task import NONE
 from linrep.probe.groups import PatchGroups
 from linrep.probe.rows import StreamRows
 from linrep.probe.study import SHUFFLED, PatchStudy, Study, Task
@@ -53,6 +54,7 @@ def with_regions(study: Study, regions: Regions) -> Study:
         samples=_as_samples(samples, groups.sample, split),
         codes={"image": codes, "text": {}},
         tasks=(Task(REGION, "image", names),),
+        control_tasks=NONE,
     )
     return replace(study, left_out=left_out, patches=PatchStudy(groups, of_groups, len(samples.ids)))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from linrep.directions import Directions, DirectionSet
 from linrep.probe.closed import pattern
+from linrep.probe.control_task import CLASSES
 from linrep.probe.fit import Choice, Trial
 from linrep.probe.linear import Linear
 from linrep.probe.moments import Moments
@@ -51,19 +52,24 @@ class Chosen:
     real: Mapping[str, Linear]
     control: Mapping[str, Linear]
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    control_task: Mapping[str, Linear] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A probe with what it scored, and its control's; `input` stands before its kind where it reads something else than the
-    stream, `each` says that its classes are reported although it reads none of it."""
+    """A probe with what it scored, and what its like scored on shuffled labels and on the control task.
+
+    `input` stands before its kind where it reads something else than the stream, `each` says that its classes are reported
+    although it reads none of it.
+    """
 
     task: Task
     tested_on: str
     names: tuple[str, ...]
     trial: Trial
     n_train: int
-    control: Trial | None = None
+    shuffled: Trial | None = None
+    control_task: Trial | None = None
     chosen: Chosen | None = None
     centred: bool = False
     input: str = ""
@@ -116,8 +122,12 @@ class _Report:
             hits, where = [], []
             for s in own:
                 counts = {"top1": s.trial.tally.top1, "top5": s.trial.tally.top5}
-                if s.control is not None:
-                    counts |= {"control": s.control.tally.top1, "selectivity": counts["top1"] - s.control.tally.top1}
+                if s.shuffled is not None:
+                    counts["shuffled"] = s.shuffled.tally.top1
+                if s.control_task is not None:
+                    counts["control_task"] = s.control_task.tally.top1
+                    if self._type(s) != CLASSES:  # two labels are not as hard as all classes
+                        counts["selectivity"] = counts["top1"] - counts["control_task"]
                 hits += counts.values()
                 where += [(s, name) for name in counts]
             lowest = [-1.0 if name == "selectivity" else 0.0 for _, name in where]
@@ -127,6 +137,12 @@ class _Report:
             for (s, name), interval in zip(where, found, strict=True):
                 by_probe.setdefault(id(s), {})[name] = interval
             yield from ((s, by_probe[id(s)]) for s in own)
+
+    def _type(self, s: Scored) -> str | None:
+        if s.control_task is None:
+            return None
+        (modality,) = s.task.modalities
+        return self._study.control_tasks.kind_of(self._unit.view, modality)
 
     def _where(self, s: Scored) -> dict[str, object]:
         return {
@@ -152,6 +168,7 @@ class _Report:
             "n_test": tally.n_rows,
             "n_test_samples": tally.n_clusters,
             "chance": tally.chance,
+            "control_type": self._type(s),
             **self._apart(s.tested_on),
         }
         for name, interval in {**intervals, "balanced": tally.balanced(), "auroc": auroc}.items():

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 
 from linrep.errors import RecipeError
 from linrep.probe.config import ProbeConfig
+from linrep.probe.control_task import ATTRIBUTES, CLASSES, NONE, ControlTask, ControlTasks, types
 from linrep.probe.groups import PatchGroups
 from linrep.probe.labels import Labelled, attribute_values, check, label, modality_labels, subset
 from linrep.store.layout import MODALITIES, Modality, View
@@ -19,6 +20,7 @@ from linrep.store.samples import CLASS, SPLITS, Samples, class_values, read_samp
 from schemas.probes import PROBE_LABELS
 
 SHUFFLED = "/shuffled"
+CONTROL_TASK = "/control_task"
 
 Source = Literal["image", "text", "both"]
 
@@ -45,13 +47,23 @@ class Task:
         return self.attribute if self.n_per_class is None else f"{self.attribute}/{self.n_per_class}"
 
     @property
+    def control_task(self) -> str:
+        """The label column of its control task; a study may have none."""
+        return f"{self.column}{CONTROL_TASK}"
+
+    @property
+    def scored_control_task(self) -> str:
+        """The label column that its control task is scored against."""
+        return f"{self.attribute}{CONTROL_TASK}"
+
+    @property
     def control(self) -> str:
-        """The label column of its control."""
+        """The label column of its shuffled labels."""
         return f"{self.column}{SHUFFLED}"
 
     @property
     def scored_control(self) -> str:
-        """The label column that its control is scored against: outside of training all points of the curve have the same."""
+        """The label column that its shuffled labels are scored against: all points of the curve have the same ones."""
         return f"{self.attribute}{SHUFFLED}"
 
     @property
@@ -119,6 +131,7 @@ class Study:
         codes: Class number of each sample by modality and label column, -1 for those that take no part.
         left_out: Classes of attributes and of texts with too few samples to learn from, by attribute and modality.
         patches: What is learned of single patches; None where no regions of images are known.
+        control_tasks: Labels by type, for what they say of single tokens.
     """
 
     store: Store
@@ -128,6 +141,7 @@ class Study:
     codes: Mapping[Modality, Mapping[str, Int64[np.ndarray, " s"]]]
     left_out: Mapping[str, tuple[str, ...]]
     patches: PatchStudy | None = None
+    control_tasks: ControlTasks = NONE
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -181,6 +195,7 @@ class Study:
                 codes, shuffled = (self.codes[modality][c] for c in (task.column, task.control))
                 has = np.flatnonzero(codes >= 0)
                 names = np.array(task.names)
+                by_type = self.codes[modality].get(task.control_task)
                 values = {
                     "sample_id": pa.array([self.samples.ids[i] for i in has], pa.string()),
                     "modality": pa.array([modality] * len(has), pa.string()),
@@ -188,6 +203,7 @@ class Study:
                     "attribute": pa.array([task.attribute] * len(has), pa.string()),
                     "class_name": pa.array(names[codes[has]], pa.string()),
                     "shuffled": pa.array(names[shuffled[has]], pa.string()),
+                    "control_task": pa.array([None] * len(has) if by_type is None else names[by_type[has]], pa.string()),
                 }
                 parts.append(pa.table(values, schema=PROBE_LABELS))
         return pa.concat_tables(parts) if parts else PROBE_LABELS.empty_table()
@@ -224,11 +240,27 @@ def plan_study(
     codes: dict[Modality, dict[str, Int64[np.ndarray, " s"]]] = {m: {} for m in MODALITIES}
     left_out: dict[str, tuple[str, ...]] = {}
 
+    named = tuple(values)
+    if config.attributes is not None and config.attributes.types is not None:
+        named = (CLASS, *config.attributes.types)
+    type_of = types(values, named)
+    controls: dict[tuple[Modality, str], ControlTask] = {}
+
     def add(found: Labelled, n: int | None = None) -> None:
         task = Task(found.attribute, found.modality, found.names, n)  # pyright: ignore[reportArgumentType]
         codes[found.modality][task.column] = found.codes  # pyright: ignore[reportArgumentType]
         codes[found.modality][task.control] = found.shuffled  # pyright: ignore[reportArgumentType]
         tasks.append(task)
+        where: Modality = found.modality  # pyright: ignore[reportAssignmentType]
+        if n is None:
+            train, salt = samples.split == SPLITS.index("train"), f"{config.seed}/{found.attribute}"
+            controls[where, task.control_task] = ControlTask.of(found.codes, train, found.n_classes, salt)
+            own = controls[where, task.control_task] if len(named) > 1 else ControlTask.dichotomy(found.n_classes, salt)
+            by_type = own.labels(type_of)
+        else:  # the same function on fewer training samples
+            controls[where, task.control_task] = controls[where, task.scored_control_task]
+            by_type = codes[where][task.scored_control_task]
+        codes[where][task.control_task] = np.where(found.codes >= 0, by_type, -1)
 
     for attribute, own in values.items():
         for modality in MODALITIES:
@@ -257,7 +289,8 @@ def plan_study(
         for modality, found in by_modality.items():
             codes[modality] |= {"modality": found.codes, f"modality{SHUFFLED}": found.shuffled}
         tasks.append(Task("modality", "both", MODALITIES))
-    return Study(store, config, tuple(tasks), samples, codes, left_out)
+    control_tasks = ControlTasks(controls, ATTRIBUTES if len(named) > 1 else CLASSES)
+    return Study(store, config, tuple(tasks), samples, codes, left_out, control_tasks=control_tasks)
 
 
 def _check_places(store: Store, config: ProbeConfig) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from linrep.encoder import Encoder
 from linrep.errors import StoreError
+from linrep.probe.control_task import TOKEN, ControlTasks
 from linrep.probe.encoded import probe_latents
 from linrep.probe.groups import PLACE
 from linrep.probe.moments import Gatherer, Moments, merge
@@ -19,7 +20,7 @@ from linrep.probe.study import Family, PatchStudy, Study, Unit
 from linrep.probe.work import Clusters, Work
 from linrep.store.blocks import Block, blocks, files_of
 from linrep.store.commit import WrittenFile
-from linrep.store.layout import MODALITIES, Modality
+from linrep.store.layout import MODALITIES, Modality, View
 
 PARTS = 8
 """Most parts that a layer's files are gathered in, whatever the cluster: sums in one order, and few of them."""
@@ -60,18 +61,26 @@ def gather_part(study: Study, unit: Unit, part: Part, device: torch.device | Non
     gatherers = [Gatherer(family.n_classes, study.store.manifest.width, device) for family in (*families, *grouped)]
     anyone = [family.members for family in families]
     anyone += [] if patches is None else [patches.images(family.members) for family in grouped]
-    for block in blocks(study.store, part.files, unit.view, np.any(anyone, axis=0), () if patches is None else PLACE):
-        _add(families, gatherers[: len(families)], block)
+    for block in blocks(study.store, part.files, unit.view, np.any(anyone, axis=0), columns_of(unit)):
+        _add(families, gatherers[: len(families)], block, study.control_tasks, unit.view, part.modality)
         if patches is not None:
-            _add(grouped, gatherers[len(families) :], patches.groups.of(block))
+            of_groups = patches.groups.of(block)
+            _add(grouped, gatherers[len(families) :], of_groups, patches.study.control_tasks, unit.view, part.modality)
     return [gatherer.moments for gatherer in gatherers]
 
 
-def _add(families: Sequence[Family], gatherers: Sequence[Gatherer], block: Block) -> None:
+def _add(
+    families: Sequence[Family], gatherers: Sequence[Gatherer], block: Block, tasks: ControlTasks, view: View, modality: Modality
+) -> None:
     for family, gatherer in zip(families, gatherers, strict=True):
         own = block.of(family.members[block.sample])
         if len(own.sample):
-            gatherer.add(own.x, {name: codes[own.sample] for name, codes in family.columns.items()})
+            gatherer.add(own.x, {name: tasks.codes(view, modality, name, c, own) for name, c in family.columns.items()})
+
+
+def columns_of(unit: Unit) -> tuple[str, ...]:
+    """Columns of the store that name single tokens: their word, or where in the image they lie."""
+    return (*TOKEN, *PLACE) if unit.view == "tokens" else ()
 
 
 def _patches(study: Study, unit: Unit, modality: Modality) -> PatchStudy | None:
@@ -105,7 +114,7 @@ def probe_unit(
         own = [found for part, found in zip(parts, gathered, strict=True) if part.modality == m]
         moments |= _merged(study.families(m), own, 0, m)
     patches = _patches(study, unit, "image")
-    rows = StreamRows(study.store, unit.view, files, columns=() if patches is None else PLACE)
+    rows = StreamRows(study.store, unit.view, files, columns=columns_of(unit))
     scored = Work(study, unit, study.tasks, rows, moments, device, clusters).scored()
     if encoder is not None:
         scored += probe_latents(study, unit, rows, encoder, device, clusters)

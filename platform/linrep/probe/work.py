@@ -1,6 +1,7 @@
 """The probes of a unit on one kind of rows, the residual stream or latents of it: fitted, chosen on validation rows, tested."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from linrep.probe.moments import Moments, merge
 from linrep.probe.report import MAIN, Chosen, Scored
 from linrep.probe.rows import Rows
 from linrep.probe.score import SPREAD, Tally
-from linrep.probe.study import Study, Task, Unit
+from linrep.probe.study import CONTROL_TASK, SHUFFLED, Study, Task, Unit
 from linrep.store.blocks import Block
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.samples import SPLITS
@@ -71,6 +72,7 @@ class Work:
         moments: Of the training rows, by modality and label column.
         device: Where softmax regression and scoring run.
         clusters: What the bootstrap draws.
+        row_types: Whether rows say of which type they are, where that is not their samples'.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Work:
         moments: Mapping[tuple[Modality, str], Moments],
         device: torch.device,
         clusters: Clusters,
+        row_types: bool = True,
     ) -> None:
+        self._row_types = row_types
         self._study, self._unit, self._rows, self._moments = study, unit, rows, moments
         self._tasks = [task for task in tasks if all((m, task.column) in moments for m in task.modalities)]
         self._device, self._clusters = device, clusters
@@ -93,9 +97,18 @@ class Work:
 
     def _moments_of(self, task: Task) -> Moments:
         """The moments of a task's training rows; where it separates modalities, each weighs as much as the smaller one."""
-        parts = [self._moments[m, task.column].only([task.column, task.control]) for m in task.modalities]
+        columns = [task.column, task.control, *([task.control_task] if self._has_control_task(task) else [])]
+        parts = [self._moments[m, task.column].only(columns) for m in task.modalities]
         fewest = min(part.n for part in parts)
         return merge(part.weighing(fewest) for part in parts)
+
+    def _by_row(self, task: Task) -> bool:
+        """Whether the control task has labels of single rows."""
+        return any(self._study.control_tasks.row_columns(self._unit.view, m) for m in task.modalities)
+
+    def _has_control_task(self, task: Task) -> bool:
+        there = all((m, task.control_task) in self._moments for m in task.modalities)
+        return there and (self._row_types or not self._by_row(task))
 
     def _candidates(self, task: Task) -> Candidates:
         config, moments = self._study.config, self._moments_of(task)
@@ -104,7 +117,7 @@ class Work:
             return found
         rows = self._training_rows(task, task.column, moments)
         softmax = softmax_path(task, task.column, moments, rows, config, self._device)
-        return Candidates(task, moments, {**found.real, "softmax": softmax}, found.control)
+        return replace(found, real={**found.real, "softmax": softmax})
 
     def _training_rows(self, task: Task, column: str, moments: Moments) -> TrainingRows:
         codes: Codes = {m: self._study.codes[m][column] for m in task.modalities}
@@ -127,31 +140,42 @@ class Work:
 
     def _choose(self, candidates: list[Candidates]) -> list[Chosen]:
         """For each task and kind the setting that does best on validation rows, for the control too."""
-        trials: dict[tuple[int, str, bool], list[Trial]] = {}
+        trials: dict[tuple[int, str, str], list[Trial]] = {}
         for i, c in enumerate(candidates):
-            for is_control, kinds in ((False, c.real), (True, c.control)):
-                codes = self._codes(c.task, c.task.scored_control if is_control else c.task.attribute)
+            for labels, kinds in (("", c.real), (SHUFFLED, c.control), (CONTROL_TASK, c.control_task)):
                 for kind, probes in kinds.items():
-                    trials[i, kind, is_control] = [self._trial(probe, codes, "val") for probe in probes]
+                    trials[i, kind, labels] = [self._trial_on(c.task, labels, probe, "val") for probe in probes]
         # Of a kind with one setting there is nothing to choose, but kinds and layers are compared on validation rows, too.
-        self._score([t for (_, _, is_control), own in trials.items() for t in own if len(own) > 1 or not is_control], "val")
+        self._score([t for (_, _, labels), own in trials.items() for t in own if len(own) > 1 or not labels], "val")
         found = []
         for i, c in enumerate(candidates):
-            choices = {kind: chosen(trials[i, kind, False]) for kind in c.real}
+            choices = {kind: chosen(trials[i, kind, ""]) for kind in c.real}
             real = {kind: choice.probe for kind, choice in choices.items()}
-            control = {kind: best(trials[i, kind, True]) for kind in c.control}
+            control = {kind: best(trials[i, kind, SHUFFLED]) for kind in c.control}
+            of_types = {kind: best(trials[i, kind, CONTROL_TASK]) for kind in c.control_task}
             if "softmax" in real:
-                control["softmax"] = self._softmax_control(c, real["softmax"])
-            found.append(Chosen(c.task, c.moments, real, control, choices))
+                control["softmax"] = self._softmax_control(c, c.task.control, real["softmax"])
+                if c.control_task and not self._by_row(c.task):
+                    of_types["softmax"] = self._softmax_control(c, c.task.control_task, real["softmax"])
+            found.append(Chosen(c.task, c.moments, real, control, choices, of_types))
         return found
 
-    def _softmax_control(self, c: Candidates, like: Linear) -> Linear:
+    def _trial_on(self, task: Task, labels: str, probe: Linear, split: str) -> Trial:
+        """A probe that will be scored against a task's labels: its own, shuffled ones, or those of its control task."""
+        column = f"{task.attribute}{labels}"
+        trial, tasks = self._trial(probe, self._codes(task, column), split), self._study.control_tasks
+        if labels == CONTROL_TASK and self._by_row(task):
+            view, codes = self._unit.view, trial.codes
+            trial.of_rows = lambda m, block: tasks.codes(view, m, column, codes[m], block)
+        return trial
+
+    def _softmax_control(self, c: Candidates, column: str, like: Linear) -> Linear:
         assert self._study.config.softmax is not None
         assert like.setting is not None
         softmax = self._study.config.softmax.model_copy(update={"penalties": (like.setting,)})
         config = self._study.config.model_copy(update={"softmax": softmax})
-        rows = self._training_rows(c.task, c.task.control, c.moments)
-        return softmax_path(c.task, c.task.control, c.moments, rows, config, self._device)[0]
+        rows = self._training_rows(c.task, column, c.moments)
+        return softmax_path(c.task, column, c.moments, rows, config, self._device)[0]
 
     def _test(self, chosen: list[Chosen]) -> list[Scored]:
         scored: list[Scored] = []
@@ -163,21 +187,27 @@ class Work:
             scored.append(Scored(task, tested_on, names, trial, moments.n, **more))
 
         for c in chosen:
-            codes, shuffled = self._codes(c.task, c.task.attribute), self._codes(c.task, c.task.scored_control)
+            task, codes = c.task, self._codes(c.task, c.task.attribute)
+
+            def beside(shuffled: Linear, of_types: Linear | None, task: Task = task) -> dict[str, Trial | None]:
+                third = None if of_types is None else self._trial_on(task, CONTROL_TASK, of_types, "test")
+                return {"shuffled": self._trial_on(task, SHUFFLED, shuffled, "test"), "control_task": third}
+
             for kind, probe in c.real.items():
-                control = self._trial(c.control[kind], shuffled, "test")
-                add(probe, c.task, c.task.source, c.task.names, codes, c.moments, control=control, chosen=c)
-            if c.task.n_per_class is None:
-                few, dealt = (sparse_probes(column, c.moments, self._study.config) for column in (c.task.column, c.task.control))
-                for probe, other in zip(few, dealt, strict=True):
-                    control = self._trial(other, shuffled, "test")
-                    add(probe, c.task, c.task.source, c.task.names, codes, c.moments, control=control)
+                more = beside(c.control[kind], c.control_task.get(kind))
+                add(probe, task, task.source, task.names, codes, c.moments, chosen=c, **more)
+            if task.n_per_class is None:
+                few, dealt = (sparse_probes(column, c.moments, self._study.config) for column in (task.column, task.control))
+                has = task.control_task in c.moments.counts
+                of_types = sparse_probes(task.control_task, c.moments, self._study.config) if has else [None] * len(few)
+                for probe, other, third in zip(few, dealt, of_types, strict=True):
+                    add(probe, task, task.source, task.names, codes, c.moments, **beside(other, third))
         for source in chosen:
             for target in chosen:
                 if source.task.attribute == target.task.attribute and _may_transfer(source.task, target.task):
                     for probe, names, codes, centred in self._transfers(source, target):
                         add(probe, source.task, target.task.source, names, codes, target.moments, centred=centred)
-        self._score([t for s in scored for t in (s.trial, s.control) if t is not None], "test")
+        self._score([t for s in scored for t in (s.trial, s.shuffled, s.control_task) if t is not None], "test")
         return scored
 
     def _transfers(self, source: Chosen, target: Chosen) -> Iterator[tuple[Linear, tuple[str, ...], Codes, bool]]:
@@ -214,13 +244,14 @@ class Work:
             for block in self._rows.blocks(m, inside & anyone):
                 for own, centre, weights, bias in stacked:
                     mine = block.of(own[0].codes[m][block.sample] >= 0)
+                    labels = [trial.labels(m, mine) for trial in own]
                     step = max(1, SCORE_BYTES // (4 * len(bias)))
                     for start in range(0, len(mine.sample), step):
                         x, sample = mine.x[start : start + step], mine.sample[start : start + step]
                         scores = (x.to(self._device, torch.float32) - centre) @ weights + bias
                         sizes = [trial.probe.n_classes for trial in own]
-                        for trial, columns in zip(own, scores.split(sizes, dim=1), strict=True):
-                            trial.tally.add(columns, trial.codes[m][sample], cluster[sample])
+                        for trial, y, columns in zip(own, labels, scores.split(sizes, dim=1), strict=True):
+                            trial.tally.add(columns, y[start : start + step], cluster[sample])
         for trial in trials:
             if len(trial.codes) > 1:
                 trial.tally.level(self._clusters.modality(split))

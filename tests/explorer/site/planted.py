@@ -80,7 +80,14 @@ def probe_row(kind: str, layer: int, top1: float, **more: Any) -> dict:
         "centred": False, "n_classes": 3, "n_train": 80, "n_test": 20, "n_test_samples": 20, "chance": 0.5,
         "validation": top1, "n_high_norm": 0, "high_norm_positions": [3, 5],
     }  # fmt: skip
-    for name, value in {"top1": top1, "top5": 1.0, "balanced": top1 - 0.05, "auroc": 0.9, "control": 0.3}.items():
+    for name, value in {
+        "top1": top1,
+        "top5": 1.0,
+        "balanced": top1 - 0.05,
+        "auroc": 0.9,
+        "shuffled": 0.3,
+        "control_task": 0.4,
+    }.items():
         row |= {name: value, f"{name}_low": value - 0.1, f"{name}_high": value + 0.1}
     row |= {"selectivity": top1 - 0.3, "selectivity_low": top1 - 0.4, "selectivity_high": top1 - 0.2}
     return {**row, **more}

@@ -7,16 +7,17 @@
   var WHOLE = 4500; // rows up to which all parts are shown in one table: the page stays below 1 MB
   var VIEWS = { pooled: "pooled: mean over a sample's tokens", tokens: "tokens: each token for itself", last: "last: the prompt's last token" };
   var TABLE = [
-    "layer", "kind", "tested_on", "fitted_on", "centred", "n_per_class", "k", "top1", "top1_low", "top1_high", "control", "control_low", "control_high", "chance",
+    "layer", "kind", "tested_on", "fitted_on", "centred", "n_per_class", "k", "top1", "top1_low", "top1_high", "shuffled", "shuffled_low", "shuffled_high", "control_task", "control_task_low", "control_task_high", "chance",
     "selectivity", "selectivity_low", "selectivity_high", "balanced", "balanced_low", "balanced_high", "auroc", "auroc_low", "auroc_high",
     "top5", "top5_low", "top5_high", "validation", "setting", "setting_edge", "n_classes", "n_train", "n_test", "n_test_samples",
     "n_high_norm", "high_norm_positions", "gradient", "evaluations", "converged",
   ];
   var WHOLE_NUMBERS = ["layer", "n_per_class", "k", "evaluations", "n_train", "n_test", "n_test_samples", "n_high_norm", "n_classes"];
   var TITLES = {
-    control: "Top-1 of the same probe fitted on and scored against shuffled labels",
+    shuffled: "Top-1 of the same probe fitted on and scored against shuffled labels",
+    control_task: "Top-1 of the same probe fitted on and scored against a random function of the type: the word, the place of the patch, the attributes, or halves of the classes",
     chance: "Share of the most frequent class among the test rows",
-    selectivity: "Top-1 minus control, on the same rows",
+    selectivity: "Top-1 minus control task, on the same rows",
     balanced: "Mean over classes of the share of their rows that are right",
     validation: "Top-1 on validation rows, by which kinds and layers are chosen among",
     k: "Coordinates, or latents, that the probe sees of each class",
@@ -70,7 +71,7 @@
       chart(
         state.kind.replace(/_/g, " ") + ": top-1 on test rows, 95% intervals",
         "top-1",
-        [L.curve(state.kind.replace(/_/g, " "), table, rows, "layer", "top1"), L.curve("shuffled labels", table, rows, "layer", "control", { control: true })],
+        [L.curve(state.kind.replace(/_/g, " "), table, rows, "layer", "top1"), L.curve("shuffled labels", table, rows, "layer", "shuffled", { control: true }), L.curve("control task", table, rows, "layer", "control_task", { control: true })],
         chance
       ),
     ];
@@ -146,7 +147,7 @@
               L.curve("as it is", table, some("no"), "layer", "top1", { colour: 0 }),
               L.curve("means aligned", table, some("yes"), "layer", "top1", { colour: 1 }),
               L.curve("fitted on " + target, table, home, "layer", ["top1"], { colour: 2 }),
-              L.curve("shuffled labels", table, home, "layer", ["control"], { control: true }),
+              L.curve("shuffled labels", table, home, "layer", ["shuffled"], { control: true }),
             ],
             { y: mean(table, away, "chance"), label: "commonest class" }
           );
@@ -166,7 +167,7 @@
       series.push(L.curve("all", table, whole, "layer", ["top1"]));
       last = whole;
     }
-    series.push(L.curve("shuffled labels", table, last, "layer", ["control"], { control: true }));
+    series.push(L.curve("shuffled labels", table, last, "layer", ["shuffled"], { control: true }));
     return series;
   }
 

@@ -71,7 +71,8 @@ def _of_probes(table: pl.DataFrame) -> pl.DataFrame:
         )
     ).otherwise(pl.lit(""))  # fmt: skip
     curve = pl.concat_str(pl.format("top-1 of {} in {}: {}, {}", "attribute", "tested_on", "kind", "view"), transfer)
-    return _rows(whole, curve, value=pl.col("top1"), low=pl.col("top1_low"), high=pl.col("top1_high"))
+    control = pl.coalesce("control_task", "shuffled")
+    return _rows(whole, curve, value=pl.col("top1"), low=pl.col("top1_low"), high=pl.col("top1_high"), control=control)
 
 
 def _of_effects(table: pl.DataFrame) -> pl.DataFrame:
