@@ -21,6 +21,7 @@ class Attributes(Section):
     columns: tuple[str, ...] = Field(description="Columns to probe; each value is a class.")
     types: tuple[str, ...] | None = Field(
         default=None,
+        examples=[("colour",)],
         description="Which of these columns make up, with the class, a sample's type in the control task; null: all. Types "
         "should recur.",
     )
