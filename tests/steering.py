@@ -41,13 +41,18 @@ def half_held_out(folder: Path) -> Corpora:
     return corpora.model_copy(update={"splits": corpora.splits.model_copy(update={"val": 0.1, "test": 0.5})})
 
 
-def write_workspace(folder: Path, name: str, corpora: Corpora, model: ModelConfig) -> Path:
+def write_workspace(folder: Path, name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig = HARVEST) -> Path:
     """A complete harvest, and a file of directions beside it."""
-    plan = plan_harvest(name, corpora, model, HARVEST, place(folder))
-    harvester = Harvester(load(model, 2), HARVEST, plan.job.layers, 2000)
+    plan = plan_harvest(name, corpora, model, config, place(folder))
+    harvester = Harvester(load(model, max(plan.job.layers)), config, plan.job.layers, 2000)
     write_manifest(plan.place, plan.manifest)
     for chunk in plan.chunks:
-        harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(model)), plan.place, chunk.number)
+        harvest_chunk(
+            harvester,
+            prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(model, **config.preparation)),
+            plan.place,
+            chunk.number,
+        )
     write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
     write_directions(folder / "directions.safetensors", directions(), {"harvest": plan.manifest.digest})
     return folder

@@ -104,6 +104,39 @@ def test_texts_are_read_as_images_are_where_the_text_stands_for_the_image():
     assert one_prompt({"image_prompt": "<image>"})
 
 
+def dosed(image, text, relative=False):
+    """Vectors whose mean differences from boat to tree are two given ones."""
+    zero = [0.0] * 4
+    entries = [
+        Directions("class_mean", 1, "pooled", modality, "class", NAMES, torch.tensor([zero, v, zero]), 5.0)
+        for modality, v in (("image", image), ("text", text))
+    ]
+    return Vectors(DirectionSet(tuple(entries)), Dose(relative=relative))
+
+
+def test_at_matched_dose_the_texts_direction_has_as_much_of_the_images_as_that_one_itself():
+    """By hand: along (2, 0, 0, 0) the text's (3, 4, 0, 0) has a cosine of .6, and times 2/3 it is (2, 8/3, 0, 0)."""
+    vectors = dosed([2.0, 0, 0, 0], [3.0, 4.0, 0, 0])
+    found = {kind: vectors.direction(kind, "image", 1, "boat", "tree") for kind in ("class_mean", "text_matched", "text_rest")}
+    torch.testing.assert_close(found["text_matched"], torch.tensor([2.0, 8 / 3, 0, 0]))
+    torch.testing.assert_close(found["text_rest"], torch.tensor([0.0, 8 / 3, 0, 0]))
+    torch.testing.assert_close(found["class_mean"] + found["text_rest"], found["text_matched"])
+
+
+def test_relative_strengths_keep_the_matched_dose():
+    """A token of norm 10 gets half its norm along the images' direction, whatever else it gets."""
+    vectors, h = dosed([2.0, 0, 0, 0], [3.0, 4.0, 0, 0], relative=True), torch.tensor([[0.0, 0, 10.0, 0]])
+    for kind, rest in (("class_mean", 0.0), ("text_matched", 5 * 4 / 3)):
+        moved = vectors.edit("add", kind, 0.5, "image", 1, "boat", "tree")(h) - h
+        torch.testing.assert_close(moved, torch.tensor([[5.0, rest, 0, 0]]))
+
+
+@pytest.mark.parametrize("text", [[0.0, 1, 0, 0], [-2.0, 0, 0, 0], [0.05, 1, 0, 0], [0.0] * 4])
+def test_directions_that_share_nothing_have_no_matched_dose(text):
+    with pytest.raises(NoDirection, match=r"a cosine of -?\d\.\d\d at layer 1 of image: below 0.1 no dose"):
+        dosed([2.0, 0, 0, 0], text).direction("text_matched", "image", 1, "boat", "tree")
+
+
 def test_a_class_that_no_text_is_of_has_no_direction_from_texts():
     vectors = Vectors(DirectionSet((*SET.entries, from_text("class_mean", NAMES[:2]))), Dose())
     assert vectors.direction("text_class_mean", "image", 1, "boat", "tree").norm() > 0

@@ -10,12 +10,12 @@ import pyarrow as pa
 from linrep import tracking
 from linrep.cluster.commands import read_parquet
 from linrep.cluster.stage import Counts, Records, Shown
-from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, layer_figure, trade_figure
+from linrep.explorer.dose import dose_figure, edits_figure, harm_figure, interchange_figure, layer_figure, trade_figure
 from linrep.explorer.steering import steer_headline
 from linrep.kind import UnitCommit
 from linrep.sae.origin import origin_lines
 from linrep.steer.artefact import Judged, Steering, plan_verdicts
-from linrep.steer.config import SteerConfig
+from linrep.steer.config import INTERCHANGE, SteerConfig
 from linrep.steer.effects import effects, judge_answers, matched
 from linrep.steer.judges.readable import Readable, readable
 from linrep.steer.judges.verdict import JobJudge
@@ -133,7 +133,10 @@ def _figures(shown: pa.Table) -> "dict[str, Figure]":
         if measure in measures:
             found[f"layers_{measure}"] = layer_figure(shown, measure, meaning)
             found |= {f"dose_{measure}_{site}": dose_figure(shown, measure, meaning, site) for site in sites}
-    if any(edit not in ("none", "add") for edit in shown["edit"].to_pylist()):
+    exchanged = interchange_figure(shown)
+    if exchanged is not None:
+        found[INTERCHANGE] = exchanged
+    if any(edit not in ("none", "add", INTERCHANGE) for edit in shown["edit"].to_pylist()):
         for measure, meaning in EDIT_MEASURES:
             if measure in measures:
                 found[f"edits_{measure}"] = edits_figure(shown, measure, meaning)
@@ -143,13 +146,20 @@ def _figures(shown: pa.Table) -> "dict[str, Figure]":
 
 
 def metrics(shown: pa.Table) -> Mapping[str, Mapping[int, float]]:
-    """The effects at the largest strength as curves over layers, by measure, direction and site; successes first."""
+    """The effects at the largest strength as curves over layers, by measure, direction and site; successes first.
+
+    Interchanges follow, by measure and donor.
+    """
     measures = ("success", "turned", "p_target", "damage")
-    rows = [row for row in shown.to_pylist() if row["edit"] == "add" and row["measure"] in measures]
+    every = [row for row in shown.to_pylist() if row["measure"] in measures]
+    rows = [row for row in every if row["edit"] == "add"]
     rows.sort(key=lambda row: measures.index(row["measure"]))
     strongest = max((row["strength"] for row in rows), default=0.0)
     curves: dict[str, dict[int, float]] = {}
     for row in rows:
         if row["strength"] == strongest:
             curves.setdefault(f"{row['measure']}/{row['direction']}_{row['site']}", {})[row["layer"]] = row["value"]
+    for row in every:
+        if row["edit"] == INTERCHANGE:
+            curves.setdefault(f"{row['measure']}/{INTERCHANGE}_{row['direction']}", {})[row["layer"]] = row["value"]
     return curves

@@ -19,13 +19,17 @@ from linrep.kind import UnitCommit
 from linrep.sae.formats import read as read_coder
 from linrep.steer.chunk import steer_chunk
 from linrep.steer.coder import SparseCoder
+from linrep.steer.config import INTERCHANGE
+from linrep.steer.donors import Donors, read_donors
 from linrep.steer.job import SteerChunk, SteerJob
 from linrep.steer.plan import latent_views
-from linrep.steer.prompts import first_token_row
+from linrep.steer.prompts import answer_ids, bare_prompt, first_token_row
 from linrep.steer.steerer import Steerer
 from linrep.steer.token_latents import TokenLatents, read_token_latents
 from linrep.steer.vectors import Vectors
 from linrep.store.read import read_store
+from linrep.vlm.decode import next_tokens
+from linrep.vlm.load import VLM
 
 
 class ChunkSteerer:
@@ -83,6 +87,7 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
         k=20 if config.sae is None else config.sae.k,
         one_prompt=job.one_prompt,
         latents={} if coder is None else _token_latents(job, coder),
+        donors=_donors(job, vlm) if INTERCHANGE in config.edits else None,
     )
     steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens, job.limits)
     check_format(steerer.precision, begun_in)
@@ -95,6 +100,13 @@ def _token_latents(job: SteerJob, coder: SparseCoder) -> dict[tuple[int, str], T
         return {}
     store, layer = read_store(job.harvest), job.config.sae.layer
     return {(layer, view): read_token_latents(store, coder, layer, view, job.classes) for view in views}
+
+
+def _donors(job: SteerJob, vlm: VLM) -> Donors:
+    """Streams of other runs, of those that the model itself names rightly."""
+    asking, tokenizer = job.config.ask, vlm.processor.tokenizer
+    right = {name: answer_ids(tokenizer, bare_prompt(asking), asking.answer, name)[0] for name in job.classes}
+    return read_donors(read_store(job.harvest), job.layers, job.classes, right, lambda h: next_tokens(vlm, h))
 
 
 def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_in: str | None = None) -> Iterator[UnitCommit]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
 from linrep.explorer.steering import SITES, best_cell
+from linrep.steer.config import DONORS, INTERCHANGE, SAME_CLASS
 from linrep.steer.intervals import estimate
 
 Row = dict[str, Any]
@@ -93,13 +95,38 @@ def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
 
 def edits_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
     """A measure of the edits that are no additions over layers, a panel for each site and edit, controls dashed."""
-    rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] not in ("none", "add")]
+    rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] not in ("none", "add", INTERCHANGE)]
     named = [{**row, "direction": row["direction"] or row["edit"]} for row in rows]
     parts = [
         Panel(f"{_at(site)}: {edit}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
         for (site, edit), some in _grouped(named, lambda row: (row["site"], row["edit"]))
     ]
     return panels(f"{meaning}, under edits that are no additions; 95% intervals", parts, n_columns=2, alike="y")
+
+
+def interchange_figure(effects: pa.Table) -> Figure | None:
+    """What the last token's stream turns when it comes from another run, by donor over layers; None without interchanges.
+
+    Args:
+        effects: Rows of the `EFFECTS` contract.
+    """
+    rows = [row for row in effects.to_pylist() if row["edit"] == INTERCHANGE]
+    if not rows:
+        return None
+    colours = {_named(donor): i for i, donor in enumerate(DONORS)}
+    texts = [row for row in rows if row["direction"] not in ("image", SAME_CLASS)]
+
+    def panel(some: Sequence[Row], measure: str, meaning: str, **looks: Any) -> Panel:
+        curves = _curves([row for row in some if row["measure"] == measure], "layer")
+        return Panel(
+            "", "layer", meaning, tuple(replace(one, colour=colours[one.label]) for one in curves), x_whole=True, **looks
+        )
+
+    parts = [
+        panel(rows, "turned", MEANINGS["turned"], y_range=(0.0, 1.02)),
+        panel(texts, "turned_over_image", "share turned, minus other images'", reference=(0.0, "as other images")),
+    ]
+    return panels("The last token's stream taken from another run; 95% intervals", parts, n_columns=2)
 
 
 def dose_figure(effects: pa.Table, measure: str, meaning: str, site: str) -> Figure:

@@ -90,7 +90,30 @@ def steer_headline(effects: pa.Table, verdicts: pa.Table) -> list[str]:
         parts.append(f"a random direction there {_half(random.row(0, named=True))}")
     sentences = [f"Best trade: {where}: {', '.join(parts)} (chosen on one half of the source classes, reported on the other)."]
     examples = steer_examples(verdicts, best, 1)
-    return sentences + [f"For example {line}." for line in examples]
+    return sentences + [f"For example {line}." for line in examples] + interchange_sentence(effects)
+
+
+def interchange_sentence(effects: pa.Table) -> list[str]:
+    """What the last token's stream of a text turns, layer by layer, beside another image's; nothing without interchanges.
+
+    Args:
+        effects: Rows of the `EFFECTS` contract.
+    """
+    frame = pl.DataFrame(pl.from_arrow(effects)).filter((pl.col("edit") == "interchange") & (pl.col("measure") == "turned"))
+    rows = {
+        donor: dict(frame.filter(pl.col("direction") == donor).sort("layer").select(["layer", "value"]).iter_rows())
+        for donor in ("text", "image", "same_class")
+    }
+    layers = [layer for layer in rows["text"] if layer in rows["image"]]
+    if not layers:
+        return []
+    text, image = (", ".join(f"{rows[donor][layer]:.2f}" for layer in layers) for donor in ("text", "image"))
+    same = max(rows["same_class"].values(), default=0.0)
+    return [
+        f"The last token's stream, taken from a text, turns {text} of the answers at layer{'s' if layers[1:] else ''} "
+        f"{', '.join(map(str, layers))}; "
+        f"taken from another image {image}; from one of the image's own class at most {same:.2f}."
+    ]
 
 
 def steer_examples(verdicts: pa.Table, cell: Row, n: int = 5) -> list[TurnedAnswer]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from linrep.steer.config import SteerConfig
+from linrep.steer.config import DONORS, INTERCHANGE, SteerConfig
 from linrep.steer.sites import Elsewhere, Everywhere, ImageTokens, areas
 
 NO_DIRECTION = "no direction: "
@@ -19,8 +19,8 @@ class Cell:
         site: Number of the place where it acts among `areas` of the recipe's sites; None without an edit.
         site_kind: Kind of the site, or of the one whose control this is.
         layer: Layer k.
-        edit: none, add, ablate, swap, clamp, zero or mean.
-        direction: Of an addition; of other edits the control, None for the edit itself.
+        edit: none, add, ablate, swap, clamp, zero, mean or interchange.
+        direction: Of an addition; of an interchange whose stream it is; of other edits the control, None for the edit itself.
         strength: Of an addition.
     """
 
@@ -61,7 +61,10 @@ def cells(config: SteerConfig, layers: Sequence[int]) -> list[Cell]:
                     continue
                 found += [Cell(number, site.kind, layer, "add", kind, s) for s in config.dose.strengths]
             for edit in config.edits:
-                if edit != "clamp" or has_sae:
+                if edit == INTERCHANGE:
+                    if site.kind == "last":
+                        found += [Cell(number, site.kind, layer, edit, donor) for donor in DONORS]
+                elif edit != "clamp" or has_sae:
                     found.append(Cell(number, site.kind, layer, edit))
                     found += _control(config, number, layer, edit)
     return found

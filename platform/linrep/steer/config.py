@@ -8,12 +8,20 @@ from linrep.chat_server import ChatServer
 from linrep.config import Section
 from linrep.named_sae import NamedSae
 
+INTERCHANGE = "interchange"
+"""The edit that gives the last token another run's stream."""
 TOKENS = ("other_tokens", "shuffled_tokens")
 """Controls of knock-outs: as many other patches, or the same tokens in another order."""
-CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean", "text_shuffled_mean", *TOKENS)
-"""Directions of the same norm that should do less, and tokens that should matter less."""
-MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse")
+SAME_CLASS = "same_class"
+DONORS = ("image", "text", "text_centred", SAME_CLASS)
+"""Whose stream the last token is given: another image's or a text's of the target class, the latter also with the images'
+mean for the texts'; and another image's of the source class, the control."""
+CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean", "text_shuffled_mean", "text_rest", SAME_CLASS, *TOKENS)
+"""Directions that should do less, and tokens or donors that should matter less."""
+MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse", "text_matched", "text_rest")
 """Directions that are not among the probes'."""
+MATCHED = "text_matched", "text_rest"
+"""Made of the class means of both modalities: the texts' direction at matched dose, and its part across the images'."""
 
 
 def one_image(prompt: str) -> str:
@@ -208,12 +216,13 @@ class SteerConfig(Section):
     directions: tuple[str, ...] = Field(
         default=("class_mean", "ridge", "ridge_pattern", "random", "shuffled_mean"),
         description="Directions to add: kinds of the probes' (text_ before one: as found in texts), or random, orthogonal, "
-        "unembedding, sae_latent, sae_sparse.",
+        "unembedding, sae_latent, sae_sparse; text_matched (the texts' direction with as much of the images' as class_mean has), "
+        "text_rest (what it has beside that).",
     )
-    edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean"], ...] = Field(
+    edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean", "interchange"], ...] = Field(
         default=("zero", "mean"),
-        description="Further edits: class direction ablated, classes swapped, latent clamped, tokens set to zero or their mean; "
-        "each with its control.",
+        description="Further edits: class direction ablated, classes swapped, latent clamped, tokens set to zero or their mean, "
+        "the last token's stream taken from another image or a text; each with its control.",
     )
     dose: Dose = Field(default=Dose(), description="Strengths of the additions.")
     edit_high_norm: bool = Field(
@@ -276,4 +285,10 @@ class SteerConfig(Section):
         wanting = {*self.directions, *self.edits} & {"sae_latent", "sae_sparse", "clamp"}
         if wanting and self.sae is None:
             raise ValueError(f"{sorted(wanting)[0]} needs an SAE: set steer.sae.sae and steer.sae.layer")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_last_token(self) -> "SteerConfig":
+        if INTERCHANGE in self.edits and not any(site.kind == "last" for site in self.sites):
+            raise ValueError(f"{INTERCHANGE} acts at the last token: name the site last in steer.sites")
         return self

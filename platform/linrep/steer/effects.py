@@ -9,7 +9,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from linrep.steer.cells import NO_DIRECTION
-from linrep.steer.config import CONTROLS, TOKENS, SteerConfig
+from linrep.steer.config import CONTROLS, INTERCHANGE, SAME_CLASS, TOKENS, SteerConfig
 from linrep.steer.intervals import Estimate, Kind, Pair, at_matched_damage, estimate
 from linrep.steer.judges.verdict import Answer, Judge
 from linrep.steer.names import spoken
@@ -35,10 +35,16 @@ MEASURES = {
     "turned_kept_all": "share of the images with a turned answer that keep every other attribute",
     "damage": "rise of the held-out texts' negative log-likelihood, nats a token",
     "<measure>_over_random": "the measure minus that of the random direction in the same cell, paired sample by sample; of a "
-    "knock-out minus that of its control",
+    "knock-out minus that of its control, of an interchange minus that with another image of the source class",
+    "<measure>_over_image": "of an interchange with a text: minus that with another image of the target class, paired "
+    "sample by sample",
     "answered": "share of the runs that gave an answer (a run that fails costs its cell)",
 }
 """What the names in the table of effects mean."""
+
+
+IS_RANDOM = pl.col("direction").is_in(["random", SAME_CLASS, *TOKENS]).fill_null(False)  # a knock-out itself has no direction
+IS_IMAGE = (pl.col("edit") == INTERCHANGE) & (pl.col("direction") == "image")
 
 
 def judge_answers(answers: pa.Table, cells: pa.Table, config: SteerConfig, judge: Judge) -> pa.Table:
@@ -88,7 +94,7 @@ def effects(cells: pa.Table, verdicts: pa.Table, damage: pa.Table, config: Steer
         pl.col("sample_id").rank("dense").cast(pl.Int64).alias("sample"),
     )
     rows = rows.with_columns(in_second_half(rows["source"].to_numpy(), rows["sample"].to_numpy()))
-    rows = pl.concat([rows, _over_random(rows)])
+    rows = pl.concat([rows, _over(rows, "random", IS_RANDOM), _over(rows, "image", IS_IMAGE)])
     for (measure, *which), group in rows.group_by(["measure", *WHICH], maintain_order=True):
         whole, *halves = (
             estimate(*(own[name].to_numpy() for name in ("source", "target", "sample", "value")), kind=_kind(str(measure)))
@@ -177,23 +183,22 @@ def _success(named: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
     return both.with_columns(success=pl.when(pl.col("score") == 1).then(pl.col("every")).otherwise(False))
 
 
-def _over_random(rows: pl.DataFrame) -> pl.DataFrame:
-    """What a direction does more than the random one in the same cell, sample by sample."""
+def _over(rows: pl.DataFrame, name: str, is_control: pl.Expr) -> pl.DataFrame:
+    """What a direction or donor does more than another one in the same cell, sample by sample."""
     measures = ["p_target", "turned", "success", "left", "damage"]
     paired = rows.filter(pl.col("measure").is_in(measures) & (pl.col("edit") != "none"))
     key = ["measure", "source", "target", "sample", "site", "layer", "edit", "strength"]
-    is_control = pl.col("direction").is_in(["random", *TOKENS]).fill_null(False)  # edits other than additions have no direction
     control = paired.filter(is_control).group_by(key, maintain_order=True).agg(pl.col("value").mean().alias("control"))
-    both = paired.filter(~is_control).join(control, on=key, nulls_equal=True, maintain_order="left")
+    both = paired.filter(~is_control).join(control, on=key, nulls_equal=True, maintain_order="left", how="inner")
     return both.with_columns(
-        (pl.col("measure") + "_over_random").alias("measure"), (pl.col("value") - pl.col("control")).alias("value")
+        (pl.col("measure") + f"_over_{name}").alias("measure"), (pl.col("value") - pl.col("control")).alias("value")
     ).select(rows.columns)
 
 
 def _kind(measure: str) -> Kind:
     """What the values of a measure are."""
     if measure.startswith(("turned", "success", "left", "kept_", "answered")):
-        return "difference" if measure.endswith("_over_random") else "share"
+        return "difference" if "_over_" in measure else "share"
     return "bounded" if measure in ("p_target", "coherence") else "any"
 
 

@@ -17,7 +17,8 @@ from linrep.places import Place
 from linrep.sample import unit_hash
 from linrep.steer.artefact import STEERING, SteerAbout, Steering, without_edits
 from linrep.steer.cells import cells
-from linrep.steer.config import MADE_HERE, SteerConfig
+from linrep.steer.config import MADE_HERE, MATCHED, SteerConfig
+from linrep.steer.donors import check_donors, donor_notes
 from linrep.steer.job import Item, SteerChunk, SteerJob, Task
 from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
@@ -96,6 +97,7 @@ def plan_steer(
     """
     made_from = found.parents.get("harvest", store.manifest.digest)
     check_latent_views(config, store)
+    check_donors(config, store)
     if made_from != store.manifest.digest:
         raise RecipeError(
             f"the directions at {directions} come from the harvest {made_from}, this recipe's is {store.manifest.digest}: "
@@ -103,6 +105,7 @@ def plan_steer(
         )
     layers = choose_layers(config, found, store.manifest.model["n_layers"])
     kinds = [kind for kind in config.directions if kind not in MADE_HERE]
+    kinds += ["text_class_mean"] if {*MATCHED} & {*config.directions} else []
     try:
         classes = check_directions(found, kinds, [site.kind for site in config.sites], layers, store.manifest.width)
     except ValueError as error:
@@ -134,7 +137,7 @@ def plan_steer(
             damage_texts=about,
         ),
         saes=() if sae is None else (sae[1],),
-        notes=[*names_of(pairs).lines, *prompt_notes(config, store.manifest.harvest)],
+        notes=[*names_of(pairs).lines, *prompt_notes(config, store.manifest.harvest), *donor_notes(config, store)],
     )
     sources = tuple(dict.fromkeys(source for source, _ in pairs))
     job = SteerJob(

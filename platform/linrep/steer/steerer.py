@@ -9,7 +9,7 @@ from linrep.errors import LinrepError
 from linrep.sample import Sample, Skipped, unit_hash
 from linrep.steer.attempt import attempt
 from linrep.steer.cells import NO_DIRECTION, Cell, cells
-from linrep.steer.config import SteerConfig
+from linrep.steer.config import INTERCHANGE, SteerConfig
 from linrep.steer.edits import Intervention, check_width
 from linrep.steer.passes import CellRun, Row, ask, read
 from linrep.steer.prompts import (
@@ -269,20 +269,10 @@ class Steerer:
         """
         runs = []
         for cell in plan:
-            change: Intervention | None = None
-            why = None
-            if cell.site is not None and cell.layer is not None and cell.site_kind is not None:
-                try:
-                    edit = self.vectors.edit(cell.edit, cell.direction, cell.strength, cell.site_kind, cell.layer, source, target)
-                    check_width(edit, self.vlm.card.width)
-                    change = Intervention(edit, (cell.layer,), cell.site_kind)  # pyright: ignore[reportArgumentType]
-                except NoDirection as reason:
-                    why = f"{NO_DIRECTION}{reason}"
-                except LinrepError:
-                    raise
-                except Exception as error:  # whatever an SAE raises, or the search for a direction in it
-                    why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            # An interchange is another edit for each sample, any other one the same for all.
+            alike = None if cell.edit == INTERCHANGE else self._change(cell, source, target, "")
             for i, (name, prompts) in items.items():
+                change, why = alike or self._change(cell, source, target, name)
                 one = CellRun(i, cell, change, name)
                 reason = why or next(filter(None, (prompt.reason(cell) for prompt in prompts)), None)
                 if reason is None:
@@ -290,6 +280,24 @@ class Steerer:
                 else:
                     lost(produced, one, reason, source, target)
         return sorted(runs, key=lambda one: one.item)  # stable: the cells of an item stay in their order
+
+    def _change(self, cell: Cell, source: str, target: str, sample: str) -> tuple[Intervention | None, str | None]:
+        """The edit of a cell in the run of a sample, or why there is none."""
+        if cell.site is None or cell.layer is None or cell.site_kind is None:
+            return None, None
+        try:
+            if cell.edit == INTERCHANGE:
+                edit = self.vectors.given(str(cell.direction), cell.layer, source, target, sample)
+            else:
+                edit = self.vectors.edit(cell.edit, cell.direction, cell.strength, cell.site_kind, cell.layer, source, target)
+            check_width(edit, self.vlm.card.width)
+            return Intervention(edit, (cell.layer,), cell.site_kind), None  # pyright: ignore[reportArgumentType]
+        except NoDirection as reason:
+            return None, f"{NO_DIRECTION}{reason}"
+        except LinrepError:
+            raise
+        except Exception as error:  # whatever an SAE raises, or the search for a direction in it
+            return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
     def _all_lost(
         self, produced: Produced, plan: Sequence[Cell], name: str, why: str, lost: Lost, source: str, target: str

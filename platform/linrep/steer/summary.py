@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from linrep.stats.interval import in_brackets
 from linrep.steer.artefact import Steering
+from linrep.steer.config import DONORS, INTERCHANGE
 from linrep.steer.judges.readable import Readable
 
 Row = dict[str, Any]
@@ -47,7 +48,10 @@ def summary(
     ]
     for site in dict.fromkeys(row["site"] for row in rows if row["site"] is not None):
         lines += ["", *_site(site, [row for row in rows if row["site"] == site], measure)]
-    others = [row for row in rows if row["edit"] not in ("none", "add")]
+    exchanged = [row for row in rows if row["edit"] == INTERCHANGE]
+    if exchanged:
+        lines += ["", *_exchanged(exchanged)]
+    others = [row for row in rows if row["edit"] not in ("none", "add", INTERCHANGE)]
     if others:
         lines += ["", *_others(others)]
     if len(matched):
@@ -156,6 +160,20 @@ def _others(rows: Sequence[Row]) -> list[str]:
             f"{_number(cell.get('left')):>6} {_number(cell.get('turned')):>7} {_number(cell.get('coherence')):>8} "
             f"{_number(cell.get('damage')):>7}"
         )
+    return lines
+
+
+def _exchanged(rows: Sequence[Row]) -> list[str]:
+    """By layer what each donor turns, and texts beside other images."""
+    lines = [
+        "Interchange: the last token's stream taken from another run, share of answers turned to the donor's class (95% "
+        "interval; text - image: paired by image; * the control, another image of the source class)",
+        f"  {'layer':>5}" + "".join(f"  {name:^20}" for name in ("image", "text", "text_centred", "*same_class", "text - image")),
+    ]
+    for layer in sorted({row["layer"] for row in rows}):
+        found = {(row["direction"], row["measure"]): row for row in rows if row["layer"] == layer}
+        cells = [found.get((donor, "turned")) for donor in DONORS] + [found.get(("text", "turned_over_image"))]
+        lines.append(f"  {layer:>5}" + "".join(f"  {'-' if row is None else _with_interval(row):^20}" for row in cells))
     return lines
 
 

@@ -1,5 +1,5 @@
 """The direction of a pair of classes at a layer, in every way there is, and the controls beside it. All have one norm: that of
-the mean difference, so that what is compared is where they point.
+the mean difference, so that what is compared is where they point. Those at matched dose are the exception, see `MATCHED`.
 """
 
 import hashlib
@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.directions import Directions, DirectionSet
+from linrep.errors import StoreError
 from linrep.steer.coder import SparseCoder, best_latent, decoder_row, decoder_rows, sparse_reconstruction
-from linrep.steer.config import Dose
+from linrep.steer.config import MATCHED, SAME_CLASS, Dose
+from linrep.steer.donors import Donors
 from linrep.steer.edits import Ablate, Add, Clamp, Edit, Replace, Shuffle, Swap
 from linrep.steer.token_latents import VIEW_OF_SITE as LATENTS_OF_SITE
 from linrep.steer.token_latents import TokenLatents
@@ -31,10 +33,18 @@ VIEW_OF_SITE = {"image": "pooled", "patches": "pooled", "everywhere": "pooled", 
 """Which rows of the store a site's directions come from."""
 
 
+SHARED = 0.1
+"""Least cosine of two directions that can be brought to one dose: at a tenth of it, ten times the norm."""
 LIKE = 16
 """Latents of the most similar firing rate that a control is drawn from."""
 KEPT = 4096
 """Directions kept at once; those of a pair at all its layers are far fewer."""
+
+
+OTHER_PROMPT = (
+    "texts were read under another prompt than images, so that their last token stands elsewhere; set harvest.text_prompt to "
+    "harvest.image_prompt with {text} for <image>"
+)
 
 
 class NoDirection(ValueError):
@@ -54,6 +64,7 @@ class Vectors:
         k: Latents of a sparse reconstruction.
         one_prompt: Whether texts were read under the prompt of the images, with the text in place of the image.
         latents: What the latents of an SAE do on single training tokens, by layer and view of the store.
+        donors: Streams of other runs, for interchanges.
     """
 
     directions: DirectionSet
@@ -64,6 +75,7 @@ class Vectors:
     k: int = 20
     one_prompt: bool = True
     latents: Mapping[tuple[int, str], TokenLatents] = field(default_factory=dict)
+    donors: Donors | None = None
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def means(self, site: str, layer: int) -> Directions:
@@ -75,7 +87,7 @@ class Vectors:
         return probed(self.directions, "class_mean", layer, site)
 
     def direction(self, kind: str, site: str, layer: int, source: str, target: str) -> Float[Tensor, " d"]:
-        """A direction from source to target, of the norm of their mean difference.
+        """A direction from source to target, of the norm of their mean difference or at matched dose.
 
         Raises:
             NoDirection: The means coincide, or this kind gives nothing.
@@ -91,10 +103,27 @@ class Vectors:
         norm = difference.norm()
         if norm <= COINCIDE * means.token_norm:
             raise NoDirection(f"the class means of {source} and {target} coincide at layer {layer} of {site}")
+        if kind in MATCHED:
+            return self._at_matched_dose(kind, site, layer, source, target, difference)
         found = self._unscaled(kind, site, layer, source, target, difference)
         if found.norm() <= 1e-12:
             raise NoDirection(f"the direction {kind} is zero at layer {layer} of {site}")
         return found * (norm / found.norm())
+
+    def _at_matched_dose(self, kind: str, site: str, layer: int, source: str, target: str, difference: Tensor) -> Tensor:
+        """The texts' direction, as long as makes its part along the images' direction that direction; or the rest of it.
+
+        So class_mean is the shared part alone, text_matched shared part and rest, text_rest the rest alone, at one strength.
+        """
+        text = self._unscaled("text_class_mean", site, layer, source, target, difference)
+        cosine = torch.nn.functional.cosine_similarity(text, difference, dim=0)
+        if not cosine >= SHARED:
+            raise NoDirection(
+                f"the directions of texts and of images have a cosine of {cosine:.2f} at layer {layer} of {site}: below "
+                f"{SHARED:g} no dose of the one is a dose of the other"
+            )
+        whole = text * (difference.norm() / (text.norm() * cosine))
+        return whole if kind == "text_matched" else whole - difference
 
     def _unscaled(self, kind: str, site: str, layer: int, source: str, target: str, difference: Tensor) -> Tensor:
         match kind:
@@ -115,10 +144,7 @@ class Vectors:
             case "sae_sparse":
                 return sparse_reconstruction(self._coder(layer), difference, self.k)[0]
         if site == "last" and kind.startswith(FROM_TEXT) and not self.one_prompt:
-            raise NoDirection(
-                f"{kind} at the last token: texts were read under another prompt than images, so that their last token stands "
-                "elsewhere; set harvest.text_prompt to harvest.image_prompt with {text} for <image>"
-            )
+            raise NoDirection(f"{kind} at the last token: {OTHER_PROMPT}")
         found = probed(self.directions, kind, layer, site)
         missing = [name for name in (source, target) if name not in found.names]
         if missing:
@@ -212,8 +238,38 @@ class Vectors:
         scale = decoder_row(coder, clamp.latent).norm() / decoder_row(coder, latent).norm()
         return Clamp(coder, latent, clamp.value * float(scale))
 
+    def given(self, kind: str, layer: int, source: str, target: str, sample: str) -> Replace:
+        """The stream of another run for the last token of a sample's run.
+
+        Args:
+            kind: Whose stream, of `DONORS`.
+            layer: Layer k.
+            source: Class of the sample.
+            target: Class of the donor; that of the control is the source.
+            sample: Name of the sample.
+
+        Raises:
+            NoDirection: There is no such donor, or no mean of its modality.
+        """
+        modality = "text" if kind.startswith("text") else "image"
+        if modality == "text" and not self.one_prompt:
+            raise NoDirection(f"the stream of texts at the last token: {OTHER_PROMPT}")
+        if self.donors is None:
+            raise NoDirection("no streams of other runs at hand")
+        try:
+            stream = self.donors.stream(modality, source if kind == SAME_CLASS else target, layer, sample, f"{source}\0{target}")
+        except LookupError as missing:
+            raise NoDirection(str(missing)) from None
+        if kind == "text_centred":
+            try:
+                images, texts = (probed(self.directions, k, layer, "last") for k in ("class_mean", "text_class_mean"))
+            except StoreError as missing:
+                raise NoDirection(str(missing)) from None
+            stream = stream - texts.vectors.mean(0) + images.vectors.mean(0)
+        return Replace(stream)
+
     def edit(self, name: str, kind: str | None, strength: float | None, site: str, layer: int, source: str, target: str) -> Edit:
-        """The edit of a cell.
+        """The edit of a cell; an interchange has another one for each sample, see `given`.
 
         Args:
             name: add, ablate, swap, clamp, zero or mean.
@@ -233,7 +289,10 @@ class Vectors:
             case "add":
                 assert kind is not None
                 assert strength is not None
-                return Add(self.direction(kind, site, layer, source, target), strength, self.dose.relative)
+                direction = self.direction(kind, site, layer, source, target)
+                if self.dose.relative and kind in MATCHED:  # their norm counts, and the unit is the token's
+                    strength *= float(direction.norm() / self.direction("class_mean", site, layer, source, target).norm())
+                return Add(direction, strength, self.dose.relative)
             case "ablate":
                 direction = self.direction(kind or "class_mean", site, layer, source, target)
                 return Ablate(direction, self.means(site, layer).vectors.mean(0))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.masking_utils import create_masks_for_generate
@@ -259,6 +259,12 @@ def _blocks(vlm: VLM, stream: Stream, real: Bool[Tensor, "b t"], before: Context
 def logits(vlm: VLM, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
     """Next-token logits in float32, from what `run` returned."""
     return vlm.family.logits(vlm.model, hidden).float().to(hidden.device)
+
+
+@torch.inference_mode()
+def next_tokens(vlm: VLM, hidden: Float[Tensor, "n d"]) -> Int64[Tensor, " n"]:
+    """Likeliest next token after streams that come out of the last block."""
+    return logits(vlm, vlm.text.norm(hidden.to(vlm.device, vlm.dtype))).argmax(-1)
 
 
 def at_last(hidden: Float[Tensor, "b t d"], real: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
