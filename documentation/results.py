@@ -25,6 +25,7 @@ from linrep.sharing.artefact import SHARING_KIND
 from linrep.sharing.config import POOLINGS
 from linrep.stats.interval import in_brackets, of_mean
 from linrep.steer.artefact import STEERING, VERDICTS_KIND
+from linrep.steer.config import DONORS, INTERCHANGE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 MARK, END = "<!-- results: {} -->", "<!-- results: end -->"
@@ -150,6 +151,32 @@ def steer_table(site: str, strength: float) -> Callable[[Place, str], str]:
         return markdown(["layer", *(kind.replace("_", " ") for kind in kinds), "turned", "kept", "damage"], lines)
 
     return table
+
+
+def interchange_table(workspace: Place, recipe: str) -> str:
+    """Answers turned by streams of other runs at the last token, over layers; the control in round brackets beside the first."""
+    frame = effects(workspace, recipe).filter(pl.col("edit") == INTERCHANGE)
+    turned, over = (frame.filter(pl.col("measure") == measure) for measure in ("turned", "turned_over_image"))
+    lines = [
+        [str(layer), *(shown(one(turned, layer=layer, direction=donor)) for donor in DONORS)]
+        + [shown(one(over, layer=layer, direction=donor)) for donor in ("text", "text_centred")]
+        for layer in sorted(frame["layer"].unique())
+    ]
+    head = ["another image", "text", "text, centred", "image of the same class", "text - image", "text, centred - image"]
+    return markdown(["layer", *head], lines)
+
+
+def dose_table(workspace: Place, recipe: str) -> str:
+    """Answers turned by the images' direction, the texts' at the same norm and at matched dose, and the texts' rest alone."""
+    frame = effects(workspace, recipe).filter(pl.col("edit") == "add", pl.col("measure") == "turned")
+    kinds = ("class_mean", "text_class_mean", "text_matched", "text_rest")
+    lines = [
+        [site, str(layer), *(shown(one(own, layer=layer, direction=kind)) for kind in kinds)]
+        for site, strength in (("image", 2.0), ("last", 1.0))
+        for own in [frame.filter(pl.col("site") == site, pl.col("strength") == strength)]
+        for layer in sorted(own["layer"].unique())
+    ]
+    return markdown(["site", "layer", "images' (shared part)", "texts', same norm", "texts', matched dose", "texts' rest"], lines)
 
 
 def evaluation(workspace: Place, recipe: str) -> artefact.Artefact:
@@ -329,6 +356,8 @@ TABLES: dict[str, Callable[[Place, str], str]] = {
     "transfer": transfer_table,
     "steering at image tokens": steer_table("image", 2.0),
     "steering at the last token": steer_table("last", 1.0),
+    "matched dose": dose_table,
+    "interchange": interchange_table,
     "saes": quality_table,
     "loss": loss_table,
     "needed": needed_table,
