@@ -94,7 +94,7 @@ test: $(VENV)/.installed-test ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 test-all: $(VENV)/.installed-test ## every test, the slow ones too
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 # Other people's SAE libraries pin what ours pin otherwise, so they live in an environment of their own, .venv-peers.
 PEERS := sae-lens==6.54.12 dictionary-learning==0.1.0 eai-sparsify==1.3.3
