@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def mcc(
-    both: Float[Tensor, "*a"], said: Float[Tensor, "*a"], true: Float[Tensor, "*a"], n: Float[Tensor, "*a"]
-) -> Float[Tensor, "*a"]:
+    both: Float[Tensor, "..."], said: Float[Tensor, "..."], true: Float[Tensor, "..."], n: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
     """Matthews correlation of what is said and what is true; 0 where one of the two is always or never so.
 
     Args:
@@ -25,7 +25,7 @@ def mcc(
     return torch.where(spread > 0, (n * both - said * true) / spread.clamp_min(torch.finfo(spread.dtype).tiny).sqrt(), 0.0)
 
 
-def f1(both: Float[Tensor, "*a"], said: Float[Tensor, "*a"], true: Float[Tensor, "*a"]) -> Float[Tensor, "*a"]:
+def f1(both: Float[Tensor, "..."], said: Float[Tensor, "..."], true: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """F1 of the same; 0 where nothing is said and nothing is true."""
     total = said + true
     return torch.where(total > 0, 2 * both / total.clamp_min(torch.finfo(total.dtype).tiny), 0.0)

@@ -57,17 +57,21 @@ def detection(found: Explained, data: PanelData, weights: Float[np.ndarray, "r s
 
 def like_density(found: Explained, n: int = CANDIDATES) -> Int[Tensor, "f n_1"]:
     """For each latent the others that fire on the most similar number of training images; of those that fire at all.
-
-    Where there are fewer, a latent stands there again and again: it is one rival all the same.
     """
     rates = torch.from_numpy(found.train_fires.mean(0))
-    alive = (rates > 0).nonzero()[:, 0]
-    if len(alive) < 2:
-        raise ValueError(f"{len(alive)} latents fire on training images: retrieval needs at least two")
-    far = (rates[:, None] - rates[alive]).abs()
-    far[torch.arange(len(rates))[:, None] == alive] = torch.inf
-    nearest = far.argsort(dim=1, stable=True)[:, : min(n - 1, len(alive) - 1)]
-    return alive[nearest]
+    order = rates.argsort(stable=True)
+    order = order[rates[order] > 0]
+    if len(order) < 2:
+        raise ValueError(f"{len(order)} latents fire on training images: retrieval needs at least two")
+    n = min(n, len(order))
+    # The nearest in rate are among the n - 1 before and the n - 1 after it, where it stands or would stand.
+    place = torch.searchsorted(rates[order], rates)
+    window = place[:, None] + torch.arange(-n, n + 1)
+    outside = (window < 0) | (window >= len(order))
+    others = order[window.clamp(0, len(order) - 1)]
+    far = (rates[others] - rates[:, None]).abs()
+    far[outside | (others == torch.arange(len(rates))[:, None])] = torch.inf
+    return others.gather(1, far.argsort(dim=1, stable=True)[:, : n - 1])
 
 
 def assigned(found: Explained, data: PanelData) -> tuple[Int[Tensor, " w"], Int[Tensor, " w"]]:

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from linrep.encoder import Active, active
-from linrep.sae.coder import Sae
+from linrep.encoder import Active, Encoder, active
 from linrep.sae.panel.agreement import mcc
 from linrep.sae.panel.data import PanelData, Values
 from linrep.sae.panel.firing import fires, thresholds
@@ -44,17 +43,22 @@ class Explained:
         return self.energy / self.energy.sum().clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def explained(sae: Sae, data: PanelData) -> Explained:
-    """Encode all tokens, find thresholds and explanations on the training images, and apply both to the held-out ones."""
-    decoder = sae.decoder.float()
-    train, held = active(sae, data.train.x), active(sae, data.held.x)
-    f, n = sae.n_latents, max(len(data.train.x), 1)
+def explained(encoder: Encoder, decoder: Float[Tensor, "f d"], data: PanelData) -> Explained:
+    """Encode all tokens, find thresholds and explanations on the training images, and apply both to the held-out ones.
+
+    Args:
+        encoder: Of an SAE; it takes raw rows.
+        decoder: What a unit of each latent writes.
+        data: The tokens and the values.
+    """
+    train, held = active(encoder, data.train.x), active(encoder, data.held.x)
+    f, n = encoder.n_latents, max(len(data.train.x), 1)
     at_least = thresholds(train, f)
     sums = torch.zeros(f, dtype=torch.float64).index_add_(0, train.latent, train.value.double())
     squares = torch.zeros(f, dtype=torch.float64).index_add_(0, train.latent, train.value.double().square())
     on_train = fires(train, data.train.image, at_least, data.train.n_images)
     return Explained(
-        decoder=decoder,
+        decoder=decoder.float(),
         means=sums / n,
         energy=squares * decoder.double().square().sum(1),
         explanation=best_values(on_train, data.train_values),

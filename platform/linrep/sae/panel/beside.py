@@ -1,0 +1,46 @@
+"""The six controls of an SAE as it takes image rows, each from several seeds."""
+
+from collections.abc import Sequence
+
+from linrep.sae.coder import Sae
+from linrep.sae.controls import (
+    Activations,
+    Active,
+    Control,
+    Training,
+    covariance,
+    exemplars,
+    frozen_decoder,
+    gaussian_twin,
+    isotropic,
+    principal,
+)
+
+CONTROLS = ("isotropic", "covariance", "frozen decoder", "Gaussian twin", "exemplars", "principal")
+"""In the order of tables."""
+
+
+def controls(
+    rows: Activations, n_latents: int, active: Active, seeds: Sequence[int], training: Training
+) -> dict[str, tuple[Sae, ...]]:
+    """Each control by name, as it takes image rows; principal components have no seed.
+
+    Args:
+        rows: Training rows by modality, images among them.
+        n_latents: As many as the SAE has.
+        active: Active latents of a row, as many as it has.
+        seeds: Of the controls.
+        training: How long those that are trained are: as long as the SAE was.
+    """
+
+    def frozen(x: Activations, f: int, k: Active, seed: int) -> dict:
+        return frozen_decoder(x, f, k, seed, training)
+
+    def twin(x: Activations, f: int, k: Active, seed: int) -> dict:
+        return gaussian_twin(x, f, k, seed, training)
+
+    makers: tuple[Control, ...] = (isotropic, covariance, frozen, twin, exemplars, principal)
+    return {
+        name: tuple(make(rows, n_latents, active, seed)["image"] for seed in (seeds if make is not principal else seeds[:1]))
+        for name, make in zip(CONTROLS, makers, strict=True)
+    }
