@@ -6,7 +6,7 @@ edit in every row, so that a dose-response is one pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -126,6 +126,14 @@ class Shuffle:
 
 
 Edit = Add | Ablate | Swap | Clamp | Replace | Shuffle
+
+
+class EditMaker(Protocol):
+    """What makes the edit of a cell, from the probes' directions or from any others."""
+
+    def edit(self, name: str, kind: str | None, strength: float | None, site: str, layer: int, source: str, target: str) -> Edit:
+        """See `linrep.steer.vectors.Vectors.edit`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

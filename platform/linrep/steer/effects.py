@@ -56,9 +56,9 @@ def judge_answers(answers: pa.Table, cells: pa.Table, config: SteerConfig, judge
         config: The plan, for the questions' words.
         judge: Any judge.
     """
-    frame = _frame(answers)
+    frame = frame_of(answers)
     plain = frame.filter(pl.col("edit") == "none").select([*WHO, "question", pl.col("text").alias("plain")])
-    chosen = _frame(cells).select([*WHO, *WHICH, "p_target"])
+    chosen = frame_of(cells).select([*WHO, *WHICH, "p_target"])
     joined = frame.join(plain, on=[*WHO, "question"], how="left", maintain_order="left")
     joined = joined.join(chosen, on=[*WHO, *WHICH], how="left", nulls_equal=True, maintain_order="left")
     rows = joined.to_dicts()
@@ -85,7 +85,7 @@ def judge_answers(answers: pa.Table, cells: pa.Table, config: SteerConfig, judge
 
 def effects(cells: pa.Table, verdicts: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
     """Every measure of every edit, of schema `EFFECTS`; what the measures mean is in `MEASURES`."""
-    rows = _measured(_frame(cells), _frame(verdicts), _frame(damage))
+    rows = measured(frame_of(cells), frame_of(verdicts), frame_of(damage))
     out: list[dict[str, object]] = []
     classes = pl.Enum(sorted({*rows["source"], *rows["target"]}))
     rows = rows.with_columns(
@@ -114,7 +114,7 @@ def in_second_half(source: Int64[np.ndarray, " r"], sample: Int64[np.ndarray, " 
     return pl.Series("second", np.unique(of, return_inverse=True)[1] % 2 == 1)
 
 
-def _measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame) -> pl.DataFrame:
+def measured(cells: pl.DataFrame, verdicts: pl.DataFrame, damage: pl.DataFrame) -> pl.DataFrame:
     """One row for each measure of each run: who, which, measure, value."""
     out: list[pl.DataFrame] = []
 
@@ -222,7 +222,7 @@ def _row(which: dict[str, object], measure: str, found: Estimate, halves: Sequen
 
 def matched(cells: pa.Table, damage: pa.Table, config: SteerConfig) -> pa.Table:
     """Forced-choice efficacy of every direction at equal damage, of schema `MATCHED`; empty where no damage was measured."""
-    frame, harm = _frame(cells), _frame(damage)
+    frame, harm = frame_of(cells), frame_of(damage)
     if not len(harm):
         return MATCHED.empty_table()
     pairs = harm.select(["source", "target"]).unique(maintain_order=True).rows()
@@ -277,7 +277,8 @@ def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
+def frame_of(table: pa.Table) -> pl.DataFrame:
+    """A table of a steering job as `measured` takes it."""
     found = pl.from_arrow(table)
     assert isinstance(found, pl.DataFrame)
     return found

@@ -56,7 +56,7 @@ class SteerPlan:
 
 
 @dataclass(frozen=True)
-class _HeldOutSample:
+class HeldOutSample:
     """A held-out sample and where it lies."""
 
     sample_id: str
@@ -218,7 +218,7 @@ def choose_layers(config: SteerConfig, found: DirectionSet, n_layers: int) -> tu
     return layers
 
 
-def held_out(store: Store) -> tuple[dict[str, list[_HeldOutSample]], list[_HeldOutSample], list[_HeldOutSample]]:
+def held_out(store: Store) -> tuple[dict[str, list[HeldOutSample]], list[HeldOutSample], list[HeldOutSample]]:
     """Test images by class, captions with their image, and texts; in a drawn order.
 
     Probes chose their penalties, and so their directions, on validation images: these are not steered. Captions and texts, which
@@ -228,9 +228,9 @@ def held_out(store: Store) -> tuple[dict[str, list[_HeldOutSample]], list[_HeldO
     """
     table = store.samples()
     classes = dict(zip(table["sample_id"].to_pylist(), class_values(table, read_samples(table)), strict=True))
-    images: dict[str, list[_HeldOutSample]] = {}
-    captions: list[_HeldOutSample] = []
-    texts: list[_HeldOutSample] = []
+    images: dict[str, list[HeldOutSample]] = {}
+    captions: list[HeldOutSample] = []
+    texts: list[HeldOutSample] = []
     for number in sorted(store.commits):
         rows = store.samples_of(number, ["sample_id", "corpus", "modality", "split", "error"])
         # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
@@ -239,7 +239,7 @@ def held_out(store: Store) -> tuple[dict[str, list[_HeldOutSample]], list[_HeldO
             record += not row["sample_id"].endswith("#caption")
             if row["error"] is not None or row["split"] == "train":
                 continue
-            held, name = _HeldOutSample(row["sample_id"], number, record), classes[row["sample_id"]]
+            held, name = HeldOutSample(row["sample_id"], number, record), classes[row["sample_id"]]
             if row["corpus"] == "images" and name is not None and row["split"] == "test":
                 images.setdefault(name, []).append(replace(held, class_name=name))
             elif row["modality"] == "pair":
@@ -271,7 +271,7 @@ def unedited(plan: SteerPlan) -> tuple[SteerJob, tuple[SteerChunk, ...]]:
 
 
 def choose_pairs(
-    config: SteerConfig, classes: Sequence[str], images: dict[str, list[_HeldOutSample]]
+    config: SteerConfig, classes: Sequence[str], images: dict[str, list[HeldOutSample]]
 ) -> tuple[tuple[str, str], ...]:
     """The ordered pairs of the plan, named or drawn.
 
@@ -310,25 +310,26 @@ def choose_pairs(
 def _damage_items(
     config: SteerConfig,
     chunks: Sequence[Chunk],
-    images: dict[str, list[_HeldOutSample]],
-    captions: list[_HeldOutSample],
-    texts: list[_HeldOutSample],
+    images: dict[str, list[HeldOutSample]],
+    captions: list[HeldOutSample],
+    texts: list[HeldOutSample],
 ) -> tuple[str, list[Item]]:
     """What damage is measured on: held-out captions; without any, held-out texts, each after some image."""
     if not config.damage.texts:
         return "none", []
     if captions:
-        return "captions", [_item(held, chunks) for held in captions[:1000]]
+        return "captions", [item_of(held, chunks) for held in captions[:1000]]
     drawn = sorted((h for held in images.values() for h in held), key=lambda h: unit_hash(h.sample_id, "damage"))
     if not texts or not drawn:
         return "none", []
     both = [(drawn[i % len(drawn)], text) for i, text in enumerate(texts[:1000])]
     return "texts after an image", [
-        Item(f"{p.sample_id} {t.sample_id}", _item(p, chunks).chunk, text=_item(t, chunks)) for p, t in both
+        Item(f"{p.sample_id} {t.sample_id}", item_of(p, chunks).chunk, text=item_of(t, chunks)) for p, t in both
     ]
 
 
-def _item(held: _HeldOutSample, chunks: Sequence[Chunk]) -> Item:
+def item_of(held: HeldOutSample, chunks: Sequence[Chunk]) -> Item:
+    """A sample as it is fetched: the part of a corpus that holds it alone."""
     return Item(held.sample_id, narrow(chunks[held.chunk], [held.record]), held.class_name)
 
 
@@ -337,7 +338,7 @@ def _cut(
     layers: Sequence[int],
     pairs: Sequence[tuple[str, str]],
     chunks: Sequence[Chunk],
-    images: dict[str, list[_HeldOutSample]],
+    images: dict[str, list[HeldOutSample]],
     damage_items: list[Item],
 ) -> list[SteerChunk]:
     n_cells = len(cells(config, layers))
@@ -352,7 +353,7 @@ def _cut(
 
     used: dict[str, Item] = {}
     for number, (source, target) in enumerate(pairs):
-        own = [_item(held, chunks) for held in images[source][: config.images]]
+        own = [item_of(held, chunks) for held in images[source][: config.images]]
         used |= {item.sample_id: item for item in own}
         add("answers", source, target, own, n_cells)
         if damage_items:

@@ -10,7 +10,7 @@ from linrep.sample import Sample, Skipped, unit_hash
 from linrep.steer.attempt import attempt
 from linrep.steer.cells import NO_DIRECTION, Cell, cells
 from linrep.steer.config import INTERCHANGE, SteerConfig
-from linrep.steer.edits import Intervention, check_width
+from linrep.steer.edits import EditMaker, Intervention, check_width
 from linrep.steer.passes import CellRun, Row, ask, read
 from linrep.steer.prompts import (
     Prompts,
@@ -24,7 +24,7 @@ from linrep.steer.prompts import (
 )
 from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import areas
-from linrep.steer.vectors import NoDirection, Vectors
+from linrep.steer.vectors import NoDirection
 from linrep.vlm.batch import pack
 from linrep.vlm.decode import Stream, embed, lens
 from linrep.vlm.likelihood import nats_per_token
@@ -69,7 +69,7 @@ class Steerer:
         vlm: VLM,
         config: SteerConfig,
         layers: Sequence[int],
-        vectors: Vectors,
+        vectors: EditMaker,
         tokens_per_batch: int = 8192,
         image_size: tuple[int, int] | None = None,
         max_text_tokens: int = 512,

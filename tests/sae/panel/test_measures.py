@@ -65,7 +65,11 @@ def test_agreement_is_the_matthews_correlation_and_f1():
     for i in range(5):
         for v in range(3):
             assert float(found[i, v]) == pytest.approx(matthews_corrcoef(true[:, v], fired[:, i]), abs=1e-6)
-    twice = agreement(np.concatenate([fired, fired[:10]]), Values(values.names, *(np.concatenate([x, x[:10]]) for x in (true, values.known))), np.ones(70))
+    twice = agreement(
+        np.concatenate([fired, fired[:10]]),
+        Values(values.names, *(np.concatenate([x, x[:10]]) for x in (true, values.known))),
+        np.ones(70),
+    )
     weight = np.ones(60)
     weight[:10] = 2
     torch.testing.assert_close(agreement(fired, values, weight), twice)

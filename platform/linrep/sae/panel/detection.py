@@ -56,8 +56,7 @@ def detection(found: Explained, data: PanelData, weights: Float[np.ndarray, "r s
 
 
 def like_density(found: Explained, n: int = CANDIDATES) -> Int[Tensor, "f n_1"]:
-    """For each latent the others that fire on the most similar number of training images; of those that fire at all.
-    """
+    """For each latent the others that fire on the most similar number of training images; of those that fire at all."""
     rates = torch.from_numpy(found.train_fires.mean(0))
     order = rates.argsort(stable=True)
     order = order[rates[order] > 0]
@@ -79,7 +78,9 @@ def assigned(found: Explained, data: PanelData) -> tuple[Int[Tensor, " w"], Int[
 
     Source: Kuhn, "The Hungarian method for the assignment problem", 1955.
     """
-    both, said, true, _ = counts(torch.from_numpy(found.train_fires).float(), data.train_values, torch.ones(len(found.train_fires)))
+    both, said, true, _ = counts(
+        torch.from_numpy(found.train_fires).float(), data.train_values, torch.ones(len(found.train_fires))
+    )
     latents, values = linear_sum_assignment(f1(both, said, true).numpy(), maximize=True)
     return torch.from_numpy(latents), torch.from_numpy(values)
 

@@ -47,9 +47,7 @@ def thresholds(codes: Active, n_latents: int, share: float = SHARE) -> Float[Ten
     return found
 
 
-def fires(
-    codes: Active, image: Int[Tensor, " n"], at_least: Float[Tensor, " f"], n_images: int
-) -> Bool[np.ndarray, "s f"]:
+def fires(codes: Active, image: Int[Tensor, " n"], at_least: Float[Tensor, " f"], n_images: int) -> Bool[np.ndarray, "s f"]:
     """Whether a latent fires on any token of an image.
 
     Args:
