@@ -4,8 +4,8 @@
   .venv/bin/python -m bench.sae_panel --workspace runs --layer 1 --sae path/to/an/sae --out panel
 
 DIR holds the harvest of the recipe. SAEs are named as in the workspace, or by the folder of one in any format that is known
-(SAELens, dictionary_learning, sparsify, the paper's), or by hf://OWNER/NAME/FOLDER. SAEs that differ in their seed alone are judged
-together. Beside each stand six controls of as many latents, as many of them active, with seeds of their own: random directions,
+(SAELens, dictionary_learning, sparsify, the paper's), or by hf://OWNER/NAME/FOLDER. SAEs that differ in their seed alone are
+judged together. Beside each stand six controls of as many latents, as many of them active, with seeds of their own: random directions,
 random directions of the data's covariance, an SAE trained on a frozen random decoder, one trained on Gaussian rows of the same
 covariance, rows of the data, principal components. Every measure, what it means and what it showed: docs/saes.md.
 """
@@ -179,8 +179,9 @@ def run(asked: argparse.Namespace) -> None:
     groups = find_saes(workspace, harvest.store, asked.layer, asked.sae)
     rows = read_rows(recipe, workspace, harvest, asked.layer, asked.images)
     say(
-        f"layer {asked.layer} of {harvest.store.place.name}: {len(rows.data.train.x):,} tokens of {rows.data.train.n_images:,} training "
-        f"images, {len(rows.data.held.x):,} of {rows.data.held.n_images:,} held-out ones; {len(rows.data.train_values.names)} values"
+        f"layer {asked.layer} of {harvest.store.place.name}: {len(rows.data.train.x):,} tokens of {rows.data.train.n_images:,} "
+        f"training images, {len(rows.data.held.x):,} of {rows.data.held.n_images:,} held-out ones; "
+        f"{len(rows.data.train_values.names)} attribute values"
     )
     bench = Bench(rows.data, rows.of_class, resamples=asked.resamples)
     plan = trial = None
