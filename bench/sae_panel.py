@@ -5,12 +5,13 @@
 
 DIR holds the harvest of the recipe. SAEs are named as in the workspace, or by the folder of one in any format that is known
 (SAELens, dictionary_learning, sparsify, the paper's), or by hf://OWNER/NAME/FOLDER. SAEs that differ in their seed alone are
-judged together. Beside each stand six controls of as many latents, as many of them active, with seeds of their own: random directions,
-random directions of the data's covariance, an SAE trained on a frozen random decoder, one trained on Gaussian rows of the same
-covariance, rows of the data, principal components. Every measure, what it means and what it showed: docs/saes.md.
+judged together. Beside each stand six controls of as many latents, as many of them active, with seeds of their own: random
+directions, random directions of the data's covariance, an SAE trained on a frozen random decoder, one trained on Gaussian rows of
+the same covariance, rows of the data, principal components. What every measure means and what it showed: docs/saes.md.
 """
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -162,8 +163,9 @@ def write(out: Place, name: str, layer: int, rows: Sequence[PanelRow]) -> None:
     content = [asdict(row) for row in rows]
     (out / f"{stem}.json").write_bytes(json.dumps(content, indent=1).encode())
     figure = curve_figure(f"{name}, layer {layer}", rows)
-    with (out / f"{stem}.png").open("wb") as file:
-        figure.savefig(file, format="png")
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    (out / f"{stem}.png").write_bytes(image.getvalue())
     say(f"every row and the curve: {out / stem}.json, .png")
 
 

@@ -118,7 +118,7 @@ def find_saes(workspace: Place, store: Store, layer: int, asked: Sequence[str]) 
         own = {name: sae for name, sae in there.items() if name == one or name.startswith(f"{one}-")}
         if own:
             found |= own
-        elif is_address(one) or place(one).is_dir() or place(one).is_file():
+        elif is_address(one) or place(one).exists():
             found[name_of(one)] = {"": read_sae(one)}
         else:
             raise RecipeError(

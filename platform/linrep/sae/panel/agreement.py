@@ -18,7 +18,7 @@ def mcc(
 
     Source: Matthews, "Comparison of the predicted and observed secondary structure of T4 phage lysozyme", 1975.
 
-    >>> float(mcc(*(torch.tensor(x) for x in (10.0, 10.0, 10.0, 40.0)))), float(mcc(*(torch.tensor(x) for x in (0.0, 0.0, 5.0, 9.0))))
+    >>> float(mcc(*torch.tensor([10.0, 10.0, 10.0, 40.0]))), float(mcc(*torch.tensor([0.0, 0.0, 5.0, 9.0])))
     (1.0, 0.0)
     """
     spread = said * (n - said) * true * (n - true)

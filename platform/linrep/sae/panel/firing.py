@@ -24,7 +24,7 @@ def thresholds(codes: Active, n_latents: int, share: float = SHARE) -> Float[Ten
         share: Of the energy.
 
     >>> one, two = torch.zeros(5).long(), torch.arange(5)
-    >>> float(thresholds(Active(two, one, torch.tensor([4.0, 1.0, 3.0, 1.0, 1.0])), 1))  # 16 + 9 of 28 is less than .9, 26 is more
+    >>> float(thresholds(Active(two, one, torch.tensor([4.0, 1.0, 3.0, 1.0, 1.0])), 1))  # 25 of 28 is less than .9
     1.0
     """
     found = torch.full((n_latents,), torch.inf, dtype=codes.value.dtype)

@@ -24,7 +24,7 @@ CLASS_MEAN = "class mean"
 """The difference of class means itself, beside what SAEs make of it."""
 
 Trial = Callable[[Float[Tensor, "k p d"]], tuple[Cases, Float[np.ndarray, "k n"]]]
-"""What adds directions to a model: k kinds for p pairs, of one norm or zero -> the cases, and for each kind whether each succeeds."""
+"""What adds directions to a model: k kinds for p pairs -> the cases, and for each kind whether each succeeds."""
 
 
 def curve_name(t: float) -> str:
