@@ -13,7 +13,7 @@ from linrep.sae.panel.causal import Cases
 from linrep.sae.panel.data import PanelData, TokenRows, Values
 from linrep.sae.train import Rows, Trainer
 
-D, CLASSES, COLOURS, NUISANCES, TOKENS = 24, 6, 4, 24, 8
+D, CLASSES, COLOURS, NUISANCES, TOKENS = 32, 12, 6, 30, 8
 ACTIVE = 4
 """Directions of a token: its class, its colour and two nuisances."""
 
@@ -35,6 +35,14 @@ class World:
     directions: Tensor
     of_class: np.ndarray
     of_colour: np.ndarray
+
+    @property
+    def meant(self) -> float:
+        """Share of the variance that is gone when the parts of all values are taken away: what can be explained by them."""
+        n = CLASSES + COLOURS
+        centred = self.rows.x.double() - self.rows.x.double().mean(0)
+        meant = self.parts[:, :n].double() @ self.directions[:n].double()
+        return 1 - float((centred - meant + meant.mean(0)).square().sum() / centred.square().sum())
 
     @property
     def values(self) -> Values:
@@ -106,7 +114,7 @@ class Parts:
         return next(own.parts for own in self.worlds if len(own.rows.x) == len(x) and torch.equal(own.rows.x, x))
 
 
-def trained(x: Tensor, seed: int, steps: int = 500, f: int = 64) -> Sae:
+def trained(x: Tensor, seed: int, steps: int = 500, f: int = 96) -> Sae:
     """A TopK SAE."""
     config = CoderConfig(activation=TopK(k=ACTIVE), expansion=f / D, adam=Adam(learning_rate=1e-2), seed=seed)
     trainer = Trainer.begin(config, x[:1000], steps)
@@ -117,7 +125,7 @@ def trained(x: Tensor, seed: int, steps: int = 500, f: int = 64) -> Sae:
     return trainer.coder()
 
 
-def random_directions(seed: int, f: int = 64) -> Sae:
+def random_directions(seed: int, f: int = 96) -> Sae:
     """Directions that know nothing."""
     decoder = torch.nn.functional.normalize(torch.randn(f, D, generator=torch.Generator().manual_seed(seed)), dim=1)
     return Sae(decoder, torch.zeros(f), decoder, torch.full((D,), 0.5), Largest(ACTIVE), True)
@@ -125,7 +133,7 @@ def random_directions(seed: int, f: int = 64) -> Sae:
 
 def pairs() -> list[tuple[int, int]]:
     """Classes to leave and to reach."""
-    return [(i, (i + step) % CLASSES) for step in (1, 2) for i in range(CLASSES)]
+    return [(i, (i + step) % CLASSES) for step in (1, 2, 5) for i in range(CLASSES)]
 
 
 def trial(shown: World, strength: float = 1.5, each: int = 6, blind: bool = False):
