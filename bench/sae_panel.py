@@ -67,7 +67,8 @@ def say(line: str) -> None:
 def training_of(recipe: Recipe) -> Training:
     """How long the recipe's SAEs are trained, which is how long the trained controls are."""
     own = recipe.sae
-    return Training(own.rows, own.batch, own.coder.adam.learning_rate, own.coder.aux.dead_after)
+    rate, aux = own.coder.adam.learning_rate, own.coder.aux
+    return Training(own.rows, own.batch, rate) if aux is None else Training(own.rows, own.batch, rate, aux.dead_after)
 
 
 def as_image(saes: Mapping[str, Sae]) -> Sae:

@@ -136,9 +136,9 @@ def successes(
     for name, seeds in judged.items():
         for seed, one in enumerate(seeds):
             for m in LATENTS:
-                found = torch.stack([latent_direction(one.means, one.decoder, *pair, m) for pair in pairs])
+                few = torch.stack([latent_direction(one.means, one.decoder, *pair, m) for pair in pairs])
                 kinds.append((name, seed, m))
-                made.append(of_norm(found, wanted.norm(dim=1)))
+                made.append(of_norm(few, wanted.norm(dim=1)))
     cases, outcomes = trial(torch.stack(made))
     found: dict[str, dict[str, Measured]] = {}
     for m in LATENTS:
