@@ -45,9 +45,8 @@ def test_the_table_has_the_sae_and_its_controls_and_says_who_is_beaten(recipe, c
     folder, _ = recipe
     assert main(words(folder, "--no-model", "--out", str(tmp_path))) == 0
     out, err = capsys.readouterr()
-    assert "24 training images, 16 held-out ones; 2 attribute values" in " ".join(err.split()).replace("of 24", "24").replace(
-        "of 16", "16"
-    )
+    assert "of 24 training images" in err
+    assert "2 attribute values" in err
     for name in ("sae", *CONTROLS):
         assert f"\n| {name} | " in out
     assert "  interpretable: " in out
