@@ -6,7 +6,7 @@ edit in every row, so that a dose-response is one pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -128,6 +128,7 @@ class Shuffle:
 Edit = Add | Ablate | Swap | Clamp | Replace | Shuffle
 
 
+@runtime_checkable
 class EditMaker(Protocol):
     """What makes the edit of a cell, from the probes' directions or from any others."""
 
