@@ -21,7 +21,7 @@ def curve_figure(title: str, rows: Sequence[PanelRow]) -> Figure:
     parts = [
         Panel(
             "Explained variance through latents that agree with their explanation",
-            "least agreement t (Matthews correlation, held-out images)",
+            "least agreement t (Matthews correlation)",
             "interpretable explained variance",
             _curves(by, GRID, curve_name),
             reference=(0.0, "nothing"),
@@ -35,7 +35,7 @@ def curve_figure(title: str, rows: Sequence[PanelRow]) -> Figure:
                 "success",
                 _curves(by, LATENTS, lambda m: f"success_{m:g}"),
                 y_range=(-0.02, 1.02),
-                x_log=True,
+                x_whole=True,
             )
         )
     return panels(f"{title}: beside its controls (95% intervals over images and seeds)", parts, n_columns=2)
@@ -43,9 +43,10 @@ def curve_figure(title: str, rows: Sequence[PanelRow]) -> Figure:
 
 def _curves(by: dict[tuple[str, str], PanelRow], x: Sequence[float], name: Callable[[float], str]) -> tuple[Curve, ...]:
     names = dict.fromkeys(sae for measure, sae in by if measure == name(x[0]))
+    colours = {sae: i for i, sae in enumerate(sae for sae in names if sae != CLASS_MEAN)}
     found = []
-    for i, sae in enumerate(names):
+    for sae in names:
         own = [by[name(at), sae] for at in x]
         y, low, high = ([getattr(row.found, end) for row in own] for end in ("value", "low", "high"))
-        found.append(Curve(sae, tuple(x), tuple(y), tuple(low), tuple(high), colour=i))
+        found.append(Curve(sae, tuple(x), tuple(y), tuple(low), tuple(high), colour=colours.get(sae, -1)))
     return tuple(found)
