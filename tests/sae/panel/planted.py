@@ -47,7 +47,7 @@ class World:
     @property
     def values(self) -> Values:
         """Class and colour of every image."""
-        return Values.of({"class": [f"c{i}" for i in self.of_class], "colour": [f"k{i}" for i in self.of_colour]})
+        return Values.of({"class": [f"c{i:02}" for i in self.of_class], "colour": [f"k{i:02}" for i in self.of_colour]})
 
 
 def world(n_images: int, seed: int, noise: float = 0.02, meaning: bool = True) -> World:
