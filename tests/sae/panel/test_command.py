@@ -42,10 +42,13 @@ def words(folder: Path, *more: str) -> list[str]:
 
 
 def test_the_table_has_the_sae_and_its_controls_and_says_who_is_beaten(recipe, capsys, tmp_path):
-    folder, _ = recipe
+    folder, found = recipe
+    samples = read_samples(harvested(found, place(folder / "ws")).store.samples())
+    train, test = int(samples.of("image", "train").sum()), int(samples.of("image").sum() - samples.of("image", "train").sum())
     assert main(words(folder, "--no-model", "--out", str(tmp_path))) == 0
     out, err = capsys.readouterr()
-    assert "of 24 training images" in err
+    assert f"of {train} training images" in err
+    assert f"of {test} held-out ones" in err
     assert "2 attribute values" in err
     for name in ("sae", *CONTROLS):
         assert f"\n| {name} | " in out
