@@ -27,6 +27,7 @@ from linrep.steer.judges.choose import make_judge
 from linrep.steer.plan import choose_pairs, held_out, item_of
 from linrep.steer.sinks import norm_limits
 from linrep.steer.steerer import Steerer
+from linrep.steer.vectors import NoDirection
 from linrep.store.tables import table_of
 from linrep.vlm.load import load
 from linrep.vlm.precision import number_format
@@ -43,6 +44,14 @@ class GivenDirections:
         assert kind is not None
         assert strength is not None
         return Add(self.directions[kind, source, target], strength, relative=False)
+
+    def given(self, kind: str, layer: int, source: str, target: str, sample: str) -> Edit:
+        """Nothing: no stream of another run is at hand.
+
+        Raises:
+            NoDirection: Always.
+        """
+        raise NoDirection(f"no stream of another run of {kind} at hand")
 
 
 @dataclass(frozen=True)

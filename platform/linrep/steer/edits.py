@@ -136,6 +136,10 @@ class EditMaker(Protocol):
         """See `linrep.steer.vectors.Vectors.edit`."""
         ...
 
+    def given(self, kind: str, layer: int, source: str, target: str, sample: str) -> Edit:
+        """See `linrep.steer.vectors.Vectors.given`."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
