@@ -46,7 +46,8 @@ def of_steering() -> str:
 
 def of_probes() -> str:
     """All tables of the probes, in Markdown."""
-    named = {"probes": "PROBES", "classes": "PROBE_CLASSES", "confusions": "PROBE_CONFUSIONS", "labels": "PROBE_LABELS"}
+    named = {"probes": "PROBES", "classes": "PROBE_CLASSES", "confusions": "PROBE_CONFUSIONS",
+             "erasure": "PROBE_ERASURE", "labels": "PROBE_LABELS"}  # fmt: skip
     return "\n\n".join([head(probes.VERSION), *(table(name, getattr(probes, schema)) for name, schema in named.items())])
 
 

@@ -1,10 +1,10 @@
-"""Tables of the probe stage: scores, scores by class, confusions, and who was labelled what."""
+"""Tables of the probe stage: scores, scores by class, confusions, accuracies after erasures, and who was labelled what."""
 
 import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a column changes its meaning, its type or its name."""
 
 
@@ -107,6 +107,41 @@ PROBE_CONFUSIONS = pa.schema(
         column("class_name", pa.string(), "The class of the rows"),
         column("predicted", pa.string(), "The class of the best score"),
         column("n", pa.int64(), "Test rows; cells without any are left out", "rows"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+PROBE_ERASURE = pa.schema(
+    [
+        column(
+            "attribute", pa.string(), "What is read after the classes were erased: class, or another attribute of the samples"
+        ),
+        column("view", pa.string(), "pooled, tokens or last: which rows"),
+        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column("modality", pa.string(), "Modality of the rows: image or text"),
+        column("method", pa.string(), "none, class_mean, leace, inlp; random or covariance (random with that of the rows)"),
+        column(
+            "fitted_on",
+            pa.string(),
+            "Modality of the training rows that say what is erased; another one than modality is cross-modal; null where none do",
+            nullable=True,
+        ),
+        column("control", pa.bool_(), "Whether the subspace is a random one"),
+        column("rank", pa.int32(), "Dimensions that are erased", "dimensions"),
+        column("draws", pa.int32(), "Random subspaces that the row is the mean of; 1 of others"),
+        column("setting", pa.float64(), "Penalty of the refitted probe, chosen on validation rows", nullable=True),
+        column("removed", pa.float64(), "Mean squared distance that erasing moves training rows, over their variance", "share"),
+        column("n_classes", pa.int32(), "Values of the attribute"),
+        column("n_train", pa.int64(), "Training rows", "rows"),
+        column("n_test", pa.int64(), "Test rows", "rows"),
+        column("n_test_samples", pa.int64(), "Samples that the test rows come from: what intervals are over", "samples"),
+        column("chance", pa.float64(), "Share of the most frequent value among the test rows", "share"),
+        *_interval("top1", "Share of the test rows that a ridge probe reads rightly, refitted after the erasure"),
+        *_interval(
+            "over_covariance",
+            "top1 minus that of `covariance` at the same rank, on the same rows: below 0 where more is erased than at random",
+            nullable=True,
+        ),
     ],
     metadata={"schema_version": str(VERSION)},
 )

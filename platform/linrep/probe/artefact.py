@@ -1,7 +1,7 @@
 """The probes on disk: an artefact with a unit for each view and layer, see `linrep.artefact`.
 
 probes/<name>-<digest>/
-  units/pooled-layer-003/          probes, classes and confusions of one view and layer, and directions.safetensors
+  units/pooled-layer-003/          probes, classes, confusions, erasure of one view and layer, and directions.safetensors
   labels.parquet                   who was labelled what, control and split included
   directions.safetensors           all units' directions together, once complete
 """
@@ -22,7 +22,7 @@ from linrep.probe.report import Result
 from linrep.probe.study import Study, Unit
 from linrep.store.samples import SPLITS
 from linrep.store.tables import write_table
-from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBE_LABELS, PROBES, VERSION
+from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBE_ERASURE, PROBE_LABELS, PROBES, VERSION
 
 DIRECTIONS = "directions.safetensors"
 LABELS = "labels"
@@ -47,7 +47,8 @@ class ProbeAbout:
 
 PROBES_KIND = Kind(
     "probe", "probes", "probes", VERSION, ProbeAbout,
-    {"probes": PROBES, "classes": PROBE_CLASSES, "confusions": PROBE_CONFUSIONS}, whole={LABELS: PROBE_LABELS},
+    {"probes": PROBES, "classes": PROBE_CLASSES, "confusions": PROBE_CONFUSIONS, "erasure": PROBE_ERASURE},
+    whole={LABELS: PROBE_LABELS},
 )  # fmt: skip
 
 

@@ -77,6 +77,26 @@ class Latents(NamedSae):
     )
 
 
+class Erasure(Section):
+    """Classes erased by LEACE, INLP and class means: what refitted ridge probes read then, and what steering erases with."""
+
+    ranks: tuple[PositiveInt, ...] | None = Field(
+        default=None,
+        description="Numbers of dimensions to erase; null: doubling up to the classes less one, then twice and four times that.",
+    )
+    draws: PositiveInt = Field(default=3, description="Random subspaces of each kind, whose accuracies are averaged.")
+    alphas: tuple[PositiveFloat, ...] = Field(
+        default=(1e-4, 1e-2, 1.0, 100.0), description="Ridge penalties of the refitted probes, as probe.alphas; chosen likewise."
+    )
+
+    @field_validator("ranks", "alphas")
+    @classmethod
+    def _rising(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and (not values or list(values) != sorted(set(values))):
+            raise ValueError(f"must rise without repeats, got {list(values)}")
+        return values
+
+
 class ProbeConfig(Section):
     """Which probes to fit, on which rows of the store."""
 
@@ -97,6 +117,7 @@ class ProbeConfig(Section):
         default=(1, 2, 5, 20, 100), description="Numbers of coordinates that sparse probes see of each class."
     )
     sae: Latents | None = Field(default=None, description="A sparse autoencoder whose latents are probed, too; null: none.")
+    erasure: Erasure | None = Field(default=None, description="Erase the classes and see what is still read; null leaves it out.")
     curve: tuple[PositiveInt, ...] = Field(
         default=(5, 20, 80), description="Training samples per class at which the sample-efficiency curve is measured."
     )

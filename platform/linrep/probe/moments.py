@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from linrep.erasure import Eraser
+
 Column = Int64[np.ndarray, " s"]
 """Class number of each of s samples; -1 for samples without one."""
 
@@ -98,6 +100,16 @@ class Moments:
             total=self.total[dimensions] * scale,
             gram=self.gram[dimensions[:, None], dimensions] * both,
             sums={name: s[:, dimensions] * scale for name, s in self.sums.items()},
+        )
+
+    def erased(self, eraser: Eraser) -> "Moments":
+        """The moments of the rows after an erasure about their mean; the norm is still that of the rows as they were."""
+        return replace(
+            self,
+            reference=eraser(self.reference[None], self.mean)[0],
+            total=eraser.of_deviations(self.total[None])[0],
+            gram=eraser.of_covariance(self.gram),
+            sums={name: eraser.of_deviations(s) for name, s in self.sums.items()},
         )
 
     def about(self, reference: Float[Tensor, " d"]) -> "Moments":

@@ -20,7 +20,7 @@ from linrep.stats.interval import Interval
 from linrep.store.apart import kept_apart
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.tables import table_of
-from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBES
+from schemas.probes import PROBE_CLASSES, PROBE_CONFUSIONS, PROBE_ERASURE, PROBES
 
 MAIN = ("class_mean", "ridge", "lda", "softmax")
 """Kinds that see all dimensions: those with transfers, classes and directions."""
@@ -34,13 +34,15 @@ class Result:
         probes: Rows of the `PROBES` contract.
         classes: Rows of the `PROBE_CLASSES` contract.
         confusions: Rows of the `PROBE_CONFUSIONS` contract.
-        directions: One vector a class, by kind.
+        directions: One vector a class, by kind; of what is erased, one a dimension.
+        erasure: Rows of the `PROBE_ERASURE` contract.
     """
 
     probes: pa.Table
     classes: pa.Table
     confusions: pa.Table
     directions: DirectionSet
+    erasure: pa.Table = field(default_factory=PROBE_ERASURE.empty_table)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """One view and layer from rows to results: gather moments, fit, choose on validation rows, score on test rows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from linrep.directions import DirectionSet
 from linrep.encoder import Encoder
 from linrep.errors import StoreError
 from linrep.probe.control_task import TOKEN, ControlTasks
 from linrep.probe.encoded import probe_latents
+from linrep.probe.erasure import probe_erasure
 from linrep.probe.groups import PLACE
 from linrep.probe.moments import Gatherer, Moments, merge
 from linrep.probe.patches import GroupRows
@@ -116,6 +119,7 @@ def probe_unit(
     patches = _patches(study, unit, "image")
     rows = StreamRows(study.store, unit.view, files, columns=columns_of(unit))
     scored = Work(study, unit, study.tasks, rows, moments, device, clusters).scored()
+    erased, subspaces = probe_erasure(study, unit, rows, scored, clusters, device)
     if encoder is not None:
         scored += probe_latents(study, unit, rows, encoder, device, clusters)
     if patches is not None:
@@ -128,7 +132,7 @@ def probe_unit(
             f"{unit.view} rows of layer {unit.layer} of {study.store.place}: no probe could be fitted and tested, since no "
             "rows of finite numbers are left of the training or the test samples"
         )
-    return found
+    return replace(found, erasure=erased, directions=DirectionSet((*found.directions.entries, *subspaces)))
 
 
 def _merged(
