@@ -4,21 +4,27 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 6
+VERSION = 7
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = [
     column("site", pa.string(), "Where the edit acts: image, patches, last or everywhere; null without an edit", nullable=True),
     column("layer", pa.int32(), "Layer k at which it acts; null without an edit", nullable=True),
-    column("edit", pa.string(), "none (the unedited run), add, ablate, swap, clamp, zero, mean or interchange"),
+    column("edit", pa.string(), "none (the unedited run), add, ablate, swap, clamp, zero, mean, interchange or erase"),
     column(
         "direction",
         pa.string(),
-        "Of an addition how its direction was found, or which control it is; of an interchange whose stream it is; of other "
-        "edits which control it is, null for the edit itself",
+        "Of an addition how its direction was found, or which control it is; of an interchange whose stream it is; of an "
+        "erasure the subspace; of other edits which control it is, null for the edit itself",
         nullable=True,
     ),
-    column("strength", pa.float32(), "Strength of an addition, in the unit that the recipe says; null for others", nullable=True),
+    column(
+        "strength",
+        pa.float32(),
+        "Strength of an addition, in the unit that the recipe says; of an erasure its rank, null for as many as classes span; "
+        "null for others",
+        nullable=True,
+    ),
 ]
 _WHO = [
     column("source", pa.string(), "Class of the image; in damage, the class that the direction leads away from"),

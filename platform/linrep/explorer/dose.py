@@ -96,12 +96,17 @@ def layer_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
 def edits_figure(effects: pa.Table, measure: str, meaning: str) -> Figure:
     """A measure of the edits that are no additions over layers, a panel for each site and edit, controls dashed."""
     rows = [row for row in effects.to_pylist() if row["measure"] == measure and row["edit"] not in ("none", "add", INTERCHANGE)]
-    named = [{**row, "direction": row["direction"] or row["edit"]} for row in rows]
+    named = [{**row, "direction": (row["direction"] or row["edit"]) + _rank(row["strength"])} for row in rows]
     parts = [
         Panel(f"{_at(site)}: {edit}", "layer", meaning, _curves(some, "layer"), y_range=_range(measure), x_whole=True)
         for (site, edit), some in _grouped(named, lambda row: (row["site"], row["edit"]))
     ]
     return panels(f"{meaning}, under edits that are no additions; 95% intervals", parts, n_columns=2, alike="y")
+
+
+def _rank(strength: float | None) -> str:
+    """Of edits that are no additions erasures alone have a strength, their rank."""
+    return "" if strength is None else f", rank {strength:g}"
 
 
 def interchange_figure(effects: pa.Table) -> Figure | None:

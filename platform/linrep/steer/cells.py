@@ -19,9 +19,10 @@ class Cell:
         site: Number of the place where it acts among `areas` of the recipe's sites; None without an edit.
         site_kind: Kind of the site, or of the one whose control this is.
         layer: Layer k.
-        edit: none, add, ablate, swap, clamp, zero, mean or interchange.
-        direction: Of an addition; of an interchange whose stream it is; of other edits the control, None for the edit itself.
-        strength: Of an addition.
+        edit: none, add, ablate, swap, clamp, zero, mean, interchange or erase.
+        direction: Of an addition; of an interchange whose stream it is; of an erasure the subspace; of other
+            edits the control, None for the edit itself.
+        strength: Of an addition; of an erasure its rank, None for as many dimensions as classes span.
     """
 
     site: int | None = None
@@ -64,6 +65,9 @@ def cells(config: SteerConfig, layers: Sequence[int]) -> list[Cell]:
                 if edit == INTERCHANGE:
                     if site.kind == "last":
                         found += [Cell(number, site.kind, layer, edit, donor) for donor in DONORS]
+                elif edit == "erase":
+                    ranks = config.erase.ranks or (None,)
+                    found += [Cell(number, site.kind, layer, edit, kind, r) for kind in config.erase.subspaces for r in ranks]
                 elif edit != "clamp" or has_sae:
                     found.append(Cell(number, site.kind, layer, edit))
                     found += _control(config, number, layer, edit)

@@ -16,8 +16,18 @@ SAME_CLASS = "same_class"
 DONORS = ("image", "text", "text_centred", SAME_CLASS)
 """Whose stream the last token is given: another image's or a text's of the target class, the latter also with the images'
 mean for the texts'; and another image's of the source class, the control."""
-CONTROLS = ("random", "orthogonal", "unembedding", "shuffled_mean", "text_shuffled_mean", "text_rest", SAME_CLASS, *TOKENS)
-"""Directions that should do less, and tokens or donors that should matter less."""
+CONTROLS = (
+    "random",
+    "orthogonal",
+    "unembedding",
+    "shuffled_mean",
+    "text_shuffled_mean",
+    "text_rest",
+    "covariance",
+    SAME_CLASS,
+    *TOKENS,
+)
+"""Directions and subspaces that should do less, and tokens or donors that should matter less."""
 MADE_HERE = ("random", "orthogonal", "unembedding", "sae_latent", "sae_sparse", "text_matched", "text_rest")
 """Directions that are not among the probes'."""
 MATCHED = "text_matched", "text_rest"
@@ -89,6 +99,34 @@ class Dose(Section):
         if not strengths or list(strengths) != sorted(set(strengths)):
             raise ValueError(f"must rise without repeats, got {list(strengths)}")
         return strengths
+
+
+class Erase(Section):
+    """Which subspaces the edit erase takes out of the stream."""
+
+    subspaces: tuple[str, ...] = Field(
+        default=("class_mean", "text_class_mean", "leace", "random", "covariance"),
+        description="class_mean, leace, inlp (text_ before one: of texts' tokens), and the controls random and covariance.",
+    )
+    ranks: tuple[PositiveInt, ...] | None = Field(
+        default=None, description="Numbers of dimensions to erase; null: as many as class means span, the classes less one."
+    )
+
+    @field_validator("subspaces")
+    @classmethod
+    def _known(cls, subspaces: tuple[str, ...]) -> tuple[str, ...]:
+        there = [f"{modality}{name}" for modality in ("", "text_") for name in ("class_mean", "leace", "inlp")]
+        wrong = [name for name in subspaces if name not in (*there, "random", "covariance")]
+        if wrong or not subspaces or len(set(subspaces)) < len(subspaces):
+            raise ValueError(f"must name some of {', '.join((*there, 'random', 'covariance'))}, each once, got {list(subspaces)}")
+        return subspaces
+
+    @field_validator("ranks")
+    @classmethod
+    def _rising(cls, ranks: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if ranks is not None and (not ranks or list(ranks) != sorted(set(ranks))):
+            raise ValueError(f"must rise without repeats, got {list(ranks)}")
+        return ranks
 
 
 class Question(Section):
@@ -219,11 +257,12 @@ class SteerConfig(Section):
         "unembedding, sae_latent, sae_sparse; text_matched (the texts' direction with as much of the images' as class_mean has), "
         "text_rest (what it has beside that).",
     )
-    edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean", "interchange"], ...] = Field(
+    edits: tuple[Literal["ablate", "swap", "clamp", "zero", "mean", "interchange", "erase"], ...] = Field(
         default=("zero", "mean"),
         description="Further edits: class direction ablated, classes swapped, latent clamped, tokens set to zero or their mean, "
-        "the last token's stream taken from another image or a text; each with its control.",
+        "the last token's stream taken from another image or a text, class subspaces erased; each with its control.",
     )
+    erase: Erase = Field(default=Erase(), description="What the edit erase takes out.")
     dose: Dose = Field(default=Dose(), description="Strengths of the additions.")
     edit_high_norm: bool = Field(
         default=False, description="Edit attention sinks too: positions whose norm is above the harvest's limit."

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from linrep.erasure import Eraser
 from linrep.steer.coder import SparseCoder
 from linrep.vlm.hooks import RowEdit
 
@@ -99,6 +100,22 @@ class Clamp:
 
 
 @dataclass(frozen=True, eq=False)
+class Erase:
+    """h without a subspace, about a centre: what sets a token apart within it is gone, the mean stays.
+
+    Attributes:
+        eraser: What is read and what is taken out.
+        centre: What all vectors have in common, such as the mean over all classes.
+    """
+
+    eraser: Eraser
+    centre: Float[Tensor, " d"]
+
+    def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        return Eraser(self.eraser.read.to(h), self.eraser.write.to(h))(h, self.centre.to(h))
+
+
+@dataclass(frozen=True, eq=False)
 class Replace:
     """Every position's vector replaced by one: zero, or the mean over image tokens. The image is knocked out.
 
@@ -125,7 +142,7 @@ class Shuffle:
         return h[torch.randperm(len(h), generator=torch.Generator().manual_seed(self.seed)).to(h.device)]
 
 
-Edit = Add | Ablate | Swap | Clamp | Replace | Shuffle
+Edit = Add | Ablate | Swap | Clamp | Erase | Replace | Shuffle
 
 
 @runtime_checkable
@@ -186,6 +203,8 @@ def check_width(edit: Edit, width: int) -> None:
             found = edit.source.shape[0]
         case Clamp():
             found = edit.coder.d_model
+        case Erase():
+            found = edit.eraser.read.shape[1]
         case Replace():
             found = edit.value.shape[0]
         case Shuffle():

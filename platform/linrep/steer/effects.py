@@ -38,12 +38,15 @@ MEASURES = {
     "knock-out minus that of its control, of an interchange minus that with another image of the source class",
     "<measure>_over_image": "of an interchange with a text: minus that with another image of the target class, paired "
     "sample by sample",
+    "<measure>_over_covariance": "of an erasure: minus that of random directions with the tokens' covariance, as many, paired "
+    "sample by sample",
     "answered": "share of the runs that gave an answer (a run that fails costs its cell)",
 }
 """What the names in the table of effects mean."""
 
 
 IS_RANDOM = pl.col("direction").is_in(["random", SAME_CLASS, *TOKENS]).fill_null(False)  # a knock-out itself has no direction
+IS_COVARIANCE = pl.col("direction") == "covariance"  # of erasures alone
 IS_IMAGE = (pl.col("edit") == INTERCHANGE) & (pl.col("direction") == "image")
 
 
@@ -94,7 +97,9 @@ def effects(cells: pa.Table, verdicts: pa.Table, damage: pa.Table, config: Steer
         pl.col("sample_id").rank("dense").cast(pl.Int64).alias("sample"),
     )
     rows = rows.with_columns(in_second_half(rows["source"].to_numpy(), rows["sample"].to_numpy()))
-    rows = pl.concat([rows, _over(rows, "random", IS_RANDOM), _over(rows, "image", IS_IMAGE)])
+    rows = pl.concat(
+        [rows, _over(rows, "random", IS_RANDOM), _over(rows, "image", IS_IMAGE), _over(rows, "covariance", IS_COVARIANCE)]
+    )
     for (measure, *which), group in rows.group_by(["measure", *WHICH], maintain_order=True):
         whole, *halves = (
             estimate(*(own[name].to_numpy() for name in ("source", "target", "sample", "value")), kind=_kind(str(measure)))

@@ -19,6 +19,7 @@ from linrep.steer.artefact import STEERING, SteerAbout, Steering, without_edits
 from linrep.steer.cells import cells
 from linrep.steer.config import MADE_HERE, MATCHED, SteerConfig
 from linrep.steer.donors import check_donors, donor_notes
+from linrep.steer.erasers import check_erasers
 from linrep.steer.job import Item, SteerChunk, SteerJob, Task
 from linrep.steer.judges.readable import names_of
 from linrep.steer.names import spoken
@@ -110,6 +111,7 @@ def plan_steer(
         classes = check_directions(found, kinds, [site.kind for site in config.sites], layers, store.manifest.width)
     except ValueError as error:
         raise RecipeError(str(error)) from None
+    check_erasers(config, found, layers)
     images, captions, texts = held_out(store)
     pairs = choose_pairs(config, classes, images)
     about, damage_items = _damage_items(config, chunks, images, captions, texts)

@@ -51,7 +51,10 @@ def summary(
     exchanged = [row for row in rows if row["edit"] == INTERCHANGE]
     if exchanged:
         lines += ["", *_exchanged(exchanged)]
-    others = [row for row in rows if row["edit"] not in ("none", "add", INTERCHANGE)]
+    erased = [row for row in rows if row["edit"] == "erase"]
+    if erased:
+        lines += ["", *_erased(erased)]
+    others = [row for row in rows if row["edit"] not in ("none", "add", "erase", INTERCHANGE)]
     if others:
         lines += ["", *_others(others)]
     if len(matched):
@@ -174,6 +177,29 @@ def _exchanged(rows: Sequence[Row]) -> list[str]:
         found = {(row["direction"], row["measure"]): row for row in rows if row["layer"] == layer}
         cells = [found.get((donor, "turned")) for donor in DONORS] + [found.get(("text", "turned_over_image"))]
         lines.append(f"  {layer:>5}" + "".join(f"  {'-' if row is None else _with_interval(row):^20}" for row in cells))
+    return lines
+
+
+def _erased(rows: Sequence[Row]) -> list[str]:
+    """By subspace what an erasure leaves, and what it takes beyond random directions as loud as the data."""
+    lines = [
+        "Erasure: share of images whose answer no longer names their class, of those named without (95% interval; over "
+        "covariance: minus random directions with the tokens' covariance, paired; all = as many as classes span; * controls)",
+        f"  {'site':10} {'layer':>5}  {'subspace':16} {'rank':>4}  {'left':^20}  {'over covariance':^22}"
+        f" {'kept':>6} {'damage':>7}",
+    ]
+    which = ("site", "layer", "direction", "strength")
+    for key in dict.fromkeys(tuple(row[name] for name in which) for row in rows):
+        cell = {row["measure"]: row for row in rows if tuple(row[name] for name in which) == key}
+        if "left" in cell:
+            site, layer, subspace, rank = key
+            over, kept, damage = (cell.get(name) for name in ("left_over_covariance", "kept_all", "damage"))
+            star = "*" if cell["left"]["control"] else " "
+            lines.append(
+                f"  {site:10} {layer:>5} {star}{subspace:16} {'all' if rank is None else round(rank):>4}  "
+                f"{_with_interval(cell['left']):^20}  {'' if over is None else _with_interval(over):^22} "
+                f"{_number(kept and kept['value']):>6} {_number(damage and damage['value']):>7}"
+            )
     return lines
 
 

@@ -16,7 +16,8 @@ from linrep.errors import StoreError
 from linrep.steer.coder import SparseCoder, best_latent, decoder_row, decoder_rows, sparse_reconstruction
 from linrep.steer.config import MATCHED, SAME_CLASS, Dose
 from linrep.steer.donors import Donors
-from linrep.steer.edits import Ablate, Add, Clamp, Edit, Replace, Shuffle, Swap
+from linrep.steer.edits import Ablate, Add, Clamp, Edit, Erase, Replace, Shuffle, Swap
+from linrep.steer.erasers import centre_of, eraser_of
 from linrep.steer.token_latents import VIEW_OF_SITE as LATENTS_OF_SITE
 from linrep.steer.token_latents import TokenLatents
 
@@ -268,13 +269,28 @@ class Vectors:
             stream = stream - texts.vectors.mean(0) + images.vectors.mean(0)
         return Replace(stream)
 
+    def _erase(self, kind: str, rank: int | None, site: str, layer: int, source: str, target: str) -> Erase:
+        """The erasure of a subspace; a random one is drawn anew for each pair, so that intervals know what the draw does."""
+        if site == "last" and kind.startswith(FROM_TEXT) and not self.one_prompt:
+            raise NoDirection(f"the subspace {kind} at the last token: {OTHER_PROMPT}")
+        of = (source, target) if kind in ("random", "covariance") else ()
+
+        def make() -> Erase:
+            draw = self._draws("erase", kind, site, layer, *of)
+            return Erase(eraser_of(self.directions, kind, rank, site, layer, draw), centre_of(self.directions, site, layer))
+
+        try:
+            return self._once(("erase", kind, rank, site, layer, *of), make)
+        except LookupError as missing:
+            raise NoDirection(str(missing)) from None
+
     def edit(self, name: str, kind: str | None, strength: float | None, site: str, layer: int, source: str, target: str) -> Edit:
         """The edit of a cell; an interchange has another one for each sample, see `given`.
 
         Args:
-            name: add, ablate, swap, clamp, zero or mean.
-            kind: Direction of an addition; of other edits the control, None for the edit itself.
-            strength: Of an addition.
+            name: add, ablate, swap, clamp, erase, zero or mean.
+            kind: Direction of an addition; of an erasure the subspace; of other edits the control, None for the edit itself.
+            strength: Of an addition; of an erasure its rank, None for as many dimensions as classes span.
             site: Kind of the site.
             layer: Layer k.
             source: Class to leave.
@@ -305,6 +321,9 @@ class Vectors:
                 latent = self.latent(site, layer, source, target)
                 clamp = Clamp(self._coder(layer), latent, 2 * float(self._latents(site, layer).mean(target)[latent]))
                 return clamp if kind is None else self.another_latent(clamp, site, layer, source, target)
+            case "erase":
+                assert kind is not None
+                return self._erase(kind, None if strength is None else round(strength), site, layer, source, target)
             case "zero" | "mean" if kind == "shuffled_tokens":
                 return Shuffle(self._number("order", site, layer))
             case "zero":

@@ -130,7 +130,7 @@
           }
           if (points.length) {
             points.sort(function (a, b) { return a.x - b.x; });
-            lines.push(curve(edit + (d === NONE ? "" : ", " + L.spoken(about.directions[d].name)), points, d !== NONE, e));
+            lines.push(curve(edit + (d === NONE ? "" : ", " + L.spoken(about.directions[d].name)), points, d !== NONE && about.directions[d].control, e));
           }
         });
       });

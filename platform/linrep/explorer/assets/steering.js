@@ -225,7 +225,7 @@
       [NONE].concat(about.directions.map(function (_, i) { return i; })).forEach(function (direction) {
         var row = view.rows.find(e, direction, about.layers[view.c.layer], NONE);
         if (row >= 0) {
-          rows.push([edit, direction === NONE ? "" : "control: " + L.spoken(about.directions[direction].name), answer(view, row), mark(verdict(view, row)) || "–", L.number(view.rows.p[row])]);
+          rows.push([edit, direction === NONE ? "" : (about.directions[direction].control ? "control: " : "") + L.spoken(about.directions[direction].name), answer(view, row), mark(verdict(view, row)) || "–", L.number(view.rows.p[row])]);
         }
       });
     });
