@@ -193,12 +193,13 @@ def _erased(rows: Sequence[Row]) -> list[str]:
         cell = {row["measure"]: row for row in rows if tuple(row[name] for name in which) == key}
         if "left" in cell:
             site, layer, subspace, rank = key
-            over, kept, damage = (cell.get(name) for name in ("left_over_covariance", "kept_all", "damage"))
+            over = cell.get("left_over_covariance")
+            kept, damage = (cell.get(name, {}).get("value") for name in ("kept_all", "damage"))
             star = "*" if cell["left"]["control"] else " "
             lines.append(
                 f"  {site:10} {layer:>5} {star}{subspace:16} {'all' if rank is None else round(rank):>4}  "
                 f"{_with_interval(cell['left']):^20}  {'' if over is None else _with_interval(over):^22} "
-                f"{_number(kept and kept['value']):>6} {_number(damage and damage['value']):>7}"
+                f"{_number(kept):>6} {_number(damage):>7}"
             )
     return lines
 
