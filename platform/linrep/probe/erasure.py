@@ -167,7 +167,8 @@ class _Reading:
     ) -> None:
         assert study.config.erasure is not None
         self._study, self._unit, self._rows, self._clusters, self._device = study, unit, rows, clusters, device
-        self._config, self._attribute, self._m, self._own, self._erased = study.config.erasure, attribute, modality, own, erased
+        self._config, self._attribute, self._own, self._erased = study.config.erasure, attribute, own, erased
+        self._m: Modality = modality
         self._codes = study.codes[modality][own.task.column]
         self._tested, self._of_value = np.zeros(clusters.n("test")), np.zeros(len(own.task.names))
         for _, y, cluster in self._blocks("test", 2**20):
