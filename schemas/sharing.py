@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 8
+VERSION = 9
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = (
@@ -54,6 +54,33 @@ SHARING = pa.schema(
         *high_norm("Text tokens at this layer", "text"),
         column("note", pa.string(), "Why there is no value, or none that is corrected for noise", nullable=True),
         column("parents", pa.string(), "Digest of the harvest, then of the SAE or the steering results where there are any"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
+SHARING_ACROSS = pa.schema(
+    [
+        column("model", pa.string(), "trained or untrained"),
+        column("metric", pa.string(), "What is measured, as in the table of layers"),
+        *_WHICH,
+        column("image_layer", pa.int32(), "Layer of the images"),
+        column("text_layer", pa.int32(), "Layer of the texts"),
+        column("value", pa.float64(), "The estimate from the pairs of the reservoir", nullable=True),
+        column("low", pa.float64(), "Lower end of its 95% interval", nullable=True),
+        column("high", pa.float64(), "Upper end of it", nullable=True),
+        column("null", pa.float64(), "The value if classes, labels or pairs meant nothing", nullable=True),
+        column("null_low", pa.float64(), "Lower end of the null's 95% range, where it was drawn", nullable=True),
+        column("null_high", pa.float64(), "Upper end of it", nullable=True),
+        column(
+            "best",
+            pa.bool_(),
+            "Whether this text layer cannot be separated from the one with the largest value for its image layer: the "
+            "difference, with the same left out at both, has an interval that holds 0; null where there is no value",
+            nullable=True,
+        ),
+        column("n", pa.int64(), "Pairs that the number rests on", "pairs"),
+        column("note", pa.string(), "Why there is no value", nullable=True),
+        column("parents", pa.string(), "Digest of the harvest"),
     ],
     metadata={"schema_version": str(VERSION)},
 )

@@ -17,6 +17,7 @@ from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.cluster.steered import read_steered
 from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.explorer.sharing import layer_figures, summary_lines
+from linrep.explorer.sharing_across import across_figure, across_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.kind import UnitCommit
 from linrep.named_sae import NamedSae
@@ -26,7 +27,7 @@ from linrep.sae.artefact import SAES
 from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
-from linrep.sharing.artefact import TRENDS, SharingAbout, finish, plan_results
+from linrep.sharing.artefact import ACROSS, TRENDS, SharingAbout, finish, plan_results
 from linrep.sharing.config import Model, ModelSae, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, Study, plan_study
 from linrep.store.read import Store
@@ -82,13 +83,22 @@ class SharingStage:
         table, trends, manifest = self.artefact.table(), self.artefact.table(TRENDS), self.artefact.manifest
         notes = [f"  note: {note}" for note in manifest.notes]
         apart = apart_lines(self.study.stores[TRAINED].manifest, self.study.layers)
-        lines = [*notes, *summary_lines(table, trends), *apart, *origin_lines(manifest.saes), "", plain_words(table, trends)]
+        lines = [
+            *notes,
+            *summary_lines(table, trends),
+            *across_lines(self.artefact.table(ACROSS)),
+            *apart,
+            *origin_lines(manifest.saes),
+            "",
+            plain_words(table, trends),
+        ]
         return Shown(sharing_headline(table, trends), lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
 
     def records(self) -> Records:
         """Curves over layers, tables and figures."""
         tables = {name: self.artefact.table(name) for name in (*self.artefact.kind.tables, TRENDS)}
-        return Records(metrics(self.artefact), tables, layer_figures(tables["sharing"], tables[TRENDS]))
+        figures, between = layer_figures(tables["sharing"], tables[TRENDS]), across_figure(tables[ACROSS])
+        return Records(metrics(self.artefact), tables, figures | ({} if between is None else {"sharing_across": between}))
 
 
 def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:

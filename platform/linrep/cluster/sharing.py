@@ -11,15 +11,17 @@ from linrep.artefact import Artefact
 from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError, StoreError
 from linrep.kind import UnitCommit
-from linrep.sharing.artefact import STEERING, SharingAbout, left_out_rows, rows_of, write_unit
+from linrep.sharing.across import across
+from linrep.sharing.artefact import STEERING, SharingAbout, across_rows, left_out_rows, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, PassFires, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import PARTS, Part, parts_of
 from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
+from linrep.sharing.layers import LayerRows, add_layers, draw_layer, in_common
 from linrep.sharing.pooled import PooledRows
 from linrep.sharing.rows import from_rows
-from linrep.sharing.study import TRAINED, Study, Unit
+from linrep.sharing.study import TRAINED, AcrossUnit, Study, Unit
 from linrep.sharing.sums import add_gathered, gather_part
 from linrep.sharing.weights import compare
 
@@ -27,9 +29,10 @@ UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
 
 Results = Artefact[SharingAbout]
+AnyUnit = Unit | AcrossUnit
 
 
-def share_units(study: Study, units: Sequence[Unit], results: Results) -> Iterator[UnitCommit]:
+def share_units(study: Study, units: Sequence[AnyUnit], results: Results) -> Iterator[UnitCommit]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
@@ -44,13 +47,13 @@ def share_units(study: Study, units: Sequence[Unit], results: Results) -> Iterat
     measure = ray.remote(num_cpus=1)(_measure)
     at_once, window = in_the_store(room(bytes_of(study)), int(ray.cluster_resources().get("CPU", 1)), len(units))
 
-    def submit(unit: Unit) -> Any:
+    def submit(unit: AnyUnit) -> Any:
         return measure.remote(shared, unit, results, time.time(), _summed(shared, study, unit, window))
 
     return fan_out(units, submit, at_once)
 
 
-def share_plainly(study: Study, units: Sequence[Unit], results: Results) -> Iterator[UnitCommit]:
+def share_plainly(study: Study, units: Sequence[AnyUnit], results: Results) -> Iterator[UnitCommit]:
     """The same in this process, without Ray."""
     for unit in units:
         outcome = _measure(study, unit, results, time.time(), _summed_plainly(study, unit))
@@ -59,7 +62,7 @@ def share_plainly(study: Study, units: Sequence[Unit], results: Results) -> Iter
         yield outcome
 
 
-def _summed_plainly(study: Study, unit: Unit) -> Any:
+def _summed_plainly(study: Study, unit: AnyUnit) -> Any:
     # No name is left with a part when the next one is read: `functools.reduce` would keep it.
     total = None
     for part in parts_for(study, unit):
@@ -71,7 +74,8 @@ def bytes_of(study: Study) -> int:
     """Bytes of one part's sums of a unit."""
     d = max(store.manifest.width for store in study.stores.values())
     f = max((own.coder.n_latents for own, _ in study.latents), default=0)
-    return 8 * study.config.groups * max(3 * d * d, 9 * f + 2 * d) + 2 * 2 * 12 * TOP * f
+    sums = 8 * study.config.groups * max(3 * d * d, 9 * f + 2 * d) + 2 * 2 * 12 * TOP * f
+    return max(sums, 4 * 2 * len(study.across) * study.config.reservoir * d)
 
 
 def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
@@ -88,7 +92,7 @@ def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
     return at_once, max(1, min(PARTS, room // at_once - 2))
 
 
-def _summed(shared: Any, study: Study, unit: Unit, window: int) -> Any:
+def _summed(shared: Any, study: Study, unit: AnyUnit, window: int) -> Any:
     """A reference to the sums of all parts, added in their order; of those not added yet no more than the window exist."""
     tasks: list[Any] = [ray.remote(num_cpus=1, num_returns=2)(task) for task in (_gather_after, _add_and_tell)]
     gather, add = tasks
@@ -100,20 +104,24 @@ def _summed(shared: Any, study: Study, unit: Unit, window: int) -> Any:
     return total
 
 
-def parts_for(study: Study, unit: Unit) -> list[Part]:
-    """The parts that a unit is gathered in."""
+def parts_for(study: Study, unit: AnyUnit) -> Sequence[Part | int]:
+    """The parts that a unit is gathered in: runs of chunks of a layer, or one layer after the other."""
+    if isinstance(unit, AcrossUnit):
+        return study.across
     return parts_of(study.stores[unit.model], "tokens", unit.layer) if unit.sae is not None else _rows(study, unit).parts()
 
 
-def _rows(study: Study, unit: Unit) -> PooledRows:
-    return PooledRows(study.stores[unit.model], unit.layer, study.pairs[unit.model], unit.pooling, study.objects)
+def _rows(study: Study, unit: AnyUnit, layer: int | None = None) -> PooledRows:
+    layer = unit.layer if isinstance(unit, Unit) else layer
+    assert layer is not None
+    return PooledRows(study.stores[unit.model], layer, study.pairs[unit.model], unit.pooling, study.objects)
 
 
-def _gather(study: Study, unit: Unit, part: Part) -> Any:
+def _gather(study: Study, unit: AnyUnit, part: Any) -> Any:
     return or_error(partial(_gather_part, study, unit, part))
 
 
-def _gather_after(study: Study, unit: Unit, part: Part, added: None) -> tuple[Any, None]:
+def _gather_after(study: Study, unit: AnyUnit, part: Any, added: None) -> tuple[Any, None]:
     """The sums of a part, begun only when there is room for them."""
     return _gather(study, unit, part), None
 
@@ -129,22 +137,29 @@ def _add(total: Any, own: Any) -> Any:
     wrong = first_error((total, own))
     if wrong is not None:
         return wrong
-    return add_fired(total, own) if isinstance(total, PassFires) else add_gathered(total, own)
+    of_kind: Any = {LayerRows: add_layers, PassFires: add_fired}.get(type(total), add_gathered)
+    return of_kind(total, own)
 
 
-def _gather_part(study: Study, unit: Unit, part: Part) -> Any:
+def _gather_part(study: Study, unit: AnyUnit, part: Any) -> Any:
     store, pairs = study.stores[unit.model], study.pairs[unit.model]
+    if isinstance(unit, AcrossUnit):
+        return draw_layer(_rows(study, unit, part))
     if unit.sae is None:
         return gather_part(_rows(study, unit), part, study.config)
     return fire_part(store, pairs, part, study.latents[unit.sae][unit.control], study.config)
 
 
-def _measure(study: Study, unit: Unit, results: Results, begun: float, found: Any) -> UnitCommit | LinrepError:
+def _measure(study: Study, unit: AnyUnit, results: Results, begun: float, found: Any) -> UnitCommit | LinrepError:
     return found if isinstance(found, LinrepError) else or_error(partial(_write, study, unit, results, begun, found))
 
 
-def _write(study: Study, unit: Unit, results: Results, begun: float, found: Any) -> UnitCommit:
+def _write(study: Study, unit: AnyUnit, results: Results, begun: float, found: Any) -> UnitCommit:
     pairs, config, parents = study.pairs[unit.model], study.config, results.manifest.parents
+    if isinstance(unit, AcrossUnit):
+        common = in_common(found)
+        rows = across_rows(study, unit, across(common, pairs, config, unit.pooling))
+        return write_unit(results, unit, [], [], [], len(common.pair), time.time() - begun, rows)
     if unit.sae is None:
         if found.n < 2:
             raise StoreError(

@@ -3,10 +3,11 @@
 sharing/<name>-<digest>/
   units/trained-layer-003/sharing.parquet       rows of one unit; latents.parquet beside it, which only an SAE's unit fills
   units/trained-layer-003/left_out.parquet      values without parts of the data, which stay here
+  units/trained-across/across.parquet           images at one layer beside texts at another, which only such a unit fills
   trends.parquet                                how each measure moves over layers, once all are there
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,19 @@ from linrep import artefact
 from linrep.artefact import Artefact
 from linrep.kind import Kind, UnitCommit
 from linrep.places import Place
+from linrep.sharing.across import AcrossMeasure
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
 from linrep.sharing.pooled import VIEWS
 from linrep.sharing.steered import TURNED
-from linrep.sharing.study import TRAINED, Study, Unit
+from linrep.sharing.study import TRAINED, AcrossUnit, Study, Unit
 from linrep.sharing.trends import trends
 from linrep.store.apart import kept_apart
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 from linrep.store.tables import table_of, write_table
 from linrep.vlm.prompts import FIELDS, filled_in, prompts_differ
-from schemas.sharing import SHARING, SHARING_LATENTS, SHARING_LEFT_OUT, SHARING_TRENDS, VERSION
+from schemas.sharing import SHARING, SHARING_ACROSS, SHARING_LATENTS, SHARING_LEFT_OUT, SHARING_TRENDS, VERSION
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class SharingAbout:
     classes: list[str]
 
 
-LEFT_OUT, TRENDS = "left_out", "trends"
+LEFT_OUT, TRENDS, ACROSS = "left_out", "trends", "across"
 SHARING_KIND = Kind(
-    "sharing", "sharing", "sharing results", VERSION, SharingAbout, {"sharing": SHARING, "latents": SHARING_LATENTS},
+    "sharing", "sharing", "sharing results", VERSION, SharingAbout,
+    {"sharing": SHARING, "latents": SHARING_LATENTS, ACROSS: SHARING_ACROSS},
     parts={LEFT_OUT: SHARING_LEFT_OUT}, whole={TRENDS: SHARING_TRENDS},
 )  # fmt: skip
 STEERING = "steering"
@@ -92,9 +95,9 @@ def plan_results(
     parents |= {} if steering is None else {STEERING: steering}
     parents |= {} if study.objects is None else {"regions": study.objects.regions.digest}
     # What stores, SAEs and steering results hold counts, not where they lie.
-    values = config.model_dump(mode="json", exclude={"untrained", "saes", "own", "steering", "poolings"})
+    values = config.model_dump(mode="json", exclude={"untrained", "saes", "own", "steering", "poolings", "across"})
     values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.saes]}
-    values |= {"poolings": dict(study.poolings), "attributes": attributes}
+    values |= {"poolings": dict(study.poolings), "across": list(study.across), "attributes": attributes}
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
     return artefact.plan(
         SHARING_KIND,
@@ -176,6 +179,30 @@ def left_out_rows(study: Study, unit: Unit, level: str, measures: Sequence[Measu
     ]
 
 
+def across_rows(study: Study, unit: AcrossUnit, found: Iterable[AcrossMeasure]) -> list[dict[str, object]]:
+    """Measures as rows of the `SHARING_ACROSS` contract; what is not finite becomes null."""
+    rows = []
+    for one in found:
+        m = one.measure
+        numbers = {
+            "value": m.value,
+            "low": m.low,
+            "high": m.high,
+            "null": m.null,
+            "null_low": m.null_low,
+            "null_high": m.null_high,
+        }
+        rows.append(
+            {
+                "model": unit.model, "metric": m.metric, "pooling": unit.pooling, "attribute": m.attribute,
+                "image_layer": one.image_layer, "text_layer": one.text_layer, "best": one.best, "n": m.n, "note": m.why,
+                "parents": study.stores[unit.model].manifest.digest,
+                **{name: None if v is None or v - v != 0 else v for name, v in numbers.items()},
+            }
+        )  # fmt: skip
+    return rows
+
+
 def finish(here: Artefact[SharingAbout], base: int | None) -> None:
     """Put the tables together, and say how each measure moves over the layers.
 
@@ -191,17 +218,19 @@ def finish(here: Artefact[SharingAbout], base: int | None) -> None:
 
 def write_unit(
     here: Artefact[SharingAbout],
-    unit: Unit,
+    unit: Unit | AcrossUnit,
     rows: list[dict[str, object]],
     latents: list[dict[str, object]],
     left_out: list[dict[str, object]],
     pairs: int,
     seconds: float,
+    across: Sequence[dict[str, object]] = (),
 ) -> UnitCommit:
     """Write what a unit found, and commit it."""
     tables = {
         "sharing": table_of(rows, SHARING),
         "latents": table_of(latents, SHARING_LATENTS),
+        ACROSS: table_of(list(across), SHARING_ACROSS),
         LEFT_OUT: table_of(left_out, SHARING_LEFT_OUT),
     }
     return here.write(unit.name, tables, seconds, pairs)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from linrep.sharing.config import Pooling, SharingConfig
@@ -34,8 +34,8 @@ def concepts(found: PassSums, pairs: Pairs, config: SharingConfig, pooling: Pool
 
 def _directions(sums: ValueSums, config: SharingConfig) -> Iterator[Measure]:
     c = len(sums.values)
-    if not bool((sums.n.sum(0) > sums.n.max(0).values).all()):
-        return  # of a value in one group alone there are no two sets of pairs
+    if not two_sets(sums.n):
+        return
     yield direction_cosine(sums, config.seed)
     for (source, target), axis in zip(WAYS, (1, 0), strict=True):
 
@@ -45,6 +45,15 @@ def _directions(sums: ValueSums, config: SharingConfig) -> Iterator[Measure]:
         # A guess is right once in c classes.
         name = f"class_retrieval_{source}_to_{target}"
         yield of_classes(name, hits, len(sums.n), 1 / c, sums.pairs, sums.values, sums.attribute)
+
+
+def two_sets(n: Float[Tensor, "g c"]) -> bool:
+    """Whether every value has pairs in two groups: of one in a single group there are no two sets of pairs.
+
+    Args:
+        n: Pairs by group and value.
+    """
+    return bool((n.sum(0) > n.max(0).values).all())
 
 
 def _transfers(found: PassSums, pairs: Pairs, config: SharingConfig) -> Iterator[Measure]:
@@ -96,10 +105,7 @@ def _scores(found: PassSums, s: Sums, own: np.ndarray, which: int, config: Shari
     sums = {"image": (s.cx[which], s.x), "text": (s.cy[which], s.y)}
     for source, scatter in (("image", xx), ("text", yy)):
         by_class, total = sums[source]
-        means_of = by_class / counts.clamp(min=1)[:, None] - total / s.n
-        within = (scatter - (means_of.T * counts) @ means_of) / s.n
-        weights = solve(within, config.ridge * float(within.diagonal().mean()), means_of.T.contiguous())
-        bias = -0.5 * (weights * means_of.T).sum(0)
+        weights, bias = discriminant(scatter, by_class, total, counts, s.n, config.ridge)
         for target in ("image", "text"):
             centre = means[source]
             if source == target:
@@ -107,3 +113,27 @@ def _scores(found: PassSums, s: Sums, own: np.ndarray, which: int, config: Shari
                 continue
             yield f"transfer_{source}_to_{target}", (rows[target] - centre) @ weights + bias
             yield f"transfer_{source}_to_{target}_centred", (rows[target] - means[target]) @ weights + bias
+
+
+def discriminant(
+    scatter: Float[Tensor, "d d"],
+    by_class: Float[Tensor, "c d"],
+    total: Float[Tensor, " d"],
+    counts: Float[Tensor, " c"],
+    n: Float[Tensor, ""],
+    ridge: float,
+) -> tuple[Float[Tensor, "d c"], Float[Tensor, " c"]]:
+    """Weights and biases of a linear discriminant of rows about their mean; classes count alike.
+
+    Args:
+        scatter: Of all n rows about their mean.
+        by_class: Sums of the labelled rows by class, about any reference.
+        total: Sum of all rows, about the same.
+        counts: Labelled rows.
+        n: Rows.
+        ridge: Penalty in mean variances of a dimension.
+    """
+    means_of = by_class / counts.clamp(min=1)[:, None] - total / n
+    within = (scatter - (means_of.T * counts) @ means_of) / n
+    weights = solve(within, ridge * float(within.diagonal().mean()), means_of.T.contiguous())
+    return weights, -0.5 * (weights * means_of.T).sum(0)

@@ -1,5 +1,6 @@
 """What to compare between the modalities: everything here decides numbers and enters the digest."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
@@ -19,6 +20,38 @@ class ModelSae(NamedSae):
     model: Model = Field(default="trained", description="Whose activations it is of.")
 
 
+class AcrossConfig(Section):
+    """Which layers are compared with each other: images at one with texts at another, over the pairs of the reservoir."""
+
+    layers: tuple[NonNegativeInt, ...] | Literal["all"] = Field(
+        default="all", description="Layers, two or more; all: those that are compared, but no more than `most`."
+    )
+    most: int = Field(default=12, ge=2, description="Of all layers as many, evenly spaced, the first and the last among them.")
+
+    @field_validator("layers")
+    @classmethod
+    def _several(cls, layers: tuple[int, ...] | Literal["all"]) -> tuple[int, ...] | Literal["all"]:
+        if layers != "all" and (len(layers) < 2 or len(set(layers)) < len(layers)):
+            raise ValueError(f"must name two layers or more, each once, got {list(layers)}")
+        return layers
+
+    def chosen(self, layers: Sequence[int]) -> tuple[int, ...]:
+        """The layers, rising.
+
+        Args:
+            layers: Those that are compared one by one.
+
+        >>> AcrossConfig(most=3).chosen(range(9))
+        (0, 4, 8)
+        """
+        if self.layers != "all":
+            return tuple(sorted(self.layers))
+        steps = min(self.most, len(layers)) - 1
+        return (
+            tuple(sorted(layers)[round(i * (len(layers) - 1) / steps)] for i in range(steps + 1)) if steps > 0 else tuple(layers)
+        )
+
+
 class SharingConfig(Section):
     """Which layers to compare, and with what; the pairs of the store are the samples, so contents are matched."""
 
@@ -32,6 +65,9 @@ class SharingConfig(Section):
     base: NonNegativeInt | None = Field(
         default=None,
         description="Layer that trends count from; null: the first above 0; layer 0 holds the embeddings, before any block.",
+    )
+    across: AcrossConfig | None = Field(
+        default=AcrossConfig(), description="Images at one layer beside texts at every other; null leaves it out."
     )
     untrained: str | None = Field(
         default=None,

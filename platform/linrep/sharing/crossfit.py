@@ -7,11 +7,11 @@ caption: products are summed over all ordered pairs of different groups, which i
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from linrep.sharing.intervals import Measure, without_classes, without_groups
@@ -103,38 +103,50 @@ def value_sums(found: PassSums, pairs: Pairs) -> Iterator[ValueSums]:
 def products(sums: ValueSums, groups: Sequence[int]) -> Products:
     """The products from some groups of pairs, at least two."""
     x, y, n = (own[list(groups)] for own in (sums.x, sums.y, sums.n))
+    return Products(*(apart(one, other[None], n)[0] for one, other in ((x, y), (x, x), (y, y))))
 
-    def apart(one: Float[Tensor, "g c d"], other: Float[Tensor, "g c d"]) -> np.ndarray:
-        """Mean product over all rows of one group with all rows of another, by values."""
-        total = one.sum(0) @ other.sum(0).T - torch.einsum("gcd,ged->ce", one, other)
-        return _means(total, torch.outer(n.sum(0), n.sum(0)) - n.T @ n)
 
-    return Products(apart(x, y), apart(x, x), apart(y, y))
+def apart(one: Float[Tensor, "g c d"], others: Float[Tensor, "l g c d"], n: Float[Tensor, "g c"]) -> Float[np.ndarray, "l c c"]:
+    """Mean product over all rows of one group with all rows of another, by values, about the mean of the values.
+
+    Args:
+        one: Sums of rows by group and value.
+        others: Sums of l other kinds of rows of the same pairs.
+        n: Pairs.
+    """
+    total = one.sum(0) @ others.sum(1).transpose(1, 2)
+    # One matrix product for the pairs within all groups of all kinds.
+    within = one.transpose(0, 1).flatten(1) @ others.transpose(1, 2).flatten(2).transpose(1, 2)
+    return _means(total - within, torch.outer(n.sum(0), n.sum(0)) - n.T @ n)
 
 
 def sizes_without_groups(sums: ValueSums) -> Float[np.ndarray, "g 3"]:
-    """`Products.sizes` without each group of pairs: the products of a group with itself are worked out once, not for each."""
-    n, total_n = sums.n, sums.n.sum(0)
-    found = []
-    for one, other in ((sums.x, sums.y), (sums.x, sums.x), (sums.y, sums.y)):
-        own = torch.einsum("gcd,ged->ce", one, other)
-        own_n = n.T @ n
-        left = []
-        for g in sums.groups:
-            total = (one.sum(0) - one[g]) @ (other.sum(0) - other[g]).T - own + one[g] @ other[g].T
-            counted = torch.outer(total_n - n[g], total_n - n[g]) - own_n + torch.outer(n[g], n[g])
-            left.append(float(np.trace(_means(total, counted))) / (n.shape[1] - 1))
-        found.append(left)
-    return np.array(found).T
+    """`Products.sizes` without each group of pairs."""
+    kinds = ((sums.x, sums.y), (sums.x, sums.x), (sums.y, sums.y))
+    return np.stack([size_without_groups(one, other, sums.n) for one, other in kinds], axis=1)
 
 
-def _means(total: Float[Tensor, "c c"], counted: Float[Tensor, "c c"]) -> Float[np.ndarray, "c c"]:
+def size_without_groups(
+    one: Float[Tensor, "g c d"], other: Float[Tensor, "g c d"], n: Float[Tensor, "g c"]
+) -> Float[np.ndarray, " g"]:
+    """One of the sizes without each group: the products of a group with itself are worked out once, not for each."""
+    own, own_n, total_n = torch.einsum("gcd,ged->ce", one, other), n.T @ n, n.sum(0)
+    left = []
+    for g in range(len(n)):
+        total = (one.sum(0) - one[g]) @ (other.sum(0) - other[g]).T - own + one[g] @ other[g].T
+        counted = torch.outer(total_n - n[g], total_n - n[g]) - own_n + torch.outer(n[g], n[g])
+        left.append(float(np.trace(_means(total, counted))) / (n.shape[1] - 1))
+    return np.array(left)
+
+
+def _means(total: Float[Tensor, "*l c c"], counted: Float[Tensor, "c c"]) -> Float[np.ndarray, "*l c c"]:
     """Mean products about the mean of the values; NaN of values in one group alone."""
     return _centred(torch.where(counted > 0, total / counted.clamp(min=1), torch.nan).numpy())
 
 
-def _centred(m: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
-    return m - m.mean(0) - m.mean(1)[:, None] + m.mean()
+def _centred(m: Float[np.ndarray, "*l c c"]) -> Float[np.ndarray, "*l c c"]:
+    rows, columns = m.mean(-1, keepdims=True), m.mean(-2, keepdims=True)
+    return m - rows - columns + rows.mean(-2, keepdims=True)
 
 
 def direction_cosine(sums: ValueSums, seed: int) -> Measure:
@@ -147,37 +159,69 @@ def direction_cosine(sums: ValueSums, seed: int) -> Measure:
         sums: By value.
         seed: Of the null.
     """
-    everyone, name = sums.groups, "direction_cosine"
+    everyone = sums.groups
     whole, *halves = (products(sums, groups) for groups in (everyone, everyone[::2], everyone[1::2]))
-    c, sizes = len(whole.xy), whole.sizes
-    of_pairs = sizes_without_groups(sums)
+    orders = nulls.permutations(len(sums.values), PERMUTATIONS, seed)
+    found = cosine_of(whole, sizes_without_groups(sums), sums, orders)
+    return found if math.isnan(found.value) else replace(found, halves=(cosine(halves[0].sizes), cosine(halves[1].sizes)))
+
+
+def cosine_of(whole: Products, of_pairs: Float[np.ndarray, "g 3"], sums: ValueSums, orders: Int64[np.ndarray, "r c"]) -> Measure:
+    """The cosine from products, without its halves.
+
+    Args:
+        whole: The products of all pairs.
+        of_pairs: `Products.sizes` without each group of pairs.
+        sums: Of which the products are.
+        orders: The null deals the values of one modality anew in these.
+    """
+    name, c, sizes, null = "direction_cosine", len(whole.xy), whole.sizes, 0.0
     reach = student(len(of_pairs))
     noise = [where for where, i in (("images", 1), ("texts", 2)) if not sizes[i] > reach * error(of_pairs[:, i])]
     what = "classes" if sums.attribute == CLASS else f"values of {sums.attribute}"
     if noise:
         why = f"the pairs do not separate {what} in {' and '.join(noise)}: their directions are noise"
-        return Measure(name, math.nan, math.nan, math.nan, 0.0, sums.pairs, why=why, attribute=sums.attribute)
-    dealt = np.array([whole.xy[np.arange(c), order].sum() for order in nulls.permutations(c, PERMUTATIONS, seed)]) / (c - 1)
-    null = nulls.of_draws(dealt / math.sqrt(sizes[1] * sizes[2]))
+        return Measure(name, math.nan, math.nan, math.nan, null, sums.pairs, why=why, attribute=sums.attribute)
+    dealt = whole.xy[np.arange(c), orders].sum(1) / (c - 1)
+    drawn = nulls.of_draws(dealt / math.sqrt(sizes[1] * sizes[2]))
     left, why = without_groups([cosine(own) for own in of_pairs]), f"{c} {what}: the interval is over pairs alone"
     inside = list(left.values())
     if c >= FEWEST:
         of_values = without_classes([cosine(own) for own in whole.without_each_class()], sums.values)
         left, inside, why = left | of_values, list(of_values.values()), None
     low, high = jackknife(cosine(sizes), inside)
-    own = (cosine(halves[0].sizes), cosine(halves[1].sizes))
     return Measure(
-        name, cosine(sizes), low, high, 0.0, sums.pairs, own, null.low, null.high, why, attribute=sums.attribute, left_out=left
+        name,
+        cosine(sizes),
+        low,
+        high,
+        null,
+        sums.pairs,
+        None,
+        drawn.low,
+        drawn.high,
+        why,
+        attribute=sums.attribute,
+        left_out=left,
     )
 
 
-def finds_its_class(sums: ValueSums, groups: Sequence[int], axis: int) -> np.ndarray:
+def finds_its_class(sums: ValueSums, groups: Sequence[int], axis: int) -> Bool[np.ndarray, " c"]:
     """For each value whether its direction is nearest to its own in the other modality: texts along axis 1, images along 0."""
-    own = products(sums, groups)
-    counts = sums.n[list(groups)].sum(0).clamp(min=1)[:, None]
-    # Lengths only rank the candidates: plain ones are positive whatever the noise.
-    means = (some[list(groups)].sum(0) / counts for some in (sums.x, sums.y))
-    x, y = ((mean - mean.mean(0)).norm(dim=1).numpy() for mean in means)
-    tiny = np.finfo(float).tiny
-    cosines = own.xy / np.maximum(np.outer(x, y), tiny)
+    chosen = list(groups)
+    x, y = (lengths(some[chosen], sums.n[chosen]) for some in (sums.x, sums.y))
+    return nearest_is_own(products(sums, groups).xy, x, y, axis)
+
+
+def lengths(some: Float[Tensor, "g c d"], n: Float[Tensor, "g c"]) -> Float[np.ndarray, " c"]:
+    """Lengths of the values' plain means about their mean; they only rank candidates, and are positive whatever the noise."""
+    means = some.sum(0) / n.sum(0).clamp(min=1)[:, None]
+    return (means - means.mean(0)).norm(dim=1).numpy()
+
+
+def nearest_is_own(
+    xy: Float[np.ndarray, "c c"], x: Float[np.ndarray, " c"], y: Float[np.ndarray, " c"], axis: int
+) -> Bool[np.ndarray, " c"]:
+    """For each value whether its own product over both lengths is the largest along an axis; products may be NaN."""
+    cosines = xy / np.maximum(np.outer(x, y), np.finfo(float).tiny)
     return np.nan_to_num(cosines, nan=-np.inf).argmax(axis) == np.arange(len(cosines))

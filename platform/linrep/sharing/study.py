@@ -113,6 +113,24 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class AcrossUnit:
+    """Another unit: all layers of one model at once, images at one beside texts at another.
+
+    Attributes:
+        model: trained or untrained.
+        pooling: Which tokens rows are made of.
+    """
+
+    model: str
+    pooling: Pooling = "mean"
+
+    @property
+    def name(self) -> str:
+        """Its name among the artefact's files."""
+        return f"{self.model}-across{'' if self.pooling == 'mean' else f'-{self.pooling}'}"
+
+
+@dataclass(frozen=True)
 class Study:
     """Everything that a unit needs to know.
 
@@ -142,7 +160,13 @@ class Study:
         return self.stores[TRAINED].manifest.layers if self.config.layers == "all" else self.config.layers
 
     @property
-    def units(self) -> list[Unit]:
+    def across(self) -> tuple[int, ...]:
+        """Layers to compare with each other; none where they are fewer than two."""
+        chosen = () if self.config.across is None else self.config.across.chosen(self.layers)
+        return chosen if len(chosen) > 1 else ()
+
+    @property
+    def units(self) -> list[Unit | AcrossUnit]:
         """All units."""
         plain = [
             Unit(model, layer, pooling=pooling)
@@ -151,7 +175,14 @@ class Study:
             for pooling in self.poolings.get(model, ("mean",))
         ]
         own = [Unit(sae.model, sae.layer, i, control) for i, sae in enumerate(self.config.saes) for control in (False, True)]
-        return plain + own
+        # Of the untrained model, a control, means are enough: reading tokens again at every layer costs most.
+        between = [
+            AcrossUnit(model, pooling)
+            for model in self.stores
+            for pooling in (self.poolings.get(model, ("mean",)) if model == TRAINED else ("mean",))
+            if self.across
+        ]
+        return [*plain, *own, *between]
 
 
 def plan_study(
@@ -177,6 +208,8 @@ def plan_study(
     """
     stores = {TRAINED: store, **({UNTRAINED: untrained} if untrained is not None else {})}
     wanted = () if config.layers == "all" else config.layers
+    if config.across is not None and config.across.layers != "all":
+        wanted = (*wanted, *config.across.layers)
     for model, own in stores.items():
         at = tuple(d.layer for d in config.saes if d.model == model)
         _check(own, model, (*wanted, *at), bool(at))

@@ -162,10 +162,16 @@ def gather_part(rows: PooledRows, part: Part, config: SharingConfig) -> PassSums
             sums[g] = sums[g] + Sums.of(x[own], y[own], a, b, Labels.of(pairs, pair[own]))
         kept = np.flatnonzero(pairs.drawn[pair])
         drawn.append(Drawn(pair[kept], x[kept].float(), y[kept].float()))
-    return PassSums(tuple(sums), (a, b), _together(drawn, width))
+    return PassSums(tuple(sums), (a, b), together(drawn, width))
 
 
-def _together(parts: Sequence[Drawn], width: int) -> Drawn:
+def together(parts: Sequence[Drawn], width: int) -> Drawn:
+    """The rows of all parts, by rising pairs.
+
+    Args:
+        parts: Of different pairs.
+        width: Of the rows, where there are none.
+    """
     if not parts:
         return Drawn(np.zeros(0, np.int64), torch.zeros(0, width), torch.zeros(0, width))
     pair = np.concatenate([part.pair for part in parts])
@@ -176,4 +182,4 @@ def _together(parts: Sequence[Drawn], width: int) -> Drawn:
 
 def add_gathered(one: PassSums, other: PassSums) -> PassSums:
     """Two parts together, in their order."""
-    return replace(one, sums=by_group([one, other]), drawn=_together([one.drawn, other.drawn], one.drawn.x.shape[1]))
+    return replace(one, sums=by_group([one, other]), drawn=together([one.drawn, other.drawn], one.drawn.x.shape[1]))
