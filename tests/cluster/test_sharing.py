@@ -155,7 +155,18 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     )
     recipe = recipe.model_copy(update={"sharing": sharing})
     first = run_sharing(recipe, workspace)
-    assert first.n_new == 10  # means and last tokens of two layers of both models; an SAE and its control
+    # Means and last tokens of two layers of both models; an SAE and its control; the layers with each other, of means and of
+    # last tokens of the trained model, of means of the other.
+    assert first.n_new == 13
+    between = pl.DataFrame(pl.from_arrow(first.artefact.table("across")))
+    assert set(between.select("model", "pooling").iter_rows()) == {
+        ("trained", "mean"),
+        ("trained", "last"),
+        ("untrained", "mean"),
+    }
+    assert between.filter(pl.col("metric") == "cka_debiased", pl.col("model") == "trained").select(
+        "image_layer", "text_layer"
+    ).rows() == [(0, 0), (0, 2), (2, 0), (2, 2)]
     frame = pl.DataFrame(pl.from_arrow(first.artefact.table()))
     assert set(frame["level"]) == {"geometry", "concept", "latent"}
     assert set(frame["model"]) == {"trained", "untrained"}
@@ -176,7 +187,15 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.sae-0"} <= run.data.tags.keys()
     assert {"hub", "hub/untrained", "cofire/sae"} <= run.data.metrics.keys()
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
-    assert {"sharing.parquet", "sharing.csv", "latents.csv", "sharing_geometry.png", "sharing_latent.png", "summary.txt"} <= kept
+    assert {
+        "sharing.parquet",
+        "sharing.csv",
+        "latents.csv",
+        "sharing_geometry.png",
+        "sharing_latent.png",
+        "sharing_across.png",
+        "summary.txt",
+    } <= kept
 
     assert run_sharing(recipe, workspace).n_new == 0
     folder = Path(first.artefact.place.path)
