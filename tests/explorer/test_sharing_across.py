@@ -3,7 +3,7 @@
 import polars as pl
 import pyarrow as pa
 
-from linrep.explorer.sharing_across import across_figure, across_lines, best_words
+from linrep.explorer.sharing_across import across_figure, across_headline, across_lines, best_words
 from linrep.store.tables import table_of
 from schemas.sharing import SHARING_ACROSS
 
@@ -28,8 +28,7 @@ def table(pooling: str = "mean", model: str = "trained") -> pa.Table:
 def test_words_name_the_best_text_layers_and_where_they_lie():
     said = best_words(pl.DataFrame(pl.from_arrow(table())))
     assert said == (
-        "0 none above its null; 1 2 [1, 2]; 2 0 [0, 0]. Of image layers 1 have their own layer among the best, "
-        "1 have the best earlier."
+        "0 none above its null; 1 2 [1-2]; 2 0 [0]. The own layer is among the best at 1 of 2 image layers, earlier ones at 1."
     )
 
 
@@ -39,6 +38,11 @@ def test_lines_are_of_each_choice_of_tokens_and_model():
     assert lines[2].startswith("  class directions, the last token under one question: 0 none")
     assert lines[3].startswith("  untrained model: class directions, means of all tokens: ")
     assert across_lines(table().slice(0, 0)) == []
+    assert across_headline(pa.concat_tables([table(), table(model="untrained")])) == [
+        "Across layers, class directions of means of all tokens agree best at text layer 2 for 1, 0 for 2. "
+        "The own layer is among the best at 1 of 2 image layers, earlier ones at 1."
+    ]
+    assert across_headline(table(model="untrained")) == []
 
 
 def test_maps_mark_the_diagonal_the_null_and_the_best():

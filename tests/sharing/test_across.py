@@ -54,7 +54,7 @@ def ahead() -> list[AcrossMeasure]:
     return list(across(rows, pairs, CONFIG))
 
 
-METRICS = (*WHOLE, "cka_debiased", "transfer_image_to_text_centred", "transfer_text_to_image_centred")
+METRICS = (*WHOLE, "transfer_image_to_text_centred", "transfer_text_to_image_centred")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -65,11 +65,30 @@ def test_the_largest_value_is_two_layers_ahead_where_it_was_planted(ahead, metri
         best = [m.text_layer for m in own if m.image_layer == i and m.best]
         assert best == [i + AHEAD]
         (there,) = (m.measure for m in own if (m.image_layer, m.text_layer) == (i, i + AHEAD))
-        assert there.value > 0.8
+        assert there.value > 0.5
         assert there.low > there.null
     elsewhere = [m.measure for m in own if m.text_layer != m.image_layer + AHEAD]
-    assert max(m.value for m in elsewhere) < 0.5
-    assert sum(m.low <= m.null <= m.high for m in elsewhere) >= len(elsewhere) - 2
+    assert max(m.value for m in elsewhere) < 0.4
+    if metric in WHOLE:  # the null of a transfer is itself a draw
+        assert sum(m.low <= m.null <= m.high for m in elsewhere) >= len(elsewhere) - 2
+
+
+def test_kernels_are_alike_two_layers_ahead_whatever_the_axes_and_nowhere_else():
+    """No classes: what an image has at layer i its caption has at layer i + 2, turned."""
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((2, L, N, D))
+    y[AHEAD:] = x[:-AHEAD] @ np.linalg.qr(rng.standard_normal((D, D)))[0] + 0.5 * rng.standard_normal((L - AHEAD, N, D))
+    pairs, *_ = world(0, False)
+    rows = CommonRows(tuple(range(L)), np.arange(N), torch.from_numpy(x).float(), torch.from_numpy(y).float())
+    found = [m for m in across(rows, pairs, CONFIG) if m.measure.metric == "cka_debiased"]
+    for m in found:
+        if m.text_layer == m.image_layer + AHEAD:
+            # Covariance of y: 1 + .25; kernels of x and of y are alike as far as y is x.
+            assert m.measure.value == pytest.approx(0.8, abs=0.05)
+            assert m.best
+        else:
+            assert abs(m.measure.value) < 0.05
+    assert sum(m.measure.low <= 0 <= m.measure.high for m in found) >= L * L - 2 - 2
 
 
 def test_what_pairs_share_beside_their_class_is_at_no_layer_a_likeness_of_classes():

@@ -17,7 +17,7 @@ from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.cluster.steered import read_steered
 from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.explorer.sharing import layer_figures, summary_lines
-from linrep.explorer.sharing_across import across_figure, across_lines
+from linrep.explorer.sharing_across import across_figure, across_headline, across_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.kind import UnitCommit
 from linrep.named_sae import NamedSae
@@ -81,18 +81,20 @@ class SharingStage:
     def show(self) -> Shown:
         """How much is shared at which layer, and what speaks against the claim."""
         table, trends, manifest = self.artefact.table(), self.artefact.table(TRENDS), self.artefact.manifest
+        between = self.artefact.table(ACROSS)
         notes = [f"  note: {note}" for note in manifest.notes]
         apart = apart_lines(self.study.stores[TRAINED].manifest, self.study.layers)
         lines = [
             *notes,
             *summary_lines(table, trends),
-            *across_lines(self.artefact.table(ACROSS)),
+            *across_lines(between),
             *apart,
             *origin_lines(manifest.saes),
             "",
             plain_words(table, trends),
         ]
-        return Shown(sharing_headline(table, trends), lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
+        headline = [*sharing_headline(table, trends), *across_headline(between)]
+        return Shown(headline, lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
 
     def records(self) -> Records:
         """Curves over layers, tables and figures."""

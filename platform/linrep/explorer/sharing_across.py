@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from linrep.explorer.maps import Map, maps
 from linrep.explorer.sharing_words import TOKENS
-from linrep.stats.interval import in_brackets
 
 MEAN_MAPS = (
     ("class_retrieval_text_to_image", "class", "text class finds its image class"),
@@ -26,7 +25,7 @@ def across_figure(across: pa.Table) -> Figure | None:
     Args:
         across: Rows of the `SHARING_ACROSS` contract.
     """
-    frame = pl.DataFrame(pl.from_arrow(across)).sort(CELLS)
+    frame = pl.DataFrame(pl.from_arrow(across)).sort(CELLS, maintain_order=True)
     parts = [_map(own, label) for own, label in _wanted(frame) if len(own.drop_nulls("value"))]
     title = (
         "Images at one layer beside texts at every other; the line marks equal layers, dots the text layers that are best for "
@@ -81,7 +80,7 @@ def across_lines(across: pa.Table) -> list[str]:
     Args:
         across: Rows of the `SHARING_ACROSS` contract.
     """
-    frame = pl.DataFrame(pl.from_arrow(across)).sort(CELLS)
+    frame = pl.DataFrame(pl.from_arrow(across)).sort(CELLS, maintain_order=True)
     cosines = frame.filter(pl.col("metric") == "direction_cosine")
     lines = []
     for (model, pooling, attribute), own in cosines.group_by(["model", "pooling", "attribute"], maintain_order=True):
@@ -97,22 +96,62 @@ def best_words(rows: pl.DataFrame) -> str:
     Args:
         rows: Rows of the `SHARING_ACROSS` contract of one curve.
     """
-    said, sides = [], {"on": [], "above": [], "below": []}
+    found = best_layers(rows)
+    if not any(best for _, best in found.values()):
+        return "none above its null"
+    said = [f"{i} {top} [{_runs(best)}]" if best else f"{i} none above its null" for i, (top, best) in found.items()]
+    return f"{'; '.join(said)}. {_sides(found)}"
+
+
+Best = dict[int, tuple[int | None, list[int]]]
+"""By image layer the text layer of the largest value, and the text layers that cannot be separated from it."""
+
+
+def best_layers(rows: pl.DataFrame) -> Best:
+    """The best text layers of each image layer; none where even the largest value is not above its null."""
+    found: Best = {}
     for (i,), own in rows.sort(CELLS).group_by(["image_layer"], maintain_order=True):
-        valued = own.drop_nulls("value")
-        top = valued.sort("value", descending=True, maintain_order=True).row(0, named=True) if len(valued) else None
-        if top is None or not above_null(top):
-            said.append(f"{i} none above its null")
-            continue
-        best = valued.filter(pl.col("best"))["text_layer"].to_list()
-        said.append(f"{i} {top['text_layer']}{in_brackets(min(best), max(best), str)}")
-        sides["on" if i in best else "above" if min(best) > i else "below" if max(best) < i else "above"].append(i)
-    where = [f"{len(layers)} {SIDES[side]}" for side, layers in sides.items() if layers]
-    return f"{'; '.join(said)}. " + (f"Of image layers {', '.join(where)}." if where else "No image layer has one.")
+        cells = [row for row in own.drop_nulls("value").iter_rows(named=True) if row["best"] and above_null(row)]
+        top = max(cells, key=lambda row: row["value"], default=None)
+        found[int(i)] = (None if top is None else top["text_layer"], [row["text_layer"] for row in cells])  # pyright: ignore[reportArgumentType]
+    return found
 
 
-SIDES = {
-    "on": "have their own layer among the best",
-    "above": "have the best later",
-    "below": "have the best earlier",
-}
+def _runs(layers: list[int]) -> str:
+    """Layers as people list them: 1-3, 6."""
+    ends = [k for k in layers if k - 1 not in layers], [k for k in layers if k + 1 not in layers]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(*ends, strict=True))
+
+
+def _sides(found: Best) -> str:
+    """At how many image layers the own layer is among the best, and where those are at the others."""
+    there = {i: best for i, (_, best) in found.items() if best}
+    own = sum(i in best for i, best in there.items())
+    later, earlier = (
+        sum(i not in best and (found[i][0] > i) == after for i, best in there.items())  # pyright: ignore[reportOptionalOperand]
+        for after in (True, False)
+    )
+    said = f"The own layer is among the best at {own} of {len(there)} image layers"
+    return said + (f", later ones at {later}" if later else "") + (f", earlier ones at {earlier}" if earlier else "") + "."
+
+
+def across_headline(across: pa.Table) -> list[str]:
+    """Where class directions of texts lie that agree best with those of images, in a sentence for each choice of tokens.
+
+    Args:
+        across: Rows of the `SHARING_ACROSS` contract.
+    """
+    frame = pl.DataFrame(pl.from_arrow(across))
+    sentences = []
+    for pooling, words in TOKENS.items():
+        own = frame.filter(
+            pl.col("metric") == "direction_cosine",
+            pl.col("model") == "trained",
+            pl.col("pooling") == pooling,
+            pl.col("attribute") == "class",
+        )
+        found = best_layers(own)
+        if any(best for _, best in found.values()):
+            listed = ", ".join(f"{top} for {i}" for i, (top, best) in found.items() if best)
+            sentences.append(f"Across layers, class directions of {words} agree best at text layer {listed}. {_sides(found)}")
+    return sentences
