@@ -4,7 +4,7 @@
   var L = LineOfSight;
   var el = L.el;
   var NONE = 255;
-  var SHARES = /^(p_target|success|turned|left|coherence|kept_|answered)(?!.*(_gain|_over_random)$)/;
+  var SHARES = /^(p_target|success|turned|left|coherence|kept_|answered)(?!.*(_gain|_over_[a-z]+)$)/;
 
   function read(shard) {
     var found = { plain: shard.plain, samples: L.numbers(shard.samples), n: shard.n };
@@ -60,7 +60,7 @@
     }
 
     function dose(found) {
-      var plain = found.plain ? { x: 0, y: found.plain.value, low: found.plain.low, high: found.plain.high } : /damage|_gain|_over_random/.test(measure) ? { x: 0, y: 0, low: null, high: null } : null;
+      var plain = found.plain ? { x: 0, y: found.plain.value, low: found.plain.low, high: found.plain.high } : /damage|_gain|_over_/.test(measure) ? { x: 0, y: 0, low: null, high: null } : null;
       return L.chart({
         title: "Dose-response at layer " + layer() + ": " + L.spoken(measure) + " over strength, 95% intervals; controls grey and dashed; strength 0 is the unedited run",
         xLabel: "strength", yLabel: L.spoken(measure), yRange: spanOf(measure),
