@@ -60,9 +60,7 @@ def recipe(random_vlm: Any, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         "features": recipe.features.model_copy(update={"saes": (NamedSae(path=str(path), layer=2),)}),
         "sharing": recipe.sharing.model_copy(update=sharing),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.steering.HARVEST", TOKENS)
-        write_workspace(folder / "ws", "t", corpora, random_vlm)
+    write_workspace(folder / "ws", "t", corpora, random_vlm, TOKENS)
     return recipe.model_copy(update=sections)
 
 

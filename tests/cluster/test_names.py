@@ -36,9 +36,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def recipe(random_vlm: Any, workspace: Place) -> Recipe:
     """A recipe with a harvest, and with trained SAEs at layer 2."""
     corpora = half_held_out(Path(workspace.path).parent / "corpora")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.steering.HARVEST", TOKENS)
-        write_workspace(Path(workspace.path), "t", corpora, random_vlm)
+    write_workspace(Path(workspace.path), "t", corpora, random_vlm, TOKENS)
     sae = SaeConfig.model_validate({**SAE, "grid": {"seed": [0, 1]}})
     recipe = Recipe(name="t", corpora=corpora, model=random_vlm, harvest=TOKENS, sae=sae, pool=Pool(threads=1))
     store = store_of(recipe, workspace)

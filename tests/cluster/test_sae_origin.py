@@ -43,9 +43,7 @@ def recipe(random_vlm: Any, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture(scope="module")
 def workspace(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.steering.HARVEST", TOKENS)
-        return place(write_workspace(tmp_path_factory.mktemp("workspace"), "t", recipe.corpora, recipe.model))
+    return place(write_workspace(tmp_path_factory.mktemp("workspace"), "t", recipe.corpora, recipe.model, TOKENS))
 
 
 def model_of(recipe: Recipe, workspace: Place) -> dict[str, Any]:
