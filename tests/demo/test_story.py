@@ -104,8 +104,8 @@ def test_probes_of_image_tokens_are_far_above_chance_at_every_layer_and_their_co
     }
     for row in rows:
         assert row["top1_low"] > 3 * row["chance"], row
-        assert row["control_low"] <= row["chance"], row
-        assert row["control_high"] < row["top1_low"], row
+        assert row["shuffled_low"] <= row["chance"], row
+        assert row["shuffled_high"] < row["top1_low"], row
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_the_last_token_knows_nothing_at_layer_0_and_the_class_once_it_has_read_
             assert row["selectivity_low"] <= 0 <= row["selectivity_high"], row
         else:
             assert row["top1_low"] > 0.75, row
-            assert row["control_low"] <= row["chance"], row
+            assert row["shuffled_low"] <= row["chance"], row
     assert {row["layer"] for row in rows} == set(range(LAST + 1))
 
 

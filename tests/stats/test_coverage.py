@@ -251,7 +251,8 @@ def of_sharing() -> Iterator[Law]:
     yield Law("sharing, mean over pairs", rows, 0.3)
 
     def classes(rng: Rng) -> Ends:
-        found = of_classes("x", lambda _: np.asarray(rng.random(24) < 0.7), 10, 0.1, 100)
+        names = [f"class {i}" for i in range(24)]
+        found = of_classes("x", lambda _: np.asarray(rng.random(24) < 0.7), 10, 0.1, 100, names, "class")
         return found.low, found.high
 
     yield Law("sharing, share of classes", classes, 0.7)

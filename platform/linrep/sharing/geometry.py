@@ -1,6 +1,7 @@
 """Geometry level, from sums: how near the two modalities lie by cosines, linear CKA and leading subspaces."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def from_sums(found: PassSums, config: SharingConfig, pooling: Pooling = "mean")
     for name, measure, null in wanted:
         if pooling != "mean" and name not in OF_EVERY_POOLING:
             continue
-        yield of_groups(name, len(found.sums), lambda groups, measure=measure: measure(found.total(groups)), null, found.n)
+        yield of_groups(name, len(found.sums), partial(_of_groups_sums, found, measure), null, found.n)
     if pooling != "mean":
         return
     d = len(found.references[0])
@@ -51,6 +52,12 @@ def from_sums(found: PassSums, config: SharingConfig, pooling: Pooling = "mean")
     # cosine is k / d.
     for at, (name, null) in enumerate((("subspace_overlap", k / d), ("subspace_cosine", _random_cosine(k, d, config.seed)))):
         yield of_groups(name, len(found.sums), lambda groups, at=at: both(groups)[at], null, found.n, (0.0, 1.0))
+
+
+def _of_groups_sums(found: PassSums, measure: Callable[[Sums], float], groups: Sequence[int]) -> float:
+    """A measure of some groups; NaN of a single pair, which has nothing to be compared with."""
+    total = found.total(groups)
+    return measure(total) if total.n > 1 else float("nan")
 
 
 def _pairs(s: Sums) -> float:

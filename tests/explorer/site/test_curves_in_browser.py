@@ -8,6 +8,7 @@ import pytest
 from linrep.explorer.site.build import build_site
 from linrep.records import SUMMARY
 from linrep.sharing.artefact import SHARING_KIND, SharingAbout
+from linrep.sharing.trends import trends
 from tests.explorer.site.evidence import drive
 from tests.explorer.site.planted import HARVEST, planted_features, planted_probes, results, written
 from tests.explorer.site.test_sharing_page import LATENTS, ROWS
@@ -24,7 +25,7 @@ ABSENT = {
 SHOWN = {
     "probes": "Class of image samples",
     "probes?attribute=%3Cb%3Eground%3C%2Fb%3E": "2 classes",
-    "sharing": "Grows: 0.10 at layer 0, 0.50 at layer 4 (null 0.05, untrained model 0.30).",
+    "sharing": "Rises from layer 0 to 4: 0.10 to 0.50, +0.40 [+0.39, +0.41]; beyond the untrained model +0.30 [+0.28, +0.32]",
     "sharing?level=latent": "The strongest bridges of layer 4",
     "classes": "3 of 3 values",
     "class?attribute=class&value=boat": "Latents that separate it",
@@ -50,7 +51,7 @@ WALK = """
 
 
 def planted_sharing(workspace: Path) -> Any:
-    tables = {"sharing": ROWS, "latents": LATENTS}
+    tables = {"sharing": ROWS, "latents": LATENTS, "trends": trends([{"note": None, **one} for one in ROWS], [], 0)}
     return written(SHARING_KIND, workspace, SharingAbout({}, {"trained": 100}, ["boat"]), tables, {"harvest": HARVEST})
 
 
