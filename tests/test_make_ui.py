@@ -1,7 +1,5 @@
 """`make ui`: pages over a database, or where a server has its own."""
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,29 +10,18 @@ from mlflow import MlflowClient
 from linrep import tracking
 from linrep.places import place
 from linrep.tracking.database import file_of, prepared
-
-ROOT = Path(__file__).parents[1]
+from tests.make import ROOT, run_make, stand_in
 
 
 @pytest.fixture
 def make(tmp_path):
     """Runs `make ui` in a virtual environment whose mlflow only says what it was asked for."""
-    if shutil.which("make") is None:
-        pytest.skip("there is no make")
-    bin_ = tmp_path / "venv" / "bin"
-    bin_.mkdir(parents=True)
-    for name in ("pip", "mlflow"):
-        (bin_ / name).write_text('#!/bin/sh\necho "$0 $@"\n')
-        (bin_ / name).chmod(0o755)
-    (bin_ / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (bin_ / "python").chmod(0o755)
-    (tmp_path / "venv" / ".installed").touch()
+    programs = {"pip": 'echo "$0 $@"', "mlflow": 'echo "$0 $@"', "python": f'exec "{sys.executable}" "$@"'}
+    venv = stand_in(tmp_path, programs, (".installed",))
 
-    def run(uri: str, workspace: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
-        words = ["make", "-s", "ui", f"VENV={tmp_path}/venv", f"WORKSPACE={workspace}", *more]
-        kept = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKELEVEL")}
-        environment = {**kept, **variables, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "platform")}
-        return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    def run(uri: str, workspace: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        words = ["ui", f"VENV={venv}", f"WORKSPACE={workspace}", *more]
+        return run_make(words, **variables, MLFLOW_TRACKING_URI=uri, PYTHONPATH=str(ROOT / "platform"))
 
     return run
 

@@ -1,32 +1,19 @@
 """`make demo` and `make smol` work in the folder that is named, or in one of their own."""
 
-import os
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.make import run_make, stand_in
 
 
 @pytest.fixture
 def make(tmp_path):
     """Runs a target in a virtual environment whose Python only says what it was asked for; gives those lines."""
-    if shutil.which("make") is None:
-        pytest.skip("there is no make")
-    bin_ = tmp_path / "venv" / "bin"
-    bin_.mkdir(parents=True)
-    for name in ("pip", "python"):
-        (bin_ / name).write_text('#!/bin/sh\nprintf "[%s]" "$@"\necho\n')
-        (bin_ / name).chmod(0o755)
-    for stamp in (".installed", ".installed-smol"):
-        (tmp_path / "venv" / stamp).touch()
+    echo = 'printf "[%s]" "$@"\necho'
+    venv = stand_in(tmp_path, {"pip": echo, "python": echo}, (".installed", ".installed-smol"))
 
     def run(target: str, *words: str, **variables: str) -> list[str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKELEVEL", "WORKSPACE")}
-        command = ["make", "-s", "-o", "build/smol/.downloaded", target, f"VENV={tmp_path}/venv", *words]
-        done = subprocess.run(command, cwd=ROOT, env=kept | variables, capture_output=True, text=True, timeout=60, check=True)
+        done = run_make(["-o", "build/smol/.downloaded", target, f"VENV={venv}", *words], ("WORKSPACE",), **variables)
+        assert done.returncode == 0, done.stderr
         return [line for line in done.stdout.splitlines() if "jobs/reproduce.py" in line or "smol_training.build" in line]
 
     return run

@@ -1,6 +1,7 @@
 """The six controls of an SAE as it takes image rows, each from several seeds."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from linrep.sae.coder import Sae
 from linrep.sae.controls import (
@@ -32,13 +33,7 @@ def controls(
         seeds: Of the controls.
         training: How long those that are trained are: as long as the SAE was.
     """
-
-    def frozen(x: Activations, f: int, k: Active, seed: int) -> dict:
-        return frozen_decoder(x, f, k, seed, training)
-
-    def twin(x: Activations, f: int, k: Active, seed: int) -> dict:
-        return gaussian_twin(x, f, k, seed, training)
-
+    frozen, twin = (partial(make, training=training) for make in (frozen_decoder, gaussian_twin))
     makers: tuple[Control, ...] = (isotropic, covariance, frozen, twin, exemplars, principal)
     return {
         name: tuple(make(rows, n_latents, active, seed)["image"] for seed in (seeds if make is not principal else seeds[:1]))
