@@ -212,15 +212,17 @@ def quality_table(workspace: Place, recipe: str) -> str:
 
 
 def loss_table(workspace: Place, recipe: str) -> str:
-    """CE recovered by each SAE, at image and at text positions, on captions as drawn and on the likeliest."""
+    """KL in nats with each SAE in the place of the stream, and with ablations, at image and at text positions."""
     quality = rows(evaluation(workspace, recipe), "quality")
     name = "sae" if "sae" in quality.columns else "coder"
-    columns = [(m, p) for m in ("ce_recovered", "ce_recovered/likeliest") for p in ("image", "text")]
+    measures = {"kl_spliced": "", "kl_resample": ", another sample's", "kl_mean": ", mean", "kl_zero": ", zeros"}
+    columns = [(m, p) for p in ("image", "text") for m in measures]
     lines = []
     for layer, sae in sorted(set(quality.select("layer", name).rows())):
         own = quality.filter(pl.col("layer") == layer, pl.col(name) == sae)
-        lines.append([str(layer), sae, *(shown(one(own, measure=m, modality=p), control="control") for m, p in columns)])
-    return markdown(["layer", "SAE", "image, as drawn", "text, as drawn", "image, likeliest", "text, likeliest"], lines)
+        found = [(one(own, measure=m, modality=p), 4 if m == "kl_spliced" else 2) for m, p in columns]
+        lines.append([str(layer), sae, *(shown(row, control="control", digits=digits) for row, digits in found)])
+    return markdown(["layer", "SAE", *(f"{p}{measures[m]}" for m, p in columns)], lines)
 
 
 def needed_table(workspace: Place, recipe: str) -> str:

@@ -6,7 +6,7 @@ from schemas.columns import column
 
 VERSION = 2
 """Raised whenever a column changes its meaning, its type or its name."""
-EVALUATION = 4
+EVALUATION = 5
 """Raised whenever SAEs are evaluated otherwise: finished ones are then evaluated anew, and not trained again."""
 
 _WHICH = [
@@ -37,10 +37,11 @@ QUALITY = pa.schema(
             pa.string(),
             "fvu, explained_variance, cosine, l0, alive, dense, shrinkage, n_rows; latents_of_energy_0.5, _0.9, _0.99: latents "
             "that write this share of the energy of reconstructions, those of most energy first; moved: mean cosine of living "
-            "latents' decoder rows with their first directions, 1: nothing moved; ce_recovered, kl_recovered, their parts and "
-            "n_texts: on all captions drawn, with /likeliest on those that the model finds likeliest; latents_needed_0.8/class, "
-            "/random, and of 0.9: median of the vectors, one more than were tried where the cosine is not reached; "
-            "stability/NAME: mean cosine with another seed's living latents, matched",
+            "latents' decoder rows with their first directions, 1: nothing moved; on held-out captions, in nats a token: "
+            "kl_spliced, ce_spliced with reconstructions at the positions, _resample with another sample's tokens, _mean with "
+            "the mean token, _zero with zeros, ce untouched; kl_recovered, ce_recovered: share of what resampling costs; "
+            "n_texts, n_tokens, n_replaced; latents_needed_0.8/class, /random, and of 0.9: median of the vectors, one more than "
+            "were tried where the cosine is not reached; stability/NAME: mean cosine with another seed's living latents, matched",
         ),
         column(
             "value",
@@ -51,7 +52,7 @@ QUALITY = pa.schema(
         column(
             "low",
             pa.float64(),
-            "Of shares recovered: 95% interval over captions; of latents needed and moved: quartile",
+            "Of losses and shares recovered: 95% interval over captions; of latents needed and moved: quartile",
             nullable=True,
         ),
         column("high", pa.float64(), "Its upper end; null for other measures, and where captions are too few", nullable=True),
@@ -62,6 +63,7 @@ QUALITY = pa.schema(
             "seed's first directions",
             nullable=True,
         ),
+        column("note", pa.string(), "Why a loss or a share has no value, or no interval", nullable=True),
     ],
     metadata={"schema_version": str(VERSION)},
 )

@@ -152,7 +152,11 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
             assert 0 < found[name, "fvu", modality]["value"] < found[name, "fvu", modality]["control"] < 1.5
         for where in ("image", "text", "both"):
             assert found[name, "n_replaced", where]["value"] > 0
-            assert found[name, "ce_zero", where]["control"] == found[name, "ce_zero", where]["value"]
+            assert found[name, "kl_zero", where]["control"] is None
+            for by in ("spliced", "resample", "mean", "zero"):
+                nats = found[name, f"kl_{by}", where]
+                assert nats["note"] is None
+                assert 0 <= nats["low"] <= nats["value"] <= nats["high"]
         assert found[name, "n_rows", "text"]["value"] > 10
         card = (here / "layer-002" / name / CARD).read_text()
         assert "random directions" in card

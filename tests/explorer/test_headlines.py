@@ -75,12 +75,16 @@ def quality(
 def test_the_sae_to_use_is_the_one_with_the_lowest_fvu():
     rows = [quality(name, "fvu", fvu, m) for name, fvu in (("a", 0.3), ("b", 0.2)) for m in ("image", "text")]
     rows += [quality(name, "l0", l0, control=None) for name, l0 in (("a", 8.0), ("b", 16.0))]
-    rows += [quality("b", "ce_recovered", 0.97, "both", 0.1)]
+    rows += [quality("b", "kl_spliced", 0.0123, "both", 0.45), quality("b", "kl_resample", 3.76, "both", None)]
+    rows += [quality("a", "kl_spliced", 9.0, "both", 9.0)]
     headline = sae_headline(table_of(rows, QUALITY))
     assert headline[0].startswith(
         "Use b: FVU 0.20 at layer 4 with 16 latents active a token (random directions 0.90), the lowest of 2"
     )
-    assert "0.97 of the loss" in headline[1]
+    assert headline[1] == (
+        "With it in the place of the stream, predictions move by a KL of 0.012 nats a token, random directions 0.45; another "
+        "sample's tokens move them by 3.8."
+    )
     assert sae_headline(table_of([quality("a", "fvu", None)], QUALITY)) == [
         "No SAE has an FVU: the held-out rows do not vary. summary.txt has what there is."
     ]

@@ -66,7 +66,7 @@ def planted_evaluation(workspace: Path, saes: Saes) -> None:
         for modality, measure, value, low, high, control in [
             ("image", "fvu", 0.25, None, None, 0.75), ("text", "fvu", 0.125, None, None, 0.625),
             ("image", "l0", 16.0, None, None, 16.0), ("text", "l0", 15.5, None, None, 16.0),
-            ("both", "ce_recovered", 0.875, 0.8125, 0.9375, 0.375),
+            ("both", "kl_spliced", 0.125, 0.0625, 0.25, 0.375),
         ]
     ]  # fmt: skip
     truth = [

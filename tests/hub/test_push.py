@@ -136,9 +136,9 @@ def test_the_card_has_the_numbers_with_their_controls(hub: FakeHub, ws: Path) ->
     row = (
         f"| layer-004/{NAMES[0]} | 4 | blocks.3.hook_resid_post | 40 | topk | 0.25 (0.75) | 0.125 (0.625) | 16 (16) | 15.5 (16) |"
     )
-    assert f"{row} 0.875 [0.8125, 0.9375] (0.375) |" in held(hub)["README.md"].decode()
+    assert f"{row} 0.125 [0.0625, 0.25] (0.375) |" in held(hub)["README.md"].decode()
     own = held(hub)[f"layer-004/{NAMES[0]}/README.md"].decode()
-    assert "| ce_recovered, both | 0.875 [0.8125, 0.9375] (random directions: 0.375) |" in own
+    assert "| kl_spliced, both | 0.125 [0.0625, 0.25] (random directions: 0.375) |" in own
     assert 'sae_lens.SAE.from_pretrained("me/saes", "layer-004/topk-16-x8-s0")' in own
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SMALLER = (
     "--demo.n_images", "256", "--demo.n_texts", "256", "--harvest.layers", "2,4", "--harvest.chunk_size", "128",
     "--sae.rows", "81920", "--sae.checkpoint_every", "10", "--sae.coder.aux.dead_after", "5000",
-    "--sae.evaluation.rows", "1024", "--sae.evaluation.texts", "4", "--sae.evaluation.candidates", "2",
+    "--sae.evaluation.rows", "1024", "--sae.evaluation.texts", "8",
     "--sae.evaluation.samples", "128",
 )  # fmt: skip
 """The recipe as it is shipped, of fewer samples, layers and rows. SAEs die early enough for the auxiliary loss to take part."""

@@ -11,7 +11,7 @@ from linrep.sae.activity import Activity, highest
 from linrep.sae.coder import Sae
 from linrep.sae.config import CoderConfig, TopK
 from linrep.sae.report import LayerSae, Report
-from linrep.sae.splice import Losses
+from linrep.sae.splice import Losses, Spliced
 from linrep.sae.stability import living, match
 from linrep.sae.start import unit_rows
 from linrep.store.tables import table_of
@@ -97,29 +97,56 @@ def test_firing_and_probes_have_controls() -> None:
         assert 0 <= row["auroc_control"] <= 1
 
 
-def losses(*rows: tuple[float, ...]) -> Losses:
-    return Losses("image", torch.tensor(rows, dtype=torch.float64))
+def losses(*rows: tuple[float, ...]) -> Spliced:
+    """Tokens, replaced, CE, then CE and KL of each: spliced, resample, mean, zero."""
+    return Losses("image", torch.tensor(rows, dtype=torch.float64)).spliced()
 
 
-def test_shares_recovered_are_told_of_all_captions_and_of_the_likeliest() -> None:
-    """Tokens, replaced, CE, CE and KL spliced, CE and KL of zeros. On the likeliest caption 3/4 are recovered, on all 1/2."""
-    likely, unlikely = (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0), (4, 9, 40.0, 46.0, 3.0, 48.0, 4.0)
-    nothing = losses((4, 9, 40.0, 48.0, 4.0, 48.0, 4.0), (4, 9, 4.0, 12.0, 4.0, 12.0, 4.0))
+ONE = (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0, 5.0, 2.0, 8.0, 3.0)
+OTHER = (4, 9, 40.0, 46.0, 3.0, 48.0, 4.0, 45.0, 2.0, 44.0, 1.0)
+RANDOM = tuple((*row[:3], row[5], row[6], *row[5:]) for row in (OTHER, ONE))
+
+
+def test_losses_are_in_nats_with_intervals_beside_ablations_and_control() -> None:
+    """Of one caption 3/4 of what resampling costs are recovered, of the other 1/4, of both 1/2."""
     report, one = Report(), LayerSae.of(2, "tested", {"": make_sae("topk")})
-    report.add_recovered(one, losses(unlikely, likely), nothing, 1)
+    report.add_spliced(one, losses(OTHER, ONE), losses(*RANDOM))
     measured = {row["measure"]: row for row in report.quality}
-    assert (measured["n_texts"]["value"], measured["n_texts/likeliest"]["value"]) == (2, 1)
-    assert (measured["ce_recovered"]["value"], measured["ce_recovered/likeliest"]["value"]) == (0.5, 0.75)
-    assert (measured["kl_recovered"]["value"], measured["kl_recovered/likeliest"]["value"]) == (0.5, 0.75)
-    assert (measured["ce_recovered"]["control"], measured["ce_recovered/likeliest"]["control"]) == (0, 0)
+    assert (measured["n_texts"]["value"], measured["n_tokens"]["value"]) == (2, 8)
     # Resamples of two captions are the one twice, the other twice, or both.
-    assert (measured["ce_recovered"]["low"], measured["ce_recovered"]["high"]) == (0.25, 0.75)
-    assert measured["ce_recovered/likeliest"]["low"] is None
-    assert (measured["ce"]["low"], measured["ce"]["value"]) == (None, 5.5)
-    # Where all captions are among the likeliest, there is no selection to report.
-    report.quality.clear()
-    report.add_recovered(one, losses(unlikely, likely), nothing, 2)
-    assert not [row for row in report.quality if row["measure"].endswith("/likeliest")]
+    assert [measured["kl_spliced"][name] for name in ("value", "low", "high", "control")] == [0.5, 0.25, 0.75, 1.0]
+    assert [measured["kl_zero"][name] for name in ("value", "low", "high", "control")] == [0.5, 0.25, 0.75, None]
+    assert [measured["ce"][name] for name in ("value", "low", "high")] == [5.5, 1.0, 10.0]
+    assert (measured["ce_resample"]["value"], measured["ce_mean"]["value"]) == (7.5, 6.25)
+    for loss in ("ce", "kl"):
+        share = measured[f"{loss}_recovered"]
+        assert [share[name] for name in ("value", "low", "high", "control", "note")] == [0.5, 0.25, 0.75, 0, None]
+
+
+def test_a_share_that_is_none_says_why() -> None:
+    """Nothing to recover in all, or in some draws; one caption; no other sample; no mean."""
+    report, one = Report(), LayerSae.of(2, "tested", {"": make_sae("topk")})
+    free = (4, 9, 4.0, 4.0, 0.004, 4.0, 0.02, 4.0, 0.0, 4.0, 0.0)
+    nan = float("nan")
+
+    def told(*rows: tuple[float, ...]) -> dict[str, dict]:
+        report.quality.clear()
+        report.add_spliced(one, losses(*rows), losses(*rows))
+        return {row["measure"]: row for row in report.quality}
+
+    found = told(free, free)["kl_recovered"]
+    assert (found["value"], found["low"]) == (None, None)
+    assert found["note"] == "another sample's tokens here cost 0.005 nats a token, less than 0.01: there is nothing to recover"
+    assert told(free, free)["ce_recovered"]["note"].startswith("another sample's tokens here cost 0 nats a token, less than")
+    some = told(free, ONE)["kl_recovered"]
+    assert (some["value"], some["low"]) == (pytest.approx(1 - 1.004 / 4.02), None)
+    assert "no interval, as they cost less than 0.01 in some draws" in some["note"]
+    assert told(ONE)["kl_spliced"]["low"] is None
+    lacking = told((*ONE[:5], nan, nan, nan, nan, *ONE[9:]))
+    assert lacking["kl_resample"]["note"] == lacking["kl_recovered"]["note"]
+    assert lacking["kl_resample"]["note"].startswith("a caption has no other sample")
+    assert lacking["kl_mean"]["note"].startswith("no training rows")
+    assert lacking["kl_spliced"]["note"] is None
 
 
 def tables_of(report: Report) -> dict:
@@ -132,21 +159,25 @@ def quality_of(one: LayerSae, report: Report, control: LayerSae):
     return tables_of(report)["quality"]
 
 
-def test_summary_and_card_say_selection_spread_and_control() -> None:
+def test_summary_card_and_figure_say_nats_spread_and_control() -> None:
     report = examined(make_sae("topk"), "cpu")
     one = LayerSae.of(2, "tested", {"": make_sae("topk")})
-    both = [(4, 9, 40.0, 46.0, 3.0, 48.0, 4.0), (4, 9, 4.0, 6.0, 1.0, 12.0, 4.0)]
-    report.add_recovered(one, losses(*both), losses(*both), 1)
-    lines = summary_lines(tables_of(report), {})
-    assert lines[1] == (
-        "  CE recovered on 2 held-out captions as drawn, with its 95% interval; after the semicolon on the 1 of them "
-        "that the model finds likeliest"
+    report.add_spliced(one, losses(OTHER, ONE), losses(*RANDOM))
+    tables = tables_of(report)
+    lines = summary_lines(tables, {})
+    assert lines[1].startswith(
+        "  KL from the untouched model's predictions with the SAE in the place of the stream, nats a token"
     )
-    assert any("CE recovered 0.5 [0.25, 0.75] (0.50); 0.75 (0.75)" in line for line in lines)
+    assert "over 2 held-out captions" in lines[1]
+    assert any("KL 0.5 [0.25, 0.75] (1); another sample's 1; mean 0.5; zeros 0.5" in line for line in lines)
+    (axes, *_) = figures(tables)["layers_kl_spliced"].axes
+    assert axes.get_yscale() == "log"
+    labels = [line.get_label() for line in axes.lines]
+    assert {"tested", "random directions", "another sample's tokens", "mean token", "zeros"} <= set(labels)
     assert any("class: latents with F1 > 0.8 for" in line and "F1 above the random SAE's by" in line for line in lines)
     card = card_lines(tables_of(report), 2, "tested")
-    assert card["ce_recovered, image"] == "0.5 [0.25, 0.75] (random directions: 0.5)"
-    assert card["n_texts/likeliest, image"].startswith("1 ")
+    assert card["kl_spliced, image"] == "0.5 [0.25, 0.75] (random directions: 1)"
+    assert card["kl_resample, image"] == "1 [1, 1]"
     assert "latents_needed_0.8/class, image" in card
     assert "F1 above random directions', class" in card
 

@@ -19,7 +19,7 @@ from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
 from linrep.corpora.read import read as read_chunk
 from linrep.directions import read_directions
-from linrep.errors import LinrepError, StoreError
+from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.kind import UnitCommit
 from linrep.places import Place
@@ -38,14 +38,16 @@ from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import find_sources, held_out, to_tensor
 from linrep.store.read import Store
 from linrep.store.tables import table_of
-from linrep.vlm.batch import Batch, collate, pack
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import VLM, load
+from linrep.vlm.own_words import in_own_words
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 
 Coders = Mapping[str, Mapping[str, Sae]]
 """SAEs of a layer by name, each as `linrep.sae.artefact.open_coders` gives it."""
+MOST_SAID = 32
+"""Tokens of a model's own description of an image, at most."""
 ROOM_BYTES = 2 * 2**30
 """Besides weights and rows: the process itself, activations of some rows, captions as tiles."""
 
@@ -92,6 +94,7 @@ class EvaluationJob:
         truth: Known attributes; None where there are none.
         directions: File of class directions; None where there are no probes.
         pool: How the model runs.
+        seed: Of the draw of other samples, whose tokens ablations put in the place of a sample's own.
     """
 
     artefact: Evaluations
@@ -105,6 +108,7 @@ class EvaluationJob:
     truth: Truth | None = field(repr=False)
     directions: Place | None
     pool: Pool
+    seed: int
 
 
 def evaluate_on_ray(
@@ -219,18 +223,32 @@ def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[LayerSae,
     if not captions or not pairs:
         return
     vlm = _model(job.model, device, precision(job.pool, torch.device(device)))  # pyright: ignore[reportArgumentType]
-    groups = pack([len(one) for one in captions], job.pool.tokens_per_batch)
-    # One micro-batch on the device at a time: the tiles of all captions would not fit beside the model.
-    batches: Iterator[Batch] = (collate([captions[i] for i in group], vlm) for group in groups)
-    wheres: tuple[Where, ...] = ("image", "text", "both") if captions[0].pixels is not None else ("text",)
+    with_images = captions[0].pixels is not None
+    if with_images and job.config.wording == "model":
+        captions = _in_own_words(vlm, captions, job)
+    wheres: tuple[Where, ...] = ("image", "text", "both") if with_images else ("text",)
     coders = {f"{role} {one.name}": d.replacing() for one, control in pairs for role, d in (("own", one), ("control", control))}
     layer = pairs[0][0].layer
     limits = {m: job.store.limit("tokens", layer, m) for m in MODALITIES}
-    found = splice_each(vlm, batches, layer, coders, wheres, limits)
+    train = held_out(find_sources(job.store, layer, "train"), job.config.rows)
+    means = {m: x[x.isfinite().all(1)].mean(0).to(device) for m, x in train.items()}
+    found = splice_each(vlm, captions, layer, coders, wheres, means, limits, job.seed, job.pool.tokens_per_batch)
     for one, _ in pairs:
         for where in wheres:
-            own, control = (found[f"{role} {one.name}", where] for role in ("own", "control"))
-            report.add_recovered(one, own, control, job.config.texts)
+            own, control = (found[f"{role} {one.name}", where].spliced() for role in ("own", "control"))
+            report.add_spliced(one, own, control)
+
+
+def _in_own_words(vlm: VLM, captions: Sequence[Prepared], job: EvaluationJob) -> list[Prepared]:
+    """What the model says of the captions' images."""
+    try:
+        said = in_own_words(vlm, captions, MOST_SAID, job.pool.tokens_per_batch)
+    except ValueError as error:
+        raise RecipeError(f"sae.evaluation.wording model needs a prompt whose {{text}} follows the image: {error}") from None
+    if not said:
+        prompt = job.config.prompt or job.harvest.pair_prompt
+        raise RecipeError(f"the model says nothing after {prompt!r}: set sae.evaluation.prompt, or wording corpus")
+    return said
 
 
 def _captions(job: EvaluationJob) -> list[Prepared]:
@@ -245,7 +263,7 @@ def _captions(job: EvaluationJob) -> list[Prepared]:
         if not isinstance(sample, Skipped) and sample.split != "train" and (sample.modality == "pair" or chunk.corpus == "text")
     )  # fmt: skip
     prepared = (ready for ready in map(preparer, samples) if isinstance(ready, Prepared))
-    return list(islice(prepared, job.config.texts * job.config.candidates))
+    return list(islice(prepared, job.config.texts))
 
 
 def _directions(job: EvaluationJob, layer: int) -> Float[Tensor, "v d"] | None:

@@ -98,6 +98,7 @@ class EvaluationStage:
             truth=_truth(recipe, store, self.workspace),
             directions=self.directions,
             pool=recipe.pool,
+            seed=recipe.sae.seed,
         )
         layers = {layer: self.opened[layer_name(layer)] for layer in self.artefact.about.layers if layer_name(layer) in todo}
         n_bytes = bytes_needed(store.manifest.width, self.n_latents, job.config)
@@ -193,7 +194,7 @@ def evaluate_other(recipe: Recipe, workspace: Place, harvest: HarvestInput, path
         EVALUATIONS,
         workspace,
         recipe.name,
-        decisive=[where, layer, origin["insisted"], recipe.sae.evaluation.model_dump(mode="json")],
+        decisive=[where, layer, origin["insisted"], recipe.sae.seed, recipe.sae.evaluation.model_dump(mode="json")],
         parents={"harvest": store.manifest.digest, "sae": sae.digest} | probes,
         config=recipe.sae.evaluation.model_dump(mode="json"),
         units=[layer_name(layer)],
@@ -249,17 +250,7 @@ def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, dict[st
 def metrics(quality: pa.Table) -> dict[str, dict[int, float]]:
     """The quality as curves over layers, named by measure, modality and SAE; FVU and L0 first."""
     rows = pl.DataFrame(pl.from_arrow(quality)).filter(pl.col("value").is_not_null()).to_dicts()
-    wanted = (
-        "fvu",
-        "l0",
-        "alive",
-        "dense",
-        "moved",
-        "ce_recovered",
-        "kl_recovered",
-        "ce_recovered/likeliest",
-        "kl_recovered/likeliest",
-    )
+    wanted = ("fvu", "l0", "alive", "dense", "moved", "kl_spliced", "kl_resample", "kl_mean", "kl_zero")
     wanted += tuple(f"latents_needed_{cosine}/{kind}" for cosine in COSINES for kind in ("class", "random"))
     curves: dict[str, dict[int, float]] = {}
     for row in sorted((row for row in rows if row["measure"] in wanted), key=lambda row: wanted.index(row["measure"])):

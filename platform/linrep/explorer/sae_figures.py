@@ -8,15 +8,11 @@ from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels, shade
 from linrep.sae.evaluate import ENERGIES
-from linrep.sae.report import LIKELIEST
 
 FVU = "fraction of variance unexplained"
-WORDS = {
-    "fvu": FVU,
-    "ce_recovered": "share of the cross-entropy recovered",
-    "kl_recovered": "share of the KL divergence recovered",
-    f"ce_recovered{LIKELIEST}": "share of the cross-entropy recovered, likeliest captions",
-}
+WORDS = {"fvu": FVU, "kl_spliced": "KL from the untouched predictions, nats a token"}
+BESIDE = {"kl_spliced": {"kl_resample": "another sample's tokens", "kl_mean": "mean token", "kl_zero": "zeros"}}
+"""What else takes the place of the stream."""
 RANDOM = "random directions"
 HELD_OUT = {"image": "held-out image tokens", "text": "held-out text tokens"}
 
@@ -31,8 +27,11 @@ def figures(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:
     drawn = {}
     for measure in WORDS:
         part = quality.filter((pl.col("measure") == measure) & pl.col("modality").is_in(list(HELD_OUT)))
+        beside = quality.filter(pl.col("measure").is_in(list(BESIDE.get(measure, ()))))
+        if measure in BESIDE:  # a logarithmic axis has no place for zero
+            part, beside = (rows.filter(pl.col("value") > 0) for rows in (part, beside))
         if len(part):
-            drawn[f"layers_{measure.replace('/', '_')}"] = _over_layers(part, measure)
+            drawn[f"layers_{measure}"] = _over_layers(part, measure, beside)
     moved = quality.filter(pl.col("measure") == "moved")
     if len(moved):
         drawn["moved"] = _moved(moved)
@@ -48,19 +47,23 @@ def figures(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:
     return drawn
 
 
-def _over_layers(part: pl.DataFrame, measure: str) -> Figure:
-    """A panel a modality, a curve an SAE; its random directions grey."""
-    log, parts = measure == "fvu", []
+def _over_layers(part: pl.DataFrame, measure: str, beside: pl.DataFrame) -> Figure:
+    """A panel a modality, a curve an SAE, its random directions grey; grey too, what else is put in the place of the stream."""
+    parts = []
     for (modality,), own in part.sort("layer").group_by(["modality"], maintain_order=True):
         curves = []
         for (sae,), rows in own.group_by(["coder"], maintain_order=True):
             curves.append(_curve(str(sae), rows, "layer"))
             if rows["control"].is_not_null().any():
                 curves.append(Curve(RANDOM, _column(rows, "layer"), _column(rows, "control"), control=True))
-        parts.append(
-            Panel(HELD_OUT[str(modality)], "layer", WORDS[measure], tuple(curves), x_whole=True, y_log=log and _positive(own))
-        )
-    title = f"{WORDS[measure].capitalize()}, layer by layer" + ("" if log else "; 95% intervals over captions")
+        others = beside.filter((pl.col("modality") == modality) & (pl.col("coder") == own["coder"][0])).sort("layer")
+        for name, label in BESIDE.get(measure, {}).items():
+            if len(rows := others.filter(pl.col("measure") == name)):
+                curves.append(Curve(label, _column(rows, "layer"), _column(rows, "value"), control=True))
+        log = _positive(pl.concat([own, others]))
+        parts.append(Panel(HELD_OUT[str(modality)], "layer", WORDS[measure], tuple(curves), x_whole=True, y_log=log))
+    intervals = "; 95% intervals over captions" if len(beside) else ""
+    title = f"{WORDS[measure][0].upper()}{WORDS[measure][1:]}, layer by layer{intervals}"
     return panels(title, parts, n_columns=2, alike="y")
 
 

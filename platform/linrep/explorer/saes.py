@@ -7,12 +7,11 @@ import polars as pl
 import pyarrow as pa
 
 from linrep.sae.evaluate import ENERGIES
-from linrep.sae.report import COSINES, LIKELIEST
+from linrep.sae.report import COSINES
 from linrep.stats.interval import in_brackets, of_mean
 
 SHOWN = (
-    "fvu", "l0", "alive", "dense", "moved", "latents_of_energy", "ce_recovered", "kl_recovered", "latents_needed", "stability",
-    "n_texts",
+    "fvu", "l0", "alive", "dense", "moved", "latents_of_energy", "kl_", "ce_recovered", "latents_needed", "stability", "n_texts",
 )  # fmt: skip
 LAZY = 0.5
 """Mean cosine with the first directions above which an SAE is said to have hardly left its random start."""
@@ -49,9 +48,10 @@ def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]
 def _on_captions(n_texts: Mapping[str, int]) -> list[str]:
     if not n_texts:
         return []
-    chosen = n_texts.get(f"n_texts{LIKELIEST}")
-    of_them = "" if chosen is None else f"; after the semicolon on the {chosen} of them that the model finds likeliest"
-    return [f"  CE recovered on {n_texts['n_texts']} held-out captions as drawn, with its 95% interval{of_them}"]
+    return [
+        f"  KL from the untouched model's predictions with the SAE in the place of the stream, nats a token, with its 95% "
+        f"interval over {n_texts['n_texts']} held-out captions; then that of another sample's tokens, of the mean token, of zeros"
+    ]
 
 
 def _training(measured: Mapping[tuple[str, str], Measured]) -> list[str]:
@@ -75,19 +75,29 @@ def _of_modality(measured: Mapping[tuple[str, str], Measured], modality: str) ->
     parts = ["FVU undefined (constant rows)" if fvu is None else f"FVU {_said(fvu)}"]
     parts[0] += f", L0 {measured['l0', modality][0]:.3g}"
     alive = measured.get(("alive", "both"), measured.get(("alive", modality), (float("nan"),)))[0]
-    parts.append(f"CE recovered {_said(measured.get(('ce_recovered', modality)))}")
-    if ("n_texts" + LIKELIEST, modality) in measured:
-        parts[-1] += f"; {_said(measured.get(('ce_recovered' + LIKELIEST, modality)))}"
+    if ("n_texts", modality) in measured:
+        beside = (
+            f"{words} {_said(measured.get((f'kl_{name}', modality)), spread=False)}"
+            for name, words in (("resample", "another sample's"), ("mean", "mean"), ("zero", "zeros"))
+        )
+        parts.append(f"KL {_said(measured.get(('kl_spliced', modality)), digits=2)}; {'; '.join(beside)}")
     return f"    {modality}: {', '.join(parts)}" + (f", dead {1 - alive:.1%}" if modality == "image" else "")
 
 
-def _said(value: Measured | None) -> str:
-    """A number, the ends of its spread and its control; a dash where there is none."""
+def _said(value: Measured | None, digits: int | None = None, spread: bool = True) -> str:
+    """A number, the ends of its spread and its control; a dash where there is none.
+
+    Args:
+        value: All four.
+        digits: Significant ones, of the control too; None: three, and two decimals of the control.
+        spread: Whether the ends are said.
+    """
     if value is None:
         return "-"
     number, low, high, control = value
-    spread = in_brackets(low, high, "{:.3g}".format, otherwise="")
-    return f"{number:.3g}{spread}" + ("" if control is None else f" ({control:.2f})")
+    form = f"{{:.{digits or 3}g}}".format
+    ends = in_brackets(low, high, form, otherwise="") if spread else ""
+    return form(number) + ends + ("" if control is None else f" ({form(control) if digits else f'{control:.2f}'})")
 
 
 def _needed(measured: Mapping[tuple[str, str], Measured], rebuilt: pl.DataFrame) -> list[str]:
@@ -185,12 +195,27 @@ def sae_headline(quality: pa.Table) -> list[str]:
         f"(random directions {random:.2f}){chosen}."
     )
     sentences += _lazy(frame, names)
-    both = frame.filter((pl.col("measure") == "ce_recovered") & (pl.col("modality") == "both"))
-    kept = both.filter(pl.col("coder").is_in(names))["value"]
-    if len(kept):
-        share = f"{kept.min():.2f}" if kept.min() == kept.max() else f"{kept.min():.2f} to {kept.max():.2f}"
-        sentences.append(f"With it in the place of the stream, {share} of the loss is recovered over a stream of zeros.")
-    return sentences
+    return sentences + _lost(frame, best)
+
+
+def _lost(frame: pl.DataFrame, best: pl.DataFrame) -> list[str]:
+    """How far predictions move with the best SAEs in the place of the stream: in nats, where they move furthest."""
+    moved = frame.filter((pl.col("measure") == "kl_spliced") & (pl.col("modality") == "both"))
+    moved = moved.join(best.select("layer", "coder"), on=["layer", "coder"])
+    if not len(moved):
+        return []
+    worst = moved.sort("value", descending=True, maintain_order=True).row(0, named=True)
+    layer, coder = worst["layer"], worst["coder"]
+    beside = f", random directions {worst['control']:.2g}" if worst["control"] is not None else ""
+    other = frame.filter((pl.col("measure") == "kl_resample") & (pl.col("modality") == "both"))
+    other = other.filter((pl.col("layer") == layer) & (pl.col("coder") == coder))["value"]
+    cost = f"; another sample's tokens move them by {other[0]:.2g}" if len(other) else ""
+    where = f" at layer {layer}, where they move furthest" if len(moved) > 1 else ""
+    ends = in_brackets(worst["low"], worst["high"], "{:.2g}".format, otherwise="")
+    return [
+        f"With it in the place of the stream, predictions move by a KL of {worst['value']:.2g}{ends} nats a token{where}"
+        f"{beside}{cost}."
+    ]
 
 
 def _lazy(frame: pl.DataFrame, names: list[str]) -> list[str]:

@@ -18,12 +18,12 @@ from linrep.vlm.sites import transformer_lens_name
 TAGS = ["saelens", "sparse-autoencoder", "sae", "interpretability", "mechanistic-interpretability", "vision-language"]
 COLUMNS = {
     "fvu, image": "FVU, image", "fvu, text": "FVU, text", "l0, image": "L0, image", "l0, text": "L0, text",
-    "ce_recovered, both": "CE recovered",
+    "kl_spliced, both": "KL, nats",
 }  # fmt: skip
 """What the row of an SAE shows, by the name of the measure."""
 MEANING = (
-    "FVU is the share of variance that is not explained; L0 is how many latents are active on a token; CE recovered is the share "
-    "of the loss, over a stream of zeros, that is kept with the SAE in the place of the stream. Square brackets are 95% "
+    "FVU is the share of variance that is not explained; L0 is how many latents are active on a token; KL is how far "
+    "predictions move, in nats a token, with the SAE in the place of the stream. Square brackets are 95% "
     "intervals, round ones are as many random directions, which look interpretable, too: read every number beside them."
 )
 LIMITS = (

@@ -15,9 +15,10 @@ from linrep.sae.controls import isotropic
 from linrep.sae.evaluate import ENERGIES, LOWEST_DECADE, Evaluation, evaluate_each
 from linrep.sae.moved import moved
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
-from linrep.sae.splice import Losses, Recovered, Replace
+from linrep.sae.splice import LEAST_HARM, MEAN, RESAMPLE, SPLICED, Replace, Spliced
 from linrep.sae.train import Rows
 from linrep.sae.truth import best_latents, sparse_probe
+from linrep.stats.interval import Interval
 from linrep.store.layout import MODALITIES, Modality
 
 KS = (1, 2, 5)
@@ -25,8 +26,6 @@ KS = (1, 2, 5)
 COSINES = (0.8, 0.9)
 """How well vectors must be rebuilt for the number of latents needed."""
 QUARTERS = (0.25, 0.5, 0.75)
-LIKELIEST = "/likeliest"
-"""Ends the names of measures on the captions that the model finds likeliest; without it, they are on all that were drawn."""
 
 Row = dict[str, Any]
 
@@ -128,27 +127,25 @@ class Report:
                 else:
                     self._put(one, modality, measure, value, beside.get(measure))
 
-    def add_recovered(self, one: LayerSae, found: Losses, control: Losses, n_likeliest: int) -> None:
-        """Take in what the model loses when the SAE is spliced in: on all texts, and on those it finds likeliest.
+    def add_spliced(self, one: LayerSae, found: Spliced, control: Spliced) -> None:
+        """Take in what the model loses when the SAE is spliced in, and what ablations of the same positions cost it.
 
         Args:
             one: The SAE.
             found: Its losses.
-            control: Those of the random SAE on the same texts.
-            n_likeliest: How many of the texts are likeliest; of no more than these, the selection is none and is left out.
+            control: Those of the random SAE on the same texts; ablations are the same with any SAE.
         """
-        self._put_recovered(one, found.recovered(), control.recovered(), "")
-        if n_likeliest < len(found.sums):
-            self._put_recovered(
-                one, found.likeliest(n_likeliest).recovered(), control.likeliest(n_likeliest).recovered(), LIKELIEST
-            )
-
-    def _put_recovered(self, one: LayerSae, found: Recovered, control: Recovered, suffix: str) -> None:
-        beside = asdict(control)
-        for measure, value in asdict(found).items():
-            if measure != "where" and not measure.endswith("_interval"):
-                spread = getattr(found, measure.replace("_recovered", "_interval")) if "_recovered" in measure else None
-                self._put(one, found.where, measure + suffix, value, beside[measure], spread)
+        for measure, value in vars(found).items():
+            if measure == "where":
+                continue
+            beside = getattr(control, measure)
+            if not isinstance(value, Interval):
+                self._put(one, found.where, measure, value, beside)
+                continue
+            of_sae = measure.endswith((SPLICED, "recovered"))
+            note = _why_no_share(measure, found) if measure.endswith("recovered") else _why_nothing(measure, value)
+            spread = (value.low, value.high)
+            self._put(one, found.where, measure, value.value, beside.value if of_sae else None, spread, note)
 
     def add_stability(self, one: LayerSae, other: LayerSae, cosine: float, control: float) -> None:
         """Take in how much of an SAE one of another seed has too."""
@@ -167,11 +164,12 @@ class Report:
 
     def _put(
         self, one: LayerSae, modality: str, measure: str, value: float, control: float | None,
-        spread: tuple[float, float] | None = None,
+        spread: tuple[float, float] | None = None, note: str | None = None,
     ) -> None:  # fmt: skip
         row = {**one.which, "modality": modality, "measure": measure, "value": _finite(value)}
         low, high = (None, None) if spread is None else map(_finite, spread)
-        self.quality.append({**row, "low": low, "high": high, "control": None if control is None else _finite(control)})
+        beside = None if control is None else _finite(control)
+        self.quality.append({**row, "low": low, "high": high, "control": beside, "note": note})
 
     def add_rebuilt(self, one: LayerSae, control: LayerSae, directions: Float[Tensor, "v d"], most: int) -> None:
         """Take in how few latents rebuild class directions, and random ones of the same norms.
@@ -232,6 +230,31 @@ class Report:
                 row[f"probe_{k}"] = sparse_probe(own, yes, own_test, yes_test, k)
                 row[f"probe_{k}_control"] = sparse_probe(other, yes, other_test, yes_test, k)
             self.truth.append(row)
+
+
+def _why_no_share(measure: str, found: Spliced) -> str | None:
+    """Why nothing is recovered of what another sample's tokens cost, or why the share has no interval; None where it has."""
+    share: Interval = getattr(found, measure)
+    if math.isfinite(share.low):
+        return None
+    cost = found.kl_resample.value if measure.startswith("kl") else found.ce_resample.value - found.ce.value
+    if math.isnan(cost):
+        return _why_nothing(RESAMPLE, found.kl_resample)
+    costs = f"another sample's tokens here cost {cost:.2g} nats a token"
+    if math.isnan(share.value):
+        return f"{costs}, less than {LEAST_HARM:g}: there is nothing to recover"
+    return f"{costs}: no interval, as they cost less than {LEAST_HARM:g} in some draws of captions, or there are too few captions"
+
+
+def _why_nothing(measure: str, found: Interval) -> str | None:
+    """Why a loss has no value."""
+    if math.isfinite(found.value):
+        return None
+    if measure.endswith(RESAMPLE):
+        return "a caption has no other sample whose tokens could take the place of its own"
+    if measure.endswith(MEAN):
+        return "no training rows of this modality to take the mean of"
+    return "the model's predictions are not finite"
 
 
 def _quartiles(values: Float[Tensor, "v ..."]) -> Float[Tensor, "3 ..."]:

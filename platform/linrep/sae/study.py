@@ -52,9 +52,10 @@ class Evaluation(Section):
 
     rows: PositiveInt = Field(default=16384, description="Held-out rows of each modality.")
     texts: NonNegativeInt = Field(default=64, description="Held-out captions for the loss with an SAE spliced in; 0: none.")
-    candidates: PositiveInt = Field(
-        default=1,
-        description="Captions drawn for each one kept: the likeliest as the model is, in the wording that it has learnt.",
+    wording: Literal["corpus", "model"] = Field(
+        default="corpus",
+        description="Whose words these captions are: corpus, as they stand; model, what the model itself says of the image after "
+        "the prompt, greedily. Texts without an image are always the corpus's.",
     )
     prompt: str | None = Field(
         default=None,

@@ -152,7 +152,7 @@ def _quality(layer: int, name: str) -> list[dict[str, Any]]:
         # 0.5 [0.4, 0.55] and 0.9 [0.8, 0.95]: the difference is 0.4, and its ends are sqrt(0.0125) away.
         {"measure": "ce_recovered", "modality": "both", "value": 0.5 if sparse else 0.9,
          "low": 0.4 if sparse else 0.8, "high": 0.55 if sparse else 0.95},
-        {"measure": "kl_recovered", "modality": "both", "value": 0.5, "low": 0.4, "high": 0.6},
+        {"measure": "kl_spliced", "modality": "both", "value": 0.5, "low": 0.4, "high": 0.6, "control": 2.0},
         {"measure": "latents_needed_0.8/class", "modality": "image", "value": 3.0, "low": 2.0, "high": 4.0},
         {"measure": "n_rows", "modality": "image", "value": 64.0},
     ]  # fmt: skip

@@ -28,10 +28,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_quartiles_are_no_intervals_and_counts_are_no_quantities() -> None:
     rows = [
         {"layer": 2, "coder": "a", "modality": "both", "measure": measure, "value": 3.0, "low": 2.0, "high": 4.0}
-        for measure in ("ce_recovered/likeliest", "latents_needed_0.8/class", "n_texts", "ce", "ce_zero", "ce/likeliest")
+        for measure in ("kl_spliced", "latents_needed_0.8/class", "n_texts", "ce", "ce_zero", "ce_spliced", "kl_resample")
     ]
     found = of_quality(table(rows, QUALITY))
-    assert found["curve"].to_list() == ["ce_recovered/likeliest, both: a", "latents_needed_0.8/class, both: a"]
+    assert found["curve"].to_list() == ["kl_spliced, both: a", "latents_needed_0.8/class, both: a"]
     assert found["low"].to_list() == [2.0, None]
     assert found["high"].to_list() == [4.0, None]
 
@@ -111,7 +111,7 @@ def test_differences_have_intervals_and_claim_nothing_without(site: Path, tmp_pa
     difference = f"0.40 [{low:.2f}, {high:.2f}]"
     assert difference == "0.40 [0.29, 0.51]"  # 0.4 -+ sqrt(0.1 ** 2 + 0.05 ** 2)
     assert rows["ce_recovered, both"] == ["0.50 [0.40, 0.55]", "0.90 [0.80, 0.95]", difference, "right is higher"]
-    assert rows["kl_recovered, both"] == ["0.50 [0.40, 0.60]", "0.50 [0.40, 0.60]", "0 [-0.14, 0.14]", "no difference shown"]
+    assert rows["kl_spliced, both"] == ["0.50 [0.40, 0.60]", "0.50 [0.40, 0.60]", "0 [-0.14, 0.14]", "no difference shown"]
     assert rows["fvu, image"][2:] == ["-0.25", "no interval: not decided"]
     assert rows["latents_needed_0.8/class, image"] == ["3", "3", "0", "equal"]
     assert found["value"]["heads"][:2] == ["Left: topk-8, layer 0", "Right: topk-16, layer 0"]

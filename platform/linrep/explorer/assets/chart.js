@@ -1,6 +1,6 @@
 /* Charts as inline SVG: curves with intervals, controls grey and dashed, and bars. Each has its numbers in a table below it.
 
-   LineOfSight.chart({title, xLabel, yLabel, series, yRange, xLog, reference, marks}) -> element
+   LineOfSight.chart({title, xLabel, yLabel, series, yRange, xLog, yLog, reference, marks}) -> element
      series: [{label, x, y, low, high, control, colour}]; null leaves a gap. reference: {y, label}. marks: [{x, label}].
    LineOfSight.bars({title, yLabel, groups, series}) -> element
      groups: texts; series: [{label, values, control, colour}]. */
@@ -110,8 +110,11 @@
   L.chart = function (spec) {
     var el = L.el;
     fit();
+    /* A logarithmic axis has no place for zero: such a point is left out. */
+    var isPlaced = spec.yLog ? function (value) { return isNumber(value) && value > 0; } : isNumber;
+    var toY = spec.yLog ? Math.log10 : function (value) { return value; };
     var series = spec.series.filter(function (one) {
-      return one.y.some(isNumber);
+      return one.y.some(isPlaced);
     });
     var all = [];
     var across = [];
@@ -128,7 +131,7 @@
     var log = spec.xLog && across.every(function (value) { return value > 0; });
     var toX = log ? Math.log10 : function (value) { return value; };
     var xr = extent(across.map(toX));
-    var yr = spec.yRange || extent(all);
+    var yr = spec.yRange || extent(all.filter(isPlaced).map(toY));
     if (!spec.yRange) {
       var pad = (yr[1] - yr[0]) * 0.06;
       yr = [yr[0] - pad, yr[1] + pad];
@@ -137,11 +140,15 @@
       return LEFT + ((toX(value) - xr[0]) / (xr[1] - xr[0])) * (WIDTH - LEFT - RIGHT);
     }
     function y(value) {
-      return HEIGHT - BOTTOM - ((value - yr[0]) / (yr[1] - yr[0])) * (HEIGHT - TOP - BOTTOM);
+      return HEIGHT - BOTTOM - ((toY(value) - yr[0]) / (yr[1] - yr[0])) * (HEIGHT - TOP - BOTTOM);
+    }
+    var yTicks = ticks(yr[0], yr[1]);
+    if (spec.yLog) {
+      yTicks = yTicks.map(function (power) { return Number(Math.pow(10, power).toPrecision(1)); });
     }
     var points = Array.from(new Set(across)).sort(function (a, b) { return a - b; });
     var xTicks = points.length <= 9 ? points : log ? points.filter(function (_, i) { return i % Math.ceil(points.length / 8) === 0; }) : ticks(xr[0], xr[1], 6);
-    var parts = frame(spec, x, y, xTicks, ticks(yr[0], yr[1]), short);
+    var parts = frame(spec, x, y, xTicks, yTicks, short);
     if (spec.reference) {
       parts.push(el("line", { class: "curve control", x1: LEFT, x2: WIDTH - RIGHT, y1: y(spec.reference.y), y2: y(spec.reference.y) }));
     }
@@ -153,7 +160,7 @@
         var up = [];
         var down = [];
         one.x.forEach(function (value, i) {
-          if (isNumber(one.low[i]) && isNumber(one.high[i])) {
+          if (isPlaced(one.low[i]) && isPlaced(one.high[i])) {
             up.push(x(value) + "," + y(one.high[i]));
             down.unshift(x(value) + "," + y(one.low[i]));
           }
@@ -168,7 +175,7 @@
       var run = [];
       var last = null;
       one.x.forEach(function (value, i) {
-        if (!isNumber(one.y[i])) {
+        if (!isPlaced(one.y[i])) {
           draw();
           return;
         }

@@ -19,7 +19,7 @@
       var cell = by.get(name);
       return cell && cell.value === cell.value ? words + " " + L.interval(cell.value, cell.low === cell.low ? cell.low : null, cell.high === cell.high ? cell.high : null) + (cell.control === cell.control && name !== "l0, both" ? " (random directions " + L.number(cell.control) + ")" : "") : null;
     }
-    var parts = [said("fvu, image", "FVU of image rows"), said("fvu, text", "of text rows"), said("l0, both", "L0"), said("ce_recovered, both", "loss recovered"), said("features: alive", "share of latents that fire")].filter(Boolean);
+    var parts = [said("fvu, image", "FVU of image rows"), said("fvu, text", "of text rows"), said("l0, both", "L0"), said("kl_spliced, both", "KL in nats a token with it in the place of the stream"), said("features: alive", "share of latents that fire")].filter(Boolean);
     return parts.length ? parts.join("; ") + "." : "Nothing is measured of it.";
   }
 

@@ -83,7 +83,7 @@
 
   /* ---- over layers ---- */
 
-  function overLayers(evaluation, measure, title, range) {
+  function overLayers(evaluation, measure, title, range, yLog) {
     return ["image", "text", "both"].map(function (modality) {
       var rows = evaluation.curves.filter(function (one) { return one.measure === measure && one.modality === modality; });
       if (!rows.length || (modality === "both" && measure === "fvu")) {
@@ -94,7 +94,7 @@
         series.push({ label: one.coder, x: one.x, y: one.y, low: one.low, high: one.high, colour: i });
         series.push({ label: "random: " + one.coder, x: one.x, y: one.control, control: true });
       });
-      return L.chart({ title: title + ", " + modality, xLabel: "layer", yLabel: L.spoken(measure), yRange: range, series: series });
+      return L.chart({ title: title + ", " + modality, xLabel: "layer", yLabel: L.spoken(measure), yRange: range, yLog: yLog, series: series });
     });
   }
 
@@ -176,7 +176,7 @@
       { name: "modality", label: "modality", text: true, width: "6rem" },
       { name: "measure", label: "measure", text: true, width: "13rem" },
       { name: "value", label: "value", width: "7rem" },
-      { name: "low", label: "low", width: "7rem", title: "Of shares recovered: lower end of the 95% interval; of latents needed: lower quartile" },
+      { name: "low", label: "low", width: "7rem", title: "Of losses and shares recovered: lower end of the 95% interval; of latents needed: lower quartile" },
       { name: "high", label: "high", width: "7rem", title: "Its upper end" },
       { name: "control", label: "random SAE", width: "7rem", title: "The same of random directions" },
       { name: "layer", label: "layer", width: "5rem" },
@@ -269,8 +269,8 @@
             evaluation
               ? [
                   el("h2", {}, "Over layers"),
-                  el("p", { class: "quiet" }, "On held-out rows; grey and dashed: random directions. FVU has no interval here: the search gives one. A share recovered has no point where zeros in the place of the stream cost next to nothing."),
-                  el("div", { class: "pair" }, overLayers(evaluation, "fvu", "Fraction of variance unexplained", null), overLayers(evaluation, "ce_recovered", "Loss recovered, captions as drawn, 95% intervals", null), overLayers(evaluation, "ce_recovered/likeliest", "Loss recovered, likeliest captions, 95% intervals", null), overLayers(evaluation, "alive", "Share of latents that fire", [0, 1.02]), overLayers(evaluation, "moved", "Cosine of decoder rows with their random start, quartiles of the latents; 1: never moved", [-0.05, 1.02]), overLayers(evaluation, "latents_of_energy_0.9", "Latents that write 90% of the energy", null)),
+                  el("p", { class: "quiet" }, "On held-out rows; grey and dashed: random directions. FVU has no interval here: the search gives one. KL is that from the untouched model to the one with the SAE in the place of its stream, in nats a token."),
+                  el("div", { class: "pair" }, overLayers(evaluation, "fvu", "Fraction of variance unexplained", null), overLayers(evaluation, "kl_spliced", "KL with the SAE in the place of the stream, nats a token, 95% intervals", null, true), overLayers(evaluation, "alive", "Share of latents that fire", [0, 1.02]), overLayers(evaluation, "moved", "Cosine of decoder rows with their random start, quartiles of the latents; 1: never moved", [-0.05, 1.02]), overLayers(evaluation, "latents_of_energy_0.9", "Latents that write 90% of the energy", null)),
                 ]
               : null,
             here ? [el("h2", {}, "How often latents fire"), firing(here.firing, coder, modality)] : null,

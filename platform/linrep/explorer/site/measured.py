@@ -28,9 +28,10 @@ STEERED = (
     "success", "turned", "left", "p_target", "coherence", "kept_all", "turned_kept_all", "damage", "success_over_random",
     "turned_over_random",
 )  # fmt: skip
-COUNTS = ("n_", "ce/", "ce_spliced", "ce_zero", "kl_spliced", "kl_zero")
-"""Beginnings of measures of SAEs that say on how much others rest."""
-RECOVERED = ("ce_recovered", "kl_recovered")
+RESTS_ON = ("ce", "ce_spliced", *(f"{loss}_{by}" for loss in ("ce", "kl") for by in ("resample", "mean", "zero")))
+"""Measures of SAEs that others are made of, beside the counts."""
+WITH_INTERVAL = ("kl_spliced", "ce_recovered", "kl_recovered")
+"""Measures whose ends are those of a 95% interval."""
 
 
 def rows_of(stage: str, one: Artefact[Any]) -> pl.DataFrame:
@@ -89,9 +90,8 @@ def of_quality(table: pl.DataFrame, named: bool = True) -> pl.DataFrame:
         table: The rows.
         named: Whether a quantity is called after its SAE.
     """
-    counts = pl.any_horizontal(*(pl.col("measure").str.starts_with(word) for word in COUNTS), pl.col("measure") == "ce")
-    own = table.filter(~counts)
-    has = pl.any_horizontal(*(pl.col("measure").str.starts_with(word) for word in RECOVERED))
+    own = table.filter(~(pl.col("measure").str.starts_with("n_") | pl.col("measure").is_in(RESTS_ON)))
+    has = pl.col("measure").is_in(WITH_INTERVAL)
     name = "{}, {}: {}" if named else "{}, {}"
     curve = pl.format(name, "measure", "modality", *(["coder"] if named else []))
     ends = {end: pl.when(has).then(pl.col(end)) for end in ("low", "high")}

@@ -19,7 +19,7 @@ from linrep.store.layout import MODALITIES
 
 REPORTS = 120
 """Reports of a training that are drawn of each measure, evenly spread, the last one among them."""
-OVER_LAYERS = ("fvu", "ce_recovered", "kl_recovered", "ce_recovered/likeliest", "alive", "moved", "latents_of_energy_0.9")
+OVER_LAYERS = ("fvu", "kl_spliced", "alive", "moved", "latents_of_energy_0.9")
 """Measures that are drawn over layers."""
 
 
