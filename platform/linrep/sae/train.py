@@ -15,7 +15,7 @@ from torch import Tensor
 
 from linrep.errors import TrainingFailed
 from linrep.sae.adam import Moments, block_rows
-from linrep.sae.architecture import Step
+from linrep.sae.architecture import Architecture, Step
 from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
 from linrep.sae.coder import Sae
@@ -73,6 +73,7 @@ class Trainer:
         room: int | None = None,
         product: Product = "float32",
         frozen: Collection[str] = (),
+        architecture: Architecture | None = None,
     ) -> None:
         """Start from some weights; `Trainer.begin` makes them.
 
@@ -85,9 +86,10 @@ class Trainer:
             product: Format of dense products. TopK-like architectures only compare pre-activations in it, and the chosen values
                 are the weights' own; the others run under autocast.
             frozen: Names of weights that stay as they began.
+            architecture: One that no recipe names, in the place of the config's; the weights are then its own first ones.
         """
         self.config, self.weights, self.steps = config, weights, steps
-        self._architecture = architecture_of(config.activation)
+        self._architecture = architecture_of(config.activation) if architecture is None else architecture
         self.reducer: Reducer = Alone() if reducer is None else reducer
         self._frozen = frozen
         self.moments = Moments({n: w for n, w in weights.items() if n not in self._architecture.derived and n not in frozen})
