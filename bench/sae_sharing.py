@@ -140,7 +140,7 @@ def run(asked: argparse.Namespace) -> None:
         recipe = validate(load_yaml(asked.config), asked.config)
         store = harvested(recipe, workspace).store
         for layer in asked.layer:
-            train, held, label = read_pairs(recipe, store, layer, asked.pooling)
+            train, held, label = read_pairs(recipe.sharing, store, layer, asked.pooling)
             say(f"layer {layer} of {store.place.name}, {asked.pooling}: {len(train):,} training, {len(held):,} held-out pairs")
             rows = judge_pairs(train, held, label, budget, seeds, asked.resamples)
             say(f"layer {layer}: {len(seeds)} seeds, {time.monotonic() - begun:.0f} s")

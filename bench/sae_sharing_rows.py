@@ -8,9 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from linrep.errors import RecipeError
-from linrep.recipe import Recipe
 from linrep.sae.paired.rows import PairRows
-from linrep.sharing.config import Pooling
+from linrep.sharing.config import Pooling, SharingConfig
 from linrep.sharing.pooled import PooledRows
 from linrep.sharing.study import find_pairs
 from linrep.store.read import Store
@@ -22,7 +21,7 @@ FEWEST = 64
 """Pairs of each part: with fewer nothing can be called shared."""
 
 
-def read_pairs(recipe: Recipe, store: Store, layer: int, pooling: Pooling) -> tuple[PairRows, PairRows, Int[Tensor, " n"]]:
+def read_pairs(config: SharingConfig, store: Store, layer: int, pooling: Pooling) -> tuple[PairRows, PairRows, Int[Tensor, " n"]]:
     """Training pairs, held-out pairs (validation and test), and the class of each held-out pair, -1 where it has none.
 
     Raises:
@@ -30,7 +29,7 @@ def read_pairs(recipe: Recipe, store: Store, layer: int, pooling: Pooling) -> tu
     """
     if layer not in store.manifest.layers:
         raise RecipeError(f"no layer {layer} in {store.place}: it has {', '.join(map(str, store.manifest.layers))}")
-    pairs = find_pairs(store, recipe.sharing)
+    pairs = find_pairs(store, config)
     rows = PooledRows(store, layer, pairs, pooling)
     matched = [own for part in rows.parts() for own in rows.matched(part)]
     number = np.concatenate([n for n, _, _ in matched]) if matched else np.zeros(0, np.int64)

@@ -36,16 +36,21 @@ def write_pairs(
     views: tuple[str, ...] = ("pooled", "tokens"),
     modalities: tuple[str, ...] = ("image", "text"),
     digest: str = "0123456789",
+    held: int = 0,
 ) -> Store:
-    """A store of n pairs: rows i of both arrays belong together. With tokens, that many rows a pair and modality, else one."""
+    """A store of n pairs: rows i of both arrays belong together. With tokens, that many rows a pair and modality, else one.
+
+    The last `held` pairs are of the test split.
+    """
     n, d = images.reshape(len(images), -1).shape[0], images.shape[-1]
     schema = vectors(d, "float16")
     starts = range(0, n, chunk)
+    split = ["train"] * (n - held) + ["test"] * held
     for number, start in enumerate(starts):
         own = range(start, min(start + chunk, n))
         samples = []
         for i in own:
-            given = {"split": "train", "pair_id": f"pairs/{i}", "corpus": "pairs", "n_image_tokens": 1, "n_text_tokens": 1}
+            given = {"split": split[i], "pair_id": f"pairs/{i}", "corpus": "pairs", "n_image_tokens": 1, "n_text_tokens": 1}
             named = {} if labels is None else {"label": int(labels[i]), "class_name": CLASSES[labels[i]]}
             # The caption comes before its pair here and there: joins must not rely on an order.
             both = [
@@ -68,7 +73,7 @@ def write_pairs(
                     columns = {
                         "sample_id": pa.array([f"pairs/{i}{suffix}" for i, _ in taken]),
                         "norm": pa.array(np.linalg.norm(x.astype(np.float32), axis=1)),
-                        "split": pa.array(["train"] * len(taken)),
+                        "split": pa.array([split[i] for i, _ in taken]),
                         "vector": vector_column(x),
                     }
                     arrays = [columns.get(f.name, pa.nulls(len(taken), f.type)) for f in schema]
