@@ -85,6 +85,30 @@ SHARING_ACROSS = pa.schema(
     metadata={"schema_version": str(VERSION)},
 )
 
+SHARING_LENS = pa.schema(
+    [
+        column("model", pa.string(), "trained"),
+        column("image_layer", pa.int32(), "Layer of the image tokens"),
+        column("contexts", pa.string(), "Text layers of the contexts: all, own (the same layer) or first (word embeddings)"),
+        column("attribute", pa.string(), "Whose values are looked for: class, or an attribute"),
+        column(
+            "value", pa.float64(), "Share of image tokens of whose nearest contexts one names the value of their image", "share"
+        ),
+        column("low", pa.float64(), "Lower end of its 95% interval, over images", nullable=True),
+        column("high", pa.float64(), "Upper end of it", nullable=True),
+        column("permuted", pa.float64(), "The same with the values of the other images, exactly", "share"),
+        column("over", pa.float64(), "value - permuted"),
+        column("over_low", pa.float64(), "Lower end of its 95% interval, over images", nullable=True),
+        column("over_high", pa.float64(), "Upper end of it", nullable=True),
+        column("random", pa.float64(), "The same with contexts drawn at random", "share"),
+        column("text_layer", pa.float64(), "Mean layer of the nearest contexts"),
+        column("tokens", pa.int64(), "Image tokens", "tokens"),
+        column("images", pa.int64(), "Images that they are of", "images"),
+        column("parents", pa.string(), "Digest of the harvest"),
+    ],
+    metadata={"schema_version": str(VERSION)},
+)
+
 SHARING_LEFT_OUT = pa.schema(
     [
         column("model", pa.string(), "trained or untrained"),

@@ -12,11 +12,12 @@ from linrep.cluster.fan_out import fan_out, first_error, or_error, room
 from linrep.errors import LinrepError, StoreError
 from linrep.kind import UnitCommit
 from linrep.sharing.across import across
-from linrep.sharing.artefact import STEERING, SharingAbout, across_rows, left_out_rows, rows_of, write_unit
+from linrep.sharing.artefact import STEERING, SharingAbout, across_rows, left_out_rows, lens_rows, rows_of, write_unit
 from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, PassFires, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import PARTS, Part, parts_of
+from linrep.sharing.latent_lens import PER_SAMPLE, LensRows, add_lens, lens, read_tokens
 from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
 from linrep.sharing.layers import LayerRows, add_layers, draw_layer, in_common
 from linrep.sharing.pooled import PooledRows
@@ -75,7 +76,9 @@ def bytes_of(study: Study) -> int:
     d = max(store.manifest.width for store in study.stores.values())
     f = max((own.coder.n_latents for own, _ in study.latents), default=0)
     sums = 8 * study.config.groups * max(3 * d * d, 9 * f + 2 * d) + 2 * 2 * 12 * TOP * f
-    return max(sums, 4 * 2 * len(study.across) * study.config.reservoir * d)
+    lens = study.config.lens
+    tokens = 0 if lens is None or not study.words else PER_SAMPLE * (lens.images + lens.texts)
+    return max(sums, 4 * len(study.across) * max(2 * study.config.reservoir, tokens) * d)
 
 
 def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
@@ -137,12 +140,15 @@ def _add(total: Any, own: Any) -> Any:
     wrong = first_error((total, own))
     if wrong is not None:
         return wrong
-    of_kind: Any = {LayerRows: add_layers, PassFires: add_fired}.get(type(total), add_gathered)
+    of_kind: Any = {LayerRows: add_layers, LensRows: add_lens, PassFires: add_fired}.get(type(total), add_gathered)
     return of_kind(total, own)
 
 
 def _gather_part(study: Study, unit: AnyUnit, part: Any) -> Any:
     store, pairs = study.stores[unit.model], study.pairs[unit.model]
+    if isinstance(unit, AcrossUnit) and unit.lens:
+        assert study.config.lens is not None
+        return LensRows({part: read_tokens(store, part, pairs, study.words, study.config.lens)})
     if isinstance(unit, AcrossUnit):
         return draw_layer(_rows(study, unit, part))
     if unit.sae is None:
@@ -156,6 +162,10 @@ def _measure(study: Study, unit: AnyUnit, results: Results, begun: float, found:
 
 def _write(study: Study, unit: AnyUnit, results: Results, begun: float, found: Any) -> UnitCommit:
     pairs, config, parents = study.pairs[unit.model], study.config, results.manifest.parents
+    if isinstance(unit, AcrossUnit) and unit.lens:
+        assert config.lens is not None
+        rows = lens_rows(study, unit, lens(found.layers, pairs, config.lens))
+        return write_unit(results, unit, [], [], [], config.lens.images, time.time() - begun, lens=rows)
     if isinstance(unit, AcrossUnit):
         common = in_common(found)
         rows = across_rows(study, unit, across(common, pairs, config, unit.pooling))

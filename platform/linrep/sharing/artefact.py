@@ -8,7 +8,7 @@ sharing/<name>-<digest>/
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from linrep import artefact
@@ -18,6 +18,7 @@ from linrep.places import Place
 from linrep.sharing.across import AcrossMeasure
 from linrep.sharing.config import SharingConfig
 from linrep.sharing.intervals import Measure
+from linrep.sharing.latent_lens import LensShare
 from linrep.sharing.pooled import VIEWS
 from linrep.sharing.steered import TURNED
 from linrep.sharing.study import TRAINED, AcrossUnit, Study, Unit
@@ -27,7 +28,7 @@ from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 from linrep.store.tables import table_of, write_table
 from linrep.vlm.prompts import FIELDS, filled_in, prompts_differ
-from schemas.sharing import SHARING, SHARING_ACROSS, SHARING_LATENTS, SHARING_LEFT_OUT, SHARING_TRENDS, VERSION
+from schemas.sharing import SHARING, SHARING_ACROSS, SHARING_LATENTS, SHARING_LEFT_OUT, SHARING_LENS, SHARING_TRENDS, VERSION
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class SharingAbout:
     classes: list[str]
 
 
-LEFT_OUT, TRENDS, ACROSS = "left_out", "trends", "across"
+LEFT_OUT, TRENDS, ACROSS, LENS = "left_out", "trends", "across", "lens"
 SHARING_KIND = Kind(
     "sharing", "sharing", "sharing results", VERSION, SharingAbout,
-    {"sharing": SHARING, "latents": SHARING_LATENTS, ACROSS: SHARING_ACROSS},
+    {"sharing": SHARING, "latents": SHARING_LATENTS, ACROSS: SHARING_ACROSS, LENS: SHARING_LENS},
     parts={LEFT_OUT: SHARING_LEFT_OUT}, whole={TRENDS: SHARING_TRENDS},
 )  # fmt: skip
 STEERING = "steering"
@@ -97,7 +98,12 @@ def plan_results(
     # What stores, SAEs and steering results hold counts, not where they lie.
     values = config.model_dump(mode="json", exclude={"untrained", "saes", "own", "steering", "poolings", "across"})
     values |= {"layers": list(study.layers), "at": [[d.model, d.layer, d.insist] for d in config.saes]}
-    values |= {"poolings": dict(study.poolings), "across": list(study.across), "attributes": attributes}
+    values |= {
+        "poolings": dict(study.poolings),
+        "across": list(study.across),
+        "words": bool(study.words),
+        "attributes": attributes,
+    }
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}
     return artefact.plan(
         SHARING_KIND,
@@ -171,7 +177,7 @@ def _which(unit: Unit, m: Measure) -> dict[str, object]:
 def left_out_rows(study: Study, unit: Unit, level: str, measures: Sequence[Measure]) -> list[dict[str, object]]:
     """Values without parts of the data as rows of the `SHARING_LEFT_OUT` contract."""
     sae = None if unit.sae is None else study.latents[unit.sae][unit.control].name
-    head = {"model": unit.model, "layer": unit.layer, "level": level, "sae": sae}
+    head: dict[str, object] = {"model": unit.model, "layer": unit.layer, "level": level, "sae": sae}
     return [
         {**head, "metric": m.metric, **_which(unit, m), "part": part, "value": value if value - value == 0 else None}
         for m in measures
@@ -203,6 +209,12 @@ def across_rows(study: Study, unit: AcrossUnit, found: Iterable[AcrossMeasure]) 
     return rows
 
 
+def lens_rows(study: Study, unit: AcrossUnit, found: Iterable[LensShare]) -> list[dict[str, object]]:
+    """Shares as rows of the `SHARING_LENS` contract; what is not finite becomes null."""
+    head = {"model": unit.model, "parents": study.stores[unit.model].manifest.digest}
+    return [head | {name: None if v != v else v for name, v in asdict(one).items()} for one in found]
+
+
 def finish(here: Artefact[SharingAbout], base: int | None) -> None:
     """Put the tables together, and say how each measure moves over the layers.
 
@@ -225,12 +237,14 @@ def write_unit(
     pairs: int,
     seconds: float,
     across: Sequence[dict[str, object]] = (),
+    lens: Sequence[dict[str, object]] = (),
 ) -> UnitCommit:
     """Write what a unit found, and commit it."""
     tables = {
         "sharing": table_of(rows, SHARING),
         "latents": table_of(latents, SHARING_LATENTS),
         ACROSS: table_of(list(across), SHARING_ACROSS),
+        LENS: table_of(list(lens), SHARING_LENS),
         LEFT_OUT: table_of(left_out, SHARING_LEFT_OUT),
     }
     return here.write(unit.name, tables, seconds, pairs)

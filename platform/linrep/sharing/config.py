@@ -52,6 +52,14 @@ class AcrossConfig(Section):
         )
 
 
+class LensConfig(Section):
+    """LatentLens: the contextual text tokens that image tokens are nearest to, and whether they name what the image shows."""
+
+    images: PositiveInt = Field(default=64, description="Images whose tokens are read, one fifth of the pairs at most.")
+    texts: PositiveInt = Field(default=256, description="Captions of other images whose tokens are the contexts, at every layer.")
+    nearest: PositiveInt = Field(default=5, description="Nearest contexts of an image token that count.")
+
+
 class SharingConfig(Section):
     """Which layers to compare, and with what; the pairs of the store are the samples, so contents are matched."""
 
@@ -68,6 +76,11 @@ class SharingConfig(Section):
     )
     across: AcrossConfig | None = Field(
         default=AcrossConfig(), description="Images at one layer beside texts at every other; null leaves it out."
+    )
+    lens: LensConfig | None = Field(
+        default=LensConfig(),
+        description="LatentLens, at the layers of `across`: needs the view tokens and words for classes or attributes in "
+        "captions; null leaves it out.",
     )
     untrained: str | None = Field(
         default=None,

@@ -119,14 +119,18 @@ class AcrossUnit:
     Attributes:
         model: trained or untrained.
         pooling: Which tokens rows are made of.
+        lens: Whether it is LatentLens, of single tokens.
     """
 
     model: str
     pooling: Pooling = "mean"
+    lens: bool = False
 
     @property
     def name(self) -> str:
         """Its name among the artefact's files."""
+        if self.lens:
+            return f"{self.model}-lens"
         return f"{self.model}-across{'' if self.pooling == 'mean' else f'-{self.pooling}'}"
 
 
@@ -143,6 +147,7 @@ class Study:
         poolings: Which tokens are compared, of each model.
         objects: Where objects are, for their pooling.
         notes: Why a pooling is left out.
+        words: For LatentLens: of each attribute the ways in which names of its values are cut into tokens; empty leaves it out.
     """
 
     stores: Mapping[str, Store]
@@ -153,6 +158,7 @@ class Study:
     poolings: Mapping[str, tuple[Pooling, ...]] = field(default_factory=dict)
     objects: ObjectTokens | None = None
     notes: tuple[str, ...] = ()
+    words: Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -182,7 +188,8 @@ class Study:
             for pooling in (self.poolings.get(model, ("mean",)) if model == TRAINED else ("mean",))
             if self.across
         ]
-        return [*plain, *own, *between]
+        lens = [AcrossUnit(TRAINED, lens=True)] if self.across and self.words and self.config.lens is not None else []
+        return [*plain, *own, *between, *lens]
 
 
 def plan_study(
