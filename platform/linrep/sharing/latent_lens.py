@@ -20,7 +20,7 @@ from linrep.sharing.config import LensConfig
 from linrep.sharing.pooled import word_ends
 from linrep.sharing.study import Pairs
 from linrep.sharing.sums import unit
-from linrep.stats.interval import of_mean
+from linrep.stats.interval import student
 from linrep.stats.wilson import of_clusters
 from linrep.store.blocks import blocks
 from linrep.store.read import Store
@@ -69,7 +69,7 @@ class LensShare:
         high: Upper end.
         permuted: The same with the values of the other images, exactly.
         over: value - permuted.
-        over_low: Lower end of its 95% interval, over images.
+        over_low: Lower end of its 95% interval, over images or over values, whichever is wider.
         over_high: Upper end.
         random: The same with contexts drawn at random.
         text_layer: Mean layer of the nearest contexts.
@@ -231,11 +231,20 @@ def shares(
     def by_image(some: Float[np.ndarray, " t"]) -> Float[np.ndarray, " i"]:
         return np.bincount(token_of, some) / np.bincount(token_of)
 
-    each, over = by_image(hit), of_mean(by_image(hit - permuted))
-    share = float(each.mean())
+    each, away = by_image(hit), by_image(hit - permuted)
+    share, over, value_of = float(each.mean()), float(away.mean()), own[first]
     low, high = of_clusters(share, len(own), float(each.var(ddof=1)) / len(images), len(images))
+    # Images of a value stand or fall together, as they are near the same contexts: the wider interval holds for other values too.
+    reach = max(student(n) * sigma for n, sigma in (_error(away, np.arange(len(away))), _error(away, value_of)))
     return {
         "value": share, "low": low, "high": high, "permuted": float(by_image(permuted).mean()),
-        "over": over.value, "over_low": over.low, "over_high": over.high, "random": float(by_image(random).mean()),
+        "over": over, "over_low": over - reach, "over_high": over + reach, "random": float(by_image(random).mean()),
         "tokens": len(own), "images": len(images),
     }  # fmt: skip
+
+
+def _error(values: Float[np.ndarray, " i"], cluster: Int64[np.ndarray, " i"]) -> tuple[int, float]:
+    """How many clusters there are, and the standard error of the mean of values that stand or fall with their cluster."""
+    sums = np.bincount(np.unique(cluster, return_inverse=True)[1], values - values.mean())
+    g = len(sums)
+    return g, float(np.sqrt((sums**2).sum() * g / max(g - 1, 1))) / len(values)
