@@ -44,7 +44,7 @@ def test_planted_neighbours_are_found_in_the_contexts_of_their_layer_and_not_amo
     found = {m.contexts: m for m in lens(layers, pairs, CONFIG) if m.image_layer == 0}
     assert found["all"].value > 0.99
     assert found["all"].text_layer > 0.9
-    assert found["all"].over_low > 0.9
+    assert found["all"].over_low > 0.7
     assert found["all"].permuted < 0.01
     assert found["first"].value < 0.6
     assert (found["all"].tokens, found["all"].images) == (IMAGES * EACH, IMAGES)

@@ -211,8 +211,8 @@ def across_rows(study: Study, unit: AcrossUnit, found: Iterable[AcrossMeasure]) 
 
 def lens_rows(study: Study, unit: AcrossUnit, found: Iterable[LensShare]) -> list[dict[str, object]]:
     """Shares as rows of the `SHARING_LENS` contract; what is not finite becomes null."""
-    head = {"model": unit.model, "parents": study.stores[unit.model].manifest.digest}
-    return [head | {name: None if v != v else v for name, v in asdict(one).items()} for one in found]
+    head: dict[str, object] = {"model": unit.model, "parents": study.stores[unit.model].manifest.digest}
+    return [dict(head, **{name: None if v != v else v for name, v in asdict(one).items()}) for one in found]
 
 
 def finish(here: Artefact[SharingAbout], base: int | None) -> None:
