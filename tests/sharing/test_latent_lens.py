@@ -44,8 +44,10 @@ def test_planted_neighbours_are_found_in_the_contexts_of_their_layer_and_not_amo
     found = {m.contexts: m for m in lens(layers, pairs, CONFIG) if m.image_layer == 0}
     assert found["all"].value > 0.99
     assert found["all"].text_layer > 0.9
-    assert found["all"].over_low > 0.7
-    assert found["all"].permuted < 0.01
+    assert found["all"].over_low > 0.5
+    # Another image has the same value as often as two images have.
+    n = np.bincount(pairs.label)
+    assert found["all"].permuted == pytest.approx((n * (n - 1)).sum() / (IMAGES * (IMAGES - 1)))
     assert found["first"].value < 0.6
     assert (found["all"].tokens, found["all"].images) == (IMAGES * EACH, IMAGES)
 
