@@ -66,7 +66,8 @@ def of_saes() -> str:
 
 def of_sharing() -> str:
     """All tables of sharing, in Markdown."""
-    named = {"sharing": "SHARING", "trends": "SHARING_TRENDS", "latents": "SHARING_LATENTS", "left_out": "SHARING_LEFT_OUT"}
+    named = {"sharing": "SHARING", "trends": "SHARING_TRENDS", "latents": "SHARING_LATENTS", "across": "SHARING_ACROSS",
+             "lens": "SHARING_LENS", "left_out": "SHARING_LEFT_OUT"}  # fmt: skip
     return "\n\n".join([head(sharing.VERSION), *(table(name, getattr(sharing, schema)) for name, schema in named.items())])
 
 

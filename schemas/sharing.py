@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 9
+VERSION = 10
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = (
@@ -87,21 +87,36 @@ SHARING_ACROSS = pa.schema(
 
 SHARING_LENS = pa.schema(
     [
-        column("model", pa.string(), "trained"),
+        column("model", pa.string(), "trained or untrained"),
         column("image_layer", pa.int32(), "Layer of the image tokens"),
-        column("contexts", pa.string(), "Text layers of the contexts: all, own (the same layer) or first (word embeddings)"),
+        column(
+            "contexts",
+            pa.string(),
+            "Text layers of the contexts: all, own (the same layer) or first (word embeddings); logit: words of the logit lens",
+        ),
         column("attribute", pa.string(), "Whose values are looked for: class, or an attribute"),
         column(
-            "value", pa.float64(), "Share of image tokens of whose nearest contexts one names the value of their image", "share"
+            "value",
+            pa.float64(),
+            "Share of image tokens of whose nearest contexts, or likeliest words, one names the value of their image; mean over "
+            "images",
+            "share",
         ),
         column("low", pa.float64(), "Lower end of its 95% interval, over images", nullable=True),
         column("high", pa.float64(), "Upper end of it", nullable=True),
         column("permuted", pa.float64(), "The same with the values of the other images, exactly", "share"),
         column("over", pa.float64(), "value - permuted"),
-        column("over_low", pa.float64(), "Lower end of its 95% interval, over images", nullable=True),
+        column(
+            "over_low",
+            pa.float64(),
+            "Lower end of its 95% interval, over images or over values, whichever is wider",
+            nullable=True,
+        ),
         column("over_high", pa.float64(), "Upper end of it", nullable=True),
-        column("random", pa.float64(), "The same with contexts drawn at random", "share"),
-        column("text_layer", pa.float64(), "Mean layer of the nearest contexts"),
+        column("random", pa.float64(), "The same with contexts, or words of the vocabulary, drawn at random", "share"),
+        column("text_layer", pa.float64(), "Mean layer of the nearest contexts, mean over images; null of words", nullable=True),
+        column("text_layer_low", pa.float64(), "Lower end of its 95% interval, over images", nullable=True),
+        column("text_layer_high", pa.float64(), "Upper end of it", nullable=True),
         column("tokens", pa.int64(), "Image tokens", "tokens"),
         column("images", pa.int64(), "Images that they are of", "images"),
         column("parents", pa.string(), "Digest of the harvest"),

@@ -16,7 +16,6 @@ from linrep.reading.probes import Probe, probes_of, read_probes
 from linrep.reading.read import Reader, ReadSae, mean_vector
 from linrep.reading.stored import find_samples, read_stored
 from linrep.reading.tokens import Tokens
-from linrep.reading.words import nearest_words
 from linrep.sae.controls import random_sae
 from linrep.steer.sinks import NormLimits
 from linrep.store.read import Store
@@ -27,6 +26,7 @@ from linrep.vlm.config import ModelConfig
 from linrep.vlm.decode import embed, lens
 from linrep.vlm.families import layout
 from linrep.vlm.load import VLM, load
+from linrep.vlm.nearest_words import nearest_words
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 from linrep.vlm.unembed import read_unembedding

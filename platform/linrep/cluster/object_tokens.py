@@ -8,7 +8,6 @@ from linrep.contents.sources import located
 from linrep.errors import LinrepError
 from linrep.places import Place
 from linrep.recipe import Recipe
-from linrep.sharing.latent_lens import Words, labels_of
 from linrep.sharing.study import ObjectTokens, Pairs
 from linrep.vlm.files import locate
 from linrep.vlm.processor import load_processor
@@ -24,15 +23,6 @@ def object_tokens(recipe: Recipe, workspace: Place) -> Callable[[Pairs], ObjectT
     except LinrepError as error:
         return str(error)
     return lambda pairs: ObjectTokens(found, words_of(pairs.classes, tokenizer))
-
-
-def attribute_words(recipe: Recipe, pairs: Pairs) -> Words | str:
-    """For each attribute of the pairs, class among them, what `words_of` says of its values; or why that is not known."""
-    try:
-        tokenizer = load_processor(locate(located(recipe.model))[0]).tokenizer
-    except LinrepError as error:
-        return str(error)
-    return {name: words_of(values, tokenizer) for name, (values, _) in labels_of(pairs).items()}
 
 
 def words_of(classes: Sequence[str], tokenizer: Any) -> tuple[tuple[tuple[int, ...], ...], ...]:

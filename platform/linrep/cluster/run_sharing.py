@@ -11,7 +11,8 @@ from linrep.cluster.commands import read_parquet
 from linrep.cluster.control import CONTROL, control_recipe
 from linrep.cluster.given_saes import GivenSae, read_saes, undrawn, with_control
 from linrep.cluster.inputs import attributes, harvested
-from linrep.cluster.object_tokens import attribute_words, object_tokens
+from linrep.cluster.lens_words import lens_words
+from linrep.cluster.object_tokens import object_tokens
 from linrep.cluster.sae_names import at_path
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.cluster.steered import read_steered
@@ -139,10 +140,8 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
     values = None if known_values is None else {model: known_values.values(own) for model, (own, _) in stores.items()}
     undrawn_saes = tuple(undrawn(own, sae) for own, sae, _ in seen_by)
     study = plan_study(store, config, untrained, undrawn_saes, values, object_tokens(recipe, workspace))
-    if config.lens is not None:
-        words = attribute_words(recipe, study.pairs[TRAINED]) if "tokens" in store.manifest.views else "there is no view tokens"
-        why = (f"LatentLens is left out: {words}",) if isinstance(words, str) else ()
-        study = replace(study, words={} if isinstance(words, str) else words, notes=(*study.notes, *why))
+    lenses, why = lens_words(study, recipes)
+    study = replace(study, lenses=lenses, notes=(*study.notes, *why))
     if steered is not None:
         study = replace(study, steered=steered.measures)
     weights, origins = tuple(one.sae.digest for one in known), tuple(one.origin for one in known)

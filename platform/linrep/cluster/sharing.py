@@ -17,14 +17,16 @@ from linrep.sharing.concepts import concepts
 from linrep.sharing.fires import TOP, PassFires, add_fired, fire_part
 from linrep.sharing.geometry import from_sums
 from linrep.sharing.grouped import PARTS, Part, parts_of
-from linrep.sharing.latent_lens import PER_SAMPLE, LensRows, add_lens, lens, read_tokens
+from linrep.sharing.latent_lens import lens
 from linrep.sharing.latents import check_tokens, latent_measures, latent_rows
 from linrep.sharing.layers import LayerRows, add_layers, draw_layer, in_common
+from linrep.sharing.lens_tokens import PER_SAMPLE, LensRows, add_lens, read_tokens
 from linrep.sharing.pooled import PooledRows
 from linrep.sharing.rows import from_rows
 from linrep.sharing.study import TRAINED, AcrossUnit, Study, Unit
 from linrep.sharing.sums import add_gathered, gather_part
 from linrep.sharing.weights import compare
+from linrep.vlm.unembed import read_unembedding
 
 UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
@@ -77,7 +79,7 @@ def bytes_of(study: Study) -> int:
     f = max((own.coder.n_latents for own, _ in study.latents), default=0)
     sums = 8 * study.config.groups * max(3 * d * d, 9 * f + 2 * d) + 2 * 2 * 12 * TOP * f
     lens = study.config.lens
-    tokens = 0 if lens is None or not study.words else PER_SAMPLE * (lens.images + lens.texts)
+    tokens = 0 if lens is None or not study.lenses else PER_SAMPLE * (lens.images + lens.texts)
     return max(sums, 4 * len(study.across) * max(2 * study.config.reservoir, tokens) * d)
 
 
@@ -148,7 +150,7 @@ def _gather_part(study: Study, unit: AnyUnit, part: Any) -> Any:
     store, pairs = study.stores[unit.model], study.pairs[unit.model]
     if isinstance(unit, AcrossUnit) and unit.lens:
         assert study.config.lens is not None
-        return LensRows({part: read_tokens(store, part, pairs, study.words, study.config.lens)})
+        return LensRows({part: read_tokens(store, part, pairs, study.lenses[unit.model].words, study.config.lens)})
     if isinstance(unit, AcrossUnit):
         return draw_layer(_rows(study, unit, part))
     if unit.sae is None:
@@ -164,7 +166,9 @@ def _write(study: Study, unit: AnyUnit, results: Results, begun: float, found: A
     pairs, config, parents = study.pairs[unit.model], study.config, results.manifest.parents
     if isinstance(unit, AcrossUnit) and unit.lens:
         assert config.lens is not None
-        rows = lens_rows(study, unit, lens(found.layers, pairs, config.lens))
+        own = study.lenses[unit.model]
+        unembedding = None if own.model is None else read_unembedding(own.model)
+        rows = lens_rows(study, unit, lens(found.layers, pairs, config.lens, own.words, unembedding))
         return write_unit(results, unit, [], [], [], config.lens.images, time.time() - begun, lens=rows)
     if isinstance(unit, AcrossUnit):
         common = in_common(found)

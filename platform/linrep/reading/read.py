@@ -12,8 +12,8 @@ from linrep.encoder import Encoder
 from linrep.reading.latents import Peaks, Strongest, peaks, strongest
 from linrep.reading.probes import Probe, ProbeReading, read_probes
 from linrep.reading.tokens import Tokens
-from linrep.reading.words import NearestWords, nearest_words
 from linrep.store.layout import View
+from linrep.vlm.nearest_words import NearestWords, nearest_words
 from linrep.vlm.prepared import Role
 from linrep.vlm.unembed import Unembedding
 

@@ -101,7 +101,7 @@ def plan_results(
     values |= {
         "poolings": dict(study.poolings),
         "across": list(study.across),
-        "words": bool(study.words),
+        "lenses": {model: own.model is not None for model, own in study.lenses.items()},
         "attributes": attributes,
     }
     values |= {"steered": [[layer, repr(own)] for layer, own in study.steered.items()]}

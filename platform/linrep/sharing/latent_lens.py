@@ -1,59 +1,35 @@
-"""LatentLens: the contextual text tokens, of all layers, that an image token is nearest to, and whether they name what it shows.
+"""LatentLens beside the logit lens: which texts an image token is nearest to, and whether these name what the image shows.
 
-Contexts are captions of other images than those that are read. Beside all layers stand the contexts of layer 0 alone, which are
-the word embeddings: there the lens is the plain one of nearest embeddings. The logit lens needs the model, which is not here: it
-is steering's.
+LatentLens has contextual tokens of captions at all layers to choose from; the captions are of other images than those that are
+read. Beside it stand contexts of the token's own layer, those of layer 0, which are the word embeddings, and the logit lens: the
+words that the model's final norm and output matrix make of the token. All have the same tokens, as many choices and one score.
 
-Source: "LatentLens", arXiv 2602.00462, 2026.
+Source: "LatentLens", arXiv 2602.00462, 2026; nostalgebraist, "interpreting GPT: the logit lens", 2020.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from linrep.sharing.config import LensConfig
-from linrep.sharing.pooled import word_ends
-from linrep.sharing.study import Pairs
-from linrep.sharing.sums import unit
-from linrep.stats.interval import student
+from linrep.sharing.lens_tokens import LensTokens, about_mean, labels_of
+from linrep.sharing.study import Pairs, Words
+from linrep.stats.interval import of_mean
+from linrep.stats.jackknife import jackknife
 from linrep.stats.wilson import of_clusters
-from linrep.store.blocks import blocks
-from linrep.store.read import Store
-from linrep.store.samples import CLASS
+from linrep.vlm.nearest_words import nearest_words
+from linrep.vlm.unembed import Unembedding
 
-QUERIES = 5
-"""Every fifth group of pairs gives images that are read; the captions of the others are contexts."""
-
-PER_SAMPLE = 32
-"""Tokens of an image, or of a caption, at most: evenly spaced."""
 ROWS = 256
 """Image tokens that are compared at once."""
 
-Contexts = Literal["all", "own", "first"]
-Words = Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]]
-"""By attribute, for each value the ways in which its name is cut into tokens."""
-
-
-@dataclass(frozen=True)
-class LensTokens:
-    """Tokens of a layer about the mean of their modality, each of norm 1.
-
-    Attributes:
-        image: Tokens of images.
-        pair: Pair of each image token.
-        text: Tokens of captions of other pairs.
-        named: By attribute, the value that each text token names; -1 for none.
-    """
-
-    image: Float32[Tensor, "t d"]
-    pair: Int64[np.ndarray, " t"]
-    text: Float32[Tensor, "c d"]
-    named: Mapping[str, Int64[np.ndarray, " c"]]
+Contexts = Literal["all", "own", "first", "logit"]
 
 
 @dataclass(frozen=True)
@@ -62,17 +38,19 @@ class LensShare:
 
     Attributes:
         image_layer: Layer of the image tokens.
-        contexts: Text layers that the contexts are of: all, the same, or the first.
+        contexts: Text layers that the contexts are of: all, the same, or the first. Or words of the logit lens.
         attribute: Whose values: class, or an attribute.
-        value: Share of image tokens of whose k nearest contexts one names the value.
+        value: Share of image tokens of whose k nearest contexts, or k likeliest words, one names the value: mean over images.
         low: Lower end of its 95% interval, over images.
         high: Upper end.
         permuted: The same with the values of the other images, exactly.
         over: value - permuted.
         over_low: Lower end of its 95% interval, over images or over values, whichever is wider.
         over_high: Upper end.
-        random: The same with contexts drawn at random.
-        text_layer: Mean layer of the nearest contexts.
+        random: The same with contexts, or words of the vocabulary, drawn at random.
+        text_layer: Mean layer of the nearest contexts: mean over images. None of words.
+        text_layer_low: Lower end of its 95% interval, over images.
+        text_layer_high: Upper end.
         tokens: Image tokens.
         images: Images that they are of.
     """
@@ -88,163 +66,182 @@ class LensShare:
     over_low: float
     over_high: float
     random: float
-    text_layer: float
+    text_layer: float | None
+    text_layer_low: float | None
+    text_layer_high: float | None
     tokens: int
     images: int
 
 
 @dataclass(frozen=True)
-class LensRows:
-    """Tokens by layer."""
+class Nearest:
+    """What the nearest contexts, or the likeliest words, of t image tokens name.
 
-    layers: Mapping[int, LensTokens]
-
-
-def add_lens(one: LensRows, other: LensRows) -> LensRows:
-    """The layers of both."""
-    return LensRows({**one.layers, **other.layers})
-
-
-def labels_of(pairs: Pairs) -> dict[str, tuple[tuple[str, ...], Int64[np.ndarray, " p"]]]:
-    """Values of each attribute, class among them, and the number of each pair's value."""
-    own = {CLASS: (pairs.classes, pairs.label)} if pairs.classes else {}
-    return own | {one.name: (one.values, one.label) for one in pairs.attributes}
-
-
-def read_tokens(store: Store, layer: int, pairs: Pairs, words: Words, config: LensConfig) -> LensTokens:
-    """The tokens of a layer: of the first images of some groups of pairs, and of the first captions of the others."""
-    query = pairs.group % QUERIES == 0
-    chosen = {"image": np.flatnonzero(query)[: config.images], "text": np.flatnonzero(~query)[: config.texts]}
-    found = {}
-    for modality, own in chosen.items():
-        wanted = np.zeros(len(pairs), bool)
-        wanted[own] = True
-        of = pairs.of[modality]
-        files = store.select("tokens", layer, modality).files  # pyright: ignore[reportArgumentType]
-        some = list(blocks(store, files, "tokens", (of >= 0) & wanted[of], ("position", "token_id")))
-        pair = of[np.concatenate([b.sample for b in some])] if some else np.zeros(0, np.int64)
-        columns = [
-            np.concatenate([b.columns[name] for b in some]) if some else np.zeros(0, np.int64)
-            for name in ("position", "token_id")
-        ]
-        x = torch.cat([b.x for b in some]).float() if some else torch.zeros(0, store.manifest.width)
-        order = np.lexsort((columns[0], pair))
-        found[modality] = (x[torch.from_numpy(order)], pair[order], *(own[order] for own in columns))
-    image, pair, *_ = found["image"]
-    text, of_text, position, token = found["text"]
-    named = {name: named_by(of_text, position, token, ways) for name, ways in words.items()}
-    of_images, of_texts = evenly(pair), evenly(of_text)
-    return LensTokens(
-        _about_mean(image[torch.from_numpy(of_images)]),
-        pair[of_images],
-        _about_mean(text[torch.from_numpy(of_texts)]),
-        {name: own[of_texts] for name, own in named.items()},
-    )
-
-
-def evenly(pair: Int64[np.ndarray, " t"], most: int = PER_SAMPLE) -> Int64[np.ndarray, " k"]:
-    """Which tokens to keep of samples that have more than `most`; those of a sample stand together.
-
-    >>> evenly(np.array([0, 0, 0, 0, 1]), 2).tolist()
-    [1, 3, 4]
+    Attributes:
+        named: By attribute, which of its v values one of them names.
+        rate: By attribute, the share of all contexts, or of the vocabulary, that names each value.
+        layer: Mean layer of the nearest contexts; None of words.
     """
-    _, start, counts = np.unique(pair, return_index=True, return_counts=True)
-    n, rank = np.repeat(counts, counts), np.arange(len(pair)) - np.repeat(start, counts)
-    return np.flatnonzero((n <= most) | ((rank + 1) * most // np.maximum(n, 1) > rank * most // np.maximum(n, 1)))
+
+    named: Mapping[str, Bool[np.ndarray, "t v"]]
+    rate: Mapping[str, Float[np.ndarray, " v"]]
+    layer: Float[np.ndarray, " t"] | None = None
 
 
-def named_by(
-    pair: Int64[np.ndarray, " t"],
-    position: Int64[np.ndarray, " t"],
-    token: Int64[np.ndarray, " t"],
-    ways: Sequence[tuple[tuple[int, ...], ...]],
-) -> Int64[np.ndarray, " t"]:
-    """The value whose name ends at each token, -1 for none; tokens are sorted by pair and position."""
-    found = np.full(len(token), -1, np.int64)
-    for value in range(len(ways)):
-        label = np.full(int(pair.max(initial=-1)) + 1, value, np.int64)
-        found[word_ends(pair, position, token, label, tuple(ways))] = value
-    return found
-
-
-def _about_mean(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    return unit(x - x.mean(0)) if len(x) else x
-
-
-def lens(layers: Mapping[int, LensTokens], pairs: Pairs, config: LensConfig) -> Iterator[LensShare]:
+def lens(
+    layers: Mapping[int, LensTokens], pairs: Pairs, config: LensConfig, words: Words, unembedding: Unembedding | None = None
+) -> Iterator[LensShare]:
     """All shares, image layer by image layer.
 
     Args:
-        layers: The tokens by layer; text tokens are the same ones at every layer.
+        layers: The tokens by layer.
         pairs: The pairs.
         config: How many contexts count.
+        words: How names are cut into tokens.
+        unembedding: The model's output matrix; None leaves the logit lens out.
     """
-    labels, first = labels_of(pairs), min(layers)
+    labels = labels_of(pairs)
     for i in sorted(layers):
-        pools: dict[Contexts, list[int]] = {"all": sorted(layers), "own": [i], "first": [first]}
-        for contexts, chosen in pools.items():
-            text = torch.cat([layers[j].text for j in chosen])
-            if len(text) < config.nearest or not len(layers[i].image):
-                continue
-            parts = [(some @ text.T).topk(config.nearest, dim=1).indices for some in layers[i].image.split(ROWS)]
-            at = torch.cat(parts).numpy()
-            layer = np.repeat(chosen, [len(layers[j].text) for j in chosen])
-            for name in layers[i].named:
-                named = np.concatenate([layers[j].named[name] for j in chosen])
-                if not (named >= 0).any():
-                    continue  # captions do not speak of it
-                values, label = labels[name]
-                told = shares(named[at], label[layers[i].pair], layers[i].pair, named, len(values))
-                if told is not None:
-                    yield LensShare(i, contexts, name, text_layer=float(layer[at].mean()), **told)
+        image, pair = layers[i].image, layers[i].pair
+        if not len(image):
+            continue
+        found: dict[Contexts, Nearest] = nearest_contexts(i, layers, {n: len(v) for n, (v, _) in labels.items()}, config.nearest)
+        if unembedding is not None:
+            found["logit"] = likeliest_words(image, unembedding, words, config.nearest)
+        for contexts, near in found.items():
+            depth = (None, None, None)
+            if near.layer is not None:
+                mean = of_mean(_by_image(near.layer, pair))
+                depth = (mean.value, mean.low, mean.high)
+            for name, named in near.named.items():
+                own = shares(named, near.rate[name], labels[name][1][pair], pair, config.nearest)
+                if own is not None:
+                    yield LensShare(i, contexts, name, **own, **dict(zip(DEPTH, depth, strict=True)))
+
+
+DEPTH = ("text_layer", "text_layer_low", "text_layer_high")
+
+
+def nearest_contexts(i: int, layers: Mapping[int, LensTokens], n_values: Mapping[str, int], k: int) -> dict[Contexts, Nearest]:
+    """The k nearest of all contexts, of those of the same layer, and of those of the first.
+
+    Attributes whose values no context names are left out.
+
+    Args:
+        i: Layer of the image tokens.
+        layers: The tokens by layer.
+        n_values: Values of each attribute.
+        k: Contexts of a token.
+    """
+    x = about_mean(layers[i].image)
+    near = {}
+    for j in sorted(layers):
+        text = layers[j].text
+        parts = [(some @ text.T).topk(min(k, len(text)), dim=1) for some in x.split(ROWS)]
+        near[j] = torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts]).numpy()
+    pools: dict[Contexts, list[int]] = {"all": sorted(layers), "own": [i]} | ({"first": [0]} if 0 in layers else {})
+    found: dict[Contexts, Nearest] = {}
+    for contexts, chosen in pools.items():
+        cosine = torch.cat([near[j][0] for j in chosen], dim=1)
+        if cosine.shape[1] < k:
+            continue
+        at = cosine.topk(k, dim=1).indices.numpy()
+        layer = np.repeat(chosen, [near[j][0].shape[1] for j in chosen])[at].mean(1)
+        named, rate = {}, {}
+        for name, n in n_values.items():
+            every = np.concatenate([layers[j].named[name] for j in chosen])
+            if not (every >= 0).any():
+                continue  # captions do not speak of it
+            own = np.concatenate([layers[j].named[name][near[j][1]] for j in chosen], axis=1)
+            own = np.take_along_axis(own, at, axis=1)
+            named[name] = np.stack([(own == v).any(1) for v in range(n)], axis=1)
+            rate[name] = np.bincount(every[every >= 0], minlength=n) / len(every)
+        found[contexts] = Nearest(named, rate, layer)
+    return found
+
+
+def likeliest_words(image: Float[Tensor, "t d"], unembedding: Unembedding, words: Words, k: int) -> Nearest:
+    """The k likeliest words of each image token in the logit lens.
+
+    Args:
+        image: The tokens, as they are.
+        unembedding: The model's final norm and output matrix.
+        words: How names are cut into tokens.
+        k: Words of a token.
+    """
+    ids = nearest_words(image[None], unembedding, k).ids[0].numpy()
+    begin = {name: [first_pieces(ways) for ways in values] for name, values in words.items()}
+    begin = {name: values for name, values in begin.items() if any(values)}
+    return Nearest(
+        {name: np.stack([np.isin(ids, own).any(1) for own in values], axis=1) for name, values in begin.items()},
+        {name: np.array([len(own) for own in values]) / len(unembedding.matrix) for name, values in begin.items()},
+    )
+
+
+def first_pieces(ways: Sequence[tuple[int, ...]]) -> list[int]:
+    """The tokens that begin a name where it is cut into fewest: a name that is one token somewhere counts as such.
+
+    >>> first_pieces([(7,), (3, 4), (8,)])
+    [7, 8]
+    """
+    fewest = min(map(len, ways), default=0)
+    return sorted({way[0] for way in ways if len(way) == fewest})
 
 
 def shares(
-    nearest: Int64[np.ndarray, "t k"],
+    named: Bool[np.ndarray, "t v"],
+    rate: Float[np.ndarray, " v"],
     own: Int64[np.ndarray, " t"],
     image: Int64[np.ndarray, " t"],
-    named: Int64[np.ndarray, " c"],
-    n_values: int,
+    k: int,
 ) -> dict[str, Any] | None:
     """The numbers of `LensShare` by name, without the text layer; None of fewer than two labelled images.
 
     Args:
-        nearest: Values that the nearest contexts of each image token name, -1 for none.
+        named: Values that the nearest contexts of each image token name.
+        rate: Share of all contexts that name each value.
         own: Value of each token's image, -1 for none.
         image: Number of its image.
-        named: Values that all contexts name.
-        n_values: Values there are.
+        k: Contexts of each.
     """
     known = own >= 0
-    nearest, own, image = nearest[known], own[known], image[known]
-    images, first, token_of = np.unique(image, return_index=True, return_inverse=True)
-    if len(images) < 2:
+    images, first, of = np.unique(image[known], return_index=True, return_inverse=True)
+    n, value_of = len(images), own[known][first]
+    if n < 2:
         return None
-    named_near: Bool[np.ndarray, "t v"] = np.stack([(nearest == v).any(1) for v in range(n_values)], axis=1)
-    hit = named_near[np.arange(len(own)), own].astype(float)
-    # The values of the other images, each as likely.
-    others = np.bincount(own[first], minlength=n_values)[None] - np.eye(n_values)[own]
-    permuted = (named_near * others).sum(1) / (len(images) - 1)
-    rate = np.bincount(named[named >= 0], minlength=n_values) / len(named)
-    random = 1 - (1 - rate[own]) ** nearest.shape[1]
-
-    def by_image(some: Float[np.ndarray, " t"]) -> Float[np.ndarray, " i"]:
-        return np.bincount(token_of, some) / np.bincount(token_of)
-
-    each, away = by_image(hit), by_image(hit - permuted)
-    share, over, value_of = float(each.mean()), float(away.mean()), own[first]
-    low, high = of_clusters(share, len(own), float(each.var(ddof=1)) / len(images), len(images))
+    naming = np.zeros((n, named.shape[1]))  # share of an image's tokens that name each value
+    np.add.at(naming, of, named[known])
+    naming /= np.bincount(of)[:, None]
+    hit, counts = naming[np.arange(n), value_of], np.bincount(value_of, minlength=named.shape[1])
+    others = naming @ counts - hit  # sum over the other images of the share that names their value
+    each = hit - others / (n - 1)
+    share, over = float(hit.mean()), float(each.mean())
+    low, high = of_clusters(share, int(known.sum()), float(hit.var(ddof=1)) / n, n)
+    without = []
+    for v in np.flatnonzero(counts):
+        kept, left = value_of != v, n - counts[v]
+        rest = hit - (others - naming[:, v] * counts[v]) / max(left - 1, 1)
+        without.append(float(rest[kept].mean()) if left > 1 else math.nan)
     # Images of a value stand or fall together, as they are near the same contexts: the wider interval holds for other values too.
-    reach = max(student(n) * sigma for n, sigma in (_error(away, np.arange(len(away))), _error(away, value_of)))
+    over_low, over_high = max((jackknife(over, without), _ends(each)), key=_width)
     return {
-        "value": share, "low": low, "high": high, "permuted": float(by_image(permuted).mean()),
-        "over": over, "over_low": over - reach, "over_high": over + reach, "random": float(by_image(random).mean()),
-        "tokens": len(own), "images": len(images),
+        "value": share, "low": low, "high": high, "permuted": share - over,
+        "over": over, "over_low": over_low, "over_high": over_high,
+        "random": float((1 - (1 - rate[value_of]) ** k).mean()), "tokens": int(known.sum()), "images": n,
     }  # fmt: skip
 
 
-def _error(values: Float[np.ndarray, " i"], cluster: Int64[np.ndarray, " i"]) -> tuple[int, float]:
-    """How many clusters there are, and the standard error of the mean of values that stand or fall with their cluster."""
-    sums = np.bincount(np.unique(cluster, return_inverse=True)[1], values - values.mean())
-    g = len(sums)
-    return g, float(np.sqrt((sums**2).sum() * g / max(g - 1, 1))) / len(values)
+def _ends(values: Float[np.ndarray, " i"]) -> tuple[float, float]:
+    mean = of_mean(values)
+    return mean.low, mean.high
+
+
+def _width(ends: tuple[float, float]) -> float:
+    """Of an interval; that without ends is never the wider one."""
+    return ends[1] - ends[0] if math.isfinite(ends[1] - ends[0]) else -1.0
+
+
+def _by_image(values: Float[np.ndarray, " t"], image: Int64[np.ndarray, " t"]) -> Float[np.ndarray, " i"]:
+    """Mean over the tokens of each image."""
+    of = np.unique(image, return_inverse=True)[1]
+    return np.bincount(of, values) / np.bincount(of)

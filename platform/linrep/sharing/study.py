@@ -21,9 +21,12 @@ from linrep.sharing.intervals import Measure
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 from linrep.store.samples import class_values, read_samples
+from linrep.vlm.config import ModelConfig
 from linrep.vlm.prompts import one_prompt
 
 TRAINED, UNTRAINED = "trained", "untrained"
+Words = Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]]
+"""By attribute, class among them, for each value the ways in which its name is cut into tokens."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,19 @@ class ObjectTokens:
 
 
 @dataclass(frozen=True)
+class LensWords:
+    """What the lenses need to know of a model.
+
+    Attributes:
+        words: How names are cut into its tokens.
+        model: Whose output matrix the logit lens reads; None leaves it out.
+    """
+
+    words: Words
+    model: ModelConfig | None = None
+
+
+@dataclass(frozen=True)
 class Unit:
     """The unit of work, retry and commit: one layer of one model, or one SAE on it.
 
@@ -119,7 +135,7 @@ class AcrossUnit:
     Attributes:
         model: trained or untrained.
         pooling: Which tokens rows are made of.
-        lens: Whether it is LatentLens, of single tokens.
+        lens: Whether it is the lenses, of single tokens.
     """
 
     model: str
@@ -146,8 +162,8 @@ class Study:
         steered: What a steering job of the trained model found about directions from texts, by layer.
         poolings: Which tokens are compared, of each model.
         objects: Where objects are, for their pooling.
-        notes: Why a pooling is left out.
-        words: For LatentLens: of each attribute the ways in which names of its values are cut into tokens; empty leaves it out.
+        notes: Why a pooling or a lens is left out.
+        lenses: What the lenses need to know of each model; one that is missing has none.
     """
 
     stores: Mapping[str, Store]
@@ -158,7 +174,7 @@ class Study:
     poolings: Mapping[str, tuple[Pooling, ...]] = field(default_factory=dict)
     objects: ObjectTokens | None = None
     notes: tuple[str, ...] = ()
-    words: Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]] = field(default_factory=dict)
+    lenses: Mapping[str, LensWords] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -188,8 +204,8 @@ class Study:
             for pooling in (self.poolings.get(model, ("mean",)) if model == TRAINED else ("mean",))
             if self.across
         ]
-        lens = [AcrossUnit(TRAINED, lens=True)] if self.across and self.words and self.config.lens is not None else []
-        return [*plain, *own, *between, *lens]
+        lenses = [AcrossUnit(model, lens=True) for model in self.lenses if self.across]
+        return [*plain, *own, *between, *lenses]
 
 
 def plan_study(

@@ -1,6 +1,7 @@
 """What a direction of the residual stream would say: the output matrix and the vocabulary, read without loading the model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from jaxtyping import Float
 from safetensors import safe_open
@@ -58,18 +59,34 @@ def read_unembedding(config: ModelConfig) -> Unembedding:
     Source: nostalgebraist, "interpreting GPT: the logit lens", 2020.
     """
     folder, _ = locate(config, weights=True)
-    where = {name: file for file in weight_files(folder) for name in _names(str(file))}
-    head = next((n for ending in ("lm_head.weight", "embed_tokens.weight") for n in sorted(where) if n.endswith(ending)), None)
-    norms = [name for name in sorted(where) if _is_final_norm(name)]
-    if head is None or len(norms) != 1:
-        raise ModelError(f"model {config.path!r}: no output matrix, or no final norm, among its weights")
     full = read_config(folder)
-    matrix, norm = (_read(str(where[name]), name) for name in (head, norms[0]))
+    matrix, norm = (_read(*one) for one in _found(config, folder))
     matrix = matrix * (1 + norm if family_of(full.model_type).unit_offset else norm)
     words = read_words(config)
     words += tuple(f"<{i}>" for i in range(len(words), len(matrix)))
     eps = float(getattr(full.get_text_config(), "rms_norm_eps", 0.0))
     return Unembedding(matrix - matrix.mean(0), words[: len(matrix)], eps)
+
+
+def check_unembedding(config: ModelConfig) -> None:
+    """Check that the logit lens can be had, without reading a matrix or fetching weights: those of the hub are taken to have it.
+
+    Raises:
+        ModelError: The weights of a folder are missing, or hold no output matrix and no final norm.
+    """
+    folder, commit = locate(config)
+    if commit is None:
+        _found(config, folder)
+
+
+def _found(config: ModelConfig, folder: Path) -> tuple[tuple[str, str], tuple[str, str]]:
+    """File and name of the output matrix and of the final norm's weight."""
+    where = {name: str(file) for file in weight_files(folder) for name in _names(str(file))}
+    head = next((n for ending in ("lm_head.weight", "embed_tokens.weight") for n in sorted(where) if n.endswith(ending)), None)
+    norms = [name for name in sorted(where) if _is_final_norm(name)]
+    if head is None or len(norms) != 1:
+        raise ModelError(f"model {config.path!r}: no output matrix, or no final norm, among its weights")
+    return (where[head], head), (where[norms[0]], norms[0])
 
 
 def _is_final_norm(name: str) -> bool:
