@@ -139,6 +139,8 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     from linrep.vlm.untrained import write_untrained
 
     corpora = write_corpora(tmp_path / "c", n_images=40, n_pairs=40)
+    # Captions name the classes of their images.
+    (tmp_path / "c/images/classes.json").write_text(json.dumps({"n01": "boat", "n02": "house"}))
     harvest = HarvestConfig(layers=(0, 2), tokens_per_sample=7, chunk_size=32)
     recipe = Recipe(name="t", corpora=corpora, model=random_vlm, harvest=harvest, sharing=SMALL, pool=Pool(threads=1))
     workspace = place(tmp_path / "w")
@@ -156,8 +158,19 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     recipe = recipe.model_copy(update={"sharing": sharing})
     first = run_sharing(recipe, workspace)
     # Means and last tokens of two layers of both models; an SAE and its control; the layers with each other, of means and of
-    # last tokens of the trained model, of means of the other.
-    assert first.n_new == 13
+    # last tokens of the trained model, of means of the other; the lenses of both.
+    assert first.n_new == 15
+    lenses = pl.DataFrame(pl.from_arrow(first.artefact.table("lens")))
+    # Pairs of one group in five are read, as many as there are in group 0.
+    n = len(range(0, 40, SMALL.groups))
+    assert set(lenses.select("model", "image_layer", "contexts", "attribute", "images").iter_rows()) == set(
+        product(("trained", "untrained"), (0, 2), ("all", "own", "first", "logit"), ("class",), (n,))
+    )
+    assert (lenses["value"] - lenses["permuted"] - lenses["over"]).abs().max() < 1e-9
+    # The random model's tokens lie near nothing.
+    assert (lenses["over_low"] <= 0).all()
+    assert "LatentLens: at image layer 2 a nearest context names the class for" in " ".join(first.shown.headline)
+    assert "untrained model: class, logit lens: layer 2" in first.text
     between = pl.DataFrame(pl.from_arrow(first.artefact.table("across")))
     assert set(between.select("model", "pooling").iter_rows()) == {
         ("trained", "mean"),
@@ -185,7 +198,10 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'sharing'")
     assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.sae-0"} <= run.data.tags.keys()
-    assert {"hub", "hub/untrained", "cofire/sae"} <= run.data.metrics.keys()
+    assert {"hub", "hub/untrained", "cofire/sae", "latent_lens", "logit_lens"} <= run.data.metrics.keys()
+    curve = {one.step: one.value for one in client.get_metric_history(run.info.run_id, "latent_lens")}
+    own = lenses.filter(pl.col("model") == "trained", pl.col("contexts") == "all")
+    assert curve == pytest.approx(dict(own.select("image_layer", "value").iter_rows()))
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}
     assert {
         "sharing.parquet",
@@ -194,6 +210,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
         "sharing_geometry.png",
         "sharing_latent.png",
         "sharing_across.png",
+        "sharing_lens.png",
         "summary.txt",
     } <= kept
 

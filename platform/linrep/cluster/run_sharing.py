@@ -19,6 +19,7 @@ from linrep.cluster.steered import read_steered
 from linrep.errors import LinrepError, RecipeError, StoreError
 from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_across import across_figure, across_headline, across_lines
+from linrep.explorer.sharing_lens import lens_curves, lens_figure, lens_headline, lens_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
 from linrep.kind import UnitCommit
 from linrep.named_sae import NamedSae
@@ -28,7 +29,7 @@ from linrep.sae.artefact import SAES
 from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
-from linrep.sharing.artefact import ACROSS, TRENDS, SharingAbout, finish, plan_results
+from linrep.sharing.artefact import ACROSS, LENS, TRENDS, SharingAbout, finish, plan_results
 from linrep.sharing.config import Model, ModelSae, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, Study, plan_study
 from linrep.store.read import Store
@@ -82,26 +83,28 @@ class SharingStage:
     def show(self) -> Shown:
         """How much is shared at which layer, and what speaks against the claim."""
         table, trends, manifest = self.artefact.table(), self.artefact.table(TRENDS), self.artefact.manifest
-        between = self.artefact.table(ACROSS)
+        between, lenses = self.artefact.table(ACROSS), self.artefact.table(LENS)
         notes = [f"  note: {note}" for note in manifest.notes]
         apart = apart_lines(self.study.stores[TRAINED].manifest, self.study.layers)
         lines = [
             *notes,
             *summary_lines(table, trends),
             *across_lines(between),
+            *lens_lines(lenses),
             *apart,
             *origin_lines(manifest.saes),
             "",
             plain_words(table, trends),
         ]
-        headline = [*sharing_headline(table, trends), *across_headline(between)]
+        headline = [*sharing_headline(table, trends), *across_headline(between), *lens_headline(lenses)]
         return Shown(headline, lines, [("table", read_parquet(self.artefact.place / "sharing.parquet"))])
 
     def records(self) -> Records:
         """Curves over layers, tables and figures."""
         tables = {name: self.artefact.table(name) for name in (*self.artefact.kind.tables, TRENDS)}
-        figures, between = layer_figures(tables["sharing"], tables[TRENDS]), across_figure(tables[ACROSS])
-        return Records(metrics(self.artefact), tables, figures | ({} if between is None else {"sharing_across": between}))
+        more = {"sharing_across": across_figure(tables[ACROSS]), "sharing_lens": lens_figure(tables[LENS])}
+        figures = layer_figures(tables["sharing"], tables[TRENDS]) | {name: one for name, one in more.items() if one is not None}
+        return Records(metrics(self.artefact), tables, figures)
 
 
 def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
@@ -207,11 +210,14 @@ def run_sharing(recipe: Recipe, workspace: Place) -> Outcome:
 
 
 def metrics(results: Artefact[SharingAbout]) -> dict[str, dict[int, float]]:
-    """The numbers as curves over layers, named by metric, model, SAE, tokens and attribute; those of steering come last."""
+    """The numbers as curves over layers, named by metric, model, SAE, tokens and attribute; those of steering come last.
+
+    MLflow keeps the first hundred: the few of the lenses come before all others.
+    """
     main = (pl.col("level") != "latent") | pl.col("metric").is_in(OF_LATENTS)
     frame = results.frame().filter(pl.col("value").is_not_null() & main)
     frame = frame.sort(pl.col("metric").str.starts_with("turned_by_"), maintain_order=True)
-    curves: dict[str, dict[int, float]] = {}
+    curves = lens_curves(results.table(LENS))
     for row in frame.iter_rows(named=True):
         pooling = row["pooling"] if row["pooling"] != "mean" else None
         attribute = row["attribute"] if row["attribute"] != CLASS else None

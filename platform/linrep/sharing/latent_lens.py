@@ -139,7 +139,9 @@ def nearest_contexts(i: int, layers: Mapping[int, LensTokens], n_values: Mapping
         text = layers[j].text
         parts = [(some @ text.T).topk(min(k, len(text)), dim=1) for some in x.split(ROWS)]
         near[j] = torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts]).numpy()
-    pools: dict[Contexts, list[int]] = {"all": sorted(layers), "own": [i]} | ({"first": [0]} if 0 in layers else {})
+    pools: dict[Contexts, list[int]] = {"all": sorted(layers), "own": [i]}
+    if 0 in layers:
+        pools["first"] = [0]
     found: dict[Contexts, Nearest] = {}
     for contexts, chosen in pools.items():
         cosine = torch.cat([near[j][0] for j in chosen], dim=1)
