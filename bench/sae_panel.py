@@ -2,6 +2,7 @@
 
   .venv/bin/python -m bench.sae_panel --workspace runs --layer 1 --sae topk-32-x8
   .venv/bin/python -m bench.sae_panel --workspace runs --layer 1 --sae path/to/an/sae --out panel
+  .venv/bin/python -m bench.sae_panel --workspace runs --layer 1 --sae topk-32-x8 --shared
 
 DIR holds the harvest of the recipe. SAEs are named as in the workspace, or by the folder of one in any format that is known
 (SAELens, dictionary_learning, sparsify, the paper's), or by hf://OWNER/NAME/FOLDER. SAEs that differ in their seed alone are
@@ -16,15 +17,17 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
+from matplotlib.figure import Figure
 
 from bench.sae_panel_figure import curve_figure
 from bench.sae_panel_model import make_trial, plan_pairs
 from bench.sae_panel_rows import HarvestRows, find_saes, read_rows
-from linrep.cluster.inputs import harvested
+from bench.sae_panel_shared import ablate, ablation_figure, ablation_tables, prepare_questions, read_tokens
+from linrep.cluster.inputs import HarvestInput, harvested
 from linrep.encoder import active
 from linrep.errors import LinrepError
 from linrep.places import Place, place
@@ -158,16 +161,18 @@ def show(name: str, layer: int, rows: Sequence[PanelRow], strength: float) -> No
     print("\n".join(verdicts(rows, [measure for _, columns in TABLES for measure in columns if measure in there])))
 
 
-def write(out: Place, name: str, layer: int, rows: Sequence[PanelRow]) -> None:
-    """All rows as JSON, and the figure of the curve."""
+def write(
+    out: Place, name: str, layer: int, rows: Sequence[PanelRow], drawn: Callable[[str, Sequence[PanelRow]], Figure] = curve_figure
+) -> None:
+    """All rows as JSON, and a figure of them."""
     stem = f"{name.replace('/', '-')}-layer-{layer:03d}"
     content = [asdict(row) for row in rows]
     (out / f"{stem}.json").write_bytes(json.dumps(content, indent=1).encode())
-    figure = curve_figure(f"{name}, layer {layer}", rows)
+    figure = drawn(f"{name}, layer {layer}", rows)
     image = io.BytesIO()
     figure.savefig(image, format="png")
     (out / f"{stem}.png").write_bytes(image.getvalue())
-    say(f"every row and the curve: {out / stem}.json, .png")
+    say(f"every row and the figure: {out / stem}.json, .png")
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -180,6 +185,9 @@ def run(asked: argparse.Namespace) -> None:
     recipe = validate(load_yaml(asked.config), asked.config)
     harvest = harvested(recipe, workspace)
     groups = find_saes(workspace, harvest.store, asked.layer, asked.sae)
+    if asked.shared:
+        _shared(recipe, workspace, harvest, groups, asked)
+        return
     rows = read_rows(recipe, workspace, harvest, asked.layer, asked.images)
     say(
         f"layer {asked.layer} of {harvest.store.place.name}: {len(rows.data.train.x):,} tokens of {rows.data.train.n_images:,} "
@@ -208,6 +216,24 @@ def run(asked: argparse.Namespace) -> None:
             )
 
 
+def _shared(
+    recipe: Recipe,
+    workspace: Place,
+    harvest: HarvestInput,
+    groups: Mapping[str, Mapping[str, Mapping[str, Sae]]],
+    asked: argparse.Namespace,
+) -> None:
+    """What answers lose without latents that both modalities use, of each SAE and seed."""
+    tokens = read_tokens(harvest.store, asked.layer, asked.images)
+    questions = prepare_questions(recipe, workspace, harvest, asked.layer, asked.questions, say)
+    for seeds in groups.values():
+        for name, saes in seeds.items():
+            found = ablate(saes, tokens, questions, asked.draws, asked.resamples, say)
+            print(f"\n## {name}, layer {asked.layer}\n\n{ablation_tables(found)}")
+            if asked.out is not None:
+                write(place(asked.out), f"{name}-shared", asked.layer, found, ablation_figure)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Judge and print; 0 done, 2 something that the message says how to mend."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,6 +246,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=24, help="Ordered pairs of classes for success with few latents")
     parser.add_argument("--steered", type=int, default=8, help="Test images of each pair")
     parser.add_argument("--strength", type=float, default=1.5, help="Of a direction, in differences of class means")
+    parser.add_argument("--shared", action="store_true", help="Instead: what answers lose without latents of both modalities")
+    parser.add_argument("--draws", type=int, default=10, help="Draws of each set of latents that --shared takes away")
+    parser.add_argument("--questions", type=int, default=128, help="Test images, and told scenes, that --shared asks about")
     parser.add_argument("--no-model", action="store_true", help="Leave success with few latents out: the model is not loaded")
     parser.add_argument("--resamples", type=int, default=500, help="Draws of images for the intervals")
     parser.add_argument("--out", default=None, help="Folder for every row (JSON) and the curve (PNG)")
