@@ -162,10 +162,11 @@ def show(name: str, layer: int, rows: Sequence[PanelRow], strength: float) -> No
 
 
 def write(
-    out: Place, name: str, layer: int, rows: Sequence[PanelRow], drawn: Callable[[str, Sequence[PanelRow]], Figure] = curve_figure
-) -> None:
+    out: Place, name: str, layer: int, rows: Sequence[PanelRow],
+    drawn: Callable[[str, Sequence[PanelRow]], Figure] = curve_figure, end: str = "",
+) -> None:  # fmt: skip
     """All rows as JSON, and a figure of them."""
-    stem = f"{name.replace('/', '-')}-layer-{layer:03d}"
+    stem = f"{name.replace('/', '-')}-layer-{layer:03d}{end}"
     content = [asdict(row) for row in rows]
     (out / f"{stem}.json").write_bytes(json.dumps(content, indent=1).encode())
     figure = drawn(f"{name}, layer {layer}", rows)
@@ -231,7 +232,7 @@ def _shared(
             found = ablate(saes, tokens, questions, asked.draws, asked.resamples, say)
             print(f"\n## {name}, layer {asked.layer}\n\n{ablation_tables(found)}")
             if asked.out is not None:
-                write(place(asked.out), f"{name}-shared", asked.layer, found, ablation_figure)
+                write(place(asked.out), name, asked.layer, found, ablation_figure, "-shared")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -248,7 +249,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--strength", type=float, default=1.5, help="Of a direction, in differences of class means")
     parser.add_argument("--shared", action="store_true", help="Instead: what answers lose without latents of both modalities")
     parser.add_argument("--draws", type=int, default=10, help="Draws of each set of latents that --shared takes away")
-    parser.add_argument("--questions", type=int, default=128, help="Test images, and told scenes, that --shared asks about")
+    parser.add_argument("--questions", type=int, default=128, help="Test images, and described scenes, that --shared asks about")
     parser.add_argument("--no-model", action="store_true", help="Leave success with few latents out: the model is not loaded")
     parser.add_argument("--resamples", type=int, default=500, help="Draws of images for the intervals")
     parser.add_argument("--out", default=None, help="Folder for every row (JSON) and the curve (PNG)")

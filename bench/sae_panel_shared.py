@@ -1,7 +1,7 @@
 """Shared latents taken away, and latents of one modality alone: what answers about images and about texts lose by it.
 
-Images and told scenes are asked the recipe's questions. Latents are taken away at image tokens of the first, at text tokens of
-the second.
+Images and described scenes are asked the recipe's questions. Latents are taken away at image tokens of the first and at text
+tokens of the second.
 """
 
 import math
@@ -27,7 +27,7 @@ from linrep.recipe import Recipe
 from linrep.sae.coder import Sae
 from linrep.sae.panel.intervals import Resampled
 from linrep.sae.panel.judge import PanelRow, rows_of
-from linrep.sae.panel.shared import OWN, RANDOM, SHARED, SHARES, Asked, ModalityCodes, damage, draw_sets, whole_sets
+from linrep.sae.panel.shared import OWN, RANDOM, SHARED, SHARES, Asked, LatentSet, ModalityCodes, damage, draw_sets, whole_sets
 from linrep.sample import Sample, Split, unit_hash
 from linrep.stats.interval import Interval, in_brackets
 from linrep.steer.prompts import answer_ids
@@ -112,7 +112,7 @@ class Questions:
 def prepare_questions(
     recipe: Recipe, workspace: Place, harvest: HarvestInput, layer: int, most: int, say: Callable[[str], None]
 ) -> Questions:
-    """Test images, and test texts whose class is known (told scenes), under each question of the recipe.
+    """Test images, and test texts whose class is known (described scenes), under each question of the recipe.
 
     Args:
         recipe: The experiment.
@@ -174,7 +174,7 @@ def _test_samples(harvest: HarvestInput, modality: Modality, most: int) -> list[
 
 
 def drawn_samples(store: Store, modality: Modality, split: Split, most: int) -> Int64[np.ndarray, " m"]:
-    """Some samples of a split, drawn by a hash: those whose class is known, if it is of any; texts are then told scenes."""
+    """Some samples of a split, drawn by a hash: those whose class is known, if it is of any; texts are then described scenes."""
     table = store.samples()
     samples = read_samples(table)
     classes = class_values(table, samples)
@@ -184,7 +184,7 @@ def drawn_samples(store: Store, modality: Modality, split: Split, most: int) -> 
 
 
 def read_tokens(store: Store, layer: int, most: int) -> dict[Modality, Float[Tensor, "n d"]]:
-    """Training tokens of images and of told scenes, on which sets are drawn: of samples like those that are asked about.
+    """Training tokens of images and of described scenes, on which sets are drawn: of samples like those that are asked about.
 
     Raises:
         RecipeError: There are none of a modality.
@@ -262,7 +262,7 @@ def ablation_tables(rows: Sequence[PanelRow]) -> str:
     by = {(row.measure, row.sae): row for row in rows}
     parts = []
     for site in MODALITIES:
-        asked = "images" if site == "image" else "told scenes"
+        asked = "images" if site == "image" else "described scenes"
         lines = [f"Answers about {asked}, latents taken away at {site} tokens", "", HEAD, "|---" * HEAD.count(" | ") + "|---|"]
         for share in SHARES:
             for name in (row.sae for row in rows if row.measure == f"{site}_kl_{share:g}"):
@@ -300,7 +300,7 @@ def ablation_figure(title: str, rows: Sequence[PanelRow]) -> Figure:
             y, low, high = (tuple(getattr(one, end) for one in y) for end in ("value", "low", "high"))
             label = "of this modality alone" if name == OWN[site] else name
             curves.append(Curve(label, x, y, low, high, colour=len(curves) if name != RANDOM else -1))
-        asked = "images" if site == "image" else "told scenes"
+        asked = "images" if site == "image" else "described scenes"
         axes = ("energy taken away, share of what the SAE writes", "KL of the answer, nats")
         parts.append(Panel(f"Questions about {asked}, {site} tokens", *axes, tuple(curves)))
     return panels(f"{title}: answers without shared latents (95% intervals over samples and draws)", parts, n_columns=2)

@@ -70,14 +70,14 @@ def test_shared_latents_are_taken_away_beside_private_and_random_ones(recipe, ca
     assert "test texts under 1 questions" in err
     assert "Answers about images, latents taken away at image tokens" in out
     assert "isotropic" not in out
-    rows = {(r["measure"], r["sae"]): r for r in json.loads((tmp_path / "sae-shared-layer-002.json").read_text())}
+    rows = {(r["measure"], r["sae"]): r for r in json.loads((tmp_path / "sae-layer-002-shared.json").read_text())}
     assert rows["image_energy_1", "all latents"]["found"]["value"] == pytest.approx(1)
     assert rows["image_kl_1", "all latents"]["found"]["value"] > 0
     assert rows["image_kl_0.5", "shared"]["seeds"] == 2
     assert rows["image_kl_0.5", "random"]["apart"]["value"] == pytest.approx(
         rows["image_kl_0.5", "shared"]["found"]["value"] - rows["image_kl_0.5", "random"]["found"]["value"]
     )
-    assert (tmp_path / "sae-shared-layer-002.png").stat().st_size > 10_000
+    assert (tmp_path / "sae-layer-002-shared.png").stat().st_size > 10_000
 
 
 def test_a_random_sae_does_not_beat_its_controls(recipe, capsys, tmp_path):
