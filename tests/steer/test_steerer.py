@@ -352,7 +352,8 @@ class Breaking:
 def test_what_fails_before_any_cell_runs_costs_its_sample_and_no_other(steer_vlm, vectors, monkeypatch, where):
     from linrep.steer import steerer as module
 
-    monkeypatch.setattr(module, where, Breaking(getattr(module, where), "s1"))
+    for name in (where, "lay_out_texts") if where == "embed" else (where,):
+        monkeypatch.setattr(module, name, Breaking(getattr(module, name), "s1"))
     config = CONFIG.model_copy(update={"damage": Damage(prompt="<image> see :", texts=1, candidates=2), "edits": ()})
     steerer = Steerer(steer_vlm, config, (2,), vectors, tokens_per_batch=1500)
     n = len(cells(config, (2,)))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from linrep.steer.cells import Cell
 from linrep.steer.edits import Intervention, row_edits
-from linrep.steer.prompts import PromptSet, SitePositions
+from linrep.steer.prompts import PromptSet
 from linrep.steer.sinks import NormLimits, below
-from linrep.vlm.decode import Context, Edited, Stream, at_last, decode, embed_ids, greedy, logits, pad, run, stack
-from linrep.vlm.hooks import RowEdit
+from linrep.vlm.decode import Context, Edited, at_last, decode, embed_ids, greedy, logits, pad, run, run_from, stack
+from linrep.vlm.hooks import RowEdit, record
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
 
@@ -134,34 +134,59 @@ def _after(
     Raises:
         FloatingPointError: They are not finite.
     """
+    after, hidden, real = _onto(vlm, batch, asked, number, context, edits)
+    first = logits(vlm, at_last(hidden, real))
+    _check_finite(first)
+    return after, first
+
+
+def _onto(
+    vlm: VLM,
+    batch: Sequence[CellRun],
+    asked: Sequence[PromptSet],
+    number: int,
+    context: Context | None,
+    edits: Mapping[int, RowEdit],
+) -> tuple[Context, Float[Tensor, "b t d"], Bool[Tensor, "b t"]]:
+    """What is seen after one of the prompts, the final norm's output at what it does not share, and which of that is real."""
     suffix, real = stack([one.suffixes[number] for one in asked])
     parts = [a.sites[number].edited(one.cell)[len(a.prefix) :] for one, a in zip(batch, asked, strict=True)]
     mask, _ = pad(parts)
     after, hidden = run(vlm, suffix, real, context, Edited(edits, mask.bool().to(vlm.device)))
-    first = logits(vlm, at_last(hidden, real))
-    if not bool(first.isfinite().all()):
+    return after, hidden, real
+
+
+def _check_finite(found: Tensor) -> None:
+    if not bool(found.isfinite().all()):
         raise FloatingPointError("the model's output is not finite under this edit")
-    return after, first
 
 
 def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptSet]) -> Context | None:
-    """What all prompts of each run share, seen; run once for the runs whose edit does not touch it. None if nothing is."""
-    if not any(len(laid_out[one.item].prefix) for one in batch):
+    """What all prompts of each run share, seen; None if nothing is.
+
+    It is run unedited once for each item. A run whose edit touches it is run again from the first layer of the edit on.
+    """
+    number = {item: i for i, item in enumerate(dict.fromkeys(one.item for one in batch))}
+    if not any(len(laid_out[item].prefix) for item in number):
         return None
-    keys, first, index = {}, [], []
-    for row, one in enumerate(batch):
-        asked = laid_out[one.item]
-        touched = bool(asked.sites[0].edited(one.cell)[: len(asked.prefix)].any())
-        key = (one.item, row if touched else -1)
-        if key not in keys:
-            keys[key] = len(first)
-            first.append((one if touched else CellRun(one.item, Cell(), None, one.name), asked))
-        index.append(keys[key])
-    prefix, real = stack([asked.prefix for _, asked in first])
-    mask, _ = pad([asked.sites[0].edited(one.cell)[: len(asked.prefix)] for one, asked in first])
-    edits = row_edits([one.change for one, _ in first], vlm.card.width)
-    context, _ = run(vlm, prefix, real, None, Edited(edits, mask.bool().to(vlm.device)))
-    return context.rows(index)
+    prefix, real = stack([laid_out[item].prefix for item in number])
+    masks = [laid_out[one.item].sites[0].edited(one.cell)[: len(laid_out[one.item].prefix)] for one in batch]
+    again: dict[int, list[int]] = {}
+    for row, (one, mask) in enumerate(zip(batch, masks, strict=True)):
+        if one.change is not None and bool(mask.any()):
+            again.setdefault(min(one.change.layers), []).append(row)
+    with record(vlm, again) as streams:
+        seen, _ = run(vlm, prefix, real)
+    index, parts = [number[one.item] for one in batch], []
+    for layer, rows in again.items():
+        at = [index[row] for row in rows]
+        mask = torch.zeros(len(rows), real.shape[1], dtype=torch.bool)
+        for i, row in enumerate(rows):
+            mask[i, : len(masks[row])] = masks[row]
+            index[row] = len(number) + sum(len(part.real) for part in parts) + i
+        edited = Edited(row_edits([batch[row].change for row in rows], vlm.card.width), mask.to(vlm.device))
+        parts.append(run_from(vlm, layer, streams[layer][at], prefix[at], real[at], seen.rows(at), edited))
+    return seen.and_rows(parts).rows(index)
 
 
 def _score(vlm: VLM, context: Context, first: Tensor, name: list[int], edits: Mapping, onward: Bool[Tensor, " b"]) -> Tensor:
@@ -179,11 +204,7 @@ def _score(vlm: VLM, context: Context, first: Tensor, name: list[int], edits: Ma
 
 @torch.inference_mode()
 def read(
-    vlm: VLM,
-    batch: Sequence[CellRun],
-    ready: Sequence[Prepared],
-    streams: Mapping[int, Stream],
-    sites: Mapping[int, SitePositions],
+    vlm: VLM, batch: Sequence[CellRun], ready: Sequence[Prepared], laid_out: Mapping[int, PromptSet]
 ) -> list[tuple[float, int]]:
     """Mean negative log-likelihood of each run's text, in nats a token, and its tokens.
 
@@ -191,23 +212,20 @@ def read(
         vlm: The whole model.
         batch: The runs.
         ready: The images with their texts, by item.
-        streams: Their embeddings.
-        sites: For each item where edits act in it.
+        laid_out: The same, by item; the text begins after the first position of its suffix.
 
     Raises:
         FloatingPointError: The output is not finite under an edit.
     """
-    stream, real = stack([streams[one.item] for one in batch])
-    mask, _ = pad([sites[one.item].edited(one.cell) for one in batch])
-    edits = row_edits([one.change for one in batch], vlm.card.width)
-    _, hidden = run(vlm, stream, real, None, Edited(edits, mask.bool().to(vlm.device)))
+    asked, edits = [laid_out[one.item] for one in batch], row_edits([one.change for one in batch], vlm.card.width)
+    _, hidden, _ = _onto(vlm, batch, asked, 0, _prefixes(vlm, batch, laid_out), edits)
     found = []
     for row, one in enumerate(batch):
         prepared = ready[one.item]
         (said,) = (prepared.role == Role.TEXT).nonzero()
         ids = torch.from_numpy(prepared.input_ids[said]).long().to(hidden.device)
-        scores = logits(vlm, hidden[row, said - 1]).log_softmax(-1).gather(1, ids[:, None])
-        if not bool(scores.isfinite().all()):
-            raise FloatingPointError("the model's output is not finite under this edit")
+        before = torch.from_numpy(said - 1 - len(asked[row].prefix)).to(hidden.device)
+        scores = logits(vlm, hidden[row, before]).log_softmax(-1).gather(1, ids[:, None])
+        _check_finite(scores)
         found.append((-scores.mean().item(), len(said)))
     return found

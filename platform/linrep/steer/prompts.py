@@ -15,9 +15,9 @@ from linrep.steer.cells import NO_DIRECTION, Cell
 from linrep.steer.config import Asking, SteerConfig
 from linrep.steer.names import spoken
 from linrep.steer.sinks import NormLimits, sinks
-from linrep.steer.sites import Area, NoControl, positions
+from linrep.steer.sites import Area, NoControl, last_position, positions
 from linrep.vlm.card import ModelCard
-from linrep.vlm.decode import Stream, embed, follow
+from linrep.vlm.decode import Stream, embed, follow, split_point
 from linrep.vlm.load import VLM
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
@@ -70,7 +70,7 @@ class PromptSet:
 
     Attributes:
         prefix: Layer 0 of what all prompts share: the image and what comes before. Nothing, where a prompt changes what an image
-            token sees.
+            token sees. Of a text after an image, everything before the prompt's last position.
         suffixes: Layer 0 of the rest of each prompt; one position at least.
         sites: For each prompt where edits act in it, over prefix and suffix.
     """
@@ -183,18 +183,30 @@ def lay_out(
         limits: Norms above which a position is left alone, by layer.
     """
     first = embed(vlm, [prompts[0] for prompts in images])
-    return [_lay_out(vlm, prompts, stream, where, limits) for prompts, stream in zip(images, first, strict=True)]
+    same = [shared([one.input_ids for one in prompts]) for prompts in images]
+    return [_lay_out(vlm, *one, where, limits) for one in zip(images, first, same, strict=True)]
+
+
+def lay_out_texts(
+    vlm: VLM, texts: Sequence[Prepared], where: Sequence[Area], limits: Mapping[int, NormLimits]
+) -> list[PromptSet]:
+    """Several texts, each after an image and a prompt; as `lay_out`."""
+    return [
+        _lay_out(vlm, [one], stream, max(0, last_position(one)), where, limits)
+        for one, stream in zip(texts, embed(vlm, texts), strict=True)
+    ]
 
 
 def _lay_out(
     vlm: VLM,
     prompts: Sequence[Prepared],
     first: Stream,
+    n: int,
     where: Sequence[Area],
     limits: Mapping[int, NormLimits],
 ) -> PromptSet:
-    n = shared([one.input_ids for one in prompts]) if vlm.family.attention != "prefix" else 0
-    suffixes = []
+    """Prompts that begin with the same n tokens, cut there or before."""
+    n, suffixes = split_point(first, n), []
     for i, one in enumerate(prompts):
         ids = torch.from_numpy(one.input_ids[n:].astype(np.int64)).to(vlm.device)
         if i == 0:

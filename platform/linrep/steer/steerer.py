@@ -20,13 +20,13 @@ from linrep.steer.prompts import (
     bare_prompt,
     choice_prompt,
     lay_out,
-    site_positions,
+    lay_out_texts,
 )
 from linrep.steer.sinks import NormLimits, sinks
 from linrep.steer.sites import areas
 from linrep.steer.vectors import NoDirection
 from linrep.vlm.batch import pack
-from linrep.vlm.decode import Stream, embed, lens
+from linrep.vlm.decode import embed, lens
 from linrep.vlm.likelihood import nats_per_token
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
@@ -150,25 +150,20 @@ class Steerer:
                 all_lost(one.sample.id, one.reason)
         some = [one for one in found if isinstance(one, Prepared)]
         ready = self._likeliest(some, max(1, len(samples) // self.config.damage.candidates), all_lost)
-        streams: dict[int, Stream] = {}
-        sites: dict[int, SitePositions] = {}
+        laid_out: dict[int, PromptSet] = {}
 
-        def begin(some: Sequence[int]) -> None:
-            embedded = embed(self.vlm, [ready[i] for i in some])
-            for i, stream in zip(some, embedded, strict=True):
-                (high,) = sinks(self.vlm, stream[:0], [stream], [ready[i]], self.limits)
-                sites[i] = site_positions(self.areas, ready[i], self.vlm.card, high)
-            streams.update(zip(some, embedded, strict=True))
+        def arrange(some: Sequence[int]) -> None:
+            laid_out.update(zip(some, lay_out_texts(self.vlm, [ready[i] for i in some], self.areas, self.limits), strict=True))
 
         for indices in pack([len(one) for one in ready], self.tokens_per_batch):
-            attempt(indices, begin, lambda i, why: all_lost(ready[i].sample.id, why))
-        items = {i: (ready[i].sample.id, (sites[i],)) for i in sorted(streams)}
+            attempt(indices, arrange, lambda i, why: all_lost(ready[i].sample.id, why))
+        items = {i: (ready[i].sample.id, laid_out[i].sites) for i in sorted(laid_out)}
         runs = self._ready(items, plan, source, target, produced, lost)
 
         def read_batch(batch: Sequence[CellRun]) -> None:
-            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, streams, sites), strict=True):
+            for one, (nll, n) in zip(batch, read(self.vlm, batch, ready, laid_out), strict=True):
                 who = {"source": source, "target": target, "sample_id": one.name, **one.cell.columns()}
-                high = sites[one.item].n_high_norm(one.cell)
+                high = laid_out[one.item].sites[0].n_high_norm(one.cell)
                 produced.add("damage", {**who, "nll": nll, "n_tokens": n, "n_high_norm": high})
                 produced.n_done += 1
 

@@ -24,6 +24,7 @@ from linrep.vlm.family import block_ids
 from linrep.vlm.hooks import RowEdit, edit_rows, forward, record
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared
+from linrep.vlm.taps import passed_through
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,15 @@ class Context:
             layer.keys, layer.values = layer.keys.index_select(0, here), layer.values.index_select(0, here)
         blocks = None if self.blocks is None else self.blocks.index_select(0, index)
         return Context(cache, self.real.index_select(0, index), self.following.index_select(0, index), blocks)
+
+    def and_rows(self, others: Sequence["Context"]) -> "Context":
+        """The rows of this context and those of others that are as long."""
+        cache, all_of = _copy(self.cache), [self, *others]
+        for i, layer in enumerate(cache.layers):
+            layer.keys = torch.cat([one.cache.layers[i].keys for one in all_of])
+            layer.values = torch.cat([one.cache.layers[i].values for one in all_of])
+        blocks = None if self.blocks is None else torch.cat([one.blocks for one in all_of if one.blocks is not None])
+        return Context(cache, torch.cat([one.real for one in all_of]), torch.cat([one.following for one in all_of]), blocks)
 
 
 class _Enough(Exception):
@@ -172,6 +182,19 @@ def stack(streams: Sequence[Stream]) -> tuple[Stream, Bool[Tensor, "b t"]]:
     return Stream(h, padded("places"), padded("blocks", -1), padded("later")), real
 
 
+def split_point(stream: Stream, n: int) -> int:
+    """The last position up to n where a sequence can be cut in two: not between those that see each other in both directions.
+
+    >>> split_point(Stream(torch.zeros(4, 1), blocks=torch.tensor([-1, 0, 0, -1])), 2)
+    1
+    """
+    if stream.blocks is not None:
+        ids = stream.blocks.tolist()
+        while 0 < n < len(ids) and ids[n] >= 0 and ids[n] == ids[n - 1]:
+            n -= 1
+    return n
+
+
 def alone(stream: Stream) -> tuple[Stream, Bool[Tensor, "1 t"]]:
     """One sequence as a batch."""
     return stack([stream])
@@ -233,6 +256,39 @@ def advance(
             **beside,
         )
     return Context(cache, seen, following, blocks), out.last_hidden_state.to(stream.h.device)
+
+
+@torch.inference_mode()
+def run_from(
+    vlm: VLM,
+    layer: int,
+    h: Float[Tensor, "b t d"],
+    stream: Stream,
+    real: Bool[Tensor, "b t"],
+    seen: Context,
+    edited: Edited,
+) -> Context:
+    """What has been seen of sequences whose first blocks have run: an edit at a layer changes nothing below it.
+
+    Args:
+        vlm: The whole model.
+        layer: The first layer that is edited; no block below it is run.
+        h: The unedited stream there.
+        stream: Layer 0.
+        real: Which positions are real.
+        seen: The same sequences unedited, from their first position on.
+        edited: Edits at this layer and later ones.
+    """
+    later = stream.later
+    if later is not None:
+        later = later.clone()
+        later[..., :layer, :] = 0  # the blocks below have added theirs
+    with ExitStack() as inside:
+        for block in vlm.text.layers[:layer]:
+            inside.enter_context(passed_through(block))
+        context, _ = run(vlm, Stream(h, stream.places, stream.blocks, later), real, None, edited)
+    context.cache.layers = [*_copy(seen.cache).layers[:layer], *context.cache.layers[layer:]]
+    return context
 
 
 def _places(

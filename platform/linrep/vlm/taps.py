@@ -49,17 +49,10 @@ def after(module: nn.Module, see: Callable[[tuple, dict[str, Any], Any], None]) 
 
 
 @contextmanager
-def result_of(owner: nn.Module, method: str, see: Callable[[Any], None]) -> Iterator[None]:
-    """Show what a method of a module gives, where what it gives is no module's output."""
-    plain, outer = getattr(owner, method), vars(owner).get(method)
-
-    @wraps(plain)
-    def shown(*args: Any, **kwargs: Any) -> Any:
-        found = plain(*args, **kwargs)
-        see(found)
-        return found
-
-    setattr(owner, method, shown)
+def _instead(owner: nn.Module, method: str, other: Callable) -> Iterator[None]:
+    """Another method of a module, where it may have one of its own already."""
+    outer = vars(owner).get(method)
+    setattr(owner, method, other)
     try:
         yield
     finally:
@@ -67,3 +60,21 @@ def result_of(owner: nn.Module, method: str, see: Callable[[Any], None]) -> Iter
             delattr(owner, method)
         else:
             setattr(owner, method, outer)
+
+
+def passed_through(module: nn.Module) -> AbstractContextManager[None]:
+    """Let a module give back what it is given; hooks on it see that."""
+    return _instead(module, "forward", lambda *args, **kwargs: args[0] if args else kwargs["hidden_states"])
+
+
+def result_of(owner: nn.Module, method: str, see: Callable[[Any], None]) -> AbstractContextManager[None]:
+    """Show what a method of a module gives, where what it gives is no module's output."""
+    plain = getattr(owner, method)
+
+    @wraps(plain)
+    def shown(*args: Any, **kwargs: Any) -> Any:
+        found = plain(*args, **kwargs)
+        see(found)
+        return found
+
+    return _instead(owner, method, shown)

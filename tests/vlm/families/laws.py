@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from linrep.vlm.batch import collate
 from linrep.vlm.config import ModelConfig, Turn
-from linrep.vlm.decode import at_last, embed, greedy, logits, run, stack
+from linrep.vlm.decode import Edited, at_last, embed, embed_ids, greedy, logits, run, run_from, stack
 from linrep.vlm.families import family_of
 from linrep.vlm.hooks import edit, forward, record
 from linrep.vlm.load import VLM, load
@@ -202,6 +202,26 @@ class ImageLaws(SiteLaws):
         after = vlm.model.generate(**batch.prompt(), **options)
         assert torch.equal(after.sequences, before.sequences)
         assert all(torch.equal(a, b) for a, b in zip(after.logits, before.logits, strict=True))
+
+    @pytest.mark.parametrize("layer", [0, 1, 2, 3])
+    def test_a_pass_begun_at_the_edited_layer_equals_the_whole_edited_pass(self, vlm, prepared, layer):
+        """Keys and values of every block, and what a token that follows reads."""
+        stream, real = stack(embed(vlm, prepared))
+        mask = real & (torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+        edited = Edited({layer: lambda h, rows: -2 * h + rows[:, None]}, mask)
+        with record(vlm, [layer]) as found:
+            plain, _ = run(vlm, stream, real)
+        whole, _ = run(vlm, stream, real, None, edited)
+        mine = run_from(vlm, layer, found[layer], stream, real, plain, edited)
+        for a, b in zip(mine.cache.layers, whole.cache.layers, strict=True):
+            close(a.keys.transpose(1, 2)[real], b.keys.transpose(1, 2)[real])
+            close(a.values.transpose(1, 2)[real], b.values.transpose(1, 2)[real])
+        next_one = embed_ids(vlm, torch.full((len(real), 1), 5)), torch.ones(len(real), 1, dtype=torch.bool)
+        close(run(vlm, *next_one, mine)[1], run(vlm, *next_one, whole)[1])
+        moved = any((a.keys != b.keys).any() for a, b in zip(plain.cache.layers, whole.cache.layers, strict=True))
+        assert moved == (layer < 3)
+        again, _ = run(vlm, stream, real, None, edited)  # no block is left out afterwards
+        assert all(torch.equal(a.keys, b.keys) for a, b in zip(again.cache.layers, whole.cache.layers, strict=True))
 
     def test_a_patchs_box_is_where_its_pixels_are(self, vlm, preparer, monkeypatch):
         """Pixels in the middle of a box are changed: of its view, exactly its placeholder moves, and one far away does not."""
