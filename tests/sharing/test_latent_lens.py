@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.sharing.config import LensConfig
+from linrep.sharing.config import LensConfig, SharingConfig
 from linrep.sharing.latent_lens import LensShare, lens, likeliest_words, shares
-from linrep.sharing.lens_tokens import LensTokens, evenly, named_by
-from linrep.sharing.study import Pairs
+from linrep.sharing.lens_tokens import LensTokens, evenly, named_by, read_tokens
+from linrep.sharing.study import Pairs, plan_study
 from linrep.sharing.sums import unit
 from linrep.stats.jackknife import jackknife
 from linrep.vlm.unembed import Unembedding
+from tests.sharing.planted import write_pairs
 
 IMAGES, EACH, VALUES, D, CONTEXTS, VOCABULARY = 40, 6, 4, 16, 150, 60
 WORDS = {"class": tuple(((v,), (10 + v,), (20, 21)) for v in range(VALUES))}
@@ -146,6 +147,8 @@ def test_shares_are_those_counted_one_by_one():
 
 def test_nearest_contexts_are_those_of_a_plain_search():
     layers, pairs, unembedding = planted(2, 0.6)
+    # All image tokens lie far to one side, as a modality's do.
+    layers[1] = replace(layers[1], image=layers[1].image + torch.linspace(-3, 3, D))
     found = {m.contexts: m for m in lens(layers, pairs, CONFIG, WORDS, unembedding) if m.image_layer == 1}
     text, layer = torch.cat([layers[0].text, layers[1].text]).numpy(), np.repeat([0, 1], CONTEXTS)
     image = layers[1].image.numpy()
@@ -177,6 +180,26 @@ def test_what_no_caption_and_no_word_names_has_no_share():
     assert {m.contexts for m in lens(silent, pairs, CONFIG, WORDS, unembedding)} == {"logit"}
     assert list(lens(silent, pairs, CONFIG, {"class": ((),) * VALUES}, unembedding)) == []
     assert "logit" not in {m.contexts for m in lens(layers, pairs, CONFIG, WORDS)}
+
+
+def test_images_of_some_pairs_are_read_and_captions_of_others(tmp_path):
+    rng = np.random.default_rng(0)
+    images, texts = rng.standard_normal((2, 60, 3, D)) + 2
+    store = write_pairs(tmp_path, images, texts, np.arange(60) % 4, tokens=3)
+    pairs = plan_study(store, SharingConfig(groups=10, reservoir=32)).pairs["trained"]
+    found = read_tokens(store, 0, pairs, {}, LensConfig(images=5, texts=7))
+    assert np.bincount(found.pair)[np.unique(found.pair)].tolist() == [3] * 5
+    assert set(pairs.group[found.pair]) <= {0, 5}
+    number = [int(name.rsplit("/", 1)[1]) for name in pairs.names]
+    for x, pair in zip(found.image.numpy(), found.pair, strict=True):
+        assert np.abs(images[number[pair]] - x).max(1).min() < 2e-3
+    # Captions of the first other pairs, about their mean.
+    others = np.flatnonzero(pairs.group % 5)[:7]
+    rows = np.concatenate([texts[number[pair]] for pair in others])
+    rows -= rows.mean(0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert len(found.text) == 21
+    assert np.sort(found.text.numpy(), axis=0) == pytest.approx(np.sort(rows, axis=0), abs=3e-3)
 
 
 def test_values_are_named_where_their_last_token_stands():
