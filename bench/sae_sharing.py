@@ -130,7 +130,7 @@ def run(asked: argparse.Namespace) -> None:
     seeds, begun = range(asked.seeds), time.monotonic()
     text, found = [], []
     for name, world in WORLDS.items() if asked.planted else ():
-        rows = judge_planted(world, replace(budget, k=world.active_shared + world.active_private), seeds)
+        rows = judge_planted(world, replace(budget, k=world.active_latents), seeds)
         say(f"{name}: {len(seeds)} worlds, {time.monotonic() - begun:.0f} s")
         text.append(show(f"Planted: {name}", rows, (FOUND, SHARING, REBUILT)))
         print(text[-1])
@@ -174,7 +174,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="Which tokens a pair's rows are made of")
     parser.add_argument("--seeds", type=int, default=5, help="Planted worlds of a kind, or trainings")
     parser.add_argument("--decoder-rows", type=int, default=256, help="Of each design in all, a multiple of 4")
-    parser.add_argument("--k", type=int, default=8, help="Active latents of a row; of planted worlds as many as there are")
+    parser.add_argument("--k", type=int, default=8, help="Active latents of a row; planted worlds say their own")
     parser.add_argument("--steps", type=int, default=1000, help="Steps of training")
     parser.add_argument("--batch", type=int, default=256, help="Pairs of a step")
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="Of Adam at its height")

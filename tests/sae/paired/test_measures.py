@@ -223,7 +223,7 @@ WIDE = Budget(steps=1000)
 @pytest.fixture(scope="module")
 def worlds():
     """Three worlds of each kind, at the bench's budget."""
-    budgets = {name: replace(WIDE, k=world.active_shared + world.active_private) for name, world in WORLDS.items()}
+    budgets = {name: replace(WIDE, k=world.active_latents) for name, world in WORLDS.items()}
     return {name: by_measure(judge_planted(world, budgets[name], range(3))) for name, world in WORLDS.items()}
 
 

@@ -24,6 +24,7 @@ class World:
         cosine: Between a shared feature's directions in images and in texts: 1 is one direction.
         same_directions: Whether private features of texts have the directions of those of images, though no pair has both but by
             chance.
+        k: Active latents of a row that designs have; None for as many as features are active.
         width: Width of the stream.
         noise: Deviation of each coordinate beside the features.
     """
@@ -34,13 +35,21 @@ class World:
     active_private: int
     cosine: float = 1.0
     same_directions: bool = False
+    k: int | None = None
     width: int = 48
     noise: float = 0.02
+
+    @property
+    def active_latents(self) -> int:
+        """Active latents of a row."""
+        return self.active_shared + self.active_private if self.k is None else self.k
 
 
 WORLDS = {
     "half shared": World(24, 24, 3, 3),
     "half shared, directions apart": World(24, 24, 3, 3, cosine=0.5),
+    "half shared, k of 4 for 6 features": World(24, 24, 3, 3, k=4),
+    "half shared, k of 12 for 6 features": World(24, 24, 3, 3, k=12),
     "all shared": World(48, 0, 6, 0),
     "nothing shared": World(0, 48, 0, 6),
     "nothing shared, same directions": World(0, 48, 0, 6, same_directions=True),
