@@ -6,7 +6,7 @@
 One SAE of the rows of both modalities; an SAE of each, whose latents are matched after training; a crosscoder with shared and
 private latents. All are trained on the same rows of image-caption pairs. Single tokens of an image and of its caption have no
 counterparts, so a pair's rows are means of its tokens (`--pooling mean`) or its last tokens under one prompt (`--pooling last`).
-`--planted` has worlds whose truth is known; DIR holds the harvest of the recipe. What every measure means: docs/saes.md.
+`--planted` has worlds whose truth is known; DIR holds the harvest of the recipe. What every measure means: docs/sae-sharing.md.
 """
 
 import argparse

@@ -21,6 +21,7 @@ from linrep.sae.paired.designs import (
     designs,
 )
 from linrep.sae.paired.judge import TRUTH, by_measure, held_pairs, judge_pairs, judge_planted, null_of
+from linrep.sae.paired.matching import correlations
 from linrep.sae.paired.measures import HeldPairs, dead, retrieval, sharing, unexplained
 from linrep.sae.paired.recovery import recovered
 from linrep.sae.paired.rows import PairRows, standardised
@@ -199,6 +200,16 @@ def test_matching_by_cosine_keeps_the_same_two_saes(tiny):
     one, other = sides[MATCHED], sides[COSINE]
     torch.testing.assert_close(one.image.decoder, other.image.decoder)
     torch.testing.assert_close(one.text.decoder.sort(dim=0).values, other.text.decoder.sort(dim=0).values)
+    rows, _ = small(0)
+
+    def matched(own: Sides) -> tuple[float, float]:
+        """Sum of the correlations on training pairs, and of the cosines."""
+        codes = own.codes(rows)
+        seen, written = correlations(codes.image, codes.text), own.image.decoder @ own.text.decoder.t()
+        return float(seen.trace()), float(written.trace())
+
+    assert matched(one)[0] > matched(other)[0] + 0.1
+    assert matched(other)[1] > matched(one)[1] + 0.1
 
 
 def test_pairs_of_a_store_are_judged_with_intervals_over_pairs_and_seeds():
