@@ -213,7 +213,7 @@ def sae(store: Store, folder: Path) -> list[pa.Table]:
     )
     job = EvaluationJob(
         artefact=evaluation, saes=None, store=store, config=SAE.evaluation, model=RECIPE.model, harvest=HarvestConfig(),
-        corpora=RECIPE.corpora, chunks=(), directions=None, pool=Pool(threads=1),
+        corpora=RECIPE.corpora, chunks=(), directions=None, pool=Pool(threads=1), seed=SAE.seed,
         truth=find_truth(samples.ids, samples.role, (samples.split == SPLITS.index("train")).tolist(), known, 64),
     )  # fmt: skip
     own = {name: open_coders(plan.artefact.folder(layer_name(LAYER)), name) for name in names}
