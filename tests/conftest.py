@@ -98,26 +98,32 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[Callable[[str], str]]:
-    """Names a folder of a local S3; the key travels in the URI, so that workers need no environment."""
+def s3_address() -> Iterator[tuple[str, int]]:
+    """Host and port of a local S3."""
     from moto.server import ThreadedMotoServer
 
-    boto3 = pytest.importorskip("boto3")
     server = ThreadedMotoServer(port=0)
     server.start()
     try:
-        host, port = server.get_host_and_port()
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://{host}:{port}",
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        client.create_bucket(Bucket="work")
-        yield lambda path: f"s3://test:test@work/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
+        yield server.get_host_and_port()
     finally:
         server.stop()
+
+
+@pytest.fixture
+def bucket(s3_address: tuple[str, int]) -> Callable[[str], str]:
+    """Names a folder of a local S3; the key travels in the URI, so that workers need no environment."""
+    boto3 = pytest.importorskip("boto3")
+    host, port = s3_address
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="work")  # anew for each test: one that simulates AWS in this process takes all buckets away
+    return lambda path: f"s3://test:test@work/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,8 @@ def test_a_mistake_is_named(tmp_path, change, words, said):
     assert len(message.splitlines()) == 1
 
 
-def test_files_that_are_no_recipes_are_named(tmp_path):
+def test_files_that_are_no_recipes_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a workspace `runs` remembers its recipe
     assert "is not YAML" in refusal(tmp_path, "a: [1")
     assert "holds no sections" in refusal(tmp_path, "[1, 2]")
     (tmp_path / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
