@@ -23,13 +23,13 @@ from dataclasses import asdict
 import torch
 from matplotlib.figure import Figure
 
+from bench.command import end_with
 from bench.sae_panel_figure import curve_figure
 from bench.sae_panel_model import make_trial, plan_pairs
 from bench.sae_panel_rows import HarvestRows, find_saes, read_rows
 from bench.sae_panel_shared import ablate, ablation_figure, ablation_tables, prepare_questions, read_tokens
 from linrep.cluster.inputs import HarvestInput, harvested
 from linrep.encoder import active
-from linrep.errors import LinrepError
 from linrep.places import Place, place
 from linrep.recipe import Recipe, load_yaml, validate
 from linrep.sae.coder import Sae
@@ -253,12 +253,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-model", action="store_true", help="Leave success with few latents out: the model is not loaded")
     parser.add_argument("--resamples", type=int, default=500, help="Draws of images for the intervals")
     parser.add_argument("--out", default=None, help="Folder for every row (JSON) and the curve (PNG)")
-    try:
-        run(parser.parse_args(words))
-    except LinrepError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return end_with(run, parser, words)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from linrep.store.read import Store
 from linrep.store.samples import CLASS, class_values, read_samples
 from linrep.vlm.batch import pack
 from linrep.vlm.config import IMAGE
-from linrep.vlm.decode import Edited, Stream, at_last, embed, logits, run, stack
+from linrep.vlm.decode import Context, Edited, Stream, at_last, embed, logits, run, run_from, stack
 from linrep.vlm.hooks import record
 from linrep.vlm.load import VLM, load
 from linrep.vlm.precision import number_format
@@ -60,6 +60,27 @@ class AskedSample:
 
     prepared: Prepared
     right: int
+
+
+@dataclass(frozen=True)
+class Unedited:
+    """A micro-batch, run as it is.
+
+    Attributes:
+        stream: Layer 0.
+        real: Which positions are real.
+        there: Positions where latents are taken away.
+        h: The stream at the layer where they are.
+        seen: What the model has seen.
+        hidden: The final norm's output.
+    """
+
+    stream: Stream
+    real: Bool[Tensor, "b t"]
+    there: Bool[Tensor, "b t"]
+    h: Float[Tensor, "b t d"]
+    seen: Context
+    hidden: Float[Tensor, "b t d"]
 
 
 @dataclass(frozen=True)
@@ -91,22 +112,23 @@ class Questions:
             for row, one in enumerate(some):
                 of = one.prepared.role
                 there[row, : len(of)] = torch.from_numpy(of >= Role.IMAGE if modality == "image" else of == Role.TEXT)
-            with record(self.vlm, (self.layer,)) as seen:
-                run(self.vlm, stream, real)
-            h = seen[self.layer].to(self.vlm.device)
+            with record(self.vlm, (self.layer,)) as streams:
+                seen, hidden = run(self.vlm, stream, real)
+            h = streams[self.layer].to(self.vlm.device)
             there &= h.float().norm(dim=-1) <= self.limits[modality]
 
             right = torch.tensor([one.right for one in some])
             names = tuple(one.prepared.sample.id for one in some)
-            yield Asked(h[there].float(), there.nonzero()[:, 0], names, right, partial(self._answer, stream, real, there))
+            plain = Unedited(stream, real, there, h, seen, hidden)
+            yield Asked(h[there].float(), there.nonzero()[:, 0], names, right, partial(self._answer, plain))
 
-    def _answer(
-        self, stream: Stream, real: Bool[Tensor, "b t"], there: Bool[Tensor, "b t"], taken: Float[Tensor, "n d"] | None
-    ) -> Float[Tensor, "b v"]:
+    def _answer(self, plain: Unedited, taken: Float[Tensor, "n d"] | None) -> Float[Tensor, "b v"]:
         """Log-probabilities of the answer's first token, with something subtracted at some positions."""
-        edited = None if taken is None else Edited({self.layer: lambda x, _: x - taken.to(x)}, there)
-        _, hidden = run(self.vlm, stream, real, edited=edited)
-        return logits(self.vlm, at_last(hidden, real)).log_softmax(-1)
+        hidden = plain.hidden
+        if taken is not None:
+            edited = Edited({self.layer: lambda x, _: x - taken.to(x)}, plain.there)
+            _, hidden = run_from(self.vlm, self.layer, plain.h, plain.stream, plain.real, plain.seen, edited)
+        return logits(self.vlm, at_last(hidden, plain.real)).log_softmax(-1)
 
 
 def prepare_questions(

@@ -19,9 +19,10 @@ from dataclasses import asdict, replace
 
 import polars as pl
 
+from bench.command import end_with
 from bench.sae_sharing_rows import POOLINGS, read_pairs
 from linrep.cluster.inputs import harvested
-from linrep.errors import LinrepError, RecipeError
+from linrep.errors import RecipeError
 from linrep.places import place
 from linrep.recipe import load_yaml, validate
 from linrep.sae.paired.designs import CONTROLS, DESIGNS, Budget
@@ -180,12 +181,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="Of Adam at its height")
     parser.add_argument("--resamples", type=int, default=300, help="Draws of held-out pairs for the intervals")
     parser.add_argument("--out", default=None, help="Folder for every row (parquet) and the tables (Markdown)")
-    try:
-        run(parser.parse_args(words))
-    except LinrepError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return end_with(run, parser, words)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from bench.command import end_with
 from linrep.cluster.run_tune_sae import plan_search
 from linrep.cluster.stage import run_stage
-from linrep.errors import LinrepError
 from linrep.places import Place, place
 from linrep.recipe import Recipe, load_yaml, validate
 from linrep.sae.pack import Trial
@@ -123,16 +123,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", default="runs", help="Where the harvest is")
     parser.add_argument("--config", default="recipes/demo.yaml", help="The recipe")
-    asked = parser.parse_args(words)
-    try:
-        recipe = validate(load_yaml(asked.config), asked.config)
-        whole = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"stop": Whole()})})
-        halving, grid = (run(each, place(asked.workspace)) for each in (recipe, whole))
-    except LinrepError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return end_with(_compare, parser, words)
+
+
+def _compare(asked: argparse.Namespace) -> None:
+    recipe = validate(load_yaml(asked.config), asked.config)
+    whole = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"stop": Whole()})})
+    halving, grid = (run(each, place(asked.workspace)) for each in (recipe, whole))
     print(json.dumps(report(halving, grid)))
-    return 0
 
 
 if __name__ == "__main__":

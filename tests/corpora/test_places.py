@@ -110,20 +110,16 @@ def test_an_unknown_scheme_is_a_clear_error_without_its_password():
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+def bucket(s3_address):
     boto3 = pytest.importorskip("boto3")
     patch = pytest.MonkeyPatch()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         patch.setenv(name, "test")
-    server = server_module.ThreadedMotoServer(port=0)
-    server.start()
+    host, port = s3_address
     try:
-        host, port = server.get_host_and_port()
         boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="corpora")
         yield lambda path: f"s3://corpora/{path}?region=us-east-1&scheme=http&endpoint_override={host}:{port}"
     finally:
-        server.stop()
         patch.undo()
 
 

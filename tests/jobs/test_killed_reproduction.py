@@ -74,11 +74,12 @@ def test_killed_at_ten_moments_it_ends_with_the_same_tables_and_report(tmp_path:
     whole, killed = tmp_path / "whole" / "ws", tmp_path / "killed" / "ws"
     finish(recipe, whole, log)
     # By what is written, not by the clock: a machine may be fast now and slow then.
-    stages = sorted(tables_by_stage(whole), key=lambda stage: min(f.stat().st_mtime for f in tables_by_stage(whole)[stage]))
+    written = tables_by_stage(whole)
+    stages = sorted(written, key=lambda stage: min(file.stat().st_mtime for file in written[stage]))
     drawn = [(stages[i * len(stages) // KILLS], draw.uniform(0, 0.9)) for i in range(KILLS)]
     kills = 0
     for stage, share in sorted(drawn, key=lambda moment: (stages.index(moment[0]), moment[1])):
-        wanted, driver = share * len(tables_by_stage(whole)[stage]), start(recipe, killed, log)
+        wanted, driver = share * len(written[stage]), start(recipe, killed, log)
         while driver.poll() is None and len(tables_by_stage(killed).get(stage, ())) <= wanted:
             time.sleep(0.2)
         time.sleep(draw.uniform(0, 2))

@@ -185,7 +185,7 @@ def _prefixes(vlm: VLM, batch: Sequence[CellRun], laid_out: Mapping[int, PromptS
             mask[i, : len(masks[row])] = masks[row]
             index[row] = len(number) + sum(len(part.real) for part in parts) + i
         edited = Edited(row_edits([batch[row].change for row in rows], vlm.card.width), mask.to(vlm.device))
-        parts.append(run_from(vlm, layer, streams[layer][at], prefix[at], real[at], seen.rows(at), edited))
+        parts.append(run_from(vlm, layer, streams[layer][at], prefix[at], real[at], seen.rows(at), edited)[0])
     return seen.and_rows(parts).rows(index)
 
 

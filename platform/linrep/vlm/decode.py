@@ -267,8 +267,8 @@ def run_from(
     real: Bool[Tensor, "b t"],
     seen: Context,
     edited: Edited,
-) -> Context:
-    """What has been seen of sequences whose first blocks have run: an edit at a layer changes nothing below it.
+) -> tuple[Context, Float[Tensor, "b t d"]]:
+    """As `run`, of sequences whose first blocks have run: an edit at a layer changes nothing below it.
 
     Args:
         vlm: The whole model.
@@ -286,9 +286,9 @@ def run_from(
     with ExitStack() as inside:
         for block in vlm.text.layers[:layer]:
             inside.enter_context(passed_through(block))
-        context, _ = run(vlm, Stream(h, stream.places, stream.blocks, later), real, None, edited)
+        context, hidden = run(vlm, Stream(h, stream.places, stream.blocks, later), real, None, edited)
     context.cache.layers = [*_copy(seen.cache).layers[:layer], *context.cache.layers[layer:]]
-    return context
+    return context, hidden
 
 
 def _places(

@@ -211,11 +211,12 @@ class ImageLaws(SiteLaws):
         edited = Edited({layer: lambda h, rows: -2 * h + rows[:, None]}, mask)
         with record(vlm, [layer]) as found:
             plain, _ = run(vlm, stream, real)
-        whole, _ = run(vlm, stream, real, None, edited)
-        mine = run_from(vlm, layer, found[layer], stream, real, plain, edited)
+        whole, of_whole = run(vlm, stream, real, None, edited)
+        mine, hidden = run_from(vlm, layer, found[layer], stream, real, plain, edited)
         for a, b in zip(mine.cache.layers, whole.cache.layers, strict=True):
             close(a.keys.transpose(1, 2)[real], b.keys.transpose(1, 2)[real])
             close(a.values.transpose(1, 2)[real], b.values.transpose(1, 2)[real])
+        close(hidden[real], of_whole[real])
         next_one = embed_ids(vlm, torch.full((len(real), 1), 5)), torch.ones(len(real), 1, dtype=torch.bool)
         close(run(vlm, *next_one, mine)[1], run(vlm, *next_one, whole)[1])
         moved = any((a.keys != b.keys).any() for a, b in zip(plain.cache.layers, whole.cache.layers, strict=True))

@@ -12,9 +12,7 @@ from torch import Tensor
 from linrep.sae.paired.rows import PairRows
 from linrep.sae.paired.shared import called, own_correlations
 from linrep.sae.paired.sides import Codes, Sides
-
-BIMODAL = 0.2
-"""A modality score between this and one minus this is bimodal, as in the stage sharing."""
+from linrep.sae.panel.shared import BIMODAL
 
 
 @dataclass(frozen=True)
