@@ -82,8 +82,8 @@ def write(folder: Path, rows: int, width: int, classes: int, tokens: int) -> Non
 
 def features(folder: Path, width: int, n_latents: int, k: int, encoded: Callable[[int], None] = lambda n: None) -> int:
     """The whole stage in this process, without words: there is no model here; gives the number of passes."""
-    coder = random_sae(torch.randn(256, width, generator=torch.Generator().manual_seed(0)), n_latents, k)
-    own = Latents("bench", coder, coder.decoder)
+    sae = random_sae(torch.randn(256, width, generator=torch.Generator().manual_seed(0)), n_latents, k)
+    own = Latents("bench", sae, sae.decoder)
     config = FeaturesConfig(saes=(NamedSae(path="bench", layer=0),))
     store = open_store(str(folder))
     study = plan_study(store, config, latents=((own, own),))

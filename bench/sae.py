@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.sae_peers import Peer, available
 from bench.timing import interleave, report
-from linrep.sae.config import Adam, CoderConfig, TopK
+from linrep.sae.config import Adam, SaeDesign, TopK
 from linrep.sae.start import unit_rows
 from linrep.sae.train import Rows, Trainer
 
@@ -37,7 +37,7 @@ class Ours:
     def __init__(self, decoder: Tensor, b_dec: Tensor, k: int, rate: float) -> None:
         f, d = decoder.shape
         adam = Adam(learning_rate=rate, warmup=0.0, decay=0.0, clip=self.clip)
-        config = CoderConfig(activation=TopK(k=k), expansion=f / d, adam=adam)
+        config = SaeDesign(activation=TopK(k=k), expansion=f / d, adam=adam)
         weights = {"encoder": decoder.clone(), "b_enc": torch.zeros(f), "decoder": decoder.clone(), "b_dec": b_dec.clone()}
         self.trainer = Trainer(config, weights, steps=10**9)
 
@@ -47,7 +47,7 @@ class Ours:
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Inputs as the SAE sees them."""
-        return self.trainer.coder()(x)
+        return self.trainer.sae()(x)
 
 
 class Clipped(Ours):

@@ -32,12 +32,12 @@ from linrep.cluster.inputs import HarvestInput, harvested
 from linrep.encoder import active
 from linrep.places import Place, place
 from linrep.recipe import Recipe, load_yaml, validate
-from linrep.sae.coder import Sae
 from linrep.sae.controls import Training
 from linrep.sae.controls.directions import Active
 from linrep.sae.panel.beside import controls
 from linrep.sae.panel.causal import LATENTS
 from linrep.sae.panel.judge import Bench, JudgedSae, PanelRow, curve_name, resampled, rows_of, separates, successes
+from linrep.sae.sae import Sae
 
 TABLES = (
     (
@@ -70,7 +70,7 @@ def say(line: str) -> None:
 def training_of(recipe: Recipe) -> Training:
     """How long the recipe's SAEs are trained, which is how long the trained controls are."""
     own = recipe.sae
-    rate, aux = own.coder.adam.learning_rate, own.coder.aux
+    rate, aux = own.design.adam.learning_rate, own.design.aux
     return Training(own.rows, own.batch, rate) if aux is None else Training(own.rows, own.batch, rate, aux.dead_after)
 
 

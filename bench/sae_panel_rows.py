@@ -15,14 +15,14 @@ from linrep.errors import RecipeError
 from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.repository.address import is_address
-from linrep.sae.artefact import SAES, open_coders
-from linrep.sae.coder import Sae
+from linrep.sae.artefact import SAES, open_saes
 from linrep.sae.controls import Activations
 from linrep.sae.formats import name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import check_origin
 from linrep.sae.panel.data import PanelData, TokenRows, Values
+from linrep.sae.sae import Sae
 from linrep.sample import unit_hash
 from linrep.store.blocks import blocks
 from linrep.store.layout import Modality
@@ -141,7 +141,7 @@ def _trained(workspace: Place, store: Store, layer: int) -> dict[str, Mapping[st
         if artefact.parents.get("harvest") != store.manifest.digest or layer_name(layer) not in artefact.done():
             continue
         for name in artefact.about.names:
-            saes = open_coders(artefact.place / layer_name(layer), name)
+            saes = open_saes(artefact.place / layer_name(layer), name)
             if name in found and [s.digest for s in found[name].values()] != [s.digest for s in saes.values()]:
                 raise RecipeError(f"two SAEs of layer {layer} in {workspace / 'saes'} are called {name}: name one by its folder")
             found[name] = saes

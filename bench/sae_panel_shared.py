@@ -24,10 +24,10 @@ from linrep.errors import RecipeError
 from linrep.explorer.figures import Curve, Panel, panels
 from linrep.places import Place
 from linrep.recipe import Recipe
-from linrep.sae.coder import Sae
 from linrep.sae.panel.intervals import Resampled
 from linrep.sae.panel.judge import PanelRow, rows_of
 from linrep.sae.panel.shared import OWN, RANDOM, SHARED, SHARES, Asked, LatentSet, ModalityCodes, damage, draw_sets, whole_sets
+from linrep.sae.sae import Sae
 from linrep.sample import Sample, Split, unit_hash
 from linrep.stats.interval import Interval, in_brackets
 from linrep.steer.prompts import answer_ids

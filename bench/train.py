@@ -23,7 +23,7 @@ from torch.multiprocessing.spawn import spawn
 
 from bench.timing import interleave, report
 from linrep.places import place
-from linrep.sae.config import CoderConfig, TopK
+from linrep.sae.config import SaeDesign, TopK
 from linrep.sae.reduce import Alone, Group
 from linrep.sae.train import Rows, Trainer
 from linrep.store.groups import Keep, row_groups
@@ -72,26 +72,26 @@ def mixture(folder: Path, batch: int, width: int, share: Share, shuffle_rows: in
 
 def trainer(args: argparse.Namespace, reducer: Alone | Group | None = None) -> Trainer:
     """An SAE about to take its first step."""
-    config = CoderConfig(activation=TopK(k=args.k), expansion=args.expansion)
+    config = SaeDesign(activation=TopK(k=args.k), expansion=args.expansion)
     return Trainer.begin(config, torch.randn(256, args.width), 10**9, reducer=reducer)
 
 
-def from_store(args: argparse.Namespace, source: Mixture, coder: Trainer, steps: int) -> tuple[float, float]:
+def from_store(args: argparse.Namespace, source: Mixture, one: Trainer, steps: int) -> tuple[float, float]:
     """Rows and seconds of some steps."""
     start = time.perf_counter()
     for _ in range(steps):
         x, is_text = source.next_batch()
-        coder.take(Rows(x, is_text))
+        one.take(Rows(x, is_text))
     return steps * args.batch, time.perf_counter() - start
 
 
-def from_memory(args: argparse.Namespace, x: torch.Tensor, coder: Trainer, steps: int) -> tuple[float, float]:
+def from_memory(args: argparse.Namespace, x: torch.Tensor, one: Trainer, steps: int) -> tuple[float, float]:
     """The same, on slices of a float32 tensor."""
     is_text = torch.arange(args.batch) >= args.batch // 2
     start = time.perf_counter()
     for i in range(steps):
         first = i * args.batch % (len(x) - args.batch + 1)
-        coder.take(Rows(x[first : first + args.batch], is_text))
+        one.take(Rows(x[first : first + args.batch], is_text))
     return steps * args.batch, time.perf_counter() - start
 
 
@@ -108,11 +108,11 @@ def worker(rank: int, world: int, args: argparse.Namespace, folder: str, seconds
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     source = mixture(Path(folder), args.batch // world, args.width, Share(rank, world), args.shuffle_rows)
-    coder = trainer(args, Group() if world > 1 else Alone())
-    from_store(args, source, coder, 3)
+    one = trainer(args, Group() if world > 1 else Alone())
+    from_store(args, source, one, 3)
     if world > 1:
         dist.barrier()
-    took = from_store(args, source, coder, args.steps)[1]
+    took = from_store(args, source, one, args.steps)[1]
     source.close()
     if rank == 0:
         seconds.put(took)
@@ -189,12 +189,12 @@ def main() -> None:
         write(folder, args.files, args.rows, args.width)
         source = mixture(folder, args.batch, args.width, Share(), args.shuffle_rows)
         x = torch.cat([source.next_batch()[0] for _ in range(8)])
-        coder = trainer(args)
+        one = trainer(args)
         shape = f"d {args.width}, {args.expansion:g}x, k {args.k}, batch {args.batch}, {torch.get_num_threads()} threads"
         rates = interleave(
             {
-                "tensor in memory": lambda: from_memory(args, x, coder, args.steps),
-                "store": lambda: from_store(args, source, coder, args.steps),
+                "tensor in memory": lambda: from_memory(args, x, one, args.steps),
+                "store": lambda: from_store(args, source, one, args.steps),
             },
             args.rounds,
             "rows",
@@ -203,8 +203,8 @@ def main() -> None:
         # Work of all threads, the reading one too: what other programs do on the machine changes this less.
         rates = interleave(
             {
-                "tensor in memory, CPU time": lambda: on_cpu(lambda: from_memory(args, x, coder, args.steps)),
-                "store, CPU time": lambda: on_cpu(lambda: from_store(args, source, coder, args.steps)),
+                "tensor in memory, CPU time": lambda: on_cpu(lambda: from_memory(args, x, one, args.steps)),
+                "store, CPU time": lambda: on_cpu(lambda: from_store(args, source, one, args.steps)),
             },
             args.rounds,
             "rows",

@@ -188,13 +188,12 @@ def quality_table(workspace: Place, recipe: str) -> str:
     """FVU, dead latents, and how many values have a latent that separates them, of each SAE."""
     found = evaluation(workspace, recipe)
     quality, truth = rows(found, "quality"), rows(found, "truth")
-    name = "sae" if "sae" in quality.columns else "coder"
     attributes = [value for value in ("class", "colour", "ground") if value in set(truth["attribute"])]
     lines = []
-    for layer, sae in sorted(set(quality.select("layer", name).rows())):
+    for layer, sae in sorted(set(quality.select("layer", "sae").rows())):
         own, of = (
-            quality.filter(pl.col("layer") == layer, pl.col(name) == sae),
-            truth.filter(pl.col("layer") == layer, pl.col(name) == sae),
+            quality.filter(pl.col("layer") == layer, pl.col("sae") == sae),
+            truth.filter(pl.col("layer") == layer, pl.col("sae") == sae),
         )
         fvu = [one(own, measure="fvu", modality=modality) for modality in ("image", "text")]
         alive = one(own, measure="alive", modality="both")
@@ -214,12 +213,11 @@ def quality_table(workspace: Place, recipe: str) -> str:
 def loss_table(workspace: Place, recipe: str) -> str:
     """KL in nats with each SAE in the place of the stream, and with ablations, at image and at text positions."""
     quality = rows(evaluation(workspace, recipe), "quality")
-    name = "sae" if "sae" in quality.columns else "coder"
     measures = {"kl_spliced": "", "kl_resample": ", another sample's", "kl_mean": ", mean", "kl_zero": ", zeros"}
     columns = [(m, p) for p in ("image", "text") for m in measures]
     lines = []
-    for layer, sae in sorted(set(quality.select("layer", name).rows())):
-        own = quality.filter(pl.col("layer") == layer, pl.col(name) == sae)
+    for layer, sae in sorted(set(quality.select("layer", "sae").rows())):
+        own = quality.filter(pl.col("layer") == layer, pl.col("sae") == sae)
         found = [(one(own, measure=m, modality=p), 4 if m == "kl_spliced" else 2) for m, p in columns]
         lines.append([str(layer), sae, *(shown(row, control="control", digits=digits) for row, digits in found)])
     return markdown(["layer", "SAE", *(f"{p}{measures[m]}" for m, p in columns)], lines)
@@ -228,10 +226,9 @@ def loss_table(workspace: Place, recipe: str) -> str:
 def needed_table(workspace: Place, recipe: str) -> str:
     """Latents that rebuild class directions, beside random vectors and random directions."""
     quality = rows(evaluation(workspace, recipe), "quality")
-    name = "sae" if "sae" in quality.columns else "coder"
     lines = []
-    for layer, sae in sorted(set(quality.select("layer", name).rows())):
-        own = quality.filter(pl.col("layer") == layer, pl.col(name) == sae)
+    for layer, sae in sorted(set(quality.select("layer", "sae").rows())):
+        own = quality.filter(pl.col("layer") == layer, pl.col("sae") == sae)
         line = [str(layer), sae]
         for cosine in ("0.8", "0.9"):
             of, other = (one(own, measure=f"latents_needed_{cosine}/{what}", modality="image") for what in ("class", "random"))

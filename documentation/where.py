@@ -18,8 +18,8 @@ from linrep.demo.scene import Scene
 from linrep.features.artefact import FEATURES_KIND
 from linrep.places import Place, place
 from linrep.sae.artefact import SAES
-from linrep.sae.coder import Sae
 from linrep.sae.formats import read
+from linrep.sae.sae import Sae
 from linrep.sample import Sample
 from linrep.stats.interval import in_brackets, of_mean
 from linrep.vlm.batch import collate

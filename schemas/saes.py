@@ -4,14 +4,14 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column changes its meaning, its type or its name."""
 EVALUATION = 5
 """Raised whenever SAEs are evaluated otherwise: finished ones are then evaluated anew, and not trained again."""
 
 _WHICH = [
     column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
-    column("coder", pa.string(), "Name of the SAE"),
+    column("sae", pa.string(), "Name of the SAE"),
 ]
 
 TRAINING = pa.schema(

@@ -47,10 +47,10 @@ from linrep.probe.config import ProbeConfig, Softmax
 from linrep.probe.study import plan_study as plan_probe_study
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Largest
-from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, open_coders, plan_saes
-from linrep.sae.coder import Sae
+from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, open_saes, plan_saes
 from linrep.sae.layer import layer_name, train_layer
 from linrep.sae.rounds import search_plainly
+from linrep.sae.sae import Sae
 from linrep.sae.search import TuneConfig
 from linrep.sae.study import SaeConfig
 from linrep.sae.trials import read_trials
@@ -72,7 +72,7 @@ from tests.features.planted import found_plainly
 
 SAE = SaeConfig.model_validate({
     "layers": [LAYER], "rows": 256, "batch": 32, "data": {"shuffle_rows": 64},
-    "coder": {"expansion": 2, "activation": {"kind": "topk", "k": 2}},
+    "design": {"expansion": 2, "activation": {"kind": "topk", "k": 2}},
     "evaluation": {"rows": 64, "texts": 0, "samples": 64, "vectors": 0},
 })  # fmt: skip
 TUNE = TuneConfig.model_validate({
@@ -216,7 +216,7 @@ def sae(store: Store, folder: Path) -> list[pa.Table]:
         corpora=RECIPE.corpora, chunks=(), directions=None, pool=Pool(threads=1), seed=SAE.seed,
         truth=find_truth(samples.ids, samples.role, (samples.split == SPLITS.index("train")).tolist(), known, 64),
     )  # fmt: skip
-    own = {name: open_coders(plan.artefact.folder(layer_name(LAYER)), name) for name in names}
+    own = {name: open_saes(plan.artefact.folder(layer_name(LAYER)), name) for name in names}
     evaluate_layer(job, LAYER, own)
     tables = {name: evaluation.part(layer_name(LAYER), name) for name in EVALUATIONS.tables}
     lines = sae_lines.summary_lines(tables, plan.artefact.about.reads)

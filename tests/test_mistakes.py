@@ -64,10 +64,10 @@ def refusal(folder: Path, change: dict, line: str = "") -> list[str]:
             "--interpret.backend.kind: must be truth, chat or local, got 'chatt'; did you mean --interpret.backend.kind chat?",
         ),
         (
-            "--sae.coder.activation.k 16",
-            "--sae.coder.activation.k: sae.coder.activation.kind: missing: relu, topk, batch_topk, matryoshka, jumprelu, gated, "
-            "matching_pursuit or archetypal"
-            "; for example --sae.coder.activation.kind topk",
+            "--sae.design.activation.k 16",
+            "--sae.design.activation.k: sae.design.activation.kind: missing: relu, topk, batch_topk, matryoshka, jumprelu, "
+            "gated, matching_pursuit or archetypal"
+            "; for example --sae.design.activation.kind topk",
         ),
         ("--pool.gpus x", "--pool.gpus: must be a number or null, got 'x'; for example --pool.gpus 0.5"),
         (

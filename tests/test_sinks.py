@@ -16,7 +16,7 @@ from linrep.probe.study import Unit
 from linrep.probe.study import plan_study as plan_probes
 from linrep.probe.unit import gather_part, parts_of, probe_unit
 from linrep.sae.architectures import Largest
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 from linrep.sharing.artefact import rows_of
 from linrep.sharing.fires import add_fired, fire_part
 from linrep.sharing.grouped import parts_of as parts_of_pairs
@@ -138,7 +138,7 @@ def test_controls_of_random_directions(tmp_path):
     stores = both(pairs.write_pairs(tmp_path / "plain", tokens[0], tokens[1], tokens=4), tmp_path)
     w = torch.randn(12, 10, generator=torch.Generator().manual_seed(0))
     sae = Sae(w, torch.zeros(12), w, torch.zeros(10), Largest(3), False)
-    one, other = (with_control(NamedSae(path="x", layer=0), sae, store, 0)[1].coder for store in stores)
+    one, other = (with_control(NamedSae(path="x", layer=0), sae, store, 0)[1].sae for store in stores)
     assert isinstance(one, Sae)
     assert isinstance(other, Sae)
     assert torch.equal(one.decoder, other.decoder)

@@ -97,10 +97,10 @@ class Latents:
 
     Attributes:
         name: What tables call it.
-        coder: What encodes.
+        sae: What encodes.
         decoder: What a unit of each latent writes, one row a latent.
     """
 
     name: str
-    coder: Encoder
+    sae: Encoder
     decoder: Float[Tensor, "f d"]

@@ -46,7 +46,7 @@ class TrainingFailed(LinrepError, RuntimeError):
 
 
 class FormatError(LinrepError, ValueError):
-    """A saved SAE is in no format that is known, is damaged, or does something that no coder here does."""
+    """A saved SAE is in no format that is known, is damaged, or does something that no SAE here does."""
 
 
 class HubError(LinrepError, RuntimeError):

@@ -36,7 +36,7 @@ def overview(job: str, description: str, options: Mapping[str, str], model: type
 
 
 def page(section: str, model: type[BaseModel]) -> str | None:
-    """The fields of a section, or of a part of it such as sae.coder: option, type, default, meaning. None where there is none.
+    """The fields of a section, or of a part of it such as sae.design: option, type, default, meaning. None where there is none.
 
     Args:
         section: Its name.

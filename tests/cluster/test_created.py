@@ -56,7 +56,7 @@ def recipe(random_vlm: Any, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     sections = {
         "probe": ProbeConfig(min_per_class=1, softmax=None),
         "steer": recipe.steer.model_copy(update={**steer, "pairs": (("tench", "church"),), "insist": True}),
-        "sae": SaeConfig.model_validate({"layers": [2], "rows": 64, "batch": 32, "coder": {"expansion": 2}}),
+        "sae": SaeConfig.model_validate({"layers": [2], "rows": 64, "batch": 32, "design": {"expansion": 2}}),
         "features": recipe.features.model_copy(update={"saes": (NamedSae(path=str(path), layer=2),)}),
         "sharing": recipe.sharing.model_copy(update=sharing),
     }

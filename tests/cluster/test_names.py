@@ -24,7 +24,7 @@ from linrep.vlm.card import describe
 from tests.steering import HARVEST, half_held_out, write_workspace
 
 TOKENS = HARVEST.model_copy(update={"views": ("pooled", "tokens"), "tokens_per_sample": 16})
-SAE = {"layers": [2], "rows": 64, "batch": 32, "coder": {"expansion": 2, "activation": {"kind": "topk", "k": 4}}}
+SAE = {"layers": [2], "rows": 64, "batch": 32, "design": {"expansion": 2, "activation": {"kind": "topk", "k": 4}}}
 
 
 @pytest.fixture(scope="module")

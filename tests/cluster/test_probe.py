@@ -21,9 +21,9 @@ from linrep.probe.labels import read_attributes
 from linrep.probe.study import plan_study
 from linrep.recipe import Recipe
 from linrep.sae.architectures import Rectify
-from linrep.sae.coder import Sae
 from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
+from linrep.sae.sae import Sae
 from linrep.vlm.config import ModelConfig
 from tests.conftest import write_corpora
 from tests.probe.planted import AXES, D, write_colours, write_planted

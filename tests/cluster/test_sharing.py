@@ -30,16 +30,16 @@ from tests.conftest import write_corpora
 from tests.sharing.planted import CONFIG, write_pairs
 
 
-def planned(folder: Path, coders: dict, **changes):
+def planned(folder: Path, saes: dict, **changes):
     """The plan of a study with some SAEs, by model and name."""
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 60, 3, 12))
     stores = [write_pairs(folder / name, images, texts, tokens=3, digest=name) for name in ("trained", "untrained")]
-    named = [ModelSae(path=name, layer=0, model=model) for model, name in coders]
+    named = [ModelSae(path=name, layer=0, model=model) for model, name in saes]
     config = SMALL.model_copy(update={"saes": tuple(named), **changes})
-    latents = tuple((Latents(name, own, own.decoder),) * 2 for (_, name), own in coders.items())
+    latents = tuple((Latents(name, own, own.decoder),) * 2 for (_, name), own in saes.items())
     study = plan_study(stores[0], config, stores[1], latents)
-    return study, plan_results(place(folder), "t", study, tuple(own.digest for own in coders.values()))
+    return study, plan_results(place(folder), "t", study, tuple(own.digest for own in saes.values()))
 
 
 def test_saes_that_activate_differently_are_different_parents(tmp_path):
@@ -73,9 +73,9 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path, monkeypatch)
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 150, 3, 12))
     store = write_pairs(tmp_path / "store", images, texts, np.arange(150) % 4, tokens=3)
-    coder = random_sae(torch.randn(50, 12), 20, 3)
+    sae = random_sae(torch.randn(50, 12), 20, 3)
     config = CONFIG.model_copy(update={"saes": (ModelSae(path="x", layer=0),)})
-    both = Latents("x", coder, coder.decoder)
+    both = Latents("x", sae, sae.decoder)
     study = plan_study(store, config, None, ((both, both),))
     found = []
     # Also where the object store has room for one part of a layer at a time.
@@ -101,9 +101,9 @@ def test_of_a_layer_two_parts_sums_exist_at_once_while_the_next_is_gathered(tmp_
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((2, 160, 3, 12))
     store = write_pairs(tmp_path / "store", images, texts, tokens=3, chunk=20)
-    coder = random_sae(torch.randn(50, 12), 20, 3)
+    sae = random_sae(torch.randn(50, 12), 20, 3)
     config = CONFIG.model_copy(update={"saes": (ModelSae(path="x", layer=0),)})
-    study = plan_study(store, config, None, ((Latents("x", coder, coder.decoder),) * 2,))
+    study = plan_study(store, config, None, ((Latents("x", sae, sae.decoder),) * 2,))
     made_so_far: list[weakref.ref] = []
     most: list[int] = []
 

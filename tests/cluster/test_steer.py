@@ -25,8 +25,8 @@ from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.records import write_record
 from linrep.sae.controls import random_sae
-from linrep.sae.formats import read as read_coder
-from linrep.sae.formats.saelens import write as write_coder
+from linrep.sae.formats import read as read_sae
+from linrep.sae.formats import saelens
 from linrep.steer.artefact import STEERING, Steering, read_parts
 from linrep.steer.cells import cells
 from linrep.steer.chunk import fetch, steer_chunk
@@ -295,7 +295,7 @@ def test_an_sae_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
         write_sae(fresh / "sae", 32, seed)
         plan = plan_steering(with_sae, place(fresh))
         digests.append(plan.artefact.manifest.digest)
-        assert plan.artefact.manifest.parents["sae"] == read_coder(str(fresh / "sae")).digest == plan.job.sae_digest
+        assert plan.artefact.manifest.parents["sae"] == read_sae(str(fresh / "sae")).digest == plan.job.sae_digest
     assert digests[0] == digests[2] != digests[1]
     assert any(cell.direction == "sae_sparse" and cell.layer == 2 for cell in cells(config, plan.job.layers))
     write_sae(fresh / "sae", 32, 5)
@@ -306,7 +306,7 @@ def test_an_sae_trained_anew_at_the_same_path_is_another_job(recipe, fresh):
 def write_sae(folder: Path, width: int, seed: int = 0) -> None:
     """Random directions as a saved SAE."""
     sample = torch.randn(64, width, generator=torch.Generator().manual_seed(seed))
-    write_coder(place(folder), random_sae(sample, 48, 4, seed))
+    saelens.write(place(folder), random_sae(sample, 48, 4, seed))
 
 
 def test_two_classes_of_one_name_are_called_as_the_probes_call_them(split_corpora, random_vlm, fresh, tmp_path):

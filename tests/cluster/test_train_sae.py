@@ -32,7 +32,7 @@ from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import plan_saes
-from linrep.sae.formats import read as read_coder
+from linrep.sae.formats import read as read_sae
 from linrep.sae.formats.card import FILE as CARD
 from linrep.sae.layer import train_layer
 from linrep.sae.study import SaeConfig
@@ -51,7 +51,7 @@ HARVEST = HarvestConfig(layers=(0, 2), views=("pooled", "tokens"), chunk_size=16
 SAE = SaeConfig.model_validate(
     {
         "layers": [2],
-        "coder": {
+        "design": {
             "activation": {"kind": "topk", "k": 4},
             "expansion": 2,
             "aux": {"dead_after": 500},
@@ -146,7 +146,7 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
 
     names = ["topk-4-x2-s0", "topk-4-x2-s1"]
     quality = outcome.artefact.table("quality").to_pylist()
-    found = {(row["coder"], row["measure"], row["modality"]): row for row in quality}
+    found = {(row["sae"], row["measure"], row["modality"]): row for row in quality}
     for name in names:
         for modality in ("image", "text", "both"):
             assert 0 < found[name, "fvu", modality]["value"] < found[name, "fvu", modality]["control"] < 1.5
@@ -161,7 +161,7 @@ def test_ray_equals_the_plain_path_and_a_second_run_does_nothing(
         card = (here / "layer-002" / name / CARD).read_text()
         assert "random directions" in card
         assert (here / "layer-002" / name / "sparsity.safetensors").is_file()
-        assert read_coder(here / "layer-002" / name).about["hook_name"] == "blocks.1.hook_resid_post"
+        assert read_sae(here / "layer-002" / name).about["hook_name"] == "blocks.1.hook_resid_post"
     assert found[names[1], f"stability/{names[0]}", "both"]["value"] > found[names[1], f"stability/{names[0]}", "both"]["control"]
     truth = outcome.artefact.table("truth").to_pylist()
     assert {(row["attribute"], row["class_name"]) for row in truth} == {("class", "tench"), ("class", "church")}
@@ -317,12 +317,12 @@ def test_two_workers_on_ray_equal_two_in_threads(split_corpora, random_vlm, fres
         thread.start()
     for thread in threads:
         thread.join()
-    for name in recipe.sae.coders():
-        mine, theirs = (read_coder(Path(w.path) / "layer-002" / name) for w in (saes, plan.artefact.place))
+    for name in recipe.sae.designs():
+        mine, theirs = (read_sae(Path(w.path) / "layer-002" / name) for w in (saes, plan.artefact.place))
         torch.testing.assert_close(mine.decoder, theirs.decoder, rtol=1e-4, atol=1e-5)
     plain = [e.values["fvu/text"] for e in events[0] if isinstance(e, Metrics)]
     rows = read_table(saes / "layer-002", "training.parquet").to_pylist()
-    logged = {(r["step"], r["coder"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
+    logged = {(r["step"], r["sae"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
     assert list(logged.values()) == pytest.approx(plain, rel=1e-3)
 
 

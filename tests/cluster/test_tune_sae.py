@@ -139,7 +139,7 @@ def test_ray_equals_the_plain_path_leaves_nothing_behind_and_tells_mlflow(
     assert full.sae.layers == (2,)
     assert full.sae.rows == SAE.rows
     report = json.loads((Path(outcome.artefact.place.path) / "recommendation.json").read_text())["2"]
-    assert trials[report["name"]].values["sparsity"] == full.sae.coder.activation.k  # type: ignore[union-attr]
+    assert trials[report["name"]].values["sparsity"] == full.sae.design.activation.k  # type: ignore[union-attr]
 
     again = run_tune_sae(recipe, place(fresh))
     assert (again.n_new, again.text) == (0, outcome.text)

@@ -67,9 +67,9 @@ def test_without_halves_nothing_is_chosen():
 
 
 def quality(
-    coder: str, measure: str, value: float | None, modality: str = "image", control: float | None = 0.9
+    sae: str, measure: str, value: float | None, modality: str = "image", control: float | None = 0.9
 ) -> dict[str, object]:
-    return {"layer": 4, "coder": coder, "modality": modality, "measure": measure, "value": value, "control": control}
+    return {"layer": 4, "sae": sae, "modality": modality, "measure": measure, "value": value, "control": control}
 
 
 def test_the_sae_to_use_is_the_one_with_the_lowest_fvu():

@@ -30,7 +30,7 @@ def made(tmp_path_factory):
     planned = plan_artefact(place(folder / "w"), "t", study, {})
     unit, here = study.units[0], planned.place
     list(find_plainly(study, [unit.name], planned))
-    files = [(m, here / codes_file(unit.coder, m, file)) for part in study.parts(unit) for m, file in part]
+    files = [(m, here / codes_file(unit.folder, m, file)) for part in study.parts(unit) for m, file in part]
     assert len(files) == 12
     return images, texts, study.ids.to_pylist(), files
 

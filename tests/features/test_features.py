@@ -277,7 +277,7 @@ def test_codes_are_written_once(found, tmp_path):
     unit = study.units[0]
     modality, file = study.parts(unit)[0][0]
     target = place(tmp_path) / "codes/part-000000.parquet"
-    args = (study.store, file, study.wanted[modality], identity(F)[0][0].coder, target)
+    args = (study.store, file, study.wanted[modality], identity(F)[0][0].sae, target)
     assert encode_file(*args) > 0
     assert encode_file(*args) == 0
 

@@ -60,7 +60,7 @@ def planted_evaluation(workspace: Path, saes: Saes) -> None:
         units=["all"], about=EvaluationAbout("saes", [2, 4], NAMES),
     ).begun()  # fmt: skip
     quality = [
-        {"layer": layer, "coder": name, "modality": modality, "measure": measure, "value": value, "low": low, "high": high,
+        {"layer": layer, "sae": name, "modality": modality, "measure": measure, "value": value, "low": low, "high": high,
          "control": control}
         for layer in (2, 4) for name in NAMES
         for modality, measure, value, low, high, control in [
@@ -70,7 +70,7 @@ def planted_evaluation(workspace: Path, saes: Saes) -> None:
         ]
     ]  # fmt: skip
     truth = [
-        {"layer": 2, "coder": NAMES[0], "attribute": HOSTILE, "class_name": "boat", "latent": 3, "threshold": 0.5, "f1": 0.75,
+        {"layer": 2, "sae": NAMES[0], "attribute": HOSTILE, "class_name": "boat", "latent": 3, "threshold": 0.5, "f1": 0.75,
          "control": 0.5, "auroc": 0.875, "auroc_control": 0.5, "n_test": 9}
     ]  # fmt: skip
     rows = {"quality": quality, "truth": truth}

@@ -58,7 +58,7 @@ def test_every_way_to_ask_for_a_section_is_one():
 
 
 def test_a_part_of_a_section_has_a_page():
-    assert "  --sae.coder.activation.k  integer; default 32" in shown(JOBS[0], "--help", "sae.coder.activation")
+    assert "  --sae.design.activation.k  integer; default 32" in shown(JOBS[0], "--help", "sae.design.activation")
 
 
 def test_a_section_that_is_none_is_answered_with_the_nearest():

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SMALLER = (
     "--demo.n_images", "256", "--demo.n_texts", "256", "--harvest.layers", "2,4", "--harvest.chunk_size", "128",
-    "--sae.rows", "81920", "--sae.checkpoint_every", "10", "--sae.coder.aux.dead_after", "5000",
+    "--sae.rows", "81920", "--sae.checkpoint_every", "10", "--sae.design.aux.dead_after", "5000",
     "--sae.evaluation.rows", "1024", "--sae.evaluation.texts", "8",
     "--sae.evaluation.samples", "128",
 )  # fmt: skip

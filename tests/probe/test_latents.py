@@ -30,21 +30,21 @@ def planted(n: int = 900, d: int = 16, f: int = 64, c: int = 4) -> tuple[PlainSa
     return PlainSae(directions), x, y
 
 
-def passes(coder: PlainSae, x: torch.Tensor, y: np.ndarray, size: int = 256):
-    return lambda: (Weighed(coder.encode(x[i : i + size]), {"y": y[i : i + size]}) for i in range(0, len(x), size))
+def passes(sae: PlainSae, x: torch.Tensor, y: np.ndarray, size: int = 256):
+    return lambda: (Weighed(sae.encode(x[i : i + size]), {"y": y[i : i + size]}) for i in range(0, len(x), size))
 
 
-def fitted(coder: PlainSae, x: torch.Tensor, y: np.ndarray, ks: tuple[int, ...]) -> list[LatentProbe]:
-    rows = passes(coder, x, y)
-    return fit_latents(rows, survey(rows, coder.n_latents, {"y": int(y.max()) + 1}), ks)["y"]
+def fitted(sae: PlainSae, x: torch.Tensor, y: np.ndarray, ks: tuple[int, ...]) -> list[LatentProbe]:
+    rows = passes(sae, x, y)
+    return fit_latents(rows, survey(rows, sae.n_latents, {"y": int(y.max()) + 1}), ks)["y"]
 
 
 def test_the_latent_of_each_class_is_found_and_one_is_enough():
-    coder, x, y = planted()
-    one, five = fitted(coder, x, y, (1, 5))
+    sae, x, y = planted()
+    one, five = fitted(sae, x, y, (1, 5))
     assert [one.of(c).tolist() for c in range(4)] == [[10], [20], [30], [40]]
     assert [len(five.of(c)) for c in range(4)] == [5] * 4
-    right = [(probe.scores(coder.encode(x)).argmax(1).numpy() == y).mean() for probe in (one, five)]
+    right = [(probe.scores(sae.encode(x)).argmax(1).numpy() == y).mean() for probe in (one, five)]
     assert right[0] > 0.9
     assert right[1] >= right[0] - 0.01
 
@@ -84,8 +84,8 @@ def test_many_classes_choose_many_latents_and_each_is_least_squares_on_its_own()
 
 def test_groups_of_rows_weigh_the_same_whatever_their_number():
     """The rows of one group ten times over change nothing."""
-    coder, x, y = planted(300)
-    half = [Weighed(coder.encode(x[i : i + 150]), {"y": y[i : i + 150]}, group) for group, i in enumerate((0, 150))]
+    sae, x, y = planted(300)
+    half = [Weighed(sae.encode(x[i : i + 150]), {"y": y[i : i + 150]}, group) for group, i in enumerate((0, 150))]
     few, many = (partial(iter, own) for own in (half, [half[0]] * 10 + half[1:]))
     one, other = (fit_latents(rows, survey(rows, 64, {"y": 4}), (3,))["y"][0] for rows in (few, many))
     assert torch.equal(one.latents, other.latents)
@@ -101,7 +101,7 @@ def test_the_most_active_latents_are_those_that_fire_on_most_rows():
 
 
 def test_shuffled_labels_find_nothing():
-    coder, x, y = planted()
+    sae, x, y = planted()
     wrong = np.random.default_rng(1).permutation(y)
-    (probe,) = fitted(coder, x[:600], wrong[:600], (5,))
-    assert (probe.scores(coder.encode(x[600:])).argmax(1).numpy() == wrong[600:]).mean() < 0.4
+    (probe,) = fitted(sae, x[:600], wrong[:600], (5,))
+    assert (probe.scores(sae.encode(x[600:])).argmax(1).numpy() == wrong[600:]).mean() < 0.4

@@ -3,7 +3,7 @@
 import torch
 
 from linrep.sae.architectures import Above, Gate, Largest, Rectify
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 from tests.sae.reference import random_weights
 
 D, F = 12, 40

@@ -12,7 +12,7 @@ from linrep.places import place
 from linrep.sae import formats
 from linrep.sae.architecture import Step
 from linrep.sae.architectures import Largest, architecture_of
-from linrep.sae.config import Adam, Archetypal, AuxK, CoderConfig, TopK
+from linrep.sae.config import Adam, Archetypal, AuxK, SaeDesign, TopK
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
 from linrep.sae.passes import Weights
 from linrep.sae.reduce import Alone
@@ -30,7 +30,7 @@ def trained(activation, seed: int = 0, steps: int = 40, data: int = 0) -> tuple[
     x, directions = planted((steps + 10) * 256, 24, 48, 3, data)
     rows = [Rows(part, torch.zeros(256, dtype=torch.bool)) for part in x[: steps * 256].split(256)]
     adam, aux = Adam(learning_rate=1e-2), AuxK(dead_after=5 * 256)
-    config = CoderConfig(activation=activation, expansion=3, adam=adam, aux=aux, seed=seed)
+    config = SaeDesign(activation=activation, expansion=3, adam=adam, aux=aux, seed=seed)
     trainer = Trainer.begin(config, x[:4096], steps)
     list(fit(rows, [trainer]))
     return trainer, x[steps * 256 :], directions
@@ -46,7 +46,7 @@ def made_of(weights: Weights) -> Tensor:
 def test_gradients_equal_those_of_autograd(device: str) -> None:
     x = planted(200, D, 24, 3)[0].double()
     activation = Archetypal(k=4, points=50)
-    weights = first_weights(CoderConfig(activation=activation, expansion=4), x)
+    weights = first_weights(SaeDesign(activation=activation, expansion=4), x)
     weights["departure"] += 0.1 * torch.randn(weights["departure"].shape, generator=torch.Generator().manual_seed(1))
     architecture_of(activation).settle(weights)
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights.items()}
@@ -104,7 +104,7 @@ def test_it_finds_planted_directions_and_comes_out_more_alike_than_topk() -> Non
             runs = [trained(activation, seed, 200, data) for seed in range(2)]
             alike[name] += match(runs[0][0].weights["decoder"], runs[1][0].weights["decoder"])[0] / 2
             for trainer, held, directions in runs:
-                one = trainer.coder()
+                one = trainer.sae()
                 found[name] += float(((directions @ one.decoder.T).amax(1) > 0.9).float().mean()) / 4
                 fvu[name] += float((one(held) - held).square().sum() / (held - held.mean(0)).square().sum()) / 4
     assert alike["archetypal"] > alike["topk"] + 0.01
@@ -115,7 +115,7 @@ def test_it_finds_planted_directions_and_comes_out_more_alike_than_topk() -> Non
 def test_it_is_saved_as_the_topk_that_it_has_become(tmp_path: Path) -> None:
     """Every format that holds TopK holds it; SAELens' keeps how it was trained."""
     trainer, held, _ = trained(Archetypal(k=3, points=100), steps=5)
-    sae = trainer.coder()
+    sae = trainer.sae()
     assert sae.rule == Largest(3)
     for format_ in (saelens, dictionary_learning, sparsify):
         folder = tmp_path / format_.__name__

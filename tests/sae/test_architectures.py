@@ -9,7 +9,7 @@ from linrep.places import place
 from linrep.sae import formats
 from linrep.sae.architecture import Architecture
 from linrep.sae.architectures import ARCHITECTURES, RULES, architecture_of
-from linrep.sae.config import SPARSITY, Activation, CoderConfig, WithK, WithL1
+from linrep.sae.config import SPARSITY, Activation, SaeDesign, WithK, WithL1
 from linrep.sae.formats import saelens
 from linrep.sae.search import Chosen, Penalised, TuneConfig
 from linrep.sae.study import Grid, SaeConfig
@@ -21,7 +21,7 @@ each = pytest.mark.parametrize("kind", ARCHITECTURES)
 
 
 def section(kind: str, **numbers: float) -> Activation:
-    return CoderConfig.model_validate({"activation": {"kind": kind, **numbers}}).activation
+    return SaeDesign.model_validate({"activation": {"kind": kind, **numbers}}).activation
 
 
 def test_the_table_is_the_union_that_recipes_may_name() -> None:
@@ -42,8 +42,8 @@ def test_grids_and_searches_vary_its_sparsity(kind: str) -> None:
     made = section(kind)
     assert (kind in get_args(WithK)) == (made.sparsity == "k")
     assert (kind in get_args(WithL1)) == (made.sparsity == "l1")
-    config = SaeConfig.model_validate({"coder": {"activation": {"kind": kind}}, "grid": Grid(sparsity=(3, 5))})
-    assert [getattr(coder.activation, made.sparsity) for coder in config.coders().values()] == [3, 5]
+    config = SaeConfig.model_validate({"design": {"activation": {"kind": kind}}, "grid": Grid(sparsity=(3, 5))})
+    assert [getattr(design.activation, made.sparsity) for design in config.designs().values()] == [3, 5]
     space = TuneConfig.model_validate({"space": {"architectures": [{"kind": kind, made.sparsity: [3, 5]}]}}).space
     assert isinstance(space.architectures[0], Chosen) == (made.sparsity == "k")
     assert isinstance(space.architectures[0], Penalised) == (made.sparsity == "l1")
@@ -53,10 +53,10 @@ def test_grids_and_searches_vary_its_sparsity(kind: str) -> None:
 def test_what_it_trains_reconstructs_equally_after_saving(kind: str, tmp_path) -> None:
     """Read back, the SAE has the same digest, which is of all weights and the whole rule, and takes raw inputs."""
     x, _ = planted(20 * BATCH, D, 24, 3)
-    config = CoderConfig.model_validate({"activation": {"kind": kind, SPARSITY[kind]: 4}, "expansion": 4})
+    config = SaeDesign.model_validate({"activation": {"kind": kind, SPARSITY[kind]: 4}, "expansion": 4})
     trainer = Trainer.begin(config, x[:256], 20)
     list(fit([Rows(part, torch.zeros(BATCH, dtype=torch.bool)) for part in x.split(BATCH)], [trainer]))
-    sae = trainer.coder()
+    sae = trainer.sae()
     raw = sae.unscaled(3.7)
     saelens.write(place(tmp_path), raw)
     back = formats.read(tmp_path)
@@ -74,7 +74,7 @@ def test_a_run_that_goes_on_equals_the_uninterrupted_one_whatever_it_begins_with
     """A worker that resumes has no sample: it begins with a row of zeros, and the checkpoint says the rest."""
     x, _ = planted(20 * BATCH, D, 24, 3)
     rows = [Rows(part, torch.zeros(BATCH, dtype=torch.bool)) for part in x.split(BATCH)]
-    config = CoderConfig.model_validate(
+    config = SaeDesign.model_validate(
         {"activation": {"kind": kind, SPARSITY[kind]: 4}, "expansion": 4, "aux": {"dead_after": 3 * BATCH}}
     )
     whole, first = (Trainer.begin(config, x[:256], 20) for _ in range(2))
@@ -92,7 +92,7 @@ def test_a_run_that_goes_on_equals_the_uninterrupted_one_whatever_it_begins_with
 def test_a_decoder_that_it_does_not_have_is_refused(kind: str) -> None:
     for decoder in ("unit", "weighted"):
         if decoder in section(kind).decoders:
-            CoderConfig.model_validate({"activation": {"kind": kind}, "decoder": decoder})
+            SaeDesign.model_validate({"activation": {"kind": kind}, "decoder": decoder})
         else:
             with pytest.raises(ValueError, match=f"decoder of {kind} must be"):
-                CoderConfig.model_validate({"activation": {"kind": kind}, "decoder": decoder})
+                SaeDesign.model_validate({"activation": {"kind": kind}, "decoder": decoder})

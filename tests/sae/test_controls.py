@@ -153,17 +153,17 @@ def test_a_gaussian_twin_never_sees_the_rows() -> None:
 
 @pytest.mark.slow
 def test_a_trained_sae_beats_every_control_where_there_is_structure() -> None:
-    from linrep.sae.config import Adam, CoderConfig, TopK
+    from linrep.sae.config import Adam, SaeDesign, TopK
     from linrep.sae.train import Trainer
 
     x = planted(20_000, D, 40, 3)[0]
-    config = CoderConfig(activation=TopK(k=3), expansion=F / D, adam=Adam(learning_rate=1e-2))
+    config = SaeDesign(activation=TopK(k=3), expansion=F / D, adam=Adam(learning_rate=1e-2))
     trainer = Trainer.begin(config, x[:1000], 400)
     for i in range(400):
         part = x[(i * 128) % 19_000 :][:128]
         trainer.take(Rows(part, torch.zeros(len(part), dtype=torch.bool)))
     held: dict[Modality, torch.Tensor] = {"image": planted(4000, D, 40, 3)[0][2000:]}
-    trained = fvu({"image": trainer.coder(), "text": trainer.coder()}, held)["image"]
+    trained = fvu({"image": trainer.sae(), "text": trainer.sae()}, held)["image"]
     longer = Training(rows=51_200, batch=128, learning_rate=1e-2)
     controls: dict[str, Callable] = {**CONTROLS, "frozen decoder": partial(frozen_decoder, training=longer)}
     controls["Gaussian twin"] = partial(gaussian_twin, training=longer)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from linrep.errors import FormatError
 from linrep.places import place
 from linrep.sae import formats
-from linrep.sae.coder import Sae
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
+from linrep.sae.sae import Sae
 from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 WRONG = (None, "x", "", -1, 0, 9999, 10**400, 2.5, True, False, [], [1], {}, {"k": 3}, float("nan"))

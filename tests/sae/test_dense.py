@@ -6,7 +6,7 @@ import torch
 from linrep.sae.architecture import Step
 from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
-from linrep.sae.config import Activation, Adam, AuxK, CoderConfig, Gated, JumpReLU, ReLU
+from linrep.sae.config import Activation, Adam, AuxK, Gated, JumpReLU, ReLU, SaeDesign
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.reduce import Alone
 from linrep.sae.train import Rows, Trainer, fit
@@ -108,7 +108,7 @@ def test_products_in_bfloat16_leave_the_rest_in_float32(activation, device: str)
 def test_the_penalty_rises_over_the_first_share_of_the_run(activation) -> None:
     """Nothing is learnt at this rate, so the reported penalty is its share that counts: (0, 1, 2, ...) fifths of the whole."""
     x = batch().float()
-    config = CoderConfig(
+    config = SaeDesign(
         activation=activation, expansion=4, sparsity_warmup=0.5, adam=Adam(learning_rate=1e-12), aux=AuxK(dead_after=10**6)
     )
     trainer = Trainer.begin(config, x, 10)

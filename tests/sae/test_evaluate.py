@@ -8,10 +8,10 @@ import torch
 
 from linrep.sae.activity import Activity, highest
 from linrep.sae.architectures import Largest, Rectify
-from linrep.sae.coder import Sae
 from linrep.sae.controls import random_sae
 from linrep.sae.evaluate import evaluate, firing_histogram
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
+from linrep.sae.sae import Sae
 from linrep.sae.stability import living, match
 from linrep.sae.start import geometric_median, unit_rows
 from linrep.sae.train import Rows

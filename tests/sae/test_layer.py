@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from linrep.errors import StoreError
 from linrep.kind import UnitCommit
 from linrep.places import PendingFile, place
-from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
+from linrep.sae.config import Adam, AuxK, SaeDesign, TopK
 from linrep.sae.evaluate import evaluate
-from linrep.sae.formats import read as read_coder
+from linrep.sae.formats import read as read_sae
 from linrep.sae.layer import HISTORY, LayerJob, read_commit, train_layer
 from linrep.sae.study import Grid, Rows, SaeConfig
 from linrep.sae.train import Metrics
@@ -28,7 +28,7 @@ from tests.store.planted_store import write_store
 
 D = 16
 CONFIG = SaeConfig(
-    coder=CoderConfig(activation=TopK(k=4), expansion=4, aux=AuxK(dead_after=2000), adam=Adam(learning_rate=3e-3)),
+    design=SaeDesign(activation=TopK(k=4), expansion=4, aux=AuxK(dead_after=2000), adam=Adam(learning_rate=3e-3)),
     rows=40 * 64, batch=64, data=Rows(shuffle_rows=200), checkpoint_every=7,
 )  # fmt: skip
 
@@ -111,7 +111,7 @@ def test_saved_saes_take_raw_activations(store, tmp_path, normalise):
     if normalise == "modality":
         names = {m: f"{name}-{m}" for m, name in names.items()}
     for modality in ("image", "text"):
-        sae = read_coder(job.folder / names[modality])
+        sae = read_sae(job.folder / names[modality])
         x = rows[modality]
         found = evaluate(sae, [Batch(x, torch.full((len(x),), modality == "text"))]).quality[modality]
         trained = [e.values[f"fvu/{modality}"] for e in events if isinstance(e, Metrics)][-1]
@@ -124,15 +124,20 @@ def test_saved_saes_take_raw_activations(store, tmp_path, normalise):
 
 def test_a_grid_trains_each_sae_as_if_alone(store, tmp_path):
     grid = SaeConfig.model_validate({**CONFIG.model_dump(), "grid": {"sparsity": [2, 4], "learning_rate": [1e-3, 3e-3]}})
-    assert list(grid.coders()) == ["topk-2-x4-s0-lr0.001", "topk-2-x4-s0-lr0.003", "topk-4-x4-s0-lr0.001", "topk-4-x4-s0-lr0.003"]
+    assert list(grid.designs()) == [
+        "topk-2-x4-s0-lr0.001",
+        "topk-2-x4-s0-lr0.003",
+        "topk-4-x4-s0-lr0.001",
+        "topk-4-x4-s0-lr0.003",
+    ]
     list(train_layer(job_of(store, tmp_path / "grid", grid)))
     list(train_layer(job_of(store, tmp_path / "alone")))
-    one = read_coder(place(tmp_path / "grid") / "layer-002/topk-4-x4-s0-lr0.003")
-    other = read_coder(place(tmp_path / "alone") / "layer-002/topk-4-x4-s0")
+    one = read_sae(place(tmp_path / "grid") / "layer-002/topk-4-x4-s0-lr0.003")
+    other = read_sae(place(tmp_path / "alone") / "layer-002/topk-4-x4-s0")
     assert torch.equal(one.decoder, other.decoder)
     assert torch.equal(one.encoder, other.encoder)
     history = read_table(place(tmp_path / "grid") / "layer-002", f"{HISTORY}.parquet").to_pylist()
-    assert {row["coder"] for row in history} == set(grid.coders())
+    assert {row["sae"] for row in history} == set(grid.designs())
     assert {row["step"] for row in history} == set(range(1, 41))
 
 

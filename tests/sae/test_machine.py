@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from linrep.sae.config import CoderConfig, ReLU, TopK
+from linrep.sae.config import ReLU, SaeDesign, TopK
 from linrep.sae.machine import room_bytes
 from linrep.sae.study import SaeConfig
 from linrep.sae.train import Rows, Trainer, fit
@@ -39,7 +39,7 @@ def test_a_resumed_run_keeps_the_format_it_began_with(activation) -> None:
     """Bit for bit the uninterrupted run, whatever the trainer that goes on was made with."""
     x, _ = planted(12 * 32, 16, 24, 3)
     rows = [Rows(part, torch.zeros(32, dtype=torch.bool)) for part in x.split(32)]
-    config = CoderConfig(activation=activation, expansion=4)
+    config = SaeDesign(activation=activation, expansion=4)
     whole, first = (Trainer.begin(config, x[:64], 12, product="bfloat16") for _ in range(2))
     list(fit(rows, [whole]))
     list(fit(rows[:6], [first]))

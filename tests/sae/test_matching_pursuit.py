@@ -16,10 +16,10 @@ from linrep.sae.architectures import architecture_of
 from linrep.sae.architectures import matching_pursuit as module
 from linrep.sae.architectures.matching_pursuit import Pursuit, pursue
 from linrep.sae.auxk import Revival
-from linrep.sae.coder import Sae
-from linrep.sae.config import Adam, AuxK, CoderConfig, MatchingPursuit, TopK
+from linrep.sae.config import Adam, AuxK, MatchingPursuit, SaeDesign, TopK
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
 from linrep.sae.reduce import Alone
+from linrep.sae.sae import Sae
 from linrep.sae.train import Rows, Trainer, fit
 from tests.sae.reference import auxiliary_loss, devices, planted
 
@@ -122,10 +122,10 @@ def recovered(activation, seed: int, n_features: int = 48, active: int = 4) -> t
     x, directions = planted(210 * 256, 24, n_features, active, seed)
     rows = [Rows(part, torch.zeros(256, dtype=torch.bool)) for part in x[: 200 * 256].split(256)]
     adam, aux = Adam(learning_rate=1e-2), AuxK(dead_after=5 * 256)
-    config = CoderConfig(activation=activation, expansion=3, adam=adam, aux=aux, seed=seed)
+    config = SaeDesign(activation=activation, expansion=3, adam=adam, aux=aux, seed=seed)
     trainer = Trainer.begin(config, x[:1024], 200)
     list(fit(rows, [trainer]))
-    held, one = x[200 * 256 :], trainer.coder()
+    held, one = x[200 * 256 :], trainer.sae()
     fvu = (one(held) - held).square().sum() / (held - held.mean(0)).square().sum()
     return float(((directions @ one.decoder.T).amax(1) > 0.9).float().mean()), float(fvu)
 

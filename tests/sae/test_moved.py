@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from linrep.sae.coder import Sae
-from linrep.sae.config import Adam, Archetypal, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
+from linrep.sae.config import Adam, Archetypal, Gated, JumpReLU, Matryoshka, ReLU, SaeDesign, TopK
 from linrep.sae.evaluate import evaluate, latents_of_energy
 from linrep.sae.moved import moved
+from linrep.sae.sae import Sae
 from linrep.sae.start import first_directions, unit_rows
 from linrep.sae.train import Rows, Trainer
 from tests.sae.reference import planted
@@ -18,16 +18,16 @@ from tests.sae.saes import D, F, inputs, make_sae
 X = planted(4000, D, 30, 3)[0]
 
 
-def trained(config: CoderConfig, steps: int, height: int = 200) -> Sae:
+def trained(config: SaeDesign, steps: int, height: int = 200) -> Sae:
     trainer = Trainer.begin(config, X[:500], height)
     for i in range(steps):
         trainer.take(Rows(X[i * 20 :][:20], torch.zeros(20, dtype=torch.bool)))
-    return replace(trainer.coder(), about={"config": config.model_dump(mode="json")})
+    return replace(trainer.sae(), about={"config": config.model_dump(mode="json")})
 
 
 @pytest.mark.parametrize("activation", [ReLU(), TopK(k=3), Matryoshka(k=3), JumpReLU(), Gated()], ids=lambda a: a.kind)
 def test_an_untrained_sae_has_not_moved(activation) -> None:
-    config = CoderConfig(activation=activation, expansion=4, seed=7)
+    config = SaeDesign(activation=activation, expansion=4, seed=7)
     found = moved(trained(config, 0), torch.ones(4 * D))
     assert found is not None
     assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1), abs=1e-6)
@@ -36,7 +36,7 @@ def test_an_untrained_sae_has_not_moved(activation) -> None:
 
 
 def test_cosines_are_those_of_living_rows_by_hand() -> None:
-    config = CoderConfig(activation=TopK(k=2), expansion=2, seed=3)
+    config = SaeDesign(activation=TopK(k=2), expansion=2, seed=3)
     first = unit_rows(2 * D, D, 3)
     decoder = first.clone()
     decoder[0] *= -5  # its cosine is -1, whatever its length
@@ -51,7 +51,7 @@ def test_cosines_are_those_of_living_rows_by_hand() -> None:
 
 
 def test_training_moves_rows_and_a_small_rate_hardly_does() -> None:
-    lazy, busy = (CoderConfig(activation=TopK(k=3), expansion=4, adam=Adam(learning_rate=rate)) for rate in (1e-4, 3e-2))
+    lazy, busy = (SaeDesign(activation=TopK(k=3), expansion=4, adam=Adam(learning_rate=rate)) for rate in (1e-4, 3e-2))
     near, far = (moved(trained(config, 200), torch.ones(4 * D)) for config in (lazy, busy))
     assert near is not None
     assert far is not None
@@ -60,7 +60,7 @@ def test_training_moves_rows_and_a_small_rate_hardly_does() -> None:
 
 
 def test_an_interrupted_run_has_moved_as_far() -> None:
-    config = CoderConfig(activation=TopK(k=3), expansion=4, adam=Adam(learning_rate=1e-2))
+    config = SaeDesign(activation=TopK(k=3), expansion=4, adam=Adam(learning_rate=1e-2))
     whole, trainer = trained(config, 60, 60), Trainer.begin(config, X[:500], 60)
     for i in range(60):
         if i == 25:  # as after a kill: begun with a row of zeros, then loaded
@@ -68,7 +68,7 @@ def test_an_interrupted_run_has_moved_as_far() -> None:
             trainer = Trainer.begin(config, torch.zeros(1, D), 60)
             trainer.load_state_dict(state)
         trainer.take(Rows(X[i * 20 :][:20], torch.zeros(20, dtype=torch.bool)))
-    again = replace(trainer.coder(), about=whole.about)
+    again = replace(trainer.sae(), about=whole.about)
     assert moved(again, torch.ones(4 * D)) == moved(whole, torch.ones(4 * D))
 
 
@@ -82,11 +82,11 @@ def saved(trainer: Trainer):
 
 
 def test_where_the_start_is_not_known_nothing_is_said() -> None:
-    archetypal = CoderConfig(activation=Archetypal(k=3, points=20), expansion=4)
+    archetypal = SaeDesign(activation=Archetypal(k=3, points=20), expansion=4)
     assert moved(trained(archetypal, 0), torch.ones(4 * D)) is None  # its rows begin as mixtures of data
     assert moved(make_sae("topk"), torch.ones(F)) is None
     assert moved(replace(make_sae("topk"), about={"config": {"trainer": "another library's"}}), torch.ones(F)) is None
-    config = CoderConfig(activation=TopK(k=3), expansion=4)
+    config = SaeDesign(activation=TopK(k=3), expansion=4)
     assert moved(trained(config, 0), torch.zeros(4 * D)) is None
 
 

@@ -8,9 +8,9 @@ import torch
 from linrep.explorer.sae_figures import figures
 from linrep.explorer.saes import card_lines, sae_headline, summary_lines
 from linrep.sae.activity import Activity, highest
-from linrep.sae.coder import Sae
-from linrep.sae.config import CoderConfig, TopK
+from linrep.sae.config import SaeDesign, TopK
 from linrep.sae.report import LayerSae, Report
+from linrep.sae.sae import Sae
 from linrep.sae.splice import Losses, Spliced
 from linrep.sae.stability import living, match
 from linrep.sae.start import unit_rows
@@ -184,7 +184,7 @@ def test_summary_card_and_figure_say_nats_spread_and_control() -> None:
 
 def test_a_lazy_sae_is_said_to_be_one() -> None:
     """Of the same decoder, taken for one that began where it is and for one that began elsewhere."""
-    config = CoderConfig(activation=TopK(k=5), expansion=F / D, seed=4)
+    config = SaeDesign(activation=TopK(k=5), expansion=F / D, seed=4)
     rows, about = {"image": inputs()}, {"config": config.model_dump(mode="json")}
     start = unit_rows(F, D, 4)
     for decoder, said in ((start, "the decoder is still much of its random start"), (start.roll(1, 0), "(1: never moved)")):

@@ -27,7 +27,7 @@ from tests.store.planted_store import write_store
 
 D = 16
 SAE = SaeConfig.model_validate(
-    {"coder": {"aux": {"dead_after": 500}, "expansion": 2}, "rows": 3200, "batch": 64, "data": {"shuffle_rows": 512}}
+    {"design": {"aux": {"dead_after": 500}, "expansion": 2}, "rows": 3200, "batch": 64, "data": {"shuffle_rows": 512}}
 )
 
 
@@ -164,7 +164,7 @@ def plainly(plan: TunePlan) -> dict[str, Trial]:
 
 
 def weights_of(plan: TunePlan, name: str) -> bytes:
-    return (plan.place / "coders" / name / "sae_weights.safetensors").read_bytes()
+    return (plan.place / "saes" / name / "sae_weights.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("pack", [8, 3])
@@ -299,7 +299,7 @@ def test_random_draws_stay_in_the_space_and_depend_on_the_seed_alone():
     for c in found:
         low, high = (2, 16) if c.values()["architecture"] == "topk" else (0.1, 10)
         assert low <= c.sparsity <= high
-        assert 1e-4 <= c.coder.adam.learning_rate <= 1e-2
+        assert 1e-4 <= c.design.adam.learning_rate <= 1e-2
     assert found == proposer(config, SAE, [1]).round(0, {})
     other = tune(space=RANGES, search={"kind": "random", "trials": 40, "seed": 4})
     assert found != proposer(other, SAE, [1]).round(0, {})
@@ -315,7 +315,7 @@ def test_optuna_goes_where_loss_is_low_and_a_new_driver_is_proposed_the_same():
     config = tune(space=RANGES, search={"kind": "optuna", "trials": 48, "per_round": 8})
 
     def outcome(c) -> list[float]:
-        return [abs(math.log10(c.coder.adam.learning_rate) + 3), 1.0]
+        return [abs(math.log10(c.design.adam.learning_rate) + 3), 1.0]
 
     asked, results = proposer(config, SAE, [1]), {}
     assert asked.rounds() == 6

@@ -125,10 +125,10 @@ def test_candidates_of_every_mixture_are_compared_on_the_same_rows(normalise, st
     assert len({frozenset(trial.last) for trial in found.values()}) == 1
     assert {len(objectives(trial, plan.modalities) or ()) for trial in found.values()} == {4}
     (images,) = (t for t in found.values() if t.values["text_share"] == 0)
-    coder = saelens.read(plan.place / "coders" / images.name)
+    sae = saelens.read(plan.place / "saes" / images.name)
     for modality, rows in held_out(plan.test[1], 200).items():
         x = rows.chunk(2)[1]  # reported on the half that compares nobody
-        fvu = float((coder(x) - x).square().sum() / (x - x.mean(0)).square().sum())
+        fvu = float((sae(x) - x).square().sum() / (x - x.mean(0)).square().sum())
         assert images.last[f"fvu_{modality}"] == pytest.approx(fvu, rel=1e-4)
 
 

@@ -55,7 +55,7 @@ ZERO = {"image": torch.zeros_like, "text": torch.zeros_like}
 @pytest.mark.parametrize("where", ["image", "text", "both"])
 def test_a_perfect_sae_costs_nothing_and_zeros_are_the_zero_ablation(parts, where) -> None:
     vlm, texts = parts
-    perfect, nothing = (splice(vlm, texts, 2, coders, where) for coders in (SAME, ZERO))
+    perfect, nothing = (splice(vlm, texts, 2, saes, where) for saes in (SAME, ZERO))
     assert perfect.ce_spliced.value == pytest.approx(perfect.ce.value, abs=1e-6)
     assert perfect.kl_spliced.value == pytest.approx(0, abs=1e-6)
     assert perfect.kl_recovered.value == pytest.approx(1, abs=1e-4)
@@ -90,11 +90,11 @@ def test_each_modality_has_its_own_sae(parts) -> None:
     seen = {"image": 0, "text": 0}
 
     def counting(name: str):
-        def coder(h: torch.Tensor) -> torch.Tensor:
+        def sae(h: torch.Tensor) -> torch.Tensor:
             seen[name] += len(h)
             return h.clone()
 
-        return coder
+        return sae
 
     splice(vlm, texts, 2, {name: counting(name) for name in seen}, "both")
     assert seen == {"image": sum(one.n_image_tokens for one in texts), "text": sum(one.n_text_tokens for one in texts)}
@@ -179,11 +179,11 @@ def test_resampling_itself_recovers_nothing(alike, parts) -> None:
 def test_the_mean_ablation_puts_the_given_mean_there(alike, parts) -> None:
     vlm, _ = parts
     mean = torch.linspace(-1, 1, 32)
-    coders = dict.fromkeys(("image", "text"), lambda h: mean.expand_as(h))
-    found = splice(vlm, alike, 2, coders, "both", {"image": mean, "text": mean})
+    saes = dict.fromkeys(("image", "text"), lambda h: mean.expand_as(h))
+    found = splice(vlm, alike, 2, saes, "both", {"image": mean, "text": mean})
     assert found.kl_mean == found.kl_spliced
     assert found.kl_mean.value > 0
-    without = splice(vlm, alike, 2, coders, "both", {"image": mean})
+    without = splice(vlm, alike, 2, saes, "both", {"image": mean})
     assert math.isnan(without.kl_mean.value)
     assert without.kl_spliced == found.kl_spliced
 

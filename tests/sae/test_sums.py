@@ -9,11 +9,11 @@ from linrep.errors import StoreError
 from linrep.kind import UnitCommit
 from linrep.places import place
 from linrep.records import write_record
-from linrep.sae.artefact import open_coders
-from linrep.sae.coder import Sae
+from linrep.sae.artefact import open_saes
 from linrep.sae.controls import random_sae
 from linrep.sae.formats import read, saelens
 from linrep.sae.formats.sums import sums_of
+from linrep.sae.sae import Sae
 
 
 @pytest.mark.parametrize("name", saelens.FILES)
@@ -27,7 +27,7 @@ def test_one_flipped_bit_of_a_trained_sae_is_one_line_that_names_the_file_and_th
     # The last digit of a number in the settings, a bit of the last weight: both read well without the sum.
     at = max(i for i, byte in enumerate(whole) if chr(byte).isdigit()) if name == saelens.CONFIG else len(whole) - 4
     file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    for reading in (lambda: read(layer / "topk"), lambda: open_coders(layer, "topk")):
+    for reading in (lambda: read(layer / "topk"), lambda: open_saes(layer, "topk")):
         with pytest.raises(StoreError, match=r"is damaged .*delete .*commits/layer-002\.json") as caught:
             reading()
         assert str(file) in str(caught.value)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from linrep.errors import TrainingFailed
 from linrep.sae.architectures import Above
-from linrep.sae.config import Adam, AuxK, BatchTopK, CoderConfig, Gated, JumpReLU, Matryoshka, ReLU, TopK
+from linrep.sae.config import Adam, AuxK, BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, SaeDesign, TopK
 from linrep.sae.train import Metrics, Rows, Trainer, fit
 from tests.sae.reference import devices, planted
 
@@ -25,15 +25,15 @@ def batches(steps: int, seed: int = 0, n_features: int = 24) -> list[Rows]:
     return [Rows(x[i : i + BATCH], text[i : i + BATCH]) for i in range(0, len(x), BATCH)]
 
 
-def config(activation, **more) -> CoderConfig:
-    return CoderConfig(activation=activation, expansion=4, aux=AuxK(dead_after=3 * BATCH), adam=Adam(learning_rate=3e-3), **more)
+def config(activation, **more) -> SaeDesign:
+    return SaeDesign(activation=activation, expansion=4, aux=AuxK(dead_after=3 * BATCH), adam=Adam(learning_rate=3e-3), **more)
 
 
 QUICK = Adam(learning_rate=1e-2)
 
 
-def quick(activation, **more) -> CoderConfig:
-    return CoderConfig(activation=activation, expansion=4, adam=QUICK, **more)
+def quick(activation, **more) -> SaeDesign:
+    return SaeDesign(activation=activation, expansion=4, adam=QUICK, **more)
 
 
 def weights_equal(one: Trainer, other: Trainer) -> bool:
@@ -62,11 +62,11 @@ def test_resumed_run_equals_the_uninterrupted_one(activation, decoder: str, tmp_
 def test_the_schedule_spans_the_whole_run_after_a_resume() -> None:
     data, sample = batches(10), batches(1, seed=1)[0].x
     adam = Adam(learning_rate=1.0, warmup=0.2, decay=0.5)
-    rates = [m.values["learning_rate"] for m in fit(data, [Trainer.begin(CoderConfig(adam=adam), sample, 10)], every=1)]
+    rates = [m.values["learning_rate"] for m in fit(data, [Trainer.begin(SaeDesign(adam=adam), sample, 10)], every=1)]
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
-    half = Trainer.begin(CoderConfig(adam=adam), sample, 10)
+    half = Trainer.begin(SaeDesign(adam=adam), sample, 10)
     list(fit(data[:6], [half]))
-    rest = Trainer.begin(CoderConfig(adam=adam), sample, 10)
+    rest = Trainer.begin(SaeDesign(adam=adam), sample, 10)
     rest.load_state_dict(copy.deepcopy(half.state_dict()))
     assert [m.values["learning_rate"] for m in fit(data[6:], [rest], every=1)] == pytest.approx(rates[6:])
 
@@ -83,7 +83,7 @@ def test_several_at_once_equal_each_alone() -> None:
     data, sample = batches(12), batches(2, seed=1)[0].x
     grid = [
         config(TopK(k=3)), config(TopK(k=6)), config(TopK(k=3), seed=1), config(BatchTopK(k=3)), config(JumpReLU(target_l0=4.0)),
-        CoderConfig(activation=TopK(k=3), expansion=2, adam=Adam(learning_rate=1e-2)),
+        SaeDesign(activation=TopK(k=3), expansion=2, adam=Adam(learning_rate=1e-2)),
     ]  # fmt: skip
     lengths = [12, 12, 12, 8, 12, 5]
 
@@ -95,7 +95,7 @@ def test_several_at_once_equal_each_alone() -> None:
     for i, (one, other) in enumerate(zip(together, alone, strict=True)):
         mine = list(fit(data, [other], every=5))
         assert weights_equal(one, other)
-        assert [(m.step, m.values) for m in reports if m.coder == i] == [(m.step, m.values) for m in mine]
+        assert [(m.step, m.values) for m in reports if m.trainer == i] == [(m.step, m.values) for m in mine]
 
 
 class Shared:
@@ -173,17 +173,17 @@ def test_a_latent_that_fires_on_one_worker_only_is_alive_on_all() -> None:
 def test_clipping_bounds_the_gradient_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     data, sample = batches(6), batches(2, seed=1)[0].x
     unclipped, loose = (
-        Trainer.begin(CoderConfig(activation=TopK(k=4), expansion=4, adam=Adam(clip=clip)), sample, 6) for clip in (None, 1e9)
+        Trainer.begin(SaeDesign(activation=TopK(k=4), expansion=4, adam=Adam(clip=clip)), sample, 6) for clip in (None, 1e9)
     )
     list(fit(data, [unclipped, loose]))
     for name, tensor in unclipped.weights.items():
         torch.testing.assert_close(loose.weights[name], tensor, rtol=1e-3, atol=1e-5)
     monkeypatch.setattr("linrep.sae.adam.BLOCK_BYTES", 5 * D * 4)
-    blocks = Trainer.begin(CoderConfig(activation=TopK(k=4), expansion=4), sample, 6)
+    blocks = Trainer.begin(SaeDesign(activation=TopK(k=4), expansion=4), sample, 6)
     list(fit(data, [blocks]))
     assert weights_equal(unclipped, blocks)
     grads = {"a": torch.full((4,), 3.0), "b": torch.full((4,), 4.0)}
-    tight = Trainer.begin(CoderConfig(activation=TopK(k=4), adam=Adam(clip=5.0)), sample, 6)
+    tight = Trainer.begin(SaeDesign(activation=TopK(k=4), adam=Adam(clip=5.0)), sample, 6)
     tight._reduce_and_clip(grads)
     assert torch.cat(list(grads.values())).norm().item() == pytest.approx(5.0)
 
@@ -233,7 +233,7 @@ def test_auxk_revives_dead_latents() -> None:
     data, sample = batches(100), batches(4, seed=1)[0].x
     dead = {}
     for name, aux in (("with", AuxK(weight=1.0, dead_after=5 * BATCH)), ("without", None)):
-        trainer = Trainer.begin(CoderConfig(activation=TopK(k=3), expansion=4, aux=aux, adam=QUICK), sample, 100)
+        trainer = Trainer.begin(SaeDesign(activation=TopK(k=3), expansion=4, aux=aux, adam=QUICK), sample, 100)
         trainer.weights["b_enc"][:32] = -2.0
         list(fit(data, [trainer], every=100))
         dead[name] = int((trainer.since_fired[:32] > 10 * BATCH).sum())
@@ -245,7 +245,7 @@ def test_a_trained_sae_contains_the_planted_directions() -> None:
     """The features behind the data are found (cosine above 0.9 for nine in ten); random directions, the control, are not."""
     x, directions = planted(200 * 256, D, 24, 2)
     rows = [Rows(x[i : i + 256], torch.zeros(256, dtype=torch.bool)) for i in range(0, len(x), 256)]
-    trainer = Trainer.begin(CoderConfig(activation=TopK(k=2), expansion=3, adam=QUICK), x[:1024], 200)
+    trainer = Trainer.begin(SaeDesign(activation=TopK(k=2), expansion=3, adam=QUICK), x[:1024], 200)
     start = (directions @ trainer.weights["decoder"].T).amax(1)
     list(fit(rows, [trainer]))
     best = (directions @ trainer.weights["decoder"].T).amax(1)
@@ -259,7 +259,7 @@ def test_batch_top_k_keeps_its_threshold_for_use() -> None:
     for decoder in ("unit", "weighted"):
         trainer = Trainer.begin(quick(BatchTopK(k=4), decoder=decoder), sample, 80)
         list(fit(data, [trainer]))
-        sae = trainer.coder()
+        sae = trainer.sae()
         assert isinstance(sae.rule, Above)
         assert float((sae.encode(data[-1].x) > 0).sum(1).float().mean()) == pytest.approx(4.0, rel=0.25)
 
@@ -272,7 +272,7 @@ def test_the_coder_of_a_trainer_reconstructs_as_training_did(activation, decoder
     data, sample = batches(30), batches(4, seed=1)[0].x
     trainer = Trainer.begin(config(activation, decoder=decoder), sample, 31)
     list(fit(data, [trainer]))
-    sae, x = trainer.coder(), data[-1].x
+    sae, x = trainer.sae(), data[-1].x
     residual = trainer._pass(x).residual
     torch.testing.assert_close(sae(x) - x, residual, rtol=1e-4, atol=1e-4)
     norms = sae.decoder.norm(dim=1)

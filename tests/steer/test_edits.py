@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from linrep.steer.coder import SparseCoder, best_latent, decoder_row, sparse_reconstruction
 from linrep.steer.edits import Ablate, Add, Clamp, Intervention, Replace, Swap, row_edits
+from linrep.steer.latents import SaeLike, best_latent, decoder_row, sparse_reconstruction
 from linrep.steer.sites import Everywhere, ImageTokens, LastToken, Patches, positions
 from linrep.vlm.prepared import Role
 
@@ -125,20 +125,20 @@ def test_a_direction_of_another_width_is_refused(edit):
 
 
 def test_the_decoder_row_leaves_the_offset_out():
-    coder = PlainSae()
-    assert isinstance(coder, SparseCoder)
-    assert decoder_row(coder, 2).tolist() == [0, 0, 1, 0]
+    sae = PlainSae()
+    assert isinstance(sae, SaeLike)
+    assert decoder_row(sae, 2).tolist() == [0, 0, 1, 0]
     with pytest.raises(ValueError, match="no latent 3"):
-        decoder_row(coder, 3)
+        decoder_row(sae, 3)
 
 
 def test_the_best_latent_is_the_one_that_tells_the_classes_apart():
-    coder = PlainSae()
-    coder.decoder = torch.diag(torch.tensor([1.0, 3.0, 1.0, 1.0]))[:3]
+    sae = PlainSae()
+    sae.decoder = torch.diag(torch.tensor([1.0, 3.0, 1.0, 1.0]))[:3]
     target, other = torch.tensor([1.0, 0.5, 0.2]), torch.tensor([0.0, 0.1, 0.3])
-    assert best_latent(coder, target, other) == 1  # gaps of 1 and 0.4, in norms of 1 and 3
+    assert best_latent(sae, target, other) == 1  # gaps of 1 and 0.4, in norms of 1 and 3
     with pytest.raises(ValueError, match="does not separate them"):
-        best_latent(coder, torch.zeros(3), torch.ones(3))
+        best_latent(sae, torch.zeros(3), torch.ones(3))
 
 
 def test_a_sparse_vector_is_rebuilt_exactly_and_a_dense_one_is_not():

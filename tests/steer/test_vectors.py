@@ -37,7 +37,7 @@ def vectors():
     return Vectors(
         SET,
         Dose(relative=False),
-        coders={1: PlainSae()},
+        saes={1: PlainSae()},
         latents={(1, "tokens"): LATENTS},
         unembedding=lambda name: 7 * torch.eye(4)[NAMES.index(name)],
     )
@@ -210,12 +210,12 @@ def test_a_clamps_control_fires_about_as_often():
     """Rates from one in ten thousand to one, some never: the control's is next to the clamped one's, and never zero."""
     rates = torch.logspace(-4, 0, 400)
     rates[::10] = 0
-    coder, known = Many(), TokenLatents(NAMES, torch.zeros(3, 400), rates)
-    vectors = Vectors(SET, Dose(), coders={1: coder}, latents={(1, "tokens"): known})
+    sae, known = Many(), TokenLatents(NAMES, torch.zeros(3, 400), rates)
+    vectors = Vectors(SET, Dose(), saes={1: sae}, latents={(1, "tokens"): known})
     apart, drawn = [], set()
     for latent in range(5, 400, 7):
         if rates[latent] > 0:
-            control = vectors.another_latent(Clamp(coder, latent, 1.0), "image", 1, str(latent))
+            control = vectors.another_latent(Clamp(sae, latent, 1.0), "image", 1, str(latent))
             assert control.latent != latent
             assert rates[control.latent] > 0
             apart.append(abs(float((rates[control.latent] / rates[latent]).log())))
@@ -224,7 +224,7 @@ def test_a_clamps_control_fires_about_as_often():
     assert max(apart) < 20 * step  # at an end of the rates the nearest sixteen all lie on one side
     assert len(drawn) > 8  # drawn, not the nearest one
     without = replace(vectors, latents={})
-    assert max(abs(without.another_latent(Clamp(coder, i, 1.0), "image", 1, str(i)).latent - i) for i in range(0, 400, 40)) > 40
+    assert max(abs(without.another_latent(Clamp(sae, i, 1.0), "image", 1, str(i)).latent - i) for i in range(0, 400, 40)) > 40
 
 
 def test_what_is_not_among_the_directions_is_one_clear_line(vectors):
@@ -286,7 +286,7 @@ def test_every_edit_has_a_control_that_is_as_large_and_points_elsewhere(vectors)
     torch.testing.assert_close(*angles)
     clamp, other = both(vectors, Clamp, where)
     assert other.latent != clamp.latent
-    rows = clamp.coder.decoder
+    rows = clamp.sae.decoder
     torch.testing.assert_close(other.value * rows[other.latent].norm(), torch.tensor(clamp.value) * rows[clamp.latent].norm())
     h = torch.randn(5, 4, generator=torch.Generator().manual_seed(3))
     shuffled = vectors.edit("mean", "shuffled_tokens", None, *where)(h)
@@ -315,14 +315,14 @@ class Large:
 
 
 def test_a_sparse_direction_of_a_large_sae_is_searched_once_for_all_strengths():
-    coder = Large()
-    vectors = Vectors(SET, Dose(), coders={1: coder}, k=2)
+    sae = Large()
+    vectors = Vectors(SET, Dose(), saes={1: sae}, k=2)
     first = vectors.edit("add", "sae_sparse", 0.5, "image", 1, "boat", "tree")
     assert isinstance(first, Add)
-    n = coder.searched
+    n = sae.searched
     again = vectors.edit("add", "sae_sparse", 1.0, "image", 1, "boat", "tree")
     assert isinstance(again, Add)
-    assert coder.searched == n > 0
+    assert sae.searched == n > 0
     assert torch.equal(first.direction, again.direction)
     assert again.strength == 1.0
     assert not torch.equal(first.direction, vectors.direction("sae_sparse", "image", 1, "tree", "house"))

@@ -224,7 +224,7 @@ class Asker:
         named = self._recipe.features.saes
         if not named:
             layers = self._store.manifest.layers
-            one = {"layer": layers[len(layers) // 2], "sae": next(iter(self._recipe.sae.coders()))}
+            one = {"layer": layers[len(layers) // 2], "sae": next(iter(self._recipe.sae.designs()))}
             option = f"--features.saes {shlex.quote(json.dumps([one]))}"
             self._lacks("latents, as the recipe's features.saes names no SAE", f"{command('features')} {option}")
             return ()

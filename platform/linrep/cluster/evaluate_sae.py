@@ -25,10 +25,10 @@ from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.sae.activity import highest
 from linrep.sae.artefact import EVALUATIONS, Evaluations
-from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
 from linrep.sae.layer import layer_name
 from linrep.sae.report import LayerSae, Report
+from linrep.sae.sae import Sae
 from linrep.sae.splice import Where, splice_each
 from linrep.sae.stability import living, match
 from linrep.sae.study import Evaluation as EvaluationConfig
@@ -44,8 +44,8 @@ from linrep.vlm.own_words import in_own_words
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
 
-Coders = Mapping[str, Mapping[str, Sae]]
-"""SAEs of a layer by name, each as `linrep.sae.artefact.open_coders` gives it."""
+Saes = Mapping[str, Mapping[str, Sae]]
+"""SAEs of a layer by name, each as `linrep.sae.artefact.open_saes` gives it."""
 MOST_SAID = 32
 """Tokens of a model's own description of an image, at most."""
 ROOM_BYTES = 2 * 2**30
@@ -112,7 +112,7 @@ class EvaluationJob:
 
 
 def evaluate_on_ray(
-    job: EvaluationJob, layers: Mapping[int, Callable[[], Coders]], pool: Pool, n_bytes: int
+    job: EvaluationJob, layers: Mapping[int, Callable[[], Saes]], pool: Pool, n_bytes: int
 ) -> Iterator[UnitCommit]:
     """Evaluate the SAEs of some layers, a task for each layer.
 
@@ -130,7 +130,7 @@ def evaluate_on_ray(
     most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes())
     run = ray.remote(num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))(_evaluate_or_error)
     shared = ray.put(job)
-    yield from results([run.remote(shared, layer, coders) for layer, coders in layers.items()])
+    yield from results([run.remote(shared, layer, saes) for layer, saes in layers.items()])
 
 
 def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfig) -> int:
@@ -145,11 +145,11 @@ def bytes_needed(d_model: int, n_latents: Sequence[int], config: EvaluationConfi
     return weights + 2 * 2 * config.rows * d_model * 4 + ROOM_BYTES
 
 
-def _evaluate_or_error(job: EvaluationJob, layer: int, coders: Callable[[], Coders]) -> UnitCommit | LinrepError:
-    return or_error(lambda: evaluate_layer(job, layer, coders(), own_device().type))
+def _evaluate_or_error(job: EvaluationJob, layer: int, saes: Callable[[], Saes]) -> UnitCommit | LinrepError:
+    return or_error(lambda: evaluate_layer(job, layer, saes(), own_device().type))
 
 
-def evaluate_layer(job: EvaluationJob, layer: int, coders: Coders, device: str = "cpu") -> UnitCommit:
+def evaluate_layer(job: EvaluationJob, layer: int, saes: Saes, device: str = "cpu") -> UnitCommit:
     """Evaluate the SAEs of a layer, write the results and commit them.
 
     Raises:
@@ -163,7 +163,7 @@ def evaluate_layer(job: EvaluationJob, layer: int, coders: Coders, device: str =
             "evaluated: harvest it again in a wider dtype, or raise corpora.splits.val"
         )
     rows: dict[Modality, Float[Tensor, "_ d"]] = {m: x.to(device) for m, x in rows.items()}
-    both = [LayerSae.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in coders.items()]
+    both = [LayerSae.of(layer, name, {m: s.to(device) for m, s in by.items()}) for name, by in saes.items()]
     directions = _directions(job, layer)
     pairs: list[tuple[LayerSae, LayerSae]] = []
     for one in both:
@@ -227,12 +227,12 @@ def _spliced(report: Report, job: EvaluationJob, pairs: Sequence[tuple[LayerSae,
     if with_images and job.config.wording == "model":
         captions = _in_own_words(vlm, captions, job)
     wheres: tuple[Where, ...] = ("image", "text", "both") if with_images else ("text",)
-    coders = {f"{role} {one.name}": d.replacing() for one, control in pairs for role, d in (("own", one), ("control", control))}
+    saes = {f"{role} {one.name}": d.replacing() for one, control in pairs for role, d in (("own", one), ("control", control))}
     layer = pairs[0][0].layer
     limits = {m: job.store.limit("tokens", layer, m) for m in MODALITIES}
     train = held_out(find_sources(job.store, layer, "train"), job.config.rows)
     means = {m: x[x.isfinite().all(1)].mean(0).to(device) for m, x in train.items()}
-    found = splice_each(vlm, captions, layer, coders, wheres, means, limits, job.seed, job.pool.tokens_per_batch)
+    found = splice_each(vlm, captions, layer, saes, wheres, means, limits, job.seed, job.pool.tokens_per_batch)
     for one, _ in pairs:
         for where in wheres:
             own, control = (found[f"{role} {one.name}", where].spliced() for role in ("own", "control"))

@@ -51,7 +51,7 @@ def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbou
 
     def encoded(unit: Unit, part: Part) -> Any:
         rows = encode.remote(shared, unit, part, here.place)
-        return over.remote(shared, unit, part, here.place, rows) if unit.coder in asked.turned else rows
+        return over.remote(shared, unit, part, here.place, rows) if unit.folder in asked.turned else rows
 
     # Encoding comes first for every SAE: later passes read files, and wait for all of their SAE's.
     yield from asked.done(results([encoded(unit, part) for unit in asked.coded for part in study.parts(unit)]))
@@ -74,7 +74,7 @@ def find_plainly(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout
         for unit in asked.coded:
             for part in study.parts(unit):
                 found = _encode(study, unit, part, here.place)
-                found = _turn(study, unit, part, here.place, found) if unit.coder in asked.turned else found
+                found = _turn(study, unit, part, here.place, found) if unit.folder in asked.turned else found
                 yield from _raised([found])
 
     yield from asked.done(encoded())
@@ -95,8 +95,8 @@ class UnitRequest:
         here: The artefact.
         units: Runs of latents to work through.
         coded: A unit of each SAE whose codes must be there.
-        turned: Coders whose codes must be there latent by latent.
-        committing: Coders whose codes are to be committed.
+        turned: Folders of SAEs whose codes must be there latent by latent.
+        committing: Folders of SAEs whose codes are to be committed.
     """
 
     study: Study
@@ -110,9 +110,9 @@ class UnitRequest:
     def of(cls, study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> "UnitRequest":
         """What is to do."""
         units = [unit for unit in study.units if unit.name in todo]
-        turned = {unit.coder for unit in units}
-        committing = {unit.coder for unit in study.coded if codes_unit(unit) in todo}
-        return cls(study, here, units, [u for u in study.coded if u.coder in turned | committing], turned, committing)
+        turned = {unit.folder for unit in units}
+        committing = {unit.folder for unit in study.coded if codes_unit(unit) in todo}
+        return cls(study, here, units, [u for u in study.coded if u.folder in turned | committing], turned, committing)
 
     @property
     def rows(self) -> int:
@@ -120,22 +120,22 @@ class UnitRequest:
         return sum(rows_of(part) for unit in self.coded for part in self.study.parts(unit))
 
     def done(self, parts: Iterable[tuple[str, int]]) -> Iterator[UnitCommit | Step]:
-        """Report encoded parts, coder and rows of each, and commit the codes of an SAE once they are whole."""
-        left, started = {unit.coder: len(self.study.parts(unit)) for unit in self.coded}, time.monotonic()
-        units = {unit.coder: unit for unit in self.coded}
-        whole = [coder for coder, n in left.items() if n == 0]
-        for coder, rows in parts:
+        """Report encoded parts, folder and rows of each, and commit the codes of an SAE once they are whole."""
+        left, started = {unit.folder: len(self.study.parts(unit)) for unit in self.coded}, time.monotonic()
+        units = {unit.folder: unit for unit in self.coded}
+        whole = [folder for folder, n in left.items() if n == 0]
+        for folder, rows in parts:
             yield Step(rows)
-            left[coder] -= 1
-            whole += [coder] if left[coder] == 0 else []
+            left[folder] -= 1
+            whole += [folder] if left[folder] == 0 else []
             yield from self._commits(whole, units, started)
         yield from self._commits(whole, units, started)
 
     def _commits(self, whole: list[str], units: Mapping[str, Unit], started: float) -> Iterator[UnitCommit]:
         while whole:
-            coder = whole.pop()
-            if coder in self.committing:
-                yield write_codes(self.here, self.study, units[coder], started)
+            folder = whole.pop()
+            if folder in self.committing:
+                yield write_codes(self.here, self.study, units[folder], started)
 
 
 def _raised(outcomes: list[Any]) -> list[Any]:
@@ -146,13 +146,13 @@ def _raised(outcomes: list[Any]) -> list[Any]:
 
 
 def _encode(study: Study, unit: Unit, part: Part, place: Place) -> tuple[str, int] | LinrepError:
-    """Coder and rows of a part, whose codes are there now."""
+    """Folder of codes and rows of a part, whose codes are there now."""
 
     def encode() -> tuple[str, int]:
-        coder = study.of(unit).coder
+        sae = study.of(unit).sae
         for m, file in part:
-            encode_file(study.store, file, study.wanted[m], coder, place / codes_file(unit.coder, m, file))
-        return unit.coder, rows_of(part)
+            encode_file(study.store, file, study.wanted[m], sae, place / codes_file(unit.folder, m, file))
+        return unit.folder, rows_of(part)
 
     return or_error(encode)
 
@@ -165,7 +165,7 @@ def _turn(
         return rows
 
     def over() -> tuple[str, int]:
-        turn(study.codes(unit, part, place), study.of(unit).coder.n_latents, study.turned(unit, part, place))
+        turn(study.codes(unit, part, place), study.of(unit).sae.n_latents, study.turned(unit, part, place))
         return rows
 
     return or_error(over)

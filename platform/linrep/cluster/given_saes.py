@@ -9,11 +9,11 @@ import torch
 from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.named_sae import NamedSae
-from linrep.sae.coder import Sae
 from linrep.sae.controls import random_sae
 from linrep.sae.formats import name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
+from linrep.sae.sae import Sae
 from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 from linrep.store.selection import as_array, as_tensor, raw_kind
@@ -88,7 +88,7 @@ def read_saes(saes: Sequence[NamedSae], store: Store, section: str) -> tuple[Giv
     return tuple(read_sae_for(named, store, f"{section}.saes.{i}") for i, named in enumerate(saes))
 
 
-def with_control(named: NamedSae, coder: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
+def with_control(named: NamedSae, sae: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
     """The SAE, and random directions that fire as often as it does."""
     rows = []
     for modality in MODALITIES:
@@ -106,15 +106,15 @@ def with_control(named: NamedSae, coder: Sae, store: Store, seed: int) -> tuple[
         raise StoreError(
             f"layer {named.layer} of {store.place} holds no token rows of finite numbers: there is nothing to give an SAE"
         )
-    k = max(1, round(float((coder.encode(sample) > 0).sum(1).float().mean())))
-    if coder.rule.n_active is not None:
-        k = coder.rule.n_active
-    control = random_sae(sample, coder.n_latents, min(k, coder.n_latents), seed)
-    own, other = undrawn(named, coder)
-    return own, replace(other, coder=control, decoder=control.decoder)
+    k = max(1, round(float((sae.encode(sample) > 0).sum(1).float().mean())))
+    if sae.rule.n_active is not None:
+        k = sae.rule.n_active
+    control = random_sae(sample, sae.n_latents, min(k, sae.n_latents), seed)
+    own, other = undrawn(named, sae)
+    return own, replace(other, sae=control, decoder=control.decoder)
 
 
-def undrawn(named: NamedSae, coder: Sae) -> tuple[Latents, Latents]:
+def undrawn(named: NamedSae, sae: Sae) -> tuple[Latents, Latents]:
     """The SAE, and in the place of its control the same latents under the control's name: for plans, which compute nothing."""
     name = name_of(named.path)
-    return Latents(name, coder, coder.decoder), Latents(f"{name}/random", coder, coder.decoder)
+    return Latents(name, sae, sae.decoder), Latents(f"{name}/random", sae, sae.decoder)

@@ -18,7 +18,7 @@ Key = tuple[int, str]
 
 def saes(features: Features) -> dict[Key, str]:
     """Layer and name of each SAE, and the folder of its codes."""
-    return {(own.layer, own.name): own.coder for own in features.saes}
+    return {(own.layer, own.name): own.folder for own in features.saes}
 
 
 def check_codes(features: Features) -> None:
@@ -27,9 +27,9 @@ def check_codes(features: Features) -> None:
     Raises:
         StoreError: Some are gone; the message says how to have them again.
     """
-    for coder in saes(features).values():
+    for sae in saes(features).values():
         for modality in MODALITIES:
-            features.codes(coder, modality)
+            features.codes(sae, modality)
 
 
 def chosen_latents(features: Features, config: InterpretConfig) -> dict[Key, list[int]]:
@@ -97,7 +97,7 @@ def _modality(value: object) -> Modality:
     return "image" if value == "image" else "text"
 
 
-def _read(features: Features, coder: str, firing: Firing) -> None:
+def _read(features: Features, sae: str, firing: Firing) -> None:
     for modality in MODALITIES:
-        for file in features.codes(coder, modality):
+        for file in features.codes(sae, modality):
             firing.add(modality, read_codes(file))

@@ -16,7 +16,7 @@ from linrep.probe.artefact import ProbeAbout, write_unit
 from linrep.probe.moments import Moments
 from linrep.probe.study import Study, Unit
 from linrep.probe.unit import Part, bytes_of, gather_part, parts_of, probe_unit
-from linrep.sae.formats import read as read_coder
+from linrep.sae.formats import read as read_sae
 
 UNITS_AHEAD = 2
 """Units under way for each CPU, at most: enough to keep all busy."""
@@ -72,7 +72,7 @@ def _solve(study: Study, unit: Unit, probes: Probed, begun: float, *parts: Any) 
 
 def _solve_and_write(study: Study, unit: Unit, probes: Probed, gathered: Sequence[list[Moments]], started: float) -> UnitCommit:
     sae = study.config.sae
-    encoder = None if sae is None or sae.layer != unit.layer else read_coder(sae.path)
+    encoder = None if sae is None or sae.layer != unit.layer else read_sae(sae.path)
     result = probe_unit(study, unit, gathered, own_device(), encoder)
     rows = sum(moments.n for part in gathered for moments in part)
     return write_unit(probes, unit, result, rows, started)

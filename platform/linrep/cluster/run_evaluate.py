@@ -25,14 +25,14 @@ from linrep.probe.artefact import DIRECTIONS
 from linrep.probe.labels import label
 from linrep.recipe import Recipe
 from linrep.repository.address import is_address
-from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, Evaluations, Saes, check_held_out, check_layers, open_coders
-from linrep.sae.coder import Sae
+from linrep.sae.artefact import EVALUATIONS, EvaluationAbout, Evaluations, Saes, check_held_out, check_layers, open_saes
 from linrep.sae.formats import located, name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.formats.card import write_card
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import check_origin, layer_said, origin_lines
 from linrep.sae.report import COSINES
+from linrep.sae.sae import Sae
 from linrep.store.read import Store
 from linrep.store.samples import CLASS, SPLITS, class_values, read_samples
 from linrep.store.summary import apart_lines
@@ -113,7 +113,7 @@ class EvaluationStage:
                 folder = self.saes / layer_name(layer)
                 for name in about.names:
                     more = card_lines(tables, layer, name)
-                    for modality, sae in open_coders(folder, name).items():
+                    for modality, sae in open_saes(folder, name).items():
                         write_card(folder / (f"{name}-{modality}" if modality else name), sae, more=more)
         return {}
 
@@ -133,8 +133,8 @@ class EvaluationStage:
 
     def records(self) -> Records:
         """Curves over layers, tables and figures, and the SAEs if they were trained here."""
-        tables, coders = self._tables(), self.recipe.sae.coders()
-        models = sae_models(tables["quality"], coders, self.harvest.store.manifest.width) if self.own else []
+        tables, saes = self._tables(), self.recipe.sae.designs()
+        models = sae_models(tables["quality"], saes, self.harvest.store.manifest.width) if self.own else []
         return Records(metrics(tables["quality"]), tables, figures(tables), models=models)
 
     def _tables(self) -> dict[str, pa.Table]:
@@ -167,7 +167,7 @@ def plan_evaluation(recipe: Recipe, workspace: Place, harvest: HarvestInput, sae
         saes=saes.manifest.saes,
     )
     opened = {unit: partial(_open_layer, saes.folder(unit), tuple(about.names)) for unit in saes.manifest.units}
-    n_latents = tuple(coder.n_latents(harvest.store.manifest.width) for coder in recipe.sae.coders().values())
+    n_latents = tuple(sae.n_latents(harvest.store.manifest.width) for sae in recipe.sae.designs().values())
     return EvaluationStage(planned, recipe, harvest, saes.place, True, opened, n_latents, directions, workspace, about.reads)
 
 
@@ -206,7 +206,7 @@ def evaluate_other(recipe: Recipe, workspace: Place, harvest: HarvestInput, path
 
 
 def _open_layer(folder: Place, names: tuple[str, ...]) -> dict[str, dict[str, Sae]]:
-    return {name: open_coders(folder, name) for name in names}
+    return {name: open_saes(folder, name) for name in names}
 
 
 def _given(name: str, sae: Sae) -> dict[str, dict[str, Sae]]:
@@ -254,7 +254,7 @@ def metrics(quality: pa.Table) -> dict[str, dict[int, float]]:
     wanted += tuple(f"latents_needed_{cosine}/{kind}" for cosine in COSINES for kind in ("class", "random"))
     curves: dict[str, dict[int, float]] = {}
     for row in sorted((row for row in rows if row["measure"] in wanted), key=lambda row: wanted.index(row["measure"])):
-        curves.setdefault(f"{row['measure']}/{row['modality']}_{row['coder']}", {})[row["layer"]] = row["value"]
+        curves.setdefault(f"{row['measure']}/{row['modality']}_{row['sae']}", {})[row["layer"]] = row["value"]
     return curves
 
 

@@ -41,9 +41,9 @@ class FeaturesStage:
     def counts(self) -> Counts:
         """Rows that are encoded, each SAE's and each control's."""
         todo = self.artefact.todo()
-        left = {unit.coder for unit in self.study.units if unit.name in todo or codes_unit(unit) in todo}
-        rows = {unit.coder: self._rows(unit) for unit in self.study.coded}
-        return Counts("rows", "latents", sum(rows.values()), sum(n for coder, n in rows.items() if coder not in left))
+        left = {unit.folder for unit in self.study.units if unit.name in todo or codes_unit(unit) in todo}
+        rows = {unit.folder: self._rows(unit) for unit in self.study.coded}
+        return Counts("rows", "latents", sum(rows.values()), sum(n for sae, n in rows.items() if sae not in left))
 
     def of(self, artefact: Artefact[FeaturesAbout]) -> "FeaturesStage":
         """The same stage of the artefact as it lies on disk, in the runs of latents that it was begun with."""

@@ -26,9 +26,9 @@ from linrep.named_sae import NamedSae
 from linrep.places import Place, place
 from linrep.recipe import Recipe
 from linrep.sae.artefact import SAES
-from linrep.sae.coder import Sae
 from linrep.sae.layer import layer_name
 from linrep.sae.origin import origin_lines
+from linrep.sae.sae import Sae
 from linrep.sharing.artefact import ACROSS, LENS, TRENDS, SharingAbout, finish, plan_results
 from linrep.sharing.config import Model, ModelSae, SharingConfig
 from linrep.sharing.study import TRAINED, UNTRAINED, Study, plan_study

@@ -63,7 +63,7 @@ class SaeStage:
                 at[event.layer] = step
                 yield Step(new, new * batch)
             if isinstance(event.what, Metrics):
-                name, values = about.names[event.what.coder], event.what.values
+                name, values = about.names[event.what.trainer], event.what.values
                 named = {metric_name(event.layer, name, measure): value for measure, value in values.items()}
                 run.metrics({metric: value for metric, value in named.items() if metric in logged}, event.what.step)
 
@@ -137,7 +137,7 @@ def reported(jobs: Sequence[LayerJob]) -> list[str]:
         for measure in MEASURES
         for job in jobs
         if {"image": job.parts.n_image, "text": job.parts.n_text}.get(measure.partition("/")[2], 1)
-        for name in job.config.coders()
+        for name in job.config.designs()
     ]
 
 

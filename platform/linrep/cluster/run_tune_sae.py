@@ -150,7 +150,7 @@ class TuneStage:
             child = self._log(run, trial)
             child.tags({"linrep.front": str(trial.name in on_front).lower()})
             for ending in ("", "-image", "-text") if trial.name in on_front else ():
-                folder = self.plan.place / "coders" / f"{trial.name}{ending}"
+                folder = self.plan.place / "saes" / f"{trial.name}{ending}"
                 if folder.is_folder():
                     child.folder(folder, f"sae{ending}")
 

@@ -54,7 +54,7 @@ def _find(given: NamedSae, recipe: Recipe, store: Store, workspace: Place, field
         config, name, made_by = _best(given.layer, recipe, store, workspace, field)
     else:
         config, made_by = recipe.sae, "jobs/train_sae.py with the same recipe"
-        name = whole_name(given.sae, list(config.coders()), f"{field}.sae")
+        name = whole_name(given.sae, list(config.designs()), f"{field}.sae")
     artefact = place_of(store, recipe.name, config, workspace)
     folder = artefact / layer_name(given.layer) / name
     if read_commit(artefact, given.layer) is None:
@@ -97,8 +97,8 @@ def _best(layer: int, recipe: Recipe, store: Store, workspace: Place, field: str
     if not isinstance(recommendation, dict):
         raise RecipeError(f"{field}.sae: the search recommends nothing for layer {layer}: name an SAE, or search there")
     config = recommended(plan, str(recommendation["name"]))
-    ((name, wanted),) = config.coders().items()
-    for own, coder in recipe.sae.coders().items():
-        if (coder.activation, coder.expansion) == (wanted.activation, wanted.expansion):
+    ((name, wanted),) = config.designs().items()
+    for own, design in recipe.sae.designs().items():
+        if (design.activation, design.expansion) == (wanted.activation, wanted.expansion):
             return recipe.sae, own, "jobs/train_sae.py with the same recipe"
     return config, name, f"jobs/train_sae.py with --config {plan.place}/recommended.yaml"

@@ -76,7 +76,7 @@ def _summed_plainly(study: Study, unit: AnyUnit) -> Any:
 def bytes_of(study: Study) -> int:
     """Bytes of one part's sums of a unit."""
     d = max(store.manifest.width for store in study.stores.values())
-    f = max((own.coder.n_latents for own, _ in study.latents), default=0)
+    f = max((own.sae.n_latents for own, _ in study.latents), default=0)
     sums = 8 * study.config.groups * max(3 * d * d, 9 * f + 2 * d) + 2 * 2 * 12 * TOP * f
     lens = study.config.lens
     tokens = 0 if lens is None or not study.lenses else PER_SAMPLE * (lens.images + lens.texts)

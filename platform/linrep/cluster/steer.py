@@ -16,12 +16,12 @@ from linrep.directions import read_directions
 from linrep.errors import LinrepError
 from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
-from linrep.sae.formats import read as read_coder
+from linrep.sae.formats import read as read_sae
 from linrep.steer.chunk import steer_chunk
-from linrep.steer.coder import SparseCoder
 from linrep.steer.config import INTERCHANGE
 from linrep.steer.donors import Donors, read_donors
 from linrep.steer.job import SteerChunk, SteerJob
+from linrep.steer.latents import SaeLike
 from linrep.steer.plan import latent_views
 from linrep.steer.prompts import answer_ids, bare_prompt, first_token_row
 from linrep.steer.steerer import Steerer
@@ -75,18 +75,18 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
     devices = own_devices() if device is None else (torch.device(device),)
     vlm = load_planned(job.model, job.model_digest, None, pool, devices)
     config = job.config
-    coder = None if config.sae is None else read_coder(config.sae.path)
-    if config.sae is not None and coder is not None:
-        check_same(config.sae.path, coder.digest, job.sae_digest)
+    sae = None if config.sae is None else read_sae(config.sae.path)
+    if config.sae is not None and sae is not None:
+        check_same(config.sae.path, sae.digest, job.sae_digest)
     vectors = Vectors(
         directions=read_directions(job.directions),
         dose=config.dose,
         seed=config.seed,
         unembedding=first_token_row(vlm, config.ask),
-        coders=None if config.sae is None or coder is None else {config.sae.layer: coder},
+        saes=None if config.sae is None or sae is None else {config.sae.layer: sae},
         k=20 if config.sae is None else config.sae.k,
         one_prompt=job.one_prompt,
-        latents={} if coder is None else _token_latents(job, coder),
+        latents={} if sae is None else _token_latents(job, sae),
         donors=_donors(job, vlm) if INTERCHANGE in config.edits else None,
     )
     steerer = Steerer(vlm, config, job.layers, vectors, pool.tokens_per_batch, job.image_size, job.max_text_tokens, job.limits)
@@ -94,12 +94,12 @@ def load_steerer(job: SteerJob, pool: Pool, begun_in: str | None = None, device:
     return steerer
 
 
-def _token_latents(job: SteerJob, coder: SparseCoder) -> dict[tuple[int, str], TokenLatents]:
+def _token_latents(job: SteerJob, sae: SaeLike) -> dict[tuple[int, str], TokenLatents]:
     views = latent_views(job.config)
     if job.config.sae is None or not views:
         return {}
     store, layer = read_store(job.harvest), job.config.sae.layer
-    return {(layer, view): read_token_latents(store, coder, layer, view, job.classes) for view in views}
+    return {(layer, view): read_token_latents(store, sae, layer, view, job.classes) for view in views}
 
 
 def _donors(job: SteerJob, vlm: VLM) -> Donors:

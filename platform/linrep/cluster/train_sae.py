@@ -146,7 +146,7 @@ def _watch(trainer: TorchTrainer, post: Any) -> Iterator[Event]:
         running = thread.is_alive()
         for event in ray.get(post.take.remote()):
             if isinstance(event.what, Metrics):
-                key = event.layer, event.what.coder
+                key = event.layer, event.what.trainer
                 if event.what.step <= last.get(key, 0):
                     continue  # a worker that was started again repeats what came after its checkpoint
                 last[key] = event.what.step

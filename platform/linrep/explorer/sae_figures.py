@@ -52,11 +52,11 @@ def _over_layers(part: pl.DataFrame, measure: str, beside: pl.DataFrame) -> Figu
     parts = []
     for (modality,), own in part.sort("layer").group_by(["modality"], maintain_order=True):
         curves = []
-        for (sae,), rows in own.group_by(["coder"], maintain_order=True):
+        for (sae,), rows in own.group_by(["sae"], maintain_order=True):
             curves.append(_curve(str(sae), rows, "layer"))
             if rows["control"].is_not_null().any():
                 curves.append(Curve(RANDOM, _column(rows, "layer"), _column(rows, "control"), control=True))
-        others = beside.filter((pl.col("modality") == modality) & (pl.col("coder") == own["coder"][0])).sort("layer")
+        others = beside.filter((pl.col("modality") == modality) & (pl.col("sae") == own["sae"][0])).sort("layer")
         for name, label in BESIDE.get(measure, {}).items():
             if len(rows := others.filter(pl.col("measure") == name)):
                 curves.append(Curve(label, _column(rows, "layer"), _column(rows, "value"), control=True))
@@ -70,7 +70,7 @@ def _over_layers(part: pl.DataFrame, measure: str, beside: pl.DataFrame) -> Figu
 def _moved(part: pl.DataFrame) -> Figure:
     """Cosine with the first directions over layers, a curve an SAE, with quartiles over latents; another seed's grey."""
     curves = []
-    for (sae,), rows in part.sort("layer").group_by(["coder"], maintain_order=True):
+    for (sae,), rows in part.sort("layer").group_by(["sae"], maintain_order=True):
         curves.append(_curve(str(sae), rows, "layer"))
         curves.append(Curve("first directions of another seed", _column(rows, "layer"), _column(rows, "control"), control=True))
     panel = Panel("", "layer", "cosine with the first directions", tuple(curves), x_whole=True, y_range=(-0.05, 1.02))
@@ -84,8 +84,8 @@ def _energy(part: pl.DataFrame) -> Figure:
     wide = part.with_columns(pl.col("measure").replace_strict(shares, return_dtype=pl.Float64).alias("share")).sort("share")
     for (modality,), own in wide.group_by(["modality"], maintain_order=True):
         curves = []
-        for (layer, sae), rows in own.sort("layer", "coder", "share").group_by(["layer", "coder"], maintain_order=True):
-            label = f"layer {layer}" if own["coder"].n_unique() == 1 else f"layer {layer}, {sae}"
+        for (layer, sae), rows in own.sort("layer", "sae", "share").group_by(["layer", "sae"], maintain_order=True):
+            label = f"layer {layer}" if own["sae"].n_unique() == 1 else f"layer {layer}, {sae}"
             colour = shade(layers.index(layer), len(layers))
             curves.append(Curve(label, _column(rows, "value"), _column(rows, "share"), colour=colour))
             known = rows.drop_nulls("control")
@@ -99,7 +99,7 @@ def _energy(part: pl.DataFrame) -> Figure:
 def _front(quality: pl.DataFrame) -> Figure:
     """A panel a modality, a curve a layer: further down and to the left is better; as many random directions grey."""
     values = quality.filter(pl.col("measure").is_in(["fvu", "l0"]) & pl.col("modality").is_in(list(HELD_OUT)))
-    keys = ["layer", "coder", "modality"]
+    keys = ["layer", "sae", "modality"]
     wide = values.pivot("measure", index=keys, values="value").join(
         values.filter(pl.col("measure") == "fvu").select(*keys, "control"), on=keys, how="left"
     )
@@ -123,7 +123,7 @@ def _front(quality: pl.DataFrame) -> Figure:
 def _rebuilt(frame: pl.DataFrame) -> Figure:
     """A panel an SAE, a curve a layer: class vectors, and grey random vectors of the same norms."""
     layers, parts = sorted(frame["layer"].unique()), []
-    for (sae,), own in frame.group_by(["coder"], maintain_order=True):
+    for (sae,), own in frame.group_by(["sae"], maintain_order=True):
         curves = []
         for (layer, kind), rows in own.sort("layer", "n_latents").group_by(["layer", "vectors"], maintain_order=True):
             plain, colour = kind == "class", shade(layers.index(layer), len(layers))

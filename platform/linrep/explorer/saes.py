@@ -30,15 +30,15 @@ def summary_lines(tables: Mapping[str, pa.Table], reads: Mapping[str, list[str]]
     """The main numbers of each SAE, with the random SAE's in round brackets."""
     quality, truth, rebuilt = (_frame(tables[name]) for name in ("quality", "truth", "rebuilt"))
     lines, n_texts = [], {}
-    for (layer, coder), part in quality.group_by(["layer", "coder"], maintain_order=True):
+    for (layer, sae), part in quality.group_by(["layer", "sae"], maintain_order=True):
         measured = {
             (r["measure"], r["modality"]): (r["value"], r["low"], r["high"], r["control"])
             for r in part.iter_rows(named=True) if r["value"] is not None
         }  # fmt: skip
         n_texts |= {measure: int(value[0]) for (measure, _), value in measured.items() if measure.startswith("n_texts")}
-        lines.append(f"  layer {layer} {coder}")
+        lines.append(f"  layer {layer} {sae}")
         lines += [_of_modality(measured, modality) for modality in ("image", "text") if ("l0", modality) in measured]
-        here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
+        here = (pl.col("layer") == layer) & (pl.col("sae") == sae)
         lines += [*_training(measured), *_needed(measured, rebuilt.filter(here)), *_found(truth.filter(here))]
         lines += [f"    {m} {v[0]:.2f} ({v[3]:.2f})" for (m, _), v in measured.items() if m.startswith("stability")]
     lines += [f"  {name} read {'; '.join(said)}" for name, said in list(reads.items())[:1]]
@@ -145,9 +145,9 @@ def _difference(rows: pl.DataFrame) -> str:
     return f"{apart.value:+.2f}{in_brackets(apart.low, apart.high, '{:+.2f}'.format)}"
 
 
-def card_lines(tables: Mapping[str, pa.Table], layer: int, coder: str) -> dict[str, Any]:
+def card_lines(tables: Mapping[str, pa.Table], layer: int, sae: str) -> dict[str, Any]:
     """What a model card says of an SAE: result, its spread and control by name."""
-    here = (pl.col("layer") == layer) & (pl.col("coder") == coder)
+    here = (pl.col("layer") == layer) & (pl.col("sae") == sae)
     found: dict[str, Any] = {}
     for row in _frame(tables["quality"]).filter(here & pl.col("value").is_not_null()).iter_rows(named=True):
         if row["measure"].startswith(SHOWN):
@@ -175,19 +175,19 @@ def sae_headline(quality: pa.Table) -> list[str]:
     """
     frame = _frame(quality).drop_nulls("value")
     fvu = frame.filter((pl.col("measure") == "fvu") & pl.col("modality").is_in(["image", "text"]))
-    whole = fvu.group_by(["layer", "coder"], maintain_order=True).agg(pl.col("value").mean(), pl.col("control").mean())
+    whole = fvu.group_by(["layer", "sae"], maintain_order=True).agg(pl.col("value").mean(), pl.col("control").mean())
     if not len(whole):
         return ["No SAE has an FVU: the held-out rows do not vary. summary.txt has what there is."]
     sentences = []
     layers = sorted(whole["layer"].unique())
     best = whole.sort("value", maintain_order=True).unique("layer", keep="first", maintain_order=True).sort("layer")
-    names = best["coder"].unique().to_list()
+    names = best["sae"].unique().to_list()
     lowest, highest = float(best["value"].min()), float(best["value"].max())  # type: ignore[arg-type]
     where = f"at layer {layers[0]}" if len(layers) == 1 else f"at layers {layers[0]} to {layers[-1]}"
     value = f"{lowest:.2f}" if len(layers) == 1 else f"{lowest:.2f} to {highest:.2f}"
-    l0 = frame.filter((pl.col("measure") == "l0") & pl.col("coder").is_in(names) & pl.col("modality").is_in(["image", "text"]))
+    l0 = frame.filter((pl.col("measure") == "l0") & pl.col("sae").is_in(names) & pl.col("modality").is_in(["image", "text"]))
     random = float(best["control"].mean())  # type: ignore[arg-type]
-    among = whole["coder"].n_unique()
+    among = whole["sae"].n_unique()
     chosen = f", the lowest of {among} SAEs a layer, chosen and reported on the same held-out rows" if among > 1 else ""
     active = l0["value"].mean()
     sentences.append(
@@ -201,14 +201,14 @@ def sae_headline(quality: pa.Table) -> list[str]:
 def _lost(frame: pl.DataFrame, best: pl.DataFrame) -> list[str]:
     """How far predictions move with the best SAEs in the place of the stream: in nats, where they move furthest."""
     moved = frame.filter((pl.col("measure") == "kl_spliced") & (pl.col("modality") == "both"))
-    moved = moved.join(best.select("layer", "coder"), on=["layer", "coder"])
+    moved = moved.join(best.select("layer", "sae"), on=["layer", "sae"])
     if not len(moved):
         return []
     worst = moved.sort("value", descending=True, maintain_order=True).row(0, named=True)
-    layer, coder = worst["layer"], worst["coder"]
+    layer, sae = worst["layer"], worst["sae"]
     beside = f", random directions {worst['control']:.2g}" if worst["control"] is not None else ""
     other = frame.filter((pl.col("measure") == "kl_resample") & (pl.col("modality") == "both"))
-    other = other.filter((pl.col("layer") == layer) & (pl.col("coder") == coder))["value"]
+    other = other.filter((pl.col("layer") == layer) & (pl.col("sae") == sae))["value"]
     cost = f"; another sample's tokens move them by {other[0]:.2g}" if len(other) else ""
     where = f" at layer {layer}, where they move furthest" if len(moved) > 1 else ""
     ends = in_brackets(worst["low"], worst["high"], "{:.2g}".format, otherwise="")
@@ -220,7 +220,7 @@ def _lost(frame: pl.DataFrame, best: pl.DataFrame) -> list[str]:
 
 def _lazy(frame: pl.DataFrame, names: list[str]) -> list[str]:
     """Whether training took the decoder away from its random start; nothing where that is not known."""
-    moved = frame.filter((pl.col("measure") == "moved") & pl.col("coder").is_in(names))["value"]
+    moved = frame.filter((pl.col("measure") == "moved") & pl.col("sae").is_in(names))["value"]
     if not len(moved):
         return []
     lowest, highest = float(moved.min()), float(moved.max())  # type: ignore[arg-type]

@@ -39,13 +39,13 @@ class StudiedSae:
     Attributes:
         layer: Its layer.
         name: What the tables call it.
-        coder: Folder of its codes.
+        folder: Folder of its codes.
         latents: How many it has.
     """
 
     layer: int
     name: str
-    coder: str
+    folder: str
     latents: int
 
 
@@ -54,14 +54,14 @@ class Run:
     """A run of latents, which is a unit.
 
     Attributes:
-        coder: Folder of its SAE's codes.
+        folder: Folder of its SAE's codes.
         layer: Its SAE's layer.
         sae: What the tables call its SAE.
         first: The first latent.
         last: The one after the last.
     """
 
-    coder: str
+    folder: str
     layer: int
     sae: str
     first: int
@@ -78,7 +78,7 @@ class FeaturesAbout:
         saes: The SAEs, controls after their own.
         attributes: Attributes by modality, with their values.
         runs: Runs of latents by the names of their units, as memory allowed when the study was begun.
-        codes: Files of codes, by coder and modality.
+        codes: Files of codes, by folder and modality.
         chance: Monosemanticity of a blind latent, where it was measured; once complete.
         tokens: Tokens read of each modality; once complete.
     """
@@ -145,28 +145,28 @@ class Features(Artefact[FeaturesAbout]):
         tables = [
             self.part(name, "examples")
             for name, run in self.about.runs.items()
-            if run.coder == looked.coder and run.first < end and run.last > first
+            if run.folder == looked.folder and run.first < end and run.last > first
         ]
         table = pa.concat_tables(tables) if tables else FEATURE_EXAMPLES.empty_table()
         return table.filter((pc.field("latent") >= first) & (pc.field("latent") < end))
 
-    def codes(self, coder: str, modality: Modality) -> list[Place]:
+    def codes(self, folder: str, modality: Modality) -> list[Place]:
         """The files of codes of an SAE on one modality.
 
         Args:
-            coder: Folder of its codes, see `StudiedSae`.
+            folder: Folder of its codes, see `StudiedSae`.
             modality: Which tokens.
 
         Raises:
             StoreError: Some of them are gone.
         """
-        folder = inside(self.place, f"codes/{coder}/{modality}", self.place / MANIFEST, self.kind.repair)
-        files = [folder / name for name in folder.names() if _CODES.fullmatch(name)]
-        wanted = self.about.codes[coder][modality]
+        here = inside(self.place, f"codes/{folder}/{modality}", self.place / MANIFEST, self.kind.repair)
+        files = [here / name for name in here.names() if _CODES.fullmatch(name)]
+        wanted = self.about.codes[folder][modality]
         if len(files) != wanted:
-            commit = self.place / "commits" / f"codes-{coder}.json"
+            commit = self.place / "commits" / f"codes-{folder}.json"
             raise StoreError(
-                f"{len(files)} of {wanted} files of codes are left in {folder}: delete {self.place / MANIFEST} and {commit}, "
+                f"{len(files)} of {wanted} files of codes are left in {here}: delete {self.place / MANIFEST} and {commit}, "
                 f"and {self.kind.again} again: it makes those that are missing"
             )
         return files
@@ -213,12 +213,12 @@ def plan_artefact(
             store=study.store.place.within(workspace),
             model=str(study.store.manifest.model.get("path", "")),
             saes=[
-                StudiedSae(study.layer(unit), study.of(unit).name, unit.coder, study.of(unit).coder.n_latents)
+                StudiedSae(study.layer(unit), study.of(unit).name, unit.folder, study.of(unit).sae.n_latents)
                 for unit in study.coded
             ],
             attributes={m: {a.name: list(a.values) for a in own} for m, own in study.known.attributes.items()},
-            runs={unit.name: Run(unit.coder, study.layer(unit), study.of(unit).name, *unit.run) for unit in study.units},
-            codes={unit.coder: _counted(study, unit) for unit in study.coded},
+            runs={unit.name: Run(unit.folder, study.layer(unit), study.of(unit).name, *unit.run) for unit in study.units},
+            codes={unit.folder: _counted(study, unit) for unit in study.coded},
             chance=None,
             tokens={},
         ),
@@ -230,13 +230,13 @@ def as_begun(study: Study, about: FeaturesAbout) -> Study:
     """A study in the runs of latents that it was begun with, whatever the memory is now."""
     cut: dict[str, list[tuple[int, int]]] = {}
     for run in about.runs.values():
-        cut.setdefault(run.coder, []).append((run.first, run.last))
-    return replace(study, cut={coder: tuple(own) for coder, own in cut.items()})
+        cut.setdefault(run.folder, []).append((run.first, run.last))
+    return replace(study, cut={folder: tuple(own) for folder, own in cut.items()})
 
 
 def codes_unit(unit: Unit) -> str:
     """Name of the unit of a run's SAE: its codes."""
-    return f"codes-{unit.coder}"
+    return f"codes-{unit.folder}"
 
 
 def write_codes(here: Artefact[FeaturesAbout], study: Study, unit: Unit, started: float) -> UnitCommit:
@@ -269,7 +269,7 @@ def _with_uniqueness(here: Artefact[FeaturesAbout], table: pa.Table) -> pa.Table
     """The features with the two columns that need the examples of a whole SAE."""
     columns: dict[str, list[Any]] = {"uniqueness": [], "most_alike": []}
     for looked in here.about.saes:
-        own = [name for name, run in here.about.runs.items() if run.coder == looked.coder]
+        own = [name for name, run in here.about.runs.items() if run.folder == looked.folder]
         examples = pa.concat_tables([here.part(name, "examples", ["latent", "kind", "sample_id"]) for name in own])
         top = examples.filter(pc.field("kind") == "top").combine_chunks()
         sample = np.unique(top["sample_id"].to_numpy(), return_inverse=True)[1]

@@ -81,11 +81,11 @@ class ActiveLatents:
         )  # fmt: skip
 
 
-def codes_file(coder: str, modality: Modality, file: WrittenFile) -> str:
+def codes_file(folder: str, modality: Modality, file: WrittenFile) -> str:
     """Name, in the artefact, of the codes of a file of the store."""
     found = re.search(r"part-\d+\.parquet$", file.path)
     assert found is not None, file.path
-    return f"codes/{coder}/{modality}/{found.group()}"
+    return f"codes/{folder}/{modality}/{found.group()}"
 
 
 def encode_file(store: Store, file: WrittenFile, wanted: Bool[np.ndarray, " s"], encoder: Encoder, target: Place) -> int:

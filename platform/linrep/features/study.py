@@ -50,14 +50,14 @@ class Unit:
     run: tuple[int, int]
 
     @property
-    def coder(self) -> str:
+    def folder(self) -> str:
         """What encodes, as a name of a folder."""
         return f"sae-{self.sae:02d}{'-random' if self.control else ''}"
 
     @property
     def name(self) -> str:
         """Its name among the artefact's files."""
-        return f"{self.coder}-{self.run[0]:07d}"
+        return f"{self.folder}-{self.run[0]:07d}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Study:
         n_tokens: Tokens that each sample has, by modality.
         latents: The SAEs with their controls, in the order of the config.
         model: Whose words the logit lens speaks; None leaves them out.
-        cut: Runs of latents by coder, of a study that was begun with other memory; else they are made to fit into memory.
+        cut: Runs of latents by folder of codes, of a study that was begun with other memory; else they are made to fit.
     """
 
     store: Store
@@ -90,14 +90,12 @@ class Study:
     def units(self) -> list[Unit]:
         """All units, in the order of the SAEs."""
         whole = [
-            Unit(i, control, (0, pair[control].coder.n_latents))
-            for i, pair in enumerate(self.latents)
-            for control in (False, True)
+            Unit(i, control, (0, pair[control].sae.n_latents)) for i, pair in enumerate(self.latents) for control in (False, True)
         ]
         return [
             replace(unit, run=run)
             for unit in whole
-            for run in self.cut.get(unit.coder) or runs(unit.run[1], self.known, self.config)
+            for run in self.cut.get(unit.folder) or runs(unit.run[1], self.known, self.config)
         ]
 
     @property
@@ -126,12 +124,12 @@ class Study:
 
     def codes(self, unit: Unit, part: Part, here: Place) -> list[tuple[Modality, Place]]:
         """The files of codes of a part."""
-        return [(m, here / codes_file(unit.coder, m, file)) for m, file in part]
+        return [(m, here / codes_file(unit.folder, m, file)) for m, file in part]
 
     def turned(self, unit: Unit, part: Part, here: Place) -> Place:
         """The folder of the turned codes of a part: named by its first file."""
         _, first = self.codes(unit, part, here)[0]
-        return here / TURNED / unit.coder / f"{part[0][0]}-{first.name.removesuffix('.parquet')}"
+        return here / TURNED / unit.folder / f"{part[0][0]}-{first.name.removesuffix('.parquet')}"
 
 
 def plan_study(
@@ -172,8 +170,8 @@ def plan_study(
             layers = ", ".join(map(str, store.manifest.layers))
             raise RecipeError(f"features.saes: no layer {sae.layer} in {store.place}: it has {layers}")
     for sae, (own, _) in zip(config.saes, latents, strict=bool(latents)):
-        if own.coder.d_model != store.manifest.width:
-            raise RecipeError(f"features.saes: {sae.path} is for width {own.coder.d_model}, the store has {store.manifest.width}")
+        if own.sae.d_model != store.manifest.width:
+            raise RecipeError(f"features.saes: {sae.path} is for width {own.sae.d_model}, the store has {store.manifest.width}")
     table = store.samples()
     samples = read_samples(table)
     rank = np.empty(len(samples.ids), np.int64)

@@ -11,7 +11,7 @@ from linrep.harvest.account import account
 from linrep.hub.bundle import RECIPE, Wishes, without_paths
 from linrep.hub.cards import block, front_matter, made_with, table
 from linrep.sae.artefact import Saes
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 from linrep.store.manifest import LAYER_CONVENTION, Manifest
 from linrep.vlm.sites import transformer_lens_name
 

@@ -18,8 +18,8 @@ from linrep.places import Place, place
 from linrep.probe.artefact import PROBES_KIND
 from linrep.recipe import Recipe, load_yaml, remembered, validate
 from linrep.regions.artefact import REGIONS_KIND
-from linrep.sae.artefact import EVALUATIONS, SAES, open_coders
-from linrep.sae.coder import Sae
+from linrep.sae.artefact import EVALUATIONS, SAES, open_saes
+from linrep.sae.sae import Sae
 from linrep.sae.tuning import TUNES
 from linrep.sharing.artefact import SHARING_KIND
 from linrep.steer.artefact import STEERING, VERDICTS_KIND
@@ -143,7 +143,7 @@ class Workspace:
         if name not in folder.names():
             there = ", ".join(own for own in folder.names() if (folder / own).is_folder()) or "none"
             raise StoreError(f"no SAE {name!r:.80} of layer {layer} in {self.saes.place}: there are {there}")
-        return open_coders(folder, name)[""]
+        return open_saes(folder, name)[""]
 
     def explain(self, latents: Sequence[int], sae: str | None = None, layer: int | None = None) -> Explanations:
         """Interpret some latents with the recipe's backend: explanations, and scores beside those of their controls.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from linrep.encoder import active
 from linrep.reading.read import ReadSae
-from linrep.steer.coder import SparseCoder, decoder_rows
+from linrep.steer.latents import SaeLike, decoder_rows
 from linrep.vlm.decode import Stream, advance, embed, logits
 from linrep.vlm.hooks import edit_rows
 from linrep.vlm.load import VLM
@@ -174,13 +174,13 @@ class _Writes:
 
     @classmethod
     def of(cls, sae: ReadSae, h: Float[Tensor, "t d"], keep: Bool[Tensor, " t"]) -> "_Writes":
-        coder = sae.encoder
-        assert isinstance(coder, SparseCoder)
-        found = active(coder, h)
+        encoder = sae.encoder
+        assert isinstance(encoder, SaeLike)
+        found = active(encoder, h)
         kept = keep[found.row]
         row, latent, value = found.row[kept], found.latent[kept], found.value[kept].float()
         latents, which = latent.unique(return_inverse=True)
-        return cls(latents, which, row, value, decoder_rows(coder, latent), len(h))
+        return cls(latents, which, row, value, decoder_rows(encoder, latent), len(h))
 
     def totals(self, each: Float[Tensor, " s"]) -> Float[Tensor, " m"]:
         """Sums over the entries of each latent."""

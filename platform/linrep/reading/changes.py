@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from linrep.errors import RecipeError
 from linrep.fields import nearest
 from linrep.reading.read import ReadSae
-from linrep.steer.coder import SparseCoder
 from linrep.steer.config import Everywhere, ImageTokens, LastToken, Site
 from linrep.steer.edits import Clamp, Edit
+from linrep.steer.latents import SaeLike
 from linrep.steer.vectors import NoDirection, Vectors
 
 SITES: dict[str, Site] = {site.kind: site for site in (ImageTokens(), LastToken(), Everywhere())}
@@ -141,11 +141,11 @@ def clamp_of(named: NamedLatent, saes: Sequence[ReadSae], vectors: Vectors, site
     if not own:
         there = f"there are SAEs of layers {', '.join(str(one.layer) for one in saes)}" if saes else "there is no SAE"
         raise RecipeError(f"--latent {named.latent}: no SAE of layer {named.layer}; {there}")
-    sae, coder = own[0], own[0].encoder
-    assert isinstance(coder, SparseCoder)
-    if not 0 <= named.latent < coder.n_latents:
-        raise RecipeError(f"--latent {named.latent}: {sae.name} of layer {sae.layer} has latents 0 to {coder.n_latents - 1}")
-    clamp = Clamp(coder, named.latent, named.value)
+    sae, encoder = own[0], own[0].encoder
+    assert isinstance(encoder, SaeLike)
+    if not 0 <= named.latent < encoder.n_latents:
+        raise RecipeError(f"--latent {named.latent}: {sae.name} of layer {sae.layer} has latents 0 to {encoder.n_latents - 1}")
+    clamp = Clamp(encoder, named.latent, named.value)
     try:
         control = vectors.another_latent(clamp, site.kind, sae.layer, str(named.latent))
     except NoDirection as reason:

@@ -40,7 +40,7 @@ class Coded:
         """The codes of an SAE that was looked into."""
         files: dict[int, list[Place]] = {}
         for modality in MODALITIES:
-            for file in features.codes(sae.coder, modality):
+            for file in features.codes(sae.folder, modality):
                 number = re.search(r"(\d+)\.parquet$", file.name)
                 assert number is not None, file.name
                 files.setdefault(int(number[1]), []).append(file)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 
 ROWS_AT_ONCE = 4096
 
@@ -73,28 +73,28 @@ class Activity:
 
 
 def highest(
-    coders: Sequence[Sae], pieces: Iterable[tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]], n_samples: int
+    saes: Sequence[Sae], pieces: Iterable[tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]], n_samples: int
 ) -> list[Activity]:
     """The largest activation of each latent over the rows of each sample, for several SAEs in one pass.
 
     Args:
-        coders: The SAEs.
+        saes: The SAEs.
         pieces: Rows, on any device, and the sample of each; a sample's rows may lie in several pieces.
         n_samples: Samples.
 
     Returns:
         One for each SAE, in the memory of the CPU.
     """
-    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in coders]
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]
     for x, owner in pieces:
         for rows, samples in zip(x.split(ROWS_AT_ONCE), owner.split(ROWS_AT_ONCE), strict=True):
-            for sae, parts in zip(coders, found, strict=True):
+            for sae, parts in zip(saes, found, strict=True):
                 codes = sae.codes(rows.to(sae.b_dec))
                 active = codes.values > 0
                 cells = samples.to(codes.latents)[codes.rows()] * sae.n_latents + codes.latents
                 places, values = _largest(cells[active], codes.values[active].float())
                 parts.append((places.cpu(), values.cpu()))
-    return [_merged(sae, parts, n_samples) for sae, parts in zip(coders, found, strict=True)]
+    return [_merged(sae, parts, n_samples) for sae, parts in zip(saes, found, strict=True)]
 
 
 def _merged(sae: Sae, parts: Sequence[tuple[Tensor, Tensor]], n_samples: int) -> Activity:

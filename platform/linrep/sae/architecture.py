@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.auxk import Revival
-from linrep.sae.coder import Rule, Sae
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.reduce import Reducer
+from linrep.sae.sae import Rule, Sae
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights
 

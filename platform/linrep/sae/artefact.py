@@ -20,9 +20,9 @@ from linrep.artefact import Artefact
 from linrep.errors import RecipeError, StoreError
 from linrep.kind import Kind
 from linrep.places import Place
-from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
 from linrep.sae.layer import HISTORY, LayerJob, layer_name
+from linrep.sae.sae import Sae
 from linrep.sae.study import SaeConfig
 from linrep.store.mixture import find_sources, passes, proportion
 from linrep.store.read import Store
@@ -114,7 +114,7 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
         parts = proportion(sources, each, data.text_share, data.normalise == "modality", where)
         jobs.append(LayerJob(place, layer, config, sources, parts, _about(store, layer)))
         reads[layer_name(layer)] = passes(sources, parts, config.steps * config.workers)
-    about = SaeAbout(store.place.within(workspace), list(layers), list(config.coders()), config.steps, reads)
+    about = SaeAbout(store.place.within(workspace), list(layers), list(config.designs()), config.steps, reads)
     planned = artefact.plan(
         SAES,
         workspace,
@@ -185,7 +185,7 @@ def _about(store: Store, layer: int) -> dict[str, Any]:
     }
 
 
-def open_coders(folder: Place, name: str) -> dict[str, Sae]:
+def open_saes(folder: Place, name: str) -> dict[str, Sae]:
     """An SAE of a layer by the modality whose raw activations it takes; "" for both.
 
     Args:

@@ -5,7 +5,7 @@ An architecture here is its numbers and what a recipe has to know of it; how it 
 
 - `sparsity`: the field that says how sparse it is, which grids and searches vary;
 - `counts`: whether that field is a number of active latents, comparable between architectures; a penalty's weight is not;
-- `decoders`: what `CoderConfig.decoder` may be.
+- `decoders`: what `SaeDesign.decoder` may be.
 """
 
 from typing import Annotated, ClassVar, Literal, get_args
@@ -159,7 +159,7 @@ class Adam(Section):
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient; null leaves it.")
 
 
-class CoderConfig(Section):
+class SaeDesign(Section):
     """One SAE: everything here changes its weights."""
 
     activation: Activation = Field(default=TopK(), description="The architecture: what makes latents sparse.")
@@ -174,7 +174,7 @@ class CoderConfig(Section):
     seed: int = Field(default=0, ge=0, description="Seed of the first weights.")
 
     @model_validator(mode="after")
-    def _fits(self) -> "CoderConfig":
+    def _fits(self) -> "SaeDesign":
         if self.decoder not in self.activation.decoders:
             can = " or ".join(self.activation.decoders)
             raise ValueError(f"decoder of {self.activation.kind} must be {can}, got {self.decoder}")

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from linrep.sae.coder import Sae
 from linrep.sae.ops import gather_sum
+from linrep.sae.sae import Sae
 from linrep.sae.train import Rows
 from linrep.sae.window import fraction
 from linrep.store.layout import MODALITIES, Modality

@@ -16,10 +16,10 @@ from linrep.errors import StoreError
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.records import read_record
-from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens
 from linrep.sae.formats.sums import sums_of
 from linrep.sae.reduce import Alone, Reducer
+from linrep.sae.sae import Sae
 from linrep.sae.study import SaeConfig
 from linrep.sae.train import Metrics, Rows, Trainer, fit
 from linrep.store.layout import Modality
@@ -113,9 +113,9 @@ def train_layer(
         history = _resume(job, trainers, mixture, share)
         saved = trainers[0].step
         for metrics in fit(_batches(mixture, device), trainers, config.report_every):
-            history.append({"coder": metrics.coder, "step": metrics.step, **metrics.values})
+            history.append({"sae": metrics.trainer, "step": metrics.step, **metrics.values})
             yield metrics
-            last = metrics.coder == len(trainers) - 1  # all have reported: their windows are empty together
+            last = metrics.trainer == len(trainers) - 1  # all have reported: their windows are empty together
             if last and not trainers[0].done and metrics.step - saved >= config.checkpoint_every:
                 _save(job, trainers, history, gather(mixture.state_dict()), share)
                 saved = metrics.step
@@ -150,7 +150,7 @@ def _begin(job: LayerJob, reducer: Reducer, device: str | torch.device) -> dict[
     config = job.config
     sample = _sample(job).to(device)
     rest = {"reducer": reducer, "product": config.product}
-    return {name: Trainer.begin(coder, sample, config.steps, **rest) for name, coder in config.coders().items()}
+    return {name: Trainer.begin(design, sample, config.steps, **rest) for name, design in config.designs().items()}
 
 
 def _sample(job: LayerJob) -> torch.Tensor:
@@ -234,9 +234,9 @@ def _remove_states(job: LayerJob) -> None:
 
 
 def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], rows_read: dict[str, Any], seconds: float) -> UnitCommit:
-    names, sums = list(job.config.coders()), {}
+    names, sums = list(job.config.designs()), {}
     for name, trainer in zip(names, trainers, strict=True):
-        for modality, sae in unscaled(trainer.coder().to("cpu"), job.parts).items():
+        for modality, sae in unscaled(trainer.sae().to("cpu"), job.parts).items():
             scale = job.parts.scale_text if modality == "text" else job.parts.scale_image
             about = {**job.about, **sae.about, "name": name, "config": trainer.config.model_dump(mode="json")}
             about |= {"input_scale": scale, "modality": modality or "both", "product": trainer.product}
@@ -244,10 +244,10 @@ def _write(job: LayerJob, trainers: list[Trainer], history: list[dict], rows_rea
             saelens.write(folder, replace(sae, about=about))
             sums |= sums_of(folder, saelens.FILES)
     rows = [
-        {"layer": job.layer, "coder": names[row["coder"]], "step": row["step"], "measure": measure, "value": float(value)}
+        {"layer": job.layer, "sae": names[row["sae"]], "step": row["step"], "measure": measure, "value": float(value)}
         for row in history
         for measure, value in row.items()
-        if measure not in ("coder", "step")
+        if measure not in ("sae", "step")
     ]
     table = pa.Table.from_pylist(rows, schema=TRAINING)
     cost = {

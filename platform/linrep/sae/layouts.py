@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 from linrep.sae.tensors import Weights
 
 Four = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
-from linrep.sae.coder import Sae
-from linrep.sae.config import CoderConfig
+from linrep.sae.config import SaeDesign
+from linrep.sae.sae import Sae
 from linrep.sae.start import first_directions
 
 
@@ -54,10 +54,10 @@ def moved(sae: Sae, rates: Float[Tensor, " f"]) -> Moved | None:
     return Moved(float(own.mean()), low, high, float(beside.mean()))
 
 
-def _config(about: dict[str, Any]) -> CoderConfig | None:
+def _config(about: dict[str, Any]) -> SaeDesign | None:
     """What it was trained by, if it says so in our words."""
     said = about.get("config")
     try:
-        return CoderConfig.model_validate(said) if isinstance(said, dict) else None
+        return SaeDesign.model_validate(said) if isinstance(said, dict) else None
     except ValidationError:
         return None

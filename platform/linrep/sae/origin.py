@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linrep.errors import RecipeError
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 
 INSIST = "insist"
 """The field that takes an SAE against what it says."""

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.errors import StoreError, TrainingFailed
-from linrep.sae.coder import Sae
 from linrep.sae.controls import random_sae
 from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
+from linrep.sae.sae import Sae
 from linrep.sae.search import Candidate
 from linrep.sae.train import Rows, Trainer, fit
 from linrep.stats.interval import NOTHING, of_mean
@@ -98,7 +98,7 @@ class CandidateEnd:
     """A candidate is done: its record, and the SAE of one that was trained to its end, by modality, for raw rows."""
 
     trial: Trial
-    coders: dict[str, Sae]
+    saes: dict[str, Sae]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def train_pack(
         tests: dict[Modality, Tensor] = {m: half(x, 1) for m, x in held.items()}
         sample = _sample(job).to(device)
         alive = {
-            one.name: _Runner(one, Trainer.begin(one.coder, sample, config.steps, product=config.product), job, within, begun)
+            one.name: _Runner(one, Trainer.begin(one.design, sample, config.steps, product=config.product), job, within, begun)
             for one in pack.candidates
         }
         for name, one in (waited or {}).items():
@@ -150,7 +150,7 @@ def train_pack(
             yield from _until(end, alive, batches, config.report_every)
             scores: dict[str, dict[str, float]] = {}
             for name, runner in list(alive.items()):
-                found = measured(unscaled(runner.trainer.coder(), job.parts), choosing, tests)
+                found = measured(unscaled(runner.trainer.sae(), job.parts), choosing, tests)
                 if {"fvu", CHOICE} <= found.keys():
                     scores[name] = runner.scored(found)
                 else:  # between two reports of its loss
@@ -192,8 +192,8 @@ def _until(end: int, alive: "dict[str, _Runner]", batches: Iterator[Rows], every
         reported = 0
         try:
             for metrics in fit(islice(batches, end - at), [alive[name].trainer for name in names], every):
-                alive[names[metrics.coder]].report(metrics.step, metrics.values)
-                reported = (metrics.coder + 1) % len(names)  # trainers report in their order, all in the same steps
+                alive[names[metrics.trainer]].report(metrics.step, metrics.values)
+                reported = (metrics.trainer + 1) % len(names)  # trainers report in their order, all in the same steps
                 if not reported:
                     yield metrics.step
         except TrainingFailed as error:
@@ -255,12 +255,12 @@ class _Runner:
         )  # fmt: skip
 
     def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> CandidateEnd:
-        coders, scales = unscaled(self.trainer.coder(), self._job.parts), self._job.parts
+        saes, scales = unscaled(self.trainer.sae(), self._job.parts), self._job.parts
         f, k = len(self.trainer.since_fired), max(1, round(self._scores[-1]["l0"]))
         random = random_sae(sample, f, min(k, f), self.trainer.config.seed)
-        control = {m: random.unscaled(scales.scale_text if m == "text" else scales.scale_image) for m in coders}
+        control = {m: random.unscaled(scales.scale_text if m == "text" else scales.scale_image) for m in saes}
         about = {**self._job.about, "name": self.candidate.name, "config": self.trainer.config.model_dump(mode="json")}
-        named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in coders.items()}
+        named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in saes.items()}
         return CandidateEnd(self.trial("finished", "", score(control, tests)), named)
 
 
@@ -280,22 +280,22 @@ def half(x: Float[Tensor, "n d"], which: int) -> Float[Tensor, "m d"]:
 
 
 def measured(
-    coders: Mapping[str, Sae],
+    saes: Mapping[str, Sae],
     choosing: "Mapping[Modality, Float[Tensor, '_ d']]",
     tests: "Mapping[Modality, Float[Tensor, '_ d']]",
 ) -> dict[str, float]:
     """The measures of `score` on some rows, beside them `fvu_choice` (`_image`, `_text`) on others, by which one is chosen."""
-    chosen = score(coders, choosing)
-    return score(coders, tests) | {
+    chosen = score(saes, choosing)
+    return score(saes, tests) | {
         name.replace("fvu", CHOICE, 1): chosen[name] for name in ("fvu", *(f"fvu_{m}" for m in choosing)) if name in chosen
     }
 
 
-def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> dict[str, float]:
+def score(saes: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> dict[str, float]:
     """Held-out measures of an SAE: by modality, and their means over the modalities.
 
     Args:
-        coders: By the modality whose raw rows it takes; "" for both.
+        saes: By the modality whose raw rows it takes; "" for both.
         tests: Raw rows by modality.
 
     Returns:
@@ -305,7 +305,7 @@ def score(coders: Mapping[str, Sae], tests: "Mapping[Modality, Float[Tensor, '_ 
     """
     found: dict[str, float] = {}
     for modality, x in tests.items():
-        sae = coders[modality] if modality in coders else coders[""]
+        sae = saes[modality] if modality in saes else saes[""]
         text = modality == "text"
         whole = evaluate(sae, _pieces(x, BATCH, text)).quality[modality]
         parts = [evaluate(sae, _pieces(part, BATCH, text)).quality[modality].fvu for part in x.chunk(FOLDS) if len(part) > 1]

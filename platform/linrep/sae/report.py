@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from linrep.sae.activity import ROWS_AT_ONCE, Activity
-from linrep.sae.coder import Sae
 from linrep.sae.controls import isotropic
 from linrep.sae.evaluate import ENERGIES, LOWEST_DECADE, Evaluation, evaluate_each
 from linrep.sae.moved import moved
 from linrep.sae.pursuit import latents_needed, pursue, random_vectors
+from linrep.sae.sae import Sae
 from linrep.sae.splice import LEAST_HARM, MEAN, RESAMPLE, SPLICED, Replace, Spliced
 from linrep.sae.train import Rows
 from linrep.sae.truth import best_latents, sparse_probe
@@ -47,15 +47,15 @@ class LayerSae:
     text: Sae
 
     @classmethod
-    def of(cls, layer: int, name: str, coders: Mapping[str, Sae]) -> "LayerSae":
-        """From `linrep.sae.artefact.open_coders`."""
-        both = coders.get("")
-        return cls(layer, name, coders["image"] if both is None else both, coders["text"] if both is None else both)
+    def of(cls, layer: int, name: str, saes: Mapping[str, Sae]) -> "LayerSae":
+        """From `linrep.sae.artefact.open_saes`."""
+        both = saes.get("")
+        return cls(layer, name, saes["image"] if both is None else both, saes["text"] if both is None else both)
 
     @property
     def which(self) -> Row:
         """The columns that name it."""
-        return {"layer": self.layer, "coder": self.name}
+        return {"layer": self.layer, "sae": self.name}
 
     def evaluate(self, rows: Mapping[Modality, Float[Tensor, "n d"]]) -> Evaluation:
         """Quality on held-out rows of each modality, and of both together."""
@@ -183,7 +183,7 @@ class Report:
         most = min(most, *one.image.decoder.shape)
         for kind, vectors in (("class", directions), ("random", random_vectors(directions, 0))):
             cosines, beside = (
-                pursue(coder.image.decoder, vectors.to(coder.image.decoder), most)[0].double().cpu() for coder in (one, control)
+                pursue(sae.image.decoder, vectors.to(sae.image.decoder), most)[0].double().cpu() for sae in (one, control)
             )
             low, _, high = _quartiles(cosines)
             for k in range(most):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from linrep.config import Section
-from linrep.sae.config import SPARSITY, CoderConfig, WithK, WithL1
+from linrep.sae.config import SPARSITY, SaeDesign, WithK, WithL1
 from linrep.sae.study import SaeConfig, sparsity_of
 
 
@@ -160,7 +160,7 @@ class Candidate:
     Attributes:
         name: Names it among the candidates of a search.
         layer: Layer k.
-        coder: The SAE.
+        design: The SAE.
         text_share: Share of text rows; None as the store has them.
         in_octaves: Which of `sparsity` and `width` were drawn from a range, where hardly two candidates are equal: they count
             as equal within an octave.
@@ -168,39 +168,39 @@ class Candidate:
 
     name: str
     layer: int
-    coder: CoderConfig
+    design: SaeDesign
     text_share: float | None
     in_octaves: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float:
         """k, target_l0 or l1."""
-        return sparsity_of(self.coder)
+        return sparsity_of(self.design)
 
     def bracket(self, within: str) -> str:
         """Candidates of one bracket are compared on FVU alone: they share the layer, and how sparse they are."""
-        activation = self.coder.activation
+        activation = self.design.activation
         level = octave(self.sparsity) if "sparsity" in self.in_octaves else f"{self.sparsity:g}"
         # A penalty's weight says nothing of L0 to another architecture.
         sparse = f"l0={level}" if activation.counts else f"{activation.kind}:l1={level}"
-        wide = octave(self.coder.expansion) if "width" in self.in_octaves else f"{self.coder.expansion:g}"
+        wide = octave(self.design.expansion) if "width" in self.in_octaves else f"{self.design.expansion:g}"
         return f"layer={self.layer}/{sparse}" + (f"/x{wide}" if within == "sparsity_and_width" else "")
 
     def values(self) -> dict[str, Any]:
         """What separates it from others, plain."""
         return {
             "layer": self.layer,
-            "architecture": self.coder.activation.kind,
+            "architecture": self.design.activation.kind,
             "sparsity": self.sparsity,
-            "expansion": self.coder.expansion,
-            "learning_rate": self.coder.adam.learning_rate,
+            "expansion": self.design.expansion,
+            "learning_rate": self.design.adam.learning_rate,
             "text_share": self.text_share,
         }
 
     def config(self, sae: SaeConfig, rows: int) -> SaeConfig:
         """The section `sae` that trains this SAE alone, on a number of rows."""
         values = sae.model_dump()
-        values |= {"layers": (self.layer,), "coder": self.coder.model_dump(), "grid": {}, "rows": rows}
+        values |= {"layers": (self.layer,), "sae": self.design.model_dump(), "grid": {}, "rows": rows}
         values["data"] = {**values["data"], "text_share": self.text_share}
         return SaeConfig.model_validate(values)
 
@@ -225,7 +225,7 @@ def candidate(sae: SaeConfig, layer: int, architecture: str, sparsity: float, **
         sparsity: k, target_l0 or l1.
         rest: `expansion`, `learning_rate`, `text_share`.
     """
-    values = sae.coder.model_dump()
+    values = sae.design.model_dump()
     own = values["activation"] if values["activation"]["kind"] == architecture else {"kind": architecture}
     values["activation"] = {**own, SPARSITY[architecture]: sparsity}
     values |= {"expansion": rest["expansion"], "adam": {**values["adam"], "learning_rate": rest["learning_rate"]}}
@@ -233,4 +233,4 @@ def candidate(sae: SaeConfig, layer: int, architecture: str, sparsity: float, **
     name = f"layer{layer:02d}-{architecture}-{sparsity:g}-x{rest['expansion']:g}-lr{rest['learning_rate']:g}"
     if share != sae.data.text_share:
         name += "-tstore" if share is None else f"-t{share:g}"
-    return Candidate(name, layer, CoderConfig.model_validate(values), share)
+    return Candidate(name, layer, SaeDesign.model_validate(values), share)

@@ -115,13 +115,13 @@ def splice(
     vlm: VLM,
     texts: Sequence[Prepared],
     layer: int,
-    coders: Mapping[str, Replace],
+    saes: Mapping[str, Replace],
     where: Where,
     means: Mapping[str, Float[Tensor, " d"]] | None = None,
     limits: Mapping[str, float] | None = None,
 ) -> Spliced:
     """What one SAE costs at some positions; see `splice_each`."""
-    return splice_each(vlm, texts, layer, {"": coders}, (where,), means or {}, limits)["", where].spliced()
+    return splice_each(vlm, texts, layer, {"": saes}, (where,), means or {}, limits)["", where].spliced()
 
 
 @torch.inference_mode()
@@ -129,7 +129,7 @@ def splice_each(
     vlm: VLM,
     texts: Sequence[Prepared],
     layer: int,
-    coders: Mapping[str, Mapping[str, Replace]],
+    saes: Mapping[str, Mapping[str, Replace]],
     wheres: Sequence[Where],
     means: Mapping[str, Float[Tensor, " d"]],
     limits: Mapping[str, float] | None = None,
@@ -142,7 +142,7 @@ def splice_each(
         vlm: The whole model, with its head.
         texts: Samples with text of their own; with images where image positions are to be replaced.
         layer: Layer k whose stream is replaced.
-        coders: By name of the SAE, what replaces image rows and text rows, under `image` and `text`: the same SAE,
+        saes: By name of the SAE, what replaces image rows and text rows, under `image` and `text`: the same SAE,
             or one for each. Takes raw activations in float32.
         wheres: Positions to replace. Prompt and special tokens are never touched.
         means: Mean token of each modality at the layer; of one that is missing the mean ablation is NaN.
@@ -163,7 +163,7 @@ def splice_each(
         raise ValueError(f"the model is cut after layer {vlm.depth} and predicts nothing: load it with depth None")
     limits = limits or {}
     others = {name: other_samples(texts, name, seed) for name in ("image", "text")}
-    found: dict[tuple[str, Where], list[Tensor]] = {(name, where): [] for name in coders for where in wheres}
+    found: dict[tuple[str, Where], list[Tensor]] = {(name, where): [] for name in saes for where in wheres}
     # One micro-batch on the device at a time: the tiles of all captions would not fit beside the model.
     for indices in pack([len(one) for one in texts], tokens_per_batch):
         batch = collate([texts[i] for i in indices], vlm)
@@ -186,7 +186,7 @@ def splice_each(
             ablations = (resampled, {name: _constant(means.get(name)) for name in here}, dict.fromkeys(here, torch.zeros_like))
             harmed = [loss for by in ablations for loss in _harm(vlm, batch, layer, by, here, plain, targets)]
             n_replaced = sum(mask.sum(1) for mask in here.values())
-            for name, replace in coders.items():
+            for name, replace in saes.items():
                 left = _harm(vlm, batch, layer, replace, here, plain, targets)
                 per_token = torch.stack([*untouched, *left, *harmed], dim=1).double().cpu()
                 sums = torch.zeros(len(batch), per_token.shape[1], dtype=torch.float64).index_add_(0, rows.cpu(), per_token)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.architectures import architecture_of
-from linrep.sae.config import CoderConfig
+from linrep.sae.config import SaeDesign
 from linrep.sae.passes import Weights
 from linrep.sample import unit_hash
 
@@ -52,7 +52,7 @@ def unit_rows(n: int, d: int, seed: int, use: str = "") -> Float[Tensor, "n d"]:
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-def first_directions(config: CoderConfig, d: int) -> Float[Tensor, "f d"] | None:
+def first_directions(config: SaeDesign, d: int) -> Float[Tensor, "f d"] | None:
     """The decoder's rows before training, from the seed alone; None for an architecture that makes them of data.
 
     Args:
@@ -63,7 +63,7 @@ def first_directions(config: CoderConfig, d: int) -> Float[Tensor, "f d"] | None
     return None if made_of_data else unit_rows(config.n_latents(d), d, config.seed)
 
 
-def first_weights(config: CoderConfig, sample: Float[Tensor, "n d"]) -> Weights:
+def first_weights(config: SaeDesign, sample: Float[Tensor, "n d"]) -> Weights:
     """Random decoder directions, the encoder as their transpose, and what the architecture makes of them.
 
     Args:

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from linrep.config import Section
 from linrep.errors import RecipeError
-from linrep.sae.config import CoderConfig, Product
+from linrep.sae.config import Product, SaeDesign
 from linrep.vlm.config import IMAGE, TEXT, check_prompt
 
 
@@ -81,7 +81,7 @@ class SaeConfig(Section):
     """Which SAEs to train."""
 
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the harvest, or all.")
-    coder: CoderConfig = Field(default=CoderConfig(), description="The SAE.")
+    design: SaeDesign = Field(default=SaeDesign(), description="The SAE.")
     grid: Grid = Field(default=Grid(), description="Values that vary between the SAEs of a layer.")
     rows: PositiveInt = Field(default=2_000_000, description="Rows that each SAE is trained on, over all workers.")
     batch: PositiveInt = Field(default=2048, description="Rows of a step, over all workers.")
@@ -99,7 +99,7 @@ class SaeConfig(Section):
     def _shared_out(self) -> "SaeConfig":
         if self.batch % self.workers or self.batch < 2 * self.workers:
             raise ValueError(f"batch ({self.batch}) must be a multiple of workers ({self.workers}), of two rows each at least")
-        self.coders()  # every combination of the grid must be an SAE
+        self.designs()  # every combination of the grid must be an SAE
         return self
 
     @property
@@ -125,21 +125,21 @@ class SaeConfig(Section):
         Raises:
             RecipeError: Names one.
         """
-        for name, coder in self.coders().items():
-            most, field = coder.n_latents(width), coder.activation.sparsity
-            if coder.activation.counts and sparsity_of(coder) > most:
+        for name, design in self.designs().items():
+            most, field = design.n_latents(width), design.activation.sparsity
+            if design.activation.counts and sparsity_of(design) > most:
                 raise RecipeError(
-                    f"sae: {name} has {field} {sparsity_of(coder):g}, but expansion {coder.expansion:g} of {width} dimensions "
+                    f"sae: {name} has {field} {sparsity_of(design):g}, but expansion {design.expansion:g} of {width} dimensions "
                     f"gives {most} latents: lower {field} or raise expansion"
                 )
 
-    def coders(self) -> dict[str, CoderConfig]:
+    def designs(self) -> dict[str, SaeDesign]:
         """All SAEs of a layer by name.
 
-        >>> list(SaeConfig(grid=Grid(sparsity=(8, 16), seed=(0, 1))).coders())
+        >>> list(SaeConfig(grid=Grid(sparsity=(8, 16), seed=(0, 1))).designs())
         ['topk-8-x8-s0', 'topk-8-x8-s1', 'topk-16-x8-s0', 'topk-16-x8-s1']
         """
-        grid, base = self.grid, self.coder
+        grid, base = self.grid, self.design
         found = {}
         for sparsity, expansion, rate, seed in product(
             grid.sparsity or (sparsity_of(base),), grid.expansion or (base.expansion,),
@@ -151,10 +151,10 @@ class SaeConfig(Section):
             values = base.model_dump()
             values["activation"][base.activation.sparsity] = sparsity
             values |= {"expansion": expansion, "seed": seed, "adam": {**values["adam"], "learning_rate": rate}}
-            found[name] = CoderConfig.model_validate(values)
+            found[name] = SaeDesign.model_validate(values)
         return found
 
 
-def sparsity_of(coder: CoderConfig) -> float:
+def sparsity_of(design: SaeDesign) -> float:
     """k, target_l0 or l1."""
-    return getattr(coder.activation, coder.activation.sparsity)
+    return getattr(design.activation, design.activation.sparsity)

@@ -18,11 +18,11 @@ from linrep.sae.adam import Moments, block_rows
 from linrep.sae.architecture import Architecture, Step
 from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
-from linrep.sae.coder import Sae
-from linrep.sae.config import CoderConfig, Product
+from linrep.sae.config import Product, SaeDesign
 from linrep.sae.machine import room_bytes
 from linrep.sae.passes import Gradients, Pass, Weights
 from linrep.sae.reduce import Alone, Reducer
+from linrep.sae.sae import Sae
 from linrep.sae.schedule import learning_rate, warmth
 from linrep.sae.select import scratch
 from linrep.sae.start import first_weights
@@ -50,13 +50,13 @@ class Metrics:
     """What happened since the last report, in one SAE.
 
     Attributes:
-        coder: Which one, counted from 0 in the order given to `fit`.
+        trainer: Which one, counted from 0 in the order given to `fit`.
         step: Steps taken.
         values: By name: `loss`, `penalty`, `auxiliary`, `dead` (share), `learning_rate`, and for each modality that had rows
             `fvu/image`, `l0/image`, ...; over all workers.
     """
 
-    coder: int
+    trainer: int
     step: int
     values: dict[str, float]
 
@@ -66,7 +66,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: CoderConfig,
+        config: SaeDesign,
         weights: Weights,
         steps: int,
         reducer: Reducer | None = None,
@@ -104,7 +104,7 @@ class Trainer:
             _to_unit(weights["decoder"])
 
     @classmethod
-    def begin(cls, config: CoderConfig, sample: Float[Tensor, "n d"], steps: int, **rest: Any) -> "Trainer":
+    def begin(cls, config: SaeDesign, sample: Float[Tensor, "n d"], steps: int, **rest: Any) -> "Trainer":
         """Start with random directions about the center of a sample, which must be the same on all workers.
 
         Args:
@@ -151,7 +151,7 @@ class Trainer:
             )
         return values
 
-    def coder(self) -> Sae:
+    def sae(self) -> Sae:
         """The SAE as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1."""
         w = {name: weight.clone() for name, weight in self.weights.items()}
         sae = self._architecture.sae(w, self.threshold, self.config.decoder == "unit")

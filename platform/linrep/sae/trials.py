@@ -1,7 +1,7 @@
 """The candidates of a search on disk: those that are done, and those that wait at a rung.
 
 tunes/<name>-<digest>/
-  coders/<candidate>/           SAEs of candidates that were trained to their end, in SAELens' format
+  saes/<candidate>/           SAEs of candidates that were trained to their end, in SAELens' format
   trials/<candidate>.json       written last: the candidate is finished, stopped, or failed and why
   waiting/<candidate>.pt, .json while it waits at a rung: its state, and then its record so far
 """
@@ -56,8 +56,8 @@ def read_trial(file: Place) -> Trial:
 def commit_trial(place: Place, ended: CandidateEnd) -> None:
     """Write a candidate's SAE, then its record."""
     name = ended.trial.name
-    for modality, sae in ended.coders.items():
-        saelens.write(place / "coders" / (f"{name}-{modality}" if modality else name), sae)
+    for modality, sae in ended.saes.items():
+        saelens.write(place / "saes" / (f"{name}-{modality}" if modality else name), sae)
     write_record(place / "trials" / f"{name}.json", ended.trial)
 
 
@@ -106,4 +106,4 @@ def failed_trial(one: Candidate, why: str, width: int, within: str, waited: Tria
     """The record of a candidate whose worker is gone; one that has waited keeps what it had reached."""
     if waited is not None:
         return replace(waited, status="failed", reason=why)
-    return Trial(one.name, "failed", why, 0, {**one.values(), "width": one.coder.n_latents(width)}, one.bracket(within))
+    return Trial(one.name, "failed", why, 0, {**one.values(), "width": one.design.n_latents(width)}, one.bracket(within))

@@ -1,7 +1,7 @@
 """A search: what it searches on what, and the artefact that it makes. See `linrep.artefact`.
 
 tunes/<name>-<digest>/
-  coders/, trials/, waiting/         candidates, see `linrep.sae.trials`
+  saes/, trials/, waiting/         candidates, see `linrep.sae.trials`
   commits/<unit>.json                written last: the search is done as far as its budget lets it
   trials.parquet, front.parquet      all candidates, and the fronts, see `schemas.tuning`
   recommended.yaml                   the recipe that trains the recommended SAE in full
@@ -20,7 +20,7 @@ from linrep.errors import RecipeError, StoreError
 from linrep.kind import Kind
 from linrep.places import Place
 from linrep.sae.artefact import check_layers
-from linrep.sae.config import CoderConfig
+from linrep.sae.config import SaeDesign
 from linrep.sae.halving import rungs
 from linrep.sae.layer import LayerJob
 from linrep.sae.pack import Pack, Trial, choice
@@ -156,7 +156,7 @@ def plan_tune(store: Store, name: str, tune: TuneConfig, sae: SaeConfig, workspa
     plan = TunePlan(planned, store, tune, sae, tuple(layers), found, train, test)
     for layer in layers:
         for share in _ends(tune.space.text_share) if tune.space.text_share else [sae.data.text_share]:
-            one = candidate(sae, layer, sae.coder.activation.kind, 1, expansion=1, learning_rate=1e-3, text_share=share)
+            one = candidate(sae, layer, sae.design.activation.kind, 1, expansion=1, learning_rate=1e-3, text_share=share)
             asked = plan.pack(0, [one]).job.parts
             for modality, n in (("image", asked.n_image), ("text", asked.n_text)):
                 if n and modality not in test[layer]:
@@ -198,7 +198,7 @@ def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
             for level in levels:
                 try:
                     values = {"expansion": expansion, "learning_rate": max(_ends(tune.space.learning_rate)), "text_share": None}
-                    made = candidate(sae, 0, architecture.kind, level, **values).coder
+                    made = candidate(sae, 0, architecture.kind, level, **values).design
                     candidate(
                         sae, 0, architecture.kind, level, **{**values, "learning_rate": min(_ends(tune.space.learning_rate))}
                     )
@@ -217,7 +217,7 @@ def check_space(tune: TuneConfig, sae: SaeConfig, width: int) -> None:
         raise RecipeError(f"tune.rows ({tune.rows:,}) is less than one batch of sae.batch ({sae.batch:,})")
 
 
-def _check_active(i: int, architecture: Any, level: float, made: CoderConfig, width: int) -> None:
+def _check_active(i: int, architecture: Any, level: float, made: SaeDesign, width: int) -> None:
     most = made.n_latents(width)
     if architecture.kind not in ("relu", "gated") and level > most:
         name = "k" if isinstance(architecture, Chosen) else "target_l0"

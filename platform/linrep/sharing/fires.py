@@ -192,7 +192,7 @@ def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: 
         codes, totals, lengths = [], [], []
         for m, tokens in enumerate((matched.image, matched.text)):
             with torch.no_grad():
-                fires = active(latents.coder, tokens.x.float())
+                fires = active(latents.sae, tokens.x.float())
             own = Codes.of(fires, matched.counts, f)
             # Of equal activations in a pair the first token goes first.
             order = np.argsort(tokens.number[fires.row.numpy()], kind="stable")

@@ -240,8 +240,8 @@ def plan_study(
         raise RecipeError(f"sharing.untrained: {untrained.place} has other layers than {store.place}: name sharing.layers")
     for sae, (own, _) in zip(config.saes, latents, strict=True):
         width = stores[sae.model].manifest.width
-        if own.coder.d_model != width:
-            raise RecipeError(f"sharing.saes: {sae.path} is for width {own.coder.d_model}, the store has {width}")
+        if own.sae.d_model != width:
+            raise RecipeError(f"sharing.saes: {sae.path} is for width {own.sae.d_model}, the store has {width}")
     known = [(d.model, d.layer, own.name) for d, (own, _) in zip(config.saes, latents, strict=True)]
     for model, layer, name in known:
         if known.count((model, layer, name)) > 1:

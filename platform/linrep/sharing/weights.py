@@ -147,7 +147,7 @@ def own_directions(latents: Latents, some: Int64[np.ndarray, " b"]) -> Float[Ten
     """
     at = torch.from_numpy(some)
     written = normalize(latents.decoder[at].float(), dim=-1)
-    encoder = getattr(latents.coder, "encoder", None)
+    encoder = getattr(latents.sae, "encoder", None)
     if not isinstance(encoder, Tensor) or encoder.shape != latents.decoder.shape:
         return torch.stack([written, torch.zeros_like(written)], dim=1)
     read = normalize(encoder[at].float(), dim=-1)

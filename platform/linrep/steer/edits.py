@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from linrep.erasure import Eraser
-from linrep.steer.coder import SparseCoder
+from linrep.steer.latents import SaeLike
 from linrep.vlm.hooks import RowEdit
 
 
@@ -86,17 +86,17 @@ class Clamp:
     Source: Templeton et al., "Scaling Monosemanticity", 2024 (the error term is added back after the edit).
     """
 
-    coder: SparseCoder
+    sae: SaeLike
     latent: int
     value: float
 
     def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        z = self.coder.encode(h.cpu())
+        z = self.sae.encode(h.cpu())
         if not 0 <= self.latent < z.shape[1]:
             raise ValueError(f"no latent {self.latent}: the SAE has 0..{z.shape[1] - 1}")
         clamped = z.clone()
         clamped[:, self.latent] = self.value
-        return h + (self.coder.decode(clamped) - self.coder.decode(z)).to(h)
+        return h + (self.sae.decode(clamped) - self.sae.decode(z)).to(h)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,7 @@ def check_width(edit: Edit, width: int) -> None:
         case Swap():
             found = edit.source.shape[0]
         case Clamp():
-            found = edit.coder.d_model
+            found = edit.sae.d_model
         case Erase():
             found = edit.eraser.read.shape[1]
         case Replace():

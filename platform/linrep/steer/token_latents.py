@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sample import unit_hash
-from linrep.steer.coder import SparseCoder
+from linrep.steer.latents import SaeLike
 from linrep.store.blocks import blocks
 from linrep.store.layout import View
 from linrep.store.read import Store
@@ -52,12 +52,12 @@ class TokenLatents:
         return self.means[self.names.index(name)]
 
 
-def read_token_latents(store: Store, coder: SparseCoder, layer: int, view: View, names: Sequence[str]) -> TokenLatents:
+def read_token_latents(store: Store, sae: SaeLike, layer: int, view: View, names: Sequence[str]) -> TokenLatents:
     """Encode single tokens of the training images of some classes: of each class `IMAGES` images, drawn by a hash.
 
     Args:
         store: The activations.
-        coder: The SAE of this layer.
+        sae: The SAE of this layer.
         layer: Layer k.
         view: tokens, or last.
         names: Classes as the probes call them; those without a training image are left out.
@@ -70,12 +70,12 @@ def read_token_latents(store: Store, coder: SparseCoder, layer: int, view: View,
     for c, name in enumerate(names):
         own = [i for i, value in enumerate(classes) if train[i] and value == name]
         number[sorted(own, key=lambda i: unit_hash(samples.ids[i], "latents"))[:IMAGES]] = c
-    sums, fires = torch.zeros(len(names), coder.n_latents, dtype=torch.float64), torch.zeros(coder.n_latents, dtype=torch.float64)
-    n, step = torch.zeros(len(names), dtype=torch.float64), max(1, ENCODED_BYTES // (4 * coder.n_latents))
+    sums, fires = torch.zeros(len(names), sae.n_latents, dtype=torch.float64), torch.zeros(sae.n_latents, dtype=torch.float64)
+    n, step = torch.zeros(len(names), dtype=torch.float64), max(1, ENCODED_BYTES // (4 * sae.n_latents))
     for block in blocks(store, store.select(view, layer, "image").files, view, number >= 0):
         of_class = torch.from_numpy(number[block.sample])
         for x, c in zip(block.x.split(step), of_class.split(step), strict=True):
-            z = coder.encode(x.float()).double()
+            z = sae.encode(x.float()).double()
             sums.index_add_(0, c, z)
             fires += (z > 0).sum(0)
             n += torch.bincount(c, minlength=len(names))

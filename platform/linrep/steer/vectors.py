@@ -13,11 +13,11 @@ from torch import Tensor
 
 from linrep.directions import Directions, DirectionSet
 from linrep.errors import StoreError
-from linrep.steer.coder import SparseCoder, best_latent, decoder_row, decoder_rows, sparse_reconstruction
 from linrep.steer.config import MATCHED, SAME_CLASS, Dose
 from linrep.steer.donors import Donors
 from linrep.steer.edits import Ablate, Add, Clamp, Edit, Erase, Replace, Shuffle, Swap
 from linrep.steer.erasers import centre_of, eraser_of
+from linrep.steer.latents import SaeLike, best_latent, decoder_row, decoder_rows, sparse_reconstruction
 from linrep.steer.token_latents import VIEW_OF_SITE as LATENTS_OF_SITE
 from linrep.steer.token_latents import TokenLatents
 
@@ -61,7 +61,7 @@ class Vectors:
         dose: The unit of strengths.
         seed: Of the random directions.
         unembedding: Row of the output matrix for the first token of a name.
-        coders: SAEs by layer.
+        saes: SAEs by layer.
         k: Latents of a sparse reconstruction.
         one_prompt: Whether texts were read under the prompt of the images, with the text in place of the image.
         latents: What the latents of an SAE do on single training tokens, by layer and view of the store.
@@ -72,7 +72,7 @@ class Vectors:
     dose: Dose
     seed: int = 0
     unembedding: Callable[[str], Float[Tensor, " d"]] | None = None
-    coders: Mapping[int, SparseCoder] | None = None
+    saes: Mapping[int, SaeLike] | None = None
     k: int = 20
     one_prompt: bool = True
     latents: Mapping[tuple[int, str], TokenLatents] = field(default_factory=dict)
@@ -140,10 +140,10 @@ class Vectors:
                     raise NoDirection("no unembedding at hand")
                 return (self.unembedding(target) - self.unembedding(source)).float()
             case "sae_latent":
-                coder = self._coder(layer)
-                return decoder_row(coder, self.latent(site, layer, source, target)).float()
+                sae = self._sae(layer)
+                return decoder_row(sae, self.latent(site, layer, source, target)).float()
             case "sae_sparse":
-                return sparse_reconstruction(self._coder(layer), difference, self.k)[0]
+                return sparse_reconstruction(self._sae(layer), difference, self.k)[0]
         if site == "last" and kind.startswith(FROM_TEXT) and not self.one_prompt:
             raise NoDirection(f"{kind} at the last token: {OTHER_PROMPT}")
         found = probed(self.directions, kind, layer, site)
@@ -158,11 +158,11 @@ class Vectors:
         Raises:
             NoDirection: None does, or there is no SAE at this layer.
         """
-        known, coder = self._latents(site, layer), self._coder(layer)
+        known, sae = self._latents(site, layer), self._sae(layer)
         try:
             return self._once(
                 ("latent", site, layer, source, target),
-                lambda: best_latent(coder, known.mean(target), known.mean(source)),
+                lambda: best_latent(sae, known.mean(target), known.mean(source)),
             )
         except ValueError as error:
             raise NoDirection(str(error)) from None
@@ -175,13 +175,13 @@ class Vectors:
             self._made[key] = make()
         return self._made[key]
 
-    def _coder(self, layer: int) -> SparseCoder:
-        if not self.coders or layer not in self.coders:
+    def _sae(self, layer: int) -> SaeLike:
+        if not self.saes or layer not in self.saes:
             raise NoDirection(f"no SAE of layer {layer}")
-        return self.coders[layer]
+        return self.saes[layer]
 
     def _latents(self, site: str, layer: int) -> TokenLatents:
-        self._coder(layer)
+        self._sae(layer)
         if (layer, LATENTS_OF_SITE[site]) not in self.latents:
             raise NoDirection(f"no tokens of layer {layer} were encoded in the view {LATENTS_OF_SITE[site]}")
         return self.latents[layer, LATENTS_OF_SITE[site]]
@@ -222,8 +222,8 @@ class Vectors:
         Raises:
             NoDirection: The SAE has no other latent that writes anything.
         """
-        coder, known = clamp.coder, self.latents.get((layer, LATENTS_OF_SITE[site]))
-        drawn = torch.randperm(coder.n_latents, generator=self._draws("latent", site, layer, *drawn_by))
+        sae, known = clamp.sae, self.latents.get((layer, LATENTS_OF_SITE[site]))
+        drawn = torch.randperm(sae.n_latents, generator=self._draws("latent", site, layer, *drawn_by))
         drawn = drawn[drawn != clamp.latent]
         if known is not None:
             drawn = drawn[known.rates[drawn] > 0]
@@ -232,12 +232,12 @@ class Vectors:
             near[far.argsort(stable=True)[:LIKE]] = True
             drawn = drawn[near]
         drawn = drawn[:64]
-        others = drawn[decoder_rows(coder, drawn).norm(dim=1) > 0]
+        others = drawn[decoder_rows(sae, drawn).norm(dim=1) > 0]
         if not len(others):
             raise NoDirection(f"the SAE of layer {layer} has no other latent to clamp")
         latent = int(others[0])
-        scale = decoder_row(coder, clamp.latent).norm() / decoder_row(coder, latent).norm()
-        return Clamp(coder, latent, clamp.value * float(scale))
+        scale = decoder_row(sae, clamp.latent).norm() / decoder_row(sae, latent).norm()
+        return Clamp(sae, latent, clamp.value * float(scale))
 
     def given(self, kind: str, layer: int, source: str, target: str, sample: str) -> Replace:
         """The stream of another run for the last token of a sample's run.
@@ -319,7 +319,7 @@ class Vectors:
                 return swap if kind is None else self._random_plane(swap, site, layer, source, target)
             case "clamp":
                 latent = self.latent(site, layer, source, target)
-                clamp = Clamp(self._coder(layer), latent, 2 * float(self._latents(site, layer).mean(target)[latent]))
+                clamp = Clamp(self._sae(layer), latent, 2 * float(self._latents(site, layer).mean(target)[latent]))
                 return clamp if kind is None else self.another_latent(clamp, site, layer, source, target)
             case "erase":
                 assert kind is not None

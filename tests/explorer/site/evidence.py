@@ -119,7 +119,7 @@ def write_saes(workspace: Path, evaluated: bool = True) -> None:
     ).begun()  # fmt: skip
     for layer, unit in zip(LAYERS, units, strict=True):
         history = [
-            {"layer": layer, "coder": name, "step": step, "measure": "fvu/image", "value": 1.0 / step}
+            {"layer": layer, "sae": name, "step": step, "measure": "fvu/image", "value": 1.0 / step}
             for name in names
             for step in range(1, 301)
         ]
@@ -145,7 +145,7 @@ def write_saes(workspace: Path, evaluated: bool = True) -> None:
 
 def _quality(layer: int, name: str) -> list[dict[str, Any]]:
     sparse = name == "topk-8"
-    of = {"layer": layer, "coder": name}
+    of = {"layer": layer, "sae": name}
     rows = [
         {"measure": "fvu", "modality": "image", "value": 0.5 if sparse else 0.25, "control": 0.75},
         {"measure": "l0", "modality": "image", "value": 8.0 if sparse else 16.0, "control": 8.0},
@@ -160,7 +160,7 @@ def _quality(layer: int, name: str) -> list[dict[str, Any]]:
 
 
 def _firing(layer: int, name: str) -> list[dict[str, Any]]:
-    of = {"layer": layer, "coder": name, "modality": "image", "latents": 2, "control": 3}
+    of = {"layer": layer, "sae": name, "modality": "image", "latents": 2, "control": 3}
     return [{**of, "low": low} for low in (None, -1.0)]
 
 
@@ -168,7 +168,7 @@ def _truth(layer: int, name: str, value: str) -> dict[str, Any]:
     shares = dict.fromkeys(("f1", "control", "auroc", "auroc_control"), 0.5)
     return {
         "layer": layer,
-        "coder": name,
+        "sae": name,
         "attribute": "class",
         "class_name": value,
         "latent": 7,

@@ -27,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_quartiles_are_no_intervals_and_counts_are_no_quantities() -> None:
     rows = [
-        {"layer": 2, "coder": "a", "modality": "both", "measure": measure, "value": 3.0, "low": 2.0, "high": 4.0}
+        {"layer": 2, "sae": "a", "modality": "both", "measure": measure, "value": 3.0, "low": 2.0, "high": 4.0}
         for measure in ("kl_spliced", "latents_needed_0.8/class", "n_texts", "ce", "ce_zero", "ce_spliced", "kl_resample")
     ]
     found = of_quality(table(rows, QUALITY))

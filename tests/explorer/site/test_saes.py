@@ -39,19 +39,18 @@ def test_a_layers_shard_holds_its_quality_and_no_other_layers(site: Path) -> Non
 
 def test_curves_run_over_layers_with_intervals_and_controls() -> None:
     rows = [
-        {"layer": layer, "coder": "a", "modality": "text", "measure": "fvu", "value": layer / 8, "control": 1.0}
-        for layer in (3, 1)
+        {"layer": layer, "sae": "a", "modality": "text", "measure": "fvu", "value": layer / 8, "control": 1.0} for layer in (3, 1)
     ]
-    rows.append({"layer": 1, "coder": "a", "modality": "text", "measure": "cosine", "value": 0.5})
+    rows.append({"layer": 1, "sae": "a", "modality": "text", "measure": "cosine", "value": 0.5})
     (curve,) = curves(table(rows, QUALITY))
     assert curve == {
-        "measure": "fvu", "modality": "text", "coder": "a", "x": [1, 3], "y": [0.125, 0.375], "low": [None, None],
+        "measure": "fvu", "modality": "text", "sae": "a", "x": [1, 3], "y": [0.125, 0.375], "low": [None, None],
         "high": [None, None], "control": [1.0, 1.0],
     }  # fmt: skip
 
 
 def test_a_long_training_is_thinned_evenly_and_keeps_both_ends() -> None:
-    rows = [{"layer": 0, "coder": "a", "step": step, "measure": "loss", "value": float(step)} for step in range(1000)]
+    rows = [{"layer": 0, "sae": "a", "step": step, "measure": "loss", "value": float(step)} for step in range(1000)]
     (curve,) = training(table(rows, TRAINING))
     steps = [after - before for before, after in zip(curve["x"], curve["x"][1:], strict=False)]
     assert len(curve["x"]) == REPORTS
@@ -80,7 +79,7 @@ VIEW = """
 @pytest.mark.slow
 @needs_chromium
 def test_the_page_shows_the_layer_of_the_address(site: Path, tmp_path: Path) -> None:
-    found = drive(site, tmp_path, "#/saes?layer=1&coder=topk-16", VIEW)
+    found = drive(site, tmp_path, "#/saes?layer=1&sae=topk-16", VIEW)
     assert found["errors"] == []
     assert {"Sparsity against loss, layer 1", "Labels that latents separate: topk-16", "Training"} <= set(found["value"]["heads"])
     assert "trained in full80.50" in found["value"]["front"]

@@ -6,14 +6,14 @@ from torch import Tensor
 
 from linrep.errors import FormatError
 from linrep.sae.architecture import Step
-from linrep.sae.coder import Sae
-from linrep.sae.config import CoderConfig, TopK
+from linrep.sae.config import SaeDesign, TopK
 from linrep.sae.paired.crosscoder import Blocks, CrosscoderTraining
 from linrep.sae.paired.designs import Budget, crosscoder
 from linrep.sae.paired.rows import PairRows
 from linrep.sae.paired.sides import read_apart
 from linrep.sae.passes import Weights
 from linrep.sae.reduce import Alone
+from linrep.sae.sae import Sae
 from linrep.sae.select import scratch
 from linrep.sae.start import first_weights
 
@@ -23,7 +23,7 @@ D = 6
 
 def begun() -> tuple[CrosscoderTraining, Weights]:
     way = CrosscoderTraining(BLOCKS)
-    config = CoderConfig(activation=TopK(k=3), expansion=BLOCKS.n_latents / (2 * D), center="zero", seed=3)
+    config = SaeDesign(activation=TopK(k=3), expansion=BLOCKS.n_latents / (2 * D), center="zero", seed=3)
     sample = torch.zeros(1, 2 * D)
     weights = way.first(first_weights(config, sample), sample)
     weights["b_enc"] += 0.1 * torch.randn(BLOCKS.n_latents, generator=torch.Generator().manual_seed(1))

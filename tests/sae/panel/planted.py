@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from linrep.sae.architectures import Largest
-from linrep.sae.coder import Sae
-from linrep.sae.config import Adam, CoderConfig, TopK
+from linrep.sae.config import Adam, SaeDesign, TopK
 from linrep.sae.panel.causal import Cases
 from linrep.sae.panel.data import PanelData, TokenRows, Values
+from linrep.sae.sae import Sae
 from linrep.sae.train import Rows, Trainer
 
 D, CLASSES, COLOURS, NUISANCES, TOKENS = 32, 12, 6, 30, 8
@@ -116,13 +116,13 @@ class Parts:
 
 def trained(x: Tensor, seed: int, steps: int = 500, f: int = 96) -> Sae:
     """A TopK SAE."""
-    config = CoderConfig(activation=TopK(k=ACTIVE), expansion=f / D, adam=Adam(learning_rate=1e-2), seed=seed)
+    config = SaeDesign(activation=TopK(k=ACTIVE), expansion=f / D, adam=Adam(learning_rate=1e-2), seed=seed)
     trainer = Trainer.begin(config, x[:1000], steps)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         batch = x[torch.randint(len(x), (256,), generator=draw)]
         trainer.take(Rows(batch, torch.zeros(256, dtype=torch.bool)))
-    return trainer.coder()
+    return trainer.sae()
 
 
 def random_directions(seed: int, f: int = 96) -> Sae:

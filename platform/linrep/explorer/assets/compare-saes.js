@@ -40,11 +40,11 @@
     });
   }
 
-  function training(rows, names, coders, measure) {
+  function training(rows, names, saes, measure) {
     var series = [];
     rows.forEach(function (own, side) {
       (own || []).forEach(function (one) {
-        if (one.coder === coders[side] && one.measure === measure) {
+        if (one.sae === saes[side] && one.measure === measure) {
           series.push({ label: names[side], x: one.x, y: one.y, colour: side });
         }
       });
@@ -135,8 +135,8 @@
       index.saes.find(function (one) { return one !== left; }) ||
       left;
     var pair = [left, right];
-    var coders = pair.map(function (one) { return one.name; });
-    var names = left.name === right.name ? pair.map(function (one) { return "layer " + one.layer; }) : coders;
+    var saes = pair.map(function (one) { return one.name; });
+    var names = left.name === right.name ? pair.map(function (one) { return "layer " + one.layer; }) : saes;
     if (names[0] === names[1]) {
       names = ["left", "right"];
     }
@@ -151,7 +151,7 @@
       var measures = [];
       all.slice(2).forEach(function (own, side) {
         (own || []).forEach(function (one) {
-          if (one.coder === coders[side] && measures.indexOf(one.measure) < 0) {
+          if (one.sae === saes[side] && measures.indexOf(one.measure) < 0) {
             measures.push(one.measure);
           }
         });
@@ -167,12 +167,12 @@
             { class: "card" },
             el("h2", {}, (side ? "Right: " : "Left: "), L.text(label(one))),
             el("p", {}, sentence(one, side ? view.right : view.left)),
-            el("p", {}, one.latents ? el("a", { href: L.href("latents", { sae: one.latents }) }, "its latents") : "Nobody looked into its latents.", " ", one.saes ? el("a", { href: L.href("saes", { of: one.saes, layer: one.layer, coder: one.name }) }, "its page") : null)
+            el("p", {}, one.latents ? el("a", { href: L.href("latents", { sae: one.latents }) }, "its latents") : "Nobody looked into its latents.", " ", one.saes ? el("a", { href: L.href("saes", { of: one.saes, layer: one.layer, sae: one.name }) }, "its page") : null)
           );
         })),
         el("h2", {}, "Curves of both"),
         measures.length ? el("div", { class: "controls" }, tools.pick("Training measure", "training", measures.map(function (one) { return { value: one, label: L.spoken(one) }; }), measure)) : null,
-        el("div", { class: "pair" }, measures.length ? training(all.slice(2), names, coders, measure) : null, MODALITIES.map(function (modality) { return firing(names, both, modality); })),
+        el("div", { class: "pair" }, measures.length ? training(all.slice(2), names, saes, measure) : null, MODALITIES.map(function (modality) { return firing(names, both, modality); })),
         measures.length || both[0].firing.length ? null : el("p", { class: "quiet" }, "Neither training nor firing rates of both are known."),
         el("h2", {}, "Numbers side by side"),
       ]);

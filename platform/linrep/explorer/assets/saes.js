@@ -24,13 +24,13 @@
     for (var i = 0; i < quality.n; i++) {
       var measure = quality.value(i, "measure");
       if (quality.value(i, "modality") === modality && (measure === "fvu" || measure === "l0")) {
-        var coder = quality.value(i, "coder");
-        var one = found.get(coder) || { name: coder };
+        var sae = quality.value(i, "sae");
+        var one = found.get(sae) || { name: sae };
         one[measure] = quality.value(i, "value");
         if (measure === "fvu") {
           one.control = quality.value(i, "control");
         }
-        found.set(coder, one);
+        found.set(sae, one);
       }
     }
     return Array.from(found.values()).filter(function (one) { return one.fvu !== null && one.fvu !== undefined && one.l0 > 0; });
@@ -91,8 +91,8 @@
       }
       var series = [];
       rows.forEach(function (one, i) {
-        series.push({ label: one.coder, x: one.x, y: one.y, low: one.low, high: one.high, colour: i });
-        series.push({ label: "random: " + one.coder, x: one.x, y: one.control, control: true });
+        series.push({ label: one.sae, x: one.x, y: one.y, low: one.low, high: one.high, colour: i });
+        series.push({ label: "random: " + one.sae, x: one.x, y: one.control, control: true });
       });
       return L.chart({ title: title + ", " + modality, xLabel: "layer", yLabel: L.spoken(measure), yRange: range, yLog: yLog, series: series });
     });
@@ -100,12 +100,12 @@
 
   /* ---- one layer ---- */
 
-  function firing(rows, coder, modality) {
-    var own = rows.filter(function (row) { return row.coder === coder && row.modality === modality; });
+  function firing(rows, sae, modality) {
+    var own = rows.filter(function (row) { return row.sae === sae && row.modality === modality; });
     if (!own.length) {
       return null;
     }
-    var series = [{ label: coder, values: own.map(function (row) { return row.latents; }) }];
+    var series = [{ label: sae, values: own.map(function (row) { return row.latents; }) }];
     if (own.some(function (row) { return row.control !== null; })) {
       series.push({ label: "random directions", values: own.map(function (row) { return row.control; }), control: true });
     }
@@ -121,13 +121,13 @@
     return L.chart({
       title: "Training: " + L.spoken(measure) + " over steps",
       xLabel: "steps", yLabel: L.spoken(measure),
-      series: rows.filter(function (one) { return one.measure === measure; }).map(function (one) { return { label: one.coder, x: one.x, y: one.y }; }),
+      series: rows.filter(function (one) { return one.measure === measure; }).map(function (one) { return { label: one.sae, x: one.x, y: one.y }; }),
     });
   }
 
-  function rebuilt(rows, coder) {
+  function rebuilt(rows, sae) {
     var series = [];
-    byKey(rows.filter(function (row) { return row.coder === coder; }), function (row) { return row.vectors; }).forEach(function (own, kind) {
+    byKey(rows.filter(function (row) { return row.sae === sae; }), function (row) { return row.vectors; }).forEach(function (own, kind) {
       var take = function (name) { return own.map(function (row) { return row[name]; }); };
       series.push({ label: kind === "class" ? "class vectors" : kind + " vectors", x: take("n_latents"), y: take("cosine"), low: take("low"), high: take("high") });
       series.push({ label: kind + ", random SAE", x: take("n_latents"), y: take("control"), control: true });
@@ -172,7 +172,7 @@
 
   function quality(container, table) {
     grid(container, "Quality on held-out rows", table, [
-      { name: "coder", label: "SAE", text: true, width: "11rem" },
+      { name: "sae", label: "SAE", text: true, width: "11rem" },
       { name: "modality", label: "modality", text: true, width: "6rem" },
       { name: "measure", label: "measure", text: true, width: "13rem" },
       { name: "value", label: "value", width: "7rem" },
@@ -224,19 +224,19 @@
         layers = Array.from(new Set(layers)).sort(function (a, b) { return a - b; });
         var searched = heads[1] && heads[1].layers.length ? heads[1].layers[0] : undefined;
         var layer = among(layers, query.layer, named || searched !== undefined ? searched : layers[Math.floor(layers.length / 2)]);
-        var coders = evaluation ? evaluation.names : about ? about.names : [];
-        var coder = among(coders, query.coder, coders[0]);
+        var saes = evaluation ? evaluation.names : about ? about.names : [];
+        var sae = among(saes, query.sae, saes[0]);
         var modality = among(["image", "text", "both"], query.modality, "image");
         var at = Promise.all([
           evaluation && evaluation.layers.indexOf(layer) >= 0 ? L.load(evaluation.key + "/layer-" + layer) : null,
-          evaluation && evaluation.truth && evaluation.layers.indexOf(layer) >= 0 ? L.load(evaluation.key + "/layer-" + layer + "-truth-" + coders.indexOf(coder)) : null,
+          evaluation && evaluation.truth && evaluation.layers.indexOf(layer) >= 0 ? L.load(evaluation.key + "/layer-" + layer + "-truth-" + saes.indexOf(sae)) : null,
           about && about.trained && about.layers.indexOf(layer) >= 0 ? L.load(artefact.key + "/training-" + layer).catch(absent) : null,
         ].concat(own.map(function (one, i) { return heads[i + 1].layers.indexOf(layer) >= 0 ? L.load(one.key + "/layer-" + layer) : null; })));
         return at.then(function (all) {
           var here = all[0];
           var tunes = all.slice(3).filter(Boolean);
           var table = here ? L.columns(here.quality) : null;
-          var latents = about ? about.latents[layer + "/" + coder] : null;
+          var latents = about ? about.latents[layer + "/" + sae] : null;
           var measures = all[2] ? Array.from(new Set(all[2].map(function (one) { return one.measure; }))) : [];
           var measure = among(measures, query.training, among(measures, "fvu/image", measures[0]));
           var fronts = ["image", "text", "mean"].map(function (one) { return front(one, table, tunes); });
@@ -249,15 +249,15 @@
               L.choice("Result", "of", results.map(function (one) { return { value: one.key, label: one.key }; }), artefact ? artefact.key : ""),
               about ? L.choice("Evaluation", "evaluation", about.evaluations.map(function (one) { return { value: one.name, label: one.name }; }), evaluation ? evaluation.name : "") : null,
               pick("Layer", "layer", layers, layer, function (one) { return "layer " + one; }),
-              pick("SAE", "coder", coders, coder),
+              pick("SAE", "sae", saes, sae),
               here ? pick("Rows", "modality", ["image", "text", "both"], modality) : null
             ),
-            coder ? el(
+            sae ? el(
               "p",
               {},
-              latents ? el("a", { href: L.href("latents", { sae: latents }) }, "Latents of " + coder + ", layer " + layer) : el("span", { class: "quiet" }, "Nobody looked into the latents of this one: jobs/features.py does that."),
+              latents ? el("a", { href: L.href("latents", { sae: latents }) }, "Latents of " + sae + ", layer " + layer) : el("span", { class: "quiet" }, "Nobody looked into the latents of this one: jobs/features.py does that."),
               " ",
-              artefact ? el("a", { href: L.href("compare", { what: "sae", left: [artefact.key, "layer-" + String(layer).padStart(3, "0"), coder].join("/") }) }, "Compare it with another SAE") : null
+              artefact ? el("a", { href: L.href("compare", { what: "sae", left: [artefact.key, "layer-" + String(layer).padStart(3, "0"), sae].join("/") }) }, "Compare it with another SAE") : null
             ) : null,
             about && !evaluation ? el("p", { class: "quiet" }, "These SAEs are not evaluated yet: run jobs/train_sae.py again.") : null,
             el("h2", {}, "Sparsity against loss, layer " + layer),
@@ -273,12 +273,12 @@
                   el("div", { class: "pair" }, overLayers(evaluation, "fvu", "Fraction of variance unexplained", null), overLayers(evaluation, "kl_spliced", "KL with the SAE in the place of the stream, nats a token, 95% intervals", null, true), overLayers(evaluation, "alive", "Share of latents that fire", [0, 1.02]), overLayers(evaluation, "moved", "Cosine of decoder rows with their random start, quartiles of the latents; 1: never moved", [-0.05, 1.02]), overLayers(evaluation, "latents_of_energy_0.9", "Latents that write 90% of the energy", null)),
                 ]
               : null,
-            here ? [el("h2", {}, "How often latents fire"), firing(here.firing, coder, modality)] : null,
+            here ? [el("h2", {}, "How often latents fire"), firing(here.firing, sae, modality)] : null,
             measures.length ? [el("h2", {}, "Training"), el("div", { class: "controls" }, pick("Measure", "training", measures, measure, L.spoken)), history(all[2], measure)] : null,
-            here && here.rebuilt.length ? [el("h2", {}, "Directions rebuilt"), rebuilt(here.rebuilt, coder)] : null,
+            here && here.rebuilt.length ? [el("h2", {}, "Directions rebuilt"), rebuilt(here.rebuilt, sae)] : null,
           ]);
           if (all[1] && all[1].n) {
-            L.append(container, [el("h2", {}, "Labels that latents separate: " + coder)]);
+            L.append(container, [el("h2", {}, "Labels that latents separate: " + sae)]);
             truth(container, L.columns(all[1]), latents);
           }
           if (table) {

@@ -83,9 +83,9 @@ def _sae(one: NamedOnSite, looked: StudiedOnSite | None) -> dict[str, Any]:
     """An SAE's numbers, and what is known of its latents."""
     tables, firing = [], []
     if one.evaluation is not None:
-        here = (pl.col("layer") == one.layer) & (pl.col("coder") == one.name)
+        here = (pl.col("layer") == one.layer) & (pl.col("sae") == one.name)
         tables.append(of_quality(one.evaluation.frame("quality").filter(here), named=False))
-        firing = one.evaluation.frame("firing").filter(here).drop("layer", "coder").to_dicts()
+        firing = one.evaluation.frame("firing").filter(here).drop("layer", "sae").to_dicts()
     if looked is None:
         return {"numbers": columns(together(tables)), "firing": firing, "latents": None}
     mine = (pl.col("layer") == one.layer) & (pl.col("sae") == one.name)

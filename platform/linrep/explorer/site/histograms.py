@@ -42,7 +42,7 @@ def histograms(features: Features, sae: StudiedSae, largest: Float32[np.ndarray,
     scale = np.divide(BINS, largest, out=np.zeros(len(largest)), where=largest > 0)
     for modality in MODALITIES:
         found, seen, n = np.zeros(len(largest) * BINS, np.int64), 0, 0
-        for file in features.codes(sae.coder, modality):
+        for file in features.codes(sae.folder, modality):
             if n >= most:
                 whole = False
                 break

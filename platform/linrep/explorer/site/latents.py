@@ -73,7 +73,7 @@ def studied(results: Results) -> list[StudiedOnSite]:
     for features in results.features:
         explained = [one for one in results.artefacts["interpret"] if one.parents.get("features") == features.digest]
         for sae in features.saes:
-            key = f"latents/{features.name}/{sae.coder}"
+            key = f"latents/{features.name}/{sae.folder}"
             own = next((one for one in explained if f"{sae.layer}/{sae.name}" in one.about.latents), None)
             found.append(StudiedOnSite(features, sae, key, own))
     return found
@@ -119,7 +119,7 @@ def _in_blocks(one: StudiedOnSite, paged: Sequence[int]) -> Iterator[tuple[list[
     for latent in paged:
         blocks.setdefault(latent // BLOCK, []).append(latent)
     waiting: list[pl.DataFrame] = []
-    runs = sorted((run.first, run.last) for run in one.features.about.runs.values() if run.coder == one.sae.coder)
+    runs = sorted((run.first, run.last) for run in one.features.about.runs.values() if run.folder == one.sae.folder)
     for first, last in runs:
         table = pl.from_arrow(one.features.examples(one.sae.name, first, last, one.sae.layer))
         assert isinstance(table, pl.DataFrame)

@@ -93,7 +93,7 @@ def of_quality(table: pl.DataFrame, named: bool = True) -> pl.DataFrame:
     own = table.filter(~(pl.col("measure").str.starts_with("n_") | pl.col("measure").is_in(RESTS_ON)))
     has = pl.col("measure").is_in(WITH_INTERVAL)
     name = "{}, {}: {}" if named else "{}, {}"
-    curve = pl.format(name, "measure", "modality", *(["coder"] if named else []))
+    curve = pl.format(name, "measure", "modality", *(["sae"] if named else []))
     ends = {end: pl.when(has).then(pl.col(end)) for end in ("low", "high")}
     return _rows(own, curve, **ends)
 

@@ -69,7 +69,7 @@ def named_saes(results: Results) -> list[NamedOnSite]:
             key = next((key for key, own in found.items() if path.endswith("/" + key) and own.harvest == harvest), None)
             own = None if key is None else found[key]
             key = key or f"{results.key(features)}/{layer_name(sae.layer)}/{sae.name}"
-            latents = f"latents/{features.name}/{sae.coder}"
+            latents = f"latents/{features.name}/{sae.folder}"
             found[key] = NamedOnSite(
                 key, sae.layer, sae.name, harvest, own and own.saes, own and own.evaluation, latents
             )  # fmt: skip
@@ -127,7 +127,7 @@ def _write_evaluation(site: Site, key: str, one: Artefact[EvaluationAbout]) -> d
         here = pl.col("layer") == layer
         own = truth.filter(here)
         for n, name in enumerate(one.about.names):
-            site.shard(f"{key}/layer-{layer}-truth-{n}", columns(own.filter(pl.col("coder") == name).drop("layer", "coder")))
+            site.shard(f"{key}/layer-{layer}-truth-{n}", columns(own.filter(pl.col("sae") == name).drop("layer", "sae")))
         shown = {"quality": columns(quality.filter(here)), "firing": firing.filter(here).drop("layer").to_dicts()}
         site.shard(f"{key}/layer-{layer}", {**shown, "rebuilt": _rounded(rebuilt.filter(here).drop("layer")).to_dicts()})
     return {
@@ -149,9 +149,9 @@ def curves(quality: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """
     wanted = pl.col("measure").is_in(OVER_LAYERS) & pl.col("modality").is_in([*MODALITIES, "both"])
     rows = _rounded(quality.filter(wanted).sort("layer", maintain_order=True))
-    for (measure, modality, coder), own in rows.group_by(["measure", "modality", "coder"], maintain_order=True):
+    for (measure, modality, sae), own in rows.group_by(["measure", "modality", "sae"], maintain_order=True):
         yield {
-            "measure": measure, "modality": modality, "coder": coder, "x": own["layer"].to_list(), "y": own["value"].to_list(),
+            "measure": measure, "modality": modality, "sae": sae, "x": own["layer"].to_list(), "y": own["value"].to_list(),
             "low": own["low"].to_list(), "high": own["high"].to_list(), "control": own["control"].to_list(),
         }  # fmt: skip
 
@@ -163,11 +163,11 @@ def training(history: pl.DataFrame) -> list[dict[str, Any]]:
         history: Rows of the `TRAINING` contract, of one layer.
     """
     found = []
-    for (coder, measure), own in history.sort("step").group_by(["coder", "measure"], maintain_order=True):
+    for (sae, measure), own in history.sort("step").group_by(["sae", "measure"], maintain_order=True):
         n = len(own)
         kept = own if n <= REPORTS else own[sorted({round(i * (n - 1) / (REPORTS - 1)) for i in range(REPORTS)})]
         kept = _rounded(kept)
-        found.append({"coder": coder, "measure": measure, "x": kept["step"].to_list(), "y": kept["value"].to_list()})
+        found.append({"sae": sae, "measure": measure, "x": kept["step"].to_list(), "y": kept["value"].to_list()})
     return found
 
 

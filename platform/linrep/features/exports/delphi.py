@@ -62,7 +62,7 @@ def write_delphi(
     parts: list[ActiveLatents] = []
     for m in modalities:
         left = samples
-        for file in features.codes(looked.coder, m):
+        for file in features.codes(looked.folder, m):
             if left > 0:
                 coded = _first(read_codes(file), left)
                 left -= len(np.unique(coded.sample))

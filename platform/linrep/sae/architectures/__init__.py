@@ -9,8 +9,8 @@ from linrep.sae.architectures.matching_pursuit import MatchingPursuitTraining, P
 from linrep.sae.architectures.matryoshka import MatryoshkaTraining
 from linrep.sae.architectures.relu import Rectify, ReLUTraining
 from linrep.sae.architectures.topk import Largest, TopKTraining
-from linrep.sae.coder import Rule
 from linrep.sae.config import Activation
+from linrep.sae.sae import Rule
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "relu": ReLUTraining, "topk": TopKTraining, "batch_topk": BatchTopKTraining, "matryoshka": MatryoshkaTraining,

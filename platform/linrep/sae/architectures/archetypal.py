@@ -20,9 +20,9 @@ from torch import Tensor
 
 from linrep.sae.architecture import Reader, Step, assembled
 from linrep.sae.architectures.topk import Largest
-from linrep.sae.coder import Sae
 from linrep.sae.config import Archetypal
 from linrep.sae.passes import Gradients, Pass, Weights
+from linrep.sae.sae import Sae
 from linrep.sae.select import top_k
 from linrep.sae.sparse import sparse_pass
 

@@ -14,10 +14,10 @@ from linrep.sae.architecture import Reader, Step, assembled
 from linrep.sae.architectures.jumprelu import Above
 from linrep.sae.architectures.relu import Rectify
 from linrep.sae.architectures.topk import saved_k
-from linrep.sae.coder import Sae
 from linrep.sae.config import BatchTopK
 from linrep.sae.layouts import Four, read_linear
 from linrep.sae.passes import Pass, Weights
+from linrep.sae.sae import Sae
 from linrep.sae.select import batch_top_k
 from linrep.sae.settings import Settings
 from linrep.sae.sparse import sparse_pass

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.architecture import Reader, Step, assembled
-from linrep.sae.coder import Sae, Written, codes_by_pieces
 from linrep.sae.config import Gated
 from linrep.sae.dense import Terms, crowded, dense_pass
 from linrep.sae.layouts import linear, read_linear, read_straight, straight
 from linrep.sae.passes import Pass, Weights
+from linrep.sae.sae import Sae, Written, codes_by_pieces
 from linrep.sae.select import Codes
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights

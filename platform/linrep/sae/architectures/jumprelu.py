@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.architecture import Reader, Step, assembled
-from linrep.sae.coder import Sae, Written, codes_by_pieces
 from linrep.sae.config import JumpReLU
 from linrep.sae.dense import Terms, crowded, dense_pass
 from linrep.sae.layouts import read_straight, straight
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.reduce import Reducer
+from linrep.sae.sae import Sae, Written, codes_by_pieces
 from linrep.sae.select import Codes, Encoder
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights

@@ -21,10 +21,10 @@ from torch import Tensor
 from linrep.errors import FormatError
 from linrep.sae.architecture import Reader, Step
 from linrep.sae.auxk import revive
-from linrep.sae.coder import Sae, Written, codes_by_pieces
 from linrep.sae.config import MatchingPursuit
 from linrep.sae.ops import gather_sum
 from linrep.sae.passes import Gradients, Pass, Weights
+from linrep.sae.sae import Sae, Written, codes_by_pieces
 from linrep.sae.select import Codes
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights

@@ -13,10 +13,10 @@ from torch import Tensor
 from linrep.errors import FormatError
 from linrep.sae.architecture import Reader, Step
 from linrep.sae.architectures.batch_topk import read_one_threshold, with_one_threshold
-from linrep.sae.coder import Sae
 from linrep.sae.config import Matryoshka
 from linrep.sae.layouts import read_straight
 from linrep.sae.passes import Pass, Weights
+from linrep.sae.sae import Sae
 from linrep.sae.select import batch_top_k
 from linrep.sae.settings import Settings
 from linrep.sae.sparse import sparse_pass

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from linrep.errors import FormatError
 from linrep.sae.architecture import Reader, Step, assembled
-from linrep.sae.coder import Sae, Written
 from linrep.sae.config import TopK
 from linrep.sae.layouts import linear, read_linear, read_straight, straight
 from linrep.sae.passes import Pass, Weights
+from linrep.sae.sae import Sae, Written
 from linrep.sae.select import Codes, Encoder, top_k
 from linrep.sae.settings import Settings
 from linrep.sae.sparse import sparse_pass

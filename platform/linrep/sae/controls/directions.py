@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.architectures.topk import Largest
-from linrep.sae.coder import Sae
+from linrep.sae.sae import Sae
 from linrep.sae.start import unit_rows
 from linrep.sample import unit_hash
 from linrep.store.layout import Modality

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.sae.architectures.topk import Largest
-from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
+from linrep.sae.config import Adam, AuxK, SaeDesign, TopK
 from linrep.sae.controls.directions import Activations, Active, Saes, mean_and_covariance, square_root
 from linrep.sae.train import Rows, Trainer
 from linrep.sample import unit_hash
@@ -97,7 +97,7 @@ def _trained(
             yield Rows(torch.cat(parts), is_text)
 
     active = max(1, min(round(sum(k.values()) / len(k)), n_latents))
-    config = CoderConfig(
+    config = SaeDesign(
         activation=TopK(k=active),
         expansion=n_latents / width,
         aux=AuxK(dead_after=training.dead_after),
@@ -110,7 +110,7 @@ def _trained(
     trainer = Trainer.begin(config, sample.new_zeros(1, width), steps, frozen=frozen)
     for batch in islice(batches(), steps):
         trainer.take(batch)
-    trained = trainer.coder()
+    trained = trainer.sae()
     found: Saes = {}
     for modality, of in moments.items():
         own = trained.unscaled(of.scale)  # it sees x - b_dec, so that a shift of b_dec is one of the inputs

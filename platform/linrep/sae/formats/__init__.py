@@ -6,8 +6,8 @@ from linrep.errors import FormatError
 from linrep.places import Place, place
 from linrep.repository.address import Address, is_address, parse
 from linrep.repository.files import fetched
-from linrep.sae.coder import Sae
 from linrep.sae.formats import dictionary_learning, paper, saelens, sparsify
+from linrep.sae.sae import Sae
 
 FETCHED = (".json", ".safetensors")
 """Endings of the files that are fetched of an SAE on the hub: a pickle may do more than hold weights."""

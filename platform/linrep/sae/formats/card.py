@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from linrep.places import Place
-from linrep.sae.coder import Sae
 from linrep.sae.evaluate import Evaluation, Quality
 from linrep.sae.origin import layer_said
+from linrep.sae.sae import Sae
 
 FILE = "README.md"
 ROWS = (

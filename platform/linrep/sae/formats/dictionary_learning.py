@@ -9,9 +9,9 @@ from typing import Any
 from linrep.errors import FormatError
 from linrep.places import Place
 from linrep.sae.architectures import ARCHITECTURES
-from linrep.sae.coder import Sae
 from linrep.sae.formats.files import read_json, read_pickle, write_pickle
 from linrep.sae.formats.submodules import origin, submodule
+from linrep.sae.sae import Sae
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights
 

@@ -8,8 +8,8 @@ import re
 from linrep.errors import FormatError
 from linrep.places import Place
 from linrep.sae.architectures.relu import Rectify
-from linrep.sae.coder import Sae
 from linrep.sae.formats.files import read_pickle
+from linrep.sae.sae import Sae
 from linrep.sae.tensors import Weights
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from linrep.errors import FormatError
 from linrep.places import Place
 from linrep.sae.architectures import RULES
-from linrep.sae.coder import Sae
 from linrep.sae.formats import saelens_fields
 from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
 from linrep.sae.formats.sums import check_sums
+from linrep.sae.sae import Sae
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights
 

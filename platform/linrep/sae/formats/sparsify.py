@@ -5,8 +5,8 @@ import re
 from linrep.errors import FormatError
 from linrep.places import Place
 from linrep.sae.architectures.topk import Largest
-from linrep.sae.coder import Sae
 from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
+from linrep.sae.sae import Sae
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights, check_k
 

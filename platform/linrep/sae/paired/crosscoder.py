@@ -18,9 +18,9 @@ from torch import Tensor
 
 from linrep.errors import FormatError
 from linrep.sae.architecture import Reader, Step
-from linrep.sae.coder import Sae, Written
 from linrep.sae.ops import offsets_of
 from linrep.sae.passes import Pass, Weights
+from linrep.sae.sae import Sae, Written
 from linrep.sae.select import Codes, Encoder
 from linrep.sae.settings import Settings
 from linrep.sae.sparse import sparse_pass

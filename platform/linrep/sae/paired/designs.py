@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from linrep.sae.coder import Sae
-from linrep.sae.config import Adam, AuxK, CoderConfig, TopK
+from linrep.sae.config import Adam, AuxK, SaeDesign, TopK
 from linrep.sae.controls.directions import covariance
 from linrep.sae.paired.crosscoder import Blocks, CrosscoderTraining
 from linrep.sae.paired.matching import by_correlation, by_cosine
 from linrep.sae.paired.rows import PairRows, batches
 from linrep.sae.paired.sides import Codes, Sides, read_apart, reordered
+from linrep.sae.sae import Sae
 from linrep.sae.start import first_weights
 from linrep.sae.train import Rows, Trainer
 
@@ -69,9 +69,9 @@ class Budget:
         """As many decoder rows of shared latents as of private ones."""
         return Blocks(self.decoder_rows // 4, self.decoder_rows // 4, self.k)
 
-    def config(self, n_latents: int, width: int, k: int, rows_of_pair: int, seed: int) -> CoderConfig:
+    def config(self, n_latents: int, width: int, k: int, rows_of_pair: int, seed: int) -> SaeDesign:
         """An SAE that sees some rows of each pair."""
-        return CoderConfig(
+        return SaeDesign(
             activation=TopK(k=k),
             expansion=n_latents / width,
             aux=AuxK(dead_after=self.dead_after * rows_of_pair),
@@ -144,7 +144,7 @@ def _no(x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
     return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
 
-def _trained(train: PairRows, budget: Budget, config: CoderConfig, take: Any, seed: int) -> Sae:
+def _trained(train: PairRows, budget: Budget, config: SaeDesign, take: Any, seed: int) -> Sae:
     return _run(Trainer.begin(config, train.image.new_zeros(1, train.width), budget.steps), train, budget, take, seed)
 
 
@@ -152,4 +152,4 @@ def _run(trainer: Trainer, train: PairRows, budget: Budget, take: Any, seed: int
     found: Iterator[PairRows] = batches(train, budget.steps, budget.batch, seed)
     for rows in found:
         trainer.take(take(rows))
-    return trainer.coder()
+    return trainer.sae()

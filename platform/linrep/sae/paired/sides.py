@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from linrep.sae.architectures.topk import Largest
-from linrep.sae.coder import Sae
 from linrep.sae.paired.crosscoder import Blocks
 from linrep.sae.paired.rows import PairRows
+from linrep.sae.sae import Sae
 
 LEAST = 0.1
 """Least share of a shared latent's projection that a modality must have for the latent to be read from its rows alone."""

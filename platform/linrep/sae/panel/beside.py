@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-from linrep.sae.coder import Sae
 from linrep.sae.controls import (
     Activations,
     Active,
@@ -16,6 +15,7 @@ from linrep.sae.controls import (
     isotropic,
     principal,
 )
+from linrep.sae.sae import Sae
 
 CONTROLS = ("isotropic", "covariance", "frozen decoder", "Gaussian twin", "exemplars", "principal")
 """In the order of tables."""

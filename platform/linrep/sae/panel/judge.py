@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.sae.coder import Sae
 from linrep.sae.panel.causal import LATENTS, Cases, latent_direction, latent_means
 from linrep.sae.panel.data import PanelData
 from linrep.sae.panel.detection import detection, halves
@@ -16,6 +15,7 @@ from linrep.sae.panel.explained import explained
 from linrep.sae.panel.intervals import Measured, Resampled, Successes
 from linrep.sae.panel.variance import GRID, area, squared_errors
 from linrep.sae.panel.vectors import class_differences, class_means, covariance_vectors, needed, shuffled_differences
+from linrep.sae.sae import Sae
 from linrep.stats.bootstrap import draws
 from linrep.stats.interval import Interval
 

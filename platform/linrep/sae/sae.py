@@ -176,7 +176,7 @@ class Sae:
         return self._each(lambda tensor: tensor.to(device=device, dtype=dtype))
 
     def unscaled(self, factor: float) -> "Sae":
-        """The coder that does to x what this one does to factor * x, its outputs divided by the factor.
+        """The SAE that does to x what this one does to factor * x, its outputs divided by the factor.
 
         Every rule is homogeneous: with biases and thresholds divided by the factor, the same matrices give the same latents
         divided by it. So latents come in the model's own scale and decoder rows keep their norms.
@@ -189,7 +189,7 @@ class Sae:
         return replace(self, b_enc=self.b_enc / factor, b_dec=self.b_dec / factor, rule=self.rule.over(factor))
 
     def with_unit_decoder(self) -> "Sae":
-        """The same coder with decoder rows of norm 1: what a row loses, its latent gains."""
+        """The same SAE with decoder rows of norm 1: what a row loses, its latent gains."""
         norms = self.decoder.norm(dim=1)
         norms = torch.where(norms > 0, norms, torch.ones_like(norms))
         return replace(
@@ -201,7 +201,7 @@ class Sae:
         )
 
     def seeing(self, centred: bool) -> "Sae":
-        """The same coder whose encoder sees x - b_dec, or x itself: biases take up the difference."""
+        """The same SAE whose encoder sees x - b_dec, or x itself: biases take up the difference."""
         if centred == self.sees_centred:
             return self
         shift = self.encoder @ self.b_dec * (1 if centred else -1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @runtime_checkable
-class SparseCoder(Protocol):
+class SaeLike(Protocol):
     """An SAE of `n_latents` directions in a stream of width `d_model`, on the CPU."""
 
     @property
@@ -35,28 +35,28 @@ class SparseCoder(Protocol):
         ...
 
 
-def decoder_row(coder: SparseCoder, latent: int) -> Float[Tensor, " d"]:
+def decoder_row(sae: SaeLike, latent: int) -> Float[Tensor, " d"]:
     """What one unit of a latent adds to the reconstruction, whatever the decoder's offset is.
 
     Raises:
         ValueError: The SAE has no such latent.
     """
-    return decoder_rows(coder, torch.tensor([latent]))[0]
+    return decoder_rows(sae, torch.tensor([latent]))[0]
 
 
-def decoder_rows(coder: SparseCoder, latents: Tensor) -> Float[Tensor, "k d"]:
+def decoder_rows(sae: SaeLike, latents: Tensor) -> Float[Tensor, "k d"]:
     """As `decoder_row`, for several latents."""
-    outside = [i for i in latents.tolist() if not 0 <= i < coder.n_latents]
+    outside = [i for i in latents.tolist() if not 0 <= i < sae.n_latents]
     if outside:
-        raise ValueError(f"no latent {outside[0]}: the SAE has 0..{coder.n_latents - 1}")
-    return coder.decoder[latents].float()
+        raise ValueError(f"no latent {outside[0]}: the SAE has 0..{sae.n_latents - 1}")
+    return sae.decoder[latents].float()
 
 
-def best_latent(coder: SparseCoder, target: Float[Tensor, " f"], other: Float[Tensor, " f"]) -> int:
+def best_latent(sae: SaeLike, target: Float[Tensor, " f"], other: Float[Tensor, " f"]) -> int:
     """The latent whose mean activation is higher on the target's tokens than on the others' by the most, in decoder norms.
 
     Args:
-        coder: The SAE.
+        sae: The SAE.
         target: Mean of each latent over the target's tokens.
         other: The same of the other class.
 
@@ -64,18 +64,18 @@ def best_latent(coder: SparseCoder, target: Float[Tensor, " f"], other: Float[Te
         ValueError: No latent is higher on the target.
     """
     gap = target - other
-    candidates = gap.topk(min(64, coder.n_latents)).indices
-    weighted = gap[candidates] * decoder_rows(coder, candidates).norm(dim=1)
+    candidates = gap.topk(min(64, sae.n_latents)).indices
+    weighted = gap[candidates] * decoder_rows(sae, candidates).norm(dim=1)
     if weighted.max() <= 0:
         raise ValueError("no latent is more active on the target than on the others: the SAE does not separate them")
     return int(candidates[weighted.argmax()])
 
 
-def sparse_reconstruction(coder: SparseCoder, v: Float[Tensor, " d"], k: int) -> tuple[Float[Tensor, " d"], Tensor]:
+def sparse_reconstruction(sae: SaeLike, v: Float[Tensor, " d"], k: int) -> tuple[Float[Tensor, " d"], Tensor]:
     """A vector rebuilt from k decoder rows, found greedily and refitted after each step (orthogonal matching pursuit).
 
     Args:
-        coder: Whose decoder rows.
+        sae: Whose decoder rows.
         v: The vector; a class direction.
         k: Rows to use, at most.
 
@@ -89,18 +89,18 @@ def sparse_reconstruction(coder: SparseCoder, v: Float[Tensor, " d"], k: int) ->
     """
     if k < 1:
         raise ValueError(f"need at least one latent, got k = {k}")
-    if v.shape[0] != coder.d_model:
-        raise ValueError(f"the vector has width {v.shape[0]}, the SAE {coder.d_model}")
-    norms = coder.decoder.norm(dim=1).clamp(min=1e-12)
+    if v.shape[0] != sae.d_model:
+        raise ValueError(f"the vector has width {v.shape[0]}, the SAE {sae.d_model}")
+    norms = sae.decoder.norm(dim=1).clamp(min=1e-12)
     residual, chosen, built = v.clone(), [], torch.zeros_like(v)
-    for _ in range(min(k, coder.n_latents, coder.d_model)):
-        score = (coder.decoder @ residual).abs() / norms  # the rows are not copied: an SAE may take half of the memory
+    for _ in range(min(k, sae.n_latents, sae.d_model)):
+        score = (sae.decoder @ residual).abs() / norms  # the rows are not copied: an SAE may take half of the memory
         score[chosen] = -1
         best = int(score.argmax())
         if score[best] <= 1e-6 * v.norm():
             break
         chosen.append(best)
-        basis = (coder.decoder[chosen] / norms[chosen, None]).T
+        basis = (sae.decoder[chosen] / norms[chosen, None]).T
         built = basis @ torch.linalg.lstsq(basis, v[:, None]).solution[:, 0]
         residual = v - built
     return built, torch.tensor(chosen, dtype=torch.long)

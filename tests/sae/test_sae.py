@@ -1,4 +1,4 @@
-"""A coder for use: the sparse way equals the dense one, and rescalings change weights, not what the coder does."""
+"""An SAE for use: the sparse way equals the dense one, and rescalings change weights, not what the SAE does."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from linrep.sae.architectures import Above, Gate, Largest, Rectify
-from linrep.sae.coder import Sae
 from linrep.sae.controls import random_sae
+from linrep.sae.sae import Sae
 from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 each = pytest.mark.parametrize("kind", KINDS)
