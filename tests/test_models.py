@@ -50,6 +50,10 @@ def test_the_saes_of_a_name_are_one_run_with_curves_over_layers(tmp_path):
     curve = client.get_metric_history(one.info.run_id, "fvu_image")
     assert [(point.step, point.value) for point in curve] == [(2, 0.25), (4, 0.125)]
     assert [read.dataset.digest for read in one.inputs.dataset_inputs] == ["abc"]
+    alone = below["topk-16-x0.5-s0"]  # one layer: a bar, and no curve of one point
+    assert [point.step for point in client.get_metric_history(alone.info.run_id, "fvu_image")] == [0]
+    assert alone.data.params["layer"] == "4"
+    assert set(tracking.compare_metrics(place(tmp_path), ["one_sae"])["layer"]) == {2, 4}
 
 
 def test_models_are_logged_once_however_often_the_job_is_stopped_and_resumed(tmp_path, monkeypatch):

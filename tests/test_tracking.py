@@ -1,6 +1,7 @@
 """Tracking: one run per artefact, found again; nothing lost while a server is away."""
 
 import csv
+import math
 import os
 import runpy
 import shlex
@@ -264,6 +265,21 @@ def test_at_most_a_hundred_metrics_are_logged_the_first_ones_and_a_tag_counts_th
     points = MlflowClient(run.uri).get_metric_history(run.id, "curve99")
     assert [(point.step, point.value) for point in points] == [(0, 99.0), (3, 100.0)]
     assert found.data.tags["linrep.metrics_in_tables_alone"] == "30"
+
+
+def test_no_metric_is_a_single_point_a_curve_of_one_layer_is_a_bar_named_by_its_layer(tmp_path):
+    with tracking.run(place(tmp_path), "probe", "n", "k", {}) as run:
+        run.measures({"top1": {0: 0.25, 4: 0.5}, "f1": {4: 0.75}, "ground": {0: math.nan, 2: 0.125}, "n": 3.0})
+    client = MlflowClient(run.uri)
+    found = {
+        name: [(point.step, point.value) for point in client.get_metric_history(run.id, name)]
+        for name in client.get_run(run.id).data.metrics
+    }
+    assert found == {
+        "top1": [(0, 0.25), (4, 0.5)], "f1_layer04": [(0, 0.75)], "ground_layer02": [(0, 0.125)], "n": [(0, 3.0)],
+    }  # fmt: skip
+    layers = set(tracking.compare_metrics(place(tmp_path)).select("metric", "layer").rows())
+    assert layers == {("top1", 0), ("top1", 4), ("f1", 4), ("ground", 2), ("n", None)}
 
 
 def test_a_run_says_who_ran_which_script_of_which_commit(tmp_path, monkeypatch):

@@ -107,9 +107,9 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'features'")
     assert {"linrep.parent.harvest", "linrep.parent.sae-0"} <= run.data.tags.keys()
-    assert {"alive/sae", "good_f1/sae", "median_uniqueness/sae/random"} <= run.data.metrics.keys()
-    (alive,) = client.get_metric_history(run.info.run_id, "alive/sae")
-    assert alive.step == 2
+    assert {f"{name}_layer02" for name in ("alive/sae", "good_f1/sae", "median_uniqueness/sae/random")} <= run.data.metrics.keys()
+    (alive,) = client.get_metric_history(run.info.run_id, "alive/sae_layer02")
+    assert alive.step == 0
     assert run.data.tags["mlflow.note.content"] == " ".join(first.shown.headline)
     assert f"{round(alive.value * 48)} of 48 latents fire" in first.shown.headline[0]
     kept = {p.name for p in (tmp_path / "w/mlartifacts").rglob("*.*")}

@@ -38,6 +38,21 @@ def test_intervals_of_many_curves_stand_side_by_side_and_those_of_controls_are_o
     assert {tuple(end[1] for end in bar.get_segments()[0]) for bar in bars} == {(0.4, 0.6)}
 
 
+@pytest.mark.parametrize(("x", "x_log", "step"), [((0.5, 1.0, 2.0), False, 0.5), ((16.0, 32.0, 128.0), True, 2.0)])
+def test_bars_stand_aside_by_less_than_half_a_step_of_their_axis_and_values_that_are_measured_stay(x, x_log, step):
+    many = [Curve(f"c{i}", x, (0.5, 0.6, 0.7), (0.4,) * 3, (0.8,) * 3) for i in range(4)]
+    (axes,) = panels("", [Panel("t", "strength", "y", tuple(many), x_log=x_log)]).axes
+    assert not [c for c in axes.collections if isinstance(c, PolyCollection)]
+    lines = [line for line in axes.lines if str(line.get_label()).startswith("c")]
+    for i, own in enumerate(x):
+        places = [float(line.get_xdata()[i]) for line in lines]
+        assert len(set(places)) == 4
+        assert max(max(a / own, own / a) if x_log else 1 + abs(a - own) for a in places) < (step**0.5 if x_log else 1 + step / 2)
+    measured = [Curve(f"c{i}", (15.0 + i, 31.0 + i), (0.5, 0.6), (0.4, 0.4), (0.8, 0.8)) for i in range(3)]
+    (axes,) = panels("", [Panel("t", "L0", "y", tuple(measured), x_log=x_log)]).axes
+    assert [tuple(line.get_xdata()) for line in axes.lines] == [curve.x for curve in measured]
+
+
 def test_panels_of_one_measure_have_the_same_ends():
     small, large = (Panel("t", "layer", "y", (Curve("c", (0.0, 1.0), (0.0, top)),)) for top in (0.01, 1.0))
     one, other = panels("", [small, large], alike="y").axes

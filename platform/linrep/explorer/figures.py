@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -149,7 +150,7 @@ def _explain(figure: Figure, drawn: Sequence[Axes]) -> None:
 def _draw(axes: Axes, panel: Panel, controls: dict[str, str]) -> None:
     colours = iter(COLOURS * (1 + len(panel.curves) // len(COLOURS)))
     crowd = [curve for curve in panel.curves if curve.low is not None and not curve.control]
-    bars = panel.x_whole and len(crowd) >= CROWD
+    bars = len(crowd) >= CROWD
     for curve in panel.curves:
         if curve.control:
             style = controls.setdefault(curve.label, CONTROL_STYLES[len(controls) % len(CONTROL_STYLES)])
@@ -158,8 +159,7 @@ def _draw(axes: Axes, panel: Panel, controls: dict[str, str]) -> None:
         colour = next(colours) if curve.colour is None else curve.colour
         colour = COLOURS[colour % len(COLOURS)] if isinstance(colour, int) else colour
         if bars and curve in crowd:
-            aside = ASIDE * (crowd.index(curve) / (len(crowd) - 1) - 0.5)
-            curve = replace(curve, x=tuple(x + aside for x in curve.x))
+            curve = _aside(panel, crowd, curve)
         axes.plot(curve.x, curve.y, "-o", color=colour, label=curve.label, markersize=3.5)
         _intervals(axes, curve, colour, bars)
     _control_band(axes, [curve for curve in panel.curves if curve.control])
@@ -185,6 +185,20 @@ def _draw(axes: Axes, panel: Panel, controls: dict[str, str]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(*_whole_ends([x for curve in panel.curves for x in curve.x]))
     axes.grid(alpha=0.25)
+
+
+def _aside(panel: Panel, crowd: Sequence[Curve], curve: Curve) -> Curve:
+    """A curve moved by a part of the axis' step, so that its bars stand beside the others'; not where its x are measured."""
+    at = sorted({x for own in crowd for x in own.x})
+    chosen = panel.x_whole or len({own.x for own in crowd}) == 1
+    if not chosen or len(at) < 2 or any(own.left is not None for own in crowd):
+        return curve
+    part = ASIDE * (crowd.index(curve) / (len(crowd) - 1) - 0.5)
+    if panel.x_log:
+        step = min(b / a for a, b in pairwise(at))
+        return replace(curve, x=tuple(x * step**part for x in curve.x))
+    step = min(b - a for a, b in pairwise(at))
+    return replace(curve, x=tuple(x + part * step for x in curve.x))
 
 
 def _intervals(axes: Axes, curve: Curve, colour: str, bars: bool) -> None:

@@ -15,11 +15,32 @@ Measures = Mapping[str, float | Mapping[int, float]]
 """Numbers and curves over layers by name, the most important first."""
 
 
-def finite(values: Measures) -> dict[str, dict[int, float]]:
-    """Values by name and step, those that are finite: of a curve the step is the layer, of a number it is 0."""
-    curves = {name: value if isinstance(value, Mapping) else {0: value} for name, value in values.items()}
-    left = {name: {step: x for step, x in curve.items() if math.isfinite(x)} for name, curve in curves.items()}
-    return {name: curve for name, curve in left.items() if curve}
+def drawn(values: Measures) -> Measures:
+    """Numbers and curves as they are logged: what is not finite is left out, and a curve of one layer is a number named by it.
+
+    >>> drawn({"fvu": {0: 0.1, 4: 0.2}, "f1": {2: math.nan, 4: 0.5}, "n": 3.0})
+    {'fvu': {0: 0.1, 4: 0.2}, 'f1_layer04': 0.5, 'n': 3.0}
+    """
+    found: dict[str, float | Mapping[int, float]] = {}
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            found |= {name: value} if math.isfinite(value) else {}
+            continue
+        left = {layer: x for layer, x in value.items() if math.isfinite(x)}
+        if len(left) > 1:
+            found[name] = left
+        else:
+            found |= {of_layer(name, layer): x for layer, x in left.items()}
+    return found
+
+
+def of_layer(name: str, layer: int) -> str:
+    """Name of a number of one layer, which is a bar: as a curve it would be a page with one point.
+
+    >>> of_layer("fvu/image", 4)
+    'fvu/image_layer04'
+    """
+    return f"{name}_layer{layer:02d}"
 
 
 def over_layers(values: Measures, logged: Sequence[str]) -> dict[str, str]:

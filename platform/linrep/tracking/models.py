@@ -39,6 +39,9 @@ class Model:
 def log_models(run: Run, models: Sequence[Model]) -> None:
     """Log SAEs as models. Those of one name share a run below the given one: its metrics are curves over their layers.
 
+    Where there is one layer, they are numbers, which MLflow draws as bars, and the layer is a parameter: models are searched by
+    the plain names, `metrics.fvu_image < 0.1`.
+
     What was logged before is left as it is.
 
     Args:
@@ -50,12 +53,15 @@ def log_models(run: Run, models: Sequence[Model]) -> None:
     """
     for sae in dict.fromkeys(model.sae for model in models):
         same = [model for model in models if model.sae == sae]
-        part = run.child("one_sae", sae, digest(run.id, sae), {"sae": sae, **same[0].params}, {OVER_LAYERS: ALL}, [])
+        params, tags = {"sae": sae, **same[0].params}, {OVER_LAYERS: ALL}
+        if len(same) == 1:
+            params, tags = {**params, "layer": str(same[0].layer)}, {}
+        part = run.child("one_sae", sae, digest(run.id, sae), params, tags, [])
         for model in same:
-            _log(part, model)
+            _log(part, model, model.layer if len(same) > 1 else 0)
 
 
-def _log(part: Run, model: Model) -> None:
+def _log(part: Run, model: Model, step: int) -> None:
     from mlflow.entities import LoggedModelStatus, Metric
 
     client, info = part._client, part._ask(lambda: part._client.get_run(part.id)).info
@@ -72,7 +78,7 @@ def _log(part: Run, model: Model) -> None:
         return
     # One time for all: a driver that died in the middle and logs them again makes no point twice.
     points = [
-        Metric(name, float(value), info.start_time, model.layer, model_id=logged.model_id, run_id=part.id)
+        Metric(name, float(value), info.start_time, step, model_id=logged.model_id, run_id=part.id)
         for name, value in model.metrics.items()
         if math.isfinite(value)
     ]

@@ -18,7 +18,7 @@ from linrep.places import Place, place, redacted
 from linrep.sheets import guarded
 from linrep.store.tables import write_table
 from linrep.tracking.client import open_client, patiently
-from linrep.tracking.curves import IN_TABLES_ALONE, MOST_METRICS, Measures, finite, over_layers
+from linrep.tracking.curves import IN_TABLES_ALONE, MOST_METRICS, Measures, drawn, over_layers
 from linrep.tracking.inputs import HARVESTS, datasets_of, harvest_dataset, log_datasets
 from linrep.tracking.source import git, source, user
 from linrep.tracking.where import EXPERIMENT, opened_uri
@@ -78,21 +78,22 @@ class Run:
 
         - what there is for each layer is a curve, never a metric for each layer;
         - a count, or another number of the whole run, has step 0, where its bars compare runs;
-        - a curve of one layer (a recipe of one layer, an SAE, a measure that is finite at one layer only) is one point, and keeps
-          its layer as step: at step 0 it would pass for layer 0 beside a run of several layers.
+        - a curve of one layer (a recipe of one layer, a measure that is finite at one layer only) is a number with its layer in
+          its name: as a curve it would be a single point, and at step 0 under its own name it would pass for layer 0.
 
         What is not finite is left out. At most `MOST_METRICS` are logged, see `first`. A tag says which metrics are no curves.
 
         Args:
             values: By name, the most important first.
         """
-        curves = finite(values)
-        logged = self.first(list(curves))
+        all_of_them = drawn(values)
+        logged = self.first(list(all_of_them))
         steps: dict[int, dict[str, float]] = {}
         for name in logged:
-            for layer, number in curves[name].items():
+            value = all_of_them[name]
+            for layer, number in (value if isinstance(value, Mapping) else {0: value}).items():
                 steps.setdefault(layer, {})[name] = number
-        if tags := over_layers(values, logged):
+        if tags := over_layers(all_of_them, logged):
             self.tags(tags)
         for layer, named in sorted(steps.items()):
             self.metrics(named, layer)
