@@ -340,6 +340,9 @@ def test_every_class_is_drawn_once_as_source_and_once_as_target_before_any_is_ag
     names = ("a", "b", "c")
     images = {name: [] for name in names}
     pairs = choose_pairs(STEER.model_copy(update={"pairs": 6}), names, images)
+    for many, n in ((names, len(names) * (len(names) - 1)), ([f"kind {i}" for i in range(9)], 24)):
+        drawn = choose_pairs(STEER.model_copy(update={"pairs": None}), many, {name: [] for name in many})
+        assert len(set(drawn)) == n
     for first in (pairs[:3], pairs[3:]):
         assert sorted(source for source, _ in first) == sorted(target for _, target in first) == ["a", "b", "c"]
     assert len(set(pairs)) == 6

@@ -200,7 +200,7 @@ class Candidate:
     def config(self, sae: SaeConfig, rows: int) -> SaeConfig:
         """The section `sae` that trains this SAE alone, on a number of rows."""
         values = sae.model_dump()
-        values |= {"layers": (self.layer,), "sae": self.design.model_dump(), "grid": {}, "rows": rows}
+        values |= {"layers": (self.layer,), "design": self.design.model_dump(), "grid": {}, "rows": rows}
         values["data"] = {**values["data"], "text_share": self.text_share}
         return SaeConfig.model_validate(values)
 

@@ -236,12 +236,12 @@ class SteerSae(NamedSae):
 class SteerConfig(Section):
     """A plan of cells: pairs x samples x sites x layers x directions x strengths. Only `judge` and `insist` decide no run."""
 
-    pairs: tuple[tuple[str, str], ...] | PositiveInt = Field(
-        default=6,
+    pairs: tuple[tuple[str, str], ...] | PositiveInt | None = Field(
+        default=None,
         description="Ordered pairs of class names, source and target; or how many to draw: every class is once a source and once "
-        "a target before any is again.",
+        "a target before any is again; null: 24, or all where the classes have fewer.",
     )
-    images: PositiveInt = Field(default=4, description="Held-out images of the source class for each pair.")
+    images: PositiveInt = Field(default=8, description="Held-out images of the source class for each pair.")
     sites: tuple[Site, ...] = Field(
         default=(ImageTokens(), LastToken()), description="Where edits act: image, patches, last, everywhere."
     )
@@ -310,7 +310,7 @@ class SteerConfig(Section):
 
     @field_validator("pairs")
     @classmethod
-    def _different(cls, pairs: tuple[tuple[str, str], ...] | int) -> tuple[tuple[str, str], ...] | int:
+    def _different(cls, pairs: tuple[tuple[str, str], ...] | int | None) -> tuple[tuple[str, str], ...] | int | None:
         if isinstance(pairs, tuple):
             if not pairs or len(set(pairs)) < len(pairs):
                 raise ValueError("must name pairs, each once, or say how many to draw")

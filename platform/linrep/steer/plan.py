@@ -33,6 +33,9 @@ from linrep.store.summary import apart_lines
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.prompts import around, filled_in, one_prompt
 
+PAIRS = 24
+"""Pairs that are drawn where the recipe does not say how many, with `images: 8` each: 0 of 32 answers leave an interval of .3."""
+
 
 @dataclass(frozen=True)
 class SteerPlan:
@@ -294,7 +297,6 @@ def choose_pairs(
             if pair[0] not in images:
                 raise RecipeError(f"steer.pairs: no test image of {pair[0]!r}: raise corpora.splits.test or take another class")
         return config.pairs
-    n = config.pairs
     if not any(name in images for name in classes):
         raise RecipeError("no test image of any class with directions: raise corpora.splits.test")
     order = [str(classes[i]) for i in np.random.default_rng([config.seed, 7]).permutation(len(classes))]
@@ -304,9 +306,9 @@ def choose_pairs(
         for i, source in enumerate(order)
         if source in images and spoken(source) != spoken(order[(i + step) % len(order)])
     ]
-    if n > len(drawn):
-        raise RecipeError(f"steer.pairs: {n} pairs of {len(classes)} classes, there are only {len(drawn)}")
-    return tuple(drawn[:n])
+    if config.pairs is not None and config.pairs > len(drawn):
+        raise RecipeError(f"steer.pairs: {config.pairs} pairs of {len(classes)} classes, there are only {len(drawn)}")
+    return tuple(drawn[: config.pairs or PAIRS])
 
 
 def _damage_items(
