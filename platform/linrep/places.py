@@ -28,6 +28,7 @@ _SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|\?.*")
 _SHOWN = ("region", "scheme", "endpoint_override", "project_id")
 """Options of a URI that hold no secret; others are not shown."""
 _BUFFER = 1 << 20
+_REQUESTS = 16
 _LARGEST_COPY = 5 * 10**9
 """Bytes that object stores copy in one request; what is larger is read and written."""
 
@@ -75,6 +76,11 @@ class Place:
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def at_once(self) -> int:
+        """Files to read or write at once: a disk is as fast with one, an object store lets each request wait."""
+        return 1 if self.local else _REQUESTS
 
     @property
     def parent(self) -> "Place":
@@ -176,8 +182,13 @@ class Place:
 
     def names(self) -> list[str]:
         """What lies in the folder, sorted, without names that start with a dot; nothing where there is no folder."""
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int | None]:
+        """What lies in the folder likewise, each with its bytes; None for a folder."""
         selector = fs.FileSelector(self.path, allow_not_found=True)
-        return sorted(info.base_name for info in self.files.get_file_info(selector) if not info.base_name.startswith("."))
+        found = [info for info in self.files.get_file_info(selector) if not info.base_name.startswith(".")]
+        return {info.base_name: info.size for info in found}
 
     def exists(self) -> bool:
         """Whether anything is there."""
@@ -204,9 +215,10 @@ class Place:
 class PendingFile:
     """A file being written, which readers see only once it is published; until then what it replaces stays as it is.
 
-    On a disk it grows under another name and is renamed. In an object store the upload completes when it is published. pyarrow
-    also completes an upload whose stream is dropped, with what was sent so far: a discarded stream is therefore kept for ever,
-    and what the store holds of its upload goes with the bucket's rule for unfinished uploads.
+    On a disk it grows under another name and is renamed. In an object store the upload completes when it is published, in one
+    request where it is small. pyarrow also completes an upload whose stream is dropped, with what was sent so far: a stream is
+    therefore kept for ever unless it was published, and what the store holds of its upload goes with the bucket's rule for
+    unfinished uploads.
 
     Nothing is flushed to the disk by force. After a power cut a file may be shorter than it was: readers of the store notice.
 
@@ -230,16 +242,16 @@ class PendingFile:
             else:
                 os.makedirs(target.parent.path, exist_ok=True)
                 opened.append(OSFile(self._temporary, "wb"))
-        except BaseException:
-            for stream in opened:
-                _never_complete(stream)
-            raise
+        finally:
+            for stream in opened if self._temporary is None else ():
+                _keep(stream)
         self.stream = opened[0]
 
     def publish(self) -> None:
         """Give the file its name."""
         if self._temporary is None:
             self.stream.close()
+            _let_go(self.stream)
             return
         self.stream.flush()
         self.stream.close()
@@ -248,7 +260,6 @@ class PendingFile:
     def discard(self) -> None:
         """Remove what was written. Never raises: it is called for an error, which is the one to be seen."""
         if self._temporary is None:
-            _never_complete(self.stream)
             return
         with suppress(OSError):
             os.unlink(self._temporary)
@@ -277,10 +288,14 @@ def _temporary(target: Place) -> str:
     return f"{target.parent.path}/.{target.name}.{secrets.token_hex(4)}.part"
 
 
-def _never_complete(stream: NativeFile) -> None:
+def _keep(stream: NativeFile) -> None:
     """Keep an upload from being completed: one reference more than there are, so that it is never dropped, at the end neither."""
-    if not stream.closed:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+
+
+def _let_go(stream: NativeFile) -> None:
+    """Take that reference back, of an upload that is complete."""
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(stream))
 
 
 def remove_unfinished(folder: Place) -> None:
@@ -319,7 +334,7 @@ def place(where: "str | Path | Place") -> Place:
     if not URI.match(where):
         return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(where)).replace(os.sep, "/"), local=True)
     try:
-        files, path = fs.FileSystem.from_uri(where)
+        files, path = _file_system(where)
     except (ArrowException, OSError, ValueError) as error:
         shown = redacted(where)  # a URI may hold a password, and so may the message about it
         raise PlaceError(f"cannot open {shown!r}: {str(error).replace(where, shown)}") from None
@@ -328,6 +343,14 @@ def place(where: "str | Path | Place") -> Place:
     host, _, options = where.partition("://")[2].partition("?")
     key = host.partition("/")[0].rpartition("@")[0]
     return Place(files, path.rstrip("/") or "/", local=False, key=key, options=options)
+
+
+def _file_system(where: str) -> tuple[fs.FileSystem, str]:
+    if where.startswith("s3://"):
+        with suppress(ArrowException):  # what is wrong with the address is said below; older versions lack the option
+            # A small file is then one request, not three.
+            return fs.FileSystem.from_uri(f"{where}{'&' if '?' in where else '?'}allow_delayed_open=true")
+    return fs.FileSystem.from_uri(where)
 
 
 def _walk_local(folder: str, prefix: str, above: frozenset[str], everything: bool) -> Iterator[tuple[str, int]]:

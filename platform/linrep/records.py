@@ -40,7 +40,11 @@ def write_record(file: Place, record: Any) -> None:
 
 def find_record(file: Place, kind: type[T], repair: str) -> T | None:
     """The record in a file, None where there is no file; else as `read_record`."""
-    return read_record(file, kind, repair) if file.is_file() else None
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    return _record(_object(data, file, repair), file, kind, repair)
 
 
 def read_record(file: Place, kind: type[T], repair: str) -> T:
@@ -54,7 +58,10 @@ def read_record(file: Place, kind: type[T], repair: str) -> T:
     Raises:
         StoreError: There is none, it is of another schema version, or it is not what `write_record` wrote.
     """
-    value = read_object(file, repair)
+    return _record(read_object(file, repair), file, kind, repair)
+
+
+def _record(value: dict[str, Any], file: Place, kind: type[T], repair: str) -> T:
     known = {field.name: field for field in fields(kind)}  # pyright: ignore[reportArgumentType]
     if VERSION in known and value.get(VERSION, known[VERSION].default) != known[VERSION].default:
         raise StoreError(
@@ -81,9 +88,15 @@ def read_object(file: Place, repair: str) -> dict[str, Any]:
         StoreError: There is none.
     """
     try:
-        value = file.read_json()
+        data = file.read_bytes()
     except FileNotFoundError:
         raise StoreError(f"{file} is missing: {repair}") from None
+    return _object(data, file, repair)
+
+
+def _object(data: bytes, file: Place, repair: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
         raise StoreError(f"{file} is damaged (no JSON: {_line(error)}): {repair}") from None
     if not isinstance(value, dict):

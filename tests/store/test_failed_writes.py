@@ -71,12 +71,12 @@ def test_a_publication_that_fails_leaves_the_old_file(folder: Place, monkeypatch
 OPENED = """
 import sys
 from linrep.places import PendingFile, place
-PendingFile(place(sys.argv[1]) / "file")
+PendingFile(place(sys.argv[1]) / "file").stream.write(b"n" * 12_000_000)
 """
 
 
-def test_an_interrupt_while_a_stream_opens_leaves_the_old_file(bucket: Callable[[str], str]) -> None:
-    """The signal comes while the store has not yet answered; it is raised when nobody holds the stream yet."""
+def test_an_interrupt_while_an_upload_begins_leaves_the_old_file(bucket: Callable[[str], str]) -> None:
+    """The signal comes while the store has not yet answered; it is raised where nobody holds the stream."""
     where = bucket("interrupted")
     (place(where) / "file").write_bytes(OLD)
     with socket.create_server(("127.0.0.1", 0)) as slow:
@@ -137,14 +137,16 @@ import os, signal, sys
 from linrep.places import place
 file = place(sys.argv[1]) / "checkpoint.pt"
 with file.writing() as stream:
-    stream.write(b"n" * 12_000_000)
+    stream.write(b"n" * {size})
     {end}
 """
 
 
+@pytest.mark.parametrize("size", [100, 12_000_000])
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(1)", "raise KeyboardInterrupt"])
-def test_a_process_that_ends_in_a_write_leaves_the_old_file(folder: Place, end: str) -> None:
+def test_a_process_that_ends_in_a_write_leaves_the_old_file(folder: Place, end: str, size: int) -> None:
     (folder / "checkpoint.pt").write_bytes(OLD)
-    ended = subprocess.run([sys.executable, "-c", KILLED.format(end=end), folder.uri], capture_output=True, timeout=60)
+    program = KILLED.format(end=end, size=size)
+    ended = subprocess.run([sys.executable, "-c", program, folder.uri], capture_output=True, timeout=60)
     assert ended.returncode != 0
     assert (folder / "checkpoint.pt").read_bytes() == OLD

@@ -3,15 +3,14 @@
 import functools
 import os
 import pickle
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy
 
+from linrep.ahead import in_order
 from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_devices
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.session import quiet_data
@@ -207,24 +206,15 @@ def take_chunks(harvest: Harvest, works: Sequence[ChunkWork]) -> Iterator[Commit
     """
     schema = vectors(harvest.manifest.width, harvest.manifest.dtype)
 
-    def one(work: ChunkWork) -> Commit | LostChunk | LinrepError:
+    def one(work: ChunkWork) -> Commit | LostChunk:
         outcome = or_error(lambda: take_chunk(harvest.place, work, schema))
-        return LostChunk(work.chunk.number, str(outcome)) if isinstance(outcome, OriginLost) else outcome
-
-    def first(waiting: deque[Future[Commit | LostChunk | LinrepError]]) -> Commit | LostChunk:
-        outcome = waiting.popleft().result()
+        if isinstance(outcome, OriginLost):
+            return LostChunk(work.chunk.number, str(outcome))
         if isinstance(outcome, LinrepError):
             raise outcome
         return outcome
 
-    with ThreadPoolExecutor(TAKEN_AT_ONCE) as pool:
-        waiting: deque[Future[Commit | LostChunk | LinrepError]] = deque()
-        for work in works:
-            waiting.append(pool.submit(one, work))
-            if len(waiting) == TAKEN_AT_ONCE:
-                yield first(waiting)
-        while waiting:
-            yield first(waiting)
+    yield from in_order(one, works, TAKEN_AT_ONCE)
 
 
 @dataclass(frozen=True)

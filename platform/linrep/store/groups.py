@@ -1,7 +1,6 @@
 """Row groups of a store's files: found from footers, checked against the manifest, read with only the rows that count."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,12 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from linrep.ahead import in_order
 from linrep.sample import Split
 from linrep.store.commit import WrittenFile
 from linrep.store.selection import Selection, as_array
 
 EXPONENTS = {"float16": ("<u2", 0x7C00), "bfloat16": ("<u2", 0x7F80), "float32": ("<u4", 0x7F800000)}
 """Integers of the same size, and the bits that are all set in what is infinite or no number."""
+AT_ONCE = 16
+"""Files whose footers and small columns are read at once."""
 LOOKED_AT = 32
 """Files whose rows are counted one by one; of more, the others are taken to be like these."""
 
@@ -89,8 +91,8 @@ def row_groups(selection: Selection) -> tuple[RowGroup, ...]:
     Raises:
         StoreError: A file is missing, is not as it was written, or holds vectors of another width than the manifest says.
     """
-    with ThreadPoolExecutor(16) as pool:
-        return tuple(group for groups in pool.map(lambda file: _groups(selection, file), selection.files) for group in groups)
+    found = in_order(lambda file: _groups(selection, file), selection.files, AT_ONCE)
+    return tuple(group for groups in found for group in groups)
 
 
 def _groups(selection: Selection, file: WrittenFile) -> list[RowGroup]:
@@ -110,8 +112,7 @@ def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
         with selection.open_file(file) as parquet:
             return int(keep.of(parquet.read(columns=["split", "is_special"]))[0].sum())
 
-    with ThreadPoolExecutor(8) as pool:
-        counted = sum(pool.map(count, looked_at))
+    counted = sum(in_order(count, looked_at, AT_ONCE))
     if len(looked_at) == len(files):
         return counted, True
     share = counted / max(sum(file.rows for file in looked_at), 1)

@@ -232,12 +232,13 @@ class _Bytes:
     """The bytes of a file: mapped into memory on a disk, read where they are wanted in an object store."""
 
     def __init__(self, file: Place) -> None:
-        self.size = file.size()
         if file.local:
+            self.size = file.size()
             self._stream: Any = pa.memory_map(file.path) if self.size else pa.BufferReader(b"")
             self._mapped = self._stream.read_buffer()
         else:
             self._stream, self._mapped = file.files.open_input_file(file.path), None
+            self.size = self._stream.size()
 
     def read(self, start: int, end: int) -> pa.Buffer:
         if self._mapped is not None:

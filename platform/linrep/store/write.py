@@ -1,4 +1,4 @@
-"""Write one chunk: files grow under temporary names, get their names together, and the commit record follows."""
+"""Write one chunk: files grow under temporary names, get their names together (in a store many at once), the commit follows."""
 
 import contextlib
 from collections import defaultdict
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Shaped
 
+from linrep.ahead import in_order
 from linrep.errors import StoreError
 from linrep.places import PendingFile, Place
 from linrep.store.commit import Commit, TakenFiles, WrittenFile, repair, write_commit
@@ -89,7 +90,8 @@ class ChunkWriter:
         for name, table in ((samples_file(self._chunk), samples), (statistics_file(self._chunk), statistics)):
             self._files[name] = _ParquetFile(self._place, name, table.schema)
             self._files[name].add(table)
-        files = (*self._taken, *(file.publish() for file in self._files.values()))
+        published = in_order(_ParquetFile.publish, self._files.values(), self._place.at_once)
+        files = (*self._taken, *published)
         commit = Commit(self._chunk, files, n_samples, n_tokens, skipped, seconds, precision, taken)
         write_commit(self._place, commit)
         return commit
