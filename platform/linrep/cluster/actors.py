@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
+from ray.exceptions import RayError
 
+from linrep.cluster.fan_out import readable
 from linrep.contents.sources import located
 from linrep.errors import LinrepError, ModelError, RecipeError
 from linrep.harvest.config import Pool
@@ -125,10 +127,13 @@ def outcomes(done: ray.data.Dataset) -> Iterator[Any]:
     """What the actors of a dataset gave, one by one; each row holds an outcome as bytes.
 
     Raises:
-        LinrepError: An outcome is one.
+        LinrepError: An outcome is one, or Ray has lost what it cannot have back.
     """
-    for row in done.iter_rows():
-        outcome = pickle.loads(row["outcome"])
-        if isinstance(outcome, LinrepError):
-            raise outcome
-        yield outcome
+    try:
+        for row in done.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, LinrepError):
+                raise outcome
+            yield outcome
+    except RayError as error:
+        raise readable(error) from error

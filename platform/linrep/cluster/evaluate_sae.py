@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from linrep.cluster.actors import gpus_of, own_device, own_devices, precision
-from linrep.cluster.fan_out import or_error, results
+from linrep.cluster.fan_out import or_error, results, task
 from linrep.contents.sources import located
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
@@ -128,7 +128,7 @@ def evaluate_on_ray(
     gpus = gpus_of(pool, ray.cluster_resources())
     # Where no node has as much, a task has a node to itself; to ask for more would be to wait for ever.
     most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes())
-    run = ray.remote(num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))(_evaluate_or_error)
+    run = task(_evaluate_or_error, num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))
     shared = ray.put(job)
     yield from results([run.remote(shared, layer, saes) for layer, saes in layers.items()])
 

@@ -5,6 +5,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from linrep.errors import LinrepError, ServiceError
 from linrep.retry import retried
@@ -14,6 +16,57 @@ T = TypeVar("T")
 
 PAUSES = (1.0, 4.0, 15.0)
 """Seconds before each further try of something that could not be read or written."""
+
+MOST_LOSSES = 16
+"""Times that a task is begun again after its worker or its node was lost. What the task itself raises is counted apart; a bound
+there must be, for a task that itself ends every worker that it is given."""
+
+
+def task(work: Callable[..., Any], **options: Any) -> Any:
+    """A function as a Ray task, which outlives the workers that it loses.
+
+    Args:
+        work: The function; doing it twice must be as good as once.
+        options: What it reserves.
+    """
+    return ray.remote(max_retries=MOST_LOSSES, **options)(work)
+
+
+def control(kind: type, *args: Any) -> Any:
+    """An actor that the driver talks with, on the driver's own node: it is lost only with the driver, not with a worker.
+
+    Args:
+        kind: Its class.
+        args: Of its constructor.
+    """
+    own = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=own)(kind).remote(*args)
+
+
+def fetch(reference: Any) -> Any:
+    """The value of a reference, or a list of them.
+
+    Raises:
+        LinrepError: It was lost with a worker, an actor or a node, or a task raised an error of ours.
+    """
+    try:
+        return ray.get(reference)
+    except RayError as error:
+        raise readable(error) from error
+
+
+def readable(error: RayError) -> Exception:
+    """What to raise of an error of Ray's: one line where something was lost, the error itself where the program is at fault."""
+    cause: BaseException = error
+    while isinstance(inner := getattr(cause, "cause", None), BaseException):
+        cause = inner
+    if isinstance(cause, LinrepError):
+        return cause
+    if not isinstance(cause, RayError) or isinstance(cause, RayTaskError):
+        return error
+    kind = "a worker ran out of memory again and again" if isinstance(cause, OutOfMemoryError) else "Ray lost a worker or a node"
+    first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    return ServiceError(f"{kind} ({type(cause).__name__}: {first[:200]}): run the same command again to resume")
 
 
 def or_error(call: Callable[[], T]) -> T | LinrepError:
@@ -73,7 +126,7 @@ def _ready(running: list[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
     """Results that are there, at least one; their references are taken off the list."""
     done, left = ray.wait(running)
     running[:] = left
-    for result in ray.get(done):
+    for result in fetch(done):
         if isinstance(result, LinrepError):
             for reference in (*left, *others):
                 ray.cancel(reference)

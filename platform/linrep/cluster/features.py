@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from linrep.artefact import Artefact
-from linrep.cluster.fan_out import fan_out, first_error, or_error, results, room
+from linrep.cluster.fan_out import fan_out, first_error, or_error, results, room, task
 from linrep.cluster.stage import Step
 from linrep.errors import LinrepError
 from linrep.features.artefact import FeaturesAbout, codes_unit, write_codes
@@ -44,8 +44,9 @@ def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbou
         LinrepError: Whatever a worker raised of its kind.
     """
     shared = ray.put(study)
-    tasks: list[Any] = [ray.remote(num_cpus=1)(task) for task in (_encode, _turn, _gather, _choose, _fill, _write)]
-    encode, over, collect, settle, show, write = tasks
+    encode, over, collect, settle, show, write = (
+        task(work, num_cpus=1) for work in (_encode, _turn, _gather, _choose, _fill, _write)
+    )
     settle = settle.options(num_returns=2)
     asked = UnitRequest.of(study, todo, here)
 

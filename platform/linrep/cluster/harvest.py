@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy
 
 from linrep.ahead import in_order
 from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_devices
-from linrep.cluster.fan_out import or_error
+from linrep.cluster.fan_out import fetch, or_error, task
 from linrep.cluster.session import quiet_data
 from linrep.contents.sources import located
 from linrep.corpora.index import Chunk
@@ -141,8 +141,8 @@ def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | N
     """
     gpus = gpus_of(pool, ray.cluster_resources())
     # The process ends with its task: the model must be out of the way of the actors'.
-    task = ray.remote(num_cpus=pool.cpus, num_gpus=gpus, max_calls=1)(_calibrate)
-    found = ray.get(task.remote(job, calibration_turns(chunks), pool, begun_in))
+    measure = task(_calibrate, num_cpus=pool.cpus, num_gpus=gpus, max_calls=1)
+    found = fetch(measure.remote(job, calibration_turns(chunks), pool, begun_in))
     if isinstance(found, LinrepError):
         raise found
     return found

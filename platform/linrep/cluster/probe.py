@@ -9,7 +9,7 @@ import ray
 
 from linrep.artefact import Artefact
 from linrep.cluster.actors import own_device
-from linrep.cluster.fan_out import fan_out, first_error, or_error, room
+from linrep.cluster.fan_out import fan_out, first_error, or_error, room, task
 from linrep.errors import LinrepError
 from linrep.kind import UnitCommit
 from linrep.probe.artefact import ProbeAbout, write_unit
@@ -37,8 +37,8 @@ def probe_units(study: Study, units: Sequence[Unit], probes: Probed, gpus: float
         LinrepError: Whatever a worker raised of its kind.
     """
     shared, there = ray.put(study), ray.cluster_resources()
-    gather = ray.remote(num_cpus=1)(_gather)
-    solve = ray.remote(num_cpus=1, num_gpus=float(there.get("GPU", 0) > 0) if gpus is None else gpus)(_solve)
+    gather = task(_gather, num_cpus=1)
+    solve = task(_solve, num_cpus=1, num_gpus=float(there.get("GPU", 0) > 0) if gpus is None else gpus)
 
     def submit(unit: Unit) -> Any:
         parts = [gather.remote(shared, unit, part) for part in parts_of(study, unit)]

@@ -33,9 +33,9 @@ def label_units(study: RegionsStudy, todo: Sequence[str], here: Labelled) -> Ite
     """
     import ray
 
-    from linrep.cluster.fan_out import fan_out
+    from linrep.cluster.fan_out import fan_out, task
 
-    label = ray.remote(num_cpus=1)(_label)
+    label = task(_label, num_cpus=1)
     store, artefact, tasks = ray.put(study.store), ray.put(here), study.requests.tasks
 
     def submit(unit: str) -> Any:

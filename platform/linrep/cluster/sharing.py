@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from linrep.artefact import Artefact
-from linrep.cluster.fan_out import fan_out, first_error, or_error, room
+from linrep.cluster.fan_out import fan_out, first_error, or_error, room, task
 from linrep.errors import LinrepError, StoreError
 from linrep.kind import UnitCommit
 from linrep.sharing.across import across
@@ -47,7 +47,7 @@ def share_units(study: Study, units: Sequence[AnyUnit], results: Results) -> Ite
         LinrepError: Whatever a worker raised of its kind.
     """
     shared = ray.put(study)
-    measure = ray.remote(num_cpus=1)(_measure)
+    measure = task(_measure, num_cpus=1)
     at_once, window = in_the_store(room(bytes_of(study)), int(ray.cluster_resources().get("CPU", 1)), len(units))
 
     def submit(unit: AnyUnit) -> Any:
@@ -99,8 +99,7 @@ def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
 
 def _summed(shared: Any, study: Study, unit: AnyUnit, window: int) -> Any:
     """A reference to the sums of all parts, added in their order; of those not added yet no more than the window exist."""
-    tasks: list[Any] = [ray.remote(num_cpus=1, num_returns=2)(task) for task in (_gather_after, _add_and_tell)]
-    gather, add = tasks
+    gather, add = (task(work, num_cpus=1, num_returns=2) for work in (_gather_after, _add_and_tell))
     total, added = None, []
     for i, part in enumerate(parts_for(study, unit)):
         own, there = gather.remote(shared, unit, part, added[i - window] if i >= window else None)

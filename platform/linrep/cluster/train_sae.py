@@ -17,6 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from linrep.cluster.actors import gpus_of
+from linrep.cluster.fan_out import control, fetch
 from linrep.errors import LinrepError, RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
@@ -86,7 +87,7 @@ def train_on_ray(jobs: Sequence[LayerJob], pool: Pool) -> Iterator[Event]:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_SECONDS))
     for name in ("ray.train", "ray.train.v2"):
         _quieten(name)
-    post = ray.remote(num_cpus=0)(Post).remote()
+    post = control(Post)
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"jobs": list(jobs), "post": post, "threads": pool.threads},
@@ -144,7 +145,7 @@ def _watch(trainer: TorchTrainer, post: Any) -> Iterator[Event]:
     running = True
     while running:
         running = thread.is_alive()
-        for event in ray.get(post.take.remote()):
+        for event in fetch(post.take.remote()):
             if isinstance(event.what, Metrics):
                 key = event.layer, event.what.trainer
                 if event.what.step <= last.get(key, 0):
@@ -153,7 +154,7 @@ def _watch(trainer: TorchTrainer, post: Any) -> Iterator[Event]:
             yield event
         if running:
             time.sleep(LOOK_SECONDS)
-    error = ray.get(post.error.remote())
+    error = fetch(post.error.remote())
     if isinstance(error, LinrepError):
         raise error
     if failed:

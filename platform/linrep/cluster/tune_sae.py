@@ -21,6 +21,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from linrep.cluster.actors import gpus_of, own_device
+from linrep.cluster.fan_out import control, fetch
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
 from linrep.places import Place
@@ -190,7 +191,7 @@ def _run(
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     known = read_trials(plan.place)
-    desk: Any = ray.remote(num_cpus=0)(Desk).remote(board_of(plan, candidates, known, read_waiting(plan.place)))
+    desk: Any = control(Desk, board_of(plan, candidates, known, read_waiting(plan.place)))
     shared = {
         "packs": [plan.pack(i, group.members, group.begin) for i, group in enumerate(groups)],
         "place": plan.place,
@@ -230,13 +231,13 @@ def _run(
             for trial in _new(plan.place, names - reported):
                 reported.add(trial.name)
                 yield trial
-            yield ray.get(desk.rows.remote())
+            yield fetch(desk.rows.remote())
             if running:
                 time.sleep(LOOK_SECONDS)
     finally:
         quit_.asked = True
         thread.join(END_SECONDS)
-    begun = ray.get(desk.begun.remote())
+    begun = fetch(desk.begun.remote())
     ray.kill(desk)
     (results,) = outcome
     if isinstance(results, BaseException):
