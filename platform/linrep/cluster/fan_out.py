@@ -39,7 +39,7 @@ def control(kind: type, *args: Any) -> Any:
         kind: Its class.
         args: Of its constructor.
     """
-    own = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    own: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=own)(kind).remote(*args)
 
 
