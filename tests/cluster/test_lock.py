@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from linrep.cluster import lock
+from linrep.cluster import lease_file, lock
 from linrep.cluster.lock import LOCK, sole_driver
 from linrep.errors import WorkspaceBusy
 from linrep.places import Place, place
@@ -22,7 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A folder without locks of the operating system, as an object store is, and no time between renewals."""
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(lock, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lease_file, "SETTLE_SECONDS", 0.0)
     return replace(place(tmp_path), local=False)
 
 
@@ -88,10 +89,23 @@ def test_a_driver_that_ends_after_a_take_over_does_not_remove_the_others_lease(f
     assert (folder / LOCK).read_json() == taken
 
 
-def test_the_refusal_says_who_holds_the_lease_and_how_long_to_wait(folder):
-    (folder / LOCK).write_json({**OTHER, "time": time.time() - 30})
-    with pytest.raises(WorkspaceBusy, match=r"process 7 on elsewhere\) is writing .*its lease runs out in (90|[1-8]\d) s"):
-        drive(folder, lambda: None)
+def test_the_successor_of_a_dead_driver_waits_until_its_lease_runs_out_and_enters(folder, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 1.0)
+    died = time.time() - 0.3
+    (folder / LOCK).write_json({**OTHER, "time": died})
+    with sole_driver(folder):
+        assert died + 1.0 <= time.time() < died + 10.0
+        assert (folder / LOCK).read_json()["id"] != OTHER["id"]
+    said = capsys.readouterr().err
+    assert "process 7 on elsewhere) holds" in said
+    assert "waiting 1 s at most, until it says that it is at work or its lease runs out" in said
+
+
+def test_a_driver_that_renews_while_another_one_waits_is_at_work(folder, monkeypatch):
+    (folder / LOCK).write_json({**OTHER, "time": time.time()})
+    monkeypatch.setattr(lock.time, "sleep", lambda _: (folder / LOCK).write_json({**OTHER, "time": time.time()}))
+    with pytest.raises(WorkspaceBusy, match=r"process 7 on elsewhere\) is writing .*: nothing done"), sole_driver(folder):
+        pass
 
 
 def test_an_interrupt_of_the_user_stays_one(folder):

@@ -16,7 +16,7 @@ ALLOWED = {
     "cluster/features.py", "cluster/probe.py", "demo/train.py",
     # bars, waiting, leases, deadlines of requests, dates in manifests and runs
     "cluster/progress.py", "cluster/reproduce.py",
-    "cluster/train_sae.py", "cluster/tune_sae.py", "cluster/lock.py",
+    "cluster/train_sae.py", "cluster/tune_sae.py", "cluster/lock.py", "cluster/lease_file.py",
     "cluster/stop.py", "chat.py", "retry.py", "store/manifest.py", "tracking/runs.py", "tracking/database.py",
 }  # fmt: skip
 

@@ -5,13 +5,14 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from linrep.cluster.lease_file import Holder, lease_file
 from linrep.errors import WorkspaceBusy
 from linrep.places import Place
 from linrep.store.layout import LOCK
@@ -21,8 +22,8 @@ LEASE_SECONDS = 120.0
 RENEW_SECONDS = LEASE_SECONDS / 4
 RETRY_SECONDS = 2.0
 """Pause after a renewal that failed."""
-SETTLE_SECONDS = 1.0
-"""Two drivers that write at once see each other's lease within this time."""
+LOOK_SECONDS = 2.0
+"""A driver that finds a lease looks this often whether it is renewed."""
 
 
 @contextlib.contextmanager
@@ -31,7 +32,8 @@ def sole_driver(place: Place) -> Iterator[None]:
 
     On a disk the operating system holds the lock and frees it however the process ends. An object store has no locks: there it
     is a lease that a thread renews while the block runs, and that runs out after `LEASE_SECONDS`. A renewal that fails is tried
-    again until then; a lease that is lost interrupts the block.
+    again until then; a lease that is lost interrupts the block. A driver that finds the lease of another one waits: until it is
+    renewed, then the other one lives; or until it runs out, then this one is the next.
 
     Raises:
         WorkspaceBusy: Another driver holds it, or the lease was lost while the block ran.
@@ -91,28 +93,35 @@ class _Lease:
     def __init__(self, folder: Place) -> None:
         self.ended = threading.Event()
         self.lost: str | None = None
-        self._folder, self._file, self._id = folder, folder / LOCK, uuid.uuid4().hex
+        self._folder, self._path, self._id = folder, (folder / LOCK).path, uuid.uuid4().hex
+        self._file = lease_file(folder / LOCK)
         self._in_main = threading.current_thread() is threading.main_thread()
         self._renewed = 0.0
 
     def take(self) -> None:
-        """Become the holder.
+        """Become the holder, at once or after another one's lease has run out.
 
         Raises:
-            WorkspaceBusy: Another one is.
+            WorkspaceBusy: Another one is, and works.
         """
-        holder = self._read()
-        left = 0 if holder is None else LEASE_SECONDS - (time.time() - holder["time"])
-        if holder is not None and left > 0:
-            raise WorkspaceBusy(
-                f"another driver ({holder['who']}) is writing {self._folder}: nothing done; "
-                f"if it is dead, its lease runs out in {left:.0f} s: try again then"
-            )
-        self._write()
-        # Two drivers may have written at once: the one whose lease lasts goes on.
-        time.sleep(SETTLE_SECONDS)
-        if not self._ours(self._read()):
-            raise WorkspaceBusy(f"another driver took {self._folder} at the same moment: nothing done")
+        found: Holder | None = None
+        while True:
+            before, found = found, self._file.read()
+            left = 0.0 if found is None else LEASE_SECONDS - (time.time() - found.said["time"])
+            if left <= 0:
+                if self._write(found):
+                    return
+                raise WorkspaceBusy(f"another driver took {self._folder} at the same moment: nothing done")
+            assert found is not None
+            if before is None:
+                self._say_waiting(found, left)
+            elif before.version != found.version:
+                raise WorkspaceBusy(f"another driver ({found.said['who']}) is writing {self._folder}: nothing done")
+            time.sleep(min(left, LOOK_SECONDS) + 0.01)
+
+    def _say_waiting(self, holder: Holder, left: float) -> None:
+        line = f"another driver ({holder.said['who']}) holds {self._folder}: waiting {left:.0f} s at most, until it says that it"
+        print(f"{line} is at work or its lease runs out", file=sys.stderr, flush=True)
 
     def keep(self) -> None:
         """Renew until `ended`, or until the lease is lost, and then interrupt the block."""
@@ -121,11 +130,10 @@ class _Lease:
             if time.time() - self._renewed > LEASE_SECONDS:
                 return self._lose(f"it could not be renewed for {LEASE_SECONDS:.0f} s ({trouble})")
             try:
-                holder = self._read()
+                holder = self._file.read()
                 if holder is not None and not self._ours(holder):
-                    return self._lose(f"another driver ({holder['who']}) took it over")
-                self._write()
-                pause = RENEW_SECONDS
+                    return self._lose(f"another driver ({holder.said['who']}) took it over")
+                pause = RENEW_SECONDS if self._write(holder) else RETRY_SECONDS
             except Exception as error:  # whatever it is: a thread that dies here would leave the folder to two drivers
                 pause, trouble = RETRY_SECONDS, " ".join(str(error).split())[:200]
         return None
@@ -133,8 +141,8 @@ class _Lease:
     def give_back(self) -> None:
         """Remove the file, unless it is another driver's by now. What cannot be removed runs out by itself."""
         with contextlib.suppress(OSError):
-            if self._ours(self._read()):
-                self._folder.files.delete_file(self._file.path)
+            if self._ours(self._file.read()):
+                self._folder.files.delete_file(self._path)
 
     def _lose(self, why: str) -> None:
         self.lost = f"the lease on {self._folder} was lost: {why}; run the same command again to resume"
@@ -142,19 +150,16 @@ class _Lease:
             # A real signal: it also ends a system call that the main thread waits in.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            return self._file.read_json()
-        except FileNotFoundError:
-            return None
-
-    def _write(self) -> None:
+    def _write(self, over: Holder | None) -> bool:
+        """Whether the lease is ours now: it was as it had been read."""
         now = time.time()  # before the write, however long that takes: the file must not promise more than was true
-        self._file.write_json({"id": self._id, "time": now, "who": _who()})
+        if self._file.write({"id": self._id, "time": now, "who": _who()}, over) is None:
+            return False
         self._renewed = now
+        return True
 
-    def _ours(self, holder: dict[str, Any] | None) -> bool:
-        return holder is not None and holder["id"] == self._id
+    def _ours(self, holder: Holder | None) -> bool:
+        return holder is not None and holder.said["id"] == self._id
 
 
 def _who() -> str:
