@@ -122,11 +122,10 @@ class ConditionalFile:
         return {"Bucket": bucket, "Key": key}
 
     def _written(self, said: dict[str, Any], condition: dict[str, str]) -> Holder | None:
-        for pause in (*(SETTLE_SECONDS / CONFLICTS,) * CONFLICTS, 0.0):
-            done = self._put(said, condition)
-            if done != CONFLICT or not pause:
-                break
-            time.sleep(pause)
+        done, left = self._put(said, condition), CONFLICTS
+        while done == CONFLICT and left:
+            time.sleep(SETTLE_SECONDS / CONFLICTS)
+            done, left = self._put(said, condition), left - 1
         if isinstance(done, Holder):
             return done
         if self._knows is False:
