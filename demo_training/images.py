@@ -6,6 +6,7 @@ Texts are mixed in so that the language is kept. In part of the batches the word
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,11 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration
 
+from demo_training.design import Design
 from demo_training.features import Layout, image_embeddings
 from demo_training.texts import TextSampler, decoder_logits
 from demo_training.turns import Batch, Sample, answer_loss, collate
-from linrep.demo.language import BOS_ID, IMAGE_ID, PAD_ID, questions
-from linrep.demo.scene import Scene
+from linrep.demo.language import BOS_ID, IMAGE_ID, PAD_ID, caption
+from linrep.demo.scene import Scene, draw_scene
+
+OTHER_WORLD = 1001
+"""Seed of the scenes that are told after an image."""
 
 
 class SceneImages:
@@ -46,15 +51,46 @@ class SceneImages:
         return [of_size[i] for i in rng.choice(len(of_size), size=min(size, len(of_size)), replace=False)]
 
 
-def image_batch(sampler: TextSampler, images: SceneImages, rows: list[int], rng: np.random.Generator | None) -> Batch:
-    """Some questions about each image, or all of them where no generator is given."""
-    context = [BOS_ID] + [IMAGE_ID] * len(images.layout(rows[0]).index)
+def image_batch(
+    sampler: TextSampler,
+    images: SceneImages,
+    rows: list[int],
+    rng: np.random.Generator,
+    interleaved: float = 0.0,
+    told: bool = False,
+) -> Batch:
+    """Some questions about each image.
+
+    Args:
+        sampler: Which questions there are, and how many are asked.
+        images: Scenes.
+        rows: Which of them, all of one size.
+        rng: Draws the questions.
+        interleaved: Share of the one-object scenes after which a sentence tells of a second object.
+        told: Words take the image's place, and everything else stays as it is.
+    """
+    image = [IMAGE_ID] * len(images.layout(rows[0]).index)
     samples = []
     for i in rows:
-        asked = questions(images.scenes[i])
-        picked = range(len(asked)) if rng is None else rng.permutation(len(asked))[: sampler.n_turns]
-        samples.append(Sample(context, [sampler.turn(asked[k]) for k in picked]))
+        scene = images.scenes[i]
+        context = sampler.ids(caption(scene, int(rng.integers(6)))) if told else list(image)
+        asked = sampler.questions(scene, ("images",))
+        if interleaved and len(scene.things) == 1 and rng.random() < interleaved:
+            other = _draw_other(rng, scene)
+            context += sampler.ids(caption(other, int(rng.integers(6))))
+            both = replace(scene, things=(scene.main, other.main))
+            asked = sampler.questions(both, ("images",))[1:]  # not "describe the picture ."
+        picked = rng.permutation(len(asked))[: sampler.n_turns]
+        samples.append(Sample([BOS_ID, *context], [sampler.turn(asked[k]) for k in picked]))
     return collate(samples, PAD_ID)
+
+
+def _draw_other(rng: np.random.Generator, scene: Scene) -> Scene:
+    """A scene in words with another object in another colour, for a question names either by its colour or its kind."""
+    while True:
+        other = draw_scene(OTHER_WORLD, "train", int(rng.integers(2**31)))
+        if other.main.object != scene.main.object and other.main.colour != scene.main.colour:
+            return other
 
 
 def image_logits(
@@ -99,48 +135,46 @@ def fit_images(
     model: LlavaNextForConditionalGeneration,
     sampler: TextSampler,
     images: SceneImages,
-    n_steps: int,
-    batch_size: int,
-    peak_rate: float,
+    design: Design,
     seed: int,
-    projector_only: int = 0,
-    decoder_rate: float = 0.5,
     text_every: int = 4,
-    blind_share: float = 0.0,
-    blind_blocks: int = 0,
     report_every: int = 100,
 ) -> Iterator[dict[str, float]]:
-    """Train projector, newline and (after `projector_only` steps) decoder in place.
+    """Train projector, newline and (after the budget's `projector_only` steps) decoder in place.
 
-    decoder_rate: the decoder's learning rate as a share of the projector's; text_every: one step in this many is a text batch;
-    blind_share: share of image batches whose words are blind in the first blocks, their number drawn from 1 to blind_blocks.
+    Of the budget: decoder_rate is the decoder's learning rate as a share of the projector's; blind_share the share of image
+    batches whose words are blind in the first blocks, their number drawn from 1 to blind_blocks. text_every: one step in this
+    many is a text batch.
     """
+    b = design.budget
     eyes = [*model.model.multi_modal_projector.parameters(), model.model.image_newline]
     decoder = [*model.model.language_model.parameters(), *model.lm_head.parameters()]
-    groups = [{"params": eyes, "lr": peak_rate}, {"params": decoder, "lr": peak_rate * decoder_rate}]
+    groups = [{"params": eyes, "lr": b.image_rate}, {"params": decoder, "lr": b.image_rate * b.decoder_rate}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rng = np.random.default_rng([seed, 12])
     sums: dict[str, list[float]] = {}
     model.model.language_model.train()
-    for step in range(n_steps):
+    for step in range(b.image_steps):
         warm = min(1.0, (step + 1) / 40)
-        cooled = 0.5 * (1 + np.cos(np.pi * step / n_steps))
-        awake = step >= projector_only
-        waking = min(1.0, (step - projector_only + 1) / 40) if awake else 0.0
-        for group, share in zip(optimizer.param_groups, (1.0, decoder_rate * waking), strict=True):
-            group["lr"] = peak_rate * share * max(0.02, warm * cooled)
+        cooled = 0.5 * (1 + np.cos(np.pi * step / b.image_steps))
+        awake = step >= b.projector_only
+        waking = min(1.0, (step - b.projector_only + 1) / 40) if awake else 0.0
+        for group, share in zip(optimizer.param_groups, (1.0, b.decoder_rate * waking), strict=True):
+            group["lr"] = b.image_rate * share * max(0.02, warm * cooled)
         for p in decoder:
             p.requires_grad_(awake)
         if awake and step % text_every == text_every - 1:
-            kind, batch = "text", sampler.batch(rng, 10**6 + step * batch_size, batch_size)
+            kind, batch = "text", sampler.batch(rng, 10**6 + step * b.image_batch, b.image_batch)
             loss = answer_loss(decoder_logits(model, batch), batch.labels)
         else:
-            rows = images.draw(rng, batch_size)
-            batch = image_batch(sampler, images, rows, rng)
-            n_blind = int(rng.integers(1, blind_blocks + 1)) if rng.random() < blind_share else 0
-            kind = "image, blind" if n_blind else "image"
+            rows = images.draw(rng, b.image_batch)
+            told = design.told_share > 0 and rng.random() < design.told_share
+            batch = image_batch(sampler, images, rows, rng, design.interleaved, told)
+            n_blind = int(rng.integers(1, b.blind_blocks + 1)) if rng.random() < b.blind_share else 0
+            kind = "told" if told else "image, blind" if n_blind else "image"
             with blindfold(model, batch, n_blind):
-                loss = answer_loss(image_logits(model, images, rows, batch), batch.labels)
+                logits = decoder_logits(model, batch) if told else image_logits(model, images, rows, batch)
+                loss = answer_loss(logits, batch.labels)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*eyes, *decoder], 1.0)

@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
+from demo_training.design import Design
 from linrep.demo.language import BOS_ID, EOS_ID, IMAGE_ID, IMAGE_TOKEN, PAD_ID, SPECIAL_TOKENS, vocabulary
 
 TILE = 72
@@ -23,7 +24,6 @@ GRID = TILE // PATCH
 PINPOINTS = [[TILE, TILE], [TILE, 2 * TILE], [2 * TILE, TILE]]
 """Height and width that an image may be cut into; the narrowest that an image fits is taken and its padding dropped again."""
 
-N_BLOCKS = 6
 WIDTH = 128
 TOWER_WIDTH = 64
 
@@ -68,7 +68,7 @@ def build_processor() -> LlavaNextProcessor:
     )
 
 
-def build_config() -> LlavaNextConfig:
+def build_config(design: Design) -> LlavaNextConfig:
     tower = CLIPVisionConfig(
         hidden_size=TOWER_WIDTH,
         intermediate_size=160,
@@ -82,7 +82,7 @@ def build_config() -> LlavaNextConfig:
         vocab_size=len(vocabulary()),
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
-        num_hidden_layers=N_BLOCKS,
+        num_hidden_layers=design.n_blocks,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
@@ -97,7 +97,7 @@ def build_config() -> LlavaNextConfig:
         vision_config=tower,
         text_config=decoder,
         image_token_index=IMAGE_ID,
-        vision_feature_layer=-2,
+        vision_feature_layer=design.feature_layer,
         vision_feature_select_strategy="default",
         image_grid_pinpoints=PINPOINTS,
         image_seq_length=GRID * GRID,
@@ -105,10 +105,19 @@ def build_config() -> LlavaNextConfig:
     )
 
 
-def build_model(seed: int) -> LlavaNextForConditionalGeneration:
-    """An untrained model whose weights follow from the seed alone."""
+def build_model(seed: int, design: Design) -> LlavaNextForConditionalGeneration:
+    """An untrained model whose weights follow from the seed and the design alone."""
     torch.manual_seed(seed)
-    return LlavaNextForConditionalGeneration(build_config())
+    return LlavaNextForConditionalGeneration(build_config(design))
+
+
+def drop_later_blocks(model: LlavaNextForConditionalGeneration) -> None:
+    """Drop the tower's blocks after the layer that the decoder gets, where that is counted from the front."""
+    layer = model.config.vision_feature_layer
+    if layer > 0:
+        tower = model.model.vision_tower
+        tower.encoder.layers = tower.encoder.layers[:layer]
+        tower.config.num_hidden_layers = model.config.vision_config.num_hidden_layers = layer
 
 
 def save_model(folder: Path, model: LlavaNextForConditionalGeneration) -> None:

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, PreTrainedTokenizerFast
 
+from demo_training.facts import Reach, fact_questions
 from demo_training.turns import Batch, Sample, Turn, answer_loss, collate
 from linrep.demo.language import ANSWER, BOS_ID, EOS_ID, PAD_ID, Answered, caption, draw_fact, draw_riddle, questions
-from linrep.demo.scene import draw_scene
+from linrep.demo.scene import Scene, draw_scene
 from linrep.demo.shapes import OBJECTS
 
 TEXT_WORLD = 1000
@@ -18,18 +19,26 @@ TEXT_WORLD = 1000
 
 
 class TextSampler:
-    """Draws texts: facts, riddles, and scenes with up to `n_turns` questions, `pair_share` of the scenes with two objects."""
+    """Draws texts: facts, riddles, and scenes with up to `n_turns` questions, `pair_share` of the scenes with two objects.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, n_turns: int, pair_share: float) -> None:
+    facts: whether facts of a scene's objects are asked, too.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, n_turns: int, pair_share: float, facts: bool = False) -> None:
         self.tokenizer = tokenizer
         self.n_turns = n_turns
         self.pair_share = pair_share
+        self.facts = facts
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def turn(self, asked: Answered) -> Turn:
         return Turn(self.ids(f"{asked.question} {ANSWER}"), [*self.ids(asked.answer), EOS_ID])
+
+    def questions(self, scene: Scene, reaches: tuple[Reach, ...]) -> list[Answered]:
+        """What is asked of a scene, facts included where they are asked that far."""
+        return questions(scene) + (fact_questions(scene, reaches) if self.facts else [])
 
     def draw(self, rng: np.random.Generator, index: int) -> Sample:
         """Text number `index`: one in eight states facts, one in eight is a riddle, the others describe a scene and ask of it."""
@@ -41,7 +50,7 @@ class TextSampler:
             clues, riddle = draw_riddle(rng, obj)
             return Sample([BOS_ID, *self.ids(clues)], [self.turn(riddle)], learn_context=True)
         scene = draw_scene(TEXT_WORLD, "train", index, self.pair_share)
-        asked = questions(scene)
+        asked = self.questions(scene, ("images", "texts"))
         picked = rng.permutation(len(asked))[: self.n_turns]
         described = self.ids(caption(scene, int(rng.integers(6))))
         return Sample([BOS_ID, *described], [self.turn(asked[i]) for i in picked], learn_context=True)

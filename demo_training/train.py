@@ -1,68 +1,52 @@
-"""`python -m demo_training.train --out DIR`: makes a model from nothing, in three stages as LLaVA was made.
+"""`python -m demo_training.train --out DIR [--design looking]`: makes a model from nothing, in three stages as LLaVA was made.
 
 1. texts: the decoder learns the language and to answer questions about scenes described in words.
 2. tower: the vision tower learns objects, colours and grounds from labelled tiles.
 3. images: projector and decoder learn to answer the same questions about images.
 
-Each stage leaves a checkpoint in `DIR/stages`; running the command again goes on after the last finished stage.
+Each stage leaves a checkpoint in `DIR/stages`; running the command again goes on after the last finished stage. What the third
+begins with lies in `DIR/pre-visual`, a model as the finished one is: it sees, and its decoder has met no image.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from transformers import LlavaNextForConditionalGeneration
 
+from demo_training.design import DESIGNS, Design
 from demo_training.features import token_layouts, tower_features
 from demo_training.images import SceneImages, fit_images, match_norms
-from demo_training.model import TOWER_WIDTH, build_model, build_processor, build_tokenizer, save_model
+from demo_training.model import (
+    TOWER_WIDTH,
+    build_model,
+    build_processor,
+    build_tokenizer,
+    drop_later_blocks,
+    save_model,
+)
 from demo_training.texts import TextSampler, fit_texts
 from demo_training.tower import TowerHeads, fit_tower
 from demo_training.views import Views, cut_views
 from linrep.demo.scene import draw_scene
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How long each stage trains; the committed weights come from these numbers, see `training.json` beside them.
-
-    n_scenes: images to learn from; pair_share: share of them, and of the scenes in words, that show two objects; n_turns:
-    most questions about one context; *_rate: peak learning rates; projector_only: first steps of the image stage, in which the
-    decoder stays as it is; decoder_rate, blind_share, blind_blocks: see `fit_images`.
-    """
-
-    n_scenes: int = 16000
-    pair_share: float = 0.0
-    n_turns: int = 8
-    text_steps: int = 1000
-    text_batch: int = 12
-    text_rate: float = 2e-3
-    tower_epochs: int = 7
-    tower_batch: int = 64
-    tower_rate: float = 3e-3
-    image_steps: int = 1500
-    image_batch: int = 12
-    image_rate: float = 2e-3
-    projector_only: int = 150
-    decoder_rate: float = 0.5
-    blind_share: float = 0.7
-    blind_blocks: int = 4
-
-
-def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[[str], None] = print) -> Path:
-    """Train a model and write it to `out` as a Hugging Face folder, with `training.json`: budget, seed and what each stage took.
+def train(out: Path, seed: int = 0, design: Design | None = None, say: Callable[[str], None] = print) -> Path:
+    """Train a model and write it to `out` as a Hugging Face folder, with `training.json`: design, seed and what each stage took.
 
     Everything random follows from the seed; the bits follow from it on one kind of machine and one number of threads.
     """
-    budget = budget or Budget()
-    model = build_model(seed)
+    design = design or Design()
+    b = design.budget
+    model = build_model(seed, design)
     stages = out / "stages"
     stages.mkdir(parents=True, exist_ok=True)
-    sampler = TextSampler(build_tokenizer(), budget.n_turns, budget.pair_share)
+    sampler = TextSampler(build_tokenizer(), b.n_turns, b.pair_share, design.facts)
     views: list[Views] = []
 
     def seen() -> Views:
@@ -70,41 +54,29 @@ def train(out: Path, seed: int = 0, budget: Budget | None = None, say: Callable[
             views.append(cut_views(scenes, build_processor()))
         return views[0]
 
-    scenes = [draw_scene(seed, "train", i, budget.pair_share) for i in range(budget.n_scenes)]
+    scenes = [draw_scene(seed, "train", i, b.pair_share) for i in range(b.n_scenes)]
 
     def texts() -> Iterator[dict]:
-        b = budget
         return fit_texts(model, sampler, b.text_steps, b.text_batch, b.text_rate, seed)
 
     def tower() -> Iterator[dict]:
-        b = budget
         torch.manual_seed(seed)
         heads = TowerHeads(TOWER_WIDTH)
         return fit_tower(model.model.vision_tower, heads, seen(), b.tower_epochs, b.tower_batch, b.tower_rate, seed)
 
     def images() -> Iterator[dict]:
-        b = budget
         shown = SceneImages(scenes, tower_features(model, seen().pixels), seen().first, token_layouts(model, scenes))
         match_norms(model, shown, shown.by_size[72, 72][:64])
-        return fit_images(
-            model,
-            sampler,
-            shown,
-            b.image_steps,
-            b.image_batch,
-            b.image_rate,
-            seed,
-            projector_only=b.projector_only,
-            decoder_rate=b.decoder_rate,
-            blind_share=b.blind_share,
-            blind_blocks=b.blind_blocks,
-        )
+        save_model(out / "pre-visual", deepcopy(model))  # of a copy: saving rounds the weights
+        return fit_images(model, sampler, shown, design, seed)
 
     spent = {}
     for number, stage in enumerate((texts, tower, images), start=1):
         spent[stage.__name__] = _run_stage(model, stages / f"{number}-{stage.__name__}.pt", stage, say)
+        if stage is tower:
+            drop_later_blocks(model)
     save_model(out, model)
-    report = {"seed": seed, "threads": torch.get_num_threads(), "budget": asdict(budget), "stages": spent}
+    report = {"seed": seed, "threads": torch.get_num_threads(), **asdict(design), "stages": spent}
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
     return out
 
@@ -133,11 +105,12 @@ def _run_stage(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded model from nothing, in three stages.")
     parser.add_argument("--out", type=Path, required=True, help="Folder for the model; its checkpoints go to OUT/stages.")
+    parser.add_argument("--design", choices=list(DESIGNS), default="demo", help="Which of the committed models.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; the committed weights were made with one.")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    train(args.out, args.seed, say=lambda line: print(line, flush=True))
+    train(args.out, args.seed, DESIGNS[args.design], say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":
