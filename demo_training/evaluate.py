@@ -1,4 +1,4 @@
-"""What the committed model can name: `python -m demo_training.evaluate` prints it, with 95% Wilson intervals, as in its card."""
+"""What a committed model can name: `python -m demo_training.evaluate` prints it, with 95% Wilson intervals, as in its card."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -70,7 +70,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=1000, help="Held-out scenes.")
-    print(*rows(named(parser.parse_args().n)), sep="\n")
+    parser.add_argument("--folder", type=Path, help="Of the model; else the embedded world's own, demo://model.")
+    args = parser.parse_args()
+    print(*rows(named(args.n, folder=args.folder)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -111,13 +111,12 @@ def build_model(seed: int, design: Design) -> LlavaNextForConditionalGeneration:
     return LlavaNextForConditionalGeneration(build_config(design))
 
 
-def drop_later_blocks(model: LlavaNextForConditionalGeneration) -> None:
+def drop_later_blocks(model: LlavaNextForConditionalGeneration, design: Design) -> None:
     """Drop the tower's blocks after the layer that the decoder gets, where that is counted from the front."""
-    layer = model.config.vision_feature_layer
-    if layer > 0:
+    if design.feature_layer > 0:
         tower = model.model.vision_tower
-        tower.encoder.layers = tower.encoder.layers[:layer]
-        tower.config.num_hidden_layers = model.config.vision_config.num_hidden_layers = layer
+        tower.encoder.layers = tower.encoder.layers[: design.feature_layer]
+        tower.config.num_hidden_layers = design.feature_layer  # a part of the model's own config
 
 
 def save_model(folder: Path, model: LlavaNextForConditionalGeneration) -> None:

@@ -74,7 +74,7 @@ def train(out: Path, seed: int = 0, design: Design | None = None, say: Callable[
     for number, stage in enumerate((texts, tower, images), start=1):
         spent[stage.__name__] = _run_stage(model, stages / f"{number}-{stage.__name__}.pt", stage, say)
         if stage is tower:
-            drop_later_blocks(model)
+            drop_later_blocks(model, design)
     save_model(out, model)
     report = {"seed": seed, "threads": torch.get_num_threads(), **asdict(design), "stages": spent}
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")

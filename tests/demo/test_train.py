@@ -6,46 +6,49 @@ import pytest
 import torch
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from demo_training.design import Budget, Design
 from demo_training.looking import answers, group
 from demo_training.model import GRID, TILE, build_processor
 from demo_training.tower import Tiles, _by_patch, _mirror_some, _recolour_some
-from demo_training.train import Budget, train
+from demo_training.train import train
 from demo_training.views import CELLS, UNKNOWN, cut_views
 from linrep.demo.language import WHAT, prompt
 from linrep.demo.scene import draw_scene
 
-TINY = Budget(
-    n_scenes=12,
-    n_turns=2,
-    text_steps=3,
-    text_batch=2,
-    tower_epochs=1,
-    tower_batch=8,
-    image_steps=5,
-    image_batch=3,
-    projector_only=2,
+TINY = Design(
+    budget=Budget(
+        n_scenes=12,
+        n_turns=2,
+        text_steps=3,
+        text_batch=2,
+        tower_epochs=1,
+        tower_batch=8,
+        image_steps=5,
+        image_batch=3,
+        projector_only=2,
+    )
 )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     lines: list[str] = []
-    return train(tmp_path_factory.mktemp("model"), seed=5, budget=TINY, say=lines.append), lines
+    return train(tmp_path_factory.mktemp("model"), seed=5, design=TINY, say=lines.append), lines
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_stopped_training_goes_on(trained, tmp_path):
     folder, _ = trained
     weights = (folder / "model.safetensors").read_bytes()
-    other = train(tmp_path / "other", seed=5, budget=TINY, say=lambda line: None)
+    other = train(tmp_path / "other", seed=5, design=TINY, say=lambda line: None)
     assert (other / "model.safetensors").read_bytes() == weights
 
     (other / "stages" / "3-images.pt").unlink()
     (other / "model.safetensors").unlink()
     said: list[str] = []
-    train(other, seed=5, budget=TINY, say=said.append)
+    train(other, seed=5, design=TINY, say=said.append)
     assert [line.split(":")[0] for line in said if "taken from" in line] == ["1-texts", "2-tower"]
     assert (other / "model.safetensors").read_bytes() == weights
-    assert (train(tmp_path / "third", seed=6, budget=TINY, say=said.append) / "model.safetensors").read_bytes() != weights
+    assert (train(tmp_path / "third", seed=6, design=TINY, say=said.append) / "model.safetensors").read_bytes() != weights
 
 
 def test_the_folder_loads_with_stock_classes_and_says_how_it_was_made(trained):

@@ -14,10 +14,10 @@ from linrep.config import digest
 from linrep.corpora import Corpora
 from linrep.corpora.index import Index
 from linrep.corpora.kinds import Source
-from linrep.demo import model_folder
+from linrep.demo import MODELS, model_folder
 from linrep.demo.config import DemoWorld
 from linrep.demo.world import FORM, write_world
-from linrep.errors import CorpusError
+from linrep.errors import CorpusError, ModelError
 from linrep.places import Place, place
 from linrep.records import read_record, write_record
 from linrep.repository.address import is_address
@@ -102,10 +102,17 @@ def find_sources(workspace: Place, manifest: Manifest) -> tuple[Index, Corpora]:
 
 
 def located(model: ModelConfig) -> ModelConfig:
-    """The model's configuration with a path that can be opened on this machine."""
-    if model.path != f"{DEMO}model":
+    """The model's configuration with a path that can be opened on this machine.
+
+    Raises:
+        ModelError: The embedded world has no such model.
+    """
+    if not model.path.startswith(DEMO):
         return model
-    return model.model_copy(update={"path": str(model_folder())})
+    name = model.path.removeprefix(DEMO)
+    if name not in MODELS:
+        raise ModelError(f"model.path {model.path}: the embedded world has {' and '.join(DEMO + one for one in MODELS)}")
+    return model.model_copy(update={"path": str(model_folder(name))})
 
 
 def inside_world(corpora: Corpora) -> dict[str, Source]:

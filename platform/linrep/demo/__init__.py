@@ -5,7 +5,14 @@ The scripts that trained this model are in the repository's `demo_training/`; th
 
 from pathlib import Path
 
+MODELS = {"model": "weights"}
+"""Folders of the committed models, by what a recipe calls them: `demo://model`."""
 
-def model_folder() -> Path:
-    """The committed model, a folder that `LlavaNextForConditionalGeneration.from_pretrained` and `AutoProcessor` read."""
-    return Path(__file__).parent / "weights"
+
+def model_folder(name: str = "model") -> Path:
+    """A committed model, a folder that `LlavaNextForConditionalGeneration.from_pretrained` and `AutoProcessor` read.
+
+    Args:
+        name: Which of `MODELS`.
+    """
+    return Path(__file__).parent / MODELS[name]

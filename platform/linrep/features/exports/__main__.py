@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from linrep.demo import model_folder
+from linrep.contents.sources import located
 from linrep.errors import LinrepError, StoreError
 from linrep.features.artefact import Features, open_features
 from linrep.features.exports.delphi import next_lines as after_delphi
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join([str(where), *after_delphi(where, args.ctx)]))
             return 0
         path = args.model or found.about.model
-        config = ModelConfig(path=str(model_folder()) if path == "demo://model" else path)
+        config = located(ModelConfig(path=path))
         card, words, interpreted = describe(config), read_words(config), _interpreted(found, args.explanations)
         called = args.model_name or ("line-of-sight-demo" if path == "demo://model" else path.rstrip("/").rsplit("/", 1)[-1])
         names = Names(name_of(called), card.n_layers, card.width, args.author, args.user, args.explained_by, args.explained_with)
