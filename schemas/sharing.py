@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.columns import column, high_norm
 
-VERSION = 10
+VERSION = 11
 """Raised whenever a column changes its meaning, its type or its name."""
 
 _WHICH = (

@@ -138,8 +138,26 @@ def test_controls_of_random_directions(tmp_path):
     stores = both(pairs.write_pairs(tmp_path / "plain", tokens[0], tokens[1], tokens=4), tmp_path)
     w = torch.randn(12, 10, generator=torch.Generator().manual_seed(0))
     sae = Sae(w, torch.zeros(12), w, torch.zeros(10), Largest(3), False)
-    one, other = (with_control(NamedSae(path="x", layer=0), sae, store, 0)[1].sae for store in stores)
-    assert isinstance(one, Sae)
-    assert isinstance(other, Sae)
-    assert torch.equal(one.decoder, other.decoder)
-    assert torch.equal(one.b_dec, other.b_dec)
+    controls = [with_control(NamedSae(path="x", layer=0), sae, store, 0)[1] for store in stores]
+    for modality in ("image", "text"):
+        one, other = (control.of(modality) for control in controls)
+        assert isinstance(one, Sae)
+        assert isinstance(other, Sae)
+        assert torch.equal(one.decoder, other.decoder)
+        assert torch.equal(one.b_dec, other.b_dec)
+
+
+def test_a_control_says_nothing_of_where_a_modality_lies(tmp_path):
+    """About one mean of both, the distance between the modalities decides which directions are active on texts."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((2, 60, 4, 10)).astype(np.float32)
+    far = tokens[1] + 20 * np.eye(10, dtype=np.float32)[3]
+    stores = [pairs.write_pairs(tmp_path / name, tokens[0], own, tokens=4) for name, own in (("near", tokens[1]), ("far", far))]
+    w = torch.randn(12, 10, generator=torch.Generator().manual_seed(0))
+    sae = Sae(w, torch.zeros(12), w, torch.zeros(10), Largest(3), False)
+    near, moved = (with_control(NamedSae(path="x", layer=0), sae, store, 0)[1] for store in stores)
+    texts, gone = (torch.from_numpy(own.reshape(-1, 10)) for own in (tokens[1], far))
+    assert torch.allclose(near.of("text").encode(texts), moved.of("text").encode(gone), atol=2e-2)
+    images = torch.from_numpy(tokens[0].reshape(-1, 10))
+    assert torch.equal(near.of("image").encode(images), moved.of("image").encode(images))
+    assert torch.equal(near.decoder, moved.decoder)

@@ -1,7 +1,7 @@
 """What probes, sharing and features need of a sparse autoencoder: any object of this shape will do."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -99,8 +99,14 @@ class Latents:
         name: What tables call it.
         sae: What encodes.
         decoder: What a unit of each latent writes, one row a latent.
+        of_texts: What encodes texts, where that is another than encodes images: a control is about each modality's own mean.
     """
 
     name: str
     sae: Encoder
     decoder: Float[Tensor, "f d"]
+    of_texts: Encoder | None = None
+
+    def of(self, modality: Literal["image", "text"]) -> Encoder:
+        """What encodes tokens of a modality."""
+        return self.of_texts if modality == "text" and self.of_texts is not None else self.sae

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
+from linrep.encoder import Latents
 from linrep.features.codes import encode_file
 from linrep.features.examples import choose
 from linrep.features.gather import LatentSums, gather, runs
@@ -14,7 +15,7 @@ from linrep.features.peaks import Peaks
 from linrep.features.study import plan_study
 from linrep.largest import Largest, draw_key, of_strength, strength_key
 from linrep.places import place
-from tests.features.planted import CLASSES, CONFIG, draw, found_plainly, identity, write_store
+from tests.features.planted import CLASSES, CONFIG, Identity, draw, found_plainly, identity, write_store
 
 F, N = 12, 60
 LABELS = np.arange(N) % 4
@@ -280,6 +281,23 @@ def test_codes_are_written_once(found, tmp_path):
     args = (study.store, file, study.wanted[modality], identity(F)[0][0].sae, target)
     assert encode_file(*args) > 0
     assert encode_file(*args) == 0
+
+
+def test_texts_are_encoded_by_what_is_there_for_texts(tmp_path):
+    class Backwards(Identity):
+        def encode(self, x):
+            return x.flip(1).relu()
+
+    store = write_store(tmp_path / "store", draw(40, F, 1), draw(40, F, 2), np.arange(40) % 4)
+    tables = []
+    for i, of_texts in enumerate((None, Backwards(F))):
+        latents = ((Latents("own", Identity(F), torch.eye(F), of_texts), identity(F)[0][1]),)
+        found = found_plainly(tmp_path / f"w{i}", plan_study(store, CONFIG, latents=latents))
+        tables.append(frame(found.table("features")).filter(pl.col("sae") == "own").sort("latent"))
+    plain, backwards = tables
+    assert plain["rate_image"].equals(backwards["rate_image"])
+    assert plain["rate_text"].to_list() == backwards["rate_text"].to_list()[::-1]
+    assert plain["rate_text"].n_unique() > 1
 
 
 def test_memory_of_a_run_is_what_was_asked_for(found):

@@ -71,6 +71,22 @@ def fires(z: torch.Tensor, w: torch.Tensor, decoder: torch.Tensor) -> Fires:
     )
 
 
+def test_texts_are_encoded_by_what_is_there_for_texts(tmp_path):
+    class Backwards(Identity):
+        def encode(self, x):
+            return x.flip(1).relu()
+
+    images, texts = tokens(matched=True)
+    found = []
+    for i, own in enumerate((texts, texts[:, :, ::-1])):
+        latents = Latents("identity", Identity(), torch.eye(F), Backwards() if i else None)
+        store = write_pairs(tmp_path / str(i), images, np.ascontiguousarray(own), tokens=T)
+        pairs, fires = fired(store, latents, CONFIG)
+        found.append(latent_rows(fires, compare(store, 0, pairs, fires, latents), latents))
+    for one, other in zip(*found, strict=True):
+        assert [one[name] for name in ("rate_image", "rate_text")] == [other[name] for name in ("rate_image", "rate_text")]
+
+
 @pytest.fixture(scope="module")
 def matched(tmp_path_factory):
     return run(tmp_path_factory.mktemp("m") / "m", True)

@@ -150,9 +150,9 @@ def _encode(study: Study, unit: Unit, part: Part, place: Place) -> tuple[str, in
     """Folder of codes and rows of a part, whose codes are there now."""
 
     def encode() -> tuple[str, int]:
-        sae = study.of(unit).sae
+        latents = study.of(unit)
         for m, file in part:
-            encode_file(study.store, file, study.wanted[m], sae, place / codes_file(unit.folder, m, file))
+            encode_file(study.store, file, study.wanted[m], latents.of(m), place / codes_file(unit.folder, m, file))
         return unit.folder, rows_of(part)
 
     return or_error(encode)

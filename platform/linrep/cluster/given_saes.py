@@ -5,16 +5,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from linrep.encoder import Latents
 from linrep.errors import RecipeError, StoreError
 from linrep.named_sae import NamedSae
-from linrep.sae.controls import random_sae
+from linrep.sae.controls import isotropic
 from linrep.sae.formats import name_of
 from linrep.sae.formats import read as read_sae
 from linrep.sae.origin import check_origin
 from linrep.sae.sae import Sae
-from linrep.store.layout import MODALITIES
+from linrep.store.layout import MODALITIES, Modality
 from linrep.store.read import Store
 from linrep.store.selection import as_array, as_tensor, raw_kind
 
@@ -89,29 +90,33 @@ def read_saes(saes: Sequence[NamedSae], store: Store, section: str) -> tuple[Giv
 
 
 def with_control(named: NamedSae, sae: Sae, store: Store, seed: int) -> tuple[Latents, Latents]:
-    """The SAE, and random directions that fire as often as it does."""
-    rows = []
+    """The SAE, and random directions about the mean of each modality, of which as many are active as of the SAE's latents."""
+    rows: dict[Modality, Tensor] = {}
     for modality in MODALITIES:
+        own: list[Tensor] = []
         selection = store.select("tokens", named.layer, modality, special=False)
         n = 0
         for batch in selection.batches(["vector"], SAMPLE):
             raw = as_array(batch["vector"].slice(0, SAMPLE - n), store.manifest.width, raw_kind(store.manifest.dtype)).copy()
-            rows.append(as_tensor(raw, store.manifest.dtype).float())
+            own.append(as_tensor(raw, store.manifest.dtype).float())
             n += len(raw)
             if n >= SAMPLE:
                 break
-    sample = torch.cat(rows) if rows else torch.zeros(0, store.manifest.width)
-    sample = sample[sample.isfinite().all(1)]
-    if not len(sample):
+        finite = torch.cat(own) if own else torch.zeros(0, store.manifest.width)
+        finite = finite[finite.isfinite().all(1)]
+        if len(finite):
+            rows[modality] = finite
+    if not rows:
         raise StoreError(
             f"layer {named.layer} of {store.place} holds no token rows of finite numbers: there is nothing to give an SAE"
         )
-    k = max(1, round(float((sae.encode(sample) > 0).sum(1).float().mean())))
-    if sae.rule.n_active is not None:
-        k = sae.rule.n_active
-    control = random_sae(sample, sae.n_latents, min(k, sae.n_latents), seed)
-    own, other = undrawn(named, sae)
-    return own, replace(other, sae=control, decoder=control.decoder)
+    n_active: dict[Modality, int] = {
+        m: sae.rule.n_active or max(1, round(float((sae.encode(x) > 0).sum(1).float().mean()))) for m, x in rows.items()
+    }
+    control = isotropic(rows, sae.n_latents, n_active, seed)
+    either = next(iter(control.values()))
+    own_latents, other = undrawn(named, sae)
+    return own_latents, replace(other, sae=control.get("image", either), decoder=either.decoder, of_texts=control.get("text"))
 
 
 def undrawn(named: NamedSae, sae: Sae) -> tuple[Latents, Latents]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linrep.errors import StoreError, TrainingFailed
-from linrep.sae.controls import random_sae
+from linrep.sae.controls import isotropic
 from linrep.sae.evaluate import evaluate
 from linrep.sae.halving import Verdict
 from linrep.sae.layer import SAMPLE_ROWS, LayerJob, unscaled
@@ -174,7 +174,7 @@ def train_pack(
                 elif end < config.steps:
                     yield CandidateEnd(stopped(runner.trial("waiting")), {})
                 else:
-                    yield runner.finished(sample, tests)
+                    yield runner.finished(choosing, tests)
     finally:
         mixture.close()
 
@@ -254,11 +254,15 @@ class _Runner:
             tuple(self._scores), tuple(self._reports), control, round(time.monotonic() - self._begun, 3),
         )  # fmt: skip
 
-    def finished(self, sample: Tensor, tests: "Mapping[Modality, Float[Tensor, '_ d']]") -> CandidateEnd:
-        saes, scales = unscaled(self.trainer.sae(), self._job.parts), self._job.parts
-        f, k = len(self.trainer.since_fired), max(1, round(self._scores[-1]["l0"]))
-        random = random_sae(sample, f, min(k, f), self.trainer.config.seed)
-        control = {m: random.unscaled(scales.scale_text if m == "text" else scales.scale_image) for m in saes}
+    def finished(
+        self, choosing: "Mapping[Modality, Float[Tensor, '_ d']]", tests: "Mapping[Modality, Float[Tensor, '_ d']]"
+    ) -> CandidateEnd:
+        """The candidate with its control: random directions about the mean of each modality's other held-out rows."""
+        saes = unscaled(self.trainer.sae(), self._job.parts)
+        known: dict[Modality, Tensor] = {m: x[x.isfinite().all(1)] for m, x in choosing.items()}
+        n_active: dict[Modality, int] = {m: max(1, round(self._scores[-1][f"l0_{m}"])) for m in known}
+        random = isotropic(known, len(self.trainer.since_fired), n_active, self.trainer.config.seed)
+        control = {str(modality): one for modality, one in random.items()}
         about = {**self._job.about, "name": self.candidate.name, "config": self.trainer.config.model_dump(mode="json")}
         named = {m: replace(sae.to("cpu"), about={**about, **sae.about, "modality": m or "both"}) for m, sae in saes.items()}
         return CandidateEnd(self.trial("finished", "", score(control, tests)), named)

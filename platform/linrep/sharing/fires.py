@@ -15,6 +15,7 @@ from linrep.sharing.config import SharingConfig
 from linrep.sharing.grouped import Addable, Grouped, Part, by_group
 from linrep.sharing.study import Pairs
 from linrep.sharing.tokens import pieces
+from linrep.store.layout import MODALITIES
 from linrep.store.read import Store
 
 TOP = 8
@@ -192,7 +193,7 @@ def fire_part(store: Store, pairs: Pairs, part: Part, latents: Latents, config: 
         codes, totals, lengths = [], [], []
         for m, tokens in enumerate((matched.image, matched.text)):
             with torch.no_grad():
-                fires = active(latents.sae, tokens.x.float())
+                fires = active(latents.of(MODALITIES[m]), tokens.x.float())
             own = Codes.of(fires, matched.counts, f)
             # Of equal activations in a pair the first token goes first.
             order = np.argsort(tokens.number[fires.row.numpy()], kind="stable")
