@@ -29,6 +29,9 @@ class Options(BaseSettings):
         description="Say what is there and what would run.",
         json_schema_extra={"job": "reproduce"},
     )
+    gpus: str | None = Field(
+        default=None, description="A table of GPUs in YAML; without it the package's.", json_schema_extra={"job": "plan"}
+    )
     image: str | None = Field(default=None, description="The image to ask about, a file.", json_schema_extra={"job": "ask"})
     text: str | None = Field(
         default=None, description="What to ask; without it the recipe's question.", json_schema_extra={"job": "ask"}
@@ -48,7 +51,7 @@ class Options(BaseSettings):
     port: int = Field(default=8300, description="Port of these pages.", json_schema_extra={"job": "ask explore"})
 
 
-VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until": "STAGE", "only": "STAGE",
+VALUES = {"config": "RECIPE.yaml", "workspace": "DIR", "evaluate": "SAE", "until": "STAGE", "only": "STAGE", "gpus": "FILE",
           "image": "FILE", "text": "QUESTION", "latent": "309=4.0", "edit": "A:B@4=2", "site": "SITE", "port": "N"}  # fmt: skip
 """What follows the options that belong to no section, as the help shows it."""
 
@@ -63,17 +66,18 @@ def own_options() -> dict[str, tuple[str, str]]:
 
 
 def asked_options(overrides: dict[str, Any]) -> dict[str, Any]:
-    """The options of the job that asks, taken out of the others.
+    """The options of the jobs that ask and plan, taken out of the others.
 
     Raises:
         RecipeError: A port is none.
     """
-    image, text, site = (overrides.pop(name, None) for name in ("image", "text", "site"))
+    gpus, image, text, site = (overrides.pop(name, None) for name in ("gpus", "image", "text", "site"))
     latents, edits = (tuple(map(str, overrides.pop(name, None) or ())) for name in ("latent", "edit"))
     serve, port = overrides.pop("serve", False), str(overrides.pop("port", 8300))
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise RecipeError(f"--port {port}: a port is a number from 1 to 65535; for example --port 8300")
     return {
+        "gpus": gpus,
         "image": image,
         "text": text,
         "latents": latents,

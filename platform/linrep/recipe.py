@@ -70,6 +70,7 @@ class Request:
         until: The last stage to run, of the job that runs them all.
         only: The one stage to run, likewise.
         dry_run: Whether only to say what would run, likewise.
+        gpus: A table of GPUs, of the job that plans.
         image: The image to ask about, of the job that asks.
         text: What to ask, likewise.
         latents: Latents to clamp, as they were typed, likewise.
@@ -87,6 +88,7 @@ class Request:
     until: str | None = None
     only: str | None = None
     dry_run: bool = False
+    gpus: str | None = None
     image: str | None = None
     text: str | None = None
     latents: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from linrep import tracking
 from linrep.cluster.commands import literal, python
 from linrep.cluster.ready import check_services
+from linrep.cluster.run_plan import check_room
 from linrep.cluster.session import cluster
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, Step, run_stage
 from linrep.contents.sources import located
@@ -89,6 +90,7 @@ class HarvestStage:
         from linrep.cluster.harvest import take_chunks
 
         self._refuse()
+        check_room(self.artefact.plan, todo, self.pool)
         works = self.works(todo)
         self._keep(self.extension.limits(self.artefact.manifest))
         yield from self._counted(take_chunks(self.artefact, [work for work in works if not work.views]))

@@ -174,6 +174,7 @@ class Pool(Section):
     )
     tokens_per_batch: PositiveInt = Field(default=8192, description="Most positions in a micro-batch, padding included.")
     threads: PositiveInt | None = Field(default=None, description="Threads of a CPU actor; null: all cores.")
+    check_room: bool = Field(default=True, description="Refuse a harvest that the workspace's disk cannot hold.")
     max_skipped: float = Field(
         default=0.01, ge=0, le=1, description="Share of the samples that may be skipped before the job fails."
     )
