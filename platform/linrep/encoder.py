@@ -1,7 +1,7 @@
 """What probes, sharing and features need of a sparse autoencoder: any object of this shape will do."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -91,6 +91,42 @@ def active(encoder: Encoder, x: Float[Tensor, "n d"]) -> Active:
     return Active(*(torch.cat(part) for part in zip(*pieces, strict=True)))
 
 
+class Found(NamedTuple):
+    """The active latents of n rows, see `Sparse`."""
+
+    offsets: Int[Tensor, " n_1"]
+    latents: Int[Tensor, " s"]
+    values: Float[Tensor, " s"]
+
+
+class OnDevice:
+    """An encoder that computes on a device, and takes and gives what lies on the CPU.
+
+    Args:
+        encoder: There already.
+        device: Where it is.
+    """
+
+    def __init__(self, encoder: SparseEncoder, device: torch.device) -> None:
+        self._encoder, self._device = encoder, device
+        self.d_model, self.n_latents = encoder.d_model, encoder.n_latents
+
+    def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        """Activations."""
+        return self._encoder.encode(x.to(self._device)).cpu()
+
+    def codes(self, x: Float[Tensor, "n d"]) -> Found:
+        """The active latents of each row."""
+        found = self._encoder.codes(x.to(self._device))
+        return Found(found.offsets.cpu(), found.latents.cpu(), found.values.cpu())
+
+
+def on_device(encoder: Encoder, device: torch.device) -> Encoder:
+    """The encoder on a device, if it can be moved there; rows go to it and codes come back."""
+    move = getattr(encoder, "to", None)
+    return encoder if device.type == "cpu" or move is None else OnDevice(move(device), device)
+
+
 @dataclass(frozen=True)
 class Latents:
     """An SAE.
@@ -110,3 +146,11 @@ class Latents:
     def of(self, modality: Literal["image", "text"]) -> Encoder:
         """What encodes tokens of a modality."""
         return self.of_texts if modality == "text" and self.of_texts is not None else self.sae
+
+
+def moved(latents: Latents, device: torch.device) -> Latents:
+    """The same with what encodes on a device; the decoder stays on the CPU."""
+    if device.type == "cpu":
+        return latents
+    of_texts = None if latents.of_texts is None else on_device(latents.of_texts, device)
+    return Latents(latents.name, on_device(latents.sae, device), latents.decoder, of_texts)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from linrep.cluster.features import find_features, find_plainly
+from linrep.cluster.interpret import build_cases
 from linrep.cluster.run_features import FeaturesStage, plan_features, run_features
 from linrep.cluster.stage import Step
 from linrep.errors import RecipeError, StoreError
@@ -17,6 +19,7 @@ from linrep.features.artefact import finish, open_features, plan_artefact
 from linrep.features.config import FeaturesConfig
 from linrep.features.study import plan_study
 from linrep.harvest.config import HarvestConfig, Pool
+from linrep.interpret.config import InterpretConfig, Scored, Shown
 from linrep.kind import UnitCommit
 from linrep.named_sae import NamedSae
 from linrep.places import place
@@ -34,11 +37,14 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
     study = plan_study(store, CONFIG.model_copy(update={"memory_gb": 1e-5}), latents=identity(f))
     assert len(study.units) > 2
     found = []
-    for name, run in (("plain", find_plainly), ("ray", find_features)):
+    for name, run in (("plain", find_plainly), ("ray", partial(find_features, pool=Pool()))):
         here = plan_artefact(place(tmp_path / name), "t", study, {}).begun()
         events = list(run(study, here.todo(), here))
         assert [event.unit for event in events if isinstance(event, UnitCommit)] != here.todo() == []
-        assert sum(event.amount for event in events if isinstance(event, Step)) == FeaturesStage(here, study).counts.total > 0
+        rows = [event.amount for event in events if isinstance(event, Step)]
+        assert sum(rows) == FeaturesStage(here, study, Pool()).counts.total > 0
+        # A task for each file and SAE, however many parts they are gathered in.
+        assert sum(n > 0 for n in rows) == 2 * sum(map(len, study.parts(study.coded[0]))) > 2 * 8
         here.closing(**finish(here)).close()
         found.append(open_features(str(tmp_path / name)))
     one, other = found
@@ -48,6 +54,11 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path):
     for sae in ("own", "own/random"):
         assert len(one.examples(sae))
         assert one.examples(sae).equals(other.examples(sae))
+    # What is asked of an interpreter, from codes that tasks read or this process.
+    config = InterpretConfig(latents=4, show=Shown(top=2, spread=1, silent=2), score=Scored(positives=4, negatives=4))
+    here, there = (list(build_cases(one, store, config, on_ray=on_ray)) for on_ray in (False, True))
+    assert here == there
+    assert len(here) > 4
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -49,7 +50,7 @@ def planned(tmp_path_factory):
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_results_of_the_plain_path(planned):
     study, artefacts = planned
-    for probes, run in zip(artefacts, (probe_plainly, probe_units), strict=True):
+    for probes, run in zip(artefacts, (probe_plainly, partial(probe_units, pool=Pool())), strict=True):
         commits = list(run(study, study.units, probes.begun()))
         assert {commit.unit for commit in commits} == {u.name for u in study.units} == set(probes.done())
         finish(probes, study)

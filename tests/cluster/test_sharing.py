@@ -3,6 +3,7 @@
 import json
 import weakref
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from linrep.recipe import Recipe
 from linrep.sae.architectures import Largest
 from linrep.sae.controls import random_sae
 from linrep.sae.formats import saelens
+from linrep.sharing import grouped
 from linrep.sharing.artefact import SHARING_KIND, plan_results
 from linrep.sharing.config import ModelSae, SharingConfig
+from linrep.sharing.grouped import parts_of
 from linrep.sharing.study import plan_study
 from tests.conftest import write_corpora
 from tests.sharing.planted import CONFIG, write_pairs
@@ -68,6 +71,21 @@ def test_two_saes_of_one_layer_and_name_are_refused_in_one_line(tmp_path):
 SMALL = SharingConfig(groups=4, reservoir=32, subspace=2, clusters=2, neighbours=3, resamples=50, min_per_class=2)
 
 
+def test_parts_follow_the_rows(tmp_path, monkeypatch):
+    """40 files of either modality: eight parts while there are few rows, more than eight tasks where there are many."""
+    images, texts = np.random.default_rng(0).standard_normal((2, 160, 3, 12))
+    store = write_pairs(tmp_path / "store", images, texts, chunk=4, tokens=3)
+    few = parts_of(store, "tokens", 0)
+    monkeypatch.setattr(grouped, "ROWS_PER_PART", 64)
+    many = parts_of(store, "tokens", 0)
+    assert (len(few), len(many)) == (8, 2 * 160 * 3 / 64)
+    for modality in ("image", "text"):
+        files = store.select("tokens", 0, modality).files
+        assert len(files) == 40
+        for parts in (few, many):
+            assert tuple(file for part in parts for file in part[modality]) == tuple(files)
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
@@ -77,9 +95,9 @@ def test_the_ray_path_gives_the_results_of_the_plain_path(tmp_path, monkeypatch)
     config = CONFIG.model_copy(update={"saes": (ModelSae(path="x", layer=0),)})
     both = Latents("x", sae, sae.decoder)
     study = plan_study(store, config, None, ((both, both),))
-    found = []
+    found, on_cluster = [], partial(share_units, pool=Pool())
     # Also where the object store has room for one part of a layer at a time.
-    for name, run, room in (("plain", share_plainly, None), ("ray", share_units, None), ("narrow", share_units, (1, 1))):
+    for name, run, room in (("plain", share_plainly, None), ("ray", on_cluster, None), ("narrow", on_cluster, (1, 1))):
         if room is not None:
             monkeypatch.setattr("linrep.cluster.sharing.in_the_store", lambda *_, room=room: room)
         results = plan_results(place(tmp_path / name), "t", study, ("a",)).begun()

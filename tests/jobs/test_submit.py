@@ -20,7 +20,7 @@ def test_a_submitted_harvest_equals_the_direct_one(corpora, random_vlm, tmp_path
     direct = run(*command(recipe, tmp_path / "direct"))
     assert direct.returncode == 0, direct.stderr
     words = ["env", f"{tracking.COMMIT}={'ab' * 20}-dirty", "python", "jobs/harvest.py"]
-    words += ["--config", str(recipe), "--workspace", str(tmp_path / "submitted")]
+    words += ["--config", str(recipe), "--workspace", str(tmp_path / "submitted"), "--pool.gpus", "0"]
     with local_head() as head:
         for expected in ("The harvest is complete.", "Nothing to do: the harvest is complete."):
             done = head.submit(words, working_dir=ROOT, runtime_env=ROOT / "deploy/runtime_env.yaml", timeout_s=300)

@@ -2,11 +2,15 @@
 
 import os
 import pickle
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
+import yaml
+from ray._private.state import state
 from ray.exceptions import RayError
 
 from linrep.cluster.fan_out import readable
@@ -18,6 +22,9 @@ from linrep.vlm.precision import number_format
 
 if TYPE_CHECKING:
     from linrep.vlm.load import VLM
+
+UNLIMITED = 1e6
+"""A number of GPUs that stands for a cluster without an upper limit."""
 
 
 def own_device() -> torch.device:
@@ -100,26 +107,76 @@ def precision(pool: Pool, device: torch.device) -> torch.dtype:
     return number_format(pool.precision, device)
 
 
-def gpus_of(pool: Pool, there: Mapping[str, float]) -> float:
-    """GPUs that a worker holds: as the pool says, else one where the cluster has any."""
-    return pool.gpus if pool.gpus is not None else (1.0 if there.get("GPU") else 0.0)
+def resources() -> dict[str, float]:
+    """What the cluster has, or comes to have at most, where its autoscaler says so."""
+    there: dict[str, float] = dict(ray.cluster_resources())
+    most = state.get_max_resources_from_cluster_config() or launched()
+    return there | {name: float(n) for name, n in most.items() if n > there.get(name, 0.0)}
+
+
+def launched(file: Path | None = None) -> dict[str, float]:
+    """The most that a cluster of `ray up` can come to have, by the file that its launcher leaves on the head; else nothing."""
+    file = Path.home() / "ray_bootstrap_config.yaml" if file is None else file
+    if "RAY_ADDRESS" not in os.environ or not file.is_file():
+        return {}
+    config = yaml.safe_load(file.read_text())
+    kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
+    counts = [min(kind.get("max_workers", 0), config.get("max_workers", 0)) for kind in kinds]
+    names = {name for kind in kinds for name in kind.get("resources") or {}}
+    return {
+        name: float(sum(n * (kind.get("resources") or {}).get(name, 0) for n, kind in zip(counts, kinds, strict=True)))
+        for name in names
+    }
+
+
+def gpus_of(pool: Pool, there: Mapping[str, float], joined: bool | None = None) -> float:
+    """GPUs that a worker holds: as the pool says, else one where the cluster has any.
+
+    Args:
+        pool: Of the recipe.
+        there: What the cluster has, see `resources`.
+        joined: Whether the cluster is somebody else's, which may grow; None asks for RAY_ADDRESS.
+
+    Raises:
+        RecipeError: This machine has not as many; or a cluster has none, and nobody said that the work is meant for its CPUs.
+    """
+    joined, have = "RAY_ADDRESS" in os.environ if joined is None else joined, there.get("GPU", 0.0)
+    if pool.gpus is None and joined and not have:
+        raise RecipeError(
+            "this cluster has no GPU now: set pool.gpus to 0 to work on its CPUs, or pool.gpus to 1 and pool.actors to the "
+            "number that you want, to wait for GPUs"
+        )
+    gpus = float(have > 0) if pool.gpus is None else pool.gpus
+    if gpus > have and not joined:
+        raise RecipeError(f"pool.gpus is {gpus:g} and this machine has {have:g} GPUs: lower pool.gpus, 0 works on the CPU")
+    if gpus > have:
+        print(f"the cluster has {have:g} GPUs now: waiting for nodes with {gpus:g} for each worker", file=sys.stderr, flush=True)
+    return gpus
+
+
+def one_gpu(pool: Pool, there: Mapping[str, float]) -> float:
+    """GPUs of a worker that can use one at most: `gpus_of`, but no more than one.
+
+    Raises:
+        RecipeError: As `gpus_of`.
+    """
+    return min(gpus_of(pool, there), 1.0)
 
 
 def actor_counts(pool: Pool, gpus: float, n_gpus: float) -> tuple[int, int]:
-    """Fewest and most actors: as the pool says, else one per share of the GPUs that the cluster has, else one on the CPU.
+    """Fewest and most actors: as the pool says, else one per share of the GPUs that there are or can be, else one on the CPU.
 
     Raises:
-        RecipeError: GPUs are asked for and none is there yet, so that nobody can say how many will come.
+        RecipeError: GPUs are asked for, none is there yet, and nobody can say how many will come.
     """
     if pool.actors is not None:
         return pool.actors
     if not gpus:
         return 1, 1
-    n = int(n_gpus / gpus)
-    if not n:
-        raise RecipeError(
-            f"pool.gpus is {gpus:g} and the cluster has {n_gpus:g} GPUs now: set pool.actors to the number that you want"
-        )
+    n = int(min(n_gpus, UNLIMITED) / gpus)
+    if not n or n_gpus >= UNLIMITED:
+        has = "no end of GPUs" if n else f"{n_gpus:g} GPUs now"
+        raise RecipeError(f"pool.gpus is {gpus:g} and the cluster has {has}: set pool.actors to the number that you want")
     return n, n
 
 

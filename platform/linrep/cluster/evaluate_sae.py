@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from linrep.cluster.actors import gpus_of, own_device, own_devices, precision
-from linrep.cluster.fan_out import or_error, results, task
+from linrep.cluster.actors import gpus_of, own_device, own_devices, precision, resources
+from linrep.cluster.fan_out import memory, or_error, results, task
 from linrep.contents.sources import located
 from linrep.corpora import Corpora
 from linrep.corpora.index import Chunk
@@ -125,10 +125,8 @@ def evaluate_on_ray(
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
-    gpus = gpus_of(pool, ray.cluster_resources())
-    # Where no node has as much, a task has a node to itself; to ask for more would be to wait for ever.
-    most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes())
-    run = task(_evaluate_or_error, num_cpus=1, num_gpus=gpus, memory=min(n_bytes, int(most)))
+    gpus = gpus_of(pool, resources())
+    run = task(_evaluate_or_error, num_cpus=1, num_gpus=gpus, memory=memory(n_bytes))
     shared = ray.put(job)
     yield from results([run.remote(shared, layer, saes) for layer, saes in layers.items()])
 
@@ -175,8 +173,8 @@ def evaluate_layer(job: EvaluationJob, layer: int, saes: Saes, device: str = "cp
         pairs.append((one, control))
         if directions is not None and job.config.vectors:
             report.add_rebuilt(one, control, directions.to(device), job.config.most_latents)
-        if job.truth is not None:
-            _known(report, job, one, control, job.truth, device)
+    if job.truth is not None:
+        _known(report, job, pairs, job.truth, device)
     if job.config.texts:
         _spliced(report, job, pairs, device)
     _stability(report, pairs, rates)
@@ -294,25 +292,29 @@ def _rows_of_truth(
         yield x[finite].to(device), owner[finite]
 
 
-def _known(report: Report, job: EvaluationJob, one: LayerSae, control: LayerSae, truth: Truth, device: str) -> None:
+def _known(report: Report, job: EvaluationJob, pairs: Sequence[tuple[LayerSae, LayerSae]], truth: Truth, device: str) -> None:
+    """Known attributes beside the latents of all SAEs of a layer and their controls: its rows are read once."""
+    if not pairs:
+        return
     samples = torch.tensor([*truth.choose, *truth.score])
     there = torch.zeros(len(samples), dtype=torch.bool)
 
     def rows() -> Iterator[tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]]:
-        for x, owner in _rows_of_truth(job, one.layer, truth, device):
+        for x, owner in _rows_of_truth(job, pairs[0][0].layer, truth, device):
             there[owner] = True
             yield x, owner
 
-    found = highest([one.image, control.image], rows(), len(samples))
+    found = highest([own.image for pair in pairs for own in pair], rows(), len(samples))
     # A sample without a row of finite numbers says nothing; it is not one on which no latent fires.
     n = len(truth.choose)
     choose, score = there[:n].nonzero()[:, 0], n + there[n:].nonzero()[:, 0]
     if not len(choose) or not len(score):
         return
-    halves = {name: (z.only(choose), z.only(score)) for name, z in zip(("own", "control"), found, strict=True)}
-    for attribute in truth.attributes:
-        codes = torch.from_numpy(attribute.codes)
-        report.add_truth(one, halves, attribute.name, attribute.values, codes[samples[choose]], codes[samples[score]])
+    for i, (one, _) in enumerate(pairs):
+        halves = {name: (z.only(choose), z.only(score)) for name, z in zip(("own", "control"), found[2 * i :], strict=False)}
+        for attribute in truth.attributes:
+            codes = torch.from_numpy(attribute.codes)
+            report.add_truth(one, halves, attribute.name, attribute.values, codes[samples[choose]], codes[samples[score]])
 
 
 def find_truth(

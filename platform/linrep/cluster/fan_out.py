@@ -134,6 +134,11 @@ def _ready(running: list[Any], others: Sequence[Any] = ()) -> Iterator[Any]:
         yield result
 
 
+def memory(n_bytes: float) -> int:
+    """Memory that a task asks for. Where no node has as much, all of a node: to ask for more would be to wait for ever."""
+    return int(min(n_bytes, max(node["Resources"].get("memory", 0.0) for node in ray.nodes())))
+
+
 def room(bytes_each: float, share: float = 0.5) -> int:
     """How many things of a size fit into a share of the cluster's object store; at least one.
 

@@ -1,30 +1,37 @@
-"""Features on Ray: parts are encoded and turned over anywhere; runs of latents are gathered by parts, merged and filled in."""
+"""Features on Ray: files are encoded and parts turned over; runs of latents are gathered by parts, merged and filled in."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from linrep.artefact import Artefact
-from linrep.cluster.fan_out import fan_out, first_error, or_error, results, room, task
+from linrep.cluster.actors import one_gpu, own_device, resources
+from linrep.cluster.fan_out import fan_out, first_error, memory, or_error, results, room, task
+from linrep.cluster.handed import handed
 from linrep.cluster.stage import Step
+from linrep.encoder import on_device
 from linrep.errors import LinrepError
 from linrep.features.artefact import FeaturesAbout, codes_unit, write_codes
 from linrep.features.codes import codes_file, encode_file
 from linrep.features.columns import turn, turned
 from linrep.features.examples import Chosen, choose, fill
-from linrep.features.gather import LatentSums, gather
+from linrep.features.gather import LatentSums, bytes_per_latent, gather
 from linrep.features.regions import ChosenRegions, Folds, overlap_folds
 from linrep.features.study import PARTS, Part, Study, Unit
 from linrep.features.tables import example_table, feature_table, label_scores, label_table, overlap_table, with_regions
+from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.places import Place
+from linrep.store.commit import WrittenFile
 from linrep.store.layout import Modality
 from linrep.vlm.unembed import Unembedding, read_unembedding
 from schemas.features import FEATURE_OVERLAPS
 
+ENCODE_BYTES = 2**30
+"""Memory of a task that encodes: a block of rows, its dense activations, the codes of a file. The SAE is shared on a node."""
 UNITS_AHEAD = 2
 """Units under way at once, at most: one gathers while another is filled in."""
 
@@ -32,30 +39,32 @@ Wanted = tuple[dict[Modality, Chosen], ChosenRegions | None]
 """What the second look at the codes fills in: examples, and overlaps with regions."""
 
 
-def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> Iterator[UnitCommit | Step]:
+def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout], pool: Pool) -> Iterator[UnitCommit | Step]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
         study: What to do; sent to each worker once.
         todo: Units that are not committed yet.
         here: The artefact.
+        pool: Says which share of a GPU a task holds that encodes.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
-    shared = ray.put(study)
-    encode, over, collect, settle, show, write = (
-        task(work, num_cpus=1) for work in (_encode, _turn, _gather, _choose, _fill, _write)
-    )
-    settle = settle.options(num_returns=2)
+    study = replace(study, latents=handed(study.latents))
+    shared, sums = ray.put(study), bytes_of(study)
+    encode = task(_encode, num_cpus=1, num_gpus=one_gpu(pool, resources()), memory=memory(ENCODE_BYTES))
+    over, write = (task(work, num_cpus=1) for work in (_turn, _write))
+    collect, show = (task(work, num_cpus=1, memory=memory(sums)) for work in (_gather, _fill))
+    settle = task(_choose, num_cpus=1, num_returns=2, memory=memory(2 * sums))
     asked = UnitRequest.of(study, todo, here)
 
-    def encoded(unit: Unit, part: Part) -> Any:
-        rows = encode.remote(shared, unit, part, here.place)
-        return over.remote(shared, unit, part, here.place, rows) if unit.folder in asked.turned else rows
+    def encoded(unit: Unit, part: Part) -> list[Any]:
+        rows = [encode.remote(shared, unit, file, here.place) for file in part]
+        return [*rows, over.remote(shared, unit, part, here.place, *rows)] if unit.folder in asked.turned else rows
 
     # Encoding comes first for every SAE: later passes read files, and wait for all of their SAE's.
-    yield from asked.done(results([encoded(unit, part) for unit in asked.coded for part in study.parts(unit)]))
+    yield from asked.done(results([one for unit in asked.coded for part in study.parts(unit) for one in encoded(unit, part)]))
 
     def submit(unit: Unit) -> Any:
         begun, parts = time.time(), study.parts(unit)
@@ -64,7 +73,7 @@ def find_features(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbou
         shown = [show.remote(shared, unit, part, here.place, chosen) for part in parts]
         return write.remote(shared, unit, here, begun, rows, *shown)
 
-    yield from fan_out(asked.units, submit, min(UNITS_AHEAD, room(PARTS * study.config.memory_gb * 1e9)))
+    yield from fan_out(asked.units, submit, min(UNITS_AHEAD, room(PARTS * sums)))
 
 
 def find_plainly(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout]) -> Iterator[UnitCommit | Step]:
@@ -74,9 +83,9 @@ def find_plainly(study: Study, todo: Sequence[str], here: Artefact[FeaturesAbout
     def encoded() -> Iterator[tuple[str, int]]:
         for unit in asked.coded:
             for part in study.parts(unit):
-                found = _encode(study, unit, part, here.place)
-                found = _turn(study, unit, part, here.place, found) if unit.folder in asked.turned else found
-                yield from _raised([found])
+                rows = _raised([_encode(study, unit, file, here.place) for file in part])
+                yield from rows
+                yield from _raised([_turn(study, unit, part, here.place, *rows)] if unit.folder in asked.turned else [])
 
     yield from asked.done(encoded())
     for unit in asked.units:
@@ -121,8 +130,8 @@ class UnitRequest:
         return sum(rows_of(part) for unit in self.coded for part in self.study.parts(unit))
 
     def done(self, parts: Iterable[tuple[str, int]]) -> Iterator[UnitCommit | Step]:
-        """Report encoded parts, folder and rows of each, and commit the codes of an SAE once they are whole."""
-        left, started = {unit.folder: len(self.study.parts(unit)) for unit in self.coded}, time.monotonic()
+        """Report encoded files and turned parts, folder and rows of each, and commit the codes of an SAE once they are whole."""
+        left, started = {unit.folder: self._tasks(unit) for unit in self.coded}, time.monotonic()
         units = {unit.folder: unit for unit in self.coded}
         whole = [folder for folder, n in left.items() if n == 0]
         for folder, rows in parts:
@@ -131,6 +140,11 @@ class UnitRequest:
             whole += [folder] if left[folder] == 0 else []
             yield from self._commits(whole, units, started)
         yield from self._commits(whole, units, started)
+
+    def _tasks(self, unit: Unit) -> int:
+        """Files to encode, and parts to turn over."""
+        parts = self.study.parts(unit)
+        return sum(map(len, parts)) + (len(parts) if unit.folder in self.turned else 0)
 
     def _commits(self, whole: list[str], units: Mapping[str, Unit], started: float) -> Iterator[UnitCommit]:
         while whole:
@@ -146,30 +160,37 @@ def _raised(outcomes: list[Any]) -> list[Any]:
     return outcomes
 
 
-def _encode(study: Study, unit: Unit, part: Part, place: Place) -> tuple[str, int] | LinrepError:
-    """Folder of codes and rows of a part, whose codes are there now."""
+def _encode(study: Study, unit: Unit, file: tuple[Modality, WrittenFile], place: Place) -> tuple[str, int] | LinrepError:
+    """Folder of codes and rows of a file, whose codes are there now."""
 
     def encode() -> tuple[str, int]:
-        latents = study.of(unit)
-        for m, file in part:
-            encode_file(study.store, file, study.wanted[m], latents.of(m), place / codes_file(unit.folder, m, file))
-        return unit.folder, rows_of(part)
+        modality, own = file
+        sae = on_device(study.of(unit).of(modality), own_device())
+        encode_file(study.store, own, study.wanted[modality], sae, place / codes_file(unit.folder, modality, own))
+        return unit.folder, own.rows
 
     return or_error(encode)
 
 
 def _turn(
-    study: Study, unit: Unit, part: Part, place: Place, rows: tuple[str, int] | LinrepError
+    study: Study, unit: Unit, part: Part, place: Place, *encoded: tuple[str, int] | LinrepError
 ) -> tuple[str, int] | LinrepError:
-    """The same rows, whose codes are there latent by latent now."""
-    if isinstance(rows, LinrepError):
-        return rows
+    """Turn the codes of a part over: they are there latent by latent now. No rows are counted again."""
+    failed = first_error(encoded)
+    if failed is not None:
+        return failed
 
     def over() -> tuple[str, int]:
         turn(study.codes(unit, part, place), study.of(unit).sae.n_latents, study.turned(unit, part, place))
-        return rows
+        return unit.folder, 0
 
     return or_error(over)
+
+
+def bytes_of(study: Study) -> int:
+    """Bytes of what one part gathers of the longest run of latents."""
+    longest = max((unit.run[1] - unit.run[0] for unit in study.units), default=0)
+    return longest * bytes_per_latent(study.known, study.config)
 
 
 def rows_of(part: Part) -> int:

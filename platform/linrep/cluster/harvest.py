@@ -11,7 +11,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from linrep.ahead import in_order
-from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_devices
+from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_devices, resources
 from linrep.cluster.fan_out import fetch, or_error, task
 from linrep.cluster.session import quiet_data
 from linrep.contents.sources import located
@@ -139,7 +139,7 @@ def usual_norms(job: Job, chunks: Sequence[Chunk], pool: Pool, begun_in: str | N
     Raises:
         LinrepError: Whatever the worker raised of its kind.
     """
-    gpus = gpus_of(pool, ray.cluster_resources())
+    gpus = gpus_of(pool, resources())
     # The process ends with its task: the model must be out of the way of the actors'.
     measure = task(_calibrate, num_cpus=pool.cpus, num_gpus=gpus, max_calls=1)
     found = fetch(measure.remote(job, calibration_turns(chunks), pool, begun_in))
@@ -168,7 +168,7 @@ def harvest_chunks(job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: s
         LinrepError: Whatever a worker raised of its kind.
     """
     quiet_data()
-    there = ray.cluster_resources()
+    there = resources()
     gpus = gpus_of(pool, there)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
     reserved = reserve(pool, fewest, job.chunk_bytes, None if "RAY_ADDRESS" in os.environ else there)

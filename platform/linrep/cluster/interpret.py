@@ -4,16 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
+from linrep.errors import LinrepError
 from linrep.features.artefact import Features
 from linrep.features.codes import read_codes
 from linrep.interpret.config import InterpretConfig
 from linrep.interpret.draw import Examples, Row, build_case, choose_latents, split_examples
 from linrep.interpret.firing import Firing
 from linrep.interpret.views import Case, Latent
+from linrep.places import Place
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.read import Store
 
 Key = tuple[int, str]
+File = tuple[Modality, Place]
+"""A file of codes."""
+FILES_AT_ONCE = 8
+"""Files of codes that a task reads."""
+MANY_FILES = 1000
+"""Files of codes from which on they are read on a cluster."""
 
 
 def saes(features: Features) -> dict[Key, str]:
@@ -47,7 +55,11 @@ def counts(features: Features) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def build_cases(
-    features: Features, store: Store, config: InterpretConfig, chosen: Mapping[Key, Sequence[int]] | None = None
+    features: Features,
+    store: Store,
+    config: InterpretConfig,
+    chosen: Mapping[Key, Sequence[int]] | None = None,
+    on_ray: bool = False,
 ) -> Iterator[Case]:
     """All that is asked, SAE by SAE; reads the codes of each once.
 
@@ -56,6 +68,7 @@ def build_cases(
         store: Its activations.
         config: How much is asked.
         chosen: Latents of each SAE; None for those that are drawn.
+        on_ray: Whether the codes are read by tasks on the cluster that this process is connected to.
     """
     table = features.frame()
     ids: list[str] = store.samples()["sample_id"].to_pylist()
@@ -69,7 +82,8 @@ def build_cases(
         }
         near = {other for row in rows.values() for other in row["neighbours"] or []}
         firing = Firing({*latents, *near}, len(ids), {m: sorted(asked[m]) for m in MODALITIES})
-        _read(features, saes(features)[key], firing)
+        files: list[File] = [(m, file) for m in MODALITIES for file in features.codes(saes(features)[key], m)]
+        _read_on_ray(files, firing) if on_ray else _read(files, firing)
         for latent in latents:
             yield build_case(Latent(*key, latent), rows[latent], examples.get(latent, {}), firing, number, ids, config)
 
@@ -97,7 +111,34 @@ def _modality(value: object) -> Modality:
     return "image" if value == "image" else "text"
 
 
-def _read(features: Features, sae: str, firing: Firing) -> None:
-    for modality in MODALITIES:
-        for file in features.codes(sae, modality):
-            firing.add(modality, read_codes(file))
+def many(features: Features) -> bool:
+    """Whether the codes are so many that a cluster reads them sooner than it starts."""
+    return sum(sum(own.values()) for own in features.about.codes.values()) >= MANY_FILES
+
+
+def _read(files: Sequence[File], firing: Firing) -> None:
+    for modality, file in files:
+        firing.add(modality, read_codes(file))
+
+
+def _read_on_ray(files: Sequence[File], firing: Firing) -> None:
+    """The same by tasks, a run of files each. What they find is merged bit by bit: their order is of no matter."""
+    import ray
+
+    from linrep.cluster.fan_out import fan_out, task
+
+    read, empty = task(_found, num_cpus=1), ray.put(firing)
+    runs = [files[i : i + FILES_AT_ONCE] for i in range(0, len(files), FILES_AT_ONCE)]
+    for found in fan_out(runs, lambda run: read.remote(run, empty), 2 * int(ray.cluster_resources().get("CPU", 1))):
+        firing.merge(found)
+
+
+def _found(files: Sequence[File], empty: Firing) -> Firing | LinrepError:
+    from linrep.cluster.fan_out import or_error
+
+    def read() -> Firing:
+        own = empty.blank()
+        _read(files, own)
+        return own
+
+    return or_error(read)

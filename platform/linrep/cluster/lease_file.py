@@ -103,6 +103,9 @@ class ConditionalFile:
         except Exception as error:
             if _status(error) == 404:
                 return None
+            if self._knows is None:  # boto3 finds no key, or no way, where pyarrow may
+                self._knows = False
+                return self.plain.read()
             raise OSError(f"cannot read {self.file}: {error}") from error
 
     def write(self, said: dict[str, Any], over: Holder | None) -> Holder | None:
@@ -112,7 +115,7 @@ class ConditionalFile:
         done = self._written(said, {"IfNoneMatch": "*"} if over is None else {"IfMatch": over.version})
         if self._knows is None and done is not None:
             # A store that does not know the condition takes a write that it must refuse.
-            self._knows = isinstance(self._put(said, {"IfNoneMatch": "*"}), int)
+            self._knows = self._put(said, {"IfNoneMatch": "*"}) in (CONFLICT, 412)
             return done if self._knows else self.plain.settled(said)
         return self.plain.write(said, over) if self._knows is False else done
 

@@ -8,9 +8,10 @@ from typing import Any
 import ray
 
 from linrep.artefact import Artefact
-from linrep.cluster.actors import own_device
+from linrep.cluster.actors import one_gpu, own_device, resources
 from linrep.cluster.fan_out import fan_out, first_error, or_error, room, task
 from linrep.errors import LinrepError
+from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.probe.artefact import ProbeAbout, write_unit
 from linrep.probe.moments import Moments
@@ -24,21 +25,21 @@ UNITS_AHEAD = 2
 Probed = Artefact[ProbeAbout]
 
 
-def probe_units(study: Study, units: Sequence[Unit], probes: Probed, gpus: float | None = None) -> Iterator[UnitCommit]:
+def probe_units(study: Study, units: Sequence[Unit], probes: Probed, pool: Pool) -> Iterator[UnitCommit]:
     """Probe some units on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
         study: What to do; sent to each worker once.
         units: Those that are not committed yet.
         probes: The artefact.
-        gpus: Share of a GPU for each unit's fits; None for one where the cluster has any.
+        pool: Says which share of a GPU each unit's fits hold.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
-    shared, there = ray.put(study), ray.cluster_resources()
+    shared, there = ray.put(study), resources()
     gather = task(_gather, num_cpus=1)
-    solve = task(_solve, num_cpus=1, num_gpus=float(there.get("GPU", 0) > 0) if gpus is None else gpus)
+    solve = task(_solve, num_cpus=1, num_gpus=one_gpu(pool, there))
 
     def submit(unit: Unit) -> Any:
         parts = [gather.remote(shared, unit, part) for part in parts_of(study, unit)]

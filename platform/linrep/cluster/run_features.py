@@ -16,6 +16,7 @@ from linrep.explorer.features import feature_figures, feature_metrics, features_
 from linrep.features.artefact import FeaturesAbout, as_begun, codes_unit, finish, plan_artefact
 from linrep.features.embeddings import read_embedded
 from linrep.features.study import Study, Unit, plan_study
+from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
@@ -31,10 +32,12 @@ class FeaturesStage:
     Attributes:
         artefact: The features.
         study: What is looked into.
+        pool: Says which share of a GPU a task holds that encodes.
     """
 
     artefact: Artefact[FeaturesAbout]
     study: Study
+    pool: Pool
     on_ray = True
 
     @property
@@ -53,7 +56,7 @@ class FeaturesStage:
         """Encode, then work through runs of latents."""
         from linrep.cluster.features import find_features
 
-        return find_features(self.study, todo, self.artefact)
+        return find_features(self.study, todo, self.artefact, self.pool)
 
     def finish(self) -> dict[str, object]:
         """Put the tables together."""
@@ -115,7 +118,7 @@ def plan_features(recipe: Recipe, workspace: Place) -> FeaturesStage:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RecipeError(f"features.saes: two of one layer have the same name, {', '.join(twice)}: rename a folder")
-    return FeaturesStage(plan_artefact(workspace, recipe.name, study, parents, [one.origin for one in given]), study)
+    return FeaturesStage(plan_artefact(workspace, recipe.name, study, parents, [one.origin for one in given]), study, recipe.pool)
 
 
 def run_features(recipe: Recipe, workspace: Place) -> Outcome:

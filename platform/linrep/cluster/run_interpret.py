@@ -9,7 +9,7 @@ from linrep.artefact import find
 from linrep.cluster.ask import Interview, ask
 from linrep.cluster.commands import EDITED, copy, read_parquet
 from linrep.cluster.inputs import path_in, planned_harvest
-from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, counts
+from linrep.cluster.interpret import build_cases, check_codes, chosen_latents, counts, many
 from linrep.cluster.run_features import plan_features
 from linrep.cluster.stage import Counts, Outcome, Records, Shown, run_stage
 from linrep.config import digest
@@ -55,7 +55,11 @@ class InterpretStage:
     store: Store
     interview: Interview | None
     counts = Counts("chunks", "latents")
-    on_ray = False
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether the codes are so many that a cluster reads them. Whoever is asked is asked from this process."""
+        return self.interview is not None and many(self.features)
 
     def of(self, artefact: Interpretations) -> "InterpretStage":
         """The same stage of the artefact as it lies on disk."""
@@ -69,7 +73,7 @@ class InterpretStage:
         """
         if self.interview is None:
             raise StoreError(f"{self.artefact.place} was changed while the job began: {self.artefact.kind.again} again")
-        cases = list(build_cases(self.features, self.store, self.interview.config))
+        cases = list(build_cases(self.features, self.store, self.interview.config, on_ray=self.on_ray))
         return ask(self.artefact, cases, todo, self.interview)
 
     def finish(self) -> dict[str, object]:

@@ -50,7 +50,7 @@ class ProbeStage:
         from linrep.cluster.probe import probe_units
 
         units = [unit for unit in self.study.units if unit.name in todo]
-        return probe_units(self.study, units, self.artefact, self.pool.gpus and min(self.pool.gpus, 1.0))
+        return probe_units(self.study, units, self.artefact, self.pool)
 
     def finish(self) -> dict[str, object]:
         """Put tables and directions together."""

@@ -21,6 +21,7 @@ from linrep.explorer.sharing import layer_figures, summary_lines
 from linrep.explorer.sharing_across import across_figure, across_headline, across_lines
 from linrep.explorer.sharing_lens import lens_curves, lens_figure, lens_headline, lens_lines
 from linrep.explorer.sharing_words import plain_words, sharing_headline
+from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.named_sae import NamedSae
 from linrep.places import Place, place
@@ -50,11 +51,13 @@ class SharingStage:
     Attributes:
         artefact: The results.
         study: What is compared; controls of SAEs are drawn where something is computed.
+        pool: Says which share of a GPU a task holds that encodes.
         given: The SAEs, each with its name and the store that it sees.
     """
 
     artefact: Artefact[SharingAbout]
     study: Study
+    pool: Pool
     given: tuple[tuple[NamedSae, Sae, Store], ...] = ()
     counts = Counts("layers", "pairs")
     on_ray = True
@@ -73,7 +76,7 @@ class SharingStage:
 
         seed = self.study.config.seed
         study = replace(self.study, latents=tuple(with_control(named, sae, store, seed) for named, sae, store in self.given))
-        return share_units(study, [unit for unit in study.units if unit.name in todo], self.artefact)
+        return share_units(study, [unit for unit in study.units if unit.name in todo], self.artefact, self.pool)
 
     def finish(self) -> dict[str, object]:
         """Put the tables together, trends among them."""
@@ -151,7 +154,7 @@ def plan_sharing(recipe: Recipe, workspace: Place) -> SharingStage:
     digest = None if steered is None else steered.digest
     of_values = None if known_values is None else known_values.digest
     results = plan_results(workspace, recipe.name, study, weights, digest, origins, of_values)
-    return SharingStage(results, study, tuple(seen_by))
+    return SharingStage(results, study, recipe.pool, tuple(seen_by))
 
 
 def _control(control: Recipe, workspace: Place) -> Store:

@@ -2,14 +2,19 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
 
 from linrep.artefact import Artefact
-from linrep.cluster.fan_out import fan_out, first_error, or_error, room, task
+from linrep.cluster.actors import one_gpu, own_device, resources
+from linrep.cluster.fan_out import fan_out, first_error, memory, or_error, room, task
+from linrep.cluster.handed import handed
+from linrep.encoder import moved
 from linrep.errors import LinrepError, StoreError
+from linrep.harvest.config import Pool
 from linrep.kind import UnitCommit
 from linrep.sharing.across import across
 from linrep.sharing.artefact import STEERING, SharingAbout, across_rows, left_out_rows, lens_rows, rows_of, write_unit
@@ -35,23 +40,31 @@ Results = Artefact[SharingAbout]
 AnyUnit = Unit | AcrossUnit
 
 
-def share_units(study: Study, units: Sequence[AnyUnit], results: Results) -> Iterator[UnitCommit]:
+def share_units(study: Study, units: Sequence[AnyUnit], results: Results, pool: Pool) -> Iterator[UnitCommit]:
     """Work through some units on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
         study: What to do; sent to each worker once.
         units: Those that are not committed yet.
         results: The artefact.
+        pool: Says which share of a GPU a task holds that encodes.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
     """
-    shared = ray.put(study)
-    measure = task(_measure, num_cpus=1)
+    study = replace(study, latents=handed(study.latents))
+    shared, gpus = ray.put(study), one_gpu(pool, resources())
+    measure = task(_measure, num_cpus=1, memory=memory(2 * bytes_of(study)))
     at_once, window = in_the_store(room(bytes_of(study)), int(ray.cluster_resources().get("CPU", 1)), len(units))
 
     def submit(unit: AnyUnit) -> Any:
-        return measure.remote(shared, unit, results, time.time(), _summed(shared, study, unit, window))
+        return measure.remote(
+            shared,
+            unit,
+            results,
+            time.time(),
+            _summed(shared, study, unit, window, 0.0 if getattr(unit, "sae", None) is None else gpus),
+        )
 
     return fan_out(units, submit, at_once)
 
@@ -94,12 +107,14 @@ def in_the_store(room: int, cpus: int, units: int) -> tuple[int, int]:
         units: Still to do.
     """
     at_once = max(1, min(UNITS_AHEAD * cpus, units, room // 3))
-    return at_once, max(1, min(PARTS, room // at_once - 2))
+    return at_once, max(1, min(max(PARTS, cpus), room // at_once - 2))
 
 
-def _summed(shared: Any, study: Study, unit: AnyUnit, window: int) -> Any:
+def _summed(shared: Any, study: Study, unit: AnyUnit, window: int, gpus: float) -> Any:
     """A reference to the sums of all parts, added in their order; of those not added yet no more than the window exist."""
-    gather, add = (task(work, num_cpus=1, num_returns=2) for work in (_gather_after, _add_and_tell))
+    sums = bytes_of(study)
+    gather = task(_gather_after, num_cpus=1, num_gpus=gpus, num_returns=2, memory=memory(sums))
+    add = task(_add_and_tell, num_cpus=1, num_returns=2, memory=memory(3 * sums))
     total, added = None, []
     for i, part in enumerate(parts_for(study, unit)):
         own, there = gather.remote(shared, unit, part, added[i - window] if i >= window else None)
@@ -154,7 +169,7 @@ def _gather_part(study: Study, unit: AnyUnit, part: Any) -> Any:
         return draw_layer(_rows(study, unit, part))
     if unit.sae is None:
         return gather_part(_rows(study, unit), part, study.config)
-    return fire_part(store, pairs, part, study.latents[unit.sae][unit.control], study.config)
+    return fire_part(store, pairs, part, moved(study.latents[unit.sae][unit.control], own_device()), study.config)
 
 
 def _measure(study: Study, unit: AnyUnit, results: Results, begun: float, found: Any) -> UnitCommit | LinrepError:

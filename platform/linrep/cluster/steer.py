@@ -8,7 +8,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
-from linrep.cluster.actors import actor_counts, check_format, check_same, gpus_of, load_planned, outcomes, own_devices
+from linrep.cluster.actors import actor_counts, check_format, check_same, gpus_of, load_planned, outcomes, own_devices, resources
 from linrep.cluster.fan_out import or_error
 from linrep.cluster.harvest import Block
 from linrep.cluster.session import quiet_data
@@ -122,7 +122,7 @@ def steer_chunks(job: SteerJob, chunks: Sequence[SteerChunk], pool: Pool, begun_
         LinrepError: Whatever a worker raised of its kind.
     """
     quiet_data()
-    there = ray.cluster_resources()
+    there = resources()
     gpus = gpus_of(pool, there)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from linrep.cluster.actors import gpus_of
+from linrep.cluster.actors import one_gpu, resources
 from linrep.cluster.fan_out import control, fetch
 from linrep.errors import LinrepError, RecipeError, ServiceError
 from linrep.harvest.config import Pool
@@ -81,8 +81,8 @@ def train_on_ray(jobs: Sequence[LayerJob], pool: Pool) -> Iterator[Event]:
         LinrepError: Whatever a worker raised of its kind.
         RecipeError: The workers do not fit on this machine.
     """
-    world, there = jobs[0].config.workers, ray.cluster_resources()
-    gpus = gpus_of(pool, there)
+    world, there = jobs[0].config.workers, resources()
+    gpus = one_gpu(pool, there)
     check_room(world, gpus, pool, there if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS") else None)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_SECONDS))
     for name in ("ray.train", "ray.train.v2"):

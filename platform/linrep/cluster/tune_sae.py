@@ -20,7 +20,8 @@ import torch
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
-from linrep.cluster.actors import gpus_of, own_device
+from linrep.cluster.actors import one_gpu, own_device
+from linrep.cluster.actors import resources as cluster_can
 from linrep.cluster.fan_out import control, fetch
 from linrep.errors import RecipeError, ServiceError
 from linrep.harvest.config import Pool
@@ -109,7 +110,7 @@ def search_on_ray(plan: TunePlan, pool: Pool) -> Iterator[Trial | int]:
         RecipeError: No trial fits on this machine.
         ServiceError: Ray gave up, or could not start a trial; what is committed by then stays.
     """
-    each = resources(pool, ray.cluster_resources())
+    each = resources(pool, cluster_can())
     check_trial_room(each, ray.cluster_resources() if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS") else None)
     before = 0
 
@@ -162,7 +163,7 @@ def _at(waiting: Mapping[str, Trial], one: Candidate, plan: TunePlan) -> int:
 
 def resources(pool: Pool, there: Mapping[str, float]) -> dict[str, float]:
     """What a trial reserves: a whole core where there is no GPU, since it computes on it all the time."""
-    gpus = gpus_of(pool, there)
+    gpus = one_gpu(pool, there)
     return {"GPU": gpus, "CPU": pool.cpus} if gpus else {"CPU": max(1.0, pool.cpus)}
 
 

@@ -104,6 +104,18 @@ class Firing:
         np.bitwise_or.at(self._bits[modality], (row_of, sample_of >> 3), (128 >> (sample_of & 7)).astype(np.uint8))
         self._keep(modality, codes, row, entry)
 
+    def blank(self) -> "Firing":
+        """One of the same latents and samples that has seen no codes; Ray hands arrays that may not be written to."""
+        asked: dict[Modality, Collection[int]] = {m: own.tolist() for m, own in self._asked.items()}
+        return Firing(self._row, self._n_samples, asked)
+
+    def merge(self, other: "Firing") -> None:
+        """Take in what another one, of the same latents and samples, has seen of other codes and other samples."""
+        for m in MODALITIES:
+            self._bits[m] |= other._bits[m]
+            self._there[m] |= other._there[m]
+        self._tokens |= other._tokens
+
     def _keep(self, modality: Modality, codes: Codes, row: np.ndarray, entry: np.ndarray) -> None:
         wanted = np.flatnonzero(np.isin(codes.sample, self._asked[modality]))
         inside = np.isin(codes.sample[entry], self._asked[modality])

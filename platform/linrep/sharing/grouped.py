@@ -8,11 +8,11 @@ from typing import Generic, TypeVar
 
 from linrep.store.blocks import files_of
 from linrep.store.commit import WrittenFile
-from linrep.store.layout import View
+from linrep.store.layout import MODALITIES, View
 from linrep.store.read import Store
 
-PARTS = 8
-"""Most parts that a layer's files are gathered in, whatever the cluster: sums in one order."""
+PARTS, ROWS_PER_PART = 8, 2**20
+"""Parts that a layer's files are gathered in, whatever the cluster: at most so many, or as many more as have that many rows."""
 
 Part = dict[str, tuple[WrittenFile, ...]]
 """Files by modality, of the same chunks: a pair's two rows lie in one chunk, as they come from one record."""
@@ -63,7 +63,8 @@ def by_group(parts: Sequence[Grouped[S]]) -> tuple[S, ...]:
 
 def parts_of(store: Store, view: View, layer: int) -> list[Part]:
     """The parts that a layer is gathered in, at least one: runs of chunks, both modalities of each together."""
-    images = files_of(store, view, layer, "image", PARTS)
+    rows = sum(file.rows for m in MODALITIES for file in store.select(view, layer, m).files)
+    images = files_of(store, view, layer, "image", max(PARTS, -(-rows // ROWS_PER_PART)))
     texts = {file.path.rsplit("/", 1)[-1]: file for file in store.select(view, layer, "text").files}
     return [
         {"image": part, "text": tuple(texts[name] for f in part if (name := f.path.rsplit("/", 1)[-1]) in texts)}
