@@ -106,7 +106,7 @@ class Firing:
 
     def blank(self) -> "Firing":
         """One of the same latents and samples that has seen no codes; Ray hands arrays that may not be written to."""
-        asked: dict[Modality, Collection[int]] = {m: own.tolist() for m, own in self._asked.items()}
+        asked: dict[Modality, Collection[int]] = {m: self._asked[m].tolist() for m in MODALITIES}
         return Firing(self._row, self._n_samples, asked)
 
     def merge(self, other: "Firing") -> None:
