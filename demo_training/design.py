@@ -37,14 +37,15 @@ class Design:
     n_blocks: blocks of the decoder; feature_layer: hidden state of the tower that the decoder gets. Negative: counted from the
     end, and the whole tower is kept. Positive: the tower's later blocks, which are then needed in training only, are dropped.
     facts: whether facts are asked, too, see `demo_training.facts`; interleaved: share of one-object contexts of the image stage
-    in which a sentence about a second object follows; told_share: share of image batches in which words take the image's place.
+    in which a sentence about a second object follows; described_share: share of image batches in which words take the image's
+    place.
     """
 
     n_blocks: int = 6
     feature_layer: int = -2
     facts: bool = False
     interleaved: float = 0.0
-    told_share: float = 0.0
+    described_share: float = 0.0
     budget: Budget = field(default_factory=Budget)
 
 
@@ -53,7 +54,7 @@ LOOKING = Design(
     feature_layer=2,
     facts=True,
     interleaved=0.5,
-    told_share=0.3,
+    described_share=0.3,
     budget=Budget(
         n_scenes=8000,
         pair_share=0.3,

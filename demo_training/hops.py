@@ -2,8 +2,9 @@
 
   .venv/bin/python -m demo_training.hops platform/linrep/demo/looking
 
-prints a table of held-out scenes. Everything is asked of the image and of the same scene told in words, so that what an image
-lacks is seen beside what the decoder can do at all. Facts are parted by how far they were asked in training, see `facts.reach`.
+prints a table of held-out scenes. Everything is asked of the image and of the same scene described in words, so that what an
+image lacks is seen beside what the decoder can do at all. Facts are parted by how far they were asked in training, see
+`facts.reach`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ class Case:
 
     Attributes:
         row: Row of the table that it counts for.
-        scene: What is shown, or told.
+        scene: What is shown, or described.
         prompt: What the model is given.
         right: The right answer, a word.
         wrong: The answer that would show that the scene was not used: the control.
@@ -93,13 +94,13 @@ def mixed_cases(scenes: Sequence[Scene]) -> Iterator[Case]:
         a = scene.main
         b = next(o for o in others if o.object != a.object and o.colour != a.colour)
         context = f"{IMAGE_TOKEN} {caption(replace(scene, things=(b,)))}"
-        for where, one, other in (("shown", a, b), ("told", b, a)):
+        for where, one, other in (("shown", a, b), ("described", b, a)):
             asked = prompt(f"what colour is the {one.object} ?", context)
             yield Case(f"image and sentence: colour of the one that is {where}", scene, asked, one.colour, other.colour, scene.id)
 
 
 def _contexts(scene: Scene) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("image", IMAGE_TOKEN), ("told", caption(scene))
+    return ("image", IMAGE_TOKEN), ("described", caption(scene))
 
 
 def _word(answer: str) -> str:
@@ -129,18 +130,15 @@ def table(cases: Sequence[Case], said: Sequence[str]) -> dict[str, Answers]:
 
 
 def where_named(folder: Path, cases: Sequence[Case]) -> list[Case]:
-    """The cases whose object the model names rightly from the image."""
+    """The cases without those of an image whose object the model does not name: what is missing then is seeing."""
     scenes = list({case.scene.id: case.scene for case in cases}.values())
     named = ask(folder, [Case("", scene, prompt(WHAT), scene.main.object, "", "") for scene in scenes])
-    right = {s.id for s, said in zip(scenes, named, strict=True) if parse_answer(said).objects == (s.main.object,)}
-    return [case for case in cases if case.scene.id in right]
+    unnamed = {s.id for s, said in zip(scenes, named, strict=True) if parse_answer(said).objects != (s.main.object,)}
+    return [case for case in cases if not (case.scene.id in unnamed and IMAGE_TOKEN in case.prompt)]
 
 
 def several_hops(folder: Path, n: int, first: int = 20000) -> dict[str, Answers]:
-    """Everything that is asked of n held-out scenes of one object, and of as many of two.
-
-    Facts count where the object itself is named from the image: what is missing then is not seeing.
-    """
+    """Everything that is asked of n held-out scenes of one object, and of as many of two."""
     single = [draw_scene(0, "heldout", first + i) for i in range(n)]
     double = [draw_scene(0, "heldout", first + i, pair_share=1.0) for i in range(n)]
     cases = [*where_named(folder, list(fact_cases(single))), *pair_cases(double), *mixed_cases(single)]

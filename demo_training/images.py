@@ -22,7 +22,7 @@ from linrep.demo.language import BOS_ID, IMAGE_ID, PAD_ID, caption
 from linrep.demo.scene import Scene, draw_scene
 
 OTHER_WORLD = 1001
-"""Seed of the scenes that are told after an image."""
+"""Seed of the scenes that are described after an image."""
 
 
 class SceneImages:
@@ -57,7 +57,7 @@ def image_batch(
     rows: list[int],
     rng: np.random.Generator,
     interleaved: float = 0.0,
-    told: bool = False,
+    described: bool = False,
 ) -> Batch:
     """Some questions about each image.
 
@@ -66,14 +66,14 @@ def image_batch(
         images: Scenes.
         rows: Which of them, all of one size.
         rng: Draws the questions.
-        interleaved: Share of the one-object scenes after which a sentence tells of a second object.
-        told: Words take the image's place, and everything else stays as it is.
+        interleaved: Share of the one-object scenes after which a sentence describes a second object.
+        described: Words take the image's place, and everything else stays as it is.
     """
     image = [IMAGE_ID] * len(images.layout(rows[0]).index)
     samples = []
     for i in rows:
         scene = images.scenes[i]
-        context = sampler.ids(caption(scene, int(rng.integers(6)))) if told else list(image)
+        context = sampler.ids(caption(scene, int(rng.integers(6)))) if described else list(image)
         asked = sampler.questions(scene, ("images",))
         if interleaved and len(scene.things) == 1 and rng.random() < interleaved:
             other = _draw_other(rng, scene)
@@ -168,12 +168,12 @@ def fit_images(
             loss = answer_loss(decoder_logits(model, batch), batch.labels)
         else:
             rows = images.draw(rng, b.image_batch)
-            told = design.told_share > 0 and rng.random() < design.told_share
-            batch = image_batch(sampler, images, rows, rng, design.interleaved, told)
+            described = design.described_share > 0 and rng.random() < design.described_share
+            batch = image_batch(sampler, images, rows, rng, design.interleaved, described)
             n_blind = int(rng.integers(1, b.blind_blocks + 1)) if rng.random() < b.blind_share else 0
-            kind = "told" if told else "image, blind" if n_blind else "image"
+            kind = "described" if described else "image, blind" if n_blind else "image"
             with blindfold(model, batch, n_blind):
-                logits = decoder_logits(model, batch) if told else image_logits(model, images, rows, batch)
+                logits = decoder_logits(model, batch) if described else image_logits(model, images, rows, batch)
                 loss = answer_loss(logits, batch.labels)
         optimizer.zero_grad()
         loss.backward()

@@ -25,7 +25,8 @@ from linrep.store.manifest import Manifest
 from linrep.vlm.config import ModelConfig
 
 DEMO = "demo://"
-"""Paths that begin so lie in the embedded world: demo://images, demo://captions.jsonl, demo://text.jsonl, demo://model."""
+"""Paths that begin so lie in the embedded world: demo://images, demo://captions.jsonl, demo://text.jsonl, demo://model,
+demo://looking."""
 
 WORLD = "world.json"
 """Written last: where it lies, the embedded world is whole."""
