@@ -305,6 +305,12 @@ def remove_unfinished(folder: Place) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_file(file: Place) -> None:
+    """Delete a file, if it is there."""
+    with suppress(FileNotFoundError):
+        file.files.delete_file(file.path)
+
+
 def remove_folder(folder: Place) -> None:
     """Delete a folder and all that lies in it, if it is there."""
     if folder.is_folder():

@@ -44,6 +44,11 @@ def find_record(file: Place, kind: type[T], repair: str) -> T | None:
         data = file.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+    return parse_record(data, file, kind, repair)
+
+
+def parse_record(data: bytes, file: Place, kind: type[T], repair: str) -> T:
+    """The record that the bytes of a file are; else as `read_record`."""
     return _record(_object(data, file, repair), file, kind, repair)
 
 

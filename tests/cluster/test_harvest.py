@@ -24,6 +24,7 @@ from linrep.recipe import Recipe
 from linrep.store import Store
 from linrep.store.commit import Commit, read_commits
 from linrep.store.manifest import write_manifest
+from linrep.store.packs import packs_in
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
@@ -88,18 +89,25 @@ def test_extended_on_ray_by_a_layer_and_a_corpus_it_has_the_rows_of_the_plain_pa
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_second_run_does_only_what_is_missing(corpora, random_vlm, plain, tmp_path):
+def test_a_second_run_does_only_what_is_missing(corpora, random_vlm, plain, tmp_path, monkeypatch):
+    """With packs, which a harvest of more chunks has: they are written on the way, and dropped where a commit is gone."""
+    monkeypatch.setattr("linrep.cluster.run_harvest.FEWEST", 1)
+    monkeypatch.setattr("linrep.cluster.run_harvest.EVERY", 3)
     recipe = recipe_of(corpora, random_vlm)
     store = run_harvest(recipe, place(tmp_path)).artefact.store
     again = run_harvest(recipe, place(tmp_path))
     assert again.n_new == 0
     folder = Path(store.place.path)
+    assert packs_in(store.place) == [0]
     for lost in (2, 5):
         (folder / f"commits/{lost:06d}.json").unlink()
     (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"complete"', '"running"'))
     resumed = run_harvest(recipe, place(tmp_path))
     assert resumed.n_new == 2
     assert_equal(resumed.artefact.store, plain)
+    assert packs_in(store.place) == [0]
+    assert linrep.store.open(str(folder)).verify().whole
+    assert_equal(linrep.store.open(str(folder)), plain)
 
 
 @pytest.mark.usefixtures("local_ray")

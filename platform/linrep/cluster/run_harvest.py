@@ -28,6 +28,7 @@ from linrep.store.commit import Commit
 from linrep.store.layout import MANIFEST, MODALITIES
 from linrep.store.limits import Limits, as_records
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
+from linrep.store.packing import EVERY, FEWEST, pack
 from linrep.store.read import Store
 from linrep.store.summary import size
 from linrep.vlm.card import read_config
@@ -89,7 +90,7 @@ class HarvestStage:
         """
         from linrep.cluster.harvest import take_chunks
 
-        self._refuse()
+        self._refuse(self._n_skipped)
         check_room(self.artefact.plan, todo, self.pool)
         works = self.works(todo)
         self._keep(self.extension.limits(self.artefact.manifest))
@@ -100,14 +101,19 @@ class HarvestStage:
         yield from self._computed(self.works(lost, without=lost))
 
     def _counted(self, outcomes: "Iterable[Commit | LostChunk]") -> Iterator[Step]:
-        commits = self.artefact.commits
+        commits, n_skipped, unpacked = self.artefact.commits, self._n_skipped, []
         for outcome in outcomes:
             if not isinstance(outcome, Commit):
                 print(f"harvest: chunk {outcome.number} is computed whole: {outcome.why}", file=sys.stderr, flush=True)
                 continue
             commits[outcome.chunk] = outcome
             yield Step(outcome.n_samples + len(outcome.skipped), outcome.n_tokens)
-            self._refuse()
+            n_skipped += len(outcome.skipped)
+            self._refuse(n_skipped)
+            unpacked.append(outcome.chunk)
+            if len(unpacked) == EVERY:
+                self._pack(unpacked)
+                unpacked = []
 
     def _computed(self, works: Sequence[ChunkWork]) -> Iterator[Step]:
         """Run some chunks through the model, those that need the fewest layers first: it runs no deeper than a chunk needs."""
@@ -148,8 +154,9 @@ class HarvestStage:
             write_manifest(self.artefact.place, running)
 
     def finish(self) -> dict[str, Any]:
-        """Write the statistics of all chunks."""
-        self._refuse()
+        """Write the statistics of all chunks, and their packs."""
+        self._refuse(self._n_skipped)
+        self._pack(self.artefact.commits)
         return {"manifest": complete_manifest(self.artefact.place, self.artefact.commits)}
 
     def show(self) -> Shown:
@@ -172,14 +179,26 @@ class HarvestStage:
         """Counts, and statistics as curves over layers; the store is an input of its own run, and found with its readers."""
         return Records(metrics(self.artefact.manifest), harvests=[self.artefact.digest])
 
-    def _refuse(self) -> None:
-        plan, commits = self.artefact.plan, self.artefact.commits
-        skipped = [pair for commit in commits.values() for pair in commit.skipped]
+    def _pack(self, chunks: Iterable[int]) -> None:
+        """Packs are not needed: what cannot be written now does not end a harvest."""
+        if self.artefact.manifest.n_chunks < FEWEST:
+            return
+        try:
+            pack(self.artefact.place, chunks)
+        except OSError as error:
+            print(f"harvest: commits were not packed, which makes the store slower to open: {error}", file=sys.stderr, flush=True)
+
+    @property
+    def _n_skipped(self) -> int:
+        return sum(len(commit.skipped) for commit in self.artefact.commits.values())
+
+    def _refuse(self, n_skipped: int) -> None:
+        plan = self.artefact.plan
         n_allowed = int(self.pool.max_skipped * plan.index.n_samples)
-        if len(skipped) > n_allowed:
-            name, reason = skipped[-1]
+        if n_skipped > n_allowed:
+            name, reason = [pair for commit in self.artefact.commits.values() for pair in commit.skipped][-1]
             raise TooManySkipped(
-                f"{len(skipped):,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of "
+                f"{n_skipped:,} samples were skipped, and pool.max_skipped allows {n_allowed:,} of "
                 f"{plan.index.n_samples:,}; the latest is {name}: {reason}. All are named in {plan.place / 'commits'}. "
                 f"Raise pool.max_skipped to go on; or mend the corpus and add --reindex, which makes another store"
             )

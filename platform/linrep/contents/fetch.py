@@ -28,10 +28,10 @@ class EncodedImages:
     def _where(self) -> dict[str, tuple[int, int]]:
         """Chunk of each image, and its record in there."""
         found: dict[str, tuple[int, int]] = {}
-        for number in sorted(self._store.commits):
+        for number, table in self._store.samples_by_chunk(["sample_id", "modality"]):
             # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
             record = -1
-            for row in self._store.samples_of(number, ["sample_id", "modality"]).to_pylist():
+            for row in table.to_pylist():
                 record += not row["sample_id"].endswith("#caption")
                 if row["modality"] in OF_ONE_IMAGE:
                     found[row["sample_id"]] = number, record

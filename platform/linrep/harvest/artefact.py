@@ -10,6 +10,7 @@ from linrep.places import Place
 from linrep.store.commit import Commit, read_commits
 from linrep.store.layout import MANIFEST, STATISTICS
 from linrep.store.manifest import Manifest, write_manifest
+from linrep.store.packing import drop_stale
 from linrep.store.read import Store, read_store
 from schemas.activations import VERSION
 
@@ -75,17 +76,18 @@ class Harvest:
         Raises:
             StoreError: It is damaged.
         """
-        commits = read_commits(self.place, self.manifest.n_chunks)
         if not (self.place / MANIFEST).is_file():
             return None
-        return replace(self, manifest=read_store(self.place, to_mend=True).manifest, commits=commits)
+        store = read_store(self.place, to_mend=True)
+        return replace(self, manifest=store.manifest, commits=store.commits)
 
     def covers(self, planned: object, /) -> bool:
         """Whether it is complete. One whose damaged commit or statistics were deleted is not: it is completed again."""
         return self.manifest.status == "complete" and self.store.complete and (self.place / STATISTICS).is_file()
 
     def begun(self) -> "Harvest":
-        """Write the head, or take over the one on disk."""
+        """Write the head, or take over the one on disk. From here on chunks without a commit may get one."""
+        drop_stale(self.place)
         there = self.there()
         if there is not None:
             return there

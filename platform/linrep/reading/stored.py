@@ -70,8 +70,7 @@ def find_samples(store: Store, names: Sequence[str]) -> dict[str, StoredSample]:
     """What the samples table says of some samples, by name; those that it lacks, or that were skipped, are left out."""
     wanted, found = pa.array(list(names), pa.string()), {}
     columns = ("sample_id", "height", "width", "n_image_tokens", "n_text_tokens", "error")
-    for chunk in sorted(store.commits):
-        table = store.samples_of(chunk, columns)
+    for chunk, table in store.samples_by_chunk(columns):
         for row in table.filter(_among(table["sample_id"], wanted)).to_pylist():
             if row["error"] is None:
                 seen = None if row["height"] is None else (row["height"], row["width"])

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Int16, Int64, Shaped
 
 from linrep.regions.artefact import CATEGORIES, Regions
 from linrep.regions.covers import BACKGROUND, UNKNOWN
-from linrep.store.blocks import first_sample
 from linrep.store.read import Store
 
 HELD = 4
@@ -69,7 +68,7 @@ class PatchLabels:
     def __init__(self, regions: Regions, store: Store) -> None:
         self._regions, self._store = regions, store
         self.categories: tuple[str, ...] = tuple(regions.table(CATEGORIES)["category"].to_pylist())
-        first = first_sample(store)
+        first = store.first_sample
         self._chunks, self._starts = np.array(list(first), np.int64), np.array(list(first.values()), np.int64)
         self._ids = store.samples()["sample_id"].combine_chunks()
         images, groups = regions.table("images"), regions.table("groups")

@@ -19,7 +19,6 @@ from linrep.regions.masks import read_class_masks, read_masks
 from linrep.regions.matching import Matched, Window, match, window
 from linrep.regions.unit import Annotated, ImageTask
 from linrep.sample import unit_hash
-from linrep.store.blocks import first_sample
 from linrep.store.read import Store
 from linrep.store.samples import SPLITS, read_samples
 
@@ -46,7 +45,7 @@ class RegionsStudy:
     def chunks(self) -> dict[str, int]:
         """Chunks with images, by the names of their units."""
         images = read_samples(self.store.samples()).of("image")
-        first = first_sample(self.store)
+        first = self.store.first_sample
         ends = [*list(first.values())[1:], len(images)]
         return {f"part-{chunk:06d}": chunk for (chunk, a), b in zip(first.items(), ends, strict=True) if images[a:b].any()}
 
@@ -159,7 +158,7 @@ def _requests(study: RegionsStudy, annotations: Annotations) -> Requests:
         raise CorpusError(f"regions: none of {len(annotations.images):,} annotated images in {study.source} {_nothing(why_not)}")
     dealt = deal({i: samples.ids[i] for i in own}, samples.split, study.config.seed)
     tasks = [ImageTask(samples.ids[i], own.get(i), why_not.get(i), own.get(dealt.get(i, -1))) for i in images]
-    first = first_sample(study.store)
+    first = study.store.first_sample
     starts = np.array(list(first.values()))
     by_chunk: dict[int, list[ImageTask]] = {chunk: [] for chunk in study.chunks.values()}
     for i, task in zip(images, tasks, strict=True):

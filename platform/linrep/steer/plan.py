@@ -236,8 +236,7 @@ def held_out(store: Store) -> tuple[dict[str, list[HeldOutSample]], list[HeldOut
     images: dict[str, list[HeldOutSample]] = {}
     captions: list[HeldOutSample] = []
     texts: list[HeldOutSample] = []
-    for number in sorted(store.commits):
-        rows = store.samples_of(number, ["sample_id", "corpus", "modality", "split", "error"])
+    for number, rows in store.samples_by_chunk(["sample_id", "corpus", "modality", "split", "error"]):
         # Samples stand in their chunk's order; a pair whose caption is also given alone is two samples of one record.
         record = -1
         for row in rows.to_pylist():

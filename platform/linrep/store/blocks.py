@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from linrep.store.commit import WrittenFile
-from linrep.store.layout import Modality, View, samples_file
+from linrep.store.layout import Modality, View
 from linrep.store.read import Store
 from linrep.store.selection import as_array, as_tensor, raw_kind
 
@@ -40,15 +40,6 @@ class Block:
         return Block(self.x[torch.from_numpy(chosen)], self.sample[chosen], columns)
 
 
-def first_sample(store: Store) -> dict[int, int]:
-    """Number of the first sample of each chunk."""
-    first, n = {}, 0
-    for number, commit in sorted(store.commits.items()):
-        first[number] = n
-        n += sum(file.rows for file in commit.files if file.path == samples_file(number))
-    return first
-
-
 def files_of(store: Store, view: View, layer: int, modality: Modality, n_parts: int) -> list[tuple[WrittenFile, ...]]:
     """The files of a selection in runs of neighbours, at most `n_parts`, of about equal numbers of rows."""
     files = store.select(view, layer, modality).files
@@ -74,7 +65,7 @@ def blocks(
         wanted: Which samples' rows to give.
         columns: Further columns of numbers to give.
     """
-    first = first_sample(store)
+    first = store.first_sample
     names = ["sample_id", "vector", *columns] + (["is_special", "is_newline"] if view == "tokens" else [])
     manifest = store.manifest
     rows = max(1, BATCH_BYTES // (raw_kind(manifest.dtype).itemsize * manifest.width))

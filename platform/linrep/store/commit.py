@@ -1,16 +1,23 @@
 """The commit record: written last, it makes a chunk's files part of the store."""
 
 import functools
+import json
 import logging
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import xxhash
+
+from linrep.ahead import in_order
 from linrep.errors import StoreError
 from linrep.places import Place
-from linrep.records import find_record, is_inside, write_record
+from linrep.records import CHECK, is_inside, parse_record, write_record
 from linrep.store.layout import commit_file
+from linrep.store.packs import packed_commits
 
+AT_ONCE = 16
+"""Small files that are read at once."""
 REPAIR = "delete its commit, {commit}, and run the same job again: it makes the chunk anew"
 _RECORD = re.compile(r"([0-9]{6,})\.json")
 PART = re.compile(r"part-([0-9]{6,})\.parquet$")
@@ -83,11 +90,22 @@ def read_commit(place: Place, chunk: int) -> Commit | None:
     Raises:
         StoreError: The record cannot be read, is of another chunk, or names files that cannot be this chunk's.
     """
+    try:
+        data = (place / commit_file(chunk)).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    return parse_commit(place, chunk, data)
+
+
+def parse_commit(place: Place, chunk: int, data: bytes) -> Commit:
+    """The commit that the bytes of a chunk's record are.
+
+    Raises:
+        StoreError: As `read_commit`.
+    """
     file = place / commit_file(chunk)
     again = "delete it and run the same job again: it makes the chunk anew"
-    commit = find_record(file, Commit, again)
-    if commit is None:
-        return None
+    commit = parse_record(data, file, Commit, again)
     wrong = _wrong(commit, chunk)
     if wrong is not None:
         raise StoreError(f"{file} is damaged ({wrong}): {again}")
@@ -105,11 +123,27 @@ def read_commits(place: Place, n_chunks: int | None = None) -> dict[int, Commit]
         StoreError: A record cannot be read.
     """
     chunks, strange = _sort(place, n_chunks)
+    packed = packed_commits(place) if chunks else {}
     if strange:
         _warn(f"{place / 'commits'} holds {len(strange)} files that are no commits, which are ignored: {', '.join(strange[:20])}")
-    with ThreadPoolExecutor(16) as pool:
-        found = pool.map(lambda chunk: read_commit(place, chunk), chunks)
-        return {commit.chunk: commit for commit in found if commit is not None}
+    known = {chunk: _unpacked(chunk, *packed[chunk], size) for chunk, size in chunks.items() if chunk in packed}
+    rest = [chunk for chunk in chunks if known.get(chunk) is None]
+    read = dict(zip(rest, in_order(lambda chunk: read_commit(place, chunk), rest, AT_ONCE), strict=True))
+    found = {chunk: known.get(chunk) or read[chunk] for chunk in chunks}
+    return {chunk: commit for chunk, commit in found.items() if commit is not None}
+
+
+def committed(place: Place) -> dict[int, int]:
+    """Chunks that have a commit, with the bytes of its file; nothing is opened."""
+    return _sort(place, None)[0]
+
+
+def sum_of(commits: Mapping[int, Commit]) -> str:
+    """Names what some commits name: chunks, files and their seals."""
+    total = xxhash.xxh3_64()
+    for chunk, commit in sorted(commits.items()):
+        total.update(f"{chunk} {' '.join(f'{file.path} {file.seal}' for file in commit.files)} ".encode())
+    return total.hexdigest()
 
 
 def strange_commits(place: Place, n_chunks: int | None = None) -> list[str]:
@@ -117,16 +151,31 @@ def strange_commits(place: Place, n_chunks: int | None = None) -> list[str]:
     return _sort(place, n_chunks)[1]
 
 
-def _sort(place: Place, n_chunks: int | None) -> tuple[list[int], list[str]]:
-    chunks, strange = [], []
-    for name in (place / "commits").names():
+def _sort(place: Place, n_chunks: int | None) -> tuple[dict[int, int], list[str]]:
+    chunks, strange = {}, []
+    for name, size in sorted((place / "commits").sizes().items()):
         found = _RECORD.fullmatch(name)
         chunk = int(found.group(1)) if found else -1
         if chunk < 0 or commit_file(chunk) != f"commits/{name}" or (n_chunks is not None and chunk >= n_chunks):
             strange.append(name)
         else:
-            chunks.append(chunk)
+            chunks[chunk] = size or 0
     return chunks, strange
+
+
+def _unpacked(chunk: int, packed: int, text: str, size: int) -> Commit | None:
+    """A commit from a pack, whose sums say that it was whole when it was packed; None where its file is another now."""
+    if packed != size:
+        return None
+    value = json.loads(text)
+    value.pop(CHECK, None)
+    try:
+        files = tuple(WrittenFile(**file) for file in value.pop("files"))
+        skipped, taken = tuple(map(tuple, value.pop("skipped"))), tuple(TakenFiles(**one) for one in value.pop("taken"))
+        commit = Commit(**value, files=files, skipped=skipped, taken=taken)  # pyright: ignore[reportArgumentType]
+    except (KeyError, TypeError):  # a record of another version
+        return None
+    return commit if _wrong(commit, chunk) is None else None
 
 
 def _wrong(commit: Commit, chunk: int) -> str | None:

@@ -7,6 +7,7 @@ samples/part-000012.parquet                            one row a sample of chunk
 statistics/part-000012.parquet                         sums of chunk 12, one row a layer and group
 statistics.parquet                                     the same over all chunks, written at the end
 commits/000012.json                                    written last: what chunk 12 wrote
+packs/part-000000.parquet                              commits and samples of chunks 0 to 1,023 once more, see `packs`
 """
 
 import re
@@ -35,6 +36,7 @@ HIGH_NORM = 10.0
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
+PACKS = "packs"
 LOCK = "driver.lock"
 """Says which driver writes here, while it does and after."""
 
@@ -87,3 +89,8 @@ def statistics_file(chunk: int) -> str:
 def commit_file(chunk: int) -> str:
     """Path of a chunk's commit record, relative to the store."""
     return f"commits/{chunk:06d}.json"
+
+
+def pack_file(number: int) -> str:
+    """Path of a pack, relative to the store."""
+    return f"{PACKS}/part-{number:06d}.parquet"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from linrep.errors import StoreError
 from linrep.places import Place
-from linrep.records import read_record, write_record
+from linrep.records import find_record, write_record
 from linrep.store.layout import MANIFEST, Folder, StoredSite, View, folder_of
 from schemas.activations import VERSION
 
@@ -126,8 +126,8 @@ def read_manifest(place: Place) -> Manifest:
     Raises:
         StoreError: There is none, it is damaged, or it is of a version that this program cannot read.
     """
-    if not (place / MANIFEST).is_file():
+    again = "delete it and run jobs/harvest.py with the same recipe again: chunks are kept"
+    manifest = find_record(place / MANIFEST, Manifest, again)
+    if manifest is None:
         raise StoreError(f"no activation store at {place}: {MANIFEST} is missing")
-    return read_record(
-        place / MANIFEST, Manifest, "delete it and run jobs/harvest.py with the same recipe again: chunks are kept"
-    )
+    return manifest

@@ -1,17 +1,20 @@
 """Open a store, and choose rows of it by view, layer, modality and split; see `linrep.store.selection` for the rows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, get_args
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, get_args
 
 import pyarrow as pa
 
+from linrep.ahead import in_order
 from linrep.errors import StoreError
 from linrep.places import Place, place
 from linrep.records import SUMMARY, only_artefact
 from linrep.sample import Split
-from linrep.store.commit import PART, Commit, WrittenFile, read_commits, repair, strange_commits
+from linrep.store.commit import AT_ONCE, PART, Commit, WrittenFile, read_commits, repair, strange_commits, sum_of
 from linrep.store.layout import (
     HIGH_NORM,
     LOCK,
@@ -23,6 +26,7 @@ from linrep.store.layout import (
     View,
     commit_file,
     folder_of,
+    pack_file,
     parse_folder,
     samples_file,
     statistics_file,
@@ -30,6 +34,7 @@ from linrep.store.layout import (
 )
 from linrep.store.limits import from_records, group_of, limit_for, limit_of, norm_limits
 from linrep.store.manifest import Manifest, read_manifest
+from linrep.store.packs import CHUNKS, packed_samples, packs_in
 from linrep.store.selection import Selection
 from linrep.store.statistics import Sums, from_table, merge
 from linrep.store.summary import summary
@@ -38,8 +43,8 @@ from linrep.store.verify import Verified, verify_store
 from schemas import SAMPLES
 from schemas import STATISTICS as STATISTICS_SCHEMA
 
-if TYPE_CHECKING:
-    pass
+CARRIED = 4096
+"""Files up to which a pickled store carries its commits; those of a larger one are read again where it is unpickled."""
 
 
 def open(path: str) -> "Store":
@@ -89,6 +94,25 @@ class Store:
     place: Place
     manifest: Manifest
     commits: dict[int, Commit]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to other processes: of a large store not its commits, but what they must be."""
+        state = {name: value for name, value in vars(self).items() if name in {"_sum", *(f.name for f in fields(self))}}
+        commits = state.get("commits", {})
+        if sum(len(commit.files) for commit in commits.values()) > CARRIED:
+            state |= {"_sum": sum_of(commits)}
+            del state["commits"]
+        return state
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The commits of a store that came without them, when somebody first asks for them."""
+            if name != "commits" or "_sum" not in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            commits = _commits(self.place.uri, self.manifest.n_chunks, self._sum)
+            object.__setattr__(self, "commits", commits)
+            return commits
 
     @property
     def complete(self) -> bool:
@@ -195,8 +219,35 @@ class Store:
 
     def samples(self) -> pa.Table:
         """The samples of all committed chunks, skipped ones included (their `error` says why)."""
-        tables = [self.samples_of(chunk) for chunk in sorted(self.commits)]
-        return pa.concat_tables(tables) if tables else SAMPLES.empty_table()
+        return pa.concat_tables([SAMPLES.empty_table(), *(table for _, table in self.samples_by_chunk())])
+
+    def samples_by_chunk(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
+        """The samples of each committed chunk, in order, with its number; those of 2,048 chunks, at most, are held at once.
+
+        Args:
+            columns: Columns to read, None for all.
+        """
+        packs, chunks = set(packs_in(self.place)), sorted(self.commits)
+        runs = [(number, tuple(own)) for number, own in groupby(chunks, key=lambda chunk: chunk // CHUNKS)]
+
+        def packed(run: tuple[int, tuple[int, ...]]) -> dict[int, pa.Table]:
+            number, own = run
+            seals = {chunk: self._file(chunk, samples_file(chunk)).seal for chunk in own}
+            return packed_samples(self.place, number, seals, columns) if number in packs else {}
+
+        for (_, own), found in zip(runs, in_order(packed, runs, 2), strict=True):
+            rest = in_order(lambda chunk: self.samples_of(chunk, columns), [c for c in own if c not in found], AT_ONCE)
+            for chunk in own:
+                yield chunk, found.pop(chunk) if chunk in found else next(rest)
+
+    @cached_property
+    def first_sample(self) -> dict[int, int]:
+        """Number of the first sample of each committed chunk."""
+        first, n = {}, 0
+        for chunk in sorted(self.commits):
+            first[chunk] = n
+            n += self._file(chunk, samples_file(chunk)).rows
+        return first
 
     def samples_of(self, chunk: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The samples of one committed chunk.
@@ -218,14 +269,17 @@ class Store:
             if listed and listed != {key: own.n for key, own in sums.items()}:
                 raise StoreError(f"{self.place / STATISTICS} is of another store than {self.place / MANIFEST}: {again}")
             return sums
-        files = [self._file(chunk, statistics_file(chunk)) for chunk in sorted(self.commits)]
-        return merge(from_table(read_table(self.place, f.path, None, repair(self.place, f), f, STATISTICS_SCHEMA)) for f in files)
+
+        def of(file: WrittenFile) -> dict[tuple[int, str], Sums]:
+            return from_table(read_table(self.place, file.path, None, repair(self.place, file), file, STATISTICS_SCHEMA))
+
+        return merge(in_order(of, [self._file(chunk, statistics_file(chunk)) for chunk in sorted(self.commits)], AT_ONCE))
 
     def _files(self, prefix: str) -> list[WrittenFile]:
         return [file for _, commit in sorted(self.commits.items()) for file in commit.files if file.path.startswith(prefix)]
 
     def _file(self, chunk: int, path: str) -> WrittenFile:
-        return next(file for file in self.commits[chunk].files if file.path == path)
+        return next(file for file in reversed(self.commits[chunk].files) if file.path == path)
 
     def check_files(self) -> None:
         """Hold what the commits name against the layout: nothing is opened.
@@ -233,9 +287,12 @@ class Store:
         Raises:
             StoreError: A commit lacks its samples or sums, or names a file that the manifest has no place for.
         """
+        folders = {path.rpartition("/")[0] for path in self._layout(0)}
         for chunk, commit in self.commits.items():
-            own, known = {samples_file(chunk), statistics_file(chunk)}, self._layout(chunk)
-            named = {file.path for file in commit.files}
+            named = {file.path for file in commit.files}  # each ends in the chunk's own number: `read_commit` holds it to that
+            own, known = {samples_file(chunk), statistics_file(chunk)}, named
+            if not {path.rpartition("/")[0] for path in named} <= folders:
+                known = self._layout(chunk)
             for paths, what in ((named - known, "names {}, which manifest.json has no place for"), (own - named, "lacks {}")):
                 if paths:
                     again = "delete it and run the same job again: it makes the chunk anew"
@@ -253,6 +310,7 @@ class Store:
         """
         known = {MANIFEST, STATISTICS, SUMMARY, LOCK, *(file.path for commit in self.commits.values() for file in commit.files)}
         known |= {commit_file(chunk) for chunk in self.commits}
+        known |= {pack_file(number) for number in range(-(-self.manifest.n_chunks // CHUNKS))}
         return sorted(path for path, _ in self.place.walk() if path not in known and not self._pending(path))
 
     def _pending(self, path: str) -> bool:
@@ -270,3 +328,12 @@ class Store:
         return summary(str(self.place), self.manifest, self.commits, strange)
 
     __str__ = __repr__
+
+
+@functools.lru_cache(maxsize=4)
+def _commits(uri: str, n_chunks: int, named: str) -> dict[int, Commit]:
+    """The commits of a store that was pickled without them: read once in each process."""
+    commits = read_commits(place(uri), n_chunks)
+    if sum_of(commits) != named:
+        raise StoreError(f"{place(uri)} has changed since this job began: run the job again")
+    return commits

@@ -9,6 +9,7 @@ import base64
 import io
 import re
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -27,6 +28,7 @@ _SEAL = re.compile(rb"linrep\.seal:([0-9a-f]{16}):([0-9a-f]{16}):([A-Za-z0-9+/=]
 _ZEROS = b"0" * 16
 _TAIL = 1 << 16
 """Bytes read first when a file is opened: most footers fit."""
+_KEPT = 64 * 2**20
 
 
 class SealedWriter:
@@ -109,8 +111,39 @@ class _Sink(io.RawIOBase):
         return self._n + len(self._tail), seal
 
 
+class Opened:
+    """Handles and footers of an object store's files that are read again and again: kept, they cost no request the second time.
+
+    Holds up to 64 MB of footers; those that came first go first. For use by several threads.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[Any, int, pa.Buffer]] = {}
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def find(self, file: Place) -> tuple[Any, int, pa.Buffer] | None:
+        """A file's handle, and the place and the bytes of its footer."""
+        return self._files.get(file.path)
+
+    def keep(self, file: Place, handle: Any, start: int, footer: pa.Buffer) -> None:
+        """Remember them."""
+        with self._lock:
+            if file.path not in self._files:
+                self._files[file.path] = handle, start, footer
+                self._bytes += len(footer)
+            while self._bytes > _KEPT:
+                self._bytes -= len(self._files.pop(next(iter(self._files)))[2])
+
+
 @contextmanager
-def sealed(file: Place, repair: str, seal: str | None = None, size: int | None = None) -> Iterator[pq.ParquetFile]:
+def sealed(
+    file: Place,
+    repair: str,
+    seal: str | None = None,
+    size: int | None = None,
+    span: tuple[int, int] | None = None,
+    opened: Opened | None = None,
+) -> Iterator[pq.ParquetFile]:
     """A sealed parquet file for reading. What is read is checked first, whatever reads it.
 
     Args:
@@ -118,13 +151,16 @@ def sealed(file: Place, repair: str, seal: str | None = None, size: int | None =
         repair: What to do about a damaged one, for the error: "delete it and ...".
         seal: The seal that it must have; None takes any that fits its bytes.
         size: The bytes that it must have.
+        span: The bytes that will be read, from and up to: an object store is asked for them at once.
+        opened: Files that were opened before, and are kept for the next time.
 
     Raises:
         StoreError: It is missing, is not sealed, or differs from what was written; so does every read in the block.
     """
     try:
-        reader = _open(file, repair, seal, size)
-        with pq.ParquetFile(pa.PythonFile(reader, mode="r"), pre_buffer=not file.local) as parquet:
+        reader = _open(file, repair, seal, size, span, opened)
+        footer = pq.read_metadata(pa.BufferReader(reader.tail))  # was read: pyarrow would ask for 64 KiB at the end once more
+        with pq.ParquetFile(pa.PythonFile(reader, mode="r"), metadata=footer, pre_buffer=not file.local) as parquet:
             yield parquet
     except StoreError:
         raise
@@ -173,7 +209,7 @@ class _Reader(io.RawIOBase):
     """The bytes of a sealed file, each block checked before any of it is given out."""
 
     def __init__(self, file: Place, bytes_of: "_Bytes", covered: int, sums: bytes, tail: pa.Buffer, repair: str) -> None:
-        self._file, self._bytes, self._sums, self._tail, self._repair = file, bytes_of, sums, tail, repair
+        self._file, self._bytes, self._sums, self.tail, self._repair = file, bytes_of, sums, tail, repair
         self.covered, self._at = covered, 0
         self._good = bytearray(len(sums) // 8)
 
@@ -184,7 +220,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def size(self) -> int:
-        return self.covered + len(self._tail)
+        return self.covered + len(self.tail)
 
     def tell(self) -> int:
         return self._at
@@ -197,10 +233,10 @@ class _Reader(io.RawIOBase):
         end = self.size() if n is None or n < 0 else min(self._at + n, self.size())
         start, self._at = self._at, max(self._at, end)
         if start >= self.covered:
-            return self._tail.slice(start - self.covered, max(end - start, 0))
+            return self.tail.slice(start - self.covered, max(end - start, 0))
         if end <= self.covered:
             return self.checked(start, end)
-        both = self.checked(start, self.covered).to_pybytes() + self._tail.slice(0, end - self.covered).to_pybytes()
+        both = self.checked(start, self.covered).to_pybytes() + self.tail.slice(0, end - self.covered).to_pybytes()
         return pa.py_buffer(both)
 
     read_buffer = read
@@ -231,30 +267,61 @@ class _Reader(io.RawIOBase):
 class _Bytes:
     """The bytes of a file: mapped into memory on a disk, read where they are wanted in an object store."""
 
-    def __init__(self, file: Place) -> None:
+    def __init__(self, file: Place, opened: Opened | None) -> None:
+        self._ahead: list[tuple[int, pa.Buffer]] = []
+        self._file, self._opened, found = file, opened, None
         if file.local:
             self.size = file.size()
             self._stream: Any = pa.memory_map(file.path) if self.size else pa.BufferReader(b"")
             self._mapped = self._stream.read_buffer()
         else:
-            self._stream, self._mapped = file.files.open_input_file(file.path), None
+            found = None if opened is None else opened.find(file)
+            self._stream, self._mapped = file.files.open_input_file(file.path) if found is None else found[0], None
             self.size = self._stream.size()
+            self._ahead += [] if found is None else [found[1:]]
+        self.footer = max(0, self.size - _TAIL) if found is None else found[1]
+        """Where the footer begins, or what is read to find it."""
 
     def read(self, start: int, end: int) -> pa.Buffer:
         if self._mapped is not None:
             return self._mapped.slice(start, end - start)
+        for at, there in self._ahead:
+            if at <= start and end <= at + len(there):
+                return there.slice(start - at, end - start)
         return pa.py_buffer(self._stream.read_at(end - start, start))
 
+    def read_ahead(self, start: int, end: int) -> None:
+        """Read a range, which is kept while the file is open: what is read in it needs no further request."""
+        if self._mapped is None:
+            self._ahead.append((start, self.read(start, end)))
+
+    def keep(self, covered: int) -> None:
+        """Keep the file open beyond its end, with its footer."""
+        if self._opened is not None and self._mapped is None:
+            self._opened.keep(self._file, self._stream, covered, pa.py_buffer(self.read(covered, self.size).to_pybytes()))
+
     def close(self) -> None:
-        self._stream.close()
+        if self._opened is None or self._mapped is not None:
+            self._stream.close()
 
 
-def _open(file: Place, repair: str, seal: str | None, size: int | None) -> _Reader:
-    source = _Bytes(file)
+def _open(
+    file: Place,
+    repair: str,
+    seal: str | None,
+    size: int | None,
+    span: tuple[int, int] | None = None,
+    opened: Opened | None = None,
+) -> _Reader:
+    source = _Bytes(file, opened)
     try:
         if size is not None and source.size != size:
             raise StoreError(f"{file} is no whole parquet file ({source.size:,} bytes, {size:,} were written): {repair}")
-        tail = source.read(max(0, source.size - _TAIL), source.size)
+        first = source.footer
+        start, end = (first, first) if span is None else (span[0] // BLOCK * BLOCK, -(-span[1] // BLOCK) * BLOCK)
+        # What is wanted just before the footer comes with it, in one piece.
+        source.read_ahead(min(start, first) if end >= first else first, source.size)
+        tail = source.read(first, source.size)
         length = struct.unpack("<I", tail.slice(len(tail) - 8, 4).to_pybytes())[0] if len(tail) >= 12 else 0
         if not length or length > source.size - 12 or tail.slice(len(tail) - 4).to_pybytes() != b"PAR1":
             raise StoreError(f"{file} is no whole parquet file: {repair}")
@@ -276,6 +343,9 @@ def _open(file: Place, repair: str, seal: str | None, size: int | None) -> _Read
             raise StoreError(f"{file} is damaged (its footer is not as it was written): {repair}")
         if seal is not None and own != seal.encode():
             raise StoreError(f"{file} is another file than was written (its seal is {own.decode()}, not {seal}): {repair}")
+        source.keep(covered)
+        if start < covered:
+            source.read_ahead(start, min(end, covered))
         return _Reader(file, source, covered, sums, tail, repair)
     except BaseException:
         source.close()

@@ -51,8 +51,6 @@ def read_table(
     """
     file = place / path
     repair = repair or f"delete {place} and run the job that made it again"
-    if not file.is_file():
-        raise StoreError(f"no table at {file}: {repair}")
     seal, size, n = (
         (written.seal, written.bytes, written.rows) if isinstance(written, WrittenFile) else (written or None, None, None)
     )

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from linrep.errors import StoreError
 from linrep.store.commit import repair
-from linrep.store.layout import STATISTICS, view_and_site
+from linrep.store.layout import STATISTICS, commit_file, pack_file, view_and_site
+from linrep.store.packs import CHUNKS, REPAIR, packed_commits, packs_in
 from linrep.store.sealed import verify
 from linrep.store.summary import size
 
@@ -57,6 +58,16 @@ def verify_store(store: "Store") -> Verified:
             files += 1
         except StoreError as error:
             damaged.append(str(error))
+    for number in packs_in(store.place):
+        try:
+            n_bytes += verify(store.place / pack_file(number), REPAIR)
+            files += 1
+        except StoreError as error:
+            damaged.append(str(error))
+    for chunk, (_, text) in packed_commits(store.place).items():
+        file, other = store.place / commit_file(chunk), store.place / pack_file(chunk // CHUNKS)
+        if chunk in store.commits and file.read_bytes() != text.encode():
+            damaged.append(f"{file} does not say what {other} says: delete both, and run the same job again")
     for layer, folder in sorted(store.manifest.parts):
         view, site = view_and_site(folder)
         selection = store.select(view, layer, high_norm=None, site=site)
