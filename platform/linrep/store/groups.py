@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from linrep.ahead import in_order
 from linrep.sample import Split
 from linrep.store.commit import WrittenFile
+from linrep.store.sealed import Opened
 from linrep.store.selection import Selection, as_array
 
 EXPONENTS = {"float16": ("<u2", 0x7C00), "bfloat16": ("<u2", 0x7F80), "float32": ("<u4", 0x7F800000)}
 """Integers of the same size, and the bits that are all set in what is infinite or no number."""
+READ = ("split", "is_special", "norm", "vector")
+"""Columns that say which rows count, and what they are: neighbours in a file, but for the null ones between them."""
 AT_ONCE = 16
 """Files whose footers and small columns are read at once."""
 LOOKED_AT = 32
@@ -23,11 +27,19 @@ LOOKED_AT = 32
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group: its file in the store, its number there, its rows before anything is left out."""
+    """A row group.
+
+    Attributes:
+        file: Its file in the store.
+        number: Its number there.
+        rows: Its rows before anything is left out.
+        span: Where in the file `read_group` reads: bytes from and up to.
+    """
 
     file: WrittenFile
     number: int
     rows: int
+    span: tuple[int, int]
 
     @property
     def path(self) -> str:
@@ -97,7 +109,14 @@ def row_groups(selection: Selection) -> tuple[RowGroup, ...]:
 
 def _groups(selection: Selection, file: WrittenFile) -> list[RowGroup]:
     with selection.open_file(file) as parquet:
-        return [RowGroup(file, i, parquet.metadata.row_group(i).num_rows) for i in range(parquet.num_row_groups)]
+        groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
+        return [RowGroup(file, i, group.num_rows, _span(group)) for i, group in enumerate(groups)]
+
+
+def _span(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    columns = [column for column in map(group.column, range(group.num_columns)) if column.path_in_schema in READ]
+    starts = [min(filter(None, (column.data_page_offset, column.dictionary_page_offset))) for column in columns]
+    return min(starts), max(start + column.total_compressed_size for start, column in zip(starts, columns, strict=True))
 
 
 def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
@@ -119,7 +138,9 @@ def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
     return round(share * sum(file.rows for file in files)), False
 
 
-def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0, parts: int = 1) -> GroupRows:
+def read_group(
+    selection: Selection, group: RowGroup, keep: Keep, part: int = 0, parts: int = 1, opened: Opened | None = None
+) -> GroupRows:
     """The rows of a group that count.
 
     Args:
@@ -128,12 +149,13 @@ def read_group(selection: Selection, group: RowGroup, keep: Keep, part: int = 0,
         keep: Which rows.
         part: Of several readers of the group, which one: every `parts`-th row from here.
         parts: How many read it.
+        opened: Files that were opened before, see `linrep.store.sealed.sealed`.
 
     Raises:
         StoreError: The group cannot be read.
     """
-    with selection.open_file(group.file) as parquet:
-        table = parquet.read_row_group(group.number, columns=["split", "is_special", "norm", "vector"], use_threads=False)
+    with selection.open_file(group.file, group.span, opened) as parquet:
+        table = parquet.read_row_group(group.number, columns=list(READ), use_threads=False)
     mine = np.zeros(len(table), bool)
     mine[part::parts] = True
     table = table.filter(pa.array(mine)) if parts > 1 else table

@@ -18,7 +18,7 @@ from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.sample import Split
 from linrep.store.commit import WrittenFile, repair
-from linrep.store.sealed import sealed
+from linrep.store.sealed import Opened, sealed
 from schemas import vectors
 
 if TYPE_CHECKING:
@@ -105,14 +105,21 @@ class Selection:
                     yield kept if wanted is None else kept.select(wanted)
 
     @contextmanager
-    def open_file(self, file: WrittenFile) -> Iterator[pq.ParquetFile]:
+    def open_file(
+        self, file: WrittenFile, span: tuple[int, int] | None = None, opened: Opened | None = None
+    ) -> Iterator[pq.ParquetFile]:
         """One of the files, held against its commit and the manifest; what is read of it is checked.
+
+        Args:
+            file: Which.
+            span: See `linrep.store.sealed.sealed`.
+            opened: Likewise.
 
         Raises:
             StoreError: It is missing, is not as it was written, or holds vectors of another width or number format.
         """
         where, again = self.place / file.path, repair(self.place, file)
-        with sealed(where, again, file.seal, file.bytes) as parquet:
+        with sealed(where, again, file.seal, file.bytes, span, opened) as parquet:
             wanted, found = vectors(self.width, self.dtype), parquet.schema_arrow
             at = found.get_field_index("vector")
             if at < 0 or found.field(at).type != wanted.field("vector").type:

@@ -3,7 +3,8 @@
 In each pass over the store the row groups are put in a new order and dealt out to the workers. A worker takes its groups up
 several at a time, as many as hold `shuffle_rows`, and mixes the rows of all of them: neighbours in the stream come from many
 files. So a position is three numbers (pass, pool of groups, row in it), and memory does not depend on the size of the store:
-one pool is read from while a thread reads the next.
+one pool is read from while a thread reads the next. From an object store eight groups are read at a time, with at most two
+requests each; the order of the rows is the same.
 """
 
 import heapq
@@ -15,10 +16,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from linrep.ahead import in_order
 from linrep.errors import StoreError
-from linrep.store.groups import EXPONENTS, Keep, RowGroup, read_group
+from linrep.store.groups import EXPONENTS, GroupRows, Keep, RowGroup, read_group
+from linrep.store.sealed import Opened
 from linrep.store.selection import Selection
 
+GROUPS_AT_ONCE = 8
+"""Row groups that are read at once from an object store: 256 MB at most, beside the rows of two pools."""
 PARTS_PER_WORKER = 4
 """Where there are fewer row groups than this for each worker, groups are divided, so that no worker waits for another's rows."""
 REASONS: tuple[str, ...] = ("special", "high_norm", "nonfinite")
@@ -101,6 +106,7 @@ class Stream:
         self._counted = False
         self._ahead: tuple[tuple[int, int], Future[_Pool]] | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._opened = Opened()
         self._plans: dict[int, list[list[_Unit]]] = {}
 
     @property
@@ -196,7 +202,11 @@ class Stream:
         return (epoch, number + 1) if number + 1 < len(self._pools(epoch)) else (epoch + 1, 0)
 
     def _load(self, epoch: int, number: int) -> _Pool:
-        parts = [read_group(self._selection, u.group, self._keep, u.part, u.parts) for u in self._pools(epoch)[number]]
+        def read(u: _Unit) -> GroupRows:
+            return read_group(self._selection, u.group, self._keep, u.part, u.parts, self._opened)
+
+        at_once = min(GROUPS_AT_ONCE, self._selection.place.at_once)
+        parts = list(in_order(read, self._pools(epoch)[number], at_once))
         n = sum(len(part.vectors) for part in parts)
         order = self._draw(epoch, number + 1, self._share.rank + 1).permutation(n)
         vectors = np.empty((n, self._selection.width), EXPONENTS[self._selection.dtype][0])
