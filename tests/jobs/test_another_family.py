@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import linrep
-from linrep.recipe import load_yaml
+from linrep.recipe import load_yaml, validate
 from tests.vlm.families.test_qwen2_vl import TestQwen25VL as Qwen
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +25,13 @@ def recipe_of(model: Path) -> dict:
     recipe["steer"] |= {"pairs": 1, "images": 1, "directions": ["class_mean", "random"], "edits": [], "insist": True}
     recipe["steer"] |= {"dose": {"strengths": [1.0], "relative": True}}
     recipe["sae"] |= {"grid": {"sparsity": [4]}, "rows": 4000, "batch": 256}
-    recipe["sae"]["evaluation"] |= {"rows": 512, "texts": 4, "candidates": 1, "vectors": 2, "samples": 64}
+    recipe["sae"]["evaluation"] |= {"rows": 512, "texts": 4, "vectors": 2, "samples": 64}
     recipe["features"] |= {"saes": [{"layer": 2, "sae": "topk-4-x8"}], "per_quantile": 4}
     return {name: section for name, section in recipe.items() if name not in ("tune", "interpret")}
+
+
+def test_its_recipe_has_no_field_that_is_gone(tmp_path):
+    validate(recipe_of(tmp_path), "recipe.yaml", {}, [])
 
 
 @pytest.mark.slow
