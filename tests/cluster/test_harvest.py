@@ -47,7 +47,7 @@ def harvest_plainly(plan: Plan) -> Store:
     for chunk in plan.chunks:
         harvest_chunk(harvester, prepare_chunk(chunk, plan.job.corpora, preparer), plan.place, chunk.number)
     write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
-    return linrep.store.open(str(plan.place))
+    return linrep.store.open(plan.place.uri)
 
 
 def whole(plan: Plan) -> list[ChunkWork]:

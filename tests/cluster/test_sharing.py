@@ -216,7 +216,7 @@ def test_the_job_tracks_its_numbers_resumes_and_then_has_nothing_to_do(random_vl
     client = MlflowClient(first.uri)
     (run,) = client.search_runs(["1"], "tags.`linrep.stage` = 'sharing'")
     assert {"linrep.parent.harvest", "linrep.parent.untrained", "linrep.parent.sae-0"} <= run.data.tags.keys()
-    assert {"hub", "hub/untrained", "cofire/sae", "latent_lens", "logit_lens"} <= run.data.metrics.keys()
+    assert {"hub", "hub/untrained", "cofire/sae_layer02", "latent_lens", "logit_lens"} <= run.data.metrics.keys()
     curve = {one.step: one.value for one in client.get_metric_history(run.info.run_id, "latent_lens")}
     own = lenses.filter(pl.col("model") == "trained", pl.col("contexts") == "all")
     assert curve == pytest.approx(dict(own.select("image_layer", "value").iter_rows()))
