@@ -126,7 +126,7 @@ def test_how_to_look_at_runs_depends_on_where_they_are_kept():
     assert tracking.pages("https://me:secret@host:5000/x") == "MLflow's pages are at https://host:5000/x"
 
 
-PAGES = ("ask", "explore")  # they show what other jobs recorded, and record no run
+PAGES = ("ask", "explore", "plan")  # they show what other jobs recorded, or what one will take, and record no run
 RECORDED = [job for job in sorted((Path(__file__).parents[1] / "jobs").glob("*.py")) if job.stem not in PAGES]
 
 

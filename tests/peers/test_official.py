@@ -12,8 +12,8 @@ import torch
 from linrep.places import place
 from linrep.sae import formats
 from linrep.sae.architectures.matching_pursuit import Pursuit
-from linrep.sae.coder import Sae
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
+from linrep.sae.sae import Sae
 from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own

@@ -240,6 +240,7 @@ class SteerConfig(Section):
         default=None,
         description="Ordered pairs of class names, source and target; or how many to draw: every class is once a source and once "
         "a target before any is again; null: 24, or all where the classes have fewer.",
+        examples=[24],
     )
     images: PositiveInt = Field(default=8, description="Held-out images of the source class for each pair.")
     sites: tuple[Site, ...] = Field(
