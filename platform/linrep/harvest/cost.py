@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 from yaml import YAMLError, safe_load
 
 from linrep.config import Section
@@ -50,7 +50,7 @@ def read_gpus(file: Path = GPUS) -> GpuTable:
         RecipeError: There is no such file, or it is no such table.
     """
     try:
-        return TypeAdapter(GpuTable).validate_python(safe_load(file.read_text()))
+        return GpuTable.model_validate(safe_load(file.read_text()))
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"--gpus {file}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     except ValidationError as error:

@@ -38,7 +38,7 @@ from linrep.vlm.prepared import Prepared
 from schemas.activations import vectors
 
 LOOKED = 96
-"""Samples of each source that are prepared: what a sample of photographs varies by is then known to a few percent."""
+"""Samples of each source that are prepared: how much images of many sizes vary is then known to a few percent."""
 BESIDE = 3
 """Objects of a chunk beside its vectors: samples, statistics, commit."""
 
@@ -54,8 +54,7 @@ class Part:
         n_looked: Samples that were prepared.
         n_skipped: Of these, how many cannot be used.
         tokens: Positions a sample that is used, with its 95% interval over the samples that were looked at.
-        image_tokens: Of these, how many are the image's, newlines included.
-        squares: Mean square of the positions: attention costs by it.
+        squares: Mean square of these positions: attention costs by it.
         patches: Patches that the vision tower sees.
         rows: Rows a sample that is used, by view and modality.
         bytes_of_row: Bytes of a row in its file, by view and modality.
@@ -69,7 +68,6 @@ class Part:
     n_looked: int
     n_skipped: int
     tokens: Interval
-    image_tokens: float
     squares: float
     patches: float
     rows: Mapping[tuple[View, Modality], float]
@@ -184,7 +182,6 @@ def _part(
         n_looked=len(seen),
         n_skipped=len(seen) - len(used),
         tokens=of_mean(lengths),
-        image_tokens=float(np.mean([one.n_image_tokens for one in used])),
         squares=float((lengths**2).mean()),
         patches=float(np.mean([_patches(one, card) for one in used])),
         rows={key: rows / len(used) for key, rows in kept.items() if key in per_row},
