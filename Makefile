@@ -8,6 +8,8 @@ VENV ?= .venv
 WORKSPACE ?= runs
 PROCESSES ?= 2
 ARGS ?=
+STAGE ?= reproduce
+CONFIG ?= recipes/demo.yaml
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,7 +17,7 @@ ASKED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo smol ui notebooks test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
+.PHONY: help install demo smol ui notebooks submit test test-all test-peers test-deps lint format types contracts docs docs-check bench bench-peers clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [WORKSPACE=$(WORKSPACE)] [ARGS=...]"
@@ -87,6 +89,13 @@ ui: $(VENV)/.installed ## MLflow's pages over the results in WORKSPACE, port 500
 
 notebooks: $(VENV)/.installed-test ## execute the notebooks over the results in WORKSPACE, into build/notebooks
 	$(BIN)/python notebooks/run.py build/notebooks --workspace="$$WORKSPACE" $(ARGS)
+
+# The jobs client comes with the test tools.
+submit: export STAGE := $(STAGE)
+submit: export CONFIG := $(CONFIG)
+submit: export WORKSPACE := $(WORKSPACE)
+submit: $(VENV)/.installed-test ## STAGE, or all stages, on the cluster at RAY_API_SERVER_ADDRESS: STAGE=harvest CONFIG=recipes/demo.yaml WORKSPACE=s3://bucket/folder
+	@$(BIN)/python deploy/submit.py "$$STAGE" --config="$$CONFIG" --workspace="$$WORKSPACE" -- $(ARGS)
 
 # No test may reach for a model hub: what a test needs is in the repository or made by the test.
 test test-all: export HF_HUB_OFFLINE = 1

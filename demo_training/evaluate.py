@@ -48,7 +48,7 @@ def named(n: int, first: int = 20000, folder: Path | None = None, prompts: Mappi
     """
     folder = folder or model_folder()
     model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     scenes = [draw_scene(0, "heldout", first + i) for i in range(n)]
     unseen = [is_unseen(s.main.object, s.main.colour, s.main.ground) for s in scenes]
     found: dict[str, Share] = {}

@@ -110,7 +110,7 @@ def _word(answer: str) -> str:
 def ask(folder: Path, cases: Sequence[Case]) -> list[str]:
     """The first word of each greedy answer; of none, an empty one."""
     model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     groups = list(group(processor, [case.scene for case in cases], [case.prompt for case in cases]))
     return [(said.split() or [""])[0] for said in answers(model, processor, groups, max_new_tokens=2)]
 

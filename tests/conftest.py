@@ -102,7 +102,7 @@ def s3_address() -> Iterator[tuple[str, int]]:
     """Host and port of a local S3."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
         yield server.get_host_and_port()

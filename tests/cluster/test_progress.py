@@ -2,11 +2,13 @@
 
 import io
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from linrep.cluster import progress
-from linrep.cluster.progress import Progress
+from linrep.cluster import meter, progress
+from linrep.cluster.progress import Progress, within
 
 
 class Terminal(io.StringIO):
@@ -63,3 +65,24 @@ def test_a_terminal_is_shown_the_same(clock):
     out = Terminal()
     lines(clock, out, 3600.0, 10.0, 5)
     assert re.findall(r"[0-9:]+ left", out.getvalue())[-1] == "15:50 left"
+
+
+def test_what_is_done_is_counted_for_prometheus_where_a_cluster_is_joined(monkeypatch):
+    counted: list[tuple[int, dict[str, str]]] = []
+    monkeypatch.setattr(meter, "_counter", lambda: SimpleNamespace(inc=lambda n, tags: counted.append((n, tags))))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: joined))
+    joined = False
+    with within("1/2 "), Progress("harvest", 9, out=io.StringIO()) as shown:
+        shown.add(3, 70)
+        joined = True
+        shown.add(4, 50)
+        shown.add(0, 20)
+    with Progress("probe", 9, out=io.StringIO(), unit="units", rate="units") as shown:
+        shown.add(1, 1)
+    harvest = {"stage": "harvest"}
+    assert counted == [
+        (4, {**harvest, "unit": "samples"}),
+        (50, {**harvest, "unit": "tokens"}),
+        (20, {**harvest, "unit": "tokens"}),
+        (1, {"stage": "probe", "unit": "units"}),
+    ]

@@ -12,6 +12,7 @@ from linrep import artefact
 from linrep.artefact import Artefact
 from linrep.cluster import stage as stages
 from linrep.cluster.lock import sole_driver
+from linrep.cluster.progress import within
 from linrep.cluster.report import MOST_LINES, outcome_lines
 from linrep.cluster.stage import Counts, Records, Shown, run_stage
 from linrep.errors import StoreError, WorkspaceBusy
@@ -95,6 +96,20 @@ def planned(workspace: Path, n: int = 3) -> Squares:
 def content(folder: Path) -> dict[str, bytes]:
     """What an artefact holds, but for its dates and its lock."""
     return {n: (folder / n).read_bytes() for n in files_in(folder) if n not in ("manifest.json", "driver.lock")}
+
+
+def test_the_page_of_the_run_is_said_when_a_job_begins_without_a_password(untracked, monkeypatch, tmp_path, capsys):
+    served = Untracked("r1", "http://me:hunter2@mlflow.test:5000/", None, "7")  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(stages.tracking, "run", lambda *args: contextlib.nullcontext(served))
+    with within("2/3 "):
+        run_stage(planned(tmp_path), place(tmp_path))
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == "2/3 squares: its run is http://mlflow.test:5000/#/experiments/7/runs/r1"
+    assert rest  # progress comes after it
+    run_stage(planned(tmp_path / "of a database"), place(tmp_path / "of a database"))
+    monkeypatch.setattr(stages.tracking, "run", lambda *args: contextlib.nullcontext(UNTRACKED))
+    run_stage(planned(tmp_path / "kept"), place(tmp_path / "kept"))
+    assert capsys.readouterr().err.count("its run is") == 1
 
 
 class Killed(BaseException):

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,21 +31,26 @@ class Head:
         address: Of the dashboard, where jobs are submitted: http://127.0.0.1:port.
         gcs: Of the cluster itself, for `ray.init(address=...)`: 127.0.0.1:port.
         env: The environment of a client: the token and no trace of other clusters.
+        metrics: Where Prometheus would read the node's.
     """
 
     address: str
     gcs: str
     env: dict[str, str]
+    metrics: str
 
     def submit(
         self, entrypoint: Sequence[str], *, working_dir: Path, runtime_env: Path, timeout_s: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run `ray job submit` to its end. Its exit status is 0 when the job succeeded; output and errors are in `stdout`."""
-        command = [*ray(), "job", "submit", "--address", self.address, "--working-dir", str(working_dir)]
-        command += ["--runtime-env", str(runtime_env), "--", *entrypoint]
+        command = ["job", "submit", "--working-dir", str(working_dir), "--runtime-env", str(runtime_env), "--", *entrypoint]
+        return self.run([*ray(), *command], timeout_s)
+
+    def run(self, command: Sequence[str], timeout_s: float = 180, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as a client of this head; output and errors are in `stdout`."""
         return subprocess.run(
-            command, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout_s, check=False,
+            command, env=self.env | {"RAY_API_SERVER_ADDRESS": self.address} | env, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
 
@@ -55,10 +60,13 @@ def ray() -> list[str]:
 
 
 @contextlib.contextmanager
-def local_head(n_cpus: int = 4, object_store_bytes: int = 200_000_000, timeout_s: float = 120) -> Iterator[Head]:
+def local_head(
+    n_cpus: int = 4, object_store_bytes: int = 200_000_000, timeout_s: float = 120, node: Mapping[str, str] | None = None
+) -> Iterator[Head]:
     """Start a head with token authentication, yield it, and end it and all that it started.
 
     Args:
+        node: Further environment of the node, which its clients do not have: keys of a store, as an instance's role gives them.
         n_cpus: Logical CPUs, which may exceed the real ones.
         object_store_bytes: Size of the object store.
         timeout_s: How long the head may take to answer.
@@ -90,7 +98,7 @@ def local_head(n_cpus: int = 4, object_store_bytes: int = 200_000_000, timeout_s
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command,
-                env=env | {MARK: mark},
+                env=env | dict(node or {}) | {MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -98,7 +106,7 @@ def local_head(n_cpus: int = 4, object_store_bytes: int = 200_000_000, timeout_s
             )
         address = f"http://127.0.0.1:{dashboard}"
         wait_for(f"{address}/api/jobs/", token.read_text(), process, log, timeout_s)
-        yield Head(address=address, gcs=f"127.0.0.1:{gcs}", env=env)
+        yield Head(address, f"127.0.0.1:{gcs}", env, f"http://127.0.0.1:{metrics}/metrics")
     finally:
         end(mark)
         if process is not None:

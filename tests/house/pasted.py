@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from click import ClickException
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ".venv/bin/python"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -96,8 +98,16 @@ def _of_make(words: Sequence[str]) -> str | None:
 
 
 def _of_ray(words: Sequence[str], parse: Callable[[str, Sequence[str]], None]) -> str | None:
+    if list(words[:1]) == ["job"] and list(words[1:2]) in (["logs"], ["stop"]):
+        from ray.dashboard.modules.job.cli import job_cli_group
+
+        try:
+            job_cli_group.commands[words[1]].make_context(words[1], list(words[2:]))
+        except ClickException as error:
+            return error.format_message()
+        return None
     if list(words[:2]) != ["job", "submit"]:
-        return f"only `ray job submit` is known here, not {words[:2]}"
+        return f"only `ray job submit`, `logs` and `stop` are known here, not {words[:2]}"
     if "--" not in words:
         return None
     end = words.index("--")

@@ -1,5 +1,7 @@
 """The files of deploy/ load, agree with the pins and with each other, and a job submitted with them finds the code."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -7,10 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from ray.runtime_env import RuntimeEnv
 
+from tests.house.kuberay import KEPT, MANIFESTS, manifest, of_kind, used
 from tests.house.local_head import local_head
 from tests.house.pins import pins
 
@@ -25,7 +29,7 @@ def rayjob() -> dict[str, Any]:
 
 def test_runtime_env_is_one_that_ray_accepts() -> None:
     fields = yaml.safe_load((DEPLOY / "runtime_env.yaml").read_text())
-    assert RuntimeEnv(**fields).env_vars() == {"PYTHONPATH": "platform:."}
+    assert RuntimeEnv(**fields).env_vars() == {"PYTHONPATH": "platform:.", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
 
 
 def test_rayjob_is_a_rayjob(rayjob: dict[str, Any]) -> None:
@@ -39,6 +43,105 @@ def test_rayjob_is_a_rayjob(rayjob: dict[str, Any]) -> None:
     assert cluster["enableInTreeAutoscaling"]
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+@pytest.mark.parametrize(("kind", "name"), MANIFESTS.items())
+def test_manifests_pass_kuberays_schema(kind: str, name: str) -> None:
+    """The fields that are used, as KubeRay 1.7.0 has them; all fields, where KUBERAY_CRDS names a folder with its files."""
+    schemas = {"kept": json.loads(KEPT.read_text())[kind]}
+    if folder := os.environ.get("KUBERAY_CRDS"):
+        schemas["whole"] = of_kind(Path(folder) / f"ray.io_{kind}.yaml")
+        assert used(schemas["whole"], manifest(name)) == schemas["kept"], "renew it: python -m tests.house.kuberay"
+    for schema in schemas.values():
+        jsonschema.validate(manifest(name), schema)
+        cluster = manifest(name)
+        spec = cluster["spec"].get("rayClusterSpec", cluster["spec"])
+        for change in ({"gcsFaultTolerance": {}}, {"authOptions": {"mode": "tokens"}}, {"workerGroupSpecs": {}}):
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(cluster | {"spec": spec | change}, schema)
+
+
+def test_both_clusters_of_kubernetes_are_one_but_for_what_outlives_the_head(rayjob: dict[str, Any]) -> None:
+    cluster = manifest("raycluster.yaml")
+    kept = cluster["spec"].pop("gcsFaultToleranceOptions")
+    assert cluster["spec"] == rayjob["spec"]["rayClusterSpec"]
+    redis = {one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "redis.yaml").read_text())}
+    name = redis["Service"]["metadata"]["name"]
+    assert kept["redisAddress"] == f"redis://{name}:{redis['Service']['spec']['ports'][0]['port']}"
+    container = redis["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]
+    (password,) = container["env"]
+    assert password["valueFrom"] == kept["redisPassword"]["valueFrom"]
+
+
+def test_mlflow_s_server_is_one_that_the_pinned_mlflow_starts() -> None:
+    from mlflow.cli import server
+
+    documents = list(yaml.safe_load_all((DEPLOY / "mlflow.yaml").read_text()))
+    services = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in documents if one["kind"] == "Service"}
+    (deployment,) = [one for one in documents if one["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    command, *words = container["args"]
+    assert command == "server"
+    options = server.make_context("server", list(words)).params
+    assert (options["host"], options["port"], options["serve_artifacts"]) == ("0.0.0.0", services["line-of-sight-mlflow"], True)
+    assert "line-of-sight-mlflow:5000" in options["allowed_hosts"].split(",")
+    known = {variable for one in server.params for variable in [one.envvar] if isinstance(variable, str)}
+    named = {one["name"] for one in container["env"]} - {"MLFLOW_DISABLE_TELEMETRY"}
+    assert named == {"MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"} <= known
+    assert f"@line-of-sight-postgres:{services['line-of-sight-postgres']}/" in (DEPLOY / "mlflow.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["mlflow.yaml", "redis.yaml", "raycluster.yaml", "rayjob.yaml"])
+def test_no_password_stands_in_a_manifest(name: str) -> None:
+    variables: list[dict[str, Any]] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            variables.extend(value["env"] if isinstance(value.get("env"), list) else [])
+            for one in value.values():
+                look(one)
+        elif isinstance(value, list):
+            for one in value:
+                look(one)
+
+    for document in yaml.safe_load_all((DEPLOY / name).read_text()):
+        look(document)
+    assert variables
+    secret = [one for one in variables if re.search("PASSWORD|TOKEN|KEY|STORE_URI", one["name"])]
+    assert [one["name"] for one in secret if "secretKeyRef" not in one.get("valueFrom", {})] == []
+
+
+def test_monitors_find_the_port_of_ray_s_metrics_on_head_and_workers() -> None:
+    head, workers = yaml.safe_load_all((DEPLOY / "monitoring.yaml").read_text())
+    assert (head["kind"], workers["kind"]) == ("ServiceMonitor", "PodMonitor")
+    assert head["apiVersion"] == workers["apiVersion"] == "monitoring.coreos.com/v1"
+    assert head["spec"]["selector"] == {"matchLabels": {"ray.io/node-type": "head"}}
+    assert workers["spec"]["selector"] == {"matchLabels": {"ray.io/node-type": "worker"}}
+    endpoints = [*head["spec"]["endpoints"], *workers["spec"]["podMetricsEndpoints"]]
+    assert {one["port"] for one in endpoints} == {"metrics"}
+
+
+def test_the_dashboard_draws_metrics_that_ray_and_the_jobs_have() -> None:
+    import ray.dashboard.modules.metrics.dashboards as dashboards
+
+    from linrep.cluster.meter import NAME
+
+    shown = json.loads((DEPLOY / "grafana.json").read_text())
+    drawn = {name for panel in shown["panels"] for one in panel["targets"] for name in re.findall(r"\bray_\w+", one["expr"])}
+    of_ray = "".join(path.read_text() for path in Path(dashboards.__path__[0]).glob("*_panels.py"))
+    known = set(re.findall(r"\bray_\w+", of_ray)) | {f"ray_{NAME}_total"}
+    assert len(drawn) > 8
+    assert drawn - known == set()
+    assert f"ray_{NAME}_total" in drawn
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in shown["panels"]]
+    assert len(set(places)) == len(places) == len({panel["id"] for panel in shown["panels"]})
+
+
+def test_prometheus_reads_the_file_that_ray_writes() -> None:
+    from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
+
+    (scrape,) = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())["scrape_configs"]
+    assert scrape["file_sd_configs"] == [{"files": [f"/tmp/ray/{PROMETHEUS_SERVICE_DISCOVERY_FILE}"]}]
 
 
 def test_rayjob_runs_a_script_that_the_image_holds(rayjob: dict[str, Any]) -> None:

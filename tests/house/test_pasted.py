@@ -105,6 +105,8 @@ def test_nothing_that_is_printed_asks_for_a_python_of_the_path():
         ("make demo ARG=x", "make knows no ARG"),
         (".venv/bin/ray job submit --working-dir . --runtime-env deploy/env.yaml -- python jobs/probe.py", "no deploy/env.yaml"),
         (f".venv/bin/ray job submit --working-dir . -- {PYTHON} jobs/probe.py", "not the cluster's python"),
+        (".venv/bin/ray job logs --folow JOB", "--folow"),
+        (".venv/bin/ray job stop", "JOB_ID"),
     ],
 )
 def test_a_mistaken_command_is_found(command, said, parsed):

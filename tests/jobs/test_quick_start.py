@@ -41,6 +41,7 @@ ELSEWHERE = {
     "make test": "it would run this test",
     "recipes/imagenette.yaml": "its images are not here",
     ".venv/bin/ray job submit": "tests/jobs/test_submit.py submits to a cluster",
+    "make submit": "so does that",
 }
 NO_NEXT = ("jobs/explore.py", "jobs/ask.py")
 """They end with a page to open, not with a command."""

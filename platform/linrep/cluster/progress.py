@@ -10,6 +10,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from linrep.cluster.meter import count
+
 _PREFIX: ContextVar[str] = ContextVar("prefix", default="")
 
 
@@ -21,6 +23,11 @@ def within(prefix: str) -> Iterator[None]:
         yield
     finally:
         _PREFIX.reset(token)
+
+
+def announce(what: str, text: str) -> None:
+    """Print a line of a stage among those of its progress."""
+    print(f"{_PREFIX.get()}{what}: {text}", file=sys.stderr, flush=True)
 
 
 LOG_SECONDS = 10.0
@@ -42,7 +49,7 @@ class Progress:
     def __init__(
         self, what: str, total: int, done: int = 0, out: TextIO | None = None, unit: str = "samples", rate: str = "tokens"
     ) -> None:
-        self._rate, what = rate, _PREFIX.get() + what
+        self._stage, self._rate, what = what, rate, _PREFIX.get() + what
         self._what, self._unit, self._total, self._done, self._tokens = what, unit, total, done, 0
         self._out = sys.stderr if out is None else out
         self._start = self._said = time.monotonic()
@@ -62,7 +69,10 @@ class Progress:
             self._say(f"{what}: {done:,} of {total:,} {unit} were done before")
 
     def add(self, n_samples: int, n_tokens: int) -> None:
-        """Count what a chunk brought."""
+        """Count what a chunk brought, for people and for Prometheus."""
+        count(self._stage, self._unit, n_samples)
+        if self._rate != self._unit:
+            count(self._stage, self._rate, n_tokens)
         self._tokens += n_tokens
         self._done += n_samples
         now = time.monotonic()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from linrep import tracking
 from linrep.cluster.commands import literal, python
+from linrep.cluster.meter import count
 from linrep.cluster.ready import check_services
 from linrep.cluster.run_plan import check_room
 from linrep.cluster.session import cluster
@@ -107,6 +108,8 @@ class HarvestStage:
                 print(f"harvest: chunk {outcome.number} is computed whole: {outcome.why}", file=sys.stderr, flush=True)
                 continue
             commits[outcome.chunk] = outcome
+            count(self.artefact.kind.stage, "chunks", 1)
+            count(self.artefact.kind.stage, "skipped samples", len(outcome.skipped))
             yield Step(outcome.n_samples + len(outcome.skipped), outcome.n_tokens)
             n_skipped += len(outcome.skipped)
             self._refuse(n_skipped)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from linrep import tracking
 from linrep.cluster.lock import sole_driver
-from linrep.cluster.progress import Progress
+from linrep.cluster.progress import Progress, announce
 from linrep.cluster.ready import check_services
 from linrep.cluster.session import cluster
 from linrep.kind import Kind, UnitCommit
@@ -255,6 +255,8 @@ def _run(stage: Stage[Made], workspace: Place) -> Outcome[Made]:
     name, key = f"{begun.kind.stage} {begun.name}", tracking.key_of(workspace, begun.place)
     with tracking.run(workspace, begun.kind.stage, name, key, begun.params, begun.parents) as run:
         run.tags({"linrep.artefact": tracking.inside(workspace, begun.place), "linrep.digest": begun.digest})
+        if run.page is not None:
+            announce(begun.kind.stage, f"its run is {run.page}")
         if todo:
             # Ray starts only where there is work: finished results say so at once.
             with cluster() if stage.on_ray else nullcontext():

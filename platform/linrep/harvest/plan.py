@@ -33,6 +33,7 @@ from linrep.store.manifest import Manifest, now
 from linrep.vlm.card import ModelCard, check_layers, describe
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.families import family_of
+from linrep.vlm.fetched import shown
 from linrep.vlm.files import locate
 from linrep.vlm.processor import load_processor
 from schemas.activations import VERSION
@@ -182,7 +183,7 @@ def _plan(
     manifest = Manifest(
         name=name,
         digest=key,
-        model={**asdict(card), "path": model.path},
+        model={**asdict(card), "path": shown(model.path)},
         layers=layers,
         views=config.views,
         dtype=config.stored,

@@ -52,11 +52,20 @@ class Run:
     Attributes:
         id: The run's id.
         uri: The tracking server or database.
+        experiment: The id of its experiment; empty where nobody asks for its page.
     """
 
     id: str
     uri: str
     _client: "MlflowClient"
+    experiment: str = ""
+
+    @property
+    def page(self) -> str | None:
+        """Where a server shows the run; None for a database, whose pages nobody serves yet."""
+        if not self.uri.startswith("http"):
+            return None
+        return f"{redacted(self.uri).rstrip('/')}/#/experiments/{self.experiment}/runs/{self.id}"
 
     def _ask(self, call: Callable[[], T]) -> T:
         return patiently(call, self.uri)
@@ -238,7 +247,7 @@ def run(
     client = open_client(uri)
     experiment = _experiment(client, workspace, uri)
     run_id = _begun(client, uri, experiment, stage, key, name, user())
-    opened, parents = Run(run_id, uri, client), parents or {}
+    opened, parents = Run(run_id, uri, client, experiment), parents or {}
     try:
         patiently(lambda: client.update_run(run_id, status="RUNNING"), uri)
         _log_params(opened, {name: _shown(value) for name, value in flat(params).items()})

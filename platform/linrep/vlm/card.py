@@ -9,6 +9,7 @@ from typing import Any
 from linrep.errors import ModelError
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.family import Vision
+from linrep.vlm.fetched import shown
 from linrep.vlm.files import digest_files, locate, read_json, weight_files
 
 
@@ -77,7 +78,7 @@ def describe(config: ModelConfig) -> ModelCard:
     processor_class = _processor_class(folder)
     try:
         return ModelCard(
-            path=config.path,
+            path=shown(config.path),
             revision=commit or config.revision,
             class_name=(full.architectures or [type(full).__name__.removesuffix("Config") + "ForConditionalGeneration"])[0],
             family=full.model_type,

@@ -9,10 +9,11 @@ from linrep.sample import IMAGE
 
 
 class ModelConfig(Section):
-    """A vision-language model, as a folder on disk or as a name on the Hugging Face hub."""
+    """A vision-language model, as a folder on disk or in a bucket, or as a name on the Hugging Face hub."""
 
     path: str = Field(
-        min_length=1, description="Folder written by save_pretrained, or hub name such as llava-hf/llava-v1.6-mistral-7b-hf."
+        min_length=1,
+        description="Folder written by save_pretrained (on disk or in a bucket), or hub name: llava-hf/llava-v1.6-mistral-7b-hf.",
     )
     revision: str | None = Field(
         default=None, description="Commit, tag or branch on the hub; pin a commit to keep results comparable. Unused for folders."

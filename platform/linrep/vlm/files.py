@@ -7,6 +7,7 @@ from pathlib import Path
 
 from linrep.errors import ModelError
 from linrep.vlm.config import ModelConfig
+from linrep.vlm.fetched import fetch, is_address
 
 CONFIG_FILES = (
     "config.json",
@@ -35,7 +36,8 @@ def locate(config: ModelConfig, weights: bool = False) -> tuple[Path, str | None
     """The folder with the model's files, and the hub commit they belong to (None for a folder of one's own).
 
     Args:
-        config: A folder that exists is taken as such; anything else must look like a hub name, `owner/name`.
+        config: A folder that exists is taken as such, and one in a bucket is brought here; anything else must look like a hub
+            name, `owner/name`.
         weights: Also fetch the safetensors files of a hub model, not only its small files.
 
     Raises:
@@ -44,6 +46,8 @@ def locate(config: ModelConfig, weights: bool = False) -> tuple[Path, str | None
     folder = Path(config.path).expanduser()
     if folder.is_dir():
         return folder, None
+    if is_address(config.path):
+        return fetch(config.path), None
     if folder.exists():
         raise ModelError(f"model {config.path!r} is a file; name the folder that holds config.json")
     if not _HUB_NAME.fullmatch(config.path):

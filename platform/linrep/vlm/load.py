@@ -107,6 +107,7 @@ def load(
                 config=own,
                 dtype=_dtype(dtype),
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
                 **placed,

@@ -70,7 +70,7 @@ def load_processor(folder: Path) -> Processor:
     from transformers import AutoTokenizer
 
     with _loading(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     images = _image_processor(folder)
     family_of(str(read_json(folder / "config.json").get("model_type"))).settle(tokenizer)
     settings = _settings(folder / "processor_config.json")
@@ -100,7 +100,7 @@ def _image_processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     with _loading(folder):
-        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
 
 
 @contextmanager

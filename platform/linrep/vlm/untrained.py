@@ -29,7 +29,7 @@ def write_untrained(source: str | Path, folder: str | Path, seed: int = 0) -> Pa
     source, folder = Path(source), Path(folder)
     load_processor(source)  # or one line says what it lacks
     with quiet():
-        config: Any = AutoConfig.from_pretrained(source, local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: Any = AutoModelForImageTextToText.from_config(config)
