@@ -15,6 +15,7 @@ from linrep import __version__
 from linrep.cluster import entry
 from linrep.cluster.stop import Stop, kept_handlers, listen
 from linrep.errors import ServiceError, StoreError
+from tests.signals import hangups_heard
 
 PLATFORM = Path(__file__).parents[2] / "platform"
 SCRIPT = """
@@ -55,10 +56,11 @@ sys.exit(run_job(__doc__, main))
 
 
 def job(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [*before, sys.executable, "-c", SCRIPT, *words], cwd=folder, env={**os.environ, "PYTHONPATH": str(PLATFORM)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with hangups_heard():
+        process = subprocess.Popen(
+            [*before, sys.executable, "-c", SCRIPT, *words], cwd=folder, env={**os.environ, "PYTHONPATH": str(PLATFORM)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

@@ -21,6 +21,7 @@ from linrep.corpora import Corpora
 from linrep.places import place
 from linrep.vlm.config import ModelConfig
 from tests.conftest import write_corpora
+from tests.signals import hangups_heard
 from tests.stores import assert_equal, files_in
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +218,10 @@ def test_a_signal_at_any_moment_keeps_what_is_committed_and_closes_the_run(rando
     recipe = write_recipe(tmp_path, corpora, random_vlm, chunk_size=4)
     workspace, draw, database = tmp_path / "workspace", random.Random(number), tmp_path / "workspace" / "mlflow.db"
     for _ in range(8):
-        driver = subprocess.Popen(command(recipe, workspace), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with hangups_heard():
+            driver = subprocess.Popen(
+                command(recipe, workspace), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         with contextlib.suppress(subprocess.TimeoutExpired):
             driver.wait(draw.uniform(0.3, 25))
         commits = set(workspace.rglob("commits/*.json"))
