@@ -1,8 +1,10 @@
 """Trying again: as often as there are pauses, only what may pass, and the cause comes out."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from linrep.retry import retried
+from linrep.retry import resumed, retried
 
 
 class Flaky:
@@ -40,3 +42,33 @@ def test_what_will_not_pass_is_not_tried_again():
     with pytest.raises(ValueError, match="wrong"):
         retried(call, (0.0, 0.0, 0.0), is_os)
     assert call.calls == 2
+
+
+class FlakyItems:
+    """Gives 0 to 9, and fails before some of them once; counts what it was asked for."""
+
+    def __init__(self, *fails: int, error: Exception | None = None) -> None:
+        self.fails, self.error, self.begun = list(fails), error or OSError("not now"), []
+
+    def __call__(self, start: int) -> Iterator[int]:
+        self.begun.append(start)
+        for i in range(start, 10):
+            if self.fails and i == self.fails[0]:
+                del self.fails[0]
+                raise self.error
+            yield i
+
+
+def test_an_iterator_that_fails_on_its_way_goes_on_behind_what_it_gave():
+    items = FlakyItems(0, 4, 4)
+    assert list(resumed(items, (0.0, 0.0, 0.0), is_os)) == list(range(10))
+    assert items.begun == [0, 0, 4, 4]
+
+
+def test_an_iterator_fails_for_good_once_the_pauses_are_used_up_or_the_error_stays():
+    often, stays = FlakyItems(3, 3), FlakyItems(3, error=ValueError("for good"))
+    with pytest.raises(OSError, match="not now"):
+        list(resumed(often, (0.0,), is_os))
+    with pytest.raises(ValueError, match="for good"):
+        list(resumed(stays, (0.0, 0.0), is_os))
+    assert (often.begun, stays.begun) == ([0, 3], [0])

@@ -1,23 +1,28 @@
 """The harvest on Ray: the same rows as without it, resumable, honest about what it skips."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 import linrep.store
+from linrep.cluster import harvest as on_ray
 from linrep.cluster.actors import actor_counts
-from linrep.cluster.harvest import Reservation, harvest_chunks, reserve
+from linrep.cluster.harvest import Parcel, Reservation, harvest_chunks, parts_at_once, read_part, reserve
 from linrep.cluster.lock import sole_driver
 from linrep.cluster.run_harvest import reading, run_harvest
 from linrep.corpora import Corpora
-from linrep.errors import ModelError, RecipeError, TooManySkipped, WorkspaceBusy
+from linrep.corpora.index import Chunk
+from linrep.errors import LinrepError, ModelError, RecipeError, TooManySkipped, WorkspaceBusy
+from linrep.harvest import parcels
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.extend import Extension
 from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
-from linrep.harvest.plan import Plan, plan_harvest
+from linrep.harvest.plan import Job, Plan, plan_harvest
 from linrep.harvest.take import ChunkWork
 from linrep.places import place
 from linrep.recipe import Recipe
@@ -70,6 +75,34 @@ def test_the_ray_path_gives_the_rows_of_the_plain_path(corpora, random_vlm, plai
     assert_equal(outcome.artefact.store, plain)
     assert outcome.artefact.store.manifest.digest == plain.manifest.digest
     assert outcome.artefact.store.manifest.statistics == plain.manifest.statistics
+
+
+class InSmallParcels(on_ray.ChunkHarvester):
+    """An actor whose chunks of eight are read in parts of three records and parcels of one sample; a reader dies on the way."""
+
+    def __init__(self, *args: object) -> None:
+        parcels.PART_RECORDS, on_ray.read_part = 3, read_in_small_parcels
+        super().__init__(*args)  # pyright: ignore[reportArgumentType]
+
+
+def read_in_small_parcels(job: Job, part: Chunk) -> Iterator[Parcel | LinrepError]:
+    parcels.PARCEL_BYTES = 1
+    died = Path(job.place.path) / "died"
+    for i, parcel in enumerate(read_part(job, part)):
+        if i == 2 and not died.exists():
+            died.touch()
+            os._exit(1)
+        yield parcel
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_rows_do_not_depend_on_parts_and_parcels_nor_on_a_reader_that_is_lost_in_the_middle(
+    corpora, random_vlm, plain, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(on_ray, "ChunkHarvester", InSmallParcels)
+    store = run_harvest(recipe_of(corpora, random_vlm), place(tmp_path)).artefact.store
+    assert (Path(store.place.path) / "died").exists()
+    assert_equal(store, plain)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -205,6 +238,12 @@ def test_a_run_in_mlflow_holds_recipe_digests_metrics_and_manifest(corpora, rand
     assert run.data.tags["linrep.parent.model"] == outcome.artefact.store.manifest.model["digest"]
     assert run.data.tags["linrep.parent.corpora"] == outcome.artefact.store.manifest.corpora["digest"]
     assert run.data.metrics["n_samples"] == 57
+    spent = {name: value for name, value in run.data.metrics.items() if name.startswith("time_")}
+    assert set(spent) == {f"time_{work}" for work in ("read", "decode", "prepare", "forward", "copy", "write", "wait")}
+    assert min(spent.values()) >= 0
+    assert spent["time_forward"] + spent["time_wait"] == pytest.approx(1)
+    assert spent["time_decode"] > 0
+    assert spent["time_write"] > 0
     curve = client.get_metric_history(run.info.run_id, "norm_p50_image")
     assert {point.step for point in curve} == set(outcome.artefact.store.manifest.layers)
     assert all(point.value > 0 for point in curve)
@@ -221,14 +260,29 @@ def test_actors_that_nobody_can_count_are_refused():
         actor_counts(Pool(), 1.0, 0.0)
 
 
-def test_a_chunk_reserves_memory_for_its_copies_and_is_refused_where_it_does_not_fit():
-    gb = 10**9
-    there = {"CPU": 2.0, "memory": 20.0 * gb}
-    assert reserve(Pool(), 1, gb, there) == Reservation(1.0, 3 * gb, 4 * gb)
-    assert reserve(Pool(cpus=0.75), 2, gb, there) == Reservation(0.5, 3 * gb, 4 * gb)
-    assert reserve(Pool(), 99, gb, None) == Reservation(1.0, 3 * gb, 4 * gb)  # other nodes will come
-    with pytest.raises(RecipeError, match=r"up to 3.0 GB, so 1 actors and a reader need 21.0 GB .* has 20.0 GB here: lower"):
-        reserve(Pool(), 1, 3 * gb, there)
+def test_memory_is_reserved_for_what_is_on_its_way_and_not_for_chunks():
+    mb = 10**6
+    there = {"CPU": 2.0, "memory": 600.0 * mb}
+    # Two parcels of 64 MB; two windows of 192 MB and a record more.
+    assert reserve(Pool(), 1, 2 * mb, 128 * mb, there) == Reservation(1.0, 128 * mb, 2 * 128 * mb)
+    for chunk in (1024 * mb, 4096 * mb):
+        assert reserve(Pool(), 1, 2 * mb, chunk, there) == Reservation(1.0, 128 * mb, 2 * 194 * mb)
+    assert reserve(Pool(cpus=0.75), 2, mb, 8 * mb, there) == Reservation(0.5, 8 * mb, 2 * 8 * mb)
+    assert reserve(Pool(), 1, 0, 0, there) == Reservation(1.0, 0, 0)  # texts
+    assert reserve(Pool(), 99, 2 * mb, 1024 * mb, None) == Reservation(1.0, 128 * mb, 388 * mb)  # other nodes will come
+    with pytest.raises(RecipeError, match=r"2 actors and a reader need 904.0 MB .* has 600.0 MB here: lower pool.actors"):
+        reserve(Pool(), 2, 2 * mb, 1024 * mb, there)
+
+
+def test_as_many_parts_are_read_at_once_as_there_are_cpus_and_room_for():
+    mb = 10**6
+    there = {"CPU": 18.0, "object_store_memory": 10_000.0 * mb}
+    assert parts_at_once(Pool(), 2, mb, there, False) == 5  # 17 CPUs for two chunks of each of two actors
+    assert parts_at_once(Pool(), 2, mb, {**there, "CPU": 2.0}, False) == 2  # one is read while one is taken
+    assert parts_at_once(Pool(), 1, mb, {**there, "CPU": 64.0}, False) == 8
+    # Half the store has room for three parts of 64 records for each of four chunks.
+    assert parts_at_once(Pool(), 2, 6 * mb, there, False) == 3
+    assert parts_at_once(Pool(), 2, 6 * mb, there, True) == 5  # where each node has a store of its own
 
 
 def test_no_chunk_holds_more_than_was_reserved_for_it(corpora, random_vlm, tmp_path):
@@ -237,13 +291,16 @@ def test_no_chunk_holds_more_than_was_reserved_for_it(corpora, random_vlm, tmp_p
         plan = plan_harvest("t", corpora, random_vlm, CONFIG.model_copy(update={"image_size": image_size}), place(tmp_path))
         preparer.image_size = image_size
         held = [
-            sum(s.pixels.nbytes for s in prepare_chunk(chunk, corpora, preparer) if s.pixels is not None) for chunk in plan.chunks
+            [s.pixels.nbytes for s in prepare_chunk(chunk, corpora, preparer) if s.pixels is not None] for chunk in plan.chunks
         ]
-        assert 0 < max(held) <= plan.job.chunk_bytes
+        assert 0 < max(map(sum, held)) <= plan.job.chunk_bytes
+        assert 0 < max(max(own, default=0) for own in held) <= plan.job.record_bytes
         if image_size is not None:  # all images alike: the bound is reached
-            assert max(held) == plan.job.chunk_bytes
+            assert max(map(sum, held)) == plan.job.chunk_bytes
+            assert max(max(own, default=0) for own in held) == plan.job.record_bytes
     text = corpora.model_copy(update={"images": None, "pairs": None})
-    assert plan_harvest("t", text, random_vlm, CONFIG, place(tmp_path)).job.chunk_bytes == 0
+    texts = plan_harvest("t", text, random_vlm, CONFIG, place(tmp_path)).job
+    assert texts.chunk_bytes == texts.record_bytes == 0
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -73,13 +73,14 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Work:
             models[key] = load(model, digest, reach, pool, device)
         return models[key]
 
-    def harvest_chunks(job, works, pool, begun_in=None) -> Iterator[object]:
-        reader, actor = harvest.ChunkReader(job), harvest.ChunkHarvester(job, pool, begun_in)
+    def harvest_chunks(job, works, pool, begun_in=None, clock=None) -> Iterator[object]:
+        actor = harvest.ChunkHarvester(job, pool, begun_in)
         for one in works:
-            out = actor(reader({"work": np.array([pickle.dumps(one)], dtype=object)}))
-            outcome = pickle.loads(out["outcome"][0])
-            if isinstance(outcome, LinrepError):
-                raise outcome
+            out = actor({"work": np.array([pickle.dumps(one)], dtype=object)})
+            timed = pickle.loads(out["outcome"][0])
+            if isinstance(timed, LinrepError):
+                raise timed
+            outcome, _ = timed
             if not isinstance(outcome, harvest.LostChunk):
                 done.samples[max(job.layers)] += outcome.n_samples
             yield outcome

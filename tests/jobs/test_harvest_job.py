@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -70,7 +71,13 @@ def test_the_job_prints_progress_and_results_and_nothing_else(uninterrupted):
     assert done.returncode == 0, done.stderr
     for line in done.stderr.splitlines():
         assert line.startswith("harvest: "), line
-    assert done.stderr.splitlines()[-1].startswith("harvest: 100% 57/57 samples, ")
+    *_, last, time = done.stderr.splitlines()
+    assert last.startswith("harvest: 100% 57/57 samples, ")
+    assert re.fullmatch(
+        r"harvest: time: [\d,]+ s of devices: forward \d+%, wait \d+%; beside them, in the same measure, "
+        r"read \d+%, decode \d+%, prepare \d+%, copy \d+%, write \d+%",
+        time,
+    )
     assert done.stdout.startswith("The harvest is complete.\n57 samples give ")
     assert "\nNext:\n  look: " in done.stdout
     assert len(done.stdout.splitlines()) <= MOST_LINES
@@ -153,7 +160,7 @@ def survive(recipe: Path, workspace: Path, n_kills: int, seed: int) -> list[str]
                 driver.send_signal(signal.SIGKILL)
                 killed.append(target)
         while target in ("actor", "worker") and driver.poll() is None and len(killed) < n_kills:
-            title = "ray::MapWorker" if target == "actor" else "ray::MapBatches"
+            title = "ray::MapWorker" if target == "actor" else "ray::read_part"
             victims = family(tree, title)
             if victims:
                 time.sleep(draw.uniform(0, 0.5))

@@ -76,10 +76,22 @@ def or_error(call: Callable[[], T]) -> T | LinrepError:
     """
     try:
         return retried(call, PAUSES, lambda error: isinstance(error, OSError))
-    except LinrepError as error:
+    except (LinrepError, OSError) as error:
+        return _ours(error)
+
+
+def error_last(items: Iterable[T]) -> Iterator[T | LinrepError]:
+    """The items; where an error of ours ends them, that is the last one. They do their own tries again, with `PAUSES`."""
+    try:
+        yield from items
+    except (LinrepError, OSError) as error:
+        yield _ours(error)
+
+
+def _ours(error: LinrepError | OSError) -> LinrepError:
+    if isinstance(error, LinrepError):
         return error
-    except OSError as error:
-        return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
+    return ServiceError(f"reading or writing failed {len(PAUSES) + 1} times, at last with: {error}")
 
 
 def first_error(values: Iterable[Any]) -> LinrepError | None:

@@ -1,10 +1,18 @@
-"""The harvest on Ray Data: chunks stream through readers and a pool of model actors, and their commits come back."""
+"""The harvest on Ray: Ray Data streams chunks to a pool of model actors, tasks read their samples, and their commits come back.
 
+A chunk is the unit of commit. Its samples come to its actor in parcels: an actor has a few parts of a chunk read ahead, each by a
+task that ends by itself, whether somebody takes its parcels or not. So no reader holds up another one on a machine of few CPUs.
+"""
+
+import copy
 import functools
+import math
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
@@ -12,16 +20,19 @@ from ray.data import ActorPoolStrategy
 
 from linrep.ahead import in_order
 from linrep.cluster.actors import actor_counts, check_format, gpus_of, load_planned, outcomes, own_devices, resources
-from linrep.cluster.fan_out import fetch, or_error, task
+from linrep.cluster.fan_out import PAUSES, error_last, fetch, or_error, task
 from linrep.cluster.session import quiet_data
 from linrep.contents.sources import located
 from linrep.corpora.index import Chunk
 from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.artefact import Harvest
+from linrep.harvest.batches import WINDOW_BYTES
 from linrep.harvest.calibrate import Turns, calibrate, calibration_turns
-from linrep.harvest.chunk import harvest_chunk, prepare_chunk
+from linrep.harvest.chunk import harvest_chunk
+from linrep.harvest.clock import Clock
 from linrep.harvest.config import HarvestConfig, Pool
 from linrep.harvest.harvester import Harvester
+from linrep.harvest.parcels import PARCEL_BYTES, PART_RECORDS, Parcel, parts_of, read_parcels
 from linrep.harvest.plan import Job
 from linrep.harvest.take import ChunkWork, OriginLost, take_chunk
 from linrep.sample import Skipped
@@ -35,16 +46,19 @@ from linrep.vlm.prepared import Prepared
 from schemas import vectors
 
 Block = dict[str, np.ndarray]
-"""A batch of Ray Data with one row: a chunk on its way."""
+"""A batch of Ray Data with one row: a chunk to do, or what became of it."""
 
 CALLS_PER_ACTOR = 2
-"""One chunk is unpacked, or written to its end, while another one runs; the model itself runs one micro-batch at a time."""
+"""One chunk begins, or is written to its end, while another one runs; the model itself runs one micro-batch at a time."""
 
 TAKEN_AT_ONCE = 16
 """Chunks that are taken from earlier harvests at once: object stores answer slowly."""
 
-READER_COPIES, ACTOR_COPIES = 3, 2
-"""How often a chunk is in a process at once: as samples, as bytes and as Ray's row; as bytes and as samples."""
+READER_PARCELS = 2
+"""Parcels in a reader at once: one on its way to the object store, and one that grows."""
+
+FEWEST_PARTS, MOST_PARTS = 2, 8
+"""Parts of a chunk that are read at once, or wait to be taken, for each chunk that an actor works on."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +75,27 @@ class LostChunk:
 
 
 @dataclass(frozen=True)
-class ChunkReader:
-    """Reads and prepares a chunk: a task for any node with a CPU."""
+class Reading:
+    """How the samples of an actor's chunks are read.
 
-    job: Job
+    Attributes:
+        cpus: Logical CPUs of a task.
+        memory: Bytes that it reserves; 0 for nothing to speak of.
+        at_once: Parts of a chunk that are under way or wait to be taken.
+    """
 
-    def __call__(self, block: Block) -> Block:
-        """The chunk's samples, prepared. They travel as bytes: Ray Data may divide rows between blocks, but not a row."""
-        work: ChunkWork = pickle.loads(block["work"][0])
-        preparer = functools.partial(_preparer, self.job.model, self.job.config)  # pyright: ignore[reportArgumentType]
-        samples = or_error(lambda: prepare_chunk(work.chunk, self.job.corpora, preparer()))
-        return {"work": block["work"], "samples": np.array([pickle.dumps(samples, protocol=5)], dtype=object)}
+    cpus: float
+    memory: int
+    at_once: int
+
+
+def read_part(job: Job, part: Chunk) -> Iterator[Parcel | LinrepError]:
+    """The parcels of a part: a task for any node with a CPU. An error of ours is the last one."""
+    preparer = or_error(lambda: _preparer(job.model, job.config))  # pyright: ignore[reportArgumentType]
+    if isinstance(preparer, LinrepError):
+        yield preparer
+    else:
+        yield from error_last(read_parcels(part, job.corpora, preparer, PAUSES))
 
 
 @functools.lru_cache(maxsize=4)
@@ -87,34 +111,52 @@ class ChunkHarvester:
         job: What to harvest.
         pool: How to run it.
         begun_in: Number format that earlier chunks ran in, None where there are none.
+        reading: How samples are read; None: by this process.
 
     Raises:
         ModelError: The model on this node is not the one that the harvest was planned with.
     """
 
-    def __init__(self, job: Job, pool: Pool, begun_in: str | None) -> None:
-        self._job = job
+    def __init__(self, job: Job, pool: Pool, begun_in: str | None, reading: Reading | None = None) -> None:
+        self._job, self._at_once = job, 1 if reading is None else reading.at_once
+        self._read: Callable[[Chunk], list[Any]] = lambda part: list(read_part(job, part))
+        if reading is not None:
+            # The parcels do not wait to be taken: a task that did would keep its CPU from the one that is waited for.
+            remote = task(read_part, num_cpus=reading.cpus, memory=reading.memory or None, num_returns="streaming")
+            self._read = lambda part: [fetch(reference) for reference in remote.remote(job, part)]
         self._harvester = or_error(lambda: _load(job, pool, begun_in))
 
     def __call__(self, block: Block) -> Block:
         """Run the chunk, write it and commit it; a chunk that a lost task had committed already is left as it is."""
-        outcome = or_error(lambda: self._harvest(pickle.loads(block["work"][0]), pickle.loads(block["samples"][0])))
-        return {"outcome": np.array([pickle.dumps(outcome)], dtype=object)}
+        clock = Clock()
+        outcome = or_error(lambda: self._harvest(pickle.loads(block["work"][0]), clock))
+        timed = outcome if isinstance(outcome, LinrepError) else (outcome, clock.seconds)
+        return {"outcome": np.array([pickle.dumps(timed)], dtype=object)}
 
-    def _harvest(self, work: ChunkWork, samples: list[Prepared | Skipped] | LinrepError) -> Commit | LostChunk:
+    def _harvest(self, work: ChunkWork, clock: Clock) -> Commit | LostChunk:
         number = work.chunk.number
         done = read_commit(self._job.place, number)
         if done is not None:
             return done
         if isinstance(self._harvester, LinrepError):
             raise self._harvester
-        if isinstance(samples, LinrepError):
-            raise samples
         harvester = self._harvester.narrowed(work.views, self._job.limits_of(work.chunk.source))
-        try:
-            return harvest_chunk(harvester, samples, self._job.place, number, work.origins)
-        except OriginLost as lost:
-            return LostChunk(number, str(lost))
+        with closing(self._samples(work.chunk, clock)) as samples:
+            try:
+                return harvest_chunk(harvester, samples, self._job.place, number, work.origins, clock)
+            except OriginLost as lost:
+                return LostChunk(number, str(lost))
+
+    def _samples(self, chunk: Chunk, clock: Clock) -> Generator[Prepared | Skipped, None, None]:
+        """A chunk's samples in its order. Parts are read ahead; a parcel leaves the object store once its samples are taken."""
+        for parcels in in_order(self._read, parts_of(chunk), self._at_once):
+            while parcels:
+                parcel = parcels.pop(0)
+                if isinstance(parcel, LinrepError):
+                    raise parcel
+                clock.take_in(parcel.seconds)
+                # What came from the object store is a view on it.
+                yield from map(copy.deepcopy, parcel.samples)
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
@@ -155,7 +197,9 @@ def _calibrate(job: Job, turns: Turns, pool: Pool, begun_in: str | None) -> dict
     return or_error(limits)
 
 
-def harvest_chunks(job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: str | None = None) -> Iterator[Commit | LostChunk]:
+def harvest_chunks(
+    job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: str | None = None, clock: Clock | None = None
+) -> Iterator[Commit | LostChunk]:
     """Harvest some chunks on the cluster that this process is connected to; commits come in no fixed order.
 
     Args:
@@ -163,6 +207,7 @@ def harvest_chunks(job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: s
         works: Chunks that are not committed yet, and what of them to compute.
         pool: Actors, GPUs and batch size.
         begun_in: Number format that earlier chunks ran in, None where there are none.
+        clock: Counts where the time of readers and actors goes.
 
     Raises:
         LinrepError: Whatever a worker raised of its kind.
@@ -171,17 +216,13 @@ def harvest_chunks(job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: s
     there = resources()
     gpus = gpus_of(pool, there)
     fewest, most = actor_counts(pool, gpus, there.get("GPU", 0.0))
-    reserved = reserve(pool, fewest, job.chunk_bytes, None if "RAY_ADDRESS" in os.environ else there)
+    joined = "RAY_ADDRESS" in os.environ
+    reserved = reserve(pool, fewest, job.record_bytes, job.chunk_bytes, None if joined else there)
+    reading = Reading(reserved.reader_cpus, reserved.reader_bytes, parts_at_once(pool, most, job.record_bytes, there, joined))
     rows = [{"work": pickle.dumps(work)} for work in works]
-    read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        ChunkReader(job),  # pyright: ignore[reportArgumentType]
-        batch_size=1,
-        num_cpus=reserved.reader_cpus,
-        memory=reserved.reader_bytes or None,
-    )
-    done = read.map_batches(
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         ChunkHarvester,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(job, pool, begun_in),
+        fn_constructor_args=(job, pool, begun_in, reading),
         batch_size=1,
         num_cpus=pool.cpus,
         num_gpus=gpus or None,
@@ -195,7 +236,10 @@ def harvest_chunks(job: Job, works: Sequence[ChunkWork], pool: Pool, begun_in: s
             enable_true_multi_threading=True,
         ),
     )
-    yield from outcomes(done)
+    for outcome, seconds in outcomes(done):
+        if clock is not None:
+            clock.take_in(seconds)
+        yield outcome
 
 
 def take_chunks(harvest: Harvest, works: Sequence[ChunkWork]) -> Iterator[Commit | LostChunk]:
@@ -219,12 +263,12 @@ def take_chunks(harvest: Harvest, works: Sequence[ChunkWork]) -> Iterator[Commit
 
 @dataclass(frozen=True)
 class Reservation:
-    """What Ray sets aside: logical CPUs, and bytes of ordinary memory, so that no node takes up more chunks than it can hold.
+    """What Ray sets aside: logical CPUs, and bytes of ordinary memory, so that no node takes up more than it can hold.
 
     Attributes:
-        reader_cpus: Of a task that reads a chunk.
+        reader_cpus: Of a task that reads a part of a chunk.
         reader_bytes: Likewise; 0 where there is nothing to speak of.
-        actor_bytes: Of an actor, for the chunks that it works on; the model itself is not in here.
+        actor_bytes: Of an actor, for the samples that wait to be packed; neither the model nor rows are in here.
     """
 
     reader_cpus: float
@@ -232,19 +276,21 @@ class Reservation:
     actor_bytes: int
 
 
-def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, float] | None) -> Reservation:
-    """What readers and actors need.
+def reserve(pool: Pool, n_actors: int, record_bytes: int, chunk_bytes: int, there: Mapping[str, float] | None) -> Reservation:
+    """What readers and actors need, however large a chunk is.
 
     Args:
         pool: Says what an actor takes.
         n_actors: Actors that must run at once.
-        chunk_bytes: Most bytes of tiles in a chunk.
+        record_bytes: Most bytes of tiles in a record.
+        chunk_bytes: Likewise in a chunk.
         there: What the cluster has; None for one that has, or gets, other nodes.
 
     Raises:
         RecipeError: They do not fit on this machine together, so that one would wait for the other for ever.
     """
-    reader_bytes, actor_bytes = READER_COPIES * chunk_bytes, CALLS_PER_ACTOR * ACTOR_COPIES * chunk_bytes
+    reader_bytes = min(READER_PARCELS * max(PARCEL_BYTES, record_bytes), chunk_bytes)
+    actor_bytes = CALLS_PER_ACTOR * min(WINDOW_BYTES + record_bytes, chunk_bytes)
     if there is None:
         return Reservation(1.0, reader_bytes, actor_bytes)
     cpus = there.get("CPU", 0.0)
@@ -254,7 +300,23 @@ def reserve(pool: Pool, n_actors: int, chunk_bytes: int, there: Mapping[str, flo
     needed, memory = n_actors * actor_bytes + reader_bytes, there.get("memory", 0.0)
     if needed > memory:
         raise RecipeError(
-            f"a chunk takes up to {size(chunk_bytes)}, so {n_actors} actors and a reader need {size(needed)} of memory; "
-            f"Ray has {size(memory)} here: lower harvest.chunk_size"
+            f"pool: {n_actors} actors and a reader need {size(needed)} of memory for samples on their way; "
+            f"Ray has {size(memory)} here: lower pool.actors, or free memory on this machine"
         )
     return Reservation(reader_cpus, reader_bytes, actor_bytes)
+
+
+def parts_at_once(pool: Pool, n_actors: int, record_bytes: int, there: Mapping[str, float], joined: bool) -> int:
+    """Parts that are read at once for each chunk in work: enough for all CPUs, and no more than half the object store holds.
+
+    Args:
+        pool: Says what an actor takes.
+        n_actors: Actors that may run at once.
+        record_bytes: Most bytes of tiles in a record.
+        there: What the cluster has or comes to have.
+        joined: Whether it is somebody else's, where each node brings an object store of its own.
+    """
+    chunks = n_actors * CALLS_PER_ACTOR
+    wanted = math.ceil((there.get("CPU", 0.0) - n_actors * pool.cpus) / chunks)
+    room = there.get("object_store_memory", 0.0) / 2 / (chunks * PART_RECORDS * max(record_bytes, 1))
+    return max(FEWEST_PARTS, min(MOST_PARTS, wanted, MOST_PARTS if joined else int(room)))

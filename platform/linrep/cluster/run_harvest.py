@@ -1,5 +1,6 @@
 """The harvest stage: what it reads, what it computes and what it shows. `linrep.cluster.stage` runs it."""
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from linrep.contents.sources import located
 from linrep.errors import RecipeError, TooManySkipped
 from linrep.harvest.account import account
 from linrep.harvest.artefact import Harvest, plan_artefact
+from linrep.harvest.clock import Clock, shares, time_line
 from linrep.harvest.config import Pool
 from linrep.harvest.extend import Extension, find_earlier, unmeasured
 from linrep.harvest.extension_line import extension_line
@@ -51,11 +53,13 @@ class HarvestStage:
         artefact: The store.
         pool: Actors, GPUs and batch size.
         extension: Earlier harvests that hold some of its rows.
+        clock: Where the time of what this job computes goes.
     """
 
     artefact: Harvest
     pool: Pool
     extension: Extension
+    clock: Clock = dataclasses.field(default_factory=Clock)
 
     @property
     def on_ray(self) -> bool:
@@ -132,7 +136,7 @@ class HarvestStage:
                 own = [work for work in works if work.depth == depth]
                 layers = tuple(sorted({layer for work in own for layer in work.views}))
                 job = replace(self.artefact.plan.job, layers=layers, limits=limits)
-                yield from self._counted(harvest_chunks(job, own, self.pool, begun_in))
+                yield from self._counted(harvest_chunks(job, own, self.pool, begun_in, self.clock))
 
     def _limits(self, works: Sequence[ChunkWork], begun_in: str | None) -> dict[str, Limits]:
         """The limits that some chunks need; those that nobody has measured yet are measured now, before the first row."""
@@ -157,9 +161,11 @@ class HarvestStage:
             write_manifest(self.artefact.place, running)
 
     def finish(self) -> dict[str, Any]:
-        """Write the statistics of all chunks, and their packs."""
+        """Write the statistics of all chunks, and their packs; say where the time went."""
         self._refuse(self._n_skipped)
         self._pack(self.artefact.commits)
+        if shares(self.clock.seconds):
+            print(f"harvest: {time_line(self.clock.seconds)}", file=sys.stderr, flush=True)
         return {"manifest": complete_manifest(self.artefact.place, self.artefact.commits)}
 
     def show(self) -> Shown:
@@ -179,8 +185,10 @@ class HarvestStage:
         )
 
     def records(self) -> Records:
-        """Counts, and statistics as curves over layers; the store is an input of its own run, and found with its readers."""
-        return Records(metrics(self.artefact.manifest), harvests=[self.artefact.digest])
+        """Counts, statistics as curves over layers, and where the time went; the store is an input of its own run, and found with
+        its readers."""
+        spent = {f"time_{work}": share for work, share in shares(self.clock.seconds).items()}
+        return Records(metrics(self.artefact.manifest) | spent, harvests=[self.artefact.digest])
 
     def _pack(self, chunks: Iterable[int]) -> None:
         """Packs are not needed: what cannot be written now does not end a harvest."""

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from linrep.cluster.harvest import ACTOR_COPIES, CALLS_PER_ACTOR, READER_COPIES
+from linrep.cluster.harvest import reserve
 from linrep.contents.sources import located
 from linrep.errors import RecipeError
 from linrep.harvest.config import Pool
@@ -122,13 +122,12 @@ def _bill_lines(found: Sequence[Bill]) -> list[str]:
 
 
 def _memory_lines(plan: Plan, pool: Pool, model: ModelSize) -> list[str]:
-    chunk = plan.job.chunk_bytes
-    actor = CALLS_PER_ACTOR * ACTOR_COPIES * chunk
+    reserved = reserve(pool, 1, plan.job.record_bytes, plan.job.chunk_bytes, None)
     index = sum(table.nbytes for table in plan.index.runs.values())
     batch = 8 * pool.tokens_per_batch * model.width
     return [
-        f"Memory    a reader {size(READER_COPIES * chunk)}, an actor {size(actor)} beside the model (chunks of images, at most); "
-        f"the driver {size(index)} for the index",
+        f"Memory    a reader {size(reserved.reader_bytes)}, an actor {size(reserved.actor_bytes)} beside the model and its rows "
+        f"(samples on their way, at most); the driver {size(index)} for the index",
         f"          a card: weights {size(model.n_bytes())}, and about {size(batch)} a layer for a micro-batch of "
         f"{pool.tokens_per_batch:,} tokens in work",
     ]

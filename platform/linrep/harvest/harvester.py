@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float, Float32, Int, Shaped
 from torch import Tensor
 
+from linrep.harvest.batches import micro_batches
+from linrep.harvest.clock import Clock, DeviceTurns, Turn
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.select import Choice, choose
 from linrep.harvest.sums import CountedPositions, LayerLimits, LayerReduction, layer_sums
 from linrep.store.layout import GROUPS, Folder, Modality, StoredSite, View, folder_of, site_group, view_and_site
 from linrep.store.limits import Limits
 from linrep.store.statistics import Sums
-from linrep.vlm.batch import collate, pack
+from linrep.vlm.batch import collate
 from linrep.vlm.hooks import forward
 from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared
@@ -75,7 +77,7 @@ class Harvester:
     ) -> None:
         self.vlm, self.config, self.tokens_per_batch = vlm, config.stored_as(vlm.family.storage), tokens_per_batch
         self.schema = vectors(vlm.card.width, self.config.stored)
-        self._model_in_use = threading.Lock()
+        self._model_in_use, self._turns = threading.Lock(), DeviceTurns(vlm.devices)
         there = [At("residual", layer) for layer in layers]
         there += [At(site, layer) for site in config.sites for layer in layers if layer < vlm.card.n_layers]
         self._want(dict.fromkeys(there, config.views), limits)
@@ -120,14 +122,19 @@ class Harvester:
         """Number format that the model runs in: float32, bfloat16 or float16."""
         return str(self.vlm.dtype).removeprefix("torch.")
 
-    def __call__(self, prepared: Sequence[Prepared]) -> Iterator[Rows]:
+    def __call__(self, prepared: Iterable[Prepared], clock: Clock | None = None) -> Iterator[Rows]:
         """The rows of some samples, a micro-batch at a time.
 
         The copy of one micro-batch to the host overlaps the next one's forward pass: its rows come out one turn late.
+
+        Args:
+            prepared: The samples, taken as there is room, see `micro_batches`.
+            clock: Counts where the time goes.
         """
         waiting: _Pending | None = None
-        for indices in pack([len(p) for p in prepared], self.tokens_per_batch):
-            started = self._start([prepared[i] for i in indices])
+        clock = Clock() if clock is None else clock
+        for batch in micro_batches(prepared, self.tokens_per_batch):
+            started = self._start(batch, clock)
             if waiting is not None:
                 yield self._finish(waiting)
             waiting = started
@@ -135,10 +142,12 @@ class Harvester:
             yield self._finish(waiting)
 
     @torch.inference_mode()
-    def _start(self, batch: list[Prepared]) -> "_Pending":
-        choice = choose(batch, self.config)
+    def _start(self, batch: list[Prepared], clock: Clock) -> "_Pending":
+        with clock.measure("copy"):
+            choice = choose(batch, self.config)
+            on_device = {device: _to_device(choice, device) for device in self.vlm.devices}
+            inputs = collate(batch, self.vlm)
         wanted = {at: choice.of(views) for at, views in self.views.items()}
-        on_device = {device: _to_device(choice, device) for device in self.vlm.devices}
         reduced: dict[At, LayerReduction] = {}
 
         def take(at: At, h: Float[Tensor, "b t d"]) -> None:
@@ -146,16 +155,20 @@ class Harvester:
             reduced[at] = _to_host(reduce(h, wanted[at], on_device[h.device], STORED[self.config.stored], limits))
 
         sites = {Site(*at): at for at in self.views}
-
-        inputs = collate(batch, self.vlm)
-        with self._model_in_use, record_sites(self.vlm, sites, lambda site, h: take(sites[site], h)):
+        with (
+            self._model_in_use,
+            record_sites(self.vlm, sites, lambda site, h: take(sites[site], h)),
+            self._turns.turn() as turn,
+        ):
             forward(self.vlm, inputs)
-        done = [torch.cuda.current_stream(device).record_event() for device in self.vlm.devices if device.type == "cuda"]
-        return _Pending(choice, reduced, sum(map(len, batch)), done)
+        return _Pending(choice, reduced, sum(map(len, batch)), turn, clock)
 
     def _finish(self, pending: "_Pending") -> Rows:
-        for event in pending.done:
-            event.synchronize()
+        pending.turn.settle(pending.clock)
+        with pending.clock.measure("copy"):
+            return self._rows(pending)
+
+    def _rows(self, pending: "_Pending") -> Rows:
         tables, sums = {}, {}
         for at, reduced in pending.reduced.items():
             counted = CountedPositions.of(pending.choice, reduced, self.limits[at])
@@ -176,7 +189,8 @@ class _Pending:
     choice: Choice
     reduced: dict[At, LayerReduction]
     n_tokens: int
-    done: Sequence[torch.Event]
+    turn: Turn
+    clock: Clock
 
 
 @dataclass(frozen=True)

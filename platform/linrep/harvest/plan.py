@@ -51,6 +51,7 @@ class Job:
         layers: Layers to record.
         model_digest: A worker refuses to run a model with another one.
         chunk_bytes: Most bytes of tiles in the prepared samples of a chunk.
+        record_bytes: Likewise of a record.
         limits: Norms above which tokens of each source are kept apart, from the store's manifest; None before they are known.
     """
 
@@ -61,6 +62,7 @@ class Job:
     layers: tuple[int, ...]
     model_digest: str
     chunk_bytes: int
+    record_bytes: int
     limits: Mapping[str, Limits] | None = None
 
     def limits_of(self, source: str) -> Limits | None:
@@ -196,15 +198,16 @@ def _plan(
         created=now(),
     )
     store = workspace / "harvests" / f"{name}-{key}"
-    job = Job(store, corpora, model, config, layers, card.digest, most_bytes(chunks, corpora, card, config))
+    job = Job(store, corpora, model, config, layers, card.digest, *most_bytes(chunks, corpora, card, config))
     return Plan(job, manifest, chunks, index, kept)
 
 
-def most_bytes(chunks: Sequence[Chunk], corpora: Corpora, card: ModelCard, config: HarvestConfig) -> int:
-    """Most bytes of tiles that the prepared samples of a chunk can hold; texts weigh nothing beside them."""
+def most_bytes(chunks: Sequence[Chunk], corpora: Corpora, card: ModelCard, config: HarvestConfig) -> tuple[int, int]:
+    """Most bytes of tiles that the prepared samples of a chunk, and of a record, can hold; texts weigh nothing beside them."""
     each = {key: getattr(source, "max_images", 1) for key, source in corpora.sources.items()}
-    images = max((chunk.n_records * each[chunk.source] for chunk in chunks if chunk.corpus != "text"), default=0)
-    return images * family_of(card.family).most_bytes(card.vision, config.image_size)
+    shown = [(chunk.n_records, each[chunk.source]) for chunk in chunks if chunk.corpus != "text"]
+    image = family_of(card.family).most_bytes(card.vision, config.image_size)
+    return image * max((n * own for n, own in shown), default=0), image * max((own for _, own in shown), default=0)
 
 
 @contextlib.contextmanager

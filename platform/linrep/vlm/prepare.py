@@ -1,6 +1,7 @@
 """Samples to what the model takes: tiles, token ids, and the role of each position. Needs a CPU and the model's small files."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -39,6 +40,9 @@ class Preparer:
         image_size: Squash every image to this height and width first, as the paper does with (336, 336); None keeps its own.
         max_text_tokens: A longer text is cut there, at the end of a token; the prepared sample's `text` is what is left. Of a
             document its own text counts, and images behind the cut are left out.
+
+    Attributes:
+        decoding: Entered while an image is decoded: who measures time puts a clock here.
 
     Raises:
         ModelError: The processor and the model disagree, or the model has no template for the chat.
@@ -85,6 +89,7 @@ class Preparer:
             if why is not None:
                 raise ValueError(f"{name}_prompt {why}")
         self._bare: dict[str, _Encoded] = {}
+        self.decoding: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @classmethod
     def from_path(cls, config: ModelConfig, **options: Any) -> "Preparer":
@@ -156,7 +161,8 @@ class Preparer:
         return self._fit(replace(sample, images=(), text=seen), encoded, images[: len(shown)], shown)
 
     def _opened(self, data: bytes) -> Image.Image:
-        image = decode(data)
+        with self.decoding():
+            image = decode(data)
         if self.image_size is None:
             return image
         return image.resize((self.image_size[1], self.image_size[0]), Image.Resampling(int(self.images.resample)))

@@ -89,6 +89,12 @@ class Prepared:
         return len(self.input_ids)
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of its arrays."""
+        arrays = (self.input_ids, self.role, self.tile, self.row, self.col, self.image, self.pixels)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
     def image_size(self) -> tuple[int, int] | None:
         """Height and width of the image of a sample that has one; None for texts and documents."""
         return None if self.sample.modality == "document" else next(iter(self.image_sizes), None)
