@@ -16,7 +16,7 @@ from linrep.sae.stability import living, match
 from linrep.sae.start import unit_rows
 from linrep.store.tables import table_of
 from schemas import saes as tables
-from tests.sae.elsewhere import DEVICE, Devices
+from tests.pretended_gpu import GPU, pretended_gpu
 from tests.sae.saes import KINDS, D, F, inputs, make_sae
 
 SCHEMAS = {"quality": tables.QUALITY, "firing": tables.FIRING, "truth": tables.TRUTH, "rebuilt": tables.REBUILT}
@@ -44,10 +44,10 @@ def examined(sae: Sae, device: torch.device | str) -> Report:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_results_on_another_device_are_those_of_the_cpu(kind: str) -> None:
+def test_results_on_a_gpu_are_those_of_the_cpu(kind: str) -> None:
     expected = examined(make_sae(kind), "cpu")
-    with Devices():
-        found = examined(make_sae(kind), DEVICE)
+    with pretended_gpu():
+        found = examined(make_sae(kind), GPU)
     for name in SCHEMAS:
         mine, theirs = getattr(found, name), getattr(expected, name)
         assert len(mine) == len(theirs) > 0
@@ -55,17 +55,6 @@ def test_results_on_another_device_are_those_of_the_cpu(kind: str) -> None:
             words = {name: value for name, value in other.items() if value is None or isinstance(value, str)}
             numbers = {name: pytest.approx(other[name], rel=1e-4, abs=1e-6) for name in other.keys() - words.keys()}
             assert one == {**words, **numbers}
-
-
-def test_the_other_device_refuses_what_a_gpu_refuses() -> None:
-    """The test above says something only if tensors of two devices do not mix."""
-    with Devices():
-        x = inputs().to(DEVICE)
-        assert (x.device, x.cpu().device) == (DEVICE, torch.device("cpu"))
-        with pytest.raises(RuntimeError, match="two devices"):
-            x + torch.ones(D)
-        with pytest.raises(RuntimeError, match="same device"):
-            torch.quantile(x, torch.tensor([0.25]), dim=0)
 
 
 def test_class_vectors_need_few_latents_where_they_are_made_of_few() -> None:

@@ -86,7 +86,7 @@ class Harvester:
         self.views = {at: frozenset(own) for at, own in views.items()}
         self.limits = {at: LayerLimits.of(limits, at.layer, at.site) for at in views}
         tokens = {at: torch.from_numpy(own.tokens) for at, own in self.limits.items()}
-        self._limits_on = {device: {at: one.to(device) for at, one in tokens.items()} for device in self.vlm.devices}
+        self._limits_on = {device: {at: _move(one, device) for at, one in tokens.items()} for device in self.vlm.devices}
 
     def narrowed(self, folders: Mapping[int, Collection[Folder]], limits: Limits | None = None) -> "Harvester":
         """One that keeps less, or looks for other norms, with the same model and one at a time with this one.

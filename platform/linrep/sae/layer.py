@@ -170,7 +170,7 @@ def _batches(mixture: Mixture, device: str | torch.device) -> Iterator[Rows]:
     while True:
         x, is_text = mixture.next_batch()
         if on_gpu:
-            x, is_text = x.pin_memory().to(device, non_blocking=True), is_text.to(device)
+            x, is_text = (part.pin_memory().to(device, non_blocking=True) for part in (x, is_text))
         yield Rows(x, is_text)
 
 

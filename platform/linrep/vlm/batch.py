@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -159,12 +160,16 @@ def normalise(tiles: UInt8[Tensor, "tiles 3 h w"], image_processor: Any) -> Floa
     if image_processor.do_rescale:
         x = x.mul_(image_processor.rescale_factor)
     if image_processor.do_normalize:
-        mean, std = (
-            torch.tensor(stat, dtype=torch.float32, device=tiles.device)[:, None, None]
-            for stat in (image_processor.image_mean, image_processor.image_std)
-        )
+        mean, std = (_by_channel(tuple(stat), tiles.device) for stat in (image_processor.image_mean, image_processor.image_std))
         x = x.sub_(mean).div_(std)
     return x
+
+
+@lru_cache(maxsize=64)
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "3 1 1"]:
+    """Numbers that lie on the device already: to bring them there for each batch is to wait each time until it is idle."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _host(shape: tuple[int, ...], dtype: torch.dtype, vlm: VLM) -> Tensor:

@@ -97,7 +97,7 @@ def load(
     cls: Any = AutoModelForImageTextToText if depth is None else AutoModel
     full = read_config(folder)
     own = full if depth is None else family_of(card.family).truncate(full, depth)
-    devices = (torch.device(device),) if isinstance(device, str | torch.device) else tuple(map(torch.device, device))
+    devices = tuple(map(numbered, (device,) if isinstance(device, str | torch.device) else device))
     placed = _placed(cls, own, devices, config.quantization, _dtype(dtype))
     try:
         with quiet(), warnings.catch_warnings():
@@ -124,6 +124,12 @@ def load(
     if not placed:
         model = model.to(devices[0])
     return VLM(model, load_processor(folder), card, depth, devices, _dtype(dtype))
+
+
+def numbered(device: str | torch.device) -> torch.device:
+    """The device as tensors on it name theirs: `cuda` is the present one of the GPUs, and has a number."""
+    found = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" and found.index is None else found
 
 
 def _placed(

@@ -132,7 +132,8 @@ def l0_penalty(l0: Float[Tensor, ""], target: float, weight: float) -> tuple[Flo
 
 def mean_l0(weights: Weights, x: Float[Tensor, "n d"], room: Float[Tensor, "r f"], reducer: Reducer) -> Float[Tensor, ""]:
     """Active latents of a JumpReLU, mean over the rows of all workers."""
-    count = torch.tensor([0, len(x)], dtype=torch.float64, device=x.device)  # float32 counts to 2**24 only
+    count = x.new_zeros(2, dtype=torch.float64)  # float32 counts to 2**24 only
+    count[1] = len(x)
     for _, pre in Encoder(weights["encoder"], weights["b_enc"], None, room).compared(x):
         count[0] += (pre > weights["threshold"]).sum()
     reducer.sum_([count])
