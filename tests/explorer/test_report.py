@@ -138,9 +138,10 @@ def command(job: str) -> str:
 
 def findings(text: str = "boat") -> dict[str, Finding]:
     image = Thumbnail(thumbnail(Image.new("RGB", (8, 6), "red")), text)
+    said = [f"Read everywhere: {text}", f"Best at {text}."]
     return {
         "harvest": Finding("harvest", "harvests/t-0", "t-0", ["10 samples."], facts=[("skipped", text)]),
-        "probe": Finding("probe", "probes/t-1", "t-1", [f"Read everywhere: {text}"], FIGURE, [Example(text, [image])]),
+        "probe": Finding("probe", "probes/t-1", "t-1", said, FIGURE, [Example(text, [image])]),
         "sae": Finding("sae", "saes/t-2", "t-2", ["Use this one."]),
         "interpret": Finding("interpret", f"i/{text[:50]}", "t-3", [text], None, [Example(text)]),
     }
@@ -163,7 +164,9 @@ def test_both_forms_have_a_section_for_each_claim_with_its_headline_first():
     assert heads == [*(f"## {claim.title}" for claim in CLAIMS), "## Where this comes from"]
     lines = text.splitlines()
     assert lines[lines.index(heads[0]) + 2] == "**Read everywhere: boat**"
-    assert any(line.startswith("![") and line.endswith("(probes/t-1/figures/a.png)") for line in lines)
+    assert "- Best at boat." in lines
+    assert shown.said.count("Best at boat.") == 1  # in its own line, and no part of what a figure or the list of claims says
+    assert "![Figure of probe. Read everywhere: boat](probes/t-1/figures/a.png)" in lines
     rendered = Page(MarkdownIt("commonmark").enable("table").render(text))
     for said in (rendered.said, shown.said):
         for expected in (

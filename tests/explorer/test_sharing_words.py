@@ -123,7 +123,8 @@ def test_the_headline_counts_verdicts_of_each_choice_of_tokens_and_what_the_untr
     rows += [row("hub_centred", layer, value, 0.01, 0.0, "untrained") for layer, value in ((3, 0.05), (9, 0.31))]
     last = [{**row("direction_cosine", layer, value, 0.01, 0.0), "pooling": "last"} for layer, value in ((3, 0.2), (9, 0.6))]
     assert sharing_headline(*both([*rows, *last])) == [
-        "Whether sharing rises with depth depends on what is compared.",
+        "Whether sharing rises with depth depends on what is compared: of means of all tokens 1 of 2 measures rise, "
+        "of the last token under one question 1 of 1 measures rise.",
         "Of means of all tokens, from layer 3 to 9: 1 rises (the centred hub score 0.11 to 0.42); 1 falls (CKA 0.53 to 0.24).",
         "Of the last token under one question, from layer 3 to 9: 1 rises (the cosine of class directions 0.20 to 0.60).",
         "Of the 1 that rise and that the untrained model has too, 1 rise by more than there.",

@@ -110,7 +110,8 @@ class Section:
 
     Attributes:
         title: The claim in a sentence.
-        headline: What the first of its stages found.
+        headline: What the first of its stages found, in one sentence.
+        beside: The other sentences of it.
         others: What its other stages found: name and finding.
         figure: A PNG, relative to the workspace; an SVG of the same name may lie beside it.
         figure_of: The stage that the figure is of.
@@ -124,6 +125,7 @@ class Section:
 
     title: str
     headline: str = ""
+    beside: Sequence[str] = ()
     others: Sequence[tuple[str, str]] = ()
     figure: str | None = None
     figure_of: str = ""
@@ -185,7 +187,8 @@ def _section(claim: Claim, command: Callable[[str], str], own: Sequence[Finding]
     drawn, shown = (next((one for one in own if getattr(one, what)), None) for what in ("figure", "examples"))
     return Section(
         title=claim.title,
-        headline=" ".join(own[0].headline),
+        headline=next(iter(own[0].headline), ""),
+        beside=own[0].headline[1:],
         others=[(one.stage, " ".join(one.headline)) for one in own[1:] if one.headline],
         figure=None if drawn is None else drawn.figure,
         figure_of="" if drawn is None else drawn.stage,

@@ -91,8 +91,7 @@ def _text(text: str, longest: int = LONGEST) -> str:
 
 
 def _entry(number: int, section: Section) -> str:
-    said = section.headline or section.missing
-    first = said.partition(". ")[0].rstrip(".") + "."
+    first = section.headline or section.missing
     if len(first) > FIRST:
         first = f"{first[:FIRST].rsplit(' ', 1)[0]} …"
     return f'<li><a href="#claim-{number}">{in_html(section.title)}</a><span>{_text(first)}</span></li>'
@@ -106,6 +105,8 @@ def _section(number: int, section: Section, read: Read) -> list[str]:
     if section.missing:
         return [*lines, f"<p>{_text(section.missing)}</p>", "</section>"]
     lines += [f'<p class="headline">{_text(section.headline, SENTENCES)}</p>'] if section.headline else []
+    if section.beside:
+        lines += ['<ul class="beside">', *(f"<li>{_text(sentence, SENTENCES)}</li>" for sentence in section.beside), "</ul>"]
     lines += [f'<p><span class="stage">{in_html(stage)}</span> {_text(found, SENTENCES)}</p>' for stage, found in section.others]
     lines += _figure(section, read)
     if section.examples:

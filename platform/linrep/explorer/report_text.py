@@ -36,6 +36,7 @@ def _section(section: Section) -> list[str]:
     if section.missing:
         return [*lines, in_markdown(section.missing), ""]
     lines += [f"**{in_markdown(section.headline, SENTENCES)}**", ""] if section.headline else []
+    lines += [*(f"- {in_markdown(sentence, SENTENCES)}" for sentence in section.beside), ""] if section.beside else []
     for stage, found in section.others:
         lines += [f"*{in_markdown(stage)}*: {in_markdown(found, SENTENCES)}", ""]
     if section.figure:

@@ -97,7 +97,7 @@ def sharing_headline(table: pa.Table, trends: pa.Table) -> list[str]:
     moved = main_trends(trends).filter(
         pl.col("model") == "trained", pl.col("metric").is_in(list(CURVES)), pl.col("sae").is_null()
     )
-    sentences, rising = [], []
+    sentences, rising, counted = [], [], []
     for pooling, words in TOKENS.items():
         rows = moved.filter(pl.col("pooling").fill_null("mean") == pooling).to_dicts()
         if not rows:
@@ -110,7 +110,9 @@ def sharing_headline(table: pa.Table, trends: pa.Table) -> list[str]:
                 parts.append(f"{len(some)} {name if len(some) == 1 else PLURAL[name]} ({listed})")
         base = min(row["base"] for row in rows)
         sentences.append(f"Of {words}, from layer {base} to {max(row['last'] for row in rows)}: {'; '.join(parts)}.")
-        rising += [row for row in rows if row["verdict"] == "rises"]
+        mine = [row for row in rows if row["verdict"] == "rises"]
+        counted.append(f"of {words} {len(mine)} of {len(rows)} measures rise")
+        rising += mine
     beside = [row for row in rising if row["over_untrained_verdict"] is not None]
     if beside:
         beyond = [row for row in beside if row["over_untrained_verdict"] == "rises"]
@@ -121,7 +123,7 @@ def sharing_headline(table: pa.Table, trends: pa.Table) -> list[str]:
     if verdicts == {"rises"}:
         first = "Sharing rises with depth."
     elif "rises" in verdicts:
-        first = "Whether sharing rises with depth depends on what is compared."
+        first = f"Whether sharing rises with depth depends on what is compared: {', '.join(counted)}."
     elif "undecided" in verdicts:
         first = "No measure of sharing is seen to rise with depth, and some are undecided."
     else:
