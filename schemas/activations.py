@@ -55,12 +55,12 @@ SAMPLES = pa.schema(
 
 STATISTICS = pa.schema(
     [
-        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column("layer", pa.int32(), "Layer k: the residual stream entering block k; -1 for the vision tower, which has none"),
         column(
             "group",
             pa.string(),
             "image (newlines included), text (the samples' own) or special (prompt, template, start); last_image and last_text: "
-            "the last position of each sample",
+            "the last position of each sample. Of other sites with their name: mlp_image; tower_special are patches of padding",
         ),
         column("n", pa.int64(), "Vectors without those of high norm", "tokens"),
         column(
@@ -82,7 +82,8 @@ STATISTICS = pa.schema(
         column(
             "high_norm_positions",
             pa.binary(),
-            "How many of them stand at each place of the sequence, from 0: int64, little-endian; null likewise",
+            "How many of them stand at each place of the sequence, or among the sample's patches, from 0: int64, little-endian; "
+            "null likewise",
             nullable=True,
         ),
     ]
@@ -130,6 +131,62 @@ def vectors(width: int, dtype: str) -> pa.Schema:
         ],
         metadata={"schema_version": str(VERSION)},
     )
+
+
+def tower_vectors(width: int, dtype: str) -> pa.Schema:
+    """The schema of a table of the vision tower's patches, single or as means; the columns that these have no use for are null.
+
+    The columns are those of `vectors`, and `patch`: what reads the one reads the other.
+
+    Args:
+        width: Dimensions of a patch as the projector takes it.
+        dtype: float16, bfloat16 or float32.
+    """
+    own = {field.name: field for field in vectors(width, dtype)}
+    vector = column("vector", own["vector"].type, f"The tower's patch: {width} x {dtype}, little-endian", "model's own scale")
+    return pa.schema(
+        [
+            own["sample_id"],
+            column("patch", pa.int32(), "Place among its sample's patches, from 0; null for means", nullable=True),
+            column(
+                "position",
+                pa.int32(),
+                "Place in the sequence of the image token that it is a part of, as other sites have it; null where there is none",
+                nullable=True,
+            ),
+            column("token_id", pa.int32(), "Null: patches are no tokens", nullable=True),
+            own["tile"],
+            column(
+                "row",
+                pa.int16(),
+                "Row on the tower's own grid: the base view's, or that of all crops with padding",
+                "patches",
+                nullable=True,
+            ),
+            column("col", pa.int16(), "Column likewise", "patches", nullable=True),
+            own["image"],
+            column("is_newline", pa.bool_(), "Null likewise", nullable=True),
+            column("is_special", pa.bool_(), "Shows padding alone, so that the model drops it; null for means", nullable=True),
+            column("n_tokens", pa.int32(), "How many patches a mean is over; null for single ones", "patches", nullable=True),
+            column(
+                "n_high_norm",
+                pa.int32(),
+                "Patches of high norm that were kept out of the mean; null for single ones",
+                "patches",
+                nullable=True,
+            ),
+            own["norm"],
+            own["label"],
+            own["split"],
+            vector.with_metadata({**vector.metadata, b"dtype": dtype.encode(), b"width": str(width).encode()}),
+        ],
+        metadata={"schema_version": str(VERSION)},
+    )
+
+
+def vectors_of(site: str, width: int, dtype: str) -> pa.Schema:
+    """The schema of a table of vectors of a site, see `linrep.store.layout`."""
+    return tower_vectors(width, dtype) if site == "tower" else vectors(width, dtype)
 
 
 EXCERPT_SAMPLES = pa.schema([field for field in SAMPLES if field.name not in ("corpus", "uri", "error")])

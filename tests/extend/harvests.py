@@ -82,7 +82,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Work:
                 raise timed
             outcome, _ = timed
             if not isinstance(outcome, harvest.LostChunk):
-                done.samples[max(job.layers)] += outcome.n_samples
+                done.samples[actor._harvester.vlm.depth] += outcome.n_samples
             yield outcome
 
     def usual_norms(job, chunks, pool, begun_in=None):

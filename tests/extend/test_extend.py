@@ -10,6 +10,7 @@ import linrep.store
 from linrep.corpora import Corpora, ImageFolder, Images, Text, TextFiles
 from linrep.errors import RecipeError
 from linrep.places import remove_folder
+from linrep.store.layout import NO_LAYER
 from linrep.vlm.config import ModelConfig
 from tests.conftest import encoded_image, write_corpora
 from tests.extend.harvests import CONFIG, IMAGES, PAIRS, POOL, TEXTS, Work, changed, contents, run, state, without
@@ -25,6 +26,13 @@ CASES = {
     "a layer in a store without limits": ({"high_norm": None}, {"high_norm": None, "layers": (0, 1, 2)}, ()),
     "a site": ({}, {"sites": ("mlp",)}, ()),
     "a site, a layer and a corpus": ({"sites": ("mlp",)}, {"sites": ("attention", "mlp"), "layers": (0, 2, 4)}, ("text",)),
+    "the tower": ({}, {"sites": ("tower",)}, ()),
+    "the tower, a site, a layer and a corpus": (
+        {"sites": ("tower",), "views": ("tokens", "last")},
+        {"sites": ("mlp", "tower"), "layers": (0, 2, 4)},
+        ("text",),
+    ),
+    "layers beside the tower": ({"sites": ("tower",), "layers": (4,)}, {"sites": ("tower",)}, ()),
     "every token": ({"tokens_per_sample": None, "views": ("pooled",)}, {"tokens_per_sample": None}, ()),
 }
 
@@ -75,6 +83,33 @@ def test_by_a_site_nothing_else_is_computed(corpora, random_vlm, tmp_path, work)
     files = [file.path for commit in first.commits.values() for file in commit.files if "layer=" in file.path]
     assert files
     assert all((there / path).samefile(here / path) for path in files)
+
+
+def test_by_the_tower_no_block_runs_and_no_text(corpora, random_vlm, tmp_path, work):
+    first = run(tmp_path, corpora, random_vlm, changed(sites=("mlp",)))
+    old = state(first)
+    work.forget()
+    second = run(tmp_path, corpora, random_vlm, changed(sites=("mlp", "tower")))
+    assert work.samples == {0: IMAGES + PAIRS}
+    assert {view for _, view in work.rows} == {"pooled/site=tower", "tokens/site=tower"}
+    assert work.measured == {("images", NO_LAYER), ("pairs", NO_LAYER)}
+    assert state(first) == old
+    assert {name for name in contents(second) if "site=tower" in name}
+    there, here = Path(first.place.path), Path(second.place.path)
+    files = [file.path for commit in first.commits.values() for file in commit.files if "layer=" in file.path]
+    assert all((there / path).samefile(here / path) for path in files)
+
+
+def test_a_harvest_of_the_tower_that_lost_a_chunk_is_resumed_to_the_same_bytes(corpora, random_vlm, tmp_path, work, at_once):
+    config = changed(sites=("tower",))
+    whole = at_once(config)
+    store = run(tmp_path, corpora, random_vlm, config)
+    (Path(store.place.path) / "commits" / "000001.json").unlink()
+    work.forget()
+    again = run(tmp_path, corpora, random_vlm, config)
+    assert sum(work.samples.values()) == 4
+    assert not work.measured
+    assert contents(again) == contents(whole)
 
 
 def test_by_a_corpus_no_old_sample_runs_and_the_new_ones_have_all_layers(corpora, random_vlm, tmp_path, work):

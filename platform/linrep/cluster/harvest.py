@@ -37,6 +37,7 @@ from linrep.harvest.plan import Job
 from linrep.harvest.take import ChunkWork, OriginLost, take_chunk
 from linrep.sample import Skipped
 from linrep.store.commit import Commit, read_commit
+from linrep.store.layout import NO_LAYER
 from linrep.store.limits import Limits
 from linrep.store.summary import size
 from linrep.vlm.card import describe
@@ -160,8 +161,8 @@ class ChunkHarvester:
 
 
 def _load(job: Job, pool: Pool, begun_in: str | None) -> Harvester:
-    depth = max(job.layers)
-    if job.config.sites:  # what the block at the deepest layer adds
+    depth = max(0, *job.layers)
+    if {"attention", "mlp"} & set(job.config.sites) and max(job.layers) != NO_LAYER:  # what the block at the deepest layer adds
         depth = min(depth + 1, describe(located(job.model)).n_layers)
     vlm = load_planned(job.model, job.model_digest, depth, pool, own_devices())
     harvester = Harvester(vlm, job.config, job.layers, pool.tokens_per_batch)

@@ -28,7 +28,7 @@ from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.recipe import Recipe
 from linrep.store.commit import Commit
-from linrep.store.layout import MANIFEST, MODALITIES
+from linrep.store.layout import MANIFEST, MODALITIES, NO_LAYER
 from linrep.store.limits import Limits, as_records
 from linrep.store.manifest import Manifest, read_manifest, write_manifest
 from linrep.store.packing import EVERY, FEWEST, pack
@@ -286,7 +286,7 @@ def headline(manifest: Manifest) -> list[str]:
     """What was harvested, and what stands apart, in sentences."""
     counts, layers = manifest.counts, manifest.layers
     n, n_skipped, n_bytes = counts["n_samples"], counts["n_skipped"], size(counts["n_bytes"])
-    high = max((s["n_high_norm"] for s in manifest.statistics), default=0)
+    high = max((s["n_high_norm"] for s in manifest.statistics if s["layer"] != NO_LAYER), default=0)
     apart = f" Up to {high:,} tokens a layer are of high norm and kept apart." if high else ""
     return [
         f"{n:,} samples give {counts['n_tokens']:,} tokens at {len(layers)} layers, {n_bytes} of activations; "
@@ -304,8 +304,13 @@ def reading(store: Store) -> str:
 def metrics(manifest: Manifest) -> dict[str, float | dict[int, float]]:
     """The manifest's numbers as MLflow metrics: counts, and statistics as curves over layers."""
     curves: dict[str, dict[int, float]] = {}
+    single: dict[str, float] = {}
     for field in ("norm_p50", "norm_p99", "total_variance", "n_high_norm", "n_nonfinite"):
         for s in manifest.statistics:
-            if s[field] is not None:
+            if s[field] is None:
+                continue
+            if s["layer"] == NO_LAYER:
+                single[f"{field}_{s['group']}"] = float(s[field])
+            else:
                 curves.setdefault(f"{field}_{s['group']}", {})[s["layer"]] = float(s[field])
-    return {name: float(value) for name, value in manifest.counts.items()} | curves
+    return {name: float(value) for name, value in manifest.counts.items()} | single | curves

@@ -13,6 +13,7 @@ from linrep.harvest.estimate import Estimate, estimate
 from linrep.harvest.plan import Plan, plan_harvest
 from linrep.places import Place
 from linrep.recipe import Recipe
+from linrep.store.layout import TOWER, view_and_site
 from linrep.store.summary import size
 from linrep.vlm.card import card_of
 from linrep.vlm.prepare import Preparer
@@ -93,8 +94,13 @@ def _bound(plan: Plan) -> float:
     rows = sum({"tokens": drawn, "pooled": 2, "last": 1}[view] for view in config.views)
     a_row = card.width * (4 if config.stored == "float32" else 2) + USUAL_ROW
     a_chunk = 2 * len(config.views) * USUAL_FILE + 16 * 8 * card.width
-    layers = len(plan.job.layers) * (1 + len(config.sites))
-    return layers * (plan.index.n_samples * rows * a_row + len(plan.chunks) * a_chunk)
+    beside = [site for site in config.sites if site != TOWER]
+    layers = len(plan.job.layers) * (1 + len(beside))
+    found = layers * (plan.index.n_samples * rows * a_row + len(plan.chunks) * a_chunk)
+    if TOWER in config.sites:
+        width, rows = plan.manifest.width_of(TOWER), plan.job.chunk_bytes / (3 * card.patch_size**2) + config.chunk_size
+        found += len(plan.chunks) * (rows * (width * (4 if config.stored == "float32" else 2) + USUAL_ROW) + 2 * USUAL_FILE)
+    return found
 
 
 def _store_lines(plan: Plan, found: Estimate) -> list[str]:
@@ -104,7 +110,10 @@ def _store_lines(plan: Plan, found: Estimate) -> list[str]:
         spread = f"{part.tokens.value:,.0f} tokens each [{part.tokens.low:,.0f}, {part.tokens.high:,.0f}]"
         lines.append(f"{part.source:<9} {part.n_samples:,} samples, {spread}, by {part.n_looked} of them{skipped}")
     tokens, job, n_bytes = found.n_tokens, plan.job, size(int(found.n_bytes))
-    sites = f" and of {' and '.join(job.config.sites)}" if job.config.sites else ""
+    beside = [site for site in job.config.sites if site != TOWER]
+    sites = f" and of {' and '.join(beside)}" if beside else ""
+    of_tower = {view: size(int(sum(part.bytes_of(view) for part in found.parts))) for view in found.of_tower}
+    patches = ", ".join(f"{view_and_site(view)[0]} {n}" for view, n in of_tower.items())
     by_view = {view: sum(part.bytes_of(view) for part in found.parts) for view in found.views}
     return [
         *lines,
@@ -112,6 +121,7 @@ def _store_lines(plan: Plan, found: Estimate) -> list[str]:
         "",
         f"Store     {job.config.stored}, width {plan.manifest.width}, {len(job.layers)} layers{sites}: about {n_bytes}",
         *(f"          {view:<7} {size(int(n)):>9} a layer, {size(int(n * found.n_stored)):>9}" for view, n in by_view.items()),
+        *([f"          tower   {patches}, patches of width {plan.manifest.width_of(TOWER)}"] if patches else []),
         f"          {len(plan.chunks):,} chunks, {found.n_objects:,} objects",
     ]
 

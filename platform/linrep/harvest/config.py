@@ -23,9 +23,10 @@ class HarvestConfig(Section):
     views: tuple[View, ...] = Field(
         default=("pooled", "tokens", "last"), description="What to keep of each sample: pooled, tokens, last."
     )
-    sites: tuple[Literal["attention", "mlp"], ...] = Field(
+    sites: tuple[Literal["attention", "mlp", "tower"], ...] = Field(
         default=(),
-        description="Sites kept beside the residual stream: attention, mlp: what that of block k adds, at each layer k but n.",
+        description="Sites kept beside the residual stream: attention, mlp (what that of block k adds, at each layer k but n), "
+        "tower (the vision tower's patches).",
     )
     tokens_per_sample: PositiveInt | None = Field(
         default=64, description="Tokens of each modality kept per sample in the tokens view, drawn by sample id; null keeps all"
@@ -129,6 +130,19 @@ class HarvestConfig(Section):
         if not views or len(set(views)) < len(views):
             raise ValueError(f"must name pooled, tokens or last, each once at most, got {list(views)}")
         return views
+
+    @field_validator("sites", mode="before")
+    @classmethod
+    def _stored(cls, sites: Any) -> Any:
+        if isinstance(sites, list | tuple) and "projector" in sites:
+            raise ValueError("what the projector gives is layer 0 at image tokens: name layer 0 in harvest.layers instead")
+        return sites
+
+    @model_validator(mode="after")
+    def _tower_has_rows(self) -> "HarvestConfig":
+        if "tower" in self.sites and self.views == ("last",):
+            raise ValueError("sites: the tower has no last position: name pooled or tokens in harvest.views, or leave it out")
+        return self
 
     @field_validator("sites")
     @classmethod

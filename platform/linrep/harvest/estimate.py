@@ -14,7 +14,7 @@ from linrep.harvest.calibrate import calibration_turns
 from linrep.harvest.chunk import prepare_chunk, sample_row
 from linrep.harvest.config import HarvestConfig
 from linrep.harvest.plan import Plan
-from linrep.harvest.select import choose
+from linrep.harvest.select import ViewRows, choose, choose_patches
 from linrep.places import place
 from linrep.sample import Skipped
 from linrep.stats.interval import Interval, of_mean
@@ -22,20 +22,27 @@ from linrep.store.commit import write_commit
 from linrep.store.layout import (
     GROUPS,
     LAST_GROUPS,
+    NO_LAYER,
+    TOWER,
+    Folder,
     Modality,
     View,
     commit_file,
+    folder_of,
     parse_folder,
     samples_file,
+    site_group,
     statistics_file,
     view_and_site,
 )
+from linrep.store.manifest import TOWER_WIDTH
 from linrep.store.statistics import BINS_PER_OCTAVE, N_BINS, Sums
 from linrep.store.write import samples_table, writing_chunk
 from linrep.vlm.card import ModelCard
+from linrep.vlm.patches import patches_of
 from linrep.vlm.prepare import Preparer
 from linrep.vlm.prepared import Prepared
-from schemas.activations import vectors
+from schemas.activations import vectors_of
 
 LOOKED = 96
 """Samples of each source that are prepared: how much images of many sizes vary is then known to a few percent."""
@@ -56,7 +63,7 @@ class Part:
         tokens: Positions a sample that is used, with its 95% interval over the samples that were looked at.
         squares: Mean square of these positions: attention costs by it.
         patches: Patches that the vision tower sees.
-        rows: Rows a sample that is used, by view and modality.
+        rows: Rows a sample that is used, by view and modality; those of the vision tower beside.
         bytes_of_row: Bytes of a row in its file, by view and modality.
         bytes_of_file: Bytes of a file beside its rows, likewise.
         beside: Bytes of samples, statistics and commit a chunk.
@@ -70,9 +77,9 @@ class Part:
     tokens: Interval
     squares: float
     patches: float
-    rows: Mapping[tuple[View, Modality], float]
-    bytes_of_row: Mapping[tuple[View, Modality], float]
-    bytes_of_file: Mapping[tuple[View, Modality], float]
+    rows: Mapping[tuple[Folder, Modality], float]
+    bytes_of_row: Mapping[tuple[Folder, Modality], float]
+    bytes_of_file: Mapping[tuple[Folder, Modality], float]
     beside: float
 
     @property
@@ -80,8 +87,8 @@ class Part:
         """Samples that go through the model, if as many of the others can be used."""
         return self.n_samples * (1 - self.n_skipped / self.n_looked)
 
-    def bytes_of(self, view: View) -> float:
-        """Bytes of a view at one layer of one site."""
+    def bytes_of(self, view: Folder) -> float:
+        """Bytes of a view at one layer of one site, or of a view of the vision tower."""
         return sum(
             self.n_used * rows * self.bytes_of_row[key] + self.n_chunks * self.bytes_of_file[key]
             for key, rows in self.rows.items()
@@ -97,11 +104,13 @@ class Estimate:
         parts: By source.
         views: Views that are kept.
         n_stored: Layers that are kept, those of other sites beside the residual stream counted too.
+        of_tower: Views of the vision tower's patches that are kept.
     """
 
     parts: tuple[Part, ...]
     views: tuple[View, ...]
     n_stored: int
+    of_tower: tuple[Folder, ...] = ()
 
     @property
     def n_tokens(self) -> Interval:
@@ -114,12 +123,17 @@ class Estimate:
     def n_bytes(self) -> float:
         """Bytes of the store."""
         vectors = sum(part.bytes_of(view) for part in self.parts for view in self.views) * self.n_stored
-        return vectors + sum(part.n_chunks * part.beside for part in self.parts)
+        patches = sum(part.bytes_of(view) for part in self.parts for view in self.of_tower)
+        return vectors + patches + sum(part.n_chunks * part.beside for part in self.parts)
 
     @property
     def n_objects(self) -> int:
         """Files of the store; objects, where it is one."""
-        return sum(part.n_chunks * (len(part.rows) * self.n_stored + BESIDE) for part in self.parts)
+        return sum(part.n_chunks * (self._n_files(part) + BESIDE) for part in self.parts)
+
+    def _n_files(self, part: Part) -> int:
+        """Files of vectors of a chunk."""
+        return sum(1 if view in self.of_tower else self.n_stored for view, _ in part.rows)
 
 
 def estimate(plan: Plan, card: ModelCard, preparer: Preparer, looked: int = LOOKED) -> Estimate:
@@ -138,7 +152,8 @@ def estimate(plan: Plan, card: ModelCard, preparer: Preparer, looked: int = LOOK
         CorpusError: None of a source can be used.
     """
     config, layers = plan.job.config, plan.job.layers
-    n_stored = len(layers) + len(config.sites) * sum(layer < card.n_layers for layer in layers)
+    beside = [site for site in config.sites if site != TOWER]
+    n_stored = len(layers) + len(beside) * sum(layer < card.n_layers for layer in layers)
     by_source: dict[str, list[Chunk]] = {}
     for chunk in plan.chunks:
         by_source.setdefault(chunk.source, []).append(chunk)
@@ -149,8 +164,8 @@ def estimate(plan: Plan, card: ModelCard, preparer: Preparer, looked: int = LOOK
         for turn in turns[source]:
             if len(seen) < looked:
                 seen += [one for part in turn for one in prepare_chunk(part, plan.job.corpora, preparer)]
-        parts.append(_part(source, chunks, seen, config, card, n_stored))
-    return Estimate(tuple(parts), config.views, n_stored)
+        parts.append(_part(source, chunks, seen, config, card, n_stored, plan.manifest.model.get(TOWER_WIDTH, 0)))
+    return Estimate(tuple(parts), config.views, n_stored, plan.manifest.folders(NO_LAYER))
 
 
 def _part(
@@ -160,6 +175,7 @@ def _part(
     config: HarvestConfig,
     card: ModelCard,
     n_stored: int,
+    tower_width: int,
 ) -> Part:
     used = [one for one in seen if isinstance(one, Prepared)]
     if not used:
@@ -168,12 +184,12 @@ def _part(
     lengths = np.array([len(one) for one in used], np.float64)
     # As many samples as a chunk has, where so many were looked at: then nothing is extrapolated.
     n = min(len(used), -(-sum(chunk.n_samples for chunk in chunks) // len(chunks)))
-    half, whole = (_written(used[:some], config, card, n_stored) for some in (max(1, n // 2), n))
-    per_row: dict[tuple[View, Modality], float] = {}
+    half, whole = (_written(used[:some], config, card, n_stored, tower_width) for some in (max(1, n // 2), n))
+    per_row: dict[tuple[Folder, Modality], float] = {}
     for key, rows in whole.rows.items():
         more = rows - half.rows.get(key, 0)
         per_row[key] = (whole.files[key] - half.files[key]) / more if key in half.rows and more else whole.files[key] / rows
-    kept = {key: len(rows) for key, rows in choose(used, config).views.items() if len(rows)}
+    kept = {key: len(rows) for key, rows in _kept(used, config, card).items()}
     n_samples = sum(chunk.n_samples for chunk in chunks)
     return Part(
         source=source,
@@ -195,38 +211,55 @@ def _part(
 class _Written:
     """Bytes of some samples in a chunk: of each file of one layer, of their own table, of statistics and commit of all layers."""
 
-    rows: dict[tuple[View, Modality], int]
-    files: dict[tuple[View, Modality], int]
+    rows: dict[tuple[Folder, Modality], int]
+    files: dict[tuple[Folder, Modality], int]
     samples: int
     fixed: int
 
 
-def _written(used: Sequence[Prepared], config: HarvestConfig, card: ModelCard, n_stored: int) -> _Written:
-    schema = vectors(card.width, config.stored)
-    choice = choose(used, config)
-    rows: dict[tuple[View, Modality], int] = {(view, m): len(kept) for (view, m), kept in choice.views.items() if len(kept)}
+def _kept(used: Sequence[Prepared], config: HarvestConfig, card: ModelCard) -> dict[tuple[Folder, Modality], ViewRows]:
+    """The rows of some samples at one layer of one site, and of the vision tower where it is kept."""
+    found: dict[tuple[Folder, Modality], ViewRows] = {**choose(used, config).views}
+    shown = [one for one in used if one.pixels is not None]
+    if TOWER in config.sites and shown:
+        of_tower = choose_patches(shown, [patches_of(one, card) for one in shown], config)
+        found |= {(folder_of(view, TOWER), modality): rows for (view, modality), rows in of_tower.views.items()}
+    return found
+
+
+def _written(used: Sequence[Prepared], config: HarvestConfig, card: ModelCard, n_stored: int, tower_width: int) -> _Written:
+    widths = {TOWER: tower_width}
+    views = _kept(used, config, card)
     draw = np.random.default_rng(0)
     groups = (*GROUPS, *(LAST_GROUPS if "last" in config.views else ()))
-    with tempfile.TemporaryDirectory() as folder, writing_chunk(place(folder), 0, schema) as writer:
-        for (view, modality), kept in choice.views.items():
-            if len(kept):
-                zeros = np.zeros((len(kept), schema.field("vector").type.byte_width), np.uint8)
-                norms = draw.random(len(kept), np.float32)
-                ones = np.ones(len(kept), np.int32)
-                counts = {"n_tokens": ones, "n_high_norm": 0 * ones} if view == "pooled" else None
-                writer.vectors(view, 0, modality, kept.table(schema, zeros, norms, counts))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        writing_chunk(place(folder), 0, vectors_of("residual", card.width, config.stored)) as writer,
+    ):
+        for (own, modality), kept in views.items():
+            view, site = view_and_site(own)
+            schema = vectors_of(site, widths.get(site, card.width), config.stored)
+            zeros = np.zeros((len(kept), schema.field("vector").type.byte_width), np.uint8)
+            norms = draw.random(len(kept), np.float32)
+            ones = np.ones(len(kept), np.int32)
+            counts = {"n_tokens": ones, "n_high_norm": 0 * ones} if view == "pooled" else None
+            writer.vectors(own, NO_LAYER if site == TOWER else 0, modality, kept.table(schema, zeros, norms, counts))
         sums = {(layer, group): _sums(draw.random(card.width)) for layer in range(n_stored) for group in groups}
+        if TOWER in config.sites:
+            sums[NO_LAYER, site_group("image", TOWER)] = _sums(draw.random(tower_width))
         commit = writer.commit(samples_table([sample_row(one) for one in used]), sums, len(used), 0, (), 0.0, "float32")
-        files: dict[tuple[View, Modality], int] = {}
+        files: dict[tuple[Folder, Modality], int] = {}
+        of_layer = []
         for file in commit.files:
             at = parse_folder(file.path)
             if at is not None:
-                files[view_and_site(at[0])[0], at[2]] = file.bytes
+                files[at[0], at[2]] = file.bytes
+                of_layer += [file] if at[1] != NO_LAYER else []
         sizes = {file.path: file.bytes for file in commit.files}
-        vectors_of_all = [file for file in commit.files if parse_folder(file.path) is not None] * (n_stored - 1)
+        vectors_of_all = of_layer * (n_stored - 1)
         write_commit(place(folder), replace(commit, chunk=1, files=(*commit.files, *vectors_of_all)))
         fixed = sizes[statistics_file(0)] + (place(folder) / commit_file(1)).size()
-    return _Written(rows, files, sizes[samples_file(0)], fixed)
+    return _Written({key: len(kept) for key, kept in views.items()}, files, sizes[samples_file(0)], fixed)
 
 
 def _sums(values: Float[np.ndarray, " d"]) -> Sums:

@@ -19,7 +19,7 @@ from linrep.corpora.index import Chunk
 from linrep.errors import StoreError
 from linrep.harvest.take import ChunkWork, Origin, Part, groups_of
 from linrep.places import Place
-from linrep.store.layout import GROUPS, LAST_GROUPS, Folder, site_group
+from linrep.store.layout import GROUPS, LAST_GROUPS, NO_LAYER, Folder, site_group
 from linrep.store.limits import Limits, from_records
 from linrep.store.manifest import Manifest, read_manifest
 from linrep.store.read import Store, read_store
@@ -75,8 +75,7 @@ class Earlier:
             wanted: Parts to look for.
             limits: Norms above which tokens of the new harvest are kept apart.
         """
-        found = set()
-        held = self.store.manifest.parts
+        found, held = set(), parts_of(self.store.manifest, source)
         for layer, folder in wanted:
             groups = groups_of(folder)
             same = _limits_at(self.limits, source, layer, groups) == _limits_at(limits, source, layer, groups)
@@ -124,11 +123,14 @@ class Extension:
             without: Numbers of chunks of which nothing is taken.
         """
         own, refused = manifest.chunks_of, set(without)
-        every = manifest.parts
-        held = {(one.name, source): one.parts(source, every, limits) for one in self.earlier for source in one.sources}
+        held = {
+            (one.name, source): one.parts(source, parts_of(manifest, source), limits)
+            for one in self.earlier
+            for source in one.sources
+        }
         found = []
         for chunk in chunks:
-            missing, origins = every, []
+            missing, origins = parts_of(manifest, chunk.source), []
             for one in self.earlier if chunk.number not in refused else ():
                 parts = held.get((one.name, chunk.source), frozenset()) & missing
                 if not parts:
@@ -139,7 +141,7 @@ class Extension:
                     missing -= parts
             views: dict[int, tuple[Folder, ...]] = {
                 layer: tuple(folder for folder in manifest.folders(layer) if (layer, folder) in missing)
-                for layer in manifest.layers
+                for layer in manifest.places
             }
             found.append(ChunkWork(chunk, {layer: some for layer, some in views.items() if some}, tuple(origins)))
         return found
@@ -186,7 +188,7 @@ def same_sources(mine: Manifest, other: Manifest) -> tuple[tuple[str, ...], str]
     """
     if other.model["digest"] != mine.model["digest"]:
         return (), "another model"
-    if not {*mine.layers} & {*other.layers} or not {*mine.views} & {*other.views}:
+    if not mine.parts & other.parts:
         return (), "no layer and view in common"
     same, whys = [], []
     for source in mine.chunks_of:
@@ -201,6 +203,11 @@ def same_sources(mine: Manifest, other: Manifest) -> tuple[tuple[str, ...], str]
         else:
             same.append(source)
     return tuple(same), ", ".join(dict.fromkeys(whys)) or "no source in common"
+
+
+def parts_of(manifest: Manifest, source: str) -> frozenset[Part]:
+    """What a harvest holds of a source: no vision tower sees a text."""
+    return frozenset(part for part in manifest.parts if part[0] != NO_LAYER or corpus_of(source) != "text")
 
 
 def unmeasured(manifest: Manifest, limits: Mapping[str, Limits]) -> list[tuple[str, int]]:
@@ -220,10 +227,10 @@ def _difference(name: str, mine: Mapping[str, Any], other: Mapping[str, Any]) ->
 def _measurements(manifest: Manifest) -> Iterable[tuple[str, int, tuple[str, ...]]]:
     """What is measured at once: the tokens of a source at a layer, and its last positions where they are kept."""
     for source in manifest.chunks_of:
-        for layer in manifest.layers:
+        for layer in sorted({layer for layer, _ in parts_of(manifest, source)}):
             for site in manifest.sites_at(layer):
                 yield source, layer, tuple(site_group(group, site) for group in GROUPS)
-                if "last" in manifest.views:
+                if "last" in manifest.views_of(site):
                     yield source, layer, tuple(site_group(group, site) for group in LAST_GROUPS)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from linrep.harvest.extend import Extension
 from linrep.harvest.take import ChunkWork, Origin, Part
-from linrep.store.layout import Folder, parse_folder
+from linrep.store.layout import NO_LAYER, Folder, parse_folder
 from linrep.store.manifest import Manifest
 from linrep.store.summary import runs_of, size
 
@@ -80,7 +80,7 @@ def _estimate(work: ChunkWork) -> float | None:
 
 
 def _parts(parts: Iterable[Part], manifest: Manifest) -> str:
-    """Layers and views in words: "layers 4, 8", "last at layers 4, 8 and layer 16"."""
+    """Layers and views in words: "layers 4, 8", "last at layers 4, 8 and layer 16", "the tower"."""
     by_layer: Mapping[int, set[Folder]] = defaultdict(set)
     for layer, view in parts:
         by_layer[layer].add(view)
@@ -90,7 +90,7 @@ def _parts(parts: Iterable[Part], manifest: Manifest) -> str:
         groups[views].append(layer)
     said = []
     for views, layers in groups.items():
-        where = f"layer{'s' if len(layers) > 1 else ''} {runs_of(layers)}"
+        where = f"layer{'s' if len(layers) > 1 else ''} {runs_of(layers)}" if layers != [NO_LAYER] else "the tower"
         said.append(where if views == manifest.folders(layers[0]) else f"{', '.join(views)} at {where}")
     return " and ".join(said)
 

@@ -11,22 +11,25 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float, Float32, Int, Shaped
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from linrep.errors import ModelError
 from linrep.harvest.batches import micro_batches
 from linrep.harvest.clock import Clock, DeviceTurns, Turn
 from linrep.harvest.config import HarvestConfig
-from linrep.harvest.select import Choice, choose
+from linrep.harvest.select import Choice, choose, choose_patches
 from linrep.harvest.sums import CountedPositions, LayerLimits, LayerReduction, layer_sums
-from linrep.store.layout import GROUPS, Folder, Modality, StoredSite, View, folder_of, site_group, view_and_site
+from linrep.store.layout import GROUPS, NO_LAYER, TOWER, Folder, Modality, StoredSite, View, folder_of, site_group, view_and_site
 from linrep.store.limits import Limits
 from linrep.store.statistics import Sums
 from linrep.vlm.batch import collate
 from linrep.vlm.hooks import forward
 from linrep.vlm.load import VLM
+from linrep.vlm.patches import Patches, patches_of
 from linrep.vlm.prepared import Prepared
 from linrep.vlm.recorder import record_sites
 from linrep.vlm.sites import Site
-from schemas import vectors
+from schemas.activations import vectors_of
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -47,10 +50,20 @@ class Rows:
 
 
 class At(NamedTuple):
-    """Where in the model: a site at a layer."""
+    """Where in the model: a site at a layer, `NO_LAYER` where it has none."""
 
     site: StoredSite
     layer: int
+
+    @property
+    def kind(self) -> str:
+        """What its rows are chosen from: the positions of the stream, or the patches of the tower."""
+        return TOWER if self.site == TOWER else "stream"
+
+    @property
+    def in_model(self) -> Site:
+        """The site as a model has it."""
+        return Site(self.site, None if self.layer == NO_LAYER else self.layer)
 
 
 class Harvester:
@@ -59,7 +72,7 @@ class Harvester:
     Args:
         vlm: The model, loaded at least as deep as the deepest layer asked for; one block more where other sites are.
         config: What to keep.
-        layers: Layers to record.
+        layers: Layers to record; the vision tower is recorded beside them where the config names it.
         tokens_per_batch: Most positions in a micro-batch, padding included.
         limits: Norms above which tokens are kept apart, see `linrep.harvest.calibrate`; None looks for none.
 
@@ -67,7 +80,7 @@ class Harvester:
         vlm: The model.
         config: What to keep.
         tokens_per_batch: Most positions in a micro-batch.
-        schema: Of the rows.
+        schema: Of the rows, but for those of the vision tower.
         views: Views to keep of each site and layer.
         limits: Norms of each of them above which positions are kept apart.
     """
@@ -76,11 +89,15 @@ class Harvester:
         self, vlm: VLM, config: HarvestConfig, layers: Sequence[int], tokens_per_batch: int, limits: Limits | None = None
     ) -> None:
         self.vlm, self.config, self.tokens_per_batch = vlm, config.stored_as(vlm.family.storage), tokens_per_batch
-        self.schema = vectors(vlm.card.width, self.config.stored)
+        self.schema = vectors_of("residual", vlm.card.width, self.config.stored)
         self._model_in_use, self._turns = threading.Lock(), DeviceTurns(vlm.devices)
+        layers = [layer for layer in layers if layer != NO_LAYER]
         there = [At("residual", layer) for layer in layers]
-        there += [At(site, layer) for site in config.sites for layer in layers if layer < vlm.card.n_layers]
-        self._want(dict.fromkeys(there, config.views), limits)
+        there += [At(site, layer) for site in config.sites if site != TOWER for layer in layers if layer < vlm.card.n_layers]
+        views: dict[At, Collection[View]] = dict.fromkeys(there, config.views)
+        if TOWER in config.sites:
+            views[At(TOWER, NO_LAYER)] = tuple(view for view in config.views if view != "last")
+        self._want(views, limits)
 
     def _want(self, views: Mapping[At, Collection[View]], limits: Limits | None) -> None:
         self.views = {at: frozenset(own) for at, own in views.items()}
@@ -144,24 +161,47 @@ class Harvester:
     @torch.inference_mode()
     def _start(self, batch: list[Prepared], clock: Clock) -> "_Pending":
         with clock.measure("copy"):
-            choice = choose(batch, self.config)
-            on_device = {device: _to_device(choice, device) for device in self.vlm.devices}
+            choices, patches = {"stream": choose(batch, self.config)}, self._patches(batch)
+            if patches:
+                choices[TOWER] = choose_patches([one for one in batch if one.pixels is not None], patches, self.config)
+            on_device = {(kind, device): _to_device(own, device) for kind, own in choices.items() for device in self.vlm.devices}
             inputs = collate(batch, self.vlm)
-        wanted = {at: choice.of(views) for at, views in self.views.items()}
+        wanted = {at: choices[at.kind].of(views) for at, views in self.views.items() if at.kind in choices}
         reduced: dict[At, LayerReduction] = {}
 
-        def take(at: At, h: Float[Tensor, "b t d"]) -> None:
-            limits = self._limits_on[h.device][at]
-            reduced[at] = _to_host(reduce(h, wanted[at], on_device[h.device], STORED[self.config.stored], limits))
+        def take(at: At, h: Float[Tensor, "_ _ _"]) -> None:
+            limits, own = self._limits_on[h.device][at], on_device[at.kind, h.device]
+            x = h if at.site != TOWER else self._by_sample(h, [len(some) for some in patches])
+            reduced[at] = _to_host(reduce(x, wanted[at], own, STORED[self.config.stored], limits))
 
-        sites = {Site(*at): at for at in self.views}
+        sites = {at.in_model: at for at in self.views}
         with (
             self._model_in_use,
             record_sites(self.vlm, sites, lambda site, h: take(sites[site], h)),
             self._turns.turn() as turn,
         ):
             forward(self.vlm, inputs)
-        return _Pending(choice, reduced, sum(map(len, batch)), turn, clock)
+        return _Pending(choices, reduced, sum(map(len, batch)), turn, clock)
+
+    def _patches(self, batch: Sequence[Prepared]) -> list[Patches]:
+        """The vision tower's patches of each sample that shows images, where they are asked for."""
+        if At(TOWER, NO_LAYER) not in self.views:
+            return []
+        return [patches_of(one, self.vlm.card) for one in batch if one.pixels is not None]
+
+    def _by_sample(self, h: Float[Tensor, "tiles n w"], counts: Sequence[int]) -> Float[Tensor, "b p w"]:
+        """The tower's patches of each sample that shows images, padded to the most.
+
+        Raises:
+            ModelError: They are not as many, or not as wide, as the family says.
+        """
+        found, width = h.flatten(0, 1), self.vlm.family.tower_width(self.vlm.inner.config)
+        if found.shape != (sum(counts), width):
+            raise ModelError(
+                f"the vision tower of this {self.vlm.family.title} gives {len(found):,} patches of width {found.shape[1]}, its "
+                f"family says {sum(counts):,} of width {width}: leave tower out of harvest.sites, or mend tower_tokens there"
+            )
+        return pad_sequence(found.split(list(counts)), batch_first=True)
 
     def _finish(self, pending: "_Pending") -> Rows:
         pending.turn.settle(pending.clock)
@@ -171,22 +211,24 @@ class Harvester:
     def _rows(self, pending: "_Pending") -> Rows:
         tables, sums = {}, {}
         for at, reduced in pending.reduced.items():
-            counted = CountedPositions.of(pending.choice, reduced, self.limits[at])
+            choice = pending.choices[at.kind]
+            counted = CountedPositions.of(choice, reduced, self.limits[at])
             for key, (stored, norms) in reduced.rows.items():
-                kept = pending.choice.views[key]
+                kept = choice.views[key]
                 counts = counted.columns(kept) if key[0] == "pooled" else None
-                table = kept.table(self.schema, _bytes_of(_settled(stored)), _settled(norms).numpy(), counts)
+                schema = vectors_of(at.site, stored.shape[1], self.config.stored)
+                table = kept.table(schema, _bytes_of(_settled(stored)), _settled(norms).numpy(), counts)
                 if counts is not None and not counts["n_tokens"].all():  # no mean where no token counts
                     table = table.filter(pa.array(counts["n_tokens"] > 0))
                 tables[folder_of(key[0], at.site), at.layer, key[1]] = table
-            found = layer_sums(pending.choice, reduced, counted)
+            found = layer_sums(choice, reduced, counted)
             sums |= {(at.layer, site_group(group, at.site)): own for group, own in found.items()}
         return Rows(tables, sums, pending.n_tokens)
 
 
 @dataclass(frozen=True)
 class _Pending:
-    choice: Choice
+    choices: dict[str, Choice]
     reduced: dict[At, LayerReduction]
     n_tokens: int
     turn: Turn
@@ -222,7 +264,7 @@ def reduce(
     """Everything that is kept of one layer; runs on the model's device inside the forward pass.
 
     Args:
-        h: The residual stream, padding included.
+        h: The residual stream, or what another site holds, padding included.
         choice: What to keep.
         on_device: The same as tensors.
         stored: Number format of the store.

@@ -24,13 +24,13 @@ from linrep.corpora.config import field_of
 from linrep.corpora.index import Chunk, Index, build_index
 from linrep.demo.config import DemoWorld
 from linrep.demo.world import write_world
-from linrep.errors import RecipeError
+from linrep.errors import ModelError, RecipeError
 from linrep.harvest.config import HarvestConfig
 from linrep.places import Place, place
-from linrep.store.layout import MANIFEST
+from linrep.store.layout import MANIFEST, TOWER
 from linrep.store.limits import Limits
-from linrep.store.manifest import Manifest, now
-from linrep.vlm.card import ModelCard, check_layers, describe
+from linrep.store.manifest import TOWER_WIDTH, Manifest, now
+from linrep.vlm.card import ModelCard, check_layers, describe, read_config
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.families import family_of
 from linrep.vlm.fetched import shown
@@ -48,7 +48,7 @@ class Job:
         corpora: The corpora, where they really lie.
         model: The model as the recipe names it.
         config: What to keep.
-        layers: Layers to record.
+        layers: Layers to record; `NO_LAYER` among them stands for the vision tower.
         model_digest: A worker refuses to run a model with another one.
         chunk_bytes: Most bytes of tiles in the prepared samples of a chunk.
         record_bytes: Likewise of a record.
@@ -131,7 +131,9 @@ def plan_harvest(
     check_layers(card, layers)
     if corpora.documents is not None and not family_of(card.family).interleaved:
         raise RecipeError(f"corpora.documents: {family_of(card.family).title} takes one image before all text, and no document")
-    if config.sites and layers[0] == card.n_layers:
+    if TOWER in config.sites and corpora.images is corpora.pairs is corpora.documents is None:
+        raise RecipeError("harvest.sites: tower: there are texts alone, which no vision tower sees")
+    if {"attention", "mlp"} & set(config.sites) and layers[0] == card.n_layers:
         raise RecipeError(
             f"harvest.sites: no block begins at layer {layers[0]}, the only one in harvest.layers; name an earlier one"
         )
@@ -173,6 +175,21 @@ def settle(config: HarvestConfig, model: ModelConfig, card: ModelCard) -> tuple[
         raise RecipeError(str(reason)) from None
 
 
+def tower_width(model: ModelConfig, card: ModelCard) -> int:
+    """Width of the vision tower's patches of a model.
+
+    Raises:
+        ModelError: Its family does not say it.
+    """
+    try:
+        return int(family_of(card.family).tower_width(read_config(locate(located(model))[0])))
+    except AttributeError as error:
+        title = family_of(card.family).title
+        raise ModelError(
+            f"harvest.sites: the tower of {title} cannot be recorded: its configuration says no width ({error})"
+        ) from None
+
+
 def _plan(
     name: str, corpora: Corpora, model: ModelConfig, config: HarvestConfig, workspace: Place, demo: DemoWorld | None,
     card: ModelCard, layers: tuple[int, ...], index: Index, kept: Place, chat_template: str,
@@ -182,10 +199,11 @@ def _plan(
     chunks = index.chunks(config.chunk_size)
     # "all" and the list that means the same layers make the same store.
     key = digest(VERSION, card.digest, index.digest, {**config.model_dump(mode="json"), "layers": list(layers)})
+    own_width = {TOWER_WIDTH: tower_width(model, card)} if TOWER in config.sites else {}
     manifest = Manifest(
         name=name,
         digest=key,
-        model={**asdict(card), "path": shown(model.path)},
+        model={**asdict(card), "path": shown(model.path), **own_width},
         layers=layers,
         views=config.views,
         dtype=config.stored,

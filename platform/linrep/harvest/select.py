@@ -1,4 +1,7 @@
-"""Which positions of a micro-batch each view keeps, and the columns that describe them; the same for every layer."""
+"""Which positions of a micro-batch each view keeps, and the columns that describe them; the same for every layer.
+
+Of the vision tower a patch stands for a position: the choice is made of the samples that show images, padded to the most patches.
+"""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +14,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from linrep.harvest.config import HarvestConfig
 from linrep.store.layout import GROUPS, MODALITIES, Modality, View
 from linrep.store.write import vector_column
+from linrep.vlm.patches import Patches
 from linrep.vlm.prepared import Prepared, Role
 
 GROUP_OF_ROLE = np.array([GROUPS.index("special"), GROUPS.index("text"), GROUPS.index("image"), GROUPS.index("image")])
@@ -27,7 +31,7 @@ class ViewRows:
 
     Attributes:
         sample: Row of the micro-batch that each came from.
-        position: Position in the sequence; for means the group's number among `GROUPS`.
+        position: Position in the sequence, or among the patches; for means the group's number among `GROUPS`.
         columns: The columns of the store that do not depend on the layer.
     """
 
@@ -54,7 +58,7 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a micro-batch of b sequences, padded to t positions, contributes.
+    """What a micro-batch of b sequences, padded to t positions (or patches of the tower), contributes.
 
     Attributes:
         group: Group of each position as an index into `GROUPS`, `NO_GROUP` for padding.
@@ -92,6 +96,51 @@ def choose(batch: Sequence[Prepared], config: HarvestConfig) -> Choice:
         if "last" in config.views:
             views["last", modality] = _last(batch, modality)
     return Choice(group, counts, {key: kept for key, kept in views.items() if len(kept)})
+
+
+def choose_patches(batch: Sequence[Prepared], patches: Sequence[Patches], config: HarvestConfig) -> Choice:
+    """Decide what to keep of the vision tower's patches.
+
+    Means are over all patches but those of padding. Single ones are kept all, or, where tokens are drawn, those that are a part
+    of a drawn image token.
+
+    Args:
+        batch: Samples that show images, in the order of the model's batch.
+        patches: The patches of each.
+        config: Views, and how many tokens the tokens view draws.
+    """
+    group = np.full((len(batch), max(map(len, patches))), NO_GROUP)
+    for own, some in zip(group, patches, strict=True):
+        own[: len(some)] = np.where(some.padding, GROUPS.index("special"), GROUPS.index("image"))
+    counts = np.stack([(group == g).sum(1) for g in range(len(GROUPS))], axis=1)
+    views: dict[tuple[View, Modality], ViewRows] = {}
+    if "pooled" in config.views:
+        views["pooled", "image"] = _pooled(batch, counts, GROUPS.index("image"))
+    if "tokens" in config.views:
+        views["tokens", "image"] = _patches(batch, patches, config)
+    return Choice(group, counts, {key: kept for key, kept in views.items() if len(kept)})
+
+
+def _patches(batch: Sequence[Prepared], patches: Sequence[Patches], config: HarvestConfig) -> ViewRows:
+    kept = []
+    for prepared, own in zip(batch, patches, strict=True):
+        tokens = prepared.role >= Role.IMAGE
+        drawn = _draw(prepared, tokens, config)
+        kept.append(np.arange(len(own)) if len(drawn) == tokens.sum() else np.flatnonzero(np.isin(own.position, drawn)))
+    sample = np.repeat(np.arange(len(batch)), [len(k) for k in kept])
+
+    def gather(name: str) -> np.ndarray:
+        return np.concatenate([getattr(own, name)[k] for own, k in zip(patches, kept, strict=True)])
+
+    patch, position = np.concatenate(kept), gather("position")
+    columns = {
+        **_of_samples(batch, sample),
+        "patch": pa.array(patch.astype(np.int32)),
+        "position": pa.array(position.astype(np.int32), mask=position < 0),
+        **{name: pa.array(gather(name)) for name in ("tile", "row", "col", "image")},
+        "is_special": pa.array(gather("padding")),
+    }
+    return ViewRows(sample, patch, columns)
 
 
 def _pooled(batch: Sequence[Prepared], counts: Int64[np.ndarray, "b groups"], group: int) -> ViewRows:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from linrep.store.layout import LAST_GROUPS, MODALITIES, Modality, View
+from linrep.store.layout import LAST_GROUPS, MODALITIES, Modality, View, site_group
 from linrep.store.read import Store
 
 POSITIONS = 8
@@ -47,7 +47,7 @@ def kept_apart(store: Store, view: View, layer: int, modalities: Sequence[Modali
 
 
 def _of_one(store: Store, view: View, layer: int, modality: Modality) -> Apart:
-    group = LAST_GROUPS[MODALITIES.index(modality)] if view == "last" else modality
+    group = site_group(LAST_GROUPS[MODALITIES.index(modality)] if view == "last" else modality, store.site)
     if store.manifest.statistics:
         for own in store.manifest.statistics:
             if (own["layer"], own["group"]) == (layer, group):

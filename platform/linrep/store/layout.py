@@ -4,6 +4,7 @@ manifest.json                                          what the store is, see `l
 samples/part-000012.parquet                            one row a sample of chunk 12
 <view>/layer=16/modality=image/part-000012.parquet     one row a vector of the residual stream
 <view>/site=mlp/layer=16/modality=image/part-...       one row a vector of another site
+<view>/site=tower/modality=image/part-000012.parquet   one row a patch of the vision tower, which has no layer
 statistics/part-000012.parquet                         sums of chunk 12, one row a layer and group
 statistics.parquet                                     the same over all chunks, written at the end
 commits/000012.json                                    written last: what chunk 12 wrote
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 View = Literal["pooled", "tokens", "last"]
 Modality = Literal["image", "text"]
 Group = Literal["image", "text", "special"]
-StoredSite = Literal["residual", "attention", "mlp"]
+StoredSite = Literal["residual", "attention", "mlp", "tower"]
 """Sites whose vectors a store can hold, see `linrep.vlm.sites`."""
 Folder = str
 """A view of a site, by the folder of its layers: "tokens" is the residual stream's, "tokens/site=mlp" another."""
@@ -24,11 +25,15 @@ Folder = str
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 GROUPS: tuple[Group, ...] = ("image", "text", "special")
 SITES: tuple[StoredSite, ...] = get_args(StoredSite)
+TOWER: StoredSite = "tower"
+"""The site whose rows are patches, not tokens: it has a width of its own, and neither layers, texts nor last positions."""
+NO_LAYER = -1
+"""Stands for the layer of what has none, in statistics, limits and keys."""
 LAST_GROUPS = ("last_image", "last_text")
 """Groups of the statistics beside those of all tokens: last positions of what holds an image, and of texts."""
 
 _FOLDER = re.compile(
-    rf"((?:{'|'.join(get_args(View))})(?:/site=(?:{'|'.join(SITES[1:])}))?)/layer=(\d+)/modality=({'|'.join(MODALITIES)})/"
+    rf"((?:{'|'.join(get_args(View))})(?:/site=(?:{'|'.join(SITES[1:])}))?)(?:/layer=(\d+))?/modality=({'|'.join(MODALITIES)})/"
 )
 
 HIGH_NORM = 10.0
@@ -67,13 +72,24 @@ def site_group(group: str, site: StoredSite) -> str:
 
 def vectors_file(folder: Folder, layer: int, modality: Modality, chunk: int) -> str:
     """Path of a chunk's vectors, relative to the store."""
-    return f"{folder}/layer={layer}/modality={modality}/part-{chunk:06d}.parquet"
+    return f"{files_under(folder, layer, modality)}part-{chunk:06d}.parquet"
+
+
+def files_under(folder: Folder, layer: int, modality: Modality) -> str:
+    """What the paths of all chunks' vectors begin with.
+
+    >>> files_under("tokens", 16, "image"), files_under("tokens/site=tower", NO_LAYER, "image")
+    ('tokens/layer=16/modality=image/', 'tokens/site=tower/modality=image/')
+    """
+    return f"{folder}/modality={modality}/" if layer == NO_LAYER else f"{folder}/layer={layer}/modality={modality}/"
 
 
 def parse_folder(path: str) -> tuple[Folder, int, Modality] | None:
-    """View and site, layer and modality of the vectors in a file; None for other files."""
+    """View and site, layer (or `NO_LAYER`) and modality of the vectors in a file; None for other files."""
     found = _FOLDER.match(path)
-    return None if found is None else (found[1], int(found[2]), found[3])  # pyright: ignore[reportReturnType]
+    if found is None or (found[2] is None) != (view_and_site(found[1])[1] == TOWER):
+        return None
+    return found[1], NO_LAYER if found[2] is None else int(found[2]), found[3]  # pyright: ignore[reportReturnType]
 
 
 def samples_file(chunk: int) -> str:

@@ -14,8 +14,9 @@ runs, so the norms must be known before the first chunk:
 Start, prompt and template tokens stand under text and are measured by the limit of the source's texts. A source without texts
 measures them by their own median, or by that of its image tokens where that is lower: a start token that stands alone is no
 yardstick for itself. A last position is one of its own: its limit is from the median of last positions. A token of no source,
-such as one of a user's own image, is high where it would be high in every source that has such tokens. A store without limits in
-its manifest is measured by its own statistics, or by the rows that it holds.
+such as one of a user's own image, is high where it would be high in every source that has such tokens. Of the vision tower a
+patch is what a token is elsewhere; patches of padding are special and measured by the limit of the others. A store without limits
+in its manifest is measured by its own statistics, or by the rows that it holds.
 """
 
 from collections.abc import Mapping
@@ -25,14 +26,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from linrep.store.layout import GROUPS, HIGH_NORM, LAST_GROUPS, MODALITIES, SITES, Folder, Modality, site_group, view_and_site
+from linrep.store.layout import (
+    GROUPS,
+    HIGH_NORM,
+    LAST_GROUPS,
+    MODALITIES,
+    SITES,
+    TOWER,
+    Folder,
+    Modality,
+    site_group,
+    view_and_site,
+)
 from linrep.store.statistics import Sums
 
 _SPECIAL = {site_group("text", site): site_group("special", site) for site in SITES}
 """The group of start, prompt and template tokens that stands under each group of texts."""
 
 Limits = Mapping[tuple[int, str], float]
-"""Norm above which a token of a source is high, by layer and group; a group without one has none that is high."""
+"""Norm above which a token of a source is high, by layer (or `NO_LAYER`) and group; without one a group has none that is high."""
 
 
 def norm_limits(sums: Mapping[tuple[int, str], Sums], factor: float | None = HIGH_NORM) -> Limits:
@@ -48,7 +60,8 @@ def norm_limits(sums: Mapping[tuple[int, str], Sums], factor: float | None = HIG
     for layer, site in product({layer for layer, _ in medians}, SITES):
         image, text, special = (medians.get((layer, site_group(group, site))) for group in GROUPS)
         if special is not None:
-            least = min(special, special if image is None else image) if text is None else text
+            under = image if site == TOWER else text  # what special ones stand under
+            least = min(special, special if image is None else image) if under is None else under
             medians[layer, site_group("special", site)] = least
     # As float32, like the norms that are held against them: then a reader and the harvest never disagree.
     return {key: float(np.float32(factor * median)) for key, median in sorted(medians.items()) if np.isfinite(median)}

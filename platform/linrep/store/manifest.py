@@ -8,13 +8,16 @@ from typing import Any, Literal
 from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.records import find_record, write_record
-from linrep.store.layout import MANIFEST, Folder, StoredSite, View, folder_of
+from linrep.store.layout import MANIFEST, NO_LAYER, TOWER, Folder, StoredSite, View, folder_of
 from schemas.activations import VERSION
 
 LAYER_CONVENTION = (
     "layer k is the residual stream entering block k, that is after k blocks: 0 the embeddings with the projected image "
     "merged in, n after the last block and before the final norm"
 )
+
+TOWER_WIDTH = "tower_width"
+"""Where `Manifest.model` says it: a field of its own would be missing in manifests from before there were patches."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,11 @@ class Manifest:
     Attributes:
         name: Name of the recipe.
         digest: Names everything that decides the rows: model, corpora, harvest section, schema version.
-        model: The model's card as plain values.
+        model: The model's card as plain values, and the width of the vision tower's patches where they are held.
         layers: Layers held.
         views: Views held.
         dtype: Number format of the vectors.
-        width: Dimensions of a vector.
+        width: Dimensions of a vector of the residual stream, and of what attention and MLP add to it.
         corpora: Digest and counts of the index.
         harvest: The recipe's harvest section, with what it leaves to the model named.
         chat_template: Names the model's chat template that made the prompts; empty where the recipe gives them itself.
@@ -74,19 +77,39 @@ class Manifest:
         """Sites held, the residual stream first."""
         return ("residual", *self.harvest.get("sites", ()))
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Layers held, and `NO_LAYER` where there is a site without layers."""
+        return tuple(dict.fromkeys((NO_LAYER, *self.layers))) if TOWER in self.sites else self.layers
+
     def sites_at(self, layer: int) -> tuple[StoredSite, ...]:
         """Sites held of a layer: at layer n, which no block begins, there is the residual stream alone."""
-        every = self.sites
+        if layer == NO_LAYER:
+            return (TOWER,) if TOWER in self.sites else ()
+        every: tuple[StoredSite, ...] = tuple(site for site in self.sites if site != TOWER)
         return every if len(every) == 1 or layer < self.model["n_layers"] else every[:1]
+
+    def views_of(self, site: StoredSite) -> tuple[View, ...]:
+        """Views held of a site."""
+        return tuple(view for view in self.views if (view, site) != ("last", TOWER))
+
+    def width_of(self, site: StoredSite) -> int:
+        """Dimensions of a vector of a site."""
+        return self.model[TOWER_WIDTH] if site == TOWER else self.width
+
+    def at(self, site: StoredSite) -> "Manifest":
+        """The manifest with a site in the place of the residual stream: its layers, views and width."""
+        layers = tuple(layer for layer in self.places if site in self.sites_at(layer))
+        return replace(self, layers=layers, views=self.views_of(site), width=self.width_of(site))
 
     def folders(self, layer: int) -> tuple[Folder, ...]:
         """Views of sites that are held of a layer."""
-        return tuple(folder_of(view, site) for site in self.sites_at(layer) for view in self.views)
+        return tuple(folder_of(view, site) for site in self.sites_at(layer) for view in self.views_of(site))
 
     @property
     def parts(self) -> frozenset[tuple[int, Folder]]:
         """Layers, each with the views of sites that are held of it."""
-        return frozenset((layer, folder) for layer in self.layers for folder in self.folders(layer))
+        return frozenset((layer, folder) for layer in self.places for folder in self.folders(layer))
 
     @property
     def chunks_of(self) -> dict[str, range]:

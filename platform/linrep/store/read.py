@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,18 +19,22 @@ from linrep.store.layout import (
     HIGH_NORM,
     LOCK,
     MANIFEST,
+    NO_LAYER,
     STATISTICS,
+    TOWER,
     Folder,
     Modality,
     StoredSite,
     View,
     commit_file,
+    files_under,
     folder_of,
     pack_file,
     parse_folder,
     samples_file,
     statistics_file,
     vectors_file,
+    view_and_site,
 )
 from linrep.store.limits import from_records, group_of, limit_for, limit_of, norm_limits
 from linrep.store.manifest import Manifest, read_manifest
@@ -89,11 +93,13 @@ class Store:
         place: Where it lies.
         manifest: What it is.
         commits: What was written, by chunk.
+        site: What is read where no site is named, see `at`.
     """
 
     place: Place
     manifest: Manifest
     commits: dict[int, Commit]
+    site: StoredSite = "residual"
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to other processes: of a large store not its commits, but what they must be."""
@@ -119,48 +125,73 @@ class Store:
         """Whether every chunk is committed."""
         return all(chunk in self.commits for chunk in range(self.manifest.n_chunks))
 
+    def at(self, site: StoredSite) -> "Store":
+        """The store with a site in the place of the residual stream, for what reads one: probes, SAEs.
+
+        Its layers, views and width are the site's. The vision tower, which has no layers, has one: `NO_LAYER`.
+
+        Args:
+            site: residual, attention, mlp or tower.
+
+        Raises:
+            StoreError: The harvest has no such site.
+        """
+        if site not in self.manifest.sites:
+            raise self._no_site(site)
+        return replace(self, manifest=self.manifest.at(site), site=site)
+
+    def _no_site(self, site: str) -> StoreError:
+        return StoreError(f"no site {site!r} in {self.place}: it has {', '.join(self.manifest.sites)}; see harvest.sites")
+
     def select(
         self,
         view: View,
-        layer: int,
+        layer: int | None = None,
         modality: Modality | None = None,
         split: Split | None = None,
         special: bool | None = None,
         high_norm: bool | None = False,
-        site: StoredSite = "residual",
+        site: StoredSite | None = None,
     ) -> "Selection":
         """The rows of one view and layer; nothing is read yet.
 
         Args:
             view: pooled, tokens or last.
-            layer: Layer k, the residual stream entering block k.
+            layer: Layer k, the residual stream entering block k; None for the vision tower, which has no layers.
             modality: image or text; None for both, image first. What is no patch and no newline stands under text, so in the
                 tokens view that holds also the start, prompt and template tokens of images.
             split: train, val or test; None for all.
-            special: False leaves out start, prompt and template tokens, True all others; None takes all. Means hold none.
+            special: False leaves out start, prompt and template tokens, and the tower's patches of padding, True all others; None
+                takes all. Means hold none.
             high_norm: False leaves out tokens above the store's limit (attention sinks), True all others; None takes all. Means
                 hold none.
-            site: residual; or attention or mlp, what that of block k adds, where the harvest has it.
+            site: Where the harvest has it: residual, meant by None; attention or mlp, what that of block k adds; or tower, the
+                vision tower's patches, which stand under image and have a width of their own.
 
         Raises:
             StoreError: The store lacks this view, layer or site.
         """
         if view not in self.manifest.views:
             raise StoreError(f"no view {view!r} in {self.place}: it has {', '.join(self.manifest.views)}")
-        if layer not in self.manifest.layers:
-            raise StoreError(f"no layer {layer} in {self.place}: it has {', '.join(map(str, self.manifest.layers))}")
+        site = site or self.site
         if site not in self.manifest.sites:
-            raise StoreError(f"no site {site!r} in {self.place}: it has {', '.join(self.manifest.sites)}; see harvest.sites")
-        folder = folder_of(view, site)
-        if folder not in self.manifest.folders(layer):
+            raise self._no_site(site)
+        if site == TOWER and layer not in (None, NO_LAYER):
+            raise StoreError(f"the site tower has no layers, got layer {layer}: leave it out")
+        if site != TOWER and layer not in self.manifest.layers:
+            raise StoreError(f"no layer {layer} in {self.place}: it has {', '.join(map(str, self.manifest.layers))}")
+        if view not in self.manifest.views_of(site):
+            raise StoreError(f"no view {view!r} of the site {site}: it has {', '.join(self.manifest.views_of(site))}")
+        folder, here = folder_of(view, site), NO_LAYER if layer is None else layer
+        if folder not in self.manifest.folders(here):
             raise StoreError(f"no {site} at layer {layer} in {self.place}: no block begins there")
         if split not in (None, *get_args(Split)):
             raise StoreError(f"no split {split!r}: there are train, val and test")
         if modality not in (None, *get_args(Modality)):
             raise StoreError(f"no modality {modality!r}: there are image and text")
         modalities = get_args(Modality) if modality is None else (modality,)
-        files = [file for m in modalities for file in self._files(f"{folder}/layer={layer}/modality={m}/")]
-        return self.reading(files, split, special, high_norm)
+        files = [file for m in modalities for file in self._files(files_under(folder, here, m))]
+        return self.reading(files, split, special, high_norm, site)
 
     def reading(
         self,
@@ -168,16 +199,18 @@ class Store:
         split: Split | None = None,
         special: bool | None = None,
         high_norm: bool | None = False,
+        site: StoredSite | None = None,
     ) -> "Selection":
-        """The rows of some files of vectors, as `select` gives them."""
-        manifest = self.manifest
+        """The rows of some files of vectors of one site, as `select` gives them."""
+        manifest, site = self.manifest, site or self.site
         limits = {}
         for file in files if high_norm is not None else ():
             found = parse_folder(file.path)
-            limit = float("inf") if found is None else self.limit(*found, manifest.source_of(file.chunk))
+            limit = float("inf") if found is None else self._limit(*found, manifest.source_of(file.chunk))
             if high_norm or limit < float("inf"):
                 limits[file.path] = limit
-        return Selection(self.place, tuple(files), manifest.width, manifest.dtype, split, special, bool(high_norm), limits)
+        width, dtype = manifest.width_of(site), manifest.dtype
+        return Selection(self.place, tuple(files), width, dtype, split, special, bool(high_norm), limits, site)
 
     def limit(self, folder: Folder, layer: int, modality: Modality, source: str | None = None) -> float:
         """The norm above which a row is kept apart; infinite where none is.
@@ -185,11 +218,15 @@ class Store:
         The manifest says it. A store without limits there is measured by its statistics, or else by the norms of its rows.
 
         Args:
-            folder: pooled, tokens or last, with the site as `linrep.store.layout.folder_of` writes it.
-            layer: Layer k.
+            folder: pooled, tokens or last; of another site as `linrep.store.layout.folder_of` writes it.
+            layer: Layer k; `linrep.store.layout.NO_LAYER` for the vision tower.
             modality: image or text.
             source: Source that the row is of; None for a token of no source, which is high where it is so in every one.
         """
+        view, site = view_and_site(folder)
+        return self._limit(folder_of(view, self.site) if site == "residual" else folder, layer, modality, source)
+
+    def _limit(self, folder: Folder, layer: int, modality: Modality, source: str | None = None) -> float:
         group, factor = group_of(folder, modality), self.manifest.harvest.get("high_norm", HIGH_NORM)
         if group is None or factor is None:
             return float("inf")
@@ -202,8 +239,8 @@ class Store:
         return measured[key]
 
     def _limit_of_rows(self, folder: Folder, layer: int, modality: Modality, factor: float) -> float:
-        files = self._files(f"{folder}/layer={layer}/modality={modality}/")
-        whole = Selection(self.place, tuple(files), self.manifest.width, self.manifest.dtype, None)
+        files, site = self._files(files_under(folder, layer, modality)), view_and_site(folder)[1]
+        whole = self.reading(files, high_norm=None, site=site)
         return limit_of(whole.table(["norm", "is_special"]), factor)
 
     @cached_property

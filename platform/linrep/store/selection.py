@@ -18,8 +18,9 @@ from linrep.errors import StoreError
 from linrep.places import Place
 from linrep.sample import Split
 from linrep.store.commit import WrittenFile, repair
+from linrep.store.layout import StoredSite
 from linrep.store.sealed import Opened, sealed
-from schemas import vectors
+from schemas.activations import vectors_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +43,7 @@ class Selection:
         special: Rows that are (or are not) start, prompt and template tokens are left out, see `Store.select`.
         high_norm: Where a file has a limit, whether rows above it are taken alone, or left out.
         limits: Norm above which a row is high, by path of the file: each source has its own.
+        site: Where in the model the rows were recorded.
     """
 
     place: Place
@@ -52,6 +54,12 @@ class Selection:
     special: bool | None = None
     high_norm: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
+    site: StoredSite = "residual"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The contract of its rows."""
+        return vectors_of(self.site, self.width, self.dtype)
 
     def __len__(self) -> int:
         return self._n_rows
@@ -120,7 +128,7 @@ class Selection:
         """
         where, again = self.place / file.path, repair(self.place, file)
         with sealed(where, again, file.seal, file.bytes, span, opened) as parquet:
-            wanted, found = vectors(self.width, self.dtype), parquet.schema_arrow
+            wanted, found = self.schema, parquet.schema_arrow
             at = found.get_field_index("vector")
             if at < 0 or found.field(at).type != wanted.field("vector").type:
                 kind = found.field(at).type if at >= 0 else "nothing"
@@ -142,7 +150,7 @@ class Selection:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows as an Arrow table; vectors stay bytes, see `numpy` and `torch`."""
-        schema = vectors(self.width, self.dtype).remove_metadata()
+        schema = self.schema.remove_metadata()
         names = schema.names if columns is None else list(columns)
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
         tables = [self._table(file, names) for file in self.files]
@@ -181,7 +189,7 @@ class Selection:
         import polars as pl
         from polars.io.plugins import register_io_source
 
-        empty = pl.DataFrame(pl.from_arrow(vectors(self.width, self.dtype).empty_table()))
+        empty = pl.DataFrame(pl.from_arrow(self.schema.empty_table()))
 
         # Our own reader under polars' lazy frame: what polars reads is checked as everything else is.
         def read(

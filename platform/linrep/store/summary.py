@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from linrep.store.commit import Commit
-from linrep.store.layout import GROUPS, HIGH_NORM
+from linrep.store.commit import Commit, WrittenFile
+from linrep.store.layout import GROUPS, HIGH_NORM, MODALITIES, NO_LAYER, TOWER, StoredSite, files_under, folder_of, site_group
 from linrep.store.manifest import Manifest
 
 
@@ -46,20 +46,24 @@ WORDS = {
     "special": "special tokens",
     "last_image": "last positions after an image",
     "last_text": "last positions of texts",
+    "tower_image": "patches of the vision tower",
 }
 
 
-def apart_lines(manifest: Manifest, layers: Sequence[int] | None = None) -> list[str]:
+def apart_lines(manifest: Manifest, layers: Sequence[int] | None = None, site: StoredSite = "residual") -> list[str]:
     """What of a harvest is in no number: tokens of high norm and where they stand, tokens that are not finite, skipped samples.
 
     There is no line for what does not occur.
 
     Args:
         manifest: Of a complete store.
-        layers: Layers that are meant, None for all.
+        layers: Layers that are meant; None for all, and the vision tower.
+        site: Of what there.
     """
     lines, statistics = [], [s for s in manifest.statistics if layers is None or s["layer"] in layers]
-    high, broken = _most(statistics, "n_high_norm"), _most(statistics, "n_nonfinite")
+    named = {site_group(group, site): name for group, name in WORDS.items()}
+    words = {group: WORDS.get(group, name) for group, name in named.items()}
+    high, broken = (_most(statistics, words, what) for what in ("n_high_norm", "n_nonfinite"))
     if high:
         factor = manifest.harvest.get("high_norm", HIGH_NORM)
         lines += [f"  tokens of high norm, above {factor:g} x the median, are kept apart from all numbers; at most:", *high]
@@ -72,19 +76,20 @@ def apart_lines(manifest: Manifest, layers: Sequence[int] | None = None) -> list
     return lines
 
 
-def _most(statistics: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+def _most(statistics: Sequence[Mapping[str, Any]], words: Mapping[str, str], what: str) -> list[str]:
     """For each group with tokens of a kind, how many there are at the layer that has the most."""
     lines = []
-    for group, name in WORDS.items():
+    for group, name in words.items():
         own = [s for s in statistics if s["group"] == group]
         some = sorted(s["layer"] for s in own if s[what])
         if some:
             most = max(own, key=lambda s: s[what])
             of = most["n_high_norm"] + most["n"]
             places = most["high_norm_positions"][:3] if what == "n_high_norm" else ()
-            where = f"; at positions {', '.join(f'{i} ({count:,})' for i, count in places)}" if places else ""
-            at = f"at layer {most['layer']}{where}; there are some at layers {runs_of(some)}"
-            lines.append(f"    {name:30} {most[what]:,} of {of:,} {at}")
+            at = [f"at positions {', '.join(f'{i} ({count:,})' for i, count in places)}"] if places else []
+            if most["layer"] != NO_LAYER:
+                at = [f"at layer {most['layer']}", *at, f"there are some at layers {runs_of(some)}"]
+            lines.append(f"    {name:30} {most[what]:,} of {of:,} {'; '.join(at)}".rstrip())
     return lines
 
 
@@ -97,6 +102,10 @@ def runs_of(layers: Sequence[int]) -> str:
         else:
             runs.append([layer, layer])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _rows(files: Sequence[WrittenFile], under: str) -> int:
+    return sum(file.rows for file in files if file.path.startswith(under))
 
 
 def summary(where: str, manifest: Manifest, commits: dict[int, Commit], strangers: Sequence[str] = ()) -> str:
@@ -115,11 +124,15 @@ def summary(where: str, manifest: Manifest, commits: dict[int, Commit], stranger
         f"  size     {size(sum(file.bytes for file in files))} in {len(files):,} files, vectors in {manifest.dtype}",
     ]
     for view in manifest.views:
-        first = f"{view}/layer={manifest.layers[0]}/modality="
-        rows = {m: sum(f.rows for f in files if f.path.startswith(first + m)) for m in ("image", "text")}
+        rows = {m: _rows(files, files_under(view, manifest.layers[0], m)) for m in MODALITIES}
         lines.append(f"  {view:8} {rows['image']:,} image rows, {rows['text']:,} text rows a layer")
-    if len(manifest.sites) > 1:
-        lines.append(f"  sites    {', '.join(manifest.sites)}: each has these rows, at layers where a block begins")
+    streams = [site for site in manifest.sites if site != TOWER]
+    if len(streams) > 1:
+        lines.append(f"  sites    {', '.join(streams)}: each has these rows, at layers where a block begins")
+    if TOWER in manifest.sites:
+        counts = {view: _rows(files, files_under(folder_of(view, TOWER), NO_LAYER, "image")) for view in manifest.views_of(TOWER)}
+        rows = ", ".join(f"{n:,} rows of {view}" for view, n in counts.items())
+        lines.append(f"  tower    the vision tower's patches, d = {manifest.width_of(TOWER)}: {rows}")
     taken: Counter[str] = Counter()
     for part in (part for commit in commits.values() for part in commit.taken):
         taken[part.harvest] += part.bytes

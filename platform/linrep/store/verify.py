@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from linrep.errors import StoreError
 from linrep.store.commit import repair
-from linrep.store.layout import STATISTICS, commit_file, pack_file, view_and_site
+from linrep.store.layout import NO_LAYER, STATISTICS, commit_file, pack_file, view_and_site
 from linrep.store.packs import CHUNKS, REPAIR, packed_commits, packs_in
 from linrep.store.sealed import verify
 from linrep.store.summary import size
@@ -70,7 +70,7 @@ def verify_store(store: "Store") -> Verified:
             damaged.append(f"{file} does not say what {other} says: delete both, and run the same job again")
     for layer, folder in sorted(store.manifest.parts):
         view, site = view_and_site(folder)
-        selection = store.select(view, layer, high_norm=None, site=site)
+        selection = store.select(view, None if layer == NO_LAYER else layer, high_norm=None, site=site)
         for file in selection.files:
             try:
                 with selection.open_file(file):

@@ -13,7 +13,7 @@ from linrep.ahead import in_order
 from linrep.errors import StoreError
 from linrep.places import PendingFile, Place
 from linrep.store.commit import Commit, TakenFiles, WrittenFile, repair, write_commit
-from linrep.store.layout import STATISTICS, Folder, Modality, parse_folder, samples_file, statistics_file, vectors_file
+from linrep.store.layout import NO_LAYER, STATISTICS, Folder, Modality, parse_folder, samples_file, statistics_file, vectors_file
 from linrep.store.sealed import SealedWriter, verify
 from linrep.store.statistics import Sums, to_table
 from linrep.store.tables import write_table
@@ -32,7 +32,7 @@ class ChunkWriter:
         Args:
             place: The store.
             chunk: Number of the chunk.
-            schema: Contract of the vector tables.
+            schema: Contract of the vector tables; those of the vision tower bring their own.
         """
         self._place, self._chunk, self._schema = place, chunk, schema
         self._files: dict[str, _ParquetFile] = {}
@@ -67,9 +67,10 @@ class ChunkWriter:
         self._taken.append(own)
 
     def _flush(self, name: str) -> None:
-        tables = self._waiting.pop(name)
+        tables, found = self._waiting.pop(name), parse_folder(name)
         if name not in self._files:
-            self._files[name] = _ParquetFile(self._place, name, self._schema)
+            schema = tables[0].schema if found is not None and found[1] == NO_LAYER else self._schema
+            self._files[name] = _ParquetFile(self._place, name, schema)
         self._files[name].add(pa.concat_tables(tables))
 
     def commit(

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, Int16, UInt8
 from PIL import Image
 
 from linrep.errors import ModelError
-from linrep.vlm.tokens import Grid, Layout, Size, token_of_patches, whole_view
+from linrep.vlm.tokens import Grid, Layout, Size, places_of_patches, token_of_patches, whole_view
 
 Attention = Literal["causal", "image", "prefix"]
 """Who sees whom: causal as in text; the patches of an image see each other; the image and the prompt see each other."""
@@ -239,8 +239,16 @@ class Family:
 
         Args:
             model: Without its head.
+
+        Raises:
+            ModelError: The model is built in another way.
         """
-        return model.multi_modal_projector
+        found = getattr(model, "multi_modal_projector", None)
+        if found is None:
+            raise ModelError(
+                f"where a {type(model).__name__} has its tower's patches is not known: say it in {type(self).__name__}.tower"
+            )
+        return found
 
     def tower_patches(self, model: Any, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
         """The vision tower's patches as the projector takes them, as `tower_tokens` orders them: float[tiles, n, w].
@@ -272,6 +280,27 @@ class Family:
             vision: What `vision` gave.
         """
         return token_of_patches(plan, vision.tile_size // vision.patch_size, self.base_first)
+
+    def tower_places(self, plan: Layout, vision: Any) -> Int16[np.ndarray, "3 tiles n"]:
+        """Tile, row and column of each of the vision tower's patches, likewise.
+
+        Tiles are numbered as those of tokens are. Rows and columns are the tower's own: of the base view, or of the grid of all
+        crops with its padding.
+
+        Args:
+            plan: The image's layout.
+            vision: What `vision` gave.
+        """
+        return places_of_patches(plan, vision.tile_size // vision.patch_size, self.base_first)
+
+    def tower_padding(self, plan: Layout, vision: Any) -> Bool[np.ndarray, "tiles n"]:
+        """Which of the vision tower's patches show padding alone, so that the model drops them, likewise.
+
+        Args:
+            plan: The image's layout.
+            vision: What `vision` gave.
+        """
+        return self.tower_tokens(plan, vision) < 0
 
     # What it says.
 

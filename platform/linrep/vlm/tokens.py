@@ -227,6 +227,36 @@ def token_of_patches(plan: Layout, side: int, base_first: bool) -> Int64[np.ndar
     return np.concatenate([base, crops] if base_first else [crops, base]).reshape(plan.tiles, -1)
 
 
+def places_of_patches(plan: Layout, side: int, base_first: bool) -> Int16[np.ndarray, "3 tiles n"]:
+    """Tile, row and column of each patch of the vision tower, tile by tile, row by row.
+
+    Rows and columns of crops are those of the grid of all crops, with its padding.
+
+    Args:
+        plan: Of an image.
+        side: Rows and columns of the tower's patches of a tile.
+        base_first: The tile of the whole image comes before the crops, not after them.
+    """
+    row, col = np.indices((side, side)).reshape(2, 1, -1)
+    base = np.stack([0 * row, row, col])
+    tile = np.arange(plan.tile_rows * plan.tile_cols)[:, None]
+    down, across = tile // max(plan.tile_cols, 1), tile % max(plan.tile_cols, 1)
+    crops = np.stack([1 + tile + 0 * row, down * side + row, across * side + col])
+    return np.concatenate([base, crops] if base_first else [crops, base], axis=1).astype(np.int16)
+
+
+def places_within_tokens(plan: Layout, merge: int) -> Int16[np.ndarray, "3 tokens n"]:
+    """Tile, row and column of the patches of each token of one view, those of a token row by row.
+
+    Args:
+        plan: Of an image without crops.
+        merge: Patches along each side that become one token.
+    """
+    down, across = np.divmod(np.arange(merge**2), merge)
+    row, col = plan.map.row[:, None] * merge + down, plan.map.col[:, None] * merge + across
+    return np.stack([0 * row, row, col]).astype(np.int16)
+
+
 def _places(plan: Layout, chosen: Bool[np.ndarray, " i"], grid: Grid) -> Int64[np.ndarray, "rows cols"]:
     """Where in the sequence of image positions each patch of a grid is."""
     found = np.full((grid.rows, grid.cols), -1)

@@ -13,10 +13,12 @@ from linrep.vlm.batch import collate
 from linrep.vlm.decode import embed
 from linrep.vlm.families import layout
 from linrep.vlm.hooks import forward, record
+from linrep.vlm.patches import patches_of
 from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.tokens import patch_box
 from tests.vlm.families.official import middle, noise, official_processor, official_stream, sample
 from tests.vlm.families.silence import quiet_attention, silent
+from tests.vlm.families.site_laws import hooked_patches, tower_rows
 from tests.vlm.families.tiny import close, each_is_as_alone
 
 WORDS = ("A red boat lies in the harbour.", " Beside it stands a tower: ", " The sky is grey.")
@@ -83,6 +85,14 @@ class DocumentLaws:
             forward(vlm, collate([shown], vlm))
         for k in range(4):
             close(mine[k], theirs[k])
+
+    def test_a_documents_patches_of_the_tower_are_parts_of_their_own_images_tokens(self, vlm, official, shown):
+        own = patches_of(shown, vlm.card)
+        for i in range(2):
+            at = own.position[(own.image == i) & (own.position >= 0)]
+            assert sorted(set(at.tolist())) == np.flatnonzero((shown.image == i) & (shown.role == Role.IMAGE)).tolist()
+        patches, _ = tower_rows(vlm, [shown])["d"]
+        close(patches, hooked_patches(official, vlm, shown))
 
     def test_a_batch_of_a_document_an_image_and_a_text_equals_each_alone(self, vlm, preparer, shown):
         """The document stands between others, whose images come before and after its own."""

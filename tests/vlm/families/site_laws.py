@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linrep.harvest.config import HarvestConfig
+from linrep.harvest.harvester import Harvester
+from linrep.store.layout import NO_LAYER
 from linrep.vlm.batch import Batch, collate
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.families import layout
 from linrep.vlm.hooks import forward
 from linrep.vlm.load import VLM, load
+from linrep.vlm.patches import patches_of
 from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.recorder import record_sites
 from linrep.vlm.sites import Site
@@ -115,6 +119,45 @@ class SiteLaws:
                 wanted = wanted[: tokens.shape[1]]
             assert sorted(set(tokens[tokens >= 0].tolist())) == wanted.tolist()
 
+    def test_a_patch_lies_where_its_token_does(self, vlm, prepared):
+        """On a grid of its own, on which the patches of a token are a square."""
+        for one in with_image(prepared):
+            own, tokens = patches_of(one, vlm.card), tower_tokens(vlm, one)
+            whole = [tuple(place) for place in zip(own.tile > 0, own.row, own.col, strict=True)]
+            assert len(set(whole)) == len(own) == tokens.size
+            there = own.position >= 0
+            at = own.position[there]
+            assert (one.input_ids[at] == vlm.card.image_token_id).all()
+            assert np.array_equal(own.tile[there], one.tile[at])
+            assert np.array_equal(own.image[there], one.image[at])
+            step = round((np.bincount(at).max()) ** 0.5)
+            for crops in (False, True):
+                some = (own.tile[there] > 0) == crops
+                for mine, of_token in ((own.row, one.row), (own.col, one.col)):
+                    left = np.unique(mine[there][some] // step - of_token[at][some])
+                    assert len(left) <= 1  # the padding in front of the crops
+                    assert crops or left.tolist() == [0]
+            side = round(tokens.shape[1] ** 0.5)
+            if side > 1:  # a tile has its patches row by row
+                i = np.arange(tokens.size) % tokens.shape[1]
+                assert np.array_equal((own.row % side, own.col % side), np.divmod(i, side))
+            assert not own.padding[there].any()
+            if not self.resampled(one, tokens):
+                assert np.array_equal(own.padding, ~there)
+
+    def test_a_harvest_keeps_the_patches_of_the_whole_model(self, config: ModelConfig, official, prepared):
+        """Seen there by a plain hook, sample by sample; here the model is cut before its first block."""
+        cut = load(config, 0)
+        named = [replace(one, sample=replace(one.sample, id=str(i))) for i, one in enumerate(prepared)]
+        together = tower_rows(cut, named)
+        assert set(together) == {one.sample.id for one in with_image(named)}
+        for one in with_image(named):
+            wanted = hooked_patches(official, cut, one)
+            patches, mean = together[one.sample.id]
+            close(patches, wanted)
+            close(mean, wanted[torch.from_numpy(~patches_of(one, cut.card).padding)].mean(0))
+            close(tower_rows(cut, [one])[one.sample.id][0], patches)
+
     def test_sites_of_a_cut_model_are_the_whole_models(self, config: ModelConfig, vlm, prepared):
         cut, batch = load(config, 2), collate(prepared, vlm)
         sites = [*ADDED[:4], *STREAM[:3], PROJECTOR, TOWER]
@@ -132,6 +175,35 @@ class SiteLaws:
         for site in (PROJECTOR, TOWER):
             assert [site in own for own in alone] == [one.pixels is not None for one in prepared]
             close(together[site], torch.cat([own[site] for own in alone if site in own]))
+
+
+def tower_rows(vlm: VLM, prepared: Sequence[Prepared]) -> dict[str, tuple[Tensor, Tensor]]:
+    """What a harvest keeps of the tower: patches and mean of each sample that shows an image."""
+    config = HarvestConfig(layers=(0,), views=("pooled", "tokens"), sites=("tower",), tokens_per_sample=None, dtype="float32")
+    (rows,) = Harvester(vlm, config, (0,), 10**6)(prepared)
+    found = []
+    for view in ("tokens", "pooled"):
+        table = rows.tables[f"{view}/site=tower", NO_LAYER, "image"]
+        vectors = torch.frombuffer(bytearray(b"".join(table["vector"].to_pylist())), dtype=torch.float32).view(len(table), -1)
+        ids = np.array(table["sample_id"].to_pylist())
+        found.append({str(name): vectors[torch.from_numpy(ids == name)] for name in dict.fromkeys(ids)})
+    return {name: (patches, found[1][name][0]) for name, patches in found[0].items()}
+
+
+def hooked_patches(official: Any, vlm: VLM, one: Prepared) -> Tensor:
+    """The patches of a sample in the official model, one after the other."""
+    seen: list[Tensor] = []
+    handle = vlm.family.tower(official.model).register_forward_hook(
+        lambda _, args, kwargs, out: seen.append(vlm.family.tower_patches(official.model, args, kwargs, out).clone()),
+        with_kwargs=True,
+    )
+    try:
+        with torch.inference_mode():
+            official(**collate([one], vlm).inputs(), use_cache=False)
+    finally:
+        handle.remove()
+    (found,) = seen
+    return found.flatten(0, 1)
 
 
 def tower_tokens(vlm: VLM, one: Prepared) -> np.ndarray:

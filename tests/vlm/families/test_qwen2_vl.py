@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
@@ -14,6 +15,8 @@ from linrep.vlm.batch import collate
 from linrep.vlm.decode import embed
 from linrep.vlm.families import layout
 from linrep.vlm.hooks import forward, record
+from linrep.vlm.patches import patches_of
+from linrep.vlm.prepared import Role
 from tests.vlm.families.laws import Laws
 from tests.vlm.families.official import noise, sample
 from tests.vlm.families.tiny import TEXT, tokenizer_with, write
@@ -67,6 +70,18 @@ class QwenLaws(Laws):
             vlm.inner(**inputs, use_cache=False)
         if self.silent:
             assert not torch.allclose(told[3], untold[3], atol=1e-2)
+
+    def test_the_patches_of_a_token_follow_each_other_row_by_row(self, vlm, preparer):
+        """By hand: the first two tokens of an image of two rows and three columns of tokens."""
+        one = preparer(sample(noise(16, 24)))
+        own = patches_of(one, vlm.card)
+        assert len(own) == 24
+        assert list(zip(own.row[:8].tolist(), own.col[:8].tolist(), strict=True)) == [
+            *[(0, 0), (0, 1), (1, 0), (1, 1)],
+            *[(0, 2), (0, 3), (1, 2), (1, 3)],
+        ]
+        first = int(np.flatnonzero(one.role == Role.IMAGE)[0])
+        assert own.position.tolist() == [first + i for i in range(6) for _ in range(4)]
 
     def test_an_image_is_capped_and_a_strip_is_skipped_with_its_reason(self, vlm, preparer):
         assert layout((4000, 4000), vlm.card).n_tokens <= 64

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from PIL import Image
 
 from linrep.errors import ModelError
@@ -102,6 +102,10 @@ class LlavaOneVision(LlavaNext):
         if plan.crops is not None and super().layout(plan.image_size, vision).grid != plan.grid:
             found[1:] = -1  # a token of the crops mixes its neighbours
         return found
+
+    def tower_padding(self, plan: Layout, vision: OneVision) -> Bool[np.ndarray, "tiles n"]:
+        """Those that are dropped before what is left is resampled."""
+        return super().tower_tokens(plan if plan.crops is None else super().layout(plan.image_size, vision), vision) < 0
 
 
 def _fewer(old: tuple[Span, ...], new: int) -> tuple[Span, ...]:

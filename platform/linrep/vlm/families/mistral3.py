@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int16
 from PIL import Image
 
 from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree
-from linrep.vlm.tokens import Grid, Layout, Size, whole_view
+from linrep.vlm.tokens import Grid, Layout, Size, places_within_tokens, whole_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,9 @@ class Mistral3(Family):
 
     def tower_tokens(self, plan: Layout, vision: Mistral3Vision) -> Int[np.ndarray, "tiles n"]:
         return np.arange(plan.tiles)[:, None].repeat((vision.tile_size // vision.patch_size) ** 2, axis=1)
+
+    def tower_places(self, plan: Layout, vision: Mistral3Vision) -> Int16[np.ndarray, "3 tiles n"]:
+        return places_within_tokens(plan, vision.tile_size // vision.patch_size)
 
 
 FAMILY = Mistral3()

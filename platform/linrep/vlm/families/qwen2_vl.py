@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int16
 from PIL import Image
 
 from linrep.vlm.family import Family, Settings, Tiles, Vision, disagree, special
-from linrep.vlm.tokens import Grid, Layout, Size, whole_view
+from linrep.vlm.tokens import Grid, Layout, Size, places_within_tokens, whole_view
 
 MOST_TOKENS = 1280
 """Image tokens that an image gets at most: processors on the hub allow 16,384."""
@@ -136,6 +136,9 @@ class Qwen2VL(Family):
 
     def tower_tokens(self, plan: Layout, vision: QwenVision) -> Int[np.ndarray, "tiles n"]:
         return np.arange(plan.tiles)[:, None] // vision.merge**2
+
+    def tower_places(self, plan: Layout, vision: QwenVision) -> Int16[np.ndarray, "3 tiles n"]:
+        return places_within_tokens(plan, vision.merge).reshape(3, -1, 1)
 
 
 def scaled_size(size: Size, vision: QwenVision) -> Size:
