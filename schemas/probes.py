@@ -19,7 +19,9 @@ def _interval(name: str, meaning: str, nullable: bool = False) -> list[pa.Field]
 _WHERE = [
     column("attribute", pa.string(), "What is read: class, modality, an attribute of the samples, or the region of a patch"),
     column("view", pa.string(), "pooled, tokens or last: which rows"),
-    column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+    column(
+        "layer", pa.int32(), "Layer k: the residual stream entering block k, or what block k adds to it; -1 for the vision tower"
+    ),
     column(
         "kind",
         pa.string(),
@@ -117,7 +119,11 @@ PROBE_ERASURE = pa.schema(
             "attribute", pa.string(), "What is read after the classes were erased: class, or another attribute of the samples"
         ),
         column("view", pa.string(), "pooled, tokens or last: which rows"),
-        column("layer", pa.int32(), "Layer k: the residual stream entering block k"),
+        column(
+            "layer",
+            pa.int32(),
+            "Layer k: the residual stream entering block k, or what block k adds to it; -1 for the vision tower",
+        ),
         column("modality", pa.string(), "Modality of the rows: image or text"),
         column("method", pa.string(), "none, class_mean, leace, inlp; random or covariance (random with that of the rows)"),
         column(

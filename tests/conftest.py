@@ -38,10 +38,10 @@ def random_vlm(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig(path=str(write_random_vlm(folder, width=32, n_layers=4)))
 
 
-def encoded_image(seed: int) -> bytes:
+def encoded_image(seed: int, brightness: float = 1.0) -> bytes:
     """A noise image as JPEG; every fourth one has another shape."""
     height, width = SIZES[seed % len(SIZES)]
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    pixels = (brightness * np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
     return buffer.getvalue()

@@ -236,6 +236,8 @@ def _directions(recipe: Recipe, workspace: Place) -> tuple[Place | None, dict[st
     """The probes' class directions, and the probes as a parent; nothing where there are no complete probes of this recipe."""
     from linrep.cluster.run_probe import plan_probe
 
+    if recipe.probe.site != "residual":  # SAEs are of the stream
+        return None, {}
     try:
         planned = plan_probe(recipe, workspace).artefact
     except LinrepError:  # no labels, too few samples: nothing to probe, and no reason not to evaluate SAEs

@@ -22,6 +22,7 @@ from linrep.probe.patches import with_regions
 from linrep.probe.study import Study, plan_study
 from linrep.recipe import Recipe
 from linrep.sae.origin import origin_lines
+from linrep.store.layout import NO_LAYER, TOWER
 from linrep.store.summary import apart_lines
 
 
@@ -61,7 +62,7 @@ class ProbeStage:
         """Where each attribute can be read, beside its control."""
         table, about, manifest = self.artefact.table(), self.artefact.about, self.artefact.manifest
         classes = {name for task in about.tasks if task["attribute"] == "class" for name in task["names"]}
-        apart = apart_lines(self.study.store.manifest, table["layer"].unique().to_pylist())
+        apart = apart_lines(self.study.store.manifest, table["layer"].unique().to_pylist(), self.study.store.site)
         odd = [f"  {line}" for line in unspoken(sorted(classes))]
         where = literal(self.artefact.place)
         return Shown(
@@ -77,7 +78,8 @@ class ProbeStage:
         """Curves over layers, tables and figures."""
         table = self.artefact.table()
         tables = {name: self.artefact.table(name) for name in self.artefact.kind.tables}
-        return Records(metrics(self.artefact), tables, layer_figures(table))
+        figures = {} if self.study.config.site == TOWER else layer_figures(table)  # they are over layers
+        return Records(metrics(self.artefact), tables, figures)
 
 
 def plan_probe(recipe: Recipe, workspace: Place) -> ProbeStage:
@@ -86,8 +88,14 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbeStage:
     Raises:
         LinrepError: The recipe's harvest is missing or not complete, or the probe section asks for what is not there.
     """
-    store, known = harvested(recipe, workspace).store, attributes(recipe, workspace)
-    labelled = regions(recipe, workspace)
+    store, known, site = harvested(recipe, workspace).store, attributes(recipe, workspace), recipe.probe.site
+    if site not in store.manifest.sites:
+        raise RecipeError(
+            f"probe.site: no {site} in {store.place}: it has {', '.join(store.manifest.sites)}; name it in harvest.sites and run "
+            "jobs/harvest.py, which computes nothing else"
+        )
+    store, name = store.at(site), recipe.name if site == "residual" else f"{recipe.name}-{site}"
+    labelled = regions(recipe, workspace) if site != TOWER else None  # regions cover tokens
     named, sae, config = None if known is None else known.digest, recipe.probe.sae, recipe.probe
     if sae is not None:
         sae = at_path(sae, recipe, store, workspace, "probe.sae")
@@ -97,7 +105,7 @@ def plan_probe(recipe: Recipe, workspace: Place) -> ProbeStage:
         study = with_regions(study, labelled)
     parents = {"attributes": named, "regions": None if labelled is None else labelled.digest}
     if sae is None:
-        return ProbeStage(plan_probes(workspace, recipe.name, study, parents), study, recipe.pool)
+        return ProbeStage(plan_probes(workspace, name, study, parents), study, recipe.pool)
     if sae.layer not in study.layers:
         raise RecipeError(f"probe.sae.layer: layer {sae.layer} is not probed, only {', '.join(map(str, study.layers))}")
     given = read_sae_for(sae, study.store, "probe.sae")
@@ -115,13 +123,17 @@ def run_probe(recipe: Recipe, workspace: Place) -> Outcome:
     return run_stage(plan_probe(recipe, workspace), workspace)
 
 
-def metrics(probes: Artefact[ProbeAbout]) -> dict[str, dict[int, float]]:
-    """The main probes' numbers: curves over layers, accuracies first, then those on shuffled labels."""
+def metrics(probes: Artefact[ProbeAbout]) -> dict[str, float | dict[int, float]]:
+    """The main probes' numbers: curves over layers, accuracies first, then those on shuffled labels; numbers of the tower."""
     curves: dict[str, dict[int, float]] = {}
+    single: dict[str, float | dict[int, float]] = {}
     rows = main_probes(probes.frame()).to_dicts()
     for measure in ("top1", "control_task", "shuffled", "auroc", "selectivity"):
         for row in rows:
             if row[measure] is not None:
                 name = f"{measure}/{row['attribute']}_{row['tested_on']}_{row['view']}_{row['kind']}"
-                curves.setdefault(name, {})[row["layer"]] = row[measure]
-    return curves
+                if row["layer"] == NO_LAYER:
+                    single[name] = row[measure]
+                else:
+                    curves.setdefault(name, {})[row["layer"]] = row[measure]
+    return single | curves

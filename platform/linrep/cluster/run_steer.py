@@ -212,4 +212,9 @@ def find_directions(recipe: Recipe, workspace: Place) -> Place:
     """
     if recipe.steer.probes is not None:
         return place(recipe.steer.probes)
+    if recipe.probe.site != "residual":
+        raise RecipeError(
+            f"steer: edits act on the residual stream, and this recipe's probes are of the site {recipe.probe.site}: "
+            "leave out probe.site, or name directions in steer.probes"
+        )
     return complete(plan_probe(recipe, workspace).artefact).place / DIRECTIONS

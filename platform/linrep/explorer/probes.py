@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from linrep.explorer.figures import Curve, Panel, panels
 from linrep.stats.interval import in_brackets
+from linrep.store.layout import NO_LAYER
 
 ROWS = {
     "pooled image": "mean over an image's tokens",
@@ -182,7 +183,7 @@ def summary_lines(table: pa.Table, left_out: Mapping[str, list[str]]) -> list[st
         # Without validation rows nothing is chosen: the first kind at the last layer.
         ranked = own.sort("validation", "layer", descending=True, nulls_last=True, maintain_order=True)
         row = ranked.row(0, named=True)
-        best = f"{row['kind']}, layer {row['layer']}"
+        best = f"{row['kind']}, {_at(row['layer'])}"
         lines.append(
             f"  {row['attribute']:10} {row['view'] + ' ' + row['tested_on']:14} {best:22} {_shown(row, 'top1'):>22} "
             f"{_shown(row, 'control_task'):>22} {row['control_type'] or '':>10} {_shown(row, 'shuffled'):>22} "
@@ -245,9 +246,10 @@ def probe_headline(table: pa.Table) -> list[str]:
             best = curve.sort("validation", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
             worst = curve.sort("top1").row(0, named=True)
             interval = in_brackets(best["top1_low"], best["top1_high"], _share)
-            lowest = f"lowest at layer {worst['layer']}, {_share(worst['top1'])}"
-            found = f"is read best at layer {best['layer']}: {_share(best['top1'])}{interval} of test samples "
-            found += f"({beside}; {how}, chosen on validation samples; {lowest})"
+            lowest = f"; lowest at layer {worst['layer']}, {_share(worst['top1'])}" if best["layer"] != NO_LAYER else ""
+            most = "best " if best["layer"] != NO_LAYER else ""
+            found = f"is read {most}at {_at(best['layer'])}: {_share(best['top1'])}{interval} of test samples "
+            found += f"({beside}; {how}, chosen on validation samples{lowest})"
         sentences.append(f"{attribute.capitalize()} of {source} samples {found}.")
     regions = frame.filter(pl.col("attribute") == REGION)
     return [*sentences, *([region_sentence(regions)] if len(regions) else [])]
@@ -280,6 +282,11 @@ def chosen_curve(frame: pl.DataFrame) -> pl.DataFrame:
     """
     parts = [own for _, own in _by(frame, "view", "kind")]
     return max(parts, key=lambda own: (len(own) == max(map(len, parts)), _number(own["validation"].mean()))).sort("layer")
+
+
+def _at(layer: int) -> str:
+    """Where a probe reads, in words."""
+    return "the vision tower" if layer == NO_LAYER else f"layer {layer}"
 
 
 def _number(value: object) -> float:

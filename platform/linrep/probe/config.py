@@ -1,12 +1,13 @@
 """What to probe, and with what: everything here decides numbers and enters the digest."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_serializer, model_validator
 
 from linrep.config import Section
 from linrep.named_sae import NamedSae
-from linrep.store.layout import View
+from linrep.store.layout import TOWER, StoredSite, View
 
 
 class Attributes(Section):
@@ -100,6 +101,10 @@ class Erasure(Section):
 class ProbeConfig(Section):
     """Which probes to fit, on which rows of the store."""
 
+    site: StoredSite = Field(
+        default="residual",
+        description="What is probed: the residual stream, or another site that the harvest keeps: attention, mlp, tower.",
+    )
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the store to probe, or all.")
     views: tuple[View, ...] | Literal["all"] = Field(default="all", description="Views of the store to probe, or all.")
     attributes: Attributes | None = Field(default=None, description="Further labels of the samples; null: the class alone.")
@@ -123,6 +128,19 @@ class ProbeConfig(Section):
     )
     resamples: PositiveInt = Field(default=1000, description="Bootstrap resamples of the test samples.")
     seed: int = Field(default=0, description="Seed of shuffled labels, of subsets and of the bootstrap.")
+
+    @model_serializer(mode="wrap")
+    def _without_the_stream(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Where the residual stream is probed nothing is said of it, so that digests are what they were."""
+        return {name: value for name, value in plain(self).items() if (name, value) != ("site", "residual")}
+
+    @model_validator(mode="after")
+    def _fits_the_site(self) -> "ProbeConfig":
+        if self.site == TOWER and self.layers != "all":
+            raise ValueError(f"layers: the tower has none, got {list(self.layers)}: leave the field out")
+        if self.site != "residual" and self.sae is not None:
+            raise ValueError(f"sae: SAEs are of the residual stream, not of {self.site}: leave out sae or site")
+        return self
 
     @field_validator("shrinkages")
     @classmethod

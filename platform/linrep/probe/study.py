@@ -14,7 +14,7 @@ from linrep.probe.config import ProbeConfig
 from linrep.probe.control_task import ATTRIBUTES, CLASSES, NONE, ControlTask, ControlTasks, types
 from linrep.probe.groups import PatchGroups
 from linrep.probe.labels import Labelled, attribute_values, check, label, modality_labels, subset
-from linrep.store.layout import MODALITIES, Modality, View
+from linrep.store.layout import MODALITIES, NO_LAYER, Modality, View
 from linrep.store.read import Store
 from linrep.store.samples import CLASS, SPLITS, Samples, class_values, read_samples
 from schemas.probes import PROBE_LABELS
@@ -97,7 +97,7 @@ class Unit:
     @property
     def name(self) -> str:
         """Its name among the artefact's files."""
-        return f"{self.view}-layer-{self.layer:03d}"
+        return f"{self.view}-tower" if self.layer == NO_LAYER else f"{self.view}-layer-{self.layer:03d}"
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ def open_results(workspace: Place) -> Results:
             if store.complete:
                 harvests[store.manifest.digest] = store
     found: dict[str, list[Artefact[Any]]] = {kind.stage: _complete(kind, workspace, damaged) for kind in KINDS}
+    # Pages are of the residual stream: probes of another site say so in their section.
+    found["probe"] = [one for one in found["probe"] if "site" not in one.manifest.config]
     found["judge"] = [one for runs in found["steer"] for one in _complete(VERDICTS_KIND, runs.place, damaged)]
     found["evaluate"] += [one for saes in found["sae"] for one in _complete(EVALUATIONS, saes.place, damaged)]
     return Results(workspace, harvests, found, damaged)
