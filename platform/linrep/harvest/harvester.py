@@ -201,7 +201,7 @@ class Harvester:
                 f"the vision tower of this {self.vlm.family.title} gives {len(found):,} patches of width {found.shape[1]}, its "
                 f"family says {sum(counts):,} of width {width}: leave tower out of harvest.sites, or mend tower_tokens there"
             )
-        return pad_sequence(found.split(list(counts)), batch_first=True)
+        return pad_sequence(list(found.split(list(counts))), batch_first=True)
 
     def _finish(self, pending: "_Pending") -> Rows:
         pending.turn.settle(pending.clock)
