@@ -2,8 +2,8 @@
 
 Stores of several sizes are opened, their samples read, and a harvest of which 90% are done is resumed, from packs and chunk by
 chunk. A chunk of many layers is published with files in turn in three requests each, and at the same time in one. Row groups are
-streamed one after another, and eight at a time. The object store lets each request wait. Contenders take turns. What is printed
-is the median with the lowest and the highest of the rounds, and the requests.
+streamed one after another, eight at a time, and by several workers that pass them on. The object store lets each request wait.
+Contenders take turns. What is printed is the median with the lowest and the highest of the rounds, and the requests.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pyarrow import fs
 from bench.command import end_with
 from bench.slow_s3 import LATENCY, SlowS3
 from bench.timing import rests_on
+from bench.workers_in_threads import together
 from linrep.places import Place, place
 from linrep.store import stream
 from linrep.store.commit import write_commit
@@ -33,6 +34,7 @@ from linrep.store.packing import EVERY, pack
 from linrep.store.read import read_store
 from linrep.store.statistics import Sums
 from linrep.store.write import samples_table, vector_column, writing_chunk
+from linrep.workers import ALONE, Workers
 from schemas import vectors
 
 D, GROUP_ROWS, SAMPLES = 256, 2048, 512
@@ -158,20 +160,33 @@ def feeding(temporary: Path, slow: SlowS3, files: int) -> list[Contender]:
     there = slow.folder("feed")
     slow.fill(folder, there)
 
-    def take(here: Place, at_once: int) -> None:
-        selection = read_store(here).select("tokens", 0, "image", high_norm=None)
+    # Planned once, as a driver plans it for all workers.
+    selections = {here.path: read_store(here).select("tokens", 0, "image", high_norm=None) for here in (place(folder), there)}
+    groups = {path: row_groups(selection) for path, selection in selections.items()}
+
+    def take(here: Place, at_once: int, workers: Workers = ALONE) -> None:
         before, stream.GROUPS_AT_ONCE = stream.GROUPS_AT_ONCE, at_once
-        one = stream.Stream(selection, row_groups(selection), Keep(special=True), 0, shuffle_rows=8 * GROUP_ROWS)
+        one = stream.Stream(selections[here.path], groups[here.path], Keep(special=True), 0, workers, 8 * GROUP_ROWS)
         try:
-            one.take(files * GROUP_ROWS)
+            for _ in range(files):
+                one.take(GROUP_ROWS)
         finally:
             one.close()
             stream.GROUPS_AT_ONCE = before
 
+    def by_workers(n: int) -> None:
+        together(n, lambda worker: take(there, stream.GROUPS_AT_ONCE, worker))
+
     size = f"{files} groups of {GROUP_ROWS:,} rows"
     return [
-        Contender("feed", size, f"{n} at once", where, lambda _, here=here, n=n: take(here, n))
-        for where, here, n in (("disk", place(folder), 1), ("object store", there, 8), ("object store", there, 1))
+        *(
+            Contender("feed", size, f"{n} at once", where, lambda _, here=here, n=n: take(here, n))
+            for where, here, n in (("disk", place(folder), 1), ("object store", there, 8), ("object store", there, 1))
+        ),
+        *(
+            Contender("feed", size, f"8 at once, {n} workers that all get all rows", "object store", lambda _, n=n: by_workers(n))
+            for n in (2, 4)
+        ),
     ]
 
 

@@ -1,7 +1,7 @@
 """What reading a store costs training: `python -m bench.train`.
 
 The same steps of a TopK SAE on rows from parquet (shuffled, mixed, scaled, both modalities) and on a tensor in memory; one
-worker and two that share each step; and the memory of a process that streams a small store and one eight times as large.
+worker and two with half of the latents each; and the memory of a process that streams a small store and one eight times as large.
 Files lie in the page cache for all.
 """
 
@@ -24,15 +24,14 @@ from torch.multiprocessing.spawn import spawn
 from bench.timing import interleave, report
 from linrep.places import place
 from linrep.sae.config import SaeDesign, TopK
-from linrep.sae.reduce import Alone, Group
 from linrep.sae.train import Rows, Trainer
 from linrep.store.groups import Keep, row_groups
 from linrep.store.layout import MODALITIES, Modality
 from linrep.store.mixture import Mixture, Proportion, Source
 from linrep.store.selection import Selection
 from linrep.store.statistics import Sums
-from linrep.store.stream import Share
 from linrep.store.write import samples_table, vector_column, writing_chunk
+from linrep.workers import ALONE, Group, Workers
 from schemas import vectors
 
 
@@ -55,7 +54,7 @@ def write(folder: Path, files: int, rows: int, width: int) -> None:
             writer.commit(samples_table([]), {(0, "image"): Sums.zero(width)}, rows, rows, (), 0.0, "float32")
 
 
-def mixture(folder: Path, batch: int, width: int, share: Share, shuffle_rows: int) -> Mixture:
+def mixture(folder: Path, batch: int, width: int, shuffle_rows: int, workers: Workers = ALONE) -> Mixture:
     """Half image, half text, as training reads it."""
     from linrep.store.commit import read_commits
 
@@ -67,13 +66,13 @@ def mixture(folder: Path, batch: int, width: int, share: Share, shuffle_rows: in
         groups = row_groups(selection)
         keep = Keep("train", special=False, limit=10 * width**0.5)
         sources[modality] = Source(selection, groups, keep, width**0.5, sum(group.rows for group in groups), True)
-    return Mixture(sources, Proportion(batch // 2, batch - batch // 2, 1.0, 1.0), 0, share, shuffle_rows)
+    return Mixture(sources, Proportion(batch // 2, batch - batch // 2, 1.0, 1.0), 0, workers, shuffle_rows)
 
 
-def trainer(args: argparse.Namespace, reducer: Alone | Group | None = None) -> Trainer:
+def trainer(args: argparse.Namespace, workers: Workers = ALONE) -> Trainer:
     """An SAE about to take its first step."""
     config = SaeDesign(activation=TopK(k=args.k), expansion=args.expansion)
-    return Trainer.begin(config, torch.randn(256, args.width), 10**9, reducer=reducer)
+    return Trainer.begin(config, torch.randn(256, args.width), 10**9, workers=workers)
 
 
 def from_store(args: argparse.Namespace, source: Mixture, one: Trainer, steps: int) -> tuple[float, float]:
@@ -103,12 +102,13 @@ def on_cpu(run: Callable[[], tuple[float, float]]) -> tuple[float, float]:
 
 
 def worker(rank: int, world: int, args: argparse.Namespace, folder: str, seconds: "mp.SimpleQueue[float]") -> None:
-    """One of the processes that share each step, on one thread."""
+    """One of the processes that have some of the latents, on one thread."""
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
-    source = mixture(Path(folder), args.batch // world, args.width, Share(rank, world), args.shuffle_rows)
-    one = trainer(args, Group() if world > 1 else Alone())
+    workers = Group() if world > 1 else ALONE
+    source = mixture(Path(folder), args.batch, args.width, args.shuffle_rows, workers)
+    one = trainer(args, workers)
     from_store(args, source, one, 3)
     if world > 1:
         dist.barrier()
@@ -152,7 +152,7 @@ def stream(args: argparse.Namespace) -> None:
         mp.get_context("spawn").Process(target=write, args=(Path(folder), args.stream_files, args.rows, args.width)).start()
         for child in mp.active_children():
             child.join()
-        source = mixture(Path(folder), 1024, args.width, Share(), args.shuffle_rows)
+        source = mixture(Path(folder), 1024, args.width, args.shuffle_rows)
         before = most = own_memory()
         for _ in range(2 * 2 * args.stream_files * args.rows // 1024):
             source.next_batch()
@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder, args.files, args.rows, args.width)
-        source = mixture(folder, args.batch, args.width, Share(), args.shuffle_rows)
+        source = mixture(folder, args.batch, args.width, args.shuffle_rows)
         x = torch.cat([source.next_batch()[0] for _ in range(8)])
         one = trainer(args)
         shape = f"d {args.width}, {args.expansion:g}x, k {args.k}, batch {args.batch}, {torch.get_num_threads()} threads"
@@ -214,7 +214,7 @@ def main() -> None:
         rates = interleave(
             {f"{n} worker{'s' * (n > 1)}": lambda n=n: workers(args, folder, n) for n in (1, 2)}, max(args.rounds // 2, 1), "rows"
         )
-        report("two workers of one thread each, which share each step", rates, [("2 workers", "1 worker", None)])
+        report("two workers of one thread each, with half of the latents each", rates, [("2 workers", "1 worker", None)])
     small, large = peak(args, args.files), peak(args, 8 * args.files)
     size = 2 * args.rows * args.width * 2 / 2**20
     print(f"\nmemory of a reader above its start, {args.shuffle_rows:,} rows of each modality mixed at once")

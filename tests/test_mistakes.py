@@ -79,8 +79,9 @@ def refusal(folder: Path, change: dict, line: str = "") -> list[str]:
             "--corpora.images.kind: corpora.images.path: missing; for example --corpora.images.path PATH",
         ),
         (
-            "--sae.batch 7 --sae.workers 2",
-            "--sae.batch, --sae.workers: batch (7) must be a multiple of workers (2), of two rows each at least",
+            "--sae.design.activation.kind matching_pursuit --sae.workers 2",
+            "--sae.design.activation.kind, --sae.workers: workers is 2, but the latents of matching_pursuit cannot lie on "
+            "several: set workers to 1",
         ),
         (
             """--features.saes '[{"laye": 3, "sae": "x"}]'""",
@@ -122,7 +123,10 @@ def test_a_mistake_of_the_command_line_names_the_option_as_it_was_typed(tmp_path
             "steer.judge.kind: must be words, exact, forced, chat or human, got 'exat'; did you mean exact?",
         ),
         ({"interpret": {"latents": "al"}}, "interpret.latents: must be an integer or all, got 'al'; did you mean all?"),
-        ({"sae": {"batch": 7, "workers": 2}}, "sae: batch (7) must be a multiple of workers (2), of two rows each at least"),
+        (
+            {"sae": {"workers": 2, "design": {"activation": {"kind": "matching_pursuit"}}}},
+            "sae: workers is 2, but the latents of matching_pursuit cannot lie on several: set workers to 1",
+        ),
         ({"probe": None}, "probe: must hold fields, `--help probe` shows them"),
         ({"model": {"path": "m", 1: 2}}, "model: keys should be strings, got 1"),
         ({1: 2}, "keys should be strings, got 1"),

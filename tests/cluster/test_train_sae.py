@@ -20,7 +20,7 @@ from linrep import tracking
 from linrep.cluster.evaluate_sae import ROOM_BYTES, Attribute, bytes_needed, find_truth
 from linrep.cluster.run_train_sae import left_out, run_train_sae
 from linrep.cluster.stage import Outcome
-from linrep.cluster.train_sae import check_room
+from linrep.cluster.train_sae import check_room, lanes_of, layers_at_once, train_on_ray
 from linrep.corpora import Corpora
 from linrep.errors import LinrepError, RecipeError
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
@@ -44,6 +44,9 @@ from linrep.vlm.config import ModelConfig
 from linrep.vlm.load import load
 from linrep.vlm.prepare import Preparer
 from tests.conftest import write_corpora
+from tests.sae.test_layer import CONFIG as PLANTED
+from tests.sae.test_layer import job_of as planted_job
+from tests.sae.test_layer import planted_store
 
 ROOT = Path(__file__).parents[2]
 POOL = Pool(tokens_per_batch=1500, threads=1)
@@ -266,6 +269,19 @@ def test_a_test_asks_for_the_memory_that_it_takes():
     assert needed == 4 * (32768 + 65536) * 4096 * 4 + 4 * 1000 * 4096 * 4 + ROOM_BYTES
 
 
+def test_as_many_layers_at_once_as_there_is_room_for():
+    """A worker without a GPU uses all cores of its node, unless it is told how many."""
+    cpu, gpu = Pool(cpus=0.5), Pool(cpus=2)
+    assert layers_at_once(1, 0.0, cpu, {"CPU": 64.0}, nodes=1) == 1
+    assert layers_at_once(2, 0.0, cpu, {"CPU": 64.0}, nodes=7) == 3
+    assert layers_at_once(1, 0.0, cpu.model_copy(update={"threads": 1}), {"CPU": 2.0}, nodes=1) == 4
+    assert layers_at_once(4, 1.0, gpu, {"CPU": 256.0, "GPU": 16.0}, nodes=2) == 4
+    assert layers_at_once(4, 1.0, gpu, {"CPU": 16.0, "GPU": 16.0}, nodes=2) == 2
+    assert layers_at_once(32, 1.0, gpu, {"CPU": 16.0, "GPU": 16.0}, nodes=2) == 1  # which waits for nodes
+    assert lanes_of("abcdefg", 3) == [list("adg"), list("be"), list("cf")]
+    assert lanes_of("ab", 5) == [["a"], ["b"]]
+
+
 def test_workers_that_do_not_fit_are_refused_and_not_waited_for():
     check_room(2, 0.0, Pool(cpus=0.5), {"CPU": 1.0})
     check_room(64, 1.0, Pool(), None)
@@ -288,42 +304,43 @@ def test_truth_takes_images_only_and_keeps_the_halves_apart():
 
 
 @pytest.mark.slow
-def test_two_workers_on_ray_equal_two_in_threads(split_corpora, random_vlm, fresh, tmp_path, one_thread, local_ray):
-    """Gradients, counts and metrics are summed over processes; the plain path sums them over threads."""
-    import threading
-
-    from linrep.store.stream import Share
-    from tests.sae.test_train import Shared
-
+def test_two_workers_on_ray_equal_one_alone(split_corpora, random_vlm, fresh, tmp_path, one_thread, local_ray):
+    """Two processes with half of the latents each; the plain path has all. Both find the same artefact's name."""
     recipe = recipe_of(split_corpora, random_vlm, workers=2)
     outcome = run_train_sae(recipe, place(fresh))
     saes = place(saes_of(outcome))
     plan = plan_saes(linrep.store.open(str(fresh)), "t", recipe.sae, place(tmp_path / "plain"))
-    shared, box, barrier = Shared(2), [[], []], threading.Barrier(2, timeout=60)
-    events: list[list] = [[], []]
-
-    def run(rank: int) -> None:
-        def gather(mine: object) -> list:
-            box[rank] = [mine]
-            barrier.wait()
-            found = [box[0][0], box[1][0]]
-            barrier.wait()
-            return found
-
-        events[rank] = list(train_layer(plan.jobs[0], Share(rank, 2), shared.worker(rank), gather=gather))
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    events = list(train_layer(plan.jobs[0]))
+    assert plan.artefact.place.name == saes.name
     for name in recipe.sae.designs():
         mine, theirs = (read_sae(Path(w.path) / "layer-002" / name) for w in (saes, plan.artefact.place))
-        torch.testing.assert_close(mine.decoder, theirs.decoder, rtol=1e-4, atol=1e-5)
-    plain = [e.values["fvu/text"] for e in events[0] if isinstance(e, Metrics)]
+        torch.testing.assert_close(mine.decoder, theirs.decoder, rtol=0, atol=1e-5)
+        torch.testing.assert_close(mine.encoder, theirs.encoder, rtol=0, atol=1e-5)
+    plain = [e.values["fvu/text"] for e in events if isinstance(e, Metrics)]
     rows = read_table(saes / "layer-002", "training.parquet").to_pylist()
     logged = {(r["step"], r["sae"]): r["value"] for r in rows if r["measure"] == "fvu/text"}
-    assert list(logged.values()) == pytest.approx(plain, rel=1e-3)
+    assert list(logged.values()) == pytest.approx(plain, rel=1e-4)
+    (commit,) = (json.loads(p.read_text()) for p in (Path(saes.path) / "commits").glob("*.json"))
+    assert commit["cost"]["workers"] == [2]
+
+
+@pytest.mark.slow
+def test_three_layers_begin_within_one_start_up_of_each_other(tmp_path, one_thread, local_ray):
+    """All report before any is done, and the weights are those of one after another."""
+    config = PLANTED.model_copy(update={"rows": 12000 * 64, "checkpoint_every": 10**6})
+    store = planted_store(tmp_path / "store", layers=(0, 1, 2))
+    jobs = [planted_job(store, tmp_path / "at once", config, layer) for layer in (0, 1, 2)]
+    start, first, done = time.monotonic(), {}, []
+    for event in train_on_ray(jobs, Pool(cpus=0.2, gpus=0, threads=1)):
+        first.setdefault(event.layer, time.monotonic() - start)
+        if isinstance(event.what, UnitCommit):
+            done.append(event.layer)
+            assert len(first) == 3
+    assert sorted(done) == [0, 1, 2]
+    assert max(first.values()) - min(first.values()) < min(first.values())
+    list(train_layer(planted_job(store, tmp_path / "alone", config, 1)))
+    written = [(tmp_path / name / "layer-001/topk-4-x4-s0/sae_weights.safetensors").read_bytes() for name in ("at once", "alone")]
+    assert written[0] == written[1]
 
 
 def job_of(recipe: Recipe, folder: Path) -> list[str]:

@@ -15,11 +15,11 @@ from linrep.sae.architectures import Largest, architecture_of
 from linrep.sae.config import Adam, Archetypal, AuxK, SaeDesign, TopK
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
 from linrep.sae.passes import Weights
-from linrep.sae.reduce import Alone
 from linrep.sae.select import scratch
 from linrep.sae.stability import match
 from linrep.sae.start import first_weights
 from linrep.sae.train import Rows, Trainer, fit
+from linrep.workers import Alone
 from tests.sae.reference import chosen_mask, devices, planted
 
 D = 16

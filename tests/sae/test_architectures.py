@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from linrep.places import place
 from linrep.sae import formats
@@ -29,6 +30,18 @@ def test_the_table_is_the_union_that_recipes_may_name() -> None:
     assert [type(section(kind)) for kind in ARCHITECTURES] == list(union)
     assert {made().kind: made.sparsity for made in union} == SPARSITY
     assert all(isinstance(architecture_of(section(kind)), Architecture) for kind in ARCHITECTURES)
+
+
+@pytest.mark.parametrize("kind", list(ARCHITECTURES))
+def test_a_recipe_refuses_several_workers_where_training_does(kind: str) -> None:
+    own = section(kind)
+    assert own.splits == (architecture_of(own).common is not None)
+    values = {"workers": 2, "design": {"activation": {"kind": kind}}}
+    if own.splits:
+        SaeConfig.model_validate(values)
+    else:
+        with pytest.raises(ValidationError, match=f"the latents of {kind} cannot lie on several: set workers to 1"):
+            SaeConfig.model_validate(values)
 
 
 def test_no_two_rules_or_architectures_share_a_name_in_a_format() -> None:

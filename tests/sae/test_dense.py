@@ -8,8 +8,8 @@ from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
 from linrep.sae.config import Activation, Adam, AuxK, Gated, JumpReLU, ReLU, SaeDesign
 from linrep.sae.passes import Pass, Weights
-from linrep.sae.reduce import Alone
 from linrep.sae.train import Rows, Trainer, fit
+from linrep.workers import Alone
 from tests.sae.reference import devices, penalised_loss, planted, random_weights, threshold_gradient
 
 N, D, F = 37, 12, 101

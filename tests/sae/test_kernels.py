@@ -12,8 +12,8 @@ from linrep.sae import kernels
 from linrep.sae.architecture import Step
 from linrep.sae.architectures import architecture_of
 from linrep.sae.config import TopK
-from linrep.sae.reduce import Alone
 from linrep.sae.select import scratch
+from linrep.workers import Alone
 from tests.sae.reference import planted, random_weights
 
 CHECK = """

@@ -1,6 +1,5 @@
 """A layer's SAEs from a store: resumed equals uninterrupted bit for bit, raw activations rebuilt, grids, clear errors."""
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +7,22 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from bench.workers_in_threads import Member, together
 from linrep.errors import StoreError
 from linrep.kind import UnitCommit
 from linrep.places import PendingFile, place
-from linrep.sae.config import Adam, AuxK, SaeDesign, TopK
+from linrep.sae.config import Adam, AuxK, Gated, JumpReLU, SaeDesign, TopK
 from linrep.sae.evaluate import evaluate
 from linrep.sae.formats import read as read_sae
+from linrep.sae.formats import saelens
 from linrep.sae.layer import HISTORY, LayerJob, read_commit, train_layer
 from linrep.sae.study import Grid, Rows, SaeConfig
-from linrep.sae.train import Metrics
+from linrep.sae.train import Metrics, Trainer
 from linrep.sae.train import Rows as Batch
 from linrep.store.mixture import find_sources, held_out, proportion
 from linrep.store.read import Store
-from linrep.store.stream import Share
 from linrep.store.tables import read_table
 from tests.sae.reference import planted
-from tests.sae.test_train import Shared
 from tests.store.planted_store import write_store
 
 D = 16
@@ -49,9 +48,7 @@ def planted_store(folder: Path, layers: tuple[int, ...] = (2,), files: int = 6) 
 
 def job_of(store: Store, folder: Path, config: SaeConfig = CONFIG, layer: int = 2) -> LayerJob:
     sources = find_sources(store, layer, "train", config.data.special, config.data.high_norm)
-    parts = proportion(
-        sources, config.batch // config.workers, config.data.text_share, config.data.normalise == "modality", "the store"
-    )
+    parts = proportion(sources, config.batch, config.data.text_share, config.data.normalise == "modality", "the store")
     return LayerJob(place(folder), layer, config, sources, parts, {"model_name": "planted"})
 
 
@@ -80,9 +77,9 @@ def test_a_run_killed_twice_ends_in_the_same_bytes_as_an_uninterrupted_one(store
     whole = list(train_layer(job_of(store, tmp_path / "whole")))
     job = job_of(store, tmp_path / "killed")
     early = until(job, 5)  # before the first checkpoint
-    assert not job.checkpoint.is_file()
+    assert not job.states.index.is_file()
     late = until(job, 25)
-    assert job.checkpoint.is_file()
+    assert job.states.index.is_file()
     rest = list(train_layer(job))
     assert isinstance(rest[0], Metrics)
     assert rest[0].step == 22  # the checkpoint was of step 21
@@ -91,7 +88,7 @@ def test_a_run_killed_twice_ends_in_the_same_bytes_as_an_uninterrupted_one(store
     assert rest[:-1] == whole[21:-1]
     assert files_of(tmp_path / "whole") == files_of(tmp_path / "killed")
     assert len(files_of(tmp_path / "whole")) == 3
-    assert not job.checkpoint.is_file()
+    assert not job.states.index.is_file()
     commit, expected = read_commit(job.place, 2), whole[-1]
     assert isinstance(commit, UnitCommit)
     assert isinstance(expected, UnitCommit)
@@ -141,39 +138,92 @@ def test_a_grid_trains_each_sae_as_if_alone(store, tmp_path):
     assert {row["step"] for row in history} == set(range(1, 41))
 
 
-def test_two_workers_read_different_rows_and_end_with_the_same_weights(store, tmp_path):
-    config = SaeConfig.model_validate({**CONFIG.model_dump(), "workers": 2})
-    shared, events = Shared(2), [[], []]
-    box: list[list] = [[], []]
-    barrier = threading.Barrier(2, timeout=60)
+def over(n: int, job: LayerJob, until: int | None = None) -> list[list[Metrics | UnitCommit]]:
+    """Train with several workers, or kill all of them after a step."""
 
-    def run(rank: int) -> None:
-        def gather(mine: object) -> list:
-            box[rank] = [mine]
-            barrier.wait()
-            found = [box[0][0], box[1][0]]
-            barrier.wait()
-            return found
+    def work(worker: Member) -> list[Metrics | UnitCommit]:
+        found = []
+        for event in (run := train_layer(job, worker)):
+            found.append(event)
+            if isinstance(event, Metrics) and event.step == until:
+                run.close()
+                break
+        return found
 
-        job = job_of(store, tmp_path / str(rank), config)
-        events[rank] = list(train_layer(job, Share(rank, 2), shared.worker(rank), gather=gather))
+    return together(n, work)
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [e.values for e in events[0][:-1]] == [e.values for e in events[1]]  # the commit is the first worker's
-    assert events[0][-1].cost["rows"]["image"]["rows"] >= 40 * 32
-    assert not (tmp_path / "1").exists()  # rank 0 writes
+
+def assert_like(folder: Path, expected: Path) -> None:
+    """Two layers' SAEs, to a hundred-thousandth; what is written beside the weights is the same."""
+    (mine, theirs) = (read_sae(place(f) / "layer-002/topk-4-x4-s0") for f in (folder, expected))
+    for name in ("encoder", "b_enc", "decoder", "b_dec"):
+        torch.testing.assert_close(getattr(mine, name), getattr(theirs, name), rtol=0, atol=1e-5)
+    assert (folder / "layer-002/topk-4-x4-s0/cfg.json").read_bytes() == (
+        expected / "layer-002/topk-4-x4-s0/cfg.json"
+    ).read_bytes()
+
+
+def test_two_workers_write_the_saes_of_one(store, tmp_path):
+    one = list(train_layer(job_of(store, tmp_path / "one")))
+    first, second = over(2, job_of(store, tmp_path / "two"))
+    assert [e.values for e in first[:-1]] == [e.values for e in second]  # the commit is the first worker's
+    assert_like(tmp_path / "two", tmp_path / "one")
+    for mine, theirs in zip(second, one, strict=False):
+        assert mine.values == pytest.approx(theirs.values, rel=1e-4, abs=1e-6)
+    assert {**first[-1].cost, "sums": 0, "workers": 0} == {**one[-1].cost, "sums": 0, "workers": 0}
+    assert (first[-1].cost["workers"], one[-1].cost["workers"]) == ([2], [1])
+    assert (tmp_path / "two/checkpoints").is_dir()
+    assert not list((tmp_path / "two/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("numbers", [(2, 2), (2, 1), (1, 3), (3, 2)])
+def test_a_killed_run_goes_on_with_another_number_of_workers(store, tmp_path, numbers):
+    before, after = numbers
+    list(train_layer(job_of(store, tmp_path / "whole")))
+    job = job_of(store, tmp_path / "killed")
+    over(before, job, until=17)  # saved at 7 and 14
+    assert job.states.saved() == [(14, before), (7, before)]
+    events = over(after, job)[0]
+    assert events[0].step == 15
+    assert_like(tmp_path / "killed", tmp_path / "whole")
+    assert events[-1].cost["workers"] == ([before, after] if before != after else [before])
+    assert job.states.folder.names() == []
+
+
+def test_all_workers_go_on_from_the_state_that_all_can_read(store, tmp_path):
+    list(train_layer(job_of(store, tmp_path / "whole")))
+    job = job_of(store, tmp_path / "killed")
+    over(2, job, until=17)
+    newest = Path(job.states.file(14, 1, 2).path)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert over(2, job)[0][0].step == 8
+    assert_like(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("activation", [TopK(k=4), JumpReLU(), Gated()], ids=lambda a: a.kind)
+def test_a_file_of_all_workers_is_the_file_of_one(activation, n, tmp_path, monkeypatch):
+    """65 latents, whose shards differ by one; pieces of three rows."""
+    monkeypatch.setattr("linrep.sae.formats.over_workers.PIECE_BYTES", 3 * 65 * 4)
+    config = SaeDesign(activation=activation, expansion=65 / D, decoder="weighted", center="zero")  # no sums: the same bits
+    sample = planted(64, D, 24, 3)[0]
+    saelens.write(place(tmp_path / "one"), Trainer.begin(config, sample, 1).sae().unscaled(2.0))
+
+    def work(worker: Member) -> None:
+        sae = Trainer.begin(config, sample, 1, workers=worker).sae().unscaled(2.0)
+        saelens.write(place(tmp_path / "all"), sae, workers=worker)
+
+    together(n, work)
+    for name in saelens.FILES:
+        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(store, tmp_path):
     """Of two states the older one serves; where none can be read, a line says which file and what to do."""
     job = job_of(store, tmp_path)
     until(job, 17)  # saved at 7 and 14
-    assert job.checkpoint.read_json() == {"steps": [14, 7]}
-    newest, older = Path(job.state_at(14).path), Path(job.state_at(7).path)
+    assert job.states.index.read_json() == {"saved": [[14, 1], [7, 1]]}
+    newest, older = Path(job.states.file(14).path), Path(job.states.file(7).path)
     newest.write_bytes(newest.read_bytes()[:1000])
     assert next(iter(train_layer(job))).step == 8
     for damage in (older.read_bytes()[:1000], b"", b"\x80\x02 no pickle", b"h\x05", b"."):
@@ -181,8 +231,8 @@ def test_a_damaged_checkpoint_is_one_clear_line(store, tmp_path):
         with pytest.raises(StoreError, match=r"layer-002.json is damaged .*: delete it") as error:
             list(train_layer(job))
         assert "\n" not in str(error.value)
-    for damage in (b"", b"{}", b"[]", b'{"steps": []}', b'{"steps": ["7"]}', b"\xff"):
-        Path(job.checkpoint.path).write_bytes(damage)
+    for damage in (b"", b"{}", b"[]", b'{"saved": []}', b'{"saved": [7]}', b'{"saved": [["7", 1]]}', b"\xff"):
+        Path(job.states.index.path).write_bytes(damage)
         with pytest.raises(StoreError, match=r"layer-002.json is damaged"):
             list(train_layer(job))
 
@@ -204,11 +254,11 @@ def test_a_failed_save_resumes_from_the_one_before(store, tmp_path, monkeypatch)
             patch.setattr(PendingFile, "publish", full)
             with pytest.raises(OSError, match="No space"):
                 list(train_layer(job))
-        assert job.checkpoint.read_json() == {"steps": [7]}
+        assert job.states.index.read_json() == {"saved": [[7, 1]]}
         assert next(iter(train_layer(job))).step == 8
         list(train_layer(job))
         assert files_of(tmp_path / "whole") == files_of(tmp_path / str(n))
-        assert job.checkpoint.parent.names() == []
+        assert job.states.index.parent.names() == []
 
 
 def test_a_group_that_cannot_be_read_is_one_clear_line(tmp_path):
@@ -223,7 +273,7 @@ def test_a_group_that_cannot_be_read_is_one_clear_line(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 65, "workers": 2}, "must be a multiple of workers"),
+        ({"batch": 1}, "greater than or equal to 2"),
         ({"grid": {"sparsity": [8, 8]}}, "names a value twice"),
         ({"grid": {"sparsity": [8.5]}}, "valid integer"),
         ({"data": {"text_share": 1.5}}, "less than or equal to 1"),
@@ -234,8 +284,9 @@ def test_wrong_sections_are_refused_by_name(change, message):
         SaeConfig.model_validate(change)
 
 
-def test_cadence_and_evaluation_are_no_part_of_what_decides_weights():
+def test_cadence_workers_and_evaluation_are_no_part_of_what_decides_weights():
     one = SaeConfig()
     other = SaeConfig.model_validate({"checkpoint_every": 3, "evaluation": {"rows": 5}})
     assert one.decisive() == other.decisive()
+    assert one.decisive() == SaeConfig.model_validate({"workers": 4}).decisive()
     assert one.decisive() != SaeConfig.model_validate({"rows": 5000, "grid": Grid(seed=(1,)).model_dump()}).decisive()

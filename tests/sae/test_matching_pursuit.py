@@ -18,9 +18,9 @@ from linrep.sae.architectures.matching_pursuit import Pursuit, pursue
 from linrep.sae.auxk import Revival
 from linrep.sae.config import Adam, AuxK, MatchingPursuit, SaeDesign, TopK
 from linrep.sae.formats import dictionary_learning, saelens, sparsify
-from linrep.sae.reduce import Alone
 from linrep.sae.sae import Sae
 from linrep.sae.train import Rows, Trainer, fit
+from linrep.workers import Alone
 from tests.sae.reference import auxiliary_loss, devices, planted
 
 N, D, F, K = 23, 12, 40, 5

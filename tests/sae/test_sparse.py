@@ -12,8 +12,8 @@ from linrep.sae.architecture import Step
 from linrep.sae.architectures import architecture_of
 from linrep.sae.auxk import Revival
 from linrep.sae.config import BatchTopK, Matryoshka, TopK
-from linrep.sae.reduce import Alone
 from linrep.sae.select import Codes, Encoder, batch_top_k, largest, scratch, top_k
+from linrep.workers import Alone
 from tests.sae.reference import chosen_mask, dense_loss, devices, planted, random_weights
 
 N, D, F = 37, 12, 101

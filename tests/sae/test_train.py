@@ -1,17 +1,15 @@
-"""Training: exact resume, several at once, workers that add up to one, revival, thresholds that move, planted features found."""
+"""Training: exact resume, several at once, revival, thresholds that move, planted features found."""
 
 import copy
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 from linrep.errors import TrainingFailed
 from linrep.sae.architectures import Above
 from linrep.sae.config import Adam, AuxK, BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, SaeDesign, TopK
-from linrep.sae.train import Metrics, Rows, Trainer, fit
+from linrep.sae.train import Rows, Trainer, fit
 from tests.sae.reference import devices, planted
 
 D, BATCH = 16, 64
@@ -98,78 +96,6 @@ def test_several_at_once_equal_each_alone() -> None:
         assert [(m.step, m.values) for m in reports if m.trainer == i] == [(m.step, m.values) for m in mine]
 
 
-class Shared:
-    """Threads as workers: each waits for all, and all read the same sum."""
-
-    def __init__(self, n: int) -> None:
-        self.n, self.barrier, self.slots = n, threading.Barrier(n, timeout=60), [[] for _ in range(n)]
-
-    def worker(self, rank: int) -> "Member":
-        return Member(self, rank)
-
-
-class Member:
-    def __init__(self, shared: Shared, rank: int) -> None:
-        self.shared, self.rank, self.n_workers = shared, rank, shared.n
-
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        self.shared.slots[self.rank] = [t.clone() for t in tensors]
-        self.shared.barrier.wait()
-        sums = [sum(parts[1:], start=parts[0]) for parts in zip(*self.shared.slots, strict=True)]
-        self.shared.barrier.wait()
-        for tensor, total in zip(tensors, sums, strict=True):
-            tensor.copy_(total)
-
-
-@each
-def test_two_workers_with_half_a_batch_equal_one_with_the_whole(activation) -> None:
-    """Gradients, dead counts and metrics are those of all rows. (BatchTopK chooses within a worker's rows: held to agreement.)"""
-    data, sample = batches(12), batches(2, seed=1)[0].x
-    one = Trainer.begin(config(activation), sample, 12)
-    expected = list(fit(data, [one], every=12))
-    shared = Shared(2)
-    workers = [Trainer.begin(config(activation), sample, 12, reducer=shared.worker(rank)) for rank in range(2)]
-    reports: list[list[Metrics]] = [[], []]
-
-    def run(rank: int) -> None:
-        mine = [Rows(rows.x[rank::2], rows.is_text[rank::2]) for rows in data]
-        reports[rank] = list(fit(mine, [workers[rank]], every=12))
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert weights_equal(*workers)
-    assert torch.equal(workers[0].since_fired, workers[1].since_fired)
-    assert reports[0] == reports[1]
-    assert reports[0][0].values["rows/text"] == expected[0].values["rows/text"]
-    if not isinstance(activation, BatchTopK | Matryoshka):
-        for name, tensor in one.weights.items():
-            torch.testing.assert_close(workers[0].weights[name], tensor, rtol=1e-3, atol=1e-4)
-        for name, value in expected[0].values.items():
-            assert reports[0][0].values[name] == pytest.approx(value, rel=1e-3, abs=1e-6)
-
-
-def test_a_latent_that_fires_on_one_worker_only_is_alive_on_all() -> None:
-    sample = torch.zeros(4, D)
-    shared = Shared(2)
-    workers = [Trainer.begin(config(TopK(k=1)), sample, 5, reducer=shared.worker(rank)) for rank in range(2)]
-    towards = [workers[0].weights["decoder"][3].clone(), workers[0].weights["decoder"][9].clone()]
-
-    def run(rank: int) -> None:
-        workers[rank].take(Rows(towards[rank].expand(8, D).clone() * 4, torch.zeros(8, dtype=torch.bool)))
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for worker in workers:
-        assert [i for i, since in enumerate(worker.since_fired.tolist()) if since == 0] == [3, 9]
-        assert set(worker.since_fired.tolist()) == {0, 16}
-
-
 def test_clipping_bounds_the_gradient_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     data, sample = batches(6), batches(2, seed=1)[0].x
     unclipped, loose = (
@@ -184,7 +110,7 @@ def test_clipping_bounds_the_gradient_and_blocks_change_nothing(monkeypatch: pyt
     assert weights_equal(unclipped, blocks)
     grads = {"a": torch.full((4,), 3.0), "b": torch.full((4,), 4.0)}
     tight = Trainer.begin(SaeDesign(activation=TopK(k=4), adam=Adam(clip=5.0)), sample, 6)
-    tight._reduce_and_clip(grads)
+    tight._clip(grads, 5.0)
     assert torch.cat(list(grads.values())).norm().item() == pytest.approx(5.0)
 
 

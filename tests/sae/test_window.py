@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from linrep.sae.passes import Gradients, Pass
-from linrep.sae.reduce import Alone
 from linrep.sae.window import Window, fraction
+from linrep.workers import Alone
 
 
 def fvu_of(x: torch.Tensor, residual: torch.Tensor) -> float:

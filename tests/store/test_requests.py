@@ -10,6 +10,7 @@ import pytest
 import linrep.store
 from bench.objects import manifest, rows, write_copies
 from bench.slow_s3 import LATENCY, SlowS3, by_method
+from bench.workers_in_threads import Member, together
 from linrep.errors import StoreError
 from linrep.places import Place, place
 from linrep.store import packs, read, stream
@@ -20,8 +21,9 @@ from linrep.store.layout import commit_file
 from linrep.store.manifest import write_manifest
 from linrep.store.read import Store
 from linrep.store.statistics import Sums
-from linrep.store.stream import Share, Stream
+from linrep.store.stream import Stream
 from linrep.store.write import samples_table, writing_chunk
+from linrep.workers import ALONE, Workers
 from schemas import vectors
 
 D, LAYERS = 16, 33
@@ -131,7 +133,7 @@ def test_a_store_of_2000_chunks_opens_and_gives_its_samples_in_20_requests(slow:
     assert n <= 20
 
 
-WIDTH, ROWS, ALONE = 128, 600, Share()
+WIDTH, ROWS = 128, 600
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +153,14 @@ def fed(slow: SlowS3, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, 
     return linrep.store.open(str(folder)), linrep.store.open(there.uri)
 
 
-def feed(store: Store, share: Share = ALONE, shuffle_rows: int = 4000, **keep) -> Stream:
+def feed(store: Store, shuffle_rows: int = 4000, workers: Workers = ALONE, **keep) -> Stream:
     selection = store.select("tokens", 0, "image", high_norm=None)
-    return Stream(selection, row_groups(selection), Keep(**keep), 0, share, shuffle_rows)
+    return Stream(selection, row_groups(selection), Keep(**keep), 0, workers, shuffle_rows)
 
 
-@pytest.mark.parametrize("share", [ALONE, Share(1, 3), Share(2, 9)])
 @pytest.mark.parametrize("keep", [{}, {"split": "train", "special": True}, {"limit": 11.3}, {"limit": 11.3, "clip": True}])
-def test_rows_from_an_object_store_are_those_of_a_disk_in_the_same_order(
-    fed: tuple[Store, Store], share: Share, keep: dict
-) -> None:
-    local, remote = (feed(store, share, **keep) for store in fed)
+def test_rows_from_an_object_store_are_those_of_a_disk_in_the_same_order(fed: tuple[Store, Store], keep: dict) -> None:
+    local, remote = (feed(store, **keep) for store in fed)
     for n in (1, 999, 2500, 7000):  # more than a pass
         one, other = local.take(n), remote.take(n)
         assert (one.vectors == other.vectors).all()
@@ -170,6 +169,23 @@ def test_rows_from_an_object_store_are_those_of_a_disk_in_the_same_order(
     assert local.state_dict() == remote.state_dict()
     local.close()
     remote.close()
+
+
+def test_workers_pass_on_rows_with_the_factors_that_clip_them(fed: tuple[Store, Store]) -> None:
+    alone = feed(fed[0], limit=11.3, clip=True)
+    expected = [alone.take(900) for _ in range(12)]
+    alone.close()
+    assert any(taken.factors is not None and (taken.factors < 1).any() for taken in expected)
+
+    def work(worker: Member) -> None:
+        one = feed(fed[0], workers=worker, limit=11.3, clip=True)
+        for theirs in expected:
+            mine = one.take(900)
+            assert (mine.vectors == theirs.vectors).all()
+            assert (mine.factors == theirs.factors).all()  # type: ignore[union-attr]
+        one.close()
+
+    together(3, work)
 
 
 def test_a_row_group_costs_two_requests_at_most_and_eight_are_read_at_once(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from bench.workers_in_threads import Member, together
 from linrep.errors import StoreError
 from linrep.store.groups import Keep, count_rows, row_groups
-from linrep.store.mixture import Mixture, find_sources, held_out, mean_norm, merge_counts, passes, proportion
+from linrep.store.mixture import Mixture, find_sources, held_out, mean_norm, passes, proportion
 from linrep.store.read import Store
-from linrep.store.stream import Share, Stream
+from linrep.store.stream import Stream
+from linrep.workers import ALONE, Workers
 from tests.store.planted_store import numbered, numbers, sums_of, write_store
 
 D, FILES, EACH = 8, 10, 120
@@ -24,12 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_store(tmp_path_factory.mktemp("store"), {(3, "image"): chunks, (3, "text"): texts})
 
 
-ALONE = Share()
-
-
-def stream(store: Store, share: Share = ALONE, shuffle_rows: int = 5 * EACH, seed: int = 0, **keep) -> Stream:
+def stream(store: Store, workers: Workers = ALONE, shuffle_rows: int = 5 * EACH, seed: int = 0, **keep) -> Stream:
     selection = store.select("tokens", 3, "image")
-    return Stream(selection, row_groups(selection), Keep(**keep), seed, share, shuffle_rows)
+    return Stream(selection, row_groups(selection), Keep(**keep), seed, workers, shuffle_rows)
 
 
 def read(one: Stream, n: int, step: int = 37) -> np.ndarray:
@@ -63,24 +62,71 @@ def test_neighbours_come_from_many_files(store):
 
 
 @pytest.mark.parametrize("world", [2, 3, 16])
-def test_workers_share_a_pass_without_overlap(store, world):
-    """Ranks of 10 and more too, and more workers than files."""
-    shares = []
-    for rank in range(world):
-        one = stream(store, Share(rank, world))
-        units = [u for pool in one._pools(0) for u in pool]
-        shares.append(read(one, sum(u.rows for u in units)))
-    assert sorted(np.concatenate(shares)) == list(range(N))
-    assert max(map(len, shares)) - min(map(len, shares)) <= EACH
+def test_all_workers_get_the_rows_of_one_alone_and_each_reads_a_part(store, world, monkeypatch):
+    """Ranks of 10 and more too, and more workers than pools."""
+    alone = stream(store, shuffle_rows=2 * EACH, split="train")
+    expected = read(alone, 2 * N)
+    loads: list[tuple[int, int]] = []
+    real = Stream._load
+
+    def counted(one: Stream, epoch: int, number: int):
+        loads.append((epoch, number))
+        return real(one, epoch, number)
+
+    monkeypatch.setattr(Stream, "_load", counted)
+
+    def work(worker: Member) -> tuple[np.ndarray, dict]:
+        one = stream(store, worker, shuffle_rows=2 * EACH, split="train")
+        return read(one, 2 * N), one.state_dict()
+
+    for rows, state in together(world, work):
+        assert (rows == expected).all()
+        assert state == alone.state_dict()
+    assert len(loads) == len(set(loads))  # no pool is read twice
+
+
+def test_a_stream_goes_on_with_another_number_of_workers(store):
+    def vectors(worker: Workers, n: int, state: dict | None = None) -> tuple[np.ndarray, dict]:
+        one = stream(store, worker)
+        if state is not None:
+            one.load_state_dict(state)
+        taken = [one.take(7).vectors for _ in range(n)]
+        one.close()
+        return np.concatenate(taken), one.state_dict()
+
+    expected, _ = vectors(ALONE, 200)
+    ((_, state), _) = together(2, lambda worker: vectors(worker, 130))
+    for rows, _ in together(3, lambda worker: vectors(worker, 70, state)):
+        assert (rows == expected[7 * 130 :]).all()
+
+
+def test_a_group_that_one_worker_cannot_read_ends_all_of_them(store, monkeypatch):
+    real = Stream._load
+
+    def broken(one: Stream, epoch: int, number: int):
+        if number == 1:
+            raise StoreError("the disk is gone")
+        return real(one, epoch, number)
+
+    monkeypatch.setattr(Stream, "_load", broken)
+
+    def work(worker: Member) -> str:
+        one = stream(store, worker)
+        with pytest.raises(StoreError) as error:
+            read(one, N)
+        one.close()
+        return str(error.value)
+
+    assert together(3, work) == ["the disk is gone"] * 3
 
 
 @pytest.mark.parametrize("taken", [0, 1, 599, 600, 601, 1500, 2399])
 def test_a_resumed_stream_gives_exactly_the_rest(store, taken):
-    whole = read(stream(store, Share(1, 2)), 3000)
-    one = stream(store, Share(1, 2))
+    whole = read(stream(store), 3000)
+    one = stream(store)
     if taken:
         read(one, taken)
-    again = stream(store, Share(1, 2))
+    again = stream(store)
     again.load_state_dict(one.state_dict())
     assert (read(again, 3000 - taken) == whole[taken:]).all()
     assert again.rows >= 3000 - taken
@@ -176,7 +222,7 @@ def test_batches_have_the_proportion_asked_for_whatever_the_store_holds(store, t
     sources = find_sources(store, 3, "train")
     parts = proportion(sources, 64, text_share, False, "the store")
     assert (parts.n_text, parts.n_image) == (n_text, 64 - n_text)
-    mixture = Mixture(sources, parts, 0, Share())
+    mixture = Mixture(sources, parts, 0)
     for _ in range(20):
         x, is_text = mixture.next_batch()
         norms = x.norm(dim=1) / parts.scale_image
@@ -189,7 +235,7 @@ def test_scaled_rows_have_mean_norm_sqrt_d(store):
     sources = find_sources(store, 3, "train")
     for per_modality in (False, True):
         parts = proportion(sources, 80, 0.5, per_modality, "the store")
-        mixture = Mixture(sources, parts, 0, Share())
+        mixture = Mixture(sources, parts, 0)
         batches = [mixture.next_batch() for _ in range(30)]
         mixture.close()
         x, is_text = (torch.cat(part) for part in zip(*batches, strict=True))
@@ -227,7 +273,7 @@ def test_a_modality_that_is_asked_for_and_missing_is_one_clear_line(tmp_path: Pa
 def test_a_resumed_mixture_gives_exactly_the_rest(store):
     sources = find_sources(store, 3, "train")
     parts = proportion(sources, 50, 0.3, True, "here")
-    whole, one, again = (Mixture(sources, parts, 7, Share(1, 2), shuffle_rows=300) for _ in range(3))
+    whole, one, again = (Mixture(sources, parts, 7, shuffle_rows=300) for _ in range(3))
     expected = [whole.next_batch()[0] for _ in range(40)]
     for _ in range(23):
         one.next_batch()
@@ -253,11 +299,3 @@ def test_held_out_rows_are_those_of_the_split_in_the_models_own_scale(tmp_path: 
     found = held_out(find_sources(store, 0, "val"), 1000)
     assert sorted(numbers(found["image"].numpy())) == list(range(1, 120, 2))
     assert len(held_out(find_sources(store, 0, "val"), 25)["image"]) == 25
-
-
-def test_counts_of_all_workers_add_up():
-    state = {"rows": 3, "left_out": {"special": 1, "high_norm": 0, "nonfinite": 2}, "first_nonfinite": None}
-    other = {**state, "first_nonfinite": "row 1"}
-    assert merge_counts([{"text": state}, {"text": other}]) == {
-        "text": {"rows": 6, "left_out": {"special": 2, "high_norm": 0, "nonfinite": 4}, "first_nonfinite": "row 1"}
-    }

@@ -42,7 +42,7 @@ class SaeStage:
 
     @property
     def counts(self) -> Counts:
-        """Progress in steps of all layers; what a checkpoint spares shows as a jump of the first layer."""
+        """Progress in steps of all layers; what a checkpoint spares shows as a jump."""
         about = self.artefact.about
         return Counts("steps", "rows", len(about.layers) * about.steps, len(self.artefact.done()) * about.steps)
 
@@ -51,7 +51,7 @@ class SaeStage:
         return replace(self, plan=replace(self.plan, artefact=artefact))
 
     def compute(self, todo: Sequence[str], run: tracking.Run) -> Iterator[UnitCommit | Step]:
-        """Train layer after layer, and log what the workers report: as many metrics as a page of charts takes."""
+        """Train the layers, and log what the workers report: as many metrics as a page of charts takes."""
         from linrep.cluster.train_sae import train_on_ray
 
         about, batch = self.artefact.about, int(self.artefact.manifest.config["batch"])

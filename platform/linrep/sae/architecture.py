@@ -12,10 +12,11 @@ from torch import Tensor
 
 from linrep.sae.auxk import Revival
 from linrep.sae.passes import Pass, Weights
-from linrep.sae.reduce import Reducer
 from linrep.sae.sae import Rule, Sae
 from linrep.sae.settings import Settings
+from linrep.sae.shard import Shard
 from linrep.sae.tensors import Weights as SavedWeights
+from linrep.workers import Workers
 
 Reader = Callable[[SavedWeights, Settings], Sae]
 """(tensors, fields of the trainer) -> the SAE that dictionary_learning wrote, without its origin."""
@@ -27,17 +28,19 @@ class Step:
 
     Attributes:
         room: Scratch for pre-activations, see `linrep.sae.select.scratch`. In bfloat16, dense products run in that format.
-        reducer: The other workers, for numbers that are means over all rows.
+        workers: Who has the other latents.
         norms: Norms of the decoder's rows where activations are compared by what they contribute; None for rows of norm 1.
         revival: Dead latents, and how they are taught; None for nobody.
         warmth: Share of a sparsity penalty's weight that counts by now.
+        shard: Which latents the weights are; None for all.
     """
 
     room: Float[Tensor, "r f"]
-    reducer: Reducer
+    workers: Workers
     norms: Float[Tensor, " f"] | None = None
     revival: Revival | None = None
     warmth: float = 1.0
+    shard: Shard | None = None
 
 
 @runtime_checkable
@@ -46,6 +49,8 @@ class Architecture(Protocol):
 
     derived: ClassVar[tuple[str, ...]]
     """Weights that are computed from the others, or stay as they began; they have no gradient."""
+    common: ClassVar[tuple[str, ...] | None]
+    """Weights that every worker has whole, as they are no rows of latents; None where the latents cannot lie on several."""
     dictionary_learning: ClassVar[Mapping[str, Reader]]
     """Classes of dictionary_learning that are read as this architecture."""
 
@@ -53,17 +58,18 @@ class Architecture(Protocol):
         """Of the section of a recipe, whose type is the architecture's own."""
         ...
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
-        """The first weights, all that it trains.
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
+        """The first weights, all that it trains, of the latents that are given.
 
         Args:
             weights: `encoder`, the decoder's copy; `b_enc` of zeros; `decoder`, random rows of norm 1; `b_dec`, the center.
             sample: Scaled rows, the same on all workers.
+            n_latents: Of the whole SAE.
         """
         ...
 
     def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
-        """Loss and gradients of a batch."""
+        """Loss and gradients of a batch: what belongs to a latent is of this worker's, everything else of all."""
         ...
 
     def settle(self, weights: Weights) -> None:

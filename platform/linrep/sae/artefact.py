@@ -3,7 +3,7 @@
 saes/<name>-<digest>/
   layer-008/<SAE>/cfg.json ...            one folder an SAE, in SAELens' format, with its model card
   layer-008/training.parquet              the reports of its training
-  checkpoints/layer-008-000002000.pt      while it is trained: states by step, the last two
+  checkpoints/layer-008-000002000.pt      while it is trained: states by step, the last two; a file a worker
   checkpoints/layer-008.json              which those are, written after them
   commits/layer-008.json                  written last: the layer's SAEs are whole
   evaluations/<name>-<digest>/            how good they are: an artefact of its own, named by how much is evaluated and by the
@@ -108,12 +108,12 @@ def plan_saes(store: Store, name: str, config: SaeConfig, workspace: Place) -> S
     place = place_of(store, name, config, workspace)
     jobs, reads = [], {}
     for layer in layers:
-        data, each = config.data, config.batch // config.workers
+        data = config.data
         sources = find_sources(store, layer, "train", data.special, data.high_norm)
         where = f"layer {layer} of {store.place}"
-        parts = proportion(sources, each, data.text_share, data.normalise == "modality", where)
+        parts = proportion(sources, config.batch, data.text_share, data.normalise == "modality", where)
         jobs.append(LayerJob(place, layer, config, sources, parts, _about(store, layer)))
-        reads[layer_name(layer)] = passes(sources, parts, config.steps * config.workers)
+        reads[layer_name(layer)] = passes(sources, parts, config.steps)
     about = SaeAbout(store.place.within(workspace), list(layers), list(config.designs()), config.steps, reads)
     planned = artefact.plan(
         SAES,

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from linrep.sae.backward import Backward
 from linrep.sae.ops import gather_sum
+from linrep.sae.over_workers import largest_of_all
 from linrep.sae.passes import Weights
 from linrep.sae.select import Encoder, top_k
+from linrep.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def revive(
     residual: Float[Tensor, "n d"],
     revival: Revival | None,
     room: Float[Tensor, "r f"],
+    workers: Workers = ALONE,
 ) -> tuple[Float[Tensor, ""], Taught]:
     """The auxiliary loss, mean over rows, and its gradients.
 
@@ -76,17 +79,39 @@ def revive(
         weights: The SAE.
         centred: What the encoder sees.
         residual: Reconstruction minus input.
-        revival: Who is dead; None for nobody.
+        revival: Who is dead, of this worker's latents; None for nobody.
         room: Scratch for pre-activations: as many rows of dead latents as it holds are worked on at once.
+        workers: Among whose dead latents are chosen those that take part.
     """
-    if revival is None or not len(revival.dead):
-        return centred.new_zeros(()), Taught(torch.empty(0, dtype=torch.int64, device=centred.device))
+    nobody = torch.empty(0, dtype=torch.int64, device=centred.device)
+    n_dead = 0 if revival is None else _count(revival.dead, workers)
+    if revival is None or not n_dead:
+        return centred.new_zeros(()), Taught(nobody)
     dead, n = revival.dead, len(centred)
-    weight = revival.weight * min(1.0, len(dead) / revival.k)
+    weight = revival.weight * min(1.0, n_dead / revival.k)
+    # Where there are no more than k, all take part, whoever has them.
+    among = workers if n_dead > revival.k else ALONE
+    if not len(dead):  # others have some, and wait for this one's offers and for its sum
+        if among is workers:
+            largest_of_all(centred.new_empty(n, 0), revival.k, workers)
+        off = torch.zeros_like(residual)
+        workers.sum_([off])
+        return weight * off.add_(residual).square().sum() / n, Taught(nobody)
     rows = min(n, room.numel() // len(dead))
     scratch = room.view(-1)[: rows * len(dead)].view(rows, len(dead))
     decoder = weights["decoder"][dead]
-    codes = top_k(Encoder(weights["encoder"][dead], weights["b_enc"][dead], None, scratch), centred, revival.k)
-    off = gather_sum(decoder, codes.latents, codes.values, codes.offsets).add_(residual)  # the target is -residual
+    codes = top_k(Encoder(weights["encoder"][dead], weights["b_enc"][dead], None, scratch), centred, revival.k, among)
+    off = gather_sum(decoder, codes.latents, codes.values, codes.offsets)
+    workers.sum_([off])
+    off.add_(residual)  # the target is -residual
     loss = weight * off.square().sum() / n
     return loss, Taught(dead, Backward.of(codes, decoder, centred, off.mul_(2 * weight / n)))
+
+
+def _count(dead: Int[Tensor, " dead"], workers: Workers) -> int:
+    """Dead latents of all workers."""
+    if workers.n_workers == 1:
+        return len(dead)
+    count = torch.tensor([len(dead)], device=dead.device)
+    workers.sum_([count])
+    return int(count)

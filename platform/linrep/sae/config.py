@@ -1,11 +1,12 @@
 """What an SAE is and how it is trained: one record, whose `activation` is a union of architectures.
 
 An architecture here is its numbers and what a recipe has to know of it; how it is trained and saved stands in its file in
-`linrep.sae.architectures`. Each section says three things of itself:
+`linrep.sae.architectures`. Each section says four things of itself:
 
 - `sparsity`: the field that says how sparse it is, which grids and searches vary;
 - `counts`: whether that field is a number of active latents, comparable between architectures; a penalty's weight is not;
-- `decoders`: what `SaeDesign.decoder` may be.
+- `decoders`: what `SaeDesign.decoder` may be;
+- `splits`: whether its latents can lie on several workers.
 """
 
 from typing import Annotated, ClassVar, Literal, get_args
@@ -26,6 +27,7 @@ class ReLU(Section):
     sparsity: ClassVar[str] = "l1"
     counts: ClassVar[bool] = False
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+    splits: ClassVar[bool] = True
 
     kind: Literal["relu"] = Field(default="relu", description="ReLU with an L1 penalty weighted by the decoder's norms.")
     l1: NonNegativeFloat = Field(default=5.0, description="Weight of the penalty, for inputs of mean norm sqrt(d).")
@@ -37,6 +39,7 @@ class TopK(Section):
     sparsity: ClassVar[str] = "k"
     counts: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+    splits: ClassVar[bool] = True
 
     kind: Literal["topk"] = Field(default="topk", description="The k largest of each row.")
     k: PositiveInt = Field(default=32, description="Active latents of each row, at most.")
@@ -48,6 +51,7 @@ class BatchTopK(Section):
     sparsity: ClassVar[str] = "k"
     counts: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+    splits: ClassVar[bool] = True
 
     kind: Literal["batch_topk"] = Field(default="batch_topk", description="The k largest per row, on average over a batch.")
     k: PositiveInt = Field(default=32, description="Active latents of a row, on average.")
@@ -59,6 +63,7 @@ class Matryoshka(Section):
     sparsity: ClassVar[str] = "k"
     counts: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+    splits: ClassVar[bool] = True
 
     kind: Literal["matryoshka"] = Field(default="matryoshka", description="BatchTopK with nested prefixes of latents.")
     k: PositiveInt = Field(default=32, description="Active latents of a row, on average.")
@@ -80,6 +85,7 @@ class JumpReLU(Section):
     sparsity: ClassVar[str] = "target_l0"
     counts: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+    splits: ClassVar[bool] = True
 
     kind: Literal["jumprelu"] = Field(default="jumprelu", description="A learned threshold for each latent.")
     target_l0: PositiveFloat = Field(default=32.0, description="Active latents of a row that training aims at.")
@@ -98,6 +104,7 @@ class Gated(Section):
     sparsity: ClassVar[str] = "l1"
     counts: ClassVar[bool] = False
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit", "weighted")
+    splits: ClassVar[bool] = True
 
     kind: Literal["gated"] = Field(default="gated", description="Separate paths for which latents and how much.")
     l1: NonNegativeFloat = Field(default=5.0, description="Weight of the penalty on the gates, for inputs of mean norm sqrt(d).")
@@ -109,6 +116,7 @@ class MatchingPursuit(Section):
     sparsity: ClassVar[str] = "k"
     counts: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit",)
+    splits: ClassVar[bool] = False
 
     kind: Literal["matching_pursuit"] = Field(default="matching_pursuit", description="One latent after the other, k times.")
     k: PositiveInt = Field(default=32, description="Steps, each of which costs a product of the encoder's size.")
@@ -120,6 +128,7 @@ class Archetypal(Section):
     sparsity: ClassVar[str] = "k"
     counts: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unit",)
+    splits: ClassVar[bool] = True
 
     kind: Literal["archetypal"] = Field(default="archetypal", description="TopK with decoder rows that are mixtures of data.")
     k: PositiveInt = Field(default=32, description="Active latents of each row, at most.")

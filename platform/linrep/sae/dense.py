@@ -41,14 +41,14 @@ class Terms:
 Loss = Callable[[Weights, Tensor], Terms]
 
 
-def crowded(weights: Weights) -> Weights:
+def crowded(weights: Weights, n_latents: int) -> Weights:
     """First weights with a smaller encoder, for architectures in which most latents are active at the start.
 
     Half of f random unit directions together reconstruct an input f / 2d times over; with the encoder smaller by this factor,
     the first reconstruction has the right size.
     """
-    f, d = weights["decoder"].shape
-    return weights | {"encoder": weights["encoder"] * min(1.0, 2 * d / f)}
+    d = weights["decoder"].shape[1]
+    return weights | {"encoder": weights["encoder"] * min(1.0, 2 * d / n_latents)}
 
 
 def dense_pass(
@@ -64,7 +64,7 @@ def dense_pass(
     Args:
         weights: The SAE.
         x: Inputs.
-        loss: Of the rows of a piece.
+        loss: Of the rows of a piece; of several workers the penalty is of this one's latents, everything else of all.
         step: Its scratch says how many rows are worked on at once, an eighth of its own, since autograd keeps several tensors
             of their size. Where it is in bfloat16 the products run in that format, by autocast; weights, thresholds and
             gradients keep their own.
@@ -86,13 +86,18 @@ def dense_pass(
         fired |= terms.active.any(0)
     residual = torch.cat(residuals)
     seen = x - weights["b_dec"] if centred else x
-    auxiliary, taught = revive(weights, seen, residual, step.revival, step.room)
+    auxiliary, taught = revive(weights, seen, residual, step.revival, step.room, step.workers)
+    if penalty is None:
+        step.workers.sum_([by_piece])
     grads = {name: leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for name, leaf in leaves.items()}
     matrices = {name: grads.pop(name) for name in ("encoder", "decoder")}
     taught.add_to(0, len(fired), **matrices)
+    by_encoder = torch.zeros_like(grads["b_dec"])
     if taught.back is not None:
         grads["b_enc"].index_add_(0, taught.dead, taught.back.bias)
-        if centred:
-            grads["b_dec"] -= taught.back.bias @ weights["encoder"][taught.dead]
+        by_encoder = taught.back.bias @ weights["encoder"][taught.dead]
+    if centred:
+        step.workers.sum_([by_encoder])
+        grads["b_dec"] -= by_encoder
     gradients = Gradients(grads, lambda first, last: {name: grad[first:last] for name, grad in matrices.items()}, len(fired))
     return Pass(residual, torch.cat(n_active), fired, gradients, by_piece if penalty is None else penalty, auxiliary)

@@ -23,7 +23,6 @@ from linrep.sae.train import Rows, Trainer, fit
 from linrep.stats.interval import NOTHING, of_mean
 from linrep.store.layout import Modality
 from linrep.store.mixture import Mixture, Source, held_out
-from linrep.store.stream import Share
 
 FOLDS = 8
 """Parts of the held-out rows whose spread gives the interval. Neighbouring rows are of one sample, and stay in one part."""
@@ -130,7 +129,7 @@ def train_pack(
         held-out FVU is not finite ends as failed, and the others go on.
     """
     job, begun, config = pack.job, time.monotonic(), pack.job.config
-    mixture = Mixture(job.sources, job.parts, config.seed, Share(), config.data.shuffle_rows)
+    mixture = Mixture(job.sources, job.parts, config.seed, shuffle_rows=config.data.shuffle_rows)
     try:
         held: dict[Modality, Tensor] = {m: x.to(device) for m, x in held_out(pack.test, pack.held_out).items()}
         _check_spread(held, job.layer)
@@ -330,7 +329,7 @@ def _pieces(x: Float[Tensor, "n d"], size: int, text: bool) -> Iterator[Rows]:
 def _sample(job: LayerJob) -> Float[Tensor, "n d"]:
     """The rows by which the first weights are set, the same as for an SAE that is trained in full."""
     n = job.parts.n_image + job.parts.n_text
-    ahead = Mixture(job.sources, job.parts, job.config.seed + 1, Share(), job.config.data.shuffle_rows)
+    ahead = Mixture(job.sources, job.parts, job.config.seed + 1, shuffle_rows=job.config.data.shuffle_rows)
     try:
         return torch.cat([ahead.next_batch()[0] for _ in range(-(-SAMPLE_ROWS // n))])
     finally:

@@ -46,13 +46,13 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Pass:
-    """A batch of n rows, forward and backward.
+    """A batch of n rows, forward and backward. Of several workers, what belongs to latents is of this one's.
 
     Attributes:
         residual: Reconstruction minus input.
-        n_active: Active latents of each row.
+        n_active: Active latents of each row, of this worker.
         fired: Latents that were active in some row.
-        penalty: The sparsity loss, mean over rows, at its present weight.
+        penalty: The sparsity loss of all latents, mean over rows, at its present weight.
         auxiliary: The dead latents' loss likewise.
         threshold: Least activation among the chosen of a batch; None for architectures without a batch-wide choice.
         gradients: Of the mean of |residual|^2 + penalty + auxiliary.

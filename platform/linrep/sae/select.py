@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from linrep.sae.ops import bag_of_each, offsets_of, sampled_dots
+from linrep.sae.over_workers import largest_of_all
+from linrep.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,30 @@ def _group_size(f: int, k: int) -> int:
     return size if size >= 8 and f // size >= k else 1
 
 
-def top_k(encoder: Encoder, x: Float[Tensor, "n d"], k: int) -> Codes:
-    """The k largest pre-activations of each row; those that are not positive stay as zeros."""
+def top_k(encoder: Encoder, x: Float[Tensor, "n d"], k: int, workers: Workers = ALONE) -> Codes:
+    """The k largest pre-activations of each row; those that are not positive stay as zeros.
+
+    Args:
+        encoder: What makes them.
+        x: What it sees.
+        k: Of each row.
+        workers: Whose latents are chosen from; the codes are of this one's.
+    """
     found = [largest(pre, k) for _, pre in encoder.compared(x)]
     latents = torch.cat([latents for _, latents in found])
     width = latents.shape[1]
-    offsets = torch.arange(0, latents.numel() + 1, width, device=x.device)
-    compared = torch.cat([values for values, _ in found]).flatten().to(x.dtype)
-    values = encoder.values(x, compared, latents.flatten(), offsets)
-    return Codes(offsets, latents.flatten(), values, len(encoder.bias))
+    offsets = torch.arange(len(x) + 1, device=x.device) * width
+    compared = torch.cat([values for values, _ in found]).to(x.dtype)
+    latents, compared = latents.flatten(), compared.flatten()
+    if workers.n_workers > 1:
+        kept, _ = largest_of_all(compared.view(len(x), width), k, workers)
+        offsets, kept = offsets_of(kept.sum(1)), kept.flatten()
+        latents, compared = latents[kept], compared[kept]
+    return Codes(offsets, latents, encoder.values(x, compared, latents, offsets), len(encoder.bias))
 
 
-def batch_top_k(encoder: Encoder, x: Float[Tensor, "n d"], k: int) -> tuple[Codes, Float[Tensor, ""]]:
-    """The n k largest positive pre-activations of n rows, and the least of them.
+def batch_top_k(encoder: Encoder, x: Float[Tensor, "n d"], k: int, workers: Workers = ALONE) -> tuple[Codes, Float[Tensor, ""]]:
+    """The n k largest positive pre-activations of n rows, and the least of them; of several workers see `top_k`.
 
     Each row first offers its 2 k largest. Their (n k)-th value bounds the true one from below, so a row is asked again, for
     more, only where even its least offer is above that bound.
@@ -146,11 +159,15 @@ def batch_top_k(encoder: Encoder, x: Float[Tensor, "n d"], k: int) -> tuple[Code
         more = (asked.values.view(-1, m).amin(1) > bound) & (m < f)
         offered, waiting, m = offered + asked.without(more, m), waiting[more], min(f, 4 * m)
     # The bound is only final with the last offers: earlier rounds saw a lower one.
-    chosen = offered.chosen(n * k)
+    chosen, best = offered.chosen(n * k), None
+    if workers.n_workers > 1:
+        kept, best = largest_of_all(chosen.values[None], n * k, workers)
+        chosen = _Offers(chosen.rows[kept[0]], chosen.latents[kept[0]], chosen.values[kept[0]])
     by_row = chosen.rows.argsort(stable=True)
     rows, latents, compared = chosen.rows[by_row], chosen.latents[by_row], chosen.values[by_row]
     offsets = offsets_of(torch.bincount(rows, minlength=n))
-    least = compared.amin() if len(compared) else compared.new_zeros(())
+    of_all = compared if best is None else best[best > 0]
+    least = of_all.amin() if len(of_all) else of_all.new_zeros(())
     return Codes(offsets, latents, encoder.values(x, compared, latents, offsets), f), least
 
 

@@ -7,7 +7,11 @@ from torch import Tensor
 from linrep.sae.architectures import architecture_of
 from linrep.sae.config import SaeDesign
 from linrep.sae.passes import Weights
+from linrep.sae.shard import Shard
 from linrep.sample import unit_hash
+
+DRAWN_AT_ONCE = 1024
+"""Directions that are drawn and held at once where only some are wanted; a multiple of 16, see `unit_rows`."""
 
 
 def geometric_median(x: Float[Tensor, "n d"], steps: int = 100, tolerance: float = 1e-6) -> Float[Tensor, " d"]:
@@ -38,17 +42,30 @@ def center(x: Float[Tensor, "n d"], kind: str) -> Float[Tensor, " d"]:
     return geometric_median(x) if kind == "geometric_median" else x.mean(0)
 
 
-def unit_rows(n: int, d: int, seed: int, use: str = "") -> Float[Tensor, "n d"]:
+def unit_rows(n: int, d: int, seed: int, use: str = "", shard: Shard | None = None) -> Float[Tensor, "l d"]:
     """Random directions, the same for a seed on every machine.
 
     Args:
-        n: How many.
+        n: How many are drawn.
         d: Their width.
         seed: Of the draw.
         use: What they are for. An SAE begins at random directions: a control of the same draw would be its relative.
+        shard: Which of them are wanted; the others are drawn and not held. None for all.
     """
     drawn = seed if not use else int(unit_hash(use, f"{seed}/directions") * 2**53)
-    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(drawn))
+    generator = torch.Generator().manual_seed(drawn)
+    if shard is None or shard.whole:
+        rows = torch.randn(n, d, generator=generator)
+    else:
+        kept = []
+        for first in range(0, n, DRAWN_AT_ONCE):
+            # The last two blocks in one draw: of a number of values that 16 does not divide, the last 16 are drawn once more.
+            last = n if n - first < 2 * DRAWN_AT_ONCE else first + DRAWN_AT_ONCE
+            block = torch.randn(last - first, d, generator=generator)
+            kept.append(block[max(shard.first - first, 0) : max(shard.last - first, 0)].clone())
+            if last == n:
+                break
+        rows = torch.cat(kept)
     return rows / rows.norm(dim=1, keepdim=True)
 
 
@@ -63,16 +80,18 @@ def first_directions(config: SaeDesign, d: int) -> Float[Tensor, "f d"] | None:
     return None if made_of_data else unit_rows(config.n_latents(d), d, config.seed)
 
 
-def first_weights(config: SaeDesign, sample: Float[Tensor, "n d"]) -> Weights:
+def first_weights(config: SaeDesign, sample: Float[Tensor, "n d"], shard: Shard | None = None) -> Weights:
     """Random decoder directions, the encoder as their transpose, and what the architecture makes of them.
 
     Args:
         config: The SAE.
-        sample: Rows to take the center from: of several shards, scaled as training's are.
+        sample: Rows to take the center from: of several shuffle pools, scaled as training's are.
+        shard: The latents that are wanted; None for all.
     """
     f = config.n_latents(sample.shape[1])
-    decoder = unit_rows(f, sample.shape[1], config.seed).to(sample)
+    decoder = unit_rows(f, sample.shape[1], config.seed, shard=shard).to(sample)
     weights = {
-        "encoder": decoder.clone(), "b_enc": sample.new_zeros(f), "decoder": decoder, "b_dec": center(sample, config.center),
+        "encoder": decoder.clone(), "b_enc": sample.new_zeros(len(decoder)), "decoder": decoder,
+        "b_dec": center(sample, config.center),
     }  # fmt: skip
-    return architecture_of(config.activation).first(weights, sample)
+    return architecture_of(config.activation).first(weights, sample, f)

@@ -83,11 +83,14 @@ class SaeConfig(Section):
     layers: tuple[int, ...] | Literal["all"] = Field(default="all", description="Layers of the harvest, or all.")
     design: SaeDesign = Field(default=SaeDesign(), description="The SAE.")
     grid: Grid = Field(default=Grid(), description="Values that vary between the SAEs of a layer.")
-    rows: PositiveInt = Field(default=2_000_000, description="Rows that each SAE is trained on, over all workers.")
-    batch: PositiveInt = Field(default=2048, description="Rows of a step, over all workers.")
+    rows: PositiveInt = Field(default=2_000_000, description="Rows that each SAE is trained on.")
+    batch: int = Field(default=2048, ge=2, description="Rows of a step; every worker takes all of them.")
     data: Rows = Field(default=Rows(), description="Which rows.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the order of the rows.")
-    workers: PositiveInt = Field(default=1, description="Processes that share each step; the order of rows depends on it.")
+    workers: PositiveInt = Field(
+        default=1,
+        description="Processes over which the latents of an SAE lie; no part of the digest.",
+    )
     product: Product = Field(
         default="float32",
         description="Number format of dense products. bfloat16 is several times faster on GPUs, and on CPUs that have it.",
@@ -97,8 +100,9 @@ class SaeConfig(Section):
 
     @model_validator(mode="after")
     def _shared_out(self) -> "SaeConfig":
-        if self.batch % self.workers or self.batch < 2 * self.workers:
-            raise ValueError(f"batch ({self.batch}) must be a multiple of workers ({self.workers}), of two rows each at least")
+        if self.workers > 1 and not self.design.activation.splits:
+            kind = self.design.activation.kind
+            raise ValueError(f"workers is {self.workers}, but the latents of {kind} cannot lie on several: set workers to 1")
         self.designs()  # every combination of the grid must be an SAE
         return self
 
@@ -113,11 +117,15 @@ class SaeConfig(Section):
         return min(max(self.steps // 100, 1), 500)
 
     def decisive(self) -> dict[str, object]:
-        """What decides weights, as plain values: the section without cadence and evaluation."""
-        return self.model_dump(mode="json", exclude={"checkpoint_every", "evaluation"})
+        """What decides weights, as plain values: the section without cadence, workers and evaluation.
+
+        The rows of each step and what is made of them do not depend on the number of workers. Sums do, in their last digits, as
+        they do on the device: SAEs are named as those of one worker, and the commit of a layer says how many there were.
+        """
+        return {**self.model_dump(mode="json", exclude={"checkpoint_every", "evaluation"}), "workers": 1}
 
     def check_active(self, width: int) -> None:
-        """Refuse SAEs that are to have more active latents than latents: all would be active, and the name would lie.
+        """Refuse SAEs that are to have more active latents, or more workers, than latents.
 
         Args:
             width: Of the residual stream.
@@ -127,6 +135,10 @@ class SaeConfig(Section):
         """
         for name, design in self.designs().items():
             most, field = design.n_latents(width), design.activation.sparsity
+            if self.workers > most:
+                raise RecipeError(
+                    f"sae: {name} has {most} latents, which cannot lie on {self.workers} workers: lower sae.workers"
+                )
             if design.activation.counts and sparsity_of(design) > most:
                 raise RecipeError(
                     f"sae: {name} has {field} {sparsity_of(design):g}, but expansion {design.expansion:g} of {width} dimensions "

@@ -1,7 +1,10 @@
 """Train SAEs on batches of rows: `Trainer` steps one of them, `fit` drives several over one pass and yields metrics.
 
-Knows no files and no cluster: batches come from an iterator, sums over workers go through a `Reducer`, and the complete state is
-a `state_dict`. After the first weights nothing draws random numbers: weights, moments, counts and the step are all there is.
+Knows no files and no cluster: batches come from an iterator, what other workers have of the latents goes through `Workers`, and
+the complete state is a `state_dict`. Every worker takes every batch, with the latents that it has: weights, moments and counts of
+a latent lie on one worker alone, and no gradient of a matrix moves.
+
+After the first weights nothing draws random numbers: weights, moments, counts and the step are all there is.
 """
 
 import math
@@ -21,12 +24,13 @@ from linrep.sae.auxk import Revival
 from linrep.sae.config import Product, SaeDesign
 from linrep.sae.machine import room_bytes
 from linrep.sae.passes import Gradients, Pass, Weights
-from linrep.sae.reduce import Alone, Reducer
 from linrep.sae.sae import Sae
 from linrep.sae.schedule import learning_rate, warmth
 from linrep.sae.select import scratch
+from linrep.sae.shard import Shard
 from linrep.sae.start import first_weights
 from linrep.sae.window import Window
+from linrep.workers import ALONE, Workers
 
 THRESHOLD_RATE = 0.05
 """Weight of the newest batch in the running threshold of BatchTopK, which so remembers about the last twenty."""
@@ -69,7 +73,7 @@ class Trainer:
         config: SaeDesign,
         weights: Weights,
         steps: int,
-        reducer: Reducer | None = None,
+        workers: Workers = ALONE,
         room: int | None = None,
         product: Product = "float32",
         frozen: Collection[str] = (),
@@ -79,41 +83,57 @@ class Trainer:
 
         Args:
             config: The SAE.
-            weights: Its first weights, which training overwrites.
+            weights: Its first weights, which training overwrites; of the latents that lie on this worker.
             steps: Steps of the whole run, for the schedules.
-            reducer: The other workers; none if left out.
+            workers: Who has the other latents.
             room: Bytes of pre-activations held at once; what suits the device if left out.
             product: Format of dense products. TopK-like architectures only compare pre-activations in it, and the chosen values
                 are the weights' own; the others run under autocast.
             frozen: Names of weights that stay as they began.
             architecture: One that no recipe names, in the place of the config's; the weights are then its own first ones.
+
+        Raises:
+            ValueError: The latents of this architecture cannot lie on several workers.
         """
         self.config, self.weights, self.steps = config, weights, steps
         self._architecture = architecture_of(config.activation) if architecture is None else architecture
-        self.reducer: Reducer = Alone() if reducer is None else reducer
-        self._frozen = frozen
+        self.workers, self._frozen = workers, frozen
+        if workers.n_workers > 1 and self._architecture.common is None:
+            raise ValueError(f"the latents of {config.activation.kind} cannot lie on several workers")
+        f, d = weights["decoder"].shape
+        n_latents = f if workers.n_workers == 1 else config.n_latents(d)
+        self.shard = Shard.of(n_latents, workers.rank, workers.n_workers)
         self.moments = Moments({n: w for n, w in weights.items() if n not in self._architecture.derived and n not in frozen})
         self.step = 0
         self.since_fired = torch.zeros(len(weights["decoder"]), dtype=torch.int64, device=weights["decoder"].device)
         self.threshold = weights["b_dec"].new_zeros(())
         self.window = Window.empty(weights["b_dec"])
-        self._room_bytes = room_bytes(weights["b_dec"].device) if room is None else room
+        self._room_bytes = self._least(room_bytes(weights["b_dec"].device) if room is None else room)
         self._room = weights["b_dec"].new_empty(0, 0)
         self.product: Product = product
         if config.decoder == "unit":
             _to_unit(weights["decoder"])
 
     @classmethod
-    def begin(cls, config: SaeDesign, sample: Float[Tensor, "n d"], steps: int, **rest: Any) -> "Trainer":
+    def begin(
+        cls, config: SaeDesign, sample: Float[Tensor, "n d"], steps: int, workers: Workers = ALONE, **rest: Any
+    ) -> "Trainer":
         """Start with random directions about the center of a sample, which must be the same on all workers.
 
         Args:
             config: The SAE.
             sample: Rows of several shards, scaled as training's are, on the device of training.
             steps: Steps of the whole run.
+            workers: Over which its latents lie.
             rest: As for `Trainer`.
         """
-        return cls(config, first_weights(config, sample), steps, **rest)
+        shard = Shard.of(config.n_latents(sample.shape[1]), workers.rank, workers.n_workers)
+        return cls(config, first_weights(config, sample, shard), steps, workers, **rest)
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """Weights that every worker has whole."""
+        return self._architecture.common or ()
 
     @property
     def done(self) -> bool:
@@ -141,8 +161,10 @@ class Trainer:
         Raises:
             TrainingFailed: The loss is not finite.
         """
-        values = self.window.close(self.reducer)
-        values["dead"] = float((self.since_fired > self._dead_after).double().mean())
+        values = self.window.close(self.workers)
+        dead = (self.since_fired > self._dead_after).double().sum()
+        self.workers.sum_([dead])
+        values["dead"] = float(dead / self.shard.n_latents)
         values["learning_rate"] = self._rate(max(self.step - 1, 0))
         if not math.isfinite(values["loss"]):
             raise TrainingFailed(
@@ -152,7 +174,10 @@ class Trainer:
         return values
 
     def sae(self) -> Sae:
-        """The SAE as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1."""
+        """The SAE as it is now, for inputs scaled as training's; a copy, with decoder rows of norm 1.
+
+        Of several workers it has this one's latents.
+        """
         w = {name: weight.clone() for name, weight in self.weights.items()}
         sae = self._architecture.sae(w, self.threshold, self.config.decoder == "unit")
         return replace(sae, about={"architecture": self.config.activation.kind})
@@ -199,12 +224,16 @@ class Trainer:
     def _pass(self, x: Float[Tensor, "n d"]) -> Pass:
         norms = self.weights["decoder"].norm(dim=1).clamp_min_(1e-12) if self.config.decoder == "weighted" else None
         warm = warmth(self.step, self.steps, self.config.sparsity_warmup)
-        step = Step(self._scratch(len(x)), self.reducer, norms, self._revival(), warm)
+        step = Step(self._scratch(len(x)), self.workers, norms, self._revival(), warm, self.shard)
         return self._architecture.pass_over(self.weights, x, step)
 
     def _scratch(self, n: int) -> Float[Tensor, "r f"]:
         kind = torch.bfloat16 if self.product == "bfloat16" else None
-        wanted = scratch(n, len(self.weights["decoder"]), self._room_bytes, self.weights["decoder"], kind)
+        # As high on all workers: they stop at the same rows to add up.
+        widest = -(-self.shard.n_latents // self.workers.n_workers)
+        wanted = scratch(n, widest, self._room_bytes, self.weights["decoder"], kind)
+        if len(self.shard) < widest:
+            wanted = wanted.view(-1)[: len(wanted) * len(self.shard)].view(len(wanted), len(self.shard))
         if wanted.is_cuda:  # its allocator keeps the memory, and gives it to the next SAE of this pass over the data
             return wanted
         if (self._room.shape, self._room.dtype) != (wanted.shape, wanted.dtype):
@@ -233,9 +262,12 @@ class Trainer:
         if self._frozen:
             gradients = gradients.without(self._frozen)
         vectors = gradients.vectors
-        if self.reducer.n_workers > 1 or self.config.adam.clip is not None:
+        for name in self.common:
+            if name in vectors:  # one worker's for all, so that no rounding lets the copies drift apart
+                self.workers.copy_(vectors[name], 0)
+        if self.config.adam.clip is not None:
             whole = gradients.whole()
-            self._reduce_and_clip(whole)
+            self._clip(whole, self.config.adam.clip)
             vectors = {name: grad for name, grad in whole.items() if name in vectors}
             matrices = {name: grad for name, grad in whole.items() if name not in vectors}
             f = gradients.n_latents
@@ -254,26 +286,27 @@ class Trainer:
         self.moments.update(self.weights, vectors, self.step, rate)
         self._architecture.settle(self.weights)
 
-    def _reduce_and_clip(self, grads: Weights) -> None:
-        self.reducer.sum_(list(grads.values()))
+    def _clip(self, grads: Weights, most: float) -> None:
+        norms = torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()])
+        if self.workers.n_workers > 1:
+            shared = torch.tensor([name in self.common for name in grads], device=norms.device)
+            squares = norms.square().masked_fill(shared, 0.0)
+            self.workers.sum_([squares])
+            norms = torch.where(shared, norms, squares.sqrt())
+        factor = (most / torch.linalg.vector_norm(norms).clamp_min(1e-12)).clamp_max(1.0)
         for grad in grads.values():
-            grad.div_(self.reducer.n_workers)
-        if self.config.adam.clip is not None:
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads.values()]))
-            factor = (self.config.adam.clip / norm.clamp_min(1e-12)).clamp_max(1.0)
-            for grad in grads.values():
-                grad.mul_(factor)
+            grad.mul_(factor)
 
     @torch.no_grad()
     def _count(self, done: Pass, n: int) -> None:
-        counts = [done.fired.long(), self.since_fired.new_full((1,), n)]
-        least = None if done.threshold is None else done.threshold.clone().reshape(1)
-        self.reducer.sum_([*counts, *([] if least is None else [least])])
-        fired, rows = counts
-        self.since_fired.add_(rows).masked_fill_(fired > 0, 0)
-        if least is not None:
-            newest = least[0] / self.reducer.n_workers
-            self.threshold.lerp_(newest, max(THRESHOLD_RATE, 1 / (self.step + 1)))
+        self.since_fired.add_(n).masked_fill_(done.fired, 0)
+        if done.threshold is not None:
+            self.threshold.lerp_(done.threshold, max(THRESHOLD_RATE, 1 / (self.step + 1)))
+
+    def _least(self, number: int) -> int:
+        """The least of what the workers have."""
+        each = self.workers.gather(torch.tensor([number], device=self.weights["b_dec"].device))
+        return int(torch.cat(each).min())
 
 
 def fit(batches: Iterable[Rows], trainers: Sequence[Trainer], every: int = 50) -> Iterator[Metrics]:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from linrep.sae.passes import Pass
-from linrep.sae.reduce import Reducer
+from linrep.workers import Workers
 
 NAMES = ("image", "text")
 
@@ -18,7 +18,7 @@ class Window:
     """Sums for image rows and text rows, in float64.
 
     Attributes:
-        counts: For each modality: rows, summed squared error, summed squared norm of the inputs, active latents.
+        counts: For each modality: rows, summed squared error, summed squared norm of the inputs, active latents of this worker.
         totals: For each modality: the sum of the inputs.
         losses: Steps, and sums over them of squared error, penalty and auxiliary loss, each a mean over rows.
     """
@@ -47,13 +47,15 @@ class Window:
         self.totals += member @ wide
         self.losses += torch.stack([errors.new_ones(()), errors.mean(), done.penalty.double(), done.auxiliary.double()])
 
-    def close(self, reducer: Reducer) -> dict[str, float]:
+    def close(self, workers: Workers) -> dict[str, float]:
         """The metrics over all workers; the window is empty afterwards.
 
         FVU is about the mean of the window's own rows; a modality without rows has no metrics, and one whose rows are all alike
         has an FVU of 0 where it is reconstructed and infinity where it is not.
         """
-        reducer.sum_([self.counts, self.totals, self.losses])
+        active = self.counts[:, 3].clone()
+        workers.sum_([active])  # all workers have all rows, and the latents of one are active beside those of another
+        self.counts[:, 3] = active
         steps, squares, penalty, auxiliary = self.losses.tolist()
         mean = [value / max(steps, 1) for value in (squares, penalty, auxiliary)]
         values = {"loss": sum(mean), "error": mean[0], "penalty": mean[1], "auxiliary": mean[2]}

@@ -138,17 +138,13 @@ def count_rows(selection: Selection, keep: Keep) -> tuple[int, bool]:
     return round(share * sum(file.rows for file in files)), False
 
 
-def read_group(
-    selection: Selection, group: RowGroup, keep: Keep, part: int = 0, parts: int = 1, opened: Opened | None = None
-) -> GroupRows:
+def read_group(selection: Selection, group: RowGroup, keep: Keep, opened: Opened | None = None) -> GroupRows:
     """The rows of a group that count.
 
     Args:
         selection: The store's files.
         group: Which group.
         keep: Which rows.
-        part: Of several readers of the group, which one: every `parts`-th row from here.
-        parts: How many read it.
         opened: Files that were opened before, see `linrep.store.sealed.sealed`.
 
     Raises:
@@ -156,9 +152,6 @@ def read_group(
     """
     with selection.open_file(group.file, group.span, opened) as parquet:
         table = parquet.read_row_group(group.number, columns=list(READ), use_threads=False)
-    mine = np.zeros(len(table), bool)
-    mine[part::parts] = True
-    table = table.filter(pa.array(mine)) if parts > 1 else table
     kept, n_special = keep.of(table)
     kind, bits = EXPONENTS[selection.dtype]
     raw = np.concatenate(
@@ -168,7 +161,7 @@ def read_group(
     broken = kept & ((raw & bits) == bits).any(1)
     first = None
     if broken.any():
-        position = part + int(np.flatnonzero(broken)[0]) * parts
+        position = int(np.flatnonzero(broken)[0])
         first = f"row {position} of row group {group.number} of {group.path}"
     kept = kept & ~broken
     norms, limit = table["norm"].to_numpy(), keep.limit_of(group.path)

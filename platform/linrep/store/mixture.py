@@ -16,7 +16,8 @@ from linrep.store.layout import MODALITIES, Modality
 from linrep.store.read import Store
 from linrep.store.selection import Selection
 from linrep.store.statistics import BINS_PER_OCTAVE, LOWEST_OCTAVE, N_BINS, Sums, norm_bin
-from linrep.store.stream import REASONS, Share, Stream
+from linrep.store.stream import Stream
+from linrep.workers import ALONE, Workers
 
 HighNorm = Literal["drop", "clip", "keep"]
 
@@ -96,7 +97,7 @@ def mean_norm(sums: Sums, limit: float = float("inf"), clip: bool = False) -> fl
 
 @dataclass(frozen=True)
 class Proportion:
-    """Image and text rows in each batch of one worker, and what rows of each are multiplied by."""
+    """Image and text rows in each batch, and what rows of each are multiplied by."""
 
     n_image: int
     n_text: int
@@ -151,7 +152,12 @@ class Mixture:
     """An endless iterator of batches, the same from any saved position; close it to end its threads."""
 
     def __init__(
-        self, sources: Mapping[Modality, Source], parts: Proportion, seed: int, share: Share, shuffle_rows: int = 65536
+        self,
+        sources: Mapping[Modality, Source],
+        parts: Proportion,
+        seed: int,
+        workers: Workers = ALONE,
+        shuffle_rows: int = 65536,
     ) -> None:
         """Begin at the first batch.
 
@@ -159,7 +165,7 @@ class Mixture:
             sources: Where rows come from.
             parts: Rows of each modality in a batch, and their scales.
             seed: Of the order.
-            share: Which worker this is.
+            workers: Who takes the same batches at the same time.
             shuffle_rows: Rows of each modality that are mixed at once.
         """
         self.parts = parts
@@ -168,7 +174,7 @@ class Mixture:
         self._scale: dict[Modality, float] = {"image": parts.scale_image, "text": parts.scale_text}
         self._dtype = next(iter(sources.values())).selection.dtype
         self.streams = {
-            m: Stream(s.selection, s.groups, s.keep, 2 * seed + (m == "text"), share, shuffle_rows)
+            m: Stream(s.selection, s.groups, s.keep, 2 * seed + (m == "text"), workers, shuffle_rows)
             for m, s in sources.items()
             if m in self._n
         }
@@ -184,8 +190,15 @@ class Mixture:
         return x, torch.arange(len(x)) >= self.parts.n_image
 
     def state_dict(self) -> dict[str, Any]:
-        """The position."""
+        """The position, the same on all workers."""
         return {modality: stream.state_dict() for modality, stream in self.streams.items()}
+
+    def counts(self) -> dict[str, Any]:
+        """What was read and left out so far, by modality."""
+        return {
+            modality: {"rows": one.rows, "left_out": dict(one.left_out), "first_nonfinite": one.first_nonfinite}
+            for modality, one in self.streams.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position."""
@@ -214,19 +227,6 @@ def passes(sources: Mapping[Modality, Source], parts: Proportion, n_batches: int
         how = "repeated" if n > source.rows else "a part of them" if n < source.rows else "each once"
         lines.append(f"{modality}: {n:,} rows from {about}{source.rows:,} ({n / source.rows:.2f} passes: {how})")
     return lines
-
-
-def merge_counts(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the streams of all workers read and left out, by modality."""
-    merged: dict[str, Any] = {}
-    for state in states:
-        for modality, stream in state.items():
-            have = merged.setdefault(modality, {"rows": 0, "left_out": dict.fromkeys(REASONS, 0), "first_nonfinite": None})
-            have["rows"] += stream["rows"]
-            for why in REASONS:
-                have["left_out"][why] += stream["left_out"][why]
-            have["first_nonfinite"] = have["first_nonfinite"] or stream["first_nonfinite"]
-    return merged
 
 
 def held_out(sources: Mapping[Modality, Source], limit: int) -> "dict[Modality, Float[Tensor, 'n d']]":

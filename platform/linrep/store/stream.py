@@ -1,59 +1,52 @@
-"""An endless, shuffled stream of one view, layer and modality for one of several workers; the same from any saved position.
+"""An endless, shuffled stream of one view, layer and modality; the same from any saved position, for any number of workers.
 
-In each pass over the store the row groups are put in a new order and dealt out to the workers. A worker takes its groups up
-several at a time, as many as hold `shuffle_rows`, and mixes the rows of all of them: neighbours in the stream come from many
-files. So a position is three numbers (pass, pool of groups, row in it), and memory does not depend on the size of the store:
-one pool is read from while a thread reads the next. From an object store eight groups are read at a time, with at most two
-requests each; the order of the rows is the same.
+In each pass over the store the row groups are put in a new order. They are taken up several at a time, as many as hold
+`shuffle_rows`, and the rows of all of them are mixed: neighbours in the stream come from many files. So a position is three
+numbers (pass, pool of groups, row in it), and memory does not depend on the size of the store: one pool is read from while a
+thread reads the next. From an object store eight groups are read at a time, with at most two requests each.
+
+Of several workers each reads every n-th pool, and passes its rows on to the others: all get the rows that one alone would get,
+and n pools are read at the same time.
 """
 
-import heapq
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 
 from linrep.ahead import in_order
-from linrep.errors import StoreError
+from linrep.errors import LinrepError, StoreError
 from linrep.store.groups import EXPONENTS, GroupRows, Keep, RowGroup, read_group
 from linrep.store.sealed import Opened
 from linrep.store.selection import Selection
+from linrep.workers import ALONE, Workers
 
 GROUPS_AT_ONCE = 8
 """Row groups that are read at once from an object store: 256 MB at most, beside the rows of two pools."""
-PARTS_PER_WORKER = 4
-"""Where there are fewer row groups than this for each worker, groups are divided, so that no worker waits for another's rows."""
 REASONS: tuple[str, ...] = ("special", "high_norm", "nonfinite")
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which worker this is, counted from 0, and of how many."""
+class _Head:
+    """What all workers know of a pool: its rows, whether they have factors, and what was left out."""
 
-    rank: int = 0
-    world: int = 1
-
-
-@dataclass(frozen=True)
-class _Unit:
-    group: RowGroup
-    part: int
-    parts: int
-
-    @property
-    def rows(self) -> int:
-        return len(range(self.part, self.group.rows, self.parts))
+    n: int
+    factors: bool
+    left_out: dict[str, int]
+    first_nonfinite: str | None
 
 
 @dataclass(frozen=True)
 class _Pool:
-    vectors: Shaped[np.ndarray, "n d"]
-    factors: Float[np.ndarray, " n"] | None
-    left_out: dict[str, int]
-    first_nonfinite: str | None
+    """Rows of some groups; None where another worker has read them."""
+
+    head: _Head
+    vectors: Shaped[np.ndarray, "n d"] | None = None
+    factors: Float[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class Taken:
 
 
 class Stream:
-    """Rows in an order that is a function of seed, pass and number of workers; see the module.
+    """Rows in an order that is a function of seed and pass; see the module.
 
     Attributes:
         left_out: Rows passed over so far by reason (special, high_norm, nonfinite); those clipped count under high_norm.
@@ -79,7 +72,7 @@ class Stream:
         groups: Sequence[RowGroup],
         keep: Keep,
         seed: int,
-        share: Share = Share(),
+        workers: Workers = ALONE,
         shuffle_rows: int = 65536,
     ) -> None:
         """Begin at the first row; nothing is read yet.
@@ -89,8 +82,8 @@ class Stream:
             groups: Their row groups, see `linrep.store.groups.row_groups`.
             keep: Which rows count.
             seed: Of the order.
-            share: Which worker this is.
-            shuffle_rows: Rows mixed at once; twice as many are held.
+            workers: Who takes the same rows at the same time.
+            shuffle_rows: Rows mixed at once; each worker holds twice as many.
 
         Raises:
             StoreError: There are no rows.
@@ -98,7 +91,7 @@ class Stream:
         if not sum(group.rows for group in groups):
             raise StoreError(f"no rows in {selection.place} to stream")
         self._selection, self._groups, self._keep = selection, tuple(groups), keep
-        self._seed, self._share, self._shuffle_rows = seed, share, shuffle_rows
+        self._seed, self._workers, self._shuffle_rows = seed, workers, shuffle_rows
         self._epoch, self._number, self._offset = 0, 0, 0
         self.left_out, self.rows = dict.fromkeys(REASONS, 0), 0
         self.first_nonfinite: str | None = None
@@ -107,7 +100,7 @@ class Stream:
         self._ahead: tuple[tuple[int, int], Future[_Pool]] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._opened = Opened()
-        self._plans: dict[int, list[list[_Unit]]] = {}
+        self._plans: dict[int, list[list[RowGroup]]] = {}
 
     @property
     def epoch(self) -> int:
@@ -115,7 +108,7 @@ class Stream:
         return self._epoch
 
     def take(self, n: int) -> Taken:
-        """The next n rows.
+        """The next n rows; all workers take as many.
 
         Raises:
             StoreError: A file cannot be read, or a whole pass has no row that counts.
@@ -124,9 +117,8 @@ class Stream:
         missing = n
         while missing:
             pool = self._current()
-            end = min(self._offset + missing, len(pool.vectors))
-            rows = slice(self._offset, end)
-            pieces.append(Taken(pool.vectors[rows], None if pool.factors is None else pool.factors[rows]))
+            end = min(self._offset + missing, pool.head.n)
+            pieces.append(self._passed_on(pool, slice(self._offset, end)))
             missing -= end - self._offset
             self._offset = end
         if len(pieces) == 1:
@@ -164,9 +156,9 @@ class Stream:
     def _current(self) -> _Pool:
         """The pool that holds the next row."""
         empty = 0
-        while self._pool is None or self._offset >= len(self._pool.vectors):
+        while self._pool is None or self._offset >= self._pool.head.n:
             if self._pool is not None:
-                empty = empty + 1 if not len(self._pool.vectors) else 0
+                empty = empty + 1 if not self._pool.head.n else 0
                 if empty > len(self._pools(self._epoch)):
                     raise StoreError(
                         f"no row of {self._groups[0].path.rsplit('/', 1)[0]} in {self._selection.place} counts: "
@@ -176,39 +168,67 @@ class Stream:
                 self._offset, self._counted = 0, False
             self._pool = self._fetch(self._epoch, self._number)
             if not self._counted:
-                self._count(self._pool)
+                self._count(self._pool.head)
         return self._pool
 
-    def _count(self, pool: _Pool) -> None:
+    def _count(self, head: _Head) -> None:
         self._counted = True
-        self.rows += len(pool.vectors)
+        self.rows += head.n
         for why in REASONS:
-            self.left_out[why] += pool.left_out.get(why, 0)
-        self.first_nonfinite = self.first_nonfinite or pool.first_nonfinite
+            self.left_out[why] += head.left_out.get(why, 0)
+        self.first_nonfinite = self.first_nonfinite or head.first_nonfinite
+
+    def _passed_on(self, pool: _Pool, rows: slice) -> Taken:
+        """Rows of a pool, from the worker that has read it."""
+        if self._workers.n_workers == 1:
+            assert pool.vectors is not None
+            return Taken(pool.vectors[rows], None if pool.factors is None else pool.factors[rows])
+        n, source = rows.stop - rows.start, self._reader(self._epoch, self._number)
+        kind = EXPONENTS[self._selection.dtype][0]
+        vectors = np.empty((n, self._selection.width), kind) if pool.vectors is None else pool.vectors[rows].copy()
+        factors = np.ones(n, np.float32) if pool.factors is None else pool.factors[rows].copy()
+        for values in (vectors, *([factors] if pool.head.factors else [])):
+            self._workers.copy_(torch.from_numpy(values.view(np.uint8)), source)
+        return Taken(vectors, factors if pool.head.factors else None)
+
+    def _reader(self, epoch: int, number: int) -> int:
+        """The worker that reads a pool."""
+        return (epoch + number) % self._workers.n_workers
 
     def _fetch(self, epoch: int, number: int) -> _Pool:
-        """A pool, read before if it was foreseen; then the thread goes on to the one after it."""
+        """A pool, read before if it was foreseen; then the thread goes on to the next that this worker reads."""
         self._thread = self._thread or ThreadPoolExecutor(1, "store")
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == (epoch, number):
-            pool = ahead[1].result()
-        else:
-            pool = self._thread.submit(self._load, epoch, number).result()
-        following = self._after(epoch, number)
-        self._ahead = following, self._thread.submit(self._load, *following)
-        return pool
+        reader, pool, error = self._reader(epoch, number), None, None
+        if reader == self._workers.rank:
+            ahead, self._ahead = self._ahead, None
+            try:
+                if ahead is not None and ahead[0] == (epoch, number):
+                    pool = ahead[1].result()
+                else:
+                    pool = self._thread.submit(self._load, epoch, number).result()
+            except LinrepError as failed:
+                error = failed
+        said = self._workers.tell(error if pool is None else pool.head, reader)
+        if isinstance(said, LinrepError):  # all end by it: none waits for rows that do not come
+            raise said
+        if self._ahead is None:
+            following = self._after(epoch, number)
+            while self._reader(*following) != self._workers.rank:
+                following = self._after(*following)
+            self._ahead = following, self._thread.submit(self._load, *following)
+        return _Pool(said) if pool is None else pool
 
     def _after(self, epoch: int, number: int) -> tuple[int, int]:
         return (epoch, number + 1) if number + 1 < len(self._pools(epoch)) else (epoch + 1, 0)
 
     def _load(self, epoch: int, number: int) -> _Pool:
-        def read(u: _Unit) -> GroupRows:
-            return read_group(self._selection, u.group, self._keep, u.part, u.parts, self._opened)
+        def read(group: RowGroup) -> GroupRows:
+            return read_group(self._selection, group, self._keep, self._opened)
 
         at_once = min(GROUPS_AT_ONCE, self._selection.place.at_once)
         parts = list(in_order(read, self._pools(epoch)[number], at_once))
         n = sum(len(part.vectors) for part in parts)
-        order = self._draw(epoch, number + 1, self._share.rank + 1).permutation(n)
+        order = self._draw(epoch, number + 1, 1).permutation(n)
         vectors = np.empty((n, self._selection.width), EXPONENTS[self._selection.dtype][0])
         factors = np.ones(n, np.float32) if any(part.factors is not None for part in parts) else None
         left, first, start = dict.fromkeys(REASONS, 0), None, 0
@@ -222,30 +242,24 @@ class Stream:
             first = first or part.first_nonfinite
             start += len(part.vectors)
             parts[i] = None  # pyright: ignore[reportArgumentType, reportCallIssue]  # its memory goes as its rows are placed
-        return _Pool(vectors, factors, left, first)
+        return _Pool(_Head(n, factors is not None, left, first), vectors, factors)
 
-    def _pools(self, epoch: int) -> list[list[_Unit]]:
-        """What this worker reads in a pass, pool by pool: groups in a new order, each to the worker with fewest rows so far."""
+    def _pools(self, epoch: int) -> list[list[RowGroup]]:
+        """What is read in a pass, pool by pool: groups in a new order."""
         known = self._plans.get(epoch)  # two threads ask; at worst both work it out
         if known is not None:
             return known
-        world = self._share.world
-        parts = 1 if world == 1 else max(1, -(-PARTS_PER_WORKER * world // len(self._groups)))
-        loads = [(0, rank) for rank in range(world)]
-        pools: list[list[_Unit]] = [[]]
+        pools: list[list[RowGroup]] = [[]]
         rows = 0
         for i in self._draw(epoch, 0, 0).permutation(len(self._groups)):
-            for part in range(parts):
-                unit = _Unit(self._groups[i], part, parts)
-                load, rank = heapq.heappop(loads)
-                heapq.heappush(loads, (load + unit.rows, rank))
-                if rank != self._share.rank or not unit.rows:
-                    continue
-                if rows >= self._shuffle_rows:
-                    pools.append([])
-                    rows = 0
-                pools[-1].append(unit)
-                rows += unit.rows
+            group = self._groups[i]
+            if not group.rows:
+                continue
+            if rows >= self._shuffle_rows:
+                pools.append([])
+                rows = 0
+            pools[-1].append(group)
+            rows += group.rows
         self._plans = {epoch: pools, **{e: p for e, p in self._plans.items() if e == epoch - 1}}
         return pools
 

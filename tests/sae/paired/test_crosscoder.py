@@ -12,10 +12,10 @@ from linrep.sae.paired.designs import Budget, crosscoder
 from linrep.sae.paired.rows import PairRows
 from linrep.sae.paired.sides import read_apart
 from linrep.sae.passes import Weights
-from linrep.sae.reduce import Alone
 from linrep.sae.sae import Sae
 from linrep.sae.select import scratch
 from linrep.sae.start import first_weights
+from linrep.workers import Alone
 
 BLOCKS = Blocks(shared=5, private=4, k=3)
 D = 6
@@ -25,7 +25,7 @@ def begun() -> tuple[CrosscoderTraining, Weights]:
     way = CrosscoderTraining(BLOCKS)
     config = SaeDesign(activation=TopK(k=3), expansion=BLOCKS.n_latents / (2 * D), center="zero", seed=3)
     sample = torch.zeros(1, 2 * D)
-    weights = way.first(first_weights(config, sample), sample)
+    weights = way.first(first_weights(config, sample), sample, BLOCKS.n_latents)
     weights["b_enc"] += 0.1 * torch.randn(BLOCKS.n_latents, generator=torch.Generator().manual_seed(1))
     return way, weights
 

@@ -36,9 +36,10 @@ class ArchetypalTraining:
 
     numbers: Archetypal
     derived: ClassVar[tuple[str, ...]] = ("points", "decoder", "lengths")
+    common: ClassVar[tuple[str, ...] | None] = ("b_dec", "points")
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
         """Each row a mixture of the points that lie along its random direction; the encoder is the decoder's copy."""
         # As many whatever the sample: a run that goes on from a checkpoint begins with a row of zeros.
         points = sample[torch.arange(self.numbers.points, device=sample.device) % len(sample)]
@@ -52,7 +53,7 @@ class ArchetypalTraining:
 
     def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
         """TopK's, with the decoder's gradient taken on to what its rows are made of."""
-        done = sparse_pass(weights, x, lambda encoder, seen: (top_k(encoder, seen, self.numbers.k), None), step)
+        done = sparse_pass(weights, x, lambda encoder, seen: (top_k(encoder, seen, self.numbers.k, step.workers), None), step)
 
         def matrices(first: int, last: int) -> Weights:
             found = done.gradients.matrices(first, last)

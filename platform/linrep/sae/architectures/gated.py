@@ -15,11 +15,13 @@ from linrep.sae.architecture import Reader, Step, assembled
 from linrep.sae.config import Gated
 from linrep.sae.dense import Terms, crowded, dense_pass
 from linrep.sae.layouts import linear, read_linear, read_straight, straight
+from linrep.sae.over_workers import rebuilt, seen_by_all
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.sae import Sae, Written, codes_by_pieces
 from linrep.sae.select import Codes
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights
+from linrep.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,19 @@ class GatedTraining:
 
     numbers: Gated
     derived: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[tuple[str, ...] | None] = ("b_dec",)
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"GatedAutoEncoder": _read}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
         """A smaller encoder, and a second path that equals the first."""
         more = {name: torch.zeros_like(weights["b_enc"]) for name in ("r_mag", "b_mag")}
-        return crowded(weights) | more
+        return crowded(weights, n_latents) | more
 
     def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
         """By autograd."""
-        return dense_pass(weights, x, lambda w, piece: gated_loss(w, piece, step.warmth * self.numbers.l1), step, centred=True)
+        return dense_pass(
+            weights, x, lambda w, piece: gated_loss(w, piece, step.warmth * self.numbers.l1, step.workers), step, centred=True
+        )
 
     def settle(self, weights: Weights) -> None:
         """Weights may be anything."""
@@ -103,16 +108,16 @@ class GatedTraining:
         return assembled(weights, Gate(weights["r_mag"], weights["b_mag"]), centred=True, unit=unit)
 
 
-def gated_loss(weights: Weights, x: Float[Tensor, "n d"], l1: float) -> Terms:
+def gated_loss(weights: Weights, x: Float[Tensor, "n d"], l1: float, workers: Workers = ALONE) -> Terms:
     """|x' - x|^2 + l1 sum_i ReLU(gate_i) |D_i| + |x'(ReLU(gate)) - x|^2, the last with the decoder held fixed.
 
     Source: Rajamanoharan et al., "Improving dictionary learning with gated sparse autoencoders", 2024.
     """
-    projected = (x - weights["b_dec"]) @ weights["encoder"].t()
+    projected = (x - seen_by_all(weights["b_dec"], workers)) @ weights["encoder"].t()
     gate = projected + weights["b_enc"]
     z = (gate > 0) * (projected * weights["r_mag"].exp() + weights["b_mag"]).relu()
-    residual = torch.addmm(weights["b_dec"], z, weights["decoder"]) - x
+    residual = rebuilt(z, weights["decoder"], weights["b_dec"], workers) - x
     opened = gate.relu()
     penalty = l1 * (opened @ weights["decoder"].norm(dim=1)).sum()
-    alone = torch.addmm(weights["b_dec"].detach(), opened, weights["decoder"].detach()) - x
+    alone = rebuilt(opened, weights["decoder"].detach(), weights["b_dec"].detach(), workers) - x
     return Terms(residual, penalty, alone.square().sum(), z.detach() > 0)

@@ -15,12 +15,13 @@ from linrep.sae.architecture import Reader, Step, assembled
 from linrep.sae.config import JumpReLU
 from linrep.sae.dense import Terms, crowded, dense_pass
 from linrep.sae.layouts import read_straight, straight
+from linrep.sae.over_workers import rebuilt
 from linrep.sae.passes import Pass, Weights
-from linrep.sae.reduce import Reducer
 from linrep.sae.sae import Sae, Written, codes_by_pieces
 from linrep.sae.select import Codes, Encoder
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights
+from linrep.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,22 @@ class JumpReLUTraining:
 
     numbers: JumpReLU
     derived: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[tuple[str, ...] | None] = ("b_dec",)
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"JumpReluAutoEncoder": _read}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
         """A smaller encoder, the bias of one that sees x itself, and thresholds."""
-        weights = crowded(weights)
+        weights = crowded(weights, n_latents)
         bias = -weights["encoder"] @ weights["b_dec"]
         return weights | {"b_enc": bias, "threshold": torch.full_like(bias, self.numbers.threshold)}
 
     def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
         """By autograd; the penalty is one number of the whole batch, and the loss of a piece has its slope."""
         scale = step.warmth * self.numbers.weight * x.shape[1]
-        penalty, push = l0_penalty(mean_l0(weights, x, step.room, step.reducer).to(x.dtype), self.numbers.target_l0, scale)
+        penalty, push = l0_penalty(mean_l0(weights, x, step.room, step.workers).to(x.dtype), self.numbers.target_l0, scale)
 
         def loss(w: Weights, piece: Tensor) -> Terms:
-            return jumprelu_loss(w, piece, push, self.numbers.bandwidth)
+            return jumprelu_loss(w, piece, push, self.numbers.bandwidth, step.workers)
 
         return dense_pass(weights, x, loss, step, centred=False, penalty=penalty)
 
@@ -107,7 +109,9 @@ class JumpReLUTraining:
         return assembled(weights, Above(weights["threshold"]), centred=False, unit=unit)
 
 
-def jumprelu_loss(weights: Weights, x: Float[Tensor, "n d"], push: Float[Tensor, ""], bandwidth: float) -> Terms:
+def jumprelu_loss(
+    weights: Weights, x: Float[Tensor, "n d"], push: Float[Tensor, ""], bandwidth: float, workers: Workers = ALONE
+) -> Terms:
     """|x' - x|^2 + push * (number of active latents); the encoder sees x itself.
 
     Args:
@@ -115,12 +119,13 @@ def jumprelu_loss(weights: Weights, x: Float[Tensor, "n d"], push: Float[Tensor,
         x: Inputs.
         push: Slope of the penalty over L0 at the batch's L0, see `l0_penalty`: linear in L0, the loss is a sum over rows.
         bandwidth: Width of the window in which thresholds have a gradient.
+        workers: Who has the other latents.
 
     Source: Rajamanoharan et al., "Jumping ahead", 2024.
     """
     pre = torch.addmm(weights["b_enc"], x, weights["encoder"].t())
     z, active = _Jump.apply(pre, weights["threshold"], bandwidth)
-    residual = torch.addmm(weights["b_dec"], z, weights["decoder"]) - x
+    residual = rebuilt(z, weights["decoder"], weights["b_dec"], workers) - x
     return Terms(residual, push * active.sum(), x.new_zeros(()), active.detach() > 0)
 
 
@@ -130,14 +135,13 @@ def l0_penalty(l0: Float[Tensor, ""], target: float, weight: float) -> tuple[Flo
     return weight * off.square(), 2 * weight * off / target
 
 
-def mean_l0(weights: Weights, x: Float[Tensor, "n d"], room: Float[Tensor, "r f"], reducer: Reducer) -> Float[Tensor, ""]:
-    """Active latents of a JumpReLU, mean over the rows of all workers."""
-    count = x.new_zeros(2, dtype=torch.float64)  # float32 counts to 2**24 only
-    count[1] = len(x)
+def mean_l0(weights: Weights, x: Float[Tensor, "n d"], room: Float[Tensor, "r f"], workers: Workers) -> Float[Tensor, ""]:
+    """Active latents of a JumpReLU, of all workers, mean over rows."""
+    count = x.new_zeros((), dtype=torch.float64)  # float32 counts to 2**24 only
     for _, pre in Encoder(weights["encoder"], weights["b_enc"], None, room).compared(x):
-        count[0] += (pre > weights["threshold"]).sum()
-    reducer.sum_([count])
-    return count[0] / count[1]
+        count += (pre > weights["threshold"]).sum()
+    workers.sum_([count])
+    return count / len(x)
 
 
 class _Jump(torch.autograd.Function):

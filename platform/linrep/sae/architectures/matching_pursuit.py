@@ -152,9 +152,10 @@ class MatchingPursuitTraining:
 
     numbers: MatchingPursuit
     derived: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[tuple[str, ...] | None] = None
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
         """Without an encoder: the decoder is both."""
         return {"decoder": weights["decoder"], "b_dec": weights["b_dec"]}
 

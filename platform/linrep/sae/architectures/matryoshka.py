@@ -46,16 +46,21 @@ class MatryoshkaTraining:
 
     numbers: Matryoshka
     derived: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[tuple[str, ...] | None] = ("b_dec",)
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"MatryoshkaBatchTopKSAE": _read}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
         """As they are."""
         return weights
 
     def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
         """On the active entries alone."""
         return sparse_pass(
-            weights, x, lambda encoder, seen: batch_top_k(encoder, seen, self.numbers.k), step, self.numbers.prefixes
+            weights,
+            x,
+            lambda encoder, seen: batch_top_k(encoder, seen, self.numbers.k, step.workers),
+            step,
+            self.numbers.prefixes,
         )
 
     def settle(self, weights: Weights) -> None:

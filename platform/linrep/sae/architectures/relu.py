@@ -12,11 +12,13 @@ from linrep.sae.architecture import Reader, Step, assembled
 from linrep.sae.config import ReLU
 from linrep.sae.dense import Terms, crowded, dense_pass
 from linrep.sae.layouts import linear, read_linear, read_straight, straight
+from linrep.sae.over_workers import rebuilt
 from linrep.sae.passes import Pass, Weights
 from linrep.sae.sae import Sae, Written, codes_by_pieces
 from linrep.sae.select import Codes
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights as SavedWeights
+from linrep.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,19 @@ class ReLUTraining:
 
     numbers: ReLU
     derived: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[tuple[str, ...] | None] = ("b_dec",)
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {"AutoEncoder": _read, "AutoEncoderNew": _read_new}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d"], n_latents: int) -> Weights:
         """A smaller encoder, and the bias of one that sees x itself."""
-        weights = crowded(weights)
+        weights = crowded(weights, n_latents)
         return weights | {"b_enc": -weights["encoder"] @ weights["b_dec"]}
 
     def pass_over(self, weights: Weights, x: Float[Tensor, "n d"], step: Step) -> Pass:
         """By autograd."""
-        return dense_pass(weights, x, lambda w, piece: relu_loss(w, piece, step.warmth * self.numbers.l1), step, centred=False)
+        return dense_pass(
+            weights, x, lambda w, piece: relu_loss(w, piece, step.warmth * self.numbers.l1, step.workers), step, centred=False
+        )
 
     def settle(self, weights: Weights) -> None:
         """Weights may be anything."""
@@ -97,12 +102,12 @@ class ReLUTraining:
         return assembled(weights, Rectify(), centred=False, unit=unit)
 
 
-def relu_loss(weights: Weights, x: Float[Tensor, "n d"], l1: float) -> Terms:
+def relu_loss(weights: Weights, x: Float[Tensor, "n d"], l1: float, workers: Workers = ALONE) -> Terms:
     """|x' - x|^2 + l1 sum_i f_i |D_i|; the encoder sees x itself.
 
     Source: Rajaram et al., "Line of Sight", 2025, after Conerly et al., "Update on how we train SAEs", 2024.
     """
     z = torch.addmm(weights["b_enc"], x, weights["encoder"].t()).relu()
-    residual = torch.addmm(weights["b_dec"], z, weights["decoder"]) - x
+    residual = rebuilt(z, weights["decoder"], weights["b_dec"], workers) - x
     penalty = l1 * (z @ weights["decoder"].norm(dim=1)).sum()
     return Terms(residual, penalty, x.new_zeros(()), z.detach() > 0)

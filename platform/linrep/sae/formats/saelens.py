@@ -6,6 +6,7 @@ cfg.json of releases before 6.0.0 is read too; see `linrep.sae.formats.saelens_f
 
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,31 +15,36 @@ from linrep.places import Place
 from linrep.sae.architectures import RULES
 from linrep.sae.formats import saelens_fields
 from linrep.sae.formats.files import read_json, read_safetensors, write_safetensors
+from linrep.sae.formats.over_workers import write_safetensors_of_all
 from linrep.sae.formats.sums import check_sums
 from linrep.sae.sae import Sae
 from linrep.sae.settings import Settings
 from linrep.sae.tensors import Weights
+from linrep.workers import ALONE, Workers
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 FILES = (CONFIG, WEIGHTS)
 """Of an SAE as it is trained; firing rates come later."""
 VERSION = "6.54.12"
 """The release whose files these equal; below 6.0.0, or without a version, SAELens drops the names of model and hook."""
+LATENTS: dict[str, int | None] = {"W_enc": 1, "b_dec": None}
+"""Along which axis the latents of a tensor lie, where it is not the first."""
 SIZES = {"d": "d_in", "f": "d_sae"}
 RULE_OF = {rule.saelens_name: rule for rule in RULES}
 NEVER = -10.0
 """log10 of the firing rate of a latent that never fired, as SAELens writes it."""
 
 
-def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) -> None:
+def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None, workers: Workers = ALONE) -> None:
     """Write an SAE that takes raw activations.
 
     Args:
         folder: Where to.
-        sae: The SAE, unscaled.
+        sae: The SAE, unscaled; of several workers, with the latents of this one.
         firing: Share of the rows in which each latent fires.
+        workers: Over which its latents lie; rank 0 writes.
     """
-    written = sae.rule.saelens(sae)
+    written, n_latents = sae.rule.saelens(sae), sum(int(n) for n in workers.gather(torch.tensor([sae.n_latents])))
     metadata = {
         "sae_lens_version": VERSION,
         "sae_lens_training_version": VERSION,
@@ -53,7 +59,7 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
     config = {
         "architecture": written.name,
         "d_in": sae.d_model,
-        "d_sae": sae.n_latents,
+        "d_sae": n_latents,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": sae.sees_centred,
@@ -62,7 +68,13 @@ def write(folder: Place, sae: Sae, firing: Float[Tensor, " f"] | None = None) ->
         **written.settings,
         "metadata": metadata,
     }
-    write_safetensors(folder / WEIGHTS, written.tensors)
+    if workers.n_workers == 1:
+        write_safetensors(folder / WEIGHTS, written.tensors)
+    else:
+        axes = {name: LATENTS.get(name, 0) for name in written.tensors}
+        write_safetensors_of_all(folder / WEIGHTS, written.tensors, axes, workers)
+    if workers.rank != 0:
+        return
     if firing is not None:
         write_firing(folder, firing)
     (folder / CONFIG).write_json(config)  # last: a folder without it is no SAE

@@ -12,10 +12,21 @@ from linrep.kind import UnitCommit
 from linrep.places import Place
 from linrep.records import read_record, repair_of_unit
 
+PIECE_BYTES = 32 * 2**20
+
 
 def sums_of(folder: Place, names: Sequence[str]) -> dict[str, str]:
     """XXH3-64 sums of files of an SAE, by the SAE's folder and the file's name."""
-    return {f"{folder.name}/{name}": xxhash.xxh3_64_hexdigest((folder / name).read_bytes()) for name in names}
+    return {f"{folder.name}/{name}": _sum_of(folder / name) for name in names}
+
+
+def _sum_of(file: Place) -> str:
+    """Read a piece at a time: the weights of a large SAE take gigabytes."""
+    found = xxhash.xxh3_64()
+    with file.open() as stream:
+        while piece := stream.read(PIECE_BYTES):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def check_sums(folder: Place, names: Sequence[str]) -> None:

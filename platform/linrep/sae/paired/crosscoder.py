@@ -146,9 +146,10 @@ class CrosscoderTraining:
 
     numbers: Blocks
     derived: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[tuple[str, ...] | None] = None
     dictionary_learning: ClassVar[Mapping[str, Reader]] = {}
 
-    def first(self, weights: Weights, sample: Float[Tensor, "n d2"]) -> Weights:
+    def first(self, weights: Weights, sample: Float[Tensor, "n d2"], n_latents: int) -> Weights:
         """Random directions; private ones in their own half alone."""
         found = {name: weight.clone() for name, weight in weights.items()}
         self.settle(found)

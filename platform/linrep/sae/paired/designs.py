@@ -120,7 +120,7 @@ def crosscoder(train: PairRows, budget: Budget, seed: int) -> Sides:
     own = budget.crosscoder
     config = budget.config(own.n_latents, 2 * train.width, own.rule.of_pair, 1, seed)
     way, sample = CrosscoderTraining(own), train.beside[:1]
-    begun = Trainer(config, way.first(first_weights(config, sample), sample), budget.steps, architecture=way)
+    begun = Trainer(config, way.first(first_weights(config, sample), sample, own.n_latents), budget.steps, architecture=way)
     pair = _run(begun, train, budget, lambda rows: Rows(rows.beside, _no(rows.image)), seed)
     return read_apart(pair, own)
 
