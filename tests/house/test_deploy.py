@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def test_both_clusters_of_kubernetes_are_one_but_for_what_outlives_the_head(rayj
 
 
 def test_mlflow_s_server_is_one_that_the_pinned_mlflow_starts() -> None:
-    from mlflow.cli import server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, of its type hints, where it is imported first
+        from mlflow.cli import server
 
     documents = list(yaml.safe_load_all((DEPLOY / "mlflow.yaml").read_text()))
     services = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in documents if one["kind"] == "Service"}

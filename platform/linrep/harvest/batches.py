@@ -7,7 +7,7 @@ from linrep.vlm.batch import pack
 
 WINDOW_BYTES = 192 * 10**6
 """Bytes of prepared samples that wait to be packed: 113 images of five tiles of 336 pixels. Of images of mixed sizes, batches of
-8,192 positions then hold as little padding as if chunks of 512 were packed whole (`python -m bench.feed`)."""
+8,192 positions then hold as little padding as if chunks of 512 were packed whole (bench/feed.py)."""
 
 
 @runtime_checkable
