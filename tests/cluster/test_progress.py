@@ -69,15 +69,16 @@ def test_a_terminal_is_shown_the_same(clock):
 
 def test_what_is_done_is_counted_for_prometheus_where_a_cluster_is_joined(monkeypatch):
     counted: list[tuple[int, dict[str, str]]] = []
+    monkeypatch.setattr("sys.stderr", io.StringIO())
     monkeypatch.setattr(meter, "_counter", lambda: SimpleNamespace(inc=lambda n, tags: counted.append((n, tags))))
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: joined))
     joined = False
-    with within("1/2 "), Progress("harvest", 9, out=io.StringIO()) as shown:
+    with within("1/2 "), Progress("harvest", 9) as shown:
         shown.add(3, 70)
         joined = True
         shown.add(4, 50)
         shown.add(0, 20)
-    with Progress("probe", 9, out=io.StringIO(), unit="units", rate="units") as shown:
+    with Progress("probe", 9, unit="units", rate="units") as shown:
         shown.add(1, 1)
     harvest = {"stage": "harvest"}
     assert counted == [

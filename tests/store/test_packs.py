@@ -18,6 +18,7 @@ import pytest
 import linrep.store
 from linrep.cluster.run_harvest import HarvestStage
 from linrep.errors import StoreError, TooManySkipped
+from linrep.harvest.artefact import HARVESTS
 from linrep.places import PendingFile, place
 from linrep.store import packs, read, verify
 from linrep.store.commit import Commit, WrittenFile, committed, read_commits, write_commit
@@ -280,7 +281,7 @@ def test_first_samples_and_skipped_ones_are_counted_in_one_pass(tmp_path: Path, 
     for _ in range(100):
         assert store.first_sample[MANY - 1] == 512 * (MANY - 1)
     plan = SimpleNamespace(index=SimpleNamespace(n_samples=2 * MANY), place=place(tmp_path))
-    artefact = SimpleNamespace(commits={}, plan=plan, place=place(tmp_path), manifest=manifest(1))
+    artefact = SimpleNamespace(commits={}, plan=plan, place=place(tmp_path), manifest=manifest(1), kind=HARVESTS)
     stage = SimpleNamespace(artefact=artefact, pool=SimpleNamespace(max_skipped=0.5), _n_skipped=0)
     stage._refuse, stage._pack = partial(HarvestStage._refuse, stage), partial(HarvestStage._pack, stage)
     assert sum(1 for _ in HarvestStage._counted(stage, commits.values())) == MANY  # type: ignore[arg-type]
@@ -289,7 +290,7 @@ def test_first_samples_and_skipped_ones_are_counted_in_one_pass(tmp_path: Path, 
 
 def test_skipped_samples_beyond_the_limit_still_end_a_harvest(tmp_path: Path) -> None:
     plan = SimpleNamespace(index=SimpleNamespace(n_samples=30), place=place(tmp_path))
-    artefact = SimpleNamespace(commits={}, plan=plan, place=place(tmp_path), manifest=manifest(1))
+    artefact = SimpleNamespace(commits={}, plan=plan, place=place(tmp_path), manifest=manifest(1), kind=HARVESTS)
     stage = SimpleNamespace(artefact=artefact, pool=SimpleNamespace(max_skipped=0.1), _n_skipped=0)
     stage._refuse, stage._pack = partial(HarvestStage._refuse, stage), partial(HarvestStage._pack, stage)
     outcomes = [Commit(i, (), 1, 1, ((f"images/{i}", "no image"),), 0.1, "float32") for i in range(10)]
