@@ -10,25 +10,21 @@ import linrep.store
 from linrep.config import digest
 from linrep.corpora import Corpora
 from linrep.errors import RecipeError, StoreError
-from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig
-from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import plan_harvest
 from linrep.places import place
 from linrep.store import Store
-from linrep.store.commit import read_commits
 from linrep.store.limits import norm_limits
-from linrep.store.manifest import write_manifest
 from linrep.vlm.batch import collate
 from linrep.vlm.config import ModelConfig
 from linrep.vlm.hooks import forward
-from linrep.vlm.load import VLM, load
-from linrep.vlm.prepare import Preparer
+from linrep.vlm.load import VLM
 from linrep.vlm.prepared import Prepared, Role
 from linrep.vlm.recorder import record_sites
 from linrep.vlm.sites import Site
 from tests.harvest.test_harvester import ALL, LAYERS, prepared, rows_of, vlm  # noqa: F401
+from tests.steering import write_workspace
 
 BOTH = ALL.model_copy(update={"sites": ("attention", "mlp")})
 ADDED = [Site(site, layer) for site in BOTH.sites for layer in (0, 2)]
@@ -100,14 +96,8 @@ def test_a_sites_limits_are_held_against_its_own_norms(vlm, prepared):  # noqa: 
 @pytest.fixture(scope="module")
 def store(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
     config = HarvestConfig(layers=(0, 2, 4), sites=("mlp",), chunk_size=16)
-    plan = plan_harvest("t", corpora, random_vlm, config, place(tmp_path_factory.mktemp("ws")))
-    harvester = Harvester(load(random_vlm, 4), config, plan.job.layers, 2000)
-    write_manifest(plan.place, plan.manifest)
-    for chunk in plan.chunks:
-        samples = prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(random_vlm))
-        harvest_chunk(harvester, samples, plan.place, chunk.number)
-    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
-    return linrep.store.open(str(plan.place))
+    workspace = write_workspace(tmp_path_factory.mktemp("ws"), "t", corpora, random_vlm, config)
+    return linrep.store.open(str(workspace))
 
 
 def test_a_store_gives_the_rows_of_a_site_and_knows_its_files(store):

@@ -19,13 +19,11 @@ from linrep.corpora import Corpora
 from linrep.errors import ModelError, RecipeError, StoreError
 from linrep.harvest.chunk import harvest_chunk, prepare_chunk
 from linrep.harvest.config import HarvestConfig
-from linrep.harvest.finish import complete_manifest
 from linrep.harvest.harvester import Harvester
 from linrep.harvest.plan import plan_harvest
 from linrep.linear import solve_damped
 from linrep.places import place
 from linrep.store import Store
-from linrep.store.commit import read_commits
 from linrep.store.join import patches_with_tokens
 from linrep.store.layout import NO_LAYER, parse_folder
 from linrep.store.limits import norm_limits
@@ -41,6 +39,7 @@ from linrep.vlm.recorder import record_sites
 from linrep.vlm.sites import Site
 from schemas.activations import tower_vectors
 from tests.harvest.test_harvester import ALL, prepared, rows_of, vlm  # noqa: F401
+from tests.steering import write_workspace
 
 PATCHES = ALL.model_copy(update={"sites": ("tower",)})
 WIDTH = 16
@@ -165,14 +164,8 @@ def test_a_family_that_says_another_number_of_patches_is_refused_in_one_line(vlm
 @pytest.fixture(scope="module")
 def store(corpora: Corpora, random_vlm: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
     config = HarvestConfig(layers=(0, 4), sites=("tower",), chunk_size=16, tokens_per_sample=None, dtype="float32")
-    plan = plan_harvest("t", corpora, random_vlm, config, place(tmp_path_factory.mktemp("ws")))
-    harvester = Harvester(load(random_vlm, 4), config, plan.job.layers, 2000)
-    write_manifest(plan.place, plan.manifest)
-    for chunk in plan.chunks:
-        samples = prepare_chunk(chunk, plan.job.corpora, Preparer.from_path(random_vlm))
-        harvest_chunk(harvester, samples, plan.place, chunk.number)
-    write_manifest(plan.place, complete_manifest(plan.place, read_commits(plan.place)))
-    return linrep.store.open(str(plan.place))
+    workspace = write_workspace(tmp_path_factory.mktemp("ws"), "t", corpora, random_vlm, config)
+    return linrep.store.open(str(workspace))
 
 
 def test_a_store_gives_patches_with_their_own_width_and_knows_its_files(store):

@@ -1,6 +1,5 @@
 """The program that waits for the notice that a spot node is taken away."""
 
-import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import ClassVar
 import pytest
 
 from tests.house.local_head import free_ports
+from tests.house.programs import program
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -20,12 +20,7 @@ NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def drain() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("drain", ROOT / "deploy" / "drain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("drain")
 
 
 class Metadata(BaseHTTPRequestHandler):

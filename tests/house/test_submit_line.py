@@ -1,6 +1,5 @@
 """`make submit`: the line of `ray job submit` that it stands for, and what goes along in the upload."""
 
-import importlib.util
 import os
 import shlex
 import sys
@@ -15,6 +14,7 @@ from ray._private.runtime_env.packaging import create_package
 
 from linrep.cluster.reproduce import NAMES
 from tests.house.pasted import mistake
+from tests.house.programs import program
 from tests.make import run_make, stand_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,12 +24,7 @@ BUCKET = "s3://bucket/folder"
 
 @pytest.fixture(scope="module")
 def submit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("submit", ROOT / "deploy" / "submit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("submit")
 
 
 @pytest.mark.parametrize("stage", sorted({*NAMES, *JOBS, "reproduce"}))
